@@ -1,0 +1,48 @@
+"""gdkit: every optimizer is a map; compile thousands of copies, watch where they go, and say why.
+
+The public names are resolved on first use (PEP 562), so that ``import gdkit`` does not import JAX.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GdkitError": "gdkit.errors",
+    "GdkitWarning": "gdkit.errors",
+    "Problem": "gdkit.problems",
+    "sgd": "gdkit.optimizers",
+    "ascent": "gdkit.optimizers",
+    "step_map": "gdkit.descent",
+    "descend": "gdkit.descent",
+    "Trajectory": "gdkit.descent",
+    "training_table": "gdkit.descent",
+    "Regime": "gdkit.regimes",
+    "Thresholds": "gdkit.regimes",
+    "Verdict": "gdkit.regimes",
+    "classify": "gdkit.regimes",
+    "sweep": "gdkit.sweeps.sweep",
+    "SweepResult": "gdkit.sweeps.result",
+    "open": "gdkit.sweeps.store",
+    "static": "gdkit.sweeps.axes",
+    "lanes": "gdkit.sweeps.axes",
+    "paired": "gdkit.sweeps.axes",
+    "random_axes": "gdkit.sweeps.axes",
+    "Plan": "gdkit.sweeps.plan",
+}
+_MODULES = ("problems", "optimizers", "monitors", "plots")
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"gdkit.{name}")
+    raise AttributeError(f"module 'gdkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

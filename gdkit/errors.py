@@ -1,0 +1,64 @@
+"""Typed errors whose message names the argument, the value and the mend. Imports nothing heavy."""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+
+
+class GdkitError(Exception):
+    """Base class of every error that gdkit raises on purpose."""
+
+
+class InputValueError(GdkitError, ValueError):
+    """An argument has the right type and a value that cannot be used."""
+
+
+class InputTypeError(GdkitError, TypeError):
+    """An argument has a type that cannot be used."""
+
+
+class MissingPackageError(GdkitError, ValueError):
+    """A feature needs a package of an extra that is not installed."""
+
+
+class RunError(GdkitError, ValueError):
+    """A run that started could not be finished."""
+
+
+class GdkitWarning(UserWarning):
+    """Something is allowed and probably not meant."""
+
+
+_short = reprlib.Repr(maxstring=120, maxother=120, maxlist=8, maxtuple=8, maxdict=6)
+
+
+def bad_value(argument: str, value: object, problem: str, mend: str) -> InputValueError:
+    """The error for a bad value: ``argument=value: problem. mend.``"""
+    return InputValueError(_message(argument, value, problem, mend))
+
+
+def bad_type(argument: str, value: object, problem: str, mend: str) -> InputTypeError:
+    """The error for a bad type: ``argument=value: problem. mend.``"""
+    return InputTypeError(_message(argument, value, problem, mend))
+
+
+def unknown_name(argument: str, name: object, known: Iterable[str]) -> InputValueError:
+    """The error for a name that is not among `known`, with the nearest one."""
+    known = sorted(map(str, known))
+    return bad_value(argument, name, "no such name", nearest(str(name), known) or f"Known: {', '.join(known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"Did you mean 'x'?"`` for the name nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
+    """The error for a package of an extra that `purpose` needs."""
+    return MissingPackageError(f"{purpose} needs {package}, which is not installed. Run: pip install 'gdkit[{extra}]'")
+
+
+def _message(argument: str, value: object, problem: str, mend: str) -> str:
+    mend = mend if mend.endswith((".", "?", "!")) else mend + "."
+    return f"{argument}={_short.repr(value)}: {problem}. {mend}"
