@@ -29,7 +29,8 @@ class GdkitWarning(UserWarning):
     """Something is allowed and probably not meant."""
 
 
-_short = reprlib.Repr(maxstring=120, maxother=120, maxlist=8, maxtuple=8, maxdict=6)
+_short = reprlib.Repr()  # its settings are arguments only from Python 3.12 on
+_short.maxstring = _short.maxother = 120
 
 
 def bad_value(argument: str, value: object, problem: str, mend: str) -> InputValueError:

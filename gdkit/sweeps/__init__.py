@@ -1,0 +1,1 @@
+"""Sweeps: lanes side by side, from axes to a result."""

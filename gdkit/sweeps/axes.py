@@ -1,0 +1,283 @@
+"""Axes: what is varied, which of it is traced, and the grid of points that it spans."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gdkit import factories, optimizers
+from gdkit.errors import bad_type, bad_value
+from gdkit.problems import Problem
+
+
+class Marked(NamedTuple):
+    """Axis values that say themselves whether they are traced."""
+
+    values: tuple[Any, ...]
+    traced: bool
+
+
+def lanes(values: Sequence[Any]) -> Marked:
+    """Axis values that are traced: all of them run in one compiled program."""
+    return Marked(tuple(values), True)
+
+
+def static(values: Sequence[Any]) -> Marked:
+    """Axis values that are static: one compiled program a value."""
+    return Marked(tuple(values), False)
+
+
+class Paired(dict[str, Any]):
+    """Axes of equal length that vary together."""
+
+
+def paired(axes: Mapping[str, Sequence[Any]]) -> Paired:
+    """Zip axes: the k-th point takes the k-th value of each.
+
+    >>> paired({"learning_rate": [0.1, 0.01], "momentum": [0.0, 0.9]})["momentum"]
+    [0.0, 0.9]
+    """
+    lengths = {name: len(_plain(values)) for name, values in axes.items()}
+    if not lengths or len(set(lengths.values())) > 1:
+        raise bad_value("paired", lengths, "paired axes need one length", "Give each axis as many values")
+    return Paired(axes)
+
+
+def random_axes(axes: Mapping[str, tuple[float, float]], n: int, *, key: int = 0) -> Paired:
+    """`n` points sampled log-uniformly, each axis between its two bounds, as paired axes.
+
+    >>> len(random_axes({"learning_rate": (1e-4, 1.0), "b1": (0.5, 0.99)}, 16)["b1"])
+    16
+    """
+    generator = np.random.default_rng(key)
+    sampled = {}
+    for name, bounds in axes.items():
+        low, high = _bounds(name, bounds)
+        sampled[name] = np.exp(generator.uniform(math.log(low), math.log(high), n)).tolist()
+    return paired(sampled)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One hyperparameter and its values."""
+
+    name: str
+    values: tuple[Any, ...]
+    traced: bool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The values as a coordinate: numbers as they are, anything else by its name; ``(values,)``."""
+        if all(factories.is_number(v) for v in self.values):
+            return np.asarray([float(v) if self.traced else v for v in self.values])
+        return np.asarray([_label(v) for v in self.values], dtype=object)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """One axis, or several that are paired."""
+
+    name: str
+    axes: tuple[Axis, ...]
+
+    @property
+    def size(self) -> int:
+        """How many points."""
+        return len(self.axes[0].values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The product of the dimensions of one optimizer."""
+
+    label: str | None  # of the optimizer, where it is an axis
+    factory: Any
+    fixed: Mapping[str, Any]
+    dimensions: tuple[Dimension, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points along each dimension."""
+        return tuple(d.size for d in self.dimensions)
+
+    @property
+    def points(self) -> int:
+        """How many points the product has."""
+        return math.prod(self.shape)
+
+
+class Group(NamedTuple):
+    """The points of a section that one program serves."""
+
+    section: Section
+    static: dict[str, Any]
+    traced: dict[str, np.ndarray]  # name -> (points,)
+    points: np.ndarray  # (points,) int, their places in the section's product, in the order in which they run
+
+
+def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...]:
+    """The sections that `axes` describe: one, or one an optimizer where ``optimizer`` is an axis.
+
+    Raises:
+      InputValueError, InputTypeError: an axis is empty, has duplicates, non-finite or negative learning rates, or
+        names that no factory takes.
+    """
+    parts = [axes] if isinstance(axes, Mapping) else list(axes)
+    common = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
+    zipped = [part for part in parts if isinstance(part, Paired)]
+    choices = dict(common).get("optimizer")
+    common = [(name, values) for name, values in common if name != "optimizer"]
+    if choices is None:
+        return (_section(None, problem, _named(optimizer), common, zipped, {}),)
+    if optimizer is not None:
+        mend = "Pass None for it, or leave the axis out"
+        raise bad_value("optimizer_factory", optimizer, "axes has an 'optimizer' axis as well", mend)
+    return tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
+
+
+def groups_of(section: Section) -> list[Group]:
+    """One group of points a combination of static values, each in the order in which it runs.
+
+    The learning rate varies fastest, so that points which diverge together run together.
+    """
+    at = np.indices(section.shape).reshape(len(section.shape), -1)  # (dimensions, points)
+    codes = np.zeros(section.points, np.int64)
+    for dimension, index in zip(section.dimensions, at, strict=True):
+        codes = codes * dimension.size + _static_codes(dimension)[index]
+    groups = []
+    for code in np.unique(codes):
+        points = np.flatnonzero(codes == code)
+        points = points[_running_order(section, at[:, points])]
+        static, traced = dict(section.fixed), {}
+        for dimension, index in zip(section.dimensions, at[:, points], strict=True):
+            for axis in dimension.axes:
+                if axis.traced:
+                    traced[axis.name] = np.asarray([float(v) for v in axis.values])[index]
+                else:
+                    static[axis.name] = axis.values[index[0]]
+        groups.append(Group(section, static, traced, points))
+    return groups
+
+
+def _running_order(section: Section, at: np.ndarray) -> np.ndarray:
+    fast = [_has_rate(d) for d in section.dimensions]
+    keys = [at[i] for i in range(len(fast)) if fast[i]] + [at[i] for i in reversed(range(len(fast))) if not fast[i]]
+    return np.lexsort(keys) if keys else np.zeros(1, np.int64)
+
+
+def _has_rate(dimension: Dimension) -> bool:
+    return any(axis.name == "learning_rate" for axis in dimension.axes)
+
+
+def _static_codes(dimension: Dimension) -> np.ndarray:
+    """For each point of a dimension, a number that stands for its static values."""
+    seen: dict[Any, int] = {}
+    rows = zip(*(a.values for a in dimension.axes if not a.traced), strict=True)
+    codes = [seen.setdefault(tuple(map(factories.hashable, row)), len(seen)) for row in rows]
+    return np.asarray(codes or [0] * dimension.size)
+
+
+def _section(
+    label: str | None, problem: Any, factory: Any, common: list, zipped: list[Paired], own: Mapping[str, Any]
+) -> Section:
+    fixed = {name: value for name, value in own.items() if not _is_axis(value)}
+    merged = dict(common) | {name: value for name, value in own.items() if _is_axis(value)}
+    single = [(name, values) for name, values in merged.items() if name not in fixed]
+    dimensions = [Dimension(name, (_axis(name, values, factory, problem),)) for name, values in single]
+    for number, part in enumerate(zipped):
+        name = "pair" if number == 0 else f"pair_{number + 1}"
+        pairs = tuple(_axis(n, v, factory, problem, distinct=False) for n, v in part.items())
+        dimensions.append(Dimension(name, pairs))
+    names = [axis.name for d in dimensions for axis in d.axes]
+    for name in names:
+        if names.count(name) > 1:
+            raise bad_value("axes", name, "this axis is given twice", "Give it once")
+    return Section(label, factory, fixed, tuple(dimensions))
+
+
+def _axis(name: str, values: Any, factory: Any, problem: Any, *, distinct: bool = True) -> Axis:
+    plain = _plain(values)
+    argument = f"axes[{name!r}]"
+    if not plain:
+        raise bad_value(argument, values, "the axis is empty", "Give it at least one value")
+    for value in plain:
+        if factories.is_number(value) and not math.isfinite(value):
+            raise bad_value(argument, value, "not finite", "Leave it out")
+        if name == "learning_rate" and factories.is_number(value) and value < 0:
+            raise bad_value(argument, value, "a learning rate is not negative", "Use gdkit.ascent to maximise")
+    keyed = [repr(v) if not factories.is_number(v) else float(v) for v in plain]
+    if distinct and len(set(keyed)) < len(keyed):
+        twice = next(v for v, k in zip(plain, keyed, strict=True) if keyed.count(k) > 1)
+        raise bad_value(argument, twice, "this value is there twice", "Give each value once")
+    taker = _taker(name, factory, problem)
+    short = name.removeprefix(factories.PROBLEM_PREFIX)
+    factories.check_names("axes", taker, [short])
+    traced = values.traced if isinstance(values, Marked) else factories.is_traced(taker, short, plain)
+    if traced and not all(factories.is_number(v) for v in plain):
+        raise bad_type(argument, plain, "lanes are numbers", "Use gdkit.static for other values")
+    return Axis(name, tuple(plain), traced)
+
+
+def _taker(name: str, factory: Any, problem: Any) -> Callable[..., Any]:
+    """The factory that the hyperparameter `name` goes into."""
+    if not name.startswith(factories.PROBLEM_PREFIX):
+        if optimizers.is_optimizer(factory):
+            mend = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
+            raise bad_value("axes", name, "a finished optimizer takes no hyperparameters", mend)
+        return factory
+    if isinstance(problem, Problem):
+        mend = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
+        raise bad_value("axes", name, "a finished Problem takes no hyperparameters", mend)
+    return problem
+
+
+def _named(optimizer: Any) -> Any:
+    if isinstance(optimizer, str):
+        return optimizers.by_name(optimizer)
+    if not callable(optimizer) and not optimizers.is_optimizer(optimizer):
+        mend = "Pass a factory such as optax.adam, a name, or an 'optimizer' axis"
+        raise bad_type("optimizer_factory", optimizer, "not an optimizer factory", mend)
+    return optimizer
+
+
+def _choices(choices: Any) -> list[tuple[str, Any]]:
+    if isinstance(choices, Mapping):
+        found = [(str(label), choice) for label, choice in choices.items()]
+    else:
+        found = [(_label(choice), choice) for choice in _plain(choices)]
+    labels = [label for label, _ in found]
+    if not found or len(set(labels)) < len(labels):
+        mend = "Give at least one, each with its own label: {'label': factory, ...}"
+        raise bad_value("axes['optimizer']", labels, "labels are missing or twice there", mend)
+    return found
+
+
+def _choice(choice: Any, common: list, zipped: list[Paired]) -> tuple[Any, list, list[Paired], Mapping[str, Any]]:
+    factory, own = choice if isinstance(choice, tuple) and not optimizers.is_optimizer(choice) else (choice, {})
+    return _named(factory), common, zipped, own
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, Marked | list | range) or (getattr(value, "ndim", 0) == 1)
+
+
+def _plain(values: Any) -> list[Any]:
+    """The values of an axis as a list."""
+    if isinstance(values, Marked):
+        return list(values.values)
+    if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
+        raise bad_type("axes", values, "an axis is a sequence of values", "Put it in a list")
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
+def _label(value: Any) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", None) or str(value)
+
+
+def _bounds(name: str, bounds: Any) -> tuple[float, float]:
+    low, high = bounds
+    if not 0 < low < high < math.inf:
+        raise bad_value(f"axes[{name!r}]", bounds, "not two bounds 0 < low < high", "Give (low, high)")
+    return low, high

@@ -1,0 +1,253 @@
+"""Execution: programs that advance blocks of lanes, and workers that pull blocks from one queue."""
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit import monitors
+from gdkit.descent import Arrays, Lane, evaluate, lane_map, start_lane
+from gdkit.monitors import EndKind, Limits
+from gdkit.types import Array, Key, Monitor
+
+
+class Program(NamedTuple):
+    """Three pure functions over a block of lanes, an outer product of seeds and points.
+
+    Lanes of one seed share their batches: the seed's key is not batched over the points.
+    """
+
+    start: Callable[..., Lane]  # (traced, keys, arrays) -> lanes, each leaf (seeds, points, ...)
+    advance: Callable[..., Lane]  # (traced, keys, arrays, lanes, limits, t0, t1, steps) -> lanes
+    finish: Callable[..., dict[str, Array]]  # (traced, keys, arrays, lanes) -> name -> (seeds, points, ...)
+
+
+def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor]) -> Program:
+    """The program that advances lanes which share `static`."""
+
+    def over_block(f: Callable) -> Callable:
+        return jax.vmap(jax.vmap(f, in_axes=(0, None, 0)), in_axes=(None, 0, 0))
+
+    def start(traced: dict, keys: Key, arrays: Arrays) -> Lane:
+        def one(point: dict, key: Key, _: None) -> Lane:
+            return start_lane(problem, factory, watched, static | point, key, arrays)
+
+        return over_block(one)(traced, keys, None)
+
+    def advance(
+        traced: dict, keys: Key, arrays: Arrays, lanes: Lane, limits: Limits, t0: Array, t1: Array, steps: Array
+    ) -> Lane:
+        step = lane_map(problem, factory, watched)
+
+        def going(carry: tuple[Array, Lane]) -> Array:
+            t, lanes = carry
+            return (t < t1) & jnp.any(lanes.record.end_kind == EndKind.RUNNING)
+
+        def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+            t, lanes = carry
+            one = lambda point, key, lane: step(lane, static | point, t, key, arrays.data, limits, t == steps)
+            return t + 1, over_block(one)(traced, keys, lanes)
+
+        return jax.lax.while_loop(going, body, (t0, lanes))[1]
+
+    def finish(traced: dict, keys: Key, arrays: Arrays, lanes: Lane) -> dict[str, Array]:
+        def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
+            read = monitors.read(watched, lane.record)
+            return read | evaluate(problem, factory, static | point, lane.state, arrays)
+
+        return over_block(one)(traced, keys, lanes)
+
+    return Program(start, advance, finish)
+
+
+@functools.lru_cache(maxsize=32)
+def _jitted(problem: Any, factory: Any, static: tuple, watched: tuple[Monitor, ...]) -> Program:
+    program = program_of(problem, factory, dict(static), watched)
+    return Program(*map(jax.jit, program))
+
+
+class Block(NamedTuple):
+    """The lanes that one call advances: a chunk of points for a chunk of seeds. The last of each is padded."""
+
+    points: np.ndarray  # (points,) int, places in the group
+    seeds: np.ndarray  # (seeds,) int
+
+
+def blocks_of(points: int, seeds: int, width: int) -> list[Block]:
+    """Cut the lanes of a group into blocks of one shape; all seeds of a chunk of points come one after the other.
+
+    >>> [(b.points.tolist(), b.seeds.tolist()) for b in blocks_of(3, 2, 2)]
+    [([0, 1], [0]), ([0, 1], [1]), ([2, 2], [0]), ([2, 2], [1])]
+    """
+    wide = min(width, points)
+    deep = max(1, min(seeds, width // wide))
+    return [Block(p, s) for p in _chunks(points, wide) for s in _chunks(seeds, deep)]
+
+
+def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
+    for low in range(0, count, size):
+        yield np.minimum(np.arange(low, low + size), count - 1)
+
+
+class Job(NamedTuple):
+    """A group, ready to run: compiled programs and placed arrays, one of each a device."""
+
+    programs: list[Program]
+    arrays: list[Arrays]
+    keys: list[Key]  # of all seeds, (seeds,)
+    traced: dict[str, np.ndarray]  # name -> (points,)
+    dtype: Any
+    limits: list[Limits]
+    steps: int
+    blocks: list[Block]
+
+
+def prepare(
+    problem: Any,
+    factory: Any,
+    static: Mapping[str, Any],
+    traced: Mapping[str, np.ndarray],
+    watched: Sequence[Monitor],
+    *,
+    keys: Key,
+    arrays: Arrays,
+    dtype: Any,
+    limits: Limits,
+    steps: int,
+    width: int,
+    points: int,
+    devices: Sequence[Any],
+) -> Job:
+    """Compile the programs of a group and place its arrays, in the caller's thread."""
+    blocks = blocks_of(points, len(keys), width)
+    try:
+        program = _jitted(problem, factory, tuple(sorted(static.items())), tuple(watched))
+    except TypeError:  # something static cannot be hashed, so this program is not remembered
+        program = Program(*map(jax.jit, program_of(problem, factory, dict(static), watched)))
+    limits = Limits(*(jnp.asarray(x, dtype) for x in limits))
+    placed = [jax.device_put((arrays, keys, limits), device) for device in devices]
+    job = Job([], [p[0] for p in placed], [p[1] for p in placed], dict(traced), dtype, [p[2] for p in placed], steps, blocks)
+    programs = []
+    for number, device in enumerate(devices):
+        placed_on = jax.sharding.SingleDeviceSharding(device)
+        leaves, treedef = jax.tree.flatten((*_inputs(job, blocks[0], number), job.limits[number]))
+        programs.append(_compiled(program, treedef, tuple(_shape(x, placed_on) for x in leaves)))
+    return job._replace(programs=programs)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
+    """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
+    *inputs, limits = jax.tree.unflatten(treedef, shapes)
+    placed = shapes[-1].sharding
+    start = program.start.lower(*inputs).compile()
+    lanes = jax.tree.map(lambda x: _shape(x, placed), jax.eval_shape(program.start, *inputs))
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed)
+    advance = program.advance.lower(*inputs, lanes, limits, step, step, step).compile()
+    return Program(start, advance, program.finish.lower(*inputs, lanes).compile())
+
+
+def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _inputs(job: Job, block: Block, device: int) -> tuple[dict[str, Array], Key, Arrays]:
+    traced = {name: jnp.asarray(values[block.points], job.dtype) for name, values in job.traced.items()}
+    return traced, job.keys[device][block.seeds], job.arrays[device]
+
+
+def run_block(
+    job: Job, block: Block, device: int, segment: int, report: Callable[[int], None], stop: threading.Event
+) -> dict[str, np.ndarray]:
+    """Advance a block from its start to its end, segment by segment; empty if asked to stop on the way."""
+    inputs = _inputs(job, block, device)
+    program, limits, steps = job.programs[device], job.limits[device], jnp.int32(job.steps)
+    lanes = program.start(*inputs)
+    for t0 in range(0, job.steps + 1, segment):
+        if stop.is_set():
+            return {}
+        t1 = min(t0 + segment, job.steps + 1)
+        lanes = program.advance(*inputs, lanes, limits, jnp.int32(t0), jnp.int32(t1), steps)
+        going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
+        report(min(t1, job.steps) - t0)
+        if not going:
+            report(job.steps - min(t1, job.steps))
+            break
+    return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}
+
+
+class Finished(NamedTuple):
+    """A block that has run."""
+
+    job: int  # the number of its job
+    block: Block
+    output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    *,
+    workers: int,
+    tile: int,
+    segment: int,
+    report: Callable[[Block, int], None],
+    executor: Executor | None = None,
+) -> Iterator[Finished]:
+    """Run the blocks of all jobs by workers that pull tiles from one queue; yields blocks as they finish.
+
+    The jobs are taken, and so compiled, in the caller's thread while the workers run those before. Closing the
+    iterator, or an error in a block, ends every worker at the end of its segment.
+    """
+    tiles: queue.SimpleQueue = queue.SimpleQueue()
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+    pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
+    crew = [pool.submit(_work, worker, tiles, done, segment, report, stop) for worker in range(workers)]
+    awaited = 0
+    try:
+        for number, job in enumerate(jobs):
+            for low in range(0, len(job.blocks), tile):
+                tiles.put((number, job, job.blocks[low : low + tile]))
+            awaited += len(job.blocks)
+            while not done.empty():
+                awaited -= 1
+                yield _result_of(done.get())
+        for _ in range(awaited):
+            yield _result_of(done.get())
+    finally:
+        stop.set()
+        for _ in crew:
+            tiles.put(None)
+        wait(crew)
+        if executor is None:
+            pool.shutdown()
+
+
+def _work(
+    worker: int,
+    tiles: queue.SimpleQueue,
+    done: queue.SimpleQueue,
+    segment: int,
+    report: Callable[[Block, int], None],
+    stop: threading.Event,
+) -> None:
+    while (tile := tiles.get()) is not None:
+        number, job, blocks = tile
+        for block in blocks:
+            try:
+                output = run_block(job, block, worker % len(job.programs), segment, functools.partial(report, block), stop)
+                done.put(Finished(number, block, output))
+            except Exception as error:  # it is raised again in the caller's thread
+                done.put(error)
+
+
+def _result_of(finished: Any) -> Finished:
+    if isinstance(finished, Exception):
+        raise finished
+    return finished

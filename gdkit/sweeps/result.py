@@ -1,0 +1,523 @@
+"""SweepResult: what became of every lane, as labelled arrays, and the questions people ask of it."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+import gdkit
+from gdkit import monitors
+from gdkit.errors import bad_value, unknown_name
+from gdkit.regimes import Regime, Thresholds, Verdict, classify, least_loss
+from gdkit.sweeps import store
+
+_BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
+
+
+class Form(NamedTuple):
+    """How the lanes of one optimizer make a product; the seed is its last, unlisted dimension."""
+
+    label: str | None
+    dimensions: tuple[tuple[str, tuple[str, ...], int], ...]  # name, its axes, size
+
+    @property
+    def points(self) -> int:
+        """Points without the seeds."""
+        return int(np.prod([size for _, _, size in self.dimensions], dtype=np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The point with the least mean score over its seeds."""
+
+    hyperparameters: dict[str, Any]
+    by: str
+    score: float
+    spread: float  # standard deviation over seeds
+    lanes: xr.Dataset  # of this point, dimension lane: one a seed
+
+    def mean(self, name: str) -> float:
+        """Mean over seeds of a variable, for example ``test_accuracy``."""
+        return float(self.lanes[name].mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """Which value of an axis to use, and how far it can be trusted. What is not known is None, and said in words."""
+
+    axis: str
+    by: str
+    best: float | None
+    score: float | None  # mean over seeds at `best`
+    interval: tuple[float, float] | None  # of the best value, 95 % bootstrap over seeds
+    safe: float | None  # largest value such that it and all below it diverge for no seed
+    edge: float | None  # median over seeds of where divergence begins
+    plateau: tuple[float, float] | None  # around the best, within `tolerance` of it
+    tolerance: float  # as a share of the gap between the start and the best
+    sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, start) − best
+    at: dict[str, Any]  # the other hyperparameters
+    metrics: dict[str, float]  # means at the best: validation and test losses and metrics
+    unknown: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.best is None:
+            return "\n".join([f"{self.axis}: no value can be recommended.", *self.unknown])
+        lines = [f"{self.axis}: use {_short(self.best)} ({self.by} {_short(self.score)} on average over seeds)."]
+        if self.interval:
+            lines.append(f"95 % interval of the best over seeds: {_range(self.interval)}.")
+        if self.plateau:
+            lines.append(f"About as good: {_range(self.plateau)}.")
+        if self.safe is not None:
+            lines.append(f"Largest value at which nothing diverged, nor below it: {_short(self.safe)}.")
+        if self.edge is not None:
+            lines.append(f"Divergence begins at about {_short(self.edge)}.")
+        lines += [f"{name}: {_short(value)}" for name, value in self.metrics.items() if name != self.by]
+        return "\n".join([*lines, *(f"Not known: {text}" for text in self.unknown)])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SweepResult:
+    """A sweep that has run: a row for every lane, diverged ones too.
+
+    Attributes:
+      lanes: every variable on the dimension ``lane``; curves also on ``point``.
+      forms: how the lanes of each optimizer make a product.
+      thresholds: where `regimes` part; changing them (`with_thresholds`) needs no new run.
+    """
+
+    lanes: xr.Dataset
+    forms: tuple[Form, ...]
+    thresholds: Thresholds = Thresholds()
+
+    regime_names = {int(r): r.name for r in Regime}
+
+    # Views
+
+    @functools.cached_property
+    def data(self) -> xr.Dataset:
+        """The lanes as a product over the axes and ``seed``; on ``lane`` where optimizers have axes of their own."""
+        return self._unstacked(self.lanes)
+
+    @functools.cached_property
+    def verdict(self) -> Verdict:
+        """The judgement of every lane, each array on ``lane``."""
+        statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
+        stochastic = bool(self.lanes.attrs["stochastic"])
+        return classify(statistics | {"stochastic": stochastic}, thresholds=self.thresholds)
+
+    @functools.cached_property
+    def verdicts(self) -> xr.Dataset:
+        """Regime, onset and evidence, shaped like `data`."""
+        found = {"regime": self.verdict.regime, "onset": self.verdict.onset} | self.verdict.evidence
+        variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in found.items()}
+        return self._unstacked(xr.Dataset(variables, self.lanes.coords))
+
+    @property
+    def regimes(self) -> xr.DataArray:
+        """The code of a Regime for every lane, shaped like `data`."""
+        return self.verdicts["regime"]
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """Labels of the optimizer axis, if there is one."""
+        return tuple(form.label for form in self.forms if form.label is not None)
+
+    @property
+    def axes(self) -> dict[str, np.ndarray]:
+        """Name to values of every axis; of all optimizers together."""
+        names = dict.fromkeys(axis for form in self.forms for _, axes, _ in form.dimensions for axis in axes)
+        return {name: _distinct(self.lanes[name].values) for name in names}
+
+    @property
+    def seeds(self) -> int:
+        """Runs a point."""
+        return int(self.lanes.attrs["seeds"])
+
+    def select(self, *, optimizer: str) -> "SweepResult":
+        """The lanes of one optimizer, as a product."""
+        if optimizer not in self.optimizers:
+            raise unknown_name("optimizer", optimizer, self.optimizers)
+        form = next(f for f in self.forms if f.label == optimizer)
+        mine = self.lanes.isel(lane=self.lanes["optimizer"].values == optimizer)
+        used = {axis for _, axes, _ in form.dimensions for axis in axes}
+        unused = [name for name in self.axes if name not in used]
+        return dataclasses.replace(self, lanes=mine.drop_vars(unused), forms=(form,))
+
+    def with_thresholds(self, **changes: float) -> "SweepResult":
+        """The same lanes, judged by other thresholds."""
+        return dataclasses.replace(self, thresholds=dataclasses.replace(self.thresholds, **changes))
+
+    def curve(self, lane: int) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and losses of one lane up to its end, the last loss included; each ``(points,)``."""
+        row = self.lanes.isel(lane=lane)
+        end = int(row["end_step"])
+        known = "curve_loss" in row
+        steps = row["curve_step"].values if known else np.zeros(0, np.int32)
+        losses = row["curve_loss"].values if known else np.zeros(0)
+        before = steps < end
+        return np.append(steps[before], end), np.append(losses[before], row["final_loss"].values)
+
+    # Questions
+
+    def edge(self, axis: str = "learning_rate") -> xr.Dataset:
+        """Where divergence begins along `axis`, for each seed and every other axis.
+
+        Variables: ``low``, the largest value below the first that diverged (0 if there is none); ``high``, the first
+        that diverged (infinite if none did); ``edge`` between them, on a log scale; ``simple``, whether all above the
+        edge diverged too; ``median``, of `edge` over seeds.
+        """
+        diverged = self._product("edge")["regime"] == Regime.DIVERGED
+        diverged = diverged.sortby(self._check_axis(axis, diverged))
+        values = diverged[axis].values.astype(float)
+        dimension = diverged[axis].dims[0]
+        low, high, simple = xr.apply_ufunc(
+            functools.partial(_bracket, values),
+            diverged,
+            input_core_dims=[[dimension]],
+            output_core_dims=[[], [], []],
+            vectorize=True,
+        )
+        middle = xr.where((low > 0) & np.isfinite(high), np.sqrt(low * high), (low + high) / 2)
+        found = xr.Dataset({"low": low, "high": high, "edge": xr.where(low > 0, middle, low), "simple": simple})
+        return found.assign(median=found["edge"].median("seed"))
+
+    def best(self, by: str | None = None, *, maximise: bool = False) -> Best:
+        """The point with the best mean score over seeds; a diverged lane counts as the worst there is.
+
+        Args:
+          by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
+          maximise: whether more is better.
+        """
+        by = self._score_name(by)
+        scores = self._scores(by, maximise).reshape(-1, self.seeds)
+        mean = scores.mean(axis=1)
+        point = int(np.argmin(mean))
+        rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
+        sign = -1 if maximise else 1
+        names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
+        chosen = {name: _item(rows[name].values[0]) for name in names if name in rows.coords}
+        chosen = {n: v for n, v in chosen.items() if v == v and v != ""}
+        spread = float(np.std(scores[point])) if np.isfinite(mean[point]) else float("inf")
+        return Best(chosen, by, sign * float(mean[point]), spread, rows)
+
+    def recommend(
+        self, axis: str = "learning_rate", *, by: str | None = None, tolerance: float = 0.05
+    ) -> Recommendation:
+        """Which value of `axis` to use, at the best of everything else.
+
+        Args:
+          axis: a numeric axis.
+          by: the variable to be small; by default ``validation_loss`` if there is one, else ``final_loss``.
+          tolerance: what counts as about as good, as a share of the gap between the start and the best.
+        """
+        by = self._score_name(by)
+        best = self.best(by)
+        if self.optimizers and len(self.forms) > 1:
+            label = best.hyperparameters["optimizer"]
+            found = self.select(optimizer=label).recommend(axis, by=by, tolerance=tolerance)
+            return dataclasses.replace(found, at={"optimizer": label} | found.at)
+        line = self._line(axis, best)
+        return _recommend(self, line, axis, by, best, tolerance)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row a lane, its regime by name, without the curves."""
+        flat = self.lanes.drop_dims("point", errors="ignore")
+        frame = flat.to_dataframe().reset_index(drop=True)
+        names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
+        frame.insert(0, "regime", [Regime(int(code)).name for code in self.verdict.regime])
+        return frame[[*names, *(c for c in frame if c not in names)]]
+
+    def save(self, path: Any) -> None:
+        """Write everything to one netCDF file, whole or not at all; `gdkit.open` reads it."""
+        store.save(self.lanes.assign_attrs(thresholds=json.dumps(dataclasses.asdict(self.thresholds))), path)
+
+    def __repr__(self) -> str:
+        counts = {Regime(int(c)).name: int(n) for c, n in zip(*np.unique(self.verdict.regime, return_counts=True))}
+        axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
+        steps = self.lanes.attrs["steps"]
+        head = f"SweepResult: {self.lanes.sizes['lane']} lanes of {steps} steps; {axes}; {self.seeds} seeds"
+        return "\n".join([head, ", ".join(f"{n} {name}" for name, n in counts.items()), str(self.recommend())])
+
+    # Inside
+
+    def _unstacked(self, lanes: xr.Dataset) -> xr.Dataset:
+        """`lanes` reshaped to the product that the forms describe, or as it is where they differ."""
+        first = self.forms[0]
+        labels = lanes["optimizer"].values if "optimizer" in lanes.coords else None
+        names = [axis for _, axes, _ in first.dimensions for axis in axes]
+        rows = first.points * self.seeds
+        for number, form in enumerate(self.forms):
+            mine = slice(number * rows, (number + 1) * rows)
+            same = form.dimensions == first.dimensions
+            if not same or any(not np.array_equal(lanes[n].values[mine], lanes[n].values[:rows]) for n in names):
+                return lanes
+        sizes = {name: size for name, _, size in first.dimensions} | {"seed": self.seeds}
+        if labels is not None:
+            sizes = {"optimizer": len(self.forms)} | sizes
+        coords: dict[str, Any] = {"seed": ("seed", np.arange(self.seeds))}
+        if labels is not None:
+            coords["optimizer"] = ("optimizer", [f.label for f in self.forms])
+        grid = np.arange(rows).reshape([size for _, _, size in first.dimensions] + [self.seeds])
+        for place, (dimension, axes, _) in enumerate(first.dimensions):
+            along = np.moveaxis(grid, place, 0).reshape(grid.shape[place], -1)[:, 0]
+            coords |= {axis: (dimension, lanes[axis].values[along]) for axis in axes}
+        shape = tuple(sizes.values())
+        variables = {
+            name: ((*sizes, *v.dims[1:]), v.values.reshape(*shape, *v.shape[1:]))
+            for name, v in lanes.data_vars.items()
+        }
+        if "curve_step" in lanes.coords:
+            coords["curve_step"] = lanes["curve_step"]
+        return xr.Dataset(variables, coords, lanes.attrs)
+
+    def _product(self, question: str) -> xr.Dataset:
+        if "lane" in self.verdicts.dims:
+            mend = f"Choose one first: .select(optimizer=...).{question}(); there are {', '.join(self.optimizers)}"
+            raise bad_value("optimizer", None, "optimizers have axes of their own", mend)
+        return self.verdicts
+
+    def _check_axis(self, axis: str, array: Any) -> str:
+        if axis not in array.coords:
+            raise unknown_name("axis", axis, self.axes)
+        if array[axis].dtype.kind not in "fiu":
+            raise bad_value("axis", axis, "its values are not numbers", "Choose a numeric axis")
+        return axis
+
+    def _score_name(self, by: str | None) -> str:
+        if by is None:
+            return "validation_loss" if "validation_loss" in self.lanes else "final_loss"
+        if by not in self.lanes:
+            raise unknown_name("by", by, map(str, self.lanes.data_vars))
+        return by
+
+    def _scores(self, by: str, maximise: bool = False) -> np.ndarray:
+        """Scores to be small, of every lane; infinite where it diverged."""
+        score = self.lanes[by].values.astype(float) * (-1 if maximise else 1)
+        return np.where((self.verdict.regime == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
+
+    def _line(self, axis: str, best: Best) -> np.ndarray:
+        """Rows of `lanes` along `axis` at the best of everything else, ``(values, seeds)``, by increasing value."""
+        self._check_axis(axis, self.lanes)
+        home = next(axes for _, axes, _ in self.forms[0].dimensions if axis in axes)
+        keep = np.ones(self.lanes.sizes["lane"], bool)
+        for name in self.axes:
+            if name not in home:
+                keep &= self.lanes[name].values == best.lanes[name].values[0]
+        rows = np.flatnonzero(keep).reshape(-1, self.seeds)
+        return rows[np.argsort(self.lanes[axis].values[rows[:, 0]], kind="stable")]
+
+
+def assemble(
+    request: Any, columns: Mapping[str, np.ndarray], *, stochastic: bool, plan: Mapping, timings: Mapping
+) -> SweepResult:
+    """The result of a sweep, from its request and what its lanes read."""
+    forms, coords = [], _coordinates(request)
+    for section in request.sections:
+        dims = tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in section.dimensions)
+        forms.append(Form(section.label, dims))
+    variables = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
+    variables |= {name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1}
+    if "curve_loss" in columns:
+        steps = monitors.curve_steps(request.curve_points)
+        reached = int(np.sum(steps <= request.steps))
+        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"][:, :reached])
+        coords["curve_step"] = ("point", steps[:reached])
+    problem_axes = [n for n in coords if n.startswith("problem.")]
+    variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))
+    attrs = {
+        "steps": request.steps,
+        "seeds": request.seeds,
+        "key": json.dumps(np.asarray(jax.random.key_data(request.key)).tolist()),
+        "stochastic": int(stochastic),
+        "optimum_known": int("optimum" in columns),
+        "forms": json.dumps(forms),
+        "plan": json.dumps(plan),
+        "timings": json.dumps(timings),
+        "device": str(jax.devices()[0].device_kind),
+        "cores": os.cpu_count() or 1,
+        "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
+    }
+    return SweepResult(xr.Dataset(variables, coords, attrs), tuple(forms))
+
+
+def open_result(path: Any) -> SweepResult:
+    """Read a result that `SweepResult.save` wrote, or the one in a run directory."""
+    lanes = store.load(path)
+    thresholds = Thresholds(**json.loads(lanes.attrs.pop("thresholds")))
+    forms = json.loads(lanes.attrs["forms"])
+    dimensions = lambda form: tuple((name, tuple(axes), size) for name, axes, size in form)
+    return SweepResult(lanes, tuple(Form(label, dimensions(form)) for label, form in forms), thresholds)
+
+
+def _coordinates(request: Any) -> dict[str, Any]:
+    """Every axis, the optimizer and the seed as coordinates on ``lane``."""
+    names = dict.fromkeys(a.name for s in request.sections for d in s.dimensions for a in d.axes)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for section in request.sections:
+        at = np.indices(section.shape).reshape(len(section.shape), -1)
+        own = {a.name: a.labels[i] for d, i in zip(section.dimensions, at, strict=True) for a in d.axes}
+        for name in names:
+            missing = np.full(section.points, np.nan)
+            parts[name].append(np.repeat(own.get(name, missing), request.seeds))
+    coords: dict[str, Any] = {name: ("lane", _joined(values)) for name, values in parts.items()}
+    points = sum(s.points for s in request.sections)
+    coords["seed"] = ("lane", np.tile(np.arange(request.seeds), points))
+    if request.sections[0].label is not None:
+        labels = [np.full(s.points * request.seeds, s.label, dtype=object) for s in request.sections]
+        coords["optimizer"] = ("lane", np.concatenate(labels).astype(str))
+    return coords
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One coordinate of several sections; text where any of them is, with nothing where a section lacks the axis."""
+    if all(p.dtype.kind in "fiu" for p in parts):
+        return np.concatenate(parts)
+    texts = [np.full(len(p), "") if p.dtype.kind == "f" and np.isnan(p).all() else p.astype(str) for p in parts]
+    return np.concatenate(texts)
+
+
+def _reference(columns: Mapping, coords: Mapping, problem_axes: list[str], stochastic: bool) -> np.ndarray:
+    """The loss that stands for the optimum: the known one, else the least seen on the same problem."""
+    if "optimum" in columns:
+        return columns["optimum"].astype(float)
+    lanes = len(columns["final_loss"])
+    codes = np.zeros(lanes, np.int64)
+    for name in problem_axes:
+        values, index = np.unique(coords[name][1], return_inverse=True)
+        codes = codes * len(values) + index
+    found = np.zeros(lanes)
+    for code in np.unique(codes):
+        mine = codes == code
+        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss")}
+        found[mine] = least_loss(seen | {"stochastic": stochastic})
+    return found
+
+
+def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bool]:
+    if not diverged.any():
+        return values[-1], np.inf, True
+    first = int(np.argmax(diverged))
+    return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
+
+
+def _recommend(
+    result: SweepResult, line: np.ndarray, axis: str, by: str, best: Best, tolerance: float
+) -> Recommendation:
+    values = result.lanes[axis].values[line[:, 0]].astype(float)
+    scores = result._scores(by)[line]  # (values, seeds)
+    regimes = result.verdict.regime[line]
+    mean = scores.mean(axis=1)
+    diverged = (regimes == Regime.DIVERGED).any(axis=1)
+    calm = int(np.argmax(diverged)) if diverged.any() else len(values)
+    edge = _median_edge(values, regimes == Regime.DIVERGED)
+    others = {n: v for n, v in best.hyperparameters.items() if n != axis}
+    unknown = _unknown(result, values, scores, regimes, axis)
+    safe = float(values[calm - 1]) if calm else None
+    if not np.isfinite(mean).any():
+        return Recommendation(
+            axis, by, None, None, None, safe, edge, None, tolerance, None, others, {}, unknown
+        )  # fmt: skip
+    top = int(np.argmin(mean))
+    start = result.lanes["initial_loss"].values[line]
+    cap = np.where(np.isfinite(start), start, np.nanmax(np.where(np.isfinite(start), start, np.nan)))
+    gap = max(float(cap.mean()) - mean[top], 0.0)
+    return Recommendation(
+        axis=axis,
+        by=by,
+        best=float(values[top]),
+        score=float(mean[top]),
+        interval=_interval(values, scores) if result.seeds > 1 else None,
+        safe=safe,
+        edge=edge,
+        plateau=_plateau(values, mean, top, mean[top] + tolerance * gap),
+        tolerance=tolerance,
+        sensitivity=float(np.mean(np.minimum(scores, cap)) - mean[top]),
+        at=others,
+        metrics=_metrics(result, line[top]),
+        unknown=unknown,
+    )
+
+
+def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
+    """Median over seeds of where divergence begins; None where it lies off the axis."""
+    brackets = [_bracket(values, seed) for seed in diverged.T]
+    edges = [np.sqrt(low * high) if low > 0 else 0.0 for low, high, _ in brackets]
+    middle = float(np.median(edges))
+    return middle if np.isfinite(middle) and middle > 0 else None
+
+
+def _interval(values: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the best value, by resampling the seeds."""
+    generator = np.random.default_rng(0)
+    seeds = generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1]))
+    bests = values[np.argmin(scores[:, seeds].mean(axis=2), axis=0)]
+    low, high = np.quantile(bests, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
+def _plateau(values: np.ndarray, mean: np.ndarray, top: int, bound: float) -> tuple[float, float]:
+    """The unbroken stretch around the best whose mean is at most `bound`."""
+    good = mean <= bound
+    low = high = top
+    while low > 0 and good[low - 1]:
+        low -= 1
+    while high < len(values) - 1 and good[high + 1]:
+        high += 1
+    return float(values[low]), float(values[high])
+
+
+def _metrics(result: SweepResult, rows: np.ndarray) -> dict[str, float]:
+    names = [str(n) for n in result.lanes.data_vars if str(n).startswith(("validation_", "test_"))]
+    found = {name: float(result.lanes[name].values[rows].mean()) for name in names}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _unknown(
+    result: SweepResult, values: np.ndarray, scores: np.ndarray, regimes: np.ndarray, axis: str
+) -> tuple[str, ...]:
+    """What the sweep cannot tell, in words."""
+    mean, diverged = scores.mean(axis=1), regimes == Regime.DIVERGED
+    there = np.isin(regimes, [Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT])
+    said = []
+    if not np.isfinite(mean).any():
+        said.append(f"the best {axis}: at every value some seed diverged.")
+    elif len(values) > 1 and int(np.argmin(mean)) in (0, len(values) - 1):
+        side = "below" if np.argmin(mean) == 0 else "above"
+        said.append(f"whether a better {axis} lies {side} {_short(values[np.argmin(mean)])}, the end of the axis.")
+    if not there.any():
+        said.append("what convergence looks like: no run arrived; try more steps or other values.")
+    if not diverged.any():
+        said.append(f"where it diverges: nothing did up to {_short(values[-1])}.")
+    elif diverged[0].all():
+        said.append(f"where divergence begins: the smallest value, {_short(values[0])}, diverged.")
+    if any(not _bracket(values, seed)[2] for seed in diverged.T):
+        said.append("one border: some larger values did not diverge, so it is not a single point.")
+    if result.seeds < 3:
+        said.append(f"how far chance decides: {result.seeds} seed{'s' * (result.seeds > 1)}; use at least 3.")
+    if not result.lanes.attrs["optimum_known"]:
+        said.append("the least loss possible: the least that was seen stands in for it.")
+    return tuple(said)
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Distinct values in order of appearance, missing ones left out."""
+    kept = [v for v in dict.fromkeys(values.tolist()) if v == v and v != ""]
+    return np.asarray(kept)
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _range(pair: tuple[float, float]) -> str:
+    return _short(pair[0]) if pair[0] == pair[1] else f"{_short(pair[0])} to {_short(pair[1])}"

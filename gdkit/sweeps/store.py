@@ -1,0 +1,73 @@
+"""Results on disk: one netCDF file, written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from gdkit.errors import bad_value, missing_package
+
+FORMAT = 1
+RESULTS = "results.nc"
+
+
+def save(lanes: xr.Dataset, path: Any) -> None:
+    """Write a dataset to `path` under a temporary name, flushed and then renamed."""
+    _require()
+    path = Path(path)
+    if path.is_dir():
+        raise bad_value("path", str(path), "it is a directory", f"Name a file, for example {path / RESULTS}")
+    if not path.parent.is_dir():
+        raise bad_value("path", str(path), "its folder does not exist", f"Make it first: mkdir -p {path.parent}")
+    # xarray cannot write a dimension-less object or a boolean through h5netcdf; texts become plain strings
+    texts = {n: (c.dims, c.values.astype(str)) for n, c in lanes.coords.items() if c.dtype.kind == "O"}
+    lanes = lanes.assign_coords(texts).assign_attrs(format=FORMAT)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        lanes.to_netcdf(temporary, engine="h5netcdf")
+        with Path(temporary).open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Any) -> xr.Dataset:
+    """Read what `save` wrote; `path` is the file or the directory of a run."""
+    _require()
+    path = Path(path)
+    if path.is_dir():
+        path = path / RESULTS
+    if not path.is_file():
+        raise bad_value("path", str(path), "there is no result", "Name a file that SweepResult.save wrote, or a run directory")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as found:
+            lanes = found.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise bad_value("path", str(path), f"it cannot be read ({error})", "It may be damaged: run again") from error
+    if lanes.attrs.pop("format", None) != FORMAT:
+        raise bad_value("path", str(path), f"not a result of format {FORMAT}", "Open it with the gdkit that wrote it")
+    return lanes
+
+
+def open(path: Any, *, problem: Any = None, optimizer: Any = None) -> Any:  # noqa: A001 - its public name is gdkit.open
+    """Open a result that was saved, or the run in a directory, as a SweepResult.
+
+    Args:
+      path: a file that `SweepResult.save` wrote, or a run directory.
+      problem, optimizer: reserved for results whose code must run again.
+    """
+    from gdkit.sweeps.result import open_result  # a result saves itself through this module
+
+    return open_result(path)
+
+
+def _require() -> None:
+    try:
+        import h5netcdf  # noqa: F401
+    except ImportError as error:
+        raise missing_package("h5netcdf", "app", "Saving and opening results") from error

@@ -1,0 +1,280 @@
+"""sweep: from axes to a result."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit import descent, factories
+from gdkit import monitors as monitors_
+from gdkit.errors import GdkitWarning, bad_type, bad_value
+from gdkit.monitors import EndKind, Limits
+from gdkit.problems import Problem
+from gdkit.sweeps import execute
+from gdkit.sweeps.axes import Group, Section, groups_of, read_sections
+from gdkit.sweeps.plan import Plan, width_for, workers_for
+from gdkit.sweeps.progress import Meter, Progress, plain_lines
+from gdkit.sweeps.result import SweepResult, assemble
+from gdkit.types import Key, Monitor
+
+
+class Sweep(NamedTuple):
+    """A sweep that has been checked and not yet run."""
+
+    problem: Any
+    sections: tuple[Section, ...]
+    seeds: int
+    steps: int
+    key: Key
+    monitors: tuple[Monitor, ...]
+    curve_points: int
+    limits: Limits
+    plan: Plan
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes."""
+        return sum(s.points for s in self.sections) * self.seeds
+
+    @property
+    def watched(self) -> tuple[Monitor, ...]:
+        """All monitors, the default ones first."""
+        curve = (monitors_.curve(self.curve_points),) if self.curve_points else ()
+        return monitors_.DEFAULT + curve + self.monitors
+
+
+def sweep(
+    problem: Problem | Callable[..., Problem],
+    optimizer_factory: Any,
+    axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    seeds: int = 1,
+    steps: int,
+    key: int | Key = 0,
+    monitors: Sequence[Monitor] = (),
+    curve_points: int = 200,
+    target: float | None = None,
+    diverged_above: float = 1e6,
+    store: Any = None,
+    executor: Executor | None = None,
+    plan: Plan | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
+) -> SweepResult:
+    """Run every point of a grid for every seed, side by side, and tell what became of each.
+
+    Args:
+      problem: a Problem, or a factory of one for axes named ``problem.NAME``.
+      optimizer_factory: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``.
+      axes: name to values; their product is run. ``optimizer`` maps labels to factories or (factory, own axes).
+        Values with any float are lanes of one program; others one program each (`gdkit.lanes`, `gdkit.static` say it
+        outright). `gdkit.paired` axes vary together. A sequence of mappings is multiplied out too.
+      seeds: runs a point; seed s has the same start and the same batches at every point.
+      steps: updates a lane.
+      key: what all seeds come from.
+      monitors: further statistics.
+      curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
+      target: a lane ends when its loss is at most this.
+      diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1).
+      store: a path to save the result at.
+      executor: a thread pool to run on, in place of one of our own.
+      plan: width, tile, segment, workers.
+      progress: True for lines on stderr, or a callback, called from worker threads.
+
+    Raises:
+      GdkitError: an argument cannot be used; the message names it, its value and the mend.
+
+    >>> from gdkit import problems, sgd
+    >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2, 0.8, 1.0, 1.2]}, steps=400)
+    >>> [result.regime_names[code] for code in result.regimes.squeeze("seed").values]
+    ['CONVERGED', 'CONVERGED', 'OSCILLATING', 'BOUNCING', 'DIVERGED']
+    """
+    request = check(
+        problem, optimizer_factory, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
+        curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan,
+    )  # fmt: skip
+    if executor is not None and not isinstance(executor, ThreadPoolExecutor):
+        raise bad_type("executor", executor, "not a thread pool", "Pass a ThreadPoolExecutor, or leave it out")
+    tell = plain_lines() if progress is True else progress or None
+    result = _run(request, tell, executor)
+    if store is not None:
+        result.save(store)
+    return result
+
+
+def check(
+    problem: Any,
+    optimizer_factory: Any,
+    axes: Any,
+    *,
+    seeds: int = 1,
+    steps: int,
+    key: int | Key = 0,
+    monitors: Sequence[Monitor] = (),
+    curve_points: int = 200,
+    target: float | None = None,
+    diverged_above: float = 1e6,
+    plan: Plan | None = None,
+) -> Sweep:
+    """The sweep that these arguments of `sweep` describe, checked as far as that goes without compiling."""
+    descent.check_positive("steps", steps)
+    descent.check_positive("seeds", seeds)
+    if curve_points != 0:
+        descent.check_positive("curve_points", curve_points)
+    if not diverged_above > 0:
+        raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
+    if not isinstance(problem, Problem) and not callable(problem):
+        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+    sections = read_sections(problem, optimizer_factory, axes)
+    for section in sections:
+        names = [axis.name for d in section.dimensions for axis in d.axes]
+        descent.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    limits = Limits(diverged_above, -np.inf if target is None else target)
+    return Sweep(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
+
+
+class Prepared(NamedTuple):
+    """A group with all that running it needs, but not compiled."""
+
+    group: Group
+    problem: Problem  # concrete
+    width: int
+    static: dict[str, Any]
+
+
+def prepared_groups(request: Sweep) -> Iterator[tuple[int, Prepared]]:
+    """Every group with the number of its section's first lane, checked by tracing one step."""
+    offset = 0
+    checked: set[int] = set()
+    for section in request.sections:
+        for group in groups_of(section):
+            yield offset, _prepare(request, group, checked)
+        offset += section.points * request.seeds
+
+
+def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
+    first = {name: values[0] for name, values in group.traced.items()}
+    concrete, _ = descent.resolve_problem(request.problem, group.static | first)
+    static = {n: factories.hashable(v) for n, v in group.static.items()}
+    arrays = descent.arrays_of(concrete)
+    descent.check_run(request.problem, group.section.factory, group.static | first, request.key, arrays)
+    if id(concrete) not in checked:
+        checked.add(id(concrete))
+        _warn(request, concrete)
+    _check_used(request, group, concrete, static)
+    params = descent.params_shape(concrete)
+    width = request.plan.width or width_for(params)
+    return Prepared(group, concrete, width, static)
+
+
+def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Executor | None) -> SweepResult:
+    begin = time.monotonic()
+    devices = jax.local_devices()
+    workers = workers_for(request.plan, len(devices))
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(request.key, jnp.arange(request.seeds))
+    meter = Meter(tell, request.lanes, request.steps)
+    prepared: list[tuple[int, Prepared]] = []
+    compiling = [0.0]
+
+    def jobs() -> Iterator[execute.Job]:
+        for offset, group in prepared_groups(request):
+            start = time.monotonic()
+            prepared.append((offset, group))
+            yield _job(request, group, keys, devices, compiling, start)
+
+    columns: dict[str, np.ndarray] = {}
+    report = lambda block, steps: meter.add(steps * _lanes_in(block))
+    running = execute.run_jobs(
+        jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, report=report, executor=executor
+    )
+    for finished in running:
+        offset, group = prepared[finished.job]
+        points = group.group.points[finished.block.points]
+        at = offset + points[None, :] * request.seeds + finished.block.seeds[:, None]
+        _write(columns, finished.output, at, request.lanes)
+        meter.add(0, _lanes_in(finished.block))
+    _check_start(columns)
+    timings = {"seconds": time.monotonic() - begin, "compile_seconds": compiling[0]}
+    widths = sorted({p.width for _, p in prepared})
+    plan = {"width": widths, "tile": request.plan.tile, "segment": request.plan.segment, "workers": workers}
+    stochastic = any(p.problem.sample is not None for _, p in prepared)
+    return assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
+
+
+def _job(
+    request: Sweep, group: Prepared, keys: Key, devices: Sequence[Any], compiling: list[float], start: float
+) -> execute.Job:
+    job = execute.prepare(
+        request.problem,
+        group.group.section.factory,
+        group.static,
+        group.group.traced,
+        request.watched,
+        keys=keys,
+        arrays=descent.arrays_of(group.problem),
+        dtype=descent.params_dtype(group.problem),
+        limits=request.limits,
+        steps=request.steps,
+        width=group.width,
+        points=len(group.group.points),
+        devices=devices,
+    )
+    compiling[0] += time.monotonic() - start
+    return job
+
+
+def _lanes_in(block: execute.Block) -> int:
+    return len(np.unique(block.points)) * len(np.unique(block.seeds))
+
+
+def _write(columns: dict[str, np.ndarray], output: Mapping[str, np.ndarray], at: np.ndarray, lanes: int) -> None:
+    """Put a block's output into the columns at the lanes `at`; padding repeats a lane, and so its numbers."""
+    for name, value in output.items():
+        value = np.asarray(value)
+        if value.dtype.kind == "V":  # bfloat16 and its like, which numpy cannot name
+            value = value.astype(np.float32)
+        if name not in columns:
+            blank = np.nan if value.dtype.kind == "f" else 0
+            columns[name] = np.full((lanes, *value.shape[2:]), blank, value.dtype)
+        columns[name][at] = value
+
+
+def _check_start(columns: Mapping[str, np.ndarray]) -> None:
+    dead = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
+    if np.all(dead):
+        value = columns["initial_loss"].ravel()[0]
+        raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")
+
+
+def _warn(request: Sweep, problem: Problem) -> None:
+    """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
+    if request.seeds > 1 and problem.sample is None and not _uses_key(problem, request.key):
+        text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
+        warnings.warn(text, GdkitWarning, stacklevel=5)
+    if descent.is_impure(problem, request.key):
+        text = "loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)"
+        warnings.warn(text, GdkitWarning, stacklevel=5)
+
+
+def _uses_key(problem: Problem, key: Key) -> bool:
+    return problem.init_is_function and any(descent.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))
+
+
+def _check_used(request: Sweep, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
+    """Behind ``**kwargs`` a misspelt name is swallowed: raise for a traced hyperparameter that nothing uses."""
+    for name in group.traced:
+        inside = name.startswith(factories.PROBLEM_PREFIX)
+        factory = request.problem if inside else group.section.factory
+        known = factories.parameters(factory)
+        if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
+            continue
+        point = {n: values[0] for n, values in group.traced.items()}
+        arrays = descent.arrays_of(problem)
+        if not descent.is_used(request.problem, group.section.factory, static | point, name, request.key, arrays):
+            mend = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
+            raise bad_value("axes", name, "the factory takes it and nothing uses it", mend)
