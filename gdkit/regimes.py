@@ -31,10 +31,9 @@ class Thresholds:
     catapult_gap: float = 2.0  # a rise that doubles the gap: more than minibatch noise or momentum's overshoot bring
     reversal: float = 0.0  # successive updates at an obtuse angle on average: each undoes a part of the last
     climbing_gap: float = 2.0  # ends at its highest and above this: growing too slowly to have been stopped
-    falling: float = 0.05  # late losses lie lower than earlier ones by this share of their gap: still falling
-    # The late slope predicted a decrease of this many times the gap, and it is still there. A run whose loss falls
-    # as its slope says cannot be above ln(1 / converged_gap) = 4.6 without having arrived.
-    predicted_gaps: float = 5.0
+    falling: float = 0.05  # late losses lie lower than earlier ones by this share of their gap, and by their spread
+    promised: float = 0.1  # the late slopes predicted a decrease of this share of the gap: it should have been seen
+    kept: float = 0.2  # and less than this share of that came: the run moves, but not down (1 for small steps)
     vanished: float = 1e-3  # updates and what they predict, relative to the largest update and to the gap left
 
     def __post_init__(self):
@@ -70,7 +69,8 @@ def classify(
     Returns:
       The verdict. Its evidence: ``gap`` (of the last loss, or of the late mean), ``rise`` (largest gap), ``reversal``
       (mean cosine of successive late updates), ``predicted`` (decrease that the late slopes predicted, in late gaps),
-      ``vanishing`` (late mean update over the largest), ``falling`` (late decrease as a share of the gap).
+      ``vanishing`` (late mean update over the largest), ``falling`` (late decrease as a share of the gap), ``clear``
+      (whether that exceeds the spread of late losses).
 
     >>> from gdkit import Problem, descend, sgd
     >>> problem = Problem(lambda x: (x - 3) ** 2, 0.0, optimum=0.0)
@@ -111,6 +111,7 @@ def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray)
     gap = lambda loss: np.where(arrived, 1.0, 0.0) + (loss - best) / scale
     last = gap(np.where(stochastic, s["late_mean"], s["final_loss"]))
     late, earlier = gap(s["late_mean"]), gap(s["earlier_mean"])
+    decrease = s["earlier_mean"] - s["late_mean"]
     peak = s["peak_update_norm"]
     return {
         "gap": last,
@@ -119,6 +120,7 @@ def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray)
         "predicted": s["late_predicted"] / scale / np.maximum(late, np.finfo(np.float64).tiny),
         "vanishing": np.where(peak > 0, s["update_norm"] / np.where(peak > 0, peak, 1), 0.0),
         "falling": (earlier - late) / np.abs(earlier),
+        "clear": decrease > s["late_spread"],
     }
 
 
@@ -134,13 +136,15 @@ def _tests(
     reverses = ~stochastic & (e["reversal"] < limits.reversal)
     still = (e["vanishing"] < limits.vanished) & (np.abs(e["predicted"]) < limits.vanished)
     still |= s["update_norm"] == 0
+    falls = (e["falling"] > limits.falling) & e["clear"]
+    idle = (e["predicted"] > limits.promised) & (e["falling"] < limits.kept * e["predicted"])
     return {
         Regime.DIVERGED: stopped | climbing,
         Regime.CATAPULT: there & (e["rise"] > limits.catapult_gap),
         Regime.OSCILLATING: there & reverses,
         Regime.CONVERGED: there,
         Regime.STALLED: still,
-        Regime.BOUNCING: (e["predicted"] > limits.predicted_gaps) & ~(e["falling"] > limits.falling),
+        Regime.BOUNCING: idle & ~falls,
     }
 
 

@@ -146,7 +146,8 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
     *inputs, limits = jax.tree.unflatten(treedef, shapes)
     placed = shapes[-1].sharding
-    start = program.start.lower(*inputs).compile()
+    # the start runs once a block, and random numbers take a second to optimise
+    start = program.start.lower(*inputs).compile(compiler_options={"xla_backend_optimization_level": 0})
     lanes = jax.tree.map(lambda x: _shape(x, placed), jax.eval_shape(program.start, *inputs))
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed)
     advance = program.advance.lower(*inputs, lanes, limits, step, step, step).compile()

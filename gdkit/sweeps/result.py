@@ -249,7 +249,6 @@ class SweepResult:
     def _unstacked(self, lanes: xr.Dataset) -> xr.Dataset:
         """`lanes` reshaped to the product that the forms describe, or as it is where they differ."""
         first = self.forms[0]
-        labels = lanes["optimizer"].values if "optimizer" in lanes.coords else None
         names = [axis for _, axes, _ in first.dimensions for axis in axes]
         rows = first.points * self.seeds
         for number, form in enumerate(self.forms):
@@ -258,11 +257,12 @@ class SweepResult:
             if not same or any(not np.array_equal(lanes[n].values[mine], lanes[n].values[:rows]) for n in names):
                 return lanes
         sizes = {name: size for name, _, size in first.dimensions} | {"seed": self.seeds}
-        if labels is not None:
+        several = len(self.forms) > 1
+        if several:
             sizes = {"optimizer": len(self.forms)} | sizes
         coords: dict[str, Any] = {"seed": ("seed", np.arange(self.seeds))}
-        if labels is not None:
-            coords["optimizer"] = ("optimizer", [f.label for f in self.forms])
+        if first.label is not None:
+            coords["optimizer"] = ("optimizer", [f.label for f in self.forms]) if several else first.label
         grid = np.arange(rows).reshape([size for _, _, size in first.dimensions] + [self.seeds])
         for place, (dimension, axes, _) in enumerate(first.dimensions):
             along = np.moveaxis(grid, place, 0).reshape(grid.shape[place], -1)[:, 0]
@@ -349,7 +349,9 @@ def assemble(
 def open_result(path: Any) -> SweepResult:
     """Read a result that `SweepResult.save` wrote, or the one in a run directory."""
     lanes = store.load(path)
-    thresholds = Thresholds(**json.loads(lanes.attrs.pop("thresholds")))
+    saved = json.loads(lanes.attrs.pop("thresholds"))
+    known = {f.name for f in dataclasses.fields(Thresholds)}
+    thresholds = Thresholds(**{name: value for name, value in saved.items() if name in known})
     forms = json.loads(lanes.attrs["forms"])
     dimensions = lambda form: tuple((name, tuple(axes), size) for name, axes, size in form)
     return SweepResult(lanes, tuple(Form(label, dimensions(form)) for label, form in forms), thresholds)
