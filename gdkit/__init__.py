@@ -24,7 +24,7 @@ _HOME = {
     "classify": "gdkit.regimes",
     "sweep": "gdkit.sweeps.sweep",
     "SweepResult": "gdkit.sweeps.result",
-    "open": "gdkit.sweeps.store",
+    "open": "gdkit.sweeps.result",
     "static": "gdkit.sweeps.axes",
     "lanes": "gdkit.sweeps.axes",
     "paired": "gdkit.sweeps.axes",

@@ -106,7 +106,7 @@ def initial_state(
     params = jax.tree.map(jnp.asarray, params)
     state = strong(State(params, aux, optimizer.init(params)))
     step = step_map(problem, factory)
-    out, _ = jax.eval_shape(step, state, hyperparameters, jnp.zeros((), jnp.int32), key, arrays.data)
+    out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)
 
 
@@ -166,7 +166,7 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
 
 
 def evaluate(problem: Any, factory: Any, hyperparameters: Hyperparameters, state: State, arrays: Arrays) -> dict:
-    """Loss and metrics on validation and test data at the params where the optimizer is judged; the optimum if known."""
+    """Loss and metrics on validation and test data, at the params where the optimizer is judged; a known optimum."""
     judged, optimizer = resolve(problem, factory, hyperparameters)
     params = optimizers.evaluation_params(state.opt_state, state.params)
     found = {}
@@ -245,12 +245,11 @@ def descend(
         arrays = arrays._replace(data=data)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     check_run(problem, optimizer, chosen, key, arrays)
-    run = _descend if _hashable(problem, optimizer, static, tuple(monitors)) else _descend.__wrapped__
+    run = _descend if _hashable(problem, optimizer, static, tuple(monitors)) else _one_run
     return run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), traced, key, arrays)
 
 
-@functools.partial(jax.jit, static_argnums=range(7))
-def _descend(
+def _one_run(
     problem: Any,
     optimizer: Any,
     static: tuple[tuple[str, Any], ...],
@@ -272,7 +271,7 @@ def _descend(
     def observe(record: Record, before: State, after: State, info: Info, t: Array, last: bool) -> Record:
         going = record.end_kind == EndKind.RUNNING
         record, before, after, info = jax.lax.stop_gradient((record, before, after, info))
-        record = monitors.end_of(record, info.loss, t, limits, last)
+        record = monitors.end_of(record, info.loss, t, limits, jnp.bool_(last))
         context = Context(t, sample_key, hyperparameters, arrays.data)
         return monitors.fold(watched, record, going, before, after, info, context)
 
@@ -285,7 +284,7 @@ def _descend(
         return (after, observe(record, before, after, info, t, False), history), (info.loss, *norms)
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
-    history = _blank((start.params, start.params), len(at)) if record_params else ()
+    history = _blank((start.params, start.params), len(at)) if record_params else (None, None)
     carry, (losses, grads, updates) = jax.lax.scan(body, (start, record, history), jnp.arange(steps, dtype=jnp.int32))
     end, record, history = carry
     last = jnp.int32(steps)
@@ -302,9 +301,12 @@ def _descend(
         grad_norm=grads[at[:-1]],
         update_norm=updates[at[:-1]],
         statistics=statistics,
-        params_history=history[0] if record_params else None,
-        grad_history=history[1] if record_params else None,
+        params_history=history[0],
+        grad_history=history[1],
     )
+
+
+_descend = jax.jit(_one_run, static_argnums=range(7))
 
 
 def _blank(tree: PyTree, points: int) -> PyTree:
@@ -358,10 +360,15 @@ def params_dtype(problem: Problem) -> Any:
 
 def params_shape(problem: Problem) -> Params:
     """The params as shapes and dtypes."""
-    made = jax.eval_shape(problem.init, jax.random.key(0)) if problem.init_is_function else problem.init
+    made = jax.eval_shape(problem.init, _abstract_key()) if problem.init_is_function else problem.init
     params = made[0] if problem.has_aux else made
     check_params(params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+
+
+@functools.cache
+def _abstract_key() -> Any:
+    return jax.eval_shape(jax.random.key, 0)
 
 
 def dtype_of(params: Params) -> Any:
@@ -417,8 +424,10 @@ def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, ke
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
     if shape != ():
         raise bad_type("loss", shape or type(out).__name__, "not a scalar", "Reduce it, for example with jnp.mean")
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise bad_type("loss", dtype, "not a float", "Return a float scalar; integers and complex numbers have no slope")
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise bad_type(
+            "loss", dtype, "not a float", "Return a float scalar; integers and complex numbers have no slope"
+        )
     if not any(depends_on(jaxpr.jaxpr)[:leaves]):
         mend = "Use the params in it; an array made of them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", mend)
@@ -521,7 +530,7 @@ class TrainingTable(tuple[TrainingRow, ...]):
 
     def __str__(self) -> str:
         head = f"{'Step':>4} | {'params':>10} | {'loss':>10} | {'gradient':>10} | {'predicted':>10} | {'actual':>10}"
-        return "\n".join([head, "-" * len(head), *map(_format_row, self)])
+        return "\n".join([head, "-" * len(head), *(_format_row(row).rstrip() for row in self)])
 
 
 def training_table(
@@ -535,7 +544,7 @@ def training_table(
     ---------------------------------------------------------------------
        0 |     0.0000 |     9.0000 |    -6.0000 |     7.2000 |     5.7600
        1 |     1.2000 |     3.2400 |    -3.6000 |     2.5920 |     2.0736
-       2 |     1.9200 |     1.1664 |    -2.1600 |            |           
+       2 |     1.9200 |     1.1664 |    -2.1600 |            |
     """
     run = descend(problem, optimizer, steps, hyperparameters=hyperparameters, key=key, record_params=True)
     at = lambda tree, t: jax.tree.map(lambda x: np.asarray(x[t]), tree)
@@ -545,7 +554,7 @@ def training_table(
         predicted = actual = float("nan")
         if t < steps:
             move = jax.tree.map(np.subtract, at(run.params_history, t + 1), params)
-            predicted = -float(optax.tree.vdot(gradient, move))
+            predicted = -float(np.asarray(optax.tree.vdot(gradient, move)))
             actual = float(run.loss[t] - run.loss[t + 1])
         rows.append(TrainingRow(t, params, float(run.loss[t]), gradient, predicted, actual))
     return TrainingTable(rows)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gdkit.errors import InputTypeError, bad_type, bad_value, unknown_name
 
@@ -81,7 +82,7 @@ def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -
     try:
         return factory(**hyperparameters)
     except (jax.errors.TracerBoolConversionError, jax.errors.ConcretizationTypeError) as error:
-        traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, jax.core.Tracer))
+        traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, Tracer))
         raise bad_type(
             argument,
             getattr(factory, "__name__", factory),
@@ -92,7 +93,9 @@ def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -
         if "argument" not in str(error):
             raise
         name = getattr(factory, "__name__", repr(factory))
-        raise bad_value(argument, name, str(error), f"It takes {', '.join(parameters(factory)) or 'nothing'}") from error
+        raise bad_value(
+            argument, name, str(error), f"It takes {', '.join(parameters(factory)) or 'nothing'}"
+        ) from error
 
 
 def _signature(factory: Callable) -> Mapping[str, inspect.Parameter]:

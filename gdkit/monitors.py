@@ -5,6 +5,7 @@ of the run. "Late" is the last two windows, an eighth to a third of the steps so
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from enum import IntEnum
@@ -123,7 +124,7 @@ def push(windows: Windows, value: Array, valid: Array, starts: Array) -> Windows
     """Add `value` where `valid`; where a window `starts` and the newest has something in it, they move up by one."""
     newest = windows[0]
     moves = starts & (newest.count > 0)
-    older = (select(moves, a, b) for a, b in zip(windows[:-1], windows[1:], strict=True))
+    older = (select(moves, a, b) for a, b in itertools.pairwise(windows))
     count = jnp.where(moves, 0, newest.count)
     mean = jnp.where(moves, 0, newest.mean)
     m2 = jnp.where(moves, 0, newest.m2)
@@ -136,10 +137,13 @@ def push(windows: Windows, value: Array, valid: Array, starts: Array) -> Windows
 
 def merge(windows: Windows) -> Window:
     """Several windows as one (Chan et al. 1979); NaN mean where nothing was seen."""
-    count = sum(w.count for w in windows)
-    mean = sum(w.count * w.mean for w in windows) / count
-    m2 = sum(w.m2 + w.count * (w.mean - mean) ** 2 for w in windows)
-    return Window(count, mean, m2)
+    total = windows[0]
+    for w in windows[1:]:
+        count = total.count + w.count
+        mean = (total.count * total.mean + w.count * w.mean) / jnp.maximum(count, 1)
+        between = total.count * (total.mean - mean) ** 2 + w.count * (w.mean - mean) ** 2
+        total = Window(count, mean, total.m2 + w.m2 + between)
+    return total._replace(mean=jnp.where(total.count > 0, total.mean, jnp.nan))
 
 
 # Built-in monitors. The constructors are cached, so that equal monitors are one, and a program is compiled once.
@@ -267,9 +271,9 @@ def norms() -> Monitor:
         grad, update, predicted = m.latest
         valid = (context.t > 0) & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
         starts = starts_window(context.t - 1)
-        slope = optax.tree.vdot(info.grad, info.update)
+        slope = jnp.asarray(optax.tree.vdot(info.grad, info.update), grad.dtype)
         return _NormState(
-            latest=(norm(info.grad), norm(info.update), -slope.astype(grad.dtype)),
+            latest=(norm(info.grad), norm(info.update), -slope),
             peak=jnp.where(valid, jnp.maximum(m.peak, update), m.peak),
             grad=push(m.grad, grad, valid, starts),
             update=push(m.update, update, valid, starts),

@@ -44,13 +44,13 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
         trace = () if momentum is None else jax.tree.map(jnp.zeros_like, params)
         return SgdState(trace, jnp.zeros((), jnp.int32) if scheduled else ())
 
-    def update(grads: Params, state: SgdState, params: Params | None = None) -> tuple[Params, SgdState]:
+    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, SgdState]:
         rate = learning_rate(state.count) if scheduled else learning_rate
         count = optax.safe_increment(state.count) if scheduled else ()
         if momentum is None:
-            return jax.tree.map(lambda g: -rate * g, grads), SgdState((), count)
-        trace = jax.tree.map(lambda g, v: g + momentum * v, grads, state.trace)
-        direction = jax.tree.map(lambda g, v: g + momentum * v, grads, trace) if nesterov else trace
+            return jax.tree.map(lambda g: -rate * g, updates), SgdState((), count)
+        trace = jax.tree.map(lambda g, v: g + momentum * v, updates, state.trace)
+        direction = jax.tree.map(lambda g, v: g + momentum * v, updates, trace) if nesterov else trace
         return jax.tree.map(lambda v: -rate * v, direction), SgdState(trace, count)
 
     return optax.GradientTransformation(init, update)
@@ -110,12 +110,12 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
 
 def names() -> dict[str, OptimizerFactory]:
     """Every optimizer that a config can name: gdkit's sgd, and optax's and optax.contrib's factories."""
-    found = {}
-    for module in (optax.contrib, optax):
+    found: dict[str, OptimizerFactory] = {"sgd": sgd}
+    for module in (optax, optax.contrib):
         for name in dir(module):
             if _is_factory(name, getattr(module, name)):
-                found[name] = getattr(module, name)
-    return dict(sorted((found | {"sgd": sgd}).items()))
+                found.setdefault(name, getattr(module, name))
+    return dict(sorted(found.items()))
 
 
 def by_name(name: str) -> OptimizerFactory:
@@ -184,7 +184,8 @@ def clipped(factory: OptimizerFactory, clip_norm: float) -> OptimizerFactory:
 
     @functools.wraps(factory)
     def with_clipping(**hyperparameters: Any) -> Optimizer:
-        return optax.chain(optax.clip_by_global_norm(clip_norm), factory(**hyperparameters))
+        optimizer: Any = factory(**hyperparameters)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
     return with_clipping
 
@@ -210,7 +211,7 @@ def _warm(decay: Callable[..., Callable[[Array], Array]]) -> Callable[..., Calla
 
     extra = list(inspect.signature(decay).parameters.values())[1:]
     own = [p for p in inspect.signature(warmed, follow_wrapped=False).parameters.values() if p.kind != p.VAR_KEYWORD]
-    warmed.__signature__ = inspect.Signature(own + extra)  # so that a misspelt option is found
+    vars(warmed)["__signature__"] = inspect.Signature(own + extra)  # so that a misspelt option is found
     return warmed
 
 

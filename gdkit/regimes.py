@@ -40,7 +40,12 @@ class Thresholds:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-                raise bad_value(f"thresholds.{field.name}", value, "not a finite number", "Leave it out for the default")
+                raise bad_value(
+                    f"thresholds.{field.name}", value, "not a finite number", "Leave it out for the default"
+                )
+
+
+DEFAULT_THRESHOLDS = Thresholds()
 
 
 class Verdict(NamedTuple):
@@ -52,7 +57,7 @@ class Verdict(NamedTuple):
 
 
 def classify(
-    statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = Thresholds()
+    statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> Verdict:
     """Tell the regime of each run from its statistics (those of a Trajectory, or of a whole sweep).
 
@@ -101,7 +106,7 @@ def least_loss(statistics: Mapping[str, Any]) -> float:
 
 
 def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray) -> dict[str, np.ndarray]:
-    seen = s["reference_loss"] if "reference_loss" in s else least_loss(s | {"stochastic": stochastic})
+    seen = s["reference_loss"] if "reference_loss" in s else least_loss({**s, "stochastic": stochastic})
     best = np.asarray(seen if optimum is None else optimum, np.float64)
     start = s["initial_loss"] - best
     rounding = np.finfo(np.float32).eps * np.maximum(np.abs(s["initial_loss"]), np.abs(best))

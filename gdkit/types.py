@@ -15,8 +15,10 @@ Hyperparameters = Mapping[str, Any]  # name -> value, traced or concrete
 class Optimizer(Protocol):
     """optax's protocol: a pair of pure functions."""
 
-    init: Callable[..., PyTree]  # params -> state
-    update: Callable[..., tuple[PyTree, PyTree]]  # grads, state, params, **extra -> updates, state
+    @property
+    def init(self) -> Callable[..., PyTree]: ...  # params -> state
+    @property
+    def update(self) -> Callable[..., tuple[PyTree, PyTree]]: ...  # grads, state, params, **extra -> updates, state
 
 
 OptimizerFactory = Callable[..., Optimizer]  # (**hyperparameters) -> Optimizer
@@ -48,10 +50,7 @@ class Context(NamedTuple):
 
 
 class Monitor(NamedTuple):
-    """A triple of pure functions folded into the carry of a run; memory is flat in steps.
-
-    The last call for a run has ``after`` equal to ``before`` and a zero update: it shows the last loss.
-    """
+    """A triple of pure functions folded into the carry of a run; the last call has ``after`` equal to ``before``."""
 
     init: Callable[[State], PyTree]
     update: Callable[[PyTree, State, State, Info, Context], PyTree]

@@ -17,32 +17,39 @@ from gdkit.monitors import EndKind, Limits
 from gdkit.types import Array, Key, Monitor
 
 
+class Shared(NamedTuple):
+    """What every block of a job is given, placed on a device once."""
+
+    key: Key  # the root; seed s has fold_in(key, s)
+    arrays: Arrays
+    limits: Limits
+
+
 class Program(NamedTuple):
     """Three pure functions over a block of lanes, an outer product of seeds and points.
 
     Lanes of one seed share their batches: the seed's key is not batched over the points.
     """
 
-    start: Callable[..., Lane]  # (traced, keys, arrays) -> lanes, each leaf (seeds, points, ...)
-    advance: Callable[..., Lane]  # (traced, keys, arrays, lanes, limits, t0, t1, steps) -> lanes
-    finish: Callable[..., dict[str, Array]]  # (traced, keys, arrays, lanes) -> name -> (seeds, points, ...)
+    start: Any  # (traced, seeds, shared) -> lanes, each leaf (seeds, points, ...)
+    advance: Any  # (traced, seeds, shared, lanes, t0, t1, steps) -> lanes
+    finish: Any  # (traced, seeds, shared, lanes) -> name -> (seeds, points, ...)
 
 
 def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor]) -> Program:
-    """The program that advances lanes which share `static`."""
+    """The program that advances lanes which share `static`; `traced` is name to ``(points,)``, `seeds` ``(seeds,)``."""
 
-    def over_block(f: Callable) -> Callable:
-        return jax.vmap(jax.vmap(f, in_axes=(0, None, 0)), in_axes=(None, 0, 0))
+    def over_block(f: Callable, traced: dict, seeds: Array, shared: Shared, *lanes: Lane) -> Any:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(shared.key, seeds)
+        one = lambda point, key, *lane: f(static | point, key, *lane)
+        along_points = jax.vmap(one, in_axes=(0, None, *(0 for _ in lanes)))
+        return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(traced, keys, *lanes)
 
-    def start(traced: dict, keys: Key, arrays: Arrays) -> Lane:
-        def one(point: dict, key: Key, _: None) -> Lane:
-            return start_lane(problem, factory, watched, static | point, key, arrays)
+    def start(traced: dict, seeds: Array, shared: Shared) -> Lane:
+        one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
+        return over_block(one, traced, seeds, shared)
 
-        return over_block(one)(traced, keys, None)
-
-    def advance(
-        traced: dict, keys: Key, arrays: Arrays, lanes: Lane, limits: Limits, t0: Array, t1: Array, steps: Array
-    ) -> Lane:
+    def advance(traced: dict, seeds: Array, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
         step = lane_map(problem, factory, watched)
 
         def going(carry: tuple[Array, Lane]) -> Array:
@@ -51,17 +58,17 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
 
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
-            one = lambda point, key, lane: step(lane, static | point, t, key, arrays.data, limits, t == steps)
-            return t + 1, over_block(one)(traced, keys, lanes)
+            one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
+            return t + 1, over_block(one, traced, seeds, shared, lanes)
 
         return jax.lax.while_loop(going, body, (t0, lanes))[1]
 
-    def finish(traced: dict, keys: Key, arrays: Arrays, lanes: Lane) -> dict[str, Array]:
+    def finish(traced: dict, seeds: Array, shared: Shared, lanes: Lane) -> dict[str, Array]:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
             read = monitors.read(watched, lane.record)
-            return read | evaluate(problem, factory, static | point, lane.state, arrays)
+            return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        return over_block(one)(traced, keys, lanes)
+        return over_block(one, traced, seeds, shared, lanes)
 
     return Program(start, advance, finish)
 
@@ -99,11 +106,8 @@ class Job(NamedTuple):
     """A group, ready to run: compiled programs and placed arrays, one of each a device."""
 
     programs: list[Program]
-    arrays: list[Arrays]
-    keys: list[Key]  # of all seeds, (seeds,)
+    shared: list[Shared]
     traced: dict[str, np.ndarray]  # name -> (points,)
-    dtype: Any
-    limits: list[Limits]
     steps: int
     blocks: list[Block]
 
@@ -114,43 +118,38 @@ def prepare(
     static: Mapping[str, Any],
     traced: Mapping[str, np.ndarray],
     watched: Sequence[Monitor],
+    shared: Shared,
     *,
-    keys: Key,
-    arrays: Arrays,
     dtype: Any,
-    limits: Limits,
     steps: int,
-    width: int,
-    points: int,
+    blocks: list[Block],
     devices: Sequence[Any],
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
-    blocks = blocks_of(points, len(keys), width)
     try:
         program = _jitted(problem, factory, tuple(sorted(static.items())), tuple(watched))
     except TypeError:  # something static cannot be hashed, so this program is not remembered
         program = Program(*map(jax.jit, program_of(problem, factory, dict(static), watched)))
-    limits = Limits(*(jnp.asarray(x, dtype) for x in limits))
-    placed = [jax.device_put((arrays, keys, limits), device) for device in devices]
-    job = Job([], [p[0] for p in placed], [p[1] for p in placed], dict(traced), dtype, [p[2] for p in placed], steps, blocks)
+    shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
+    placed = [jax.device_put(shared, device) for device in devices]
+    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks)
     programs = []
     for number, device in enumerate(devices):
-        placed_on = jax.sharding.SingleDeviceSharding(device)
-        leaves, treedef = jax.tree.flatten((*_inputs(job, blocks[0], number), job.limits[number]))
-        programs.append(_compiled(program, treedef, tuple(_shape(x, placed_on) for x in leaves)))
+        leaves, treedef = jax.tree.flatten(_inputs(job, blocks[0], number))
+        on = jax.sharding.SingleDeviceSharding(device)
+        programs.append(_compiled(program, treedef, tuple(_shape(x, on) for x in leaves)))
     return job._replace(programs=programs)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
     """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
-    *inputs, limits = jax.tree.unflatten(treedef, shapes)
-    placed = shapes[-1].sharding
+    inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
     # the start runs once a block, and random numbers take a second to optimise
     start = program.start.lower(*inputs).compile(compiler_options={"xla_backend_optimization_level": 0})
-    lanes = jax.tree.map(lambda x: _shape(x, placed), jax.eval_shape(program.start, *inputs))
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed)
-    advance = program.advance.lower(*inputs, lanes, limits, step, step, step).compile()
+    lanes = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
+    advance = program.advance.lower(*inputs, lanes, step, step, step).compile()
     return Program(start, advance, program.finish.lower(*inputs, lanes).compile())
 
 
@@ -158,23 +157,22 @@ def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _inputs(job: Job, block: Block, device: int) -> tuple[dict[str, Array], Key, Arrays]:
-    traced = {name: jnp.asarray(values[block.points], job.dtype) for name, values in job.traced.items()}
-    return traced, job.keys[device][block.seeds], job.arrays[device]
+def _inputs(job: Job, block: Block, device: int) -> tuple[dict[str, np.ndarray], np.ndarray, Shared]:
+    traced = {name: values[block.points] for name, values in job.traced.items()}
+    return traced, block.seeds.astype(np.int32), job.shared[device]
 
 
 def run_block(
     job: Job, block: Block, device: int, segment: int, report: Callable[[int], None], stop: threading.Event
 ) -> dict[str, np.ndarray]:
     """Advance a block from its start to its end, segment by segment; empty if asked to stop on the way."""
-    inputs = _inputs(job, block, device)
-    program, limits, steps = job.programs[device], job.limits[device], jnp.int32(job.steps)
+    inputs, program = _inputs(job, block, device), job.programs[device]
     lanes = program.start(*inputs)
     for t0 in range(0, job.steps + 1, segment):
         if stop.is_set():
             return {}
         t1 = min(t0 + segment, job.steps + 1)
-        lanes = program.advance(*inputs, lanes, limits, jnp.int32(t0), jnp.int32(t1), steps)
+        lanes = program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
         going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
         report(min(t1, job.steps) - t0)
         if not going:
@@ -242,7 +240,9 @@ def _work(
         number, job, blocks = tile
         for block in blocks:
             try:
-                output = run_block(job, block, worker % len(job.programs), segment, functools.partial(report, block), stop)
+                output = run_block(
+                    job, block, worker % len(job.programs), segment, functools.partial(report, block), stop
+                )
                 done.put(Finished(number, block, output))
             except Exception as error:  # it is raised again in the caller's thread
                 done.put(error)

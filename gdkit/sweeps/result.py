@@ -5,7 +5,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import xarray as xr
 import gdkit
 from gdkit import monitors
 from gdkit.errors import bad_value, unknown_name
-from gdkit.regimes import Regime, Thresholds, Verdict, classify, least_loss
+from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
 from gdkit.sweeps import store
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
@@ -93,9 +93,9 @@ class SweepResult:
 
     lanes: xr.Dataset
     forms: tuple[Form, ...]
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = DEFAULT_THRESHOLDS
 
-    regime_names = {int(r): r.name for r in Regime}
+    regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
     # Views
 
@@ -238,7 +238,10 @@ class SweepResult:
         store.save(self.lanes.assign_attrs(thresholds=json.dumps(dataclasses.asdict(self.thresholds))), path)
 
     def __repr__(self) -> str:
-        counts = {Regime(int(c)).name: int(n) for c, n in zip(*np.unique(self.verdict.regime, return_counts=True))}
+        counts = {
+            Regime(int(c)).name: int(n)
+            for c, n in zip(*np.unique(self.verdict.regime, return_counts=True), strict=True)
+        }
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = self.lanes.attrs["steps"]
         head = f"SweepResult: {self.lanes.sizes['lane']} lanes of {steps} steps; {axes}; {self.seeds} seeds"
@@ -269,8 +272,7 @@ class SweepResult:
             coords |= {axis: (dimension, lanes[axis].values[along]) for axis in axes}
         shape = tuple(sizes.values())
         variables = {
-            name: ((*sizes, *v.dims[1:]), v.values.reshape(*shape, *v.shape[1:]))
-            for name, v in lanes.data_vars.items()
+            name: ((*sizes, *v.dims[1:]), v.values.reshape(*shape, *v.shape[1:])) for name, v in lanes.data_vars.items()
         }
         if "curve_step" in lanes.coords:
             coords["curve_step"] = lanes["curve_step"]
@@ -321,8 +323,10 @@ def assemble(
     for section in request.sections:
         dims = tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in section.dimensions)
         forms.append(Form(section.label, dims))
-    variables = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
-    variables |= {name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1}
+    variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
+    variables |= {
+        name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1
+    }
     if "curve_loss" in columns:
         steps = monitors.curve_steps(request.curve_points)
         reached = int(np.sum(steps <= request.steps))
@@ -346,8 +350,8 @@ def assemble(
     return SweepResult(xr.Dataset(variables, coords, attrs), tuple(forms))
 
 
-def open_result(path: Any) -> SweepResult:
-    """Read a result that `SweepResult.save` wrote, or the one in a run directory."""
+def open(path: Any) -> SweepResult:  # its public name is gdkit.open
+    """Open a result that `SweepResult.save` wrote, or the one in a run directory."""
     lanes = store.load(path)
     saved = json.loads(lanes.attrs.pop("thresholds"))
     known = {f.name for f in dataclasses.fields(Thresholds)}

@@ -43,7 +43,9 @@ def load(path: Any) -> xr.Dataset:
     if path.is_dir():
         path = path / RESULTS
     if not path.is_file():
-        raise bad_value("path", str(path), "there is no result", "Name a file that SweepResult.save wrote, or a run directory")
+        raise bad_value(
+            "path", str(path), "there is no result", "Name a file that SweepResult.save wrote, or a run directory"
+        )
     try:
         with xr.open_dataset(path, engine="h5netcdf") as found:
             lanes = found.load()
@@ -52,18 +54,6 @@ def load(path: Any) -> xr.Dataset:
     if lanes.attrs.pop("format", None) != FORMAT:
         raise bad_value("path", str(path), f"not a result of format {FORMAT}", "Open it with the gdkit that wrote it")
     return lanes
-
-
-def open(path: Any, *, problem: Any = None, optimizer: Any = None) -> Any:  # noqa: A001 - its public name is gdkit.open
-    """Open a result that was saved, or the run in a directory, as a SweepResult.
-
-    Args:
-      path: a file that `SweepResult.save` wrote, or a run directory.
-      problem, optimizer: reserved for results whose code must run again.
-    """
-    from gdkit.sweeps.result import open_result  # a result saves itself through this module
-
-    return open_result(path)
 
 
 def _require() -> None:

@@ -7,7 +7,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gdkit import descent, factories
@@ -176,7 +175,6 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
     begin = time.monotonic()
     devices = jax.local_devices()
     workers = workers_for(request.plan, len(devices))
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(request.key, jnp.arange(request.seeds))
     meter = Meter(tell, request.lanes, request.steps)
     prepared: list[tuple[int, Prepared]] = []
     compiling = [0.0]
@@ -185,7 +183,7 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
         for offset, group in prepared_groups(request):
             start = time.monotonic()
             prepared.append((offset, group))
-            yield _job(request, group, keys, devices, compiling, start)
+            yield _job(request, group, devices, compiling, start)
 
     columns: dict[str, np.ndarray] = {}
     report = lambda block, steps: meter.add(steps * _lanes_in(block))
@@ -206,22 +204,17 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
     return assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
 
 
-def _job(
-    request: Sweep, group: Prepared, keys: Key, devices: Sequence[Any], compiling: list[float], start: float
-) -> execute.Job:
+def _job(request: Sweep, group: Prepared, devices: Sequence[Any], compiling: list[float], start: float) -> execute.Job:
     job = execute.prepare(
         request.problem,
         group.group.section.factory,
         group.static,
         group.group.traced,
         request.watched,
-        keys=keys,
-        arrays=descent.arrays_of(group.problem),
+        execute.Shared(request.key, descent.arrays_of(group.problem), request.limits),
         dtype=descent.params_dtype(group.problem),
-        limits=request.limits,
         steps=request.steps,
-        width=group.width,
-        points=len(group.group.points),
+        blocks=execute.blocks_of(len(group.group.points), request.seeds, group.width),
         devices=devices,
     )
     compiling[0] += time.monotonic() - start
@@ -265,7 +258,7 @@ def _uses_key(problem: Problem, key: Key) -> bool:
     return problem.init_is_function and any(descent.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))
 
 
-def _check_used(request: Sweep, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
+def _check_used(request: Sweep, group: Group, problem: Problem, static: dict[str, Any]) -> None:
     """Behind ``**kwargs`` a misspelt name is swallowed: raise for a traced hyperparameter that nothing uses."""
     for name in group.traced:
         inside = name.startswith(factories.PROBLEM_PREFIX)

@@ -1,0 +1,6 @@
+"""``python -m gdkit``."""
+
+from gdkit.app.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

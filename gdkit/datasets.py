@@ -1,0 +1,556 @@
+"""Data sets: scikit-learn's by name, .npz and .csv files, and arrays; split by a key, files and names standardised.
+
+Everything here is NumPy: nothing is placed on a device before a program takes the data as its argument.
+"""
+
+import array
+import csv
+import dataclasses
+import functools
+import math
+import os
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from gdkit.errors import bad_type, bad_value, missing_package, nearest, unknown_name
+
+Pair = tuple[np.ndarray, np.ndarray]  # x (rows, ...), y (rows, ...)
+Scale = tuple[np.ndarray, np.ndarray]  # mean and spread, each (...)
+
+SPLIT = (0.7, 0.15, 0.15)  # of the rows, to train, validation and test
+TASKS = ("classification", "regression")
+# Whole numbers of so few different values are taken for classes in a .csv, whose cells carry no dtype.
+MOST_GUESSED_CLASSES = 20
+
+_SETS = {
+    "breast_cancer": "classification",
+    "diabetes": "regression",
+    "digits": "classification",
+    "iris": "classification",
+    "wine": "classification",
+}
+_FILE_KEYS = ("file", "target", "task", "split")
+_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})
+_PARTS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows to train on, to select by and to report, each a pair ``(x, y)``; a part that is not there is None.
+
+    Args:
+      train, validation, test: x (rows, ...), y (rows, ...). Labels are integers from 0 on.
+      task: "classification" or "regression".
+      feature_names: a name per column of x.
+      classes: what label 0, 1, ... was called in the source.
+      x_scale: mean and spread of the training rows, by which x was standardised; None: x is as it was given.
+      y_scale: the same of a regression target.
+      name: what tables and figures call it.
+    """
+
+    train: Pair
+    _: dataclasses.KW_ONLY
+    task: str
+    validation: Pair | None = None
+    test: Pair | None = None
+    feature_names: tuple[str, ...] | None = None
+    classes: tuple[Any, ...] | None = None
+    x_scale: Scale | None = None
+    y_scale: Scale | None = None
+    name: str | None = None
+
+    def __post_init__(self):
+        _check_task(self.task)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a model of it has: one a class, or one a target."""
+        if self.task == "regression":
+            return math.prod(np.shape(self.train[1])[1:])
+        if self.classes is not None:
+            return len(self.classes)
+        return 1 + max(int(np.max(part[1])) for part in (self.train, self.validation, self.test) if part is not None)
+
+
+class Table(NamedTuple):
+    """What a source holds, before it is split."""
+
+    x: np.ndarray  # (rows, ...)
+    y: np.ndarray  # (rows, ...) numbers or text
+    task: str
+    feature_names: tuple[str, ...] | None = None
+    class_names: tuple[Any, ...] | None = None  # of the sorted labels, if they have names of their own
+    parts: tuple[Any, ...] | None = None  # the rows of train, validation and test, where it says so
+    as_given: bool = False  # neither standardised nor, where labels are integers, numbered anew
+
+
+def names() -> tuple[str, ...]:
+    """The built-in data sets.
+
+    >>> names()
+    ('breast_cancer', 'diabetes', 'digits', 'iris', 'wine')
+    """
+    return tuple(_SETS)
+
+
+def load(data: Any, *, split: Sequence[float] = SPLIT, split_key: int = 0) -> Dataset:
+    """The data set that `data` stands for, its rows permuted by `split_key` and cut into parts.
+
+    Args:
+      data: one of
+
+        - the name of a built-in set (``names()``; from scikit-learn's wheel);
+        - ``{"file": path, "target": column, "task": ..., "split": ...}``. A .csv has a header; target is a column's
+          name or index, and the other columns are numbers. An .npz has arrays x and y (or what `target` says), or
+          x_train, y_train, x_test, y_test and perhaps x_validation, y_validation: its test rows are then kept as they
+          are, and validation rows are drawn from its training rows if it has none. Task, if not given: text, and in
+          an .npz booleans and integers, in a .csv whole numbers of at most 20 different values, are classification;
+          all else is regression. A split in the mapping goes before the one outside;
+        - a pair ``(x, y)`` of arrays, used as they are but for the split and the dtype: nothing is standardised;
+          integers, booleans and text in y are classification;
+        - a `Dataset`, returned as it is.
+      split: fractions of the rows for train, validation and test, or for train and test.
+      split_key: an integer; the same key gives the same split of as many rows.
+
+    Returns:
+      Names and files: x and a regression's y standardised by mean and spread of the training rows (a constant column
+      has spread 1), kept in `x_scale` and `y_scale`. Floats of JAX's default dtype, labels int32.
+
+    Raises:
+      GdkitError: no such set, file, column or key; nothing to read in it, or something that is no number; a missing
+        value (with its row and column); fewer than two classes; a split that does not sum to 1 or leaves a part empty.
+
+    >>> wine = load("wine", split=(0.8, 0.2))
+    >>> wine.train[0].shape, wine.validation, wine.test[0].shape, wine.classes
+    ((142, 13), None, (36, 13), ('class_0', 'class_1', 'class_2'))
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Mapping):
+        return _load_mapping(data, split, split_key)
+    options = (_fractions(split), _integer_key(split_key), _float_dtype())
+    if isinstance(data, str):
+        return _load_named(_known_set(data), *options)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return _prepare(_table_of_arrays(*data), None, *options)
+    mend = "Pass the name of a set, {'file': path, 'target': column}, a pair (x, y) of arrays, or a Dataset"
+    raise bad_type("data", data, "not a data set", mend)
+
+
+# --- sources
+
+
+@functools.lru_cache(maxsize=16)
+def _load_named(name: str, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
+    try:
+        import sklearn.datasets
+    except ImportError:
+        raise missing_package("scikit-learn", "app", f"data={name!r}") from None
+    bunch = getattr(sklearn.datasets, f"load_{name}")()
+    classes = getattr(bunch, "target_names", None)
+    class_names = None if classes is None else tuple(np.asarray(classes).tolist())
+    table = Table(bunch.data, bunch.target, _SETS[name], tuple(map(str, bunch.feature_names)), class_names)
+    return _prepare(table, name, fractions, split_key, dtype)
+
+
+def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: int) -> Dataset:
+    for key in data:
+        if key not in _FILE_KEYS:
+            raise unknown_name("data", key, _FILE_KEYS)
+    if "file" not in data:
+        raise bad_value("data", dict(data), "no file is named", "Pass {'file': path, 'target': column}")
+    path = _existing_file(data["file"])
+    target, task = data.get("target"), data.get("task")
+    if not (target is None or isinstance(target, str | int)) or isinstance(target, bool):
+        raise bad_type(
+            "target", target, "neither a name nor an index", "Pass the column's name, or its index from 0 on"
+        )
+    if task is not None:
+        _check_task(task)
+    fractions = _fractions(split if data.get("split") is None else data["split"])
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise bad_value(
+            "file", str(path), f"it cannot be read ({error})", "Check the path and its permissions"
+        ) from error
+    # Size and time of change are part of the key, so that a file that was edited is read again.
+    stamp = (status.st_mtime_ns, status.st_size)
+    return _load_file(path.resolve(), stamp, target, task, fractions, _integer_key(split_key), _float_dtype())
+
+
+@functools.lru_cache(maxsize=16)
+def _load_file(
+    path: Path,
+    stamp: tuple[int, int],  # read by the cache alone
+    target: str | int | None,
+    task: str | None,
+    fractions: tuple[float, ...],
+    split_key: int,
+    dtype: str,
+) -> Dataset:
+    table = _read_csv(path, target, task) if path.suffix.lower() == ".csv" else _read_npz(path, target, task)
+    return _prepare(table, path.stem, fractions, split_key, dtype)
+
+
+def _existing_file(file: Any) -> Path:
+    if not isinstance(file, str | os.PathLike):
+        raise bad_type("file", file, "not a path", "Pass the path of a .csv or .npz file")
+    path = Path(os.path.expanduser(file))
+    if path.suffix.lower() not in (".csv", ".npz"):
+        raise bad_value("file", str(file), "neither a .csv nor an .npz file", "Convert it to one of them")
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
+        beside = [f.name for f in path.parent.glob(f"*{path.suffix}")] if os.path.isdir(path.parent) else []
+        mend = nearest(path.name, beside) or "A relative path starts from the current folder"
+        raise bad_value("file", str(file), "no such file", mend)
+    return path
+
+
+def _table_of_arrays(x: Any, y: Any) -> Table:
+    if any(isinstance(a, Tracer) for a in (x, y)):
+        raise bad_type("data", (x, y), "traced arrays", "Data must not depend on a lane: pass concrete arrays")
+    y = _numeric("y", _array("y", y), text=True)
+    return Table(_numeric("x", _array("x", x)), y, _guess_by_dtype(y), as_given=True)
+
+
+def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
+    if isinstance(target, int):
+        raise bad_type("target", target, "an .npz has no columns to count", "Pass the name of the array of targets")
+    arrays = _npz_arrays(path)
+    target = target or "y"
+    pairs: list[tuple[str, str] | None] = [("x", target)]
+    if "x" not in arrays and "x_train" in arrays:
+        pairs = [(f"x_{part}", f"{target}_{part}") for part in _PARTS]
+        if "x_validation" not in arrays:
+            pairs[1] = None
+    for name in (name for pair in pairs if pair for name in pair):
+        if name not in arrays:
+            mend = nearest(name, arrays) or "Save arrays x and y, or x_train, y_train, x_test and y_test"
+            raise bad_value("file", str(path), f"it holds {sorted(arrays)}, and no array {name!r}", mend)
+    return _join([_checked_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
+
+
+def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, since np.load leaves its own file open when the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    # Damaged bytes can raise nearly anything from zipfile, zlib, struct and NumPy's header parser.
+    except Exception as error:
+        mend = "Save it anew with np.savez(path, x=x, y=y), of arrays of numbers: pickled objects are never loaded"
+        raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", mend) from error
+
+
+def _join(pairs: Sequence[Pair | None], task: str | None) -> Table:
+    """One table of the pairs, which remembers the rows of each; of a single pair, nothing to remember."""
+    given = [pair for pair in pairs if pair is not None]
+    if len({a.shape[1:] for a, _ in given}) > 1 or len({b.shape[1:] for _, b in given}) > 1:
+        shapes = [(a.shape, b.shape) for a, b in given]
+        raise bad_value("file", shapes, "the parts differ in shape", "Give every part the same features and targets")
+    if len({b.dtype.kind in "US" for _, b in given}) > 1:
+        raise bad_value("file", [b.dtype.name for _, b in given], "text and numbers as targets", "Use one of them")
+    x, y = (np.concatenate(arrays) for arrays in zip(*given, strict=True))
+    parts, start = [], 0
+    for pair in pairs:
+        stop = start + (0 if pair is None else len(pair[0]))
+        parts.append(None if pair is None else np.arange(start, stop))
+        start = stop
+    return Table(x, y, task or _guess_by_dtype(y), parts=tuple(parts) if len(pairs) > 1 else None)
+
+
+def _guess_by_dtype(y: np.ndarray) -> str:
+    return "regression" if y.dtype.kind == "f" else "classification"
+
+
+# --- .csv
+
+
+def _read_csv(path: Path, target: str | int | None, task: str | None) -> Table:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _parse_csv(str(path), csv.reader(file, strict=True), target, task)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        mend = "Write it as comma-separated UTF-8 text with one line of column names first"
+        raise bad_value("file", str(path), f"it cannot be read as .csv ({error})", mend) from error
+
+
+def _parse_csv(path: str, reader: Any, target: str | int | None, task: str | None) -> Table:
+    rows = _filled_rows(reader)
+    _, header = next(rows, (0, []))
+    _check_header(path, header)
+    column = _target_column(header, target)
+    names = header[:column] + header[column + 1 :]
+    features = array.array("d")  # flat, so that a large file takes eight bytes a cell
+    targets = {}  # by line
+    for line, row in rows:
+        if len(row) != len(header):
+            problem = f"line {line} has {len(row)} cells, the header {len(header)}"
+            raise bad_value("file", path, problem, "Give every row one cell a column, with quotes around commas")
+        targets[line] = _present(path, line, header[column], row.pop(column))
+        features.extend(_finite(path, line, name, cell) for name, cell in zip(names, row, strict=True))
+    if not targets:
+        raise bad_value("file", path, "there is a header and no rows", "Add rows of data")
+    x = np.frombuffer(features, dtype=np.float64).reshape(len(targets), len(names))
+    return Table(x, *_csv_target(path, header[column], targets, task), feature_names=tuple(names))
+
+
+def _filled_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Line number and stripped cells of every line that is not blank."""
+    for row in reader:
+        if row:
+            yield reader.line_num, [cell.strip() for cell in row]
+
+
+def _check_header(path: str, header: list[str]) -> None:
+    if not header:
+        raise bad_value("file", path, "it is empty", "Write one line of column names, then rows of data")
+    if len(header) < 2:
+        raise bad_value("file", path, f"one column only, {header[0]!r}", "Separate features and target with commas")
+    if all(_is_number(name) for name in header):
+        problem = f"numbers where column names belong, {reprlib.repr(header)}"
+        raise bad_value("file", path, problem, "Write one line of column names first")
+    if "" in header:
+        problem = f"column {header.index('')} (from 0) has no name"
+        raise bad_value("file", path, problem, "Name it; an index that pandas wrote goes away with index=False")
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise bad_value("file", path, f"two columns are called {twice!r}", "Give every column a name of its own")
+
+
+def _target_column(header: list[str], target: str | int | None) -> int:
+    if target is None:
+        mend = f"Name one of {reprlib.repr(header)}, or its index"
+        raise bad_value("target", None, "it is not said which column is the target", mend)
+    if isinstance(target, str):
+        if target not in header:
+            raise unknown_name("target", target, header)
+        return header.index(target)
+    if not -len(header) <= target < len(header):
+        raise bad_value("target", target, f"there are {len(header)} columns", f"Use 0 to {len(header) - 1}, or a name")
+    return target % len(header)
+
+
+def _csv_target(path: str, name: str, targets: dict[int, str], task: str | None) -> tuple[np.ndarray, str]:
+    """The targets as numbers or text, and the task, guessed if it is not given."""
+    texts = [line for line, cell in targets.items() if not _is_number(cell)]
+    if texts and (task == "regression" or (task is None and len(texts) < len(targets))):
+        problem = f"line {texts[0]}, column {name!r}: {reprlib.repr(targets[texts[0]])} is not a number"
+        raise bad_value("file", path, problem, "Mend the cell, or say task: classification")
+    if texts:
+        return np.array(list(targets.values())), "classification"
+    y = np.array([_finite(path, line, name, cell) for line, cell in targets.items()])
+    few = len(np.unique(y)) <= MOST_GUESSED_CLASSES and np.array_equal(y, np.round(y))
+    return y, task or ("classification" if few else "regression")
+
+
+def _present(path: str, line: int, name: str, cell: str) -> str:
+    if cell.lower() in _MISSING:
+        problem = f"line {line}, column {name!r}: missing value {cell!r}"
+        raise bad_value("file", path, problem, "Fill it in, or drop the row")
+    return cell
+
+
+def _finite(path: str, line: int, name: str, cell: str) -> float:
+    value = float(cell) if _is_number(cell) else math.nan
+    if math.isfinite(value):
+        return value
+    _present(path, line, name, cell)
+    problem = f"line {line}, column {name!r}: {reprlib.repr(cell)} is not a finite number"
+    raise bad_value("file", path, problem, "Write text columns as numbers first, or leave them out")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+# --- from a table to a data set
+
+
+def _prepare(table: Table, name: str | None, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
+    x, y = _checked_rows(table.x, table.y, ("x", "y"))
+    parts = _parts(table, fractions, split_key)
+    classes, x_scale, y_scale = None, None, None
+    if not table.as_given:
+        x, x_scale = _standardised(x, parts[0])
+    if table.task == "classification":
+        y, classes = _labels(table)
+    elif not table.as_given:
+        y, y_scale = _standardised(_numeric("y", y), parts[0])
+    x, y = _cast("x", x, dtype), _cast("y", y, "int32" if table.task == "classification" else dtype)
+    train, validation, test = (_part(x, y, rows) for rows in parts)
+    return Dataset(
+        train,
+        task=table.task,
+        validation=validation,
+        test=test,
+        feature_names=table.feature_names,
+        classes=classes,
+        x_scale=x_scale,
+        y_scale=y_scale,
+        name=name,
+    )
+
+
+def _parts(table: Table, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
+    """The rows of train, validation and test: disjoint, and together all of them."""
+    if table.parts is None:
+        return _permuted(len(table.x), fractions, split_key)
+    train, validation, test = table.parts
+    if validation is None and fractions[1] > 0:
+        share = fractions[1] / (fractions[0] + fractions[1])
+        kept, drawn, _ = _permuted(len(train), (1 - share, share, 0.0), split_key)
+        train, validation = train[kept], train[drawn]
+    return train, validation, test
+
+
+def _permuted(rows: int, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
+    order = np.random.default_rng(split_key).permutation(rows)
+    ends = np.round(np.cumsum(fractions) * rows).astype(int)
+    parts = np.split(order, ends[:-1])
+    for name, fraction, part in zip(_PARTS, fractions, parts, strict=True):
+        if fraction > 0 and not len(part):
+            raise bad_value("split", fractions, f"of {rows} rows none is left for {name}", "Give it a larger part")
+    return tuple(part if fraction > 0 else None for fraction, part in zip(fractions, parts, strict=True))
+
+
+def _standardised(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Scale]:
+    values = values.astype(np.float64)
+    rows = values[train]
+    with np.errstate(all="ignore"):  # what overflows here is found, and named, when it is cast
+        mean, spread = rows.mean(axis=0), rows.std(axis=0)
+        # By equality, since the rounded mean of equal values leaves them a spread of rounding errors.
+        constant = (rows == rows[:1]).all(axis=0) | (spread == 0)
+        spread = np.where(constant, 1.0, np.where(np.isfinite(spread), spread, np.nan))
+        return (values - mean) / spread, (mean, spread)
+
+
+def _labels(table: Table) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Labels as integers from 0 on, and what each was called. Integers of a user's own arrays stay as they are."""
+    y = table.y
+    if y.dtype.kind == "f":
+        if not np.array_equal(y, np.round(y)):
+            raise bad_value("task", table.task, "the target is not whole numbers", "Say task: regression")
+        y = y.astype(np.int64) if np.abs(y).max() < 2**53 else y
+    values, labels = np.unique(y, return_inverse=True)
+    if len(values) < 2:
+        problem = "every row is of the same class"
+        raise bad_value("y", values.tolist(), problem, "Use a target with two classes or more, or say task: regression")
+    if table.as_given and y.dtype.kind in "iu":
+        if values[0] < 0 or values[-1] >= 2**31:
+            raise bad_value("y", values.tolist(), "labels below 0 or above 2**31", "Number the classes from 0 on")
+        return y, tuple(range(int(values[-1]) + 1))
+    return labels.reshape(y.shape), table.class_names or tuple(values.tolist())
+
+
+def _cast(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    if name == "x" and values.dtype.kind in "iub":
+        return values  # token numbers and pixels of a user's own arrays
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    _check_finite(name, cast, f"too large for {dtype}")
+    return cast
+
+
+def _part(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None) -> Any:
+    """Those rows, read-only, since everybody who loads the same set shares them."""
+    if rows is None:
+        return None
+    pair = x[rows], y[rows]
+    for values in pair:
+        values.flags.writeable = False
+    return pair
+
+
+# --- checks
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        values = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise bad_type(name, values, f"not an array ({error})", "Pass a rectangular array of numbers") from error
+    # pandas keeps text as objects
+    return values.astype(str) if values.dtype == object and all(isinstance(v, str) for v in values.flat) else values
+
+
+def _numeric(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarray:
+    """`values`, if they are real numbers or, where allowed, text."""
+    if jax.dtypes.issubdtype(values.dtype, np.floating) and values.dtype.kind != "f":
+        return values.astype(np.float32)  # bfloat16 and its like, which NumPy cannot judge
+    if values.dtype.kind not in ("fiubUS" if text else "fiub"):
+        mend = "Pass numbers, with text columns written as numbers first"
+        raise bad_type(name, values.dtype.name, "the array holds no real numbers", mend)
+    return values
+
+
+def _check_finite(name: str, values: np.ndarray, problem: str) -> None:
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    row, *place = np.argwhere(~np.isfinite(values))[0].tolist()
+    where = f"row {row}" + (f", column {place[0] if len(place) == 1 else tuple(place)}" if place else "")
+    raise bad_value(
+        name, float(values[(row, *place)]), f"{problem}, at {where} (from 0)", "Fill it in, or drop the row"
+    )
+
+
+def _checked_rows(x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Pair:
+    _numeric(names[0], x)
+    _numeric(names[1], y, text=True)
+    if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
+        problem = f"{names[0]} has shape {x.shape} and {names[1]} {y.shape}"
+        raise bad_value("data", names, problem, "Give both as many rows, along the first dimension")
+    if len(x) == 0 or 0 in x.shape:
+        raise bad_value(names[0], x.shape, "there are no rows or no features", "Pass at least one of each")
+    _check_finite(names[0], x, "missing or not finite")
+    _check_finite(names[1], y, "missing or not finite")
+    return x, y
+
+
+def _known_set(name: str) -> str:
+    if name in _SETS:
+        return name
+    if name.lower().endswith((".csv", ".npz")):
+        raise bad_value("data", name, "the name of a set belongs here", f"Pass {{'file': {name!r}, 'target': column}}")
+    raise unknown_name("data", name, _SETS)
+
+
+def _check_task(task: Any) -> None:
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+
+
+def _fractions(split: Any) -> tuple[float, ...]:
+    """The split as three floats."""
+    mend = "Pass fractions for train, validation and test, or for train and test, such as (0.7, 0.15, 0.15)"
+    if not isinstance(split, Sequence) or isinstance(split, str) or len(split) not in (2, 3):
+        raise bad_type("split", split, "not two or three fractions", mend)
+    if not all(isinstance(f, float | int | np.number) and not isinstance(f, bool) for f in split):
+        raise bad_type("split", split, "not all of them are numbers", mend)
+    if not (all(0 <= f <= 1 for f in split) and split[0] > 0):
+        raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left to train on", mend)
+    fractions = tuple(map(float, split))
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise bad_value("split", split, f"the fractions sum to {sum(fractions):g}, not 1", mend)
+    return fractions if len(fractions) == 3 else (fractions[0], 0.0, fractions[1])
+
+
+def _integer_key(split_key: Any) -> int:
+    if isinstance(split_key, bool) or not isinstance(split_key, int | np.integer):
+        raise bad_type("split_key", split_key, "not an integer", "Pass an integer of 0 or more")
+    if split_key < 0:
+        raise bad_value("split_key", split_key, "negative", "Pass an integer of 0 or more")
+    return int(split_key)
+
+
+def _float_dtype() -> str:
+    return jax.dtypes.canonicalize_dtype(float).name
