@@ -159,7 +159,8 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
         moves = record.end_kind == EndKind.RUNNING
         after = monitors.select(moves, after, lane.state)
         info = info._replace(update=jax.tree.map(lambda u: jnp.where(moves, u, 0), info.update))
-        context = Context(t, sample_key, hyperparameters, data)
+        going, moves, after, info, record = jax.lax.optimization_barrier((going, moves, after, info, record))
+        context = Context(t, sample_key, hyperparameters, data, moves)
         return Lane(after, monitors.fold(watched, record, going, lane.state, after, info, context))
 
     return advance
@@ -271,8 +272,10 @@ def _one_run(
     def observe(record: Record, before: State, after: State, info: Info, t: Array, last: bool) -> Record:
         going = record.end_kind == EndKind.RUNNING
         record, before, after, info = jax.lax.stop_gradient((record, before, after, info))
+        starts = monitors.starts_window(t)
+        record = jax.lax.cond(starts, lambda r: monitors.roll(watched, r), lambda r: r, record)
         record = monitors.end_of(record, info.loss, t, limits, jnp.bool_(last))
-        context = Context(t, sample_key, hyperparameters, arrays.data)
+        context = Context(t, sample_key, hyperparameters, arrays.data, jnp.bool_(not last))
         return monitors.fold(watched, record, going, before, after, info, context)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple]:

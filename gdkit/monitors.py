@@ -5,7 +5,6 @@ of the run. "Late" is the last two windows, an eighth to a third of the steps so
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from enum import IntEnum
@@ -48,24 +47,20 @@ class Record(NamedTuple):
 def start_record(monitors: Sequence[Monitor], state: State, dtype: Any) -> Record:
     """The record of a run of which nothing has been seen yet."""
     seen = tuple(m.init(state) for m in monitors)
-    return Record(jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.full((), EndKind.RUNNING, jnp.int32), seen)
+    return Record(jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), seen)
 
 
 def end_of(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -> Record:
     """The record with its initial loss, and with its end if `loss` at step `t` is the run's last."""
+    going = record.end_kind == EndKind.RUNNING
     initial = jnp.where(t == 0, loss, record.initial_loss)
     bound = initial + limits.diverged_above * jnp.maximum(jnp.abs(initial), 1)
     kind = jnp.where(last, jnp.int32(EndKind.STEPS), jnp.int32(EndKind.RUNNING))
     kind = jnp.where(loss <= limits.target, EndKind.TARGET, kind)
     kind = jnp.where(loss > bound, EndKind.EXCEEDED, kind)
     kind = jnp.where(jnp.isfinite(loss), kind, EndKind.NONFINITE)
-    going = record.end_kind == EndKind.RUNNING
-    kind = jnp.where(going, kind, record.end_kind)
-    return record._replace(
-        initial_loss=jnp.where(going, initial, record.initial_loss),
-        end_step=jnp.where(going, t, record.end_step),
-        end_kind=kind,
-    )
+    end_step = jnp.where(going, t, record.end_step)
+    return record._replace(initial_loss=initial, end_step=end_step, end_kind=jnp.where(going, kind, record.end_kind))
 
 
 def fold(
@@ -80,10 +75,18 @@ def fold(
     return record._replace(monitors=tuple(seen))
 
 
+def roll(monitors: Sequence[Monitor], record: Record) -> Record:
+    """The record at the start of a dyadic window; a run that has ended keeps what it had."""
+    going = record.end_kind == EndKind.RUNNING
+    pairs = zip(monitors, record.monitors, strict=True)
+    seen = tuple(select(going, m.roll(old), old) if m.roll else old for m, old in pairs)
+    return record._replace(monitors=seen)
+
+
 def read(monitors: Sequence[Monitor], record: Record) -> dict[str, Array]:
     """Every statistic by name."""
-    statistics = {"end_step": record.end_step, "end_kind": record.end_kind}
-    for monitor, seen in zip(monitors, record.monitors, strict=True):
+    statistics = record._asdict()
+    for monitor, seen in zip(monitors, statistics.pop("monitors"), strict=True):
         statistics |= monitor.read(seen)
     return statistics
 
@@ -97,60 +100,74 @@ def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
 
 
 class Window(NamedTuple):
-    """Count, mean and sum of squared deviations (Welford 1962) of a value within one window."""
+    """Sums of a value within one window, of its deviations from `shift` so that they keep their precision."""
 
     count: Array  # ()
-    mean: Array  # ()
-    m2: Array  # ()
+    shift: Array  # ()
+    total: Array  # () of the deviations
+    square: Array  # () of the squared deviations
 
 
 Windows = tuple[Window, ...]  # the newest first
 
 
-def starts_window(t: Array) -> Array:
-    """Whether a dyadic window starts at step `t`: every octave [2ᵏ, 2ᵏ⁺¹) has four of equal length."""
+def quarter_of_octave(t: Array) -> Array:
+    """Length of the dyadic window that holds step `t`: every octave [2ᵏ, 2ᵏ⁺¹) has four."""
     octave = 31 - jax.lax.clz(jnp.maximum(jnp.asarray(t, jnp.int32), 1))
-    quarter = jnp.left_shift(1, jnp.maximum(octave - 2, 0))
-    return jnp.bitwise_and(t, quarter - 1) == 0
+    return jnp.left_shift(1, jnp.maximum(octave - 2, 0))
+
+
+def starts_window(t: Array) -> Array:
+    """Whether a dyadic window starts at step `t`."""
+    return t % quarter_of_octave(t) == 0
+
+
+def next_window(t: Array) -> Array:
+    """The first step after `t` at which a dyadic window starts."""
+    quarter = quarter_of_octave(t)
+    return (t // quarter + 1) * quarter
 
 
 def empty_windows(count: int, dtype: Any) -> Windows:
     """`count` windows with nothing in them."""
-    zero = jnp.zeros((), dtype)
-    return (Window(zero, zero, zero),) * count
+    return (Window(*(jnp.zeros((), dtype),) * 4),) * count
 
 
-def push(windows: Windows, value: Array, valid: Array, starts: Array) -> Windows:
-    """Add `value` where `valid`; where a window `starts` and the newest has something in it, they move up by one."""
-    newest = windows[0]
-    moves = starts & (newest.count > 0)
-    older = (select(moves, a, b) for a, b in itertools.pairwise(windows))
-    count = jnp.where(moves, 0, newest.count)
-    mean = jnp.where(moves, 0, newest.mean)
-    m2 = jnp.where(moves, 0, newest.m2)
-    difference = jnp.where(valid, value - mean, 0)
-    count = count + valid
-    mean = mean + difference / jnp.maximum(count, 1)
-    m2 = m2 + difference * jnp.where(valid, value - mean, 0)
-    return (Window(count, mean, m2), *older)
+def push(windows: Windows, value: Array, valid: Array) -> Windows:
+    """Add `value` to the newest window, where `valid`."""
+    w = windows[0]
+    deviation = jnp.where(valid, value - w.shift, 0)
+    newest = Window(w.count + valid, w.shift, w.total + deviation, w.square + deviation**2)
+    return (newest, *windows[1:])
 
 
-def merge(windows: Windows) -> Window:
-    """Several windows as one (Chan et al. 1979); NaN mean where nothing was seen."""
-    total = windows[0]
-    for w in windows[1:]:
-        count = total.count + w.count
-        mean = (total.count * total.mean + w.count * w.mean) / jnp.maximum(count, 1)
-        between = total.count * (total.mean - mean) ** 2 + w.count * (w.mean - mean) ** 2
-        total = Window(count, mean, total.m2 + w.m2 + between)
-    return total._replace(mean=jnp.where(total.count > 0, total.mean, jnp.nan))
+def shifted(windows: Windows, shift: Array) -> Windows:
+    """All windows moved up by one, and a new one; as they were where the newest has nothing in it."""
+    zero = jnp.zeros_like(shift)
+    moved = (Window(zero, shift, zero, zero), *windows[:-1])
+    return select(windows[0].count > 0, moved, windows)
+
+
+def merge(windows: Windows) -> tuple[Array, Array, Array]:
+    """Count, mean and sum of squared deviations of several windows as one (Chan et al. 1979); NaN mean of nothing."""
+    count, mean, m2 = _moments(windows[0])
+    for window in windows[1:]:
+        n, m, s = _moments(window)
+        both = (count * mean + n * m) / jnp.maximum(count + n, 1)
+        m2 = m2 + s + count * (mean - both) ** 2 + n * (m - both) ** 2
+        count, mean = count + n, both
+    return count, jnp.where(count > 0, mean, jnp.nan), m2
+
+
+def _moments(w: Window) -> tuple[Array, Array, Array]:
+    mean = w.total / jnp.maximum(w.count, 1)
+    return w.count, w.shift + mean, jnp.maximum(w.square - w.count * mean**2, 0)
 
 
 # Built-in monitors. The constructors are cached, so that equal monitors are one, and a program is compiled once.
 
 
 class _LossState(NamedTuple):
-    initial: Array  # ()
     final: Array  # ()
     least: Array  # ()
     least_step: Array  # () int32
@@ -163,52 +180,56 @@ class _LossState(NamedTuple):
 
 @functools.cache
 def loss_statistics() -> Monitor:
-    """Initial, final, least and greatest loss and where; mean and spread of late ones; fraction of increases."""
+    """Final, least and greatest loss and where; mean and spread of late ones; fraction of increases."""
 
     def init(state: State) -> _LossState:
         dtype = _dtype(state.params)
         zero, step = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
         inf = jnp.full((), jnp.inf, dtype)
-        return _LossState(zero, zero, inf, step, -inf, step, zero, zero, empty_windows(4, dtype))
+        return _LossState(inf, inf, step, -inf, step, zero, zero, empty_windows(4, dtype))
 
     def update(m: _LossState, before: State, after: State, info: Info, context: Context) -> _LossState:
         loss, t = info.loss, context.t
         finite = jnp.isfinite(loss)
-        lower, higher = finite & (loss < m.least), finite & (loss > m.most)
+        lower, higher = loss < m.least, finite & (loss > m.most)
         return _LossState(
-            initial=jnp.where(t == 0, loss, m.initial),
             final=loss,
             least=jnp.where(lower, loss, m.least),
             least_step=jnp.where(lower, t, m.least_step),
             most=jnp.where(higher, loss, m.most),
             most_step=jnp.where(higher, t, m.most_step),
-            increases=m.increases + ((loss > m.final) & (t > 0)),
+            increases=m.increases + (loss > m.final),
             steps=jnp.asarray(t, m.steps.dtype),
-            windows=push(m.windows, loss, finite, starts_window(t)),
+            windows=push(m.windows, loss, finite),
         )
 
     def read(m: _LossState) -> dict[str, Array]:
-        late, earlier = merge(m.windows[:2]), merge(m.windows[2:])
+        count, late, m2 = merge(m.windows[:2])
         return {
-            "initial_loss": m.initial,
             "final_loss": m.final,
             "min_loss": m.least,
             "min_step": m.least_step,
             "max_loss": m.most,
             "max_step": m.most_step,
-            "late_mean": late.mean,
-            "late_spread": jnp.sqrt(late.m2 / late.count),
-            "earlier_mean": earlier.mean,
+            "late_mean": late,
+            "late_spread": jnp.sqrt(m2 / count),
+            "earlier_mean": merge(m.windows[2:])[1],
             "increases": m.increases / jnp.maximum(m.steps, 1),
         }
 
-    return Monitor(init, update, read)
+    def roll(m: _LossState) -> _LossState:
+        # deviations are taken from the last loss, which is as close to the next ones as any number known by then
+        shift = jnp.where(jnp.isfinite(m.final), m.final, 0)
+        return m._replace(windows=shifted(m.windows, shift))
+
+    return Monitor(init, update, read, roll)
 
 
 class _ReversalState(NamedTuple):
     previous: Params  # the last update that moved
     first: Array  # () int32, the step of the first update that reversed, -1 before
-    windows: Windows  # two, of the cosine
+    count: tuple[Array, Array]  # cosines in the newest window and in the one before
+    total: tuple[Array, Array]  # and their sums
 
 
 @functools.cache
@@ -220,10 +241,9 @@ def reversals() -> Monitor:
     """
 
     def init(state: State) -> _ReversalState:
-        dtype = _dtype(state.params)
-        return _ReversalState(
-            jax.tree.map(jnp.zeros_like, state.params), jnp.full((), -1, jnp.int32), empty_windows(2, dtype)
-        )
+        zero = jnp.zeros((), _dtype(state.params))
+        none = jnp.full((), -1, jnp.int32)
+        return _ReversalState(jax.tree.map(jnp.zeros_like, state.params), none, (zero, zero), (zero, zero))
 
     def update(m: _ReversalState, before: State, after: State, info: Info, context: Context) -> _ReversalState:
         size, last_size = norm(info.update), norm(m.previous)
@@ -231,27 +251,32 @@ def reversals() -> Monitor:
         least = jnp.sqrt(jnp.finfo(size.dtype).tiny)
         moves = jnp.isfinite(size) & (size > jnp.maximum(rounding(before.params), least))
         valid = moves & (last_size > 0)
-        unit = optax.tree.vdot(info.update, m.previous) / jnp.where(valid, size, 1)
-        cosine = jnp.clip(unit / jnp.where(valid, last_size, 1), -1, 1)
-        reverses = valid & (cosine < 0) & (m.first < 0)
+        scale = jnp.where(valid, size, 1) * jnp.where(valid, last_size, 1)
+        cosine = jnp.where(valid, jnp.clip(optax.tree.vdot(info.update, m.previous) / scale, -1, 1), 0)
         return _ReversalState(
             previous=jax.tree.map(lambda u, p: jnp.where(moves, u, p).astype(p.dtype), info.update, m.previous),
-            first=jnp.where(reverses, context.t, m.first),
-            windows=push(m.windows, cosine, valid, starts_window(context.t)),
+            first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
+            count=(m.count[0] + valid, m.count[1]),
+            total=(m.total[0] + cosine, m.total[1]),
         )
 
     def read(m: _ReversalState) -> dict[str, Array]:
-        return {"reversal": merge(m.windows).mean, "reversal_step": m.first}
+        return {"reversal": (m.total[0] + m.total[1]) / (m.count[0] + m.count[1]), "reversal_step": m.first}
 
-    return Monitor(init, update, read)
+    def roll(m: _ReversalState) -> _ReversalState:
+        zero = jnp.zeros_like(m.count[0])
+        moved = m._replace(count=(zero, m.count[0]), total=(zero, m.total[0]))
+        return select(m.count[0] > 0, moved, m)
+
+    return Monitor(init, update, read, roll)
 
 
 class _NormState(NamedTuple):
-    latest: tuple[Array, Array, Array]  # of the step before, counted at the next: the last update of all is no move
     peak: Array  # () largest finite update norm
-    grad: Windows  # two
-    update: Windows  # two
-    predicted: Windows  # two, of −⟨gradient, update⟩
+    count: tuple[Array, Array]  # updates in the newest window and in the one before
+    grad: tuple[Array, Array]  # sums of norms
+    update: tuple[Array, Array]
+    predicted: tuple[Array, Array]  # sums of −⟨gradient, update⟩
 
 
 @functools.cache
@@ -263,33 +288,37 @@ def norms() -> Monitor:
     """
 
     def init(state: State) -> _NormState:
-        dtype = _dtype(state.params)
-        two, zero = empty_windows(2, dtype), jnp.zeros((), dtype)
-        return _NormState((zero, zero, zero), zero, two, two, two)
+        zero = jnp.zeros((), _dtype(state.params))
+        return _NormState(zero, *((zero, zero),) * 4)
 
     def update(m: _NormState, before: State, after: State, info: Info, context: Context) -> _NormState:
-        grad, update, predicted = m.latest
-        valid = (context.t > 0) & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
-        starts = starts_window(context.t - 1)
-        slope = jnp.asarray(optax.tree.vdot(info.grad, info.update), grad.dtype)
+        grad, update = norm(info.grad), norm(info.update)
+        predicted = -jnp.asarray(optax.tree.vdot(info.grad, info.update), grad.dtype)
+        valid = context.moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
+        add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
         return _NormState(
-            latest=(norm(info.grad), norm(info.update), -slope),
             peak=jnp.where(valid, jnp.maximum(m.peak, update), m.peak),
-            grad=push(m.grad, grad, valid, starts),
-            update=push(m.update, update, valid, starts),
-            predicted=push(m.predicted, predicted, valid, starts),
+            count=add(m.count, 1),
+            grad=add(m.grad, grad),
+            update=add(m.update, update),
+            predicted=add(m.predicted, predicted),
         )
 
     def read(m: _NormState) -> dict[str, Array]:
-        predicted = merge(m.predicted)
+        count = m.count[0] + m.count[1]
         return {
-            "grad_norm": merge(m.grad).mean,
-            "update_norm": merge(m.update).mean,
+            "grad_norm": (m.grad[0] + m.grad[1]) / count,
+            "update_norm": (m.update[0] + m.update[1]) / count,
             "peak_update_norm": m.peak,
-            "late_predicted": predicted.count * predicted.mean,
+            "late_predicted": m.predicted[0] + m.predicted[1],
         }
 
-    return Monitor(init, update, read)
+    def roll(m: _NormState) -> _NormState:
+        up = lambda pair: (jnp.zeros_like(pair[0]), pair[0])
+        moved = _NormState(m.peak, up(m.count), up(m.grad), up(m.update), up(m.predicted))
+        return select(m.count[0] > 0, moved, m)
+
+    return Monitor(init, update, read, roll)
 
 
 @functools.cache

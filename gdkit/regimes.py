@@ -110,10 +110,10 @@ def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray)
     best = np.asarray(seen if optimum is None else optimum, np.float64)
     start = s["initial_loss"] - best
     rounding = np.finfo(np.float32).eps * np.maximum(np.abs(s["initial_loss"]), np.abs(best))
-    # a run that starts at its optimum is judged against rounding; where no optimum is known, it has not arrived
+    # a run that starts at its optimum is judged against rounding; where none is known, it has not arrived there
     scale = np.maximum(start, np.maximum(rounding, np.finfo(np.float64).tiny))
-    arrived = (start <= rounding) & (optimum is None)
-    gap = lambda loss: np.where(arrived, 1.0, 0.0) + (loss - best) / scale
+    unmoved = (start <= rounding) & (optimum is None)
+    gap = lambda loss: np.where(unmoved, 1.0, 0.0) + (loss - best) / scale
     last = gap(np.where(stochastic, s["late_mean"], s["final_loss"]))
     late, earlier = gap(s["late_mean"]), gap(s["earlier_mean"])
     decrease = s["earlier_mean"] - s["late_mean"]

@@ -47,6 +47,7 @@ class Context(NamedTuple):
     key: Key  # the seed's key
     hyperparameters: Hyperparameters
     data: PyTree
+    moves: Array  # () bool, whether an update is made: False in a run's last observation
 
 
 class Monitor(NamedTuple):
@@ -55,4 +56,5 @@ class Monitor(NamedTuple):
     init: Callable[[State], PyTree]
     update: Callable[[PyTree, State, State, Info, Context], PyTree]
     read: Callable[[PyTree], dict[str, Array]]
-    freeze: bool = True  # False: never frozen; after the end it sees NaN losses and zero updates instead
+    roll: Callable[[PyTree], PyTree] | None = None  # called when a dyadic window starts
+    freeze: bool = True  # False: never frozen; after the end it sees NaN losses

@@ -52,16 +52,24 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
     def advance(traced: dict, seeds: Array, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
         step = lane_map(problem, factory, watched)
 
-        def going(carry: tuple[Array, Lane]) -> Array:
-            t, lanes = carry
-            return (t < t1) & jnp.any(lanes.record.end_kind == EndKind.RUNNING)
+        def until(end: Array, body: Callable, carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+            any_goes = lambda lanes: jnp.any(lanes.record.end_kind == EndKind.RUNNING)
+            return jax.lax.while_loop(lambda carry: (carry[0] < end) & any_goes(carry[1]), body, carry)
 
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
             one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
             return t + 1, over_block(one, traced, seeds, shared, lanes)
 
-        return jax.lax.while_loop(going, body, (t0, lanes))[1]
+        def window(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+            # windows of statistics move up between two loops, so that the inner one does not touch the older ones
+            t, lanes = carry
+            roll = lambda record: monitors.roll(watched, record)
+            rolled = jax.lax.cond(monitors.starts_window(t), jax.vmap(jax.vmap(roll)), lambda r: r, lanes.record)
+            end = jnp.minimum(t1, monitors.next_window(t))
+            return until(end, body, (t, lanes._replace(record=rolled)))
+
+        return until(t1, window, (t0, lanes))[1]
 
     def finish(traced: dict, seeds: Array, shared: Shared, lanes: Lane) -> dict[str, Array]:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:

@@ -109,7 +109,8 @@ class SweepResult:
         """The judgement of every lane, each array on ``lane``."""
         statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
         stochastic = bool(self.lanes.attrs["stochastic"])
-        return classify(statistics | {"stochastic": stochastic}, thresholds=self.thresholds)
+        optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
+        return classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
 
     @functools.cached_property
     def verdicts(self) -> xr.Dataset:
@@ -390,9 +391,8 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 def _reference(columns: Mapping, coords: Mapping, problem_axes: list[str], stochastic: bool) -> np.ndarray:
     """The loss that stands for the optimum: the known one, else the least seen on the same problem."""
-    if "optimum" in columns:
-        return columns["optimum"].astype(float)
     lanes = len(columns["final_loss"])
+    known = columns.get("optimum", np.full(lanes, np.nan)).astype(float)
     codes = np.zeros(lanes, np.int64)
     for name in problem_axes:
         values, index = np.unique(coords[name][1], return_inverse=True)
@@ -402,7 +402,7 @@ def _reference(columns: Mapping, coords: Mapping, problem_axes: list[str], stoch
         mine = codes == code
         seen = {n: columns[n][mine] for n in ("late_mean", "min_loss")}
         found[mine] = least_loss(seen | {"stochastic": stochastic})
-    return found
+    return np.where(np.isnan(known), found, known)
 
 
 def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bool]:

@@ -1,0 +1,60 @@
+# Everything that is done with this repository, by name. `make help` lists it.
+VENV ?= .venv
+CONFIG ?= configs/digits_mlp.yaml
+PY := $(VENV)/bin/python
+export PYTHON VENV
+
+# The test session's settings (the compilation cache among them) also hold for the doctests: conftest.py sets them.
+PYTEST := $(PY) -m pytest
+RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit tests/conftest.py
+
+# The extras whose exact versions are kept. PyTorch's own dependencies are left to it: they differ from place to place.
+LOCKED := app cuda tpu dask test bench docs
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-full parity bench lint format constraints clean env-app env-test env-parity env-bench
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=/path/to/python chooses the interpreter, VENV=folder the environment, CONFIG=file what run runs."
+
+run: env-app ## install if needed, run the main job, say where its report and figures are
+	@$(PY) -m gdkit run $(CONFIG)
+
+test: lint ## all of CI's checks but the comparison with PyTorch
+	$(RUN_DOCTESTS)
+	$(PYTEST) -m "not full and not parity"
+
+test-full: lint ## the same, and the tests that take longer
+	$(RUN_DOCTESTS)
+	$(PYTEST) -m "not parity"
+
+parity: env-parity ## install PyTorch and compare with it
+	$(PYTEST) -m parity tests/parity
+
+lint: env-test ## style, types and the import contract
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m ty check --python $(VENV)
+	$(VENV)/bin/lint-imports
+
+format: env-test ## mend what ruff can mend
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench: env-bench ## gdkit against its peers
+	$(PY) -m benchmarks
+
+constraints: env-app ## write constraints.txt again, with the newest versions that fit
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile pyproject.toml $(addprefix --extra ,$(LOCKED)) --universal --fork-strategy fewest --upgrade \
+		--python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet > constraints.new
+	sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml >> constraints.new
+	LC_ALL=C sort -o constraints.txt constraints.new && rm constraints.new
+
+clean: ## remove what was built; runs/ stays
+	rm -rf $(VENV) $(VENV).lock dist .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env-app env-test env-parity env-bench: env-%:
+	@sh scripts/setup $*
