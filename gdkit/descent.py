@@ -440,6 +440,7 @@ def _traced_loss(problem: Problem, optimizer: Any, key: Key, arrays: Arrays) -> 
     """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
     made = jax.eval_shape(problem.init, key) if problem.init_is_function else arrays.init
     params, aux = made if problem.has_aux else (made, ())
+    check_params(params)
     batch = check_batch(problem, key, arrays.data)
 
     def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX remembers those it traced

@@ -66,7 +66,8 @@ def test_reversal_is_the_sign_of_one_minus_rate_times_curvature(rate, sign):
 
 
 def test_time_to_is_the_first_step_at_or_below_the_target():
-    run = descend(problems.parabola(), sgd, 30, hyperparameters={"learning_rate": 0.2}, monitors=[monitors.time_to(1.0)])
+    watched = [monitors.time_to(1.0)]
+    run = descend(problems.parabola(), sgd, 30, hyperparameters={"learning_rate": 0.2}, monitors=watched)
     assert run.statistics["time_to_1"] == int(np.argmax(np.asarray(run.loss) <= 1.0))
 
 

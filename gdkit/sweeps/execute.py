@@ -25,31 +25,39 @@ class Shared(NamedTuple):
     limits: Limits
 
 
+class Inputs(NamedTuple):
+    """What a block is, on the way into its program."""
+
+    traced: dict[str, np.ndarray]  # name -> (points,)
+    points: np.ndarray  # (points,) int32, places in the group; without traced values only their number matters
+    seeds: np.ndarray  # (seeds,) int32
+
+
 class Program(NamedTuple):
     """Three pure functions over a block of lanes, an outer product of seeds and points.
 
     Lanes of one seed share their batches: the seed's key is not batched over the points.
     """
 
-    start: Any  # (traced, seeds, shared) -> lanes, each leaf (seeds, points, ...)
-    advance: Any  # (traced, seeds, shared, lanes, t0, t1, steps) -> lanes
-    finish: Any  # (traced, seeds, shared, lanes) -> name -> (seeds, points, ...)
+    start: Any  # (inputs, shared) -> lanes, each leaf (seeds, points, ...)
+    advance: Any  # (inputs, shared, lanes, t0, t1, steps) -> lanes
+    finish: Any  # (inputs, shared, lanes) -> name -> (seeds, points, ...)
 
 
 def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor]) -> Program:
-    """The program that advances lanes which share `static`; `traced` is name to ``(points,)``, `seeds` ``(seeds,)``."""
+    """The program that advances lanes which share `static`."""
 
-    def over_block(f: Callable, traced: dict, seeds: Array, shared: Shared, *lanes: Lane) -> Any:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(shared.key, seeds)
-        one = lambda point, key, *lane: f(static | point, key, *lane)
+    def over_block(f: Callable, inputs: Inputs, shared: Shared, *lanes: Lane) -> Any:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(shared.key, inputs.seeds)
+        one = lambda point, key, *lane: f({**static, **point[0]}, key, *lane)
         along_points = jax.vmap(one, in_axes=(0, None, *(0 for _ in lanes)))
-        return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(traced, keys, *lanes)
+        return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(inputs[:2], keys, *lanes)
 
-    def start(traced: dict, seeds: Array, shared: Shared) -> Lane:
+    def start(inputs: Inputs, shared: Shared) -> Lane:
         one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
-        return over_block(one, traced, seeds, shared)
+        return over_block(one, inputs, shared)
 
-    def advance(traced: dict, seeds: Array, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
+    def advance(inputs: Inputs, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
         step = lane_map(problem, factory, watched)
 
         def until(end: Array, body: Callable, carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
@@ -59,7 +67,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
             one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
-            return t + 1, over_block(one, traced, seeds, shared, lanes)
+            return t + 1, over_block(one, inputs, shared, lanes)
 
         def window(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             # windows of statistics move up between two loops, so that the inner one does not touch the older ones
@@ -71,12 +79,12 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
 
         return until(t1, window, (t0, lanes))[1]
 
-    def finish(traced: dict, seeds: Array, shared: Shared, lanes: Lane) -> dict[str, Array]:
+    def finish(inputs: Inputs, shared: Shared, lanes: Lane) -> dict[str, Array]:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
             read = monitors.read(watched, lane.record)
             return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        return over_block(one, traced, seeds, shared, lanes)
+        return over_block(one, inputs, shared, lanes)
 
     return Program(start, advance, finish)
 
@@ -143,7 +151,7 @@ def prepare(
     job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks)
     programs = []
     for number, device in enumerate(devices):
-        leaves, treedef = jax.tree.flatten(_inputs(job, blocks[0], number))
+        leaves, treedef = jax.tree.flatten(inputs_of(job, blocks[0], number))
         on = jax.sharding.SingleDeviceSharding(device)
         programs.append(_compiled(program, treedef, tuple(_shape(x, on) for x in leaves)))
     return job._replace(programs=programs)
@@ -165,16 +173,17 @@ def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _inputs(job: Job, block: Block, device: int) -> tuple[dict[str, np.ndarray], np.ndarray, Shared]:
+def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
+    """What the programs of `job` take for `block`, before the lanes."""
     traced = {name: values[block.points] for name, values in job.traced.items()}
-    return traced, block.seeds.astype(np.int32), job.shared[device]
+    return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
 
 
 def run_block(
     job: Job, block: Block, device: int, segment: int, report: Callable[[int], None], stop: threading.Event
 ) -> dict[str, np.ndarray]:
     """Advance a block from its start to its end, segment by segment; empty if asked to stop on the way."""
-    inputs, program = _inputs(job, block, device), job.programs[device]
+    inputs, program = inputs_of(job, block, device), job.programs[device]
     lanes = program.start(*inputs)
     for t0 in range(0, job.steps + 1, segment):
         if stop.is_set():

@@ -183,7 +183,9 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
         for offset, group in prepared_groups(request):
             start = time.monotonic()
             prepared.append((offset, group))
-            yield _job(request, group, devices, compiling, start)
+            job = job_of(request, group, devices)
+            compiling[0] += time.monotonic() - start
+            yield job
 
     columns: dict[str, np.ndarray] = {}
     report = lambda block, steps: meter.add(steps * _lanes_in(block))
@@ -204,21 +206,20 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
     return assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
 
 
-def _job(request: Sweep, group: Prepared, devices: Sequence[Any], compiling: list[float], start: float) -> execute.Job:
-    job = execute.prepare(
+def job_of(request: Sweep, prepared: Prepared, devices: Sequence[Any]) -> execute.Job:
+    """The job of a group, compiled and placed on `devices`."""
+    return execute.prepare(
         request.problem,
-        group.group.section.factory,
-        group.static,
-        group.group.traced,
+        prepared.group.section.factory,
+        prepared.static,
+        prepared.group.traced,
         request.watched,
-        execute.Shared(request.key, descent.arrays_of(group.problem), request.limits),
-        dtype=descent.params_dtype(group.problem),
+        execute.Shared(request.key, descent.arrays_of(prepared.problem), request.limits),
+        dtype=descent.params_dtype(prepared.problem),
         steps=request.steps,
-        blocks=execute.blocks_of(len(group.group.points), request.seeds, group.width),
+        blocks=execute.blocks_of(len(prepared.group.points), request.seeds, prepared.width),
         devices=devices,
     )
-    compiling[0] += time.monotonic() - start
-    return job
 
 
 def _lanes_in(block: execute.Block) -> int:

@@ -1,0 +1,158 @@
+"""Bad input gets a typed error that names the argument, the value and the mend."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gdkit import GdkitError, GdkitWarning, Plan, Problem, descend, problems, random_axes, sgd, static, sweep
+from gdkit.optimizers import UNSUPPORTED, by_name
+
+GOOD = {"learning_rate": [0.1, 0.2]}
+
+
+def run(problem=None, optimizer=sgd, axes=GOOD, **settings):
+    return sweep(problem or problems.parabola(), optimizer, axes, **{"steps": 5, **settings})
+
+
+def branching(learning_rate, strength=1.0):
+    return optax.sgd(learning_rate if strength > 0.5 else 0.0)
+
+
+def swallowing(learning_rate, **options):
+    return sgd(learning_rate, momentum=options.get("momentum"))
+
+
+BAD_LOSSES = {
+    "not a scalar": (Problem(lambda x: x, jnp.ones(3)), r"loss=\(3,\): not a scalar. Reduce it"),
+    "not float": (Problem(lambda x: jnp.int32(1), 0.0), r"loss=dtype\('int32'\): not a float"),
+    "complex": (Problem(lambda x: x * 1j, 0.0), r"loss=dtype\('complex64'\): not a float"),
+    "constant": (Problem(lambda x: jnp.float32(1.0), 0.0), "it does not depend on the params"),
+    "integer params": (Problem(lambda x: x**2.0, {"a": 3}), r"params\['a'\]=3: its dtype is int32"),
+    "text params": (Problem(lambda x: x, {"a": "b"}), r"params\['a'\]='b': not an array"),
+    "no params": (Problem(lambda x: 1.0, {}), "the params have no leaves"),
+    "NaN at the start": (Problem(lambda x: jnp.log(x) * 0 + x, -1.0), "the loss is not finite at the start"),
+    "no loss": (lambda: 3, "the factory returned no Problem"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LOSSES)
+def test_bad_losses_and_params_are_refused(name):
+    problem, match = BAD_LOSSES[name]
+    with pytest.raises(GdkitError, match=match) as caught:
+        run(problem)
+    assert isinstance(caught.value, ValueError | TypeError)
+
+
+BAD_AXES = {
+    "empty": ({"learning_rate": []}, r"axes\['learning_rate'\]=\[\]: the axis is empty"),
+    "duplicate": ({"learning_rate": [0.1, 0.2, 0.1]}, r"axes\['learning_rate'\]=0.1: this value is there twice"),
+    "negative": ({"learning_rate": [-0.1]}, r"=-0.1: a learning rate is not negative. Use gdkit.ascent"),
+    "infinite": ({"learning_rate": [np.inf]}, "=inf: not finite. Leave it out"),
+    "NaN": ({"learning_rate": [np.nan]}, "=nan: not finite. Leave it out"),
+    "scalar": ({"learning_rate": 0.1}, "axes=0.1: an axis is a sequence of values. Put it in a list"),
+    "misspelt": ({"learning_rte": [0.1]}, r"'learning_rte': no such name. Did you mean 'learning_rate'\?"),
+    "mixed": ({"learning_rate": [0.1, "a"]}, "it cannot be told whether this axis is lanes or static"),
+    "texts as lanes": ({"learning_rate": static([0.1]), "nesterov": [0.5, "x"]}, "gdkit.lanes.*gdkit.static"),
+    "problem axis": ({"problem.center": [1.0], **GOOD}, "a finished Problem takes no hyperparameters"),
+    "twice": ([GOOD, {"learning_rate": [0.1]}], None),
+    "no optimizers": ({"optimizer": {}, **GOOD}, "labels are missing or twice there"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in BAD_AXES if BAD_AXES[n][1]])
+def test_bad_axes_are_refused(name):
+    axes, match = BAD_AXES[name]
+    with pytest.raises(GdkitError, match=match):
+        run(axes=axes, optimizer=None if name == "no optimizers" else sgd)
+
+
+def test_a_learning_rate_of_zero_is_allowed():
+    assert run(axes={"learning_rate": [0.0]}).lanes["final_loss"].values[0] == 9.0
+
+
+def test_integers_alone_are_lanes_for_float_parameters_and_static_for_others():
+    ones = run(axes={"learning_rate": [1, 2]})
+    assert ones.lanes["learning_rate"].dtype.kind == "f"
+    with pytest.raises(GdkitError, match="integers for a parameter without annotation or default"):
+        run(optimizer=lambda learning_rate, size: sgd(learning_rate * size), axes={**GOOD, "size": [1, 2]})
+
+
+SETTINGS = {
+    "steps": ({"steps": 0}, "steps=0: must be at least 1"),
+    "fractional steps": ({"steps": 1.5}, "steps=1.5: not an integer"),
+    "seeds": ({"seeds": 0}, "seeds=0: must be at least 1"),
+    "curve_points": ({"curve_points": -1}, "curve_points=-1: must be at least 1"),
+    "diverged_above": ({"diverged_above": 0.0}, "diverged_above=0.0: not positive"),
+    "executor": ({"executor": "threads"}, "executor='threads': not a thread pool"),
+    "problem": ({"problem": 3}, "problem=3: neither a Problem nor a factory"),
+    "optimizer": ({"optimizer": 3}, "optimizer_factory=3: not an optimizer factory"),
+    "finished optimizer": ({"optimizer": optax.adam(0.1)}, "a finished optimizer takes no hyperparameters"),
+    "both optimizers": ({"axes": {"optimizer": ["sgd"], **GOOD}}, "axes has an 'optimizer' axis as well"),
+    "optimizer name": ({"optimizer": "adma"}, "'adma': no such name. Did you mean 'ada"),
+    "missing argument": ({"axes": {"momentum": [0.5]}}, "missing 1 required positional argument: 'learning_rate'"),
+    "returns nothing": ({"optimizer": lambda learning_rate: None}, r"the factory returned no \(init, update\) pair"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bad_settings_are_refused(name):
+    settings, match = SETTINGS[name]
+    with pytest.raises(GdkitError, match=match):
+        run(**settings)
+
+
+@pytest.mark.parametrize("field", ["width", "tile", "segment", "workers"])
+def test_bad_plans_are_refused(field):
+    with pytest.raises(GdkitError, match=rf"plan\.{field}=0: must be at least 1"):
+        Plan(**{field: 0})
+
+
+def test_a_factory_that_branches_on_a_traced_value_is_told_to_use_static():
+    with pytest.raises(GdkitError, match=r"it branches in Python on a traced value.*gdkit\.static"):
+        run(optimizer=branching, axes={**GOOD, "strength": [0.1, 0.9]})
+    assert run(optimizer=branching, axes={**GOOD, "strength": static([0.1, 0.9])}).lanes.sizes["lane"] == 4
+
+
+def test_a_misspelt_name_behind_keywords_is_found_by_what_uses_it():
+    with pytest.raises(GdkitError, match="'momentun': the factory takes it and nothing uses it"):
+        run(optimizer=swallowing, axes={**GOOD, "momentun": [0.1, 0.9]})
+    assert run(optimizer=swallowing, axes={**GOOD, "momentum": [0.1, 0.9]}).lanes.sizes["lane"] == 4
+
+
+def test_a_batch_whose_shape_changes_is_refused():
+    sample = lambda key, t, data: data[: 2 + int(t)]
+    problem = Problem(lambda x, b: jnp.mean((x - b) ** 2), 0.0, data=np.ones(8, np.float32), sample=sample)
+    with pytest.raises((GdkitError, jax.errors.JAXTypeError)):
+        run(problem)
+
+
+def test_an_impure_loss_is_a_warning():
+    problem = Problem(lambda x: (x - random.random()) ** 2, 0.0)
+    with pytest.warns(GdkitWarning, match="loss: it is not pure"):
+        run(problem)
+
+
+def test_seeds_that_change_nothing_are_a_warning():
+    with pytest.warns(GdkitWarning, match="seeds=3: neither the start nor the batches depend on the seed"):
+        run(seeds=3)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_optimizers_that_cannot_be_driven_are_named_with_the_reason(name):
+    with pytest.raises(GdkitError, match=UNSUPPORTED[name]):
+        by_name(name)
+
+
+def test_descend_refuses_hyperparameters_of_a_finished_optimizer():
+    with pytest.raises(GdkitError, match=r"Pass the factory, for example optax\.adam"):
+        descend(problems.parabola(), optax.adam(0.1), 5, hyperparameters={"learning_rate": 0.1})
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (1.0, 0.5), (-1.0, 1.0)])
+def test_random_axes_need_positive_increasing_bounds(bounds):
+    with pytest.raises(GdkitError, match="not two bounds 0 < low < high"):
+        random_axes({"learning_rate": bounds}, 4)
