@@ -135,9 +135,8 @@ class Lane(NamedTuple):
 def start_lane(
     problem: Any, factory: Any, watched: Sequence[Monitor], hyperparameters: Hyperparameters, key: Key, arrays: Arrays
 ) -> Lane:
-    """The lane before step 0; `key` is the seed's."""
-    init_key, _ = keys_of(key)
-    state = initial_state(problem, factory, hyperparameters, init_key, arrays)
+    """The lane before step 0; `key` is the first that `keys_of` makes of the seed's."""
+    state = initial_state(problem, factory, hyperparameters, key, arrays)
     return Lane(state, monitors.start_record(watched, state, dtype_of(state.params)))
 
 
@@ -145,22 +144,21 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
     """The step map with eyes: ``(lane, hyperparameters, t, key, data, limits, last) -> lane``.
 
     A lane that has ended, or ends at this step, stays where it stands. With `last`, the loss is observed and no update
-    is made.
+    is made. `key` is the second that `keys_of` makes of the seed's.
     """
     step = step_map(problem, factory)
 
     def advance(
         lane: Lane, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree, limits: Limits, last: Array
     ) -> Lane:
-        _, sample_key = keys_of(key)
         going = lane.record.end_kind == EndKind.RUNNING
-        after, info = step(lane.state, hyperparameters, t, sample_key, data)
+        after, info = step(lane.state, hyperparameters, t, key, data)
         record = monitors.end_of(lane.record, info.loss, t, limits, last)
         moves = record.end_kind == EndKind.RUNNING
         after = monitors.select(moves, after, lane.state)
         info = info._replace(update=jax.tree.map(lambda u: jnp.where(moves, u, 0), info.update))
         going, moves, after, info, record = jax.lax.optimization_barrier((going, moves, after, info, record))
-        context = Context(t, sample_key, hyperparameters, data, moves)
+        context = Context(t, key, hyperparameters, data, moves)
         return Lane(after, monitors.fold(watched, record, going, lane.state, after, info, context))
 
     return advance

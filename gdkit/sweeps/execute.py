@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import monitors
-from gdkit.descent import Arrays, Lane, evaluate, lane_map, start_lane
+from gdkit.descent import Arrays, Lane, evaluate, keys_of, lane_map, start_lane
 from gdkit.monitors import EndKind, Limits
 from gdkit.types import Array, Key, Monitor
 
@@ -47,18 +47,21 @@ class Program(NamedTuple):
 def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor]) -> Program:
     """The program that advances lanes which share `static`."""
 
-    def over_block(f: Callable, inputs: Inputs, shared: Shared, *lanes: Lane) -> Any:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(shared.key, inputs.seeds)
+    def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
+        return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
+
+    def over_block(f: Callable, inputs: Inputs, keys: Key, *lanes: Lane) -> Any:
         one = lambda point, key, *lane: f({**static, **point[0]}, key, *lane)
         along_points = jax.vmap(one, in_axes=(0, None, *(0 for _ in lanes)))
         return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(inputs[:2], keys, *lanes)
 
     def start(inputs: Inputs, shared: Shared) -> Lane:
         one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
-        return over_block(one, inputs, shared)
+        return over_block(one, inputs, keys_in(inputs, shared)[0])
 
     def advance(inputs: Inputs, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
         step = lane_map(problem, factory, watched)
+        _, keys = keys_in(inputs, shared)  # made here, not at every step
 
         def until(end: Array, body: Callable, carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             any_goes = lambda lanes: jnp.any(lanes.record.end_kind == EndKind.RUNNING)
@@ -67,7 +70,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
             one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
-            return t + 1, over_block(one, inputs, shared, lanes)
+            return t + 1, over_block(one, inputs, keys, lanes)
 
         def window(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             # windows of statistics move up between two loops, so that the inner one does not touch the older ones
@@ -84,7 +87,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
             read = monitors.read(watched, lane.record)
             return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        return over_block(one, inputs, shared, lanes)
+        return over_block(one, inputs, keys_in(inputs, shared)[1], lanes)
 
     return Program(start, advance, finish)
 
@@ -157,12 +160,15 @@ def prepare(
     return job._replace(programs=programs)
 
 
+# The start runs once a block, and its random numbers would take a second to optimise.
+_ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
     """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
     inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
-    # the start runs once a block, and random numbers take a second to optimise
-    start = program.start.lower(*inputs).compile(compiler_options={"xla_backend_optimization_level": 0})
+    start = program.start.lower(*inputs).compile(compiler_options=_ONCE)
     lanes = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
     advance = program.advance.lower(*inputs, lanes, step, step, step).compile()

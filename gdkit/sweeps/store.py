@@ -1,7 +1,6 @@
 """Results on disk: one netCDF file, written whole or not at all."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ def save(lanes: xr.Dataset, path: Any) -> None:
     # xarray cannot write a dimension-less object or a boolean through h5netcdf; texts become plain strings
     texts = {n: (c.dims, c.values.astype(str)) for n, c in lanes.coords.items() if c.dtype.kind == "O"}
     lanes = lanes.assign_coords(texts).assign_attrs(format=FORMAT)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         lanes.to_netcdf(temporary, engine="h5netcdf")
-        with Path(temporary).open("rb") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,0 +1,1 @@
+"""Studies: each module has run(settings) -> result, plot(result) and claims(result)."""

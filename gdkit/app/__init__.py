@@ -1,0 +1,1 @@
+"""The command line, its configs and the report: the extra ``app``."""

@@ -1,0 +1,144 @@
+"""``gdkit check``: what a run would take, from one compiled block an optimizer and a few of its steps."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gdkit.app import build
+from gdkit.app.config import Config, Study
+from gdkit.app.summary import counted, duration
+from gdkit.sweeps import execute
+from gdkit.sweeps.plan import Plan, workers_for
+from gdkit.sweeps.sweep import Prepared, Sweep, job_of, prepared_groups
+from gdkit.sweeps.sweep import check as checked
+
+_TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
+
+
+class Cost(NamedTuple):
+    """What the groups of one optimizer take; times are those of one worker."""
+
+    optimizer: str
+    programs: int
+    lanes: int
+    blocks: int
+    width: int  # lanes a block
+    memory: int  # bytes, of one block at work
+    data: int  # bytes, shared by all blocks
+    disk: int  # bytes
+    compile_seconds: float
+    step_seconds: float  # of one step of one block
+
+
+def check(config: Config) -> None:
+    """Prints what a run of `config` would take; everything it names is checked on the way.
+
+    Raises:
+      GdkitError: something that the config names cannot be used.
+    """
+    console = Console(highlight=False)
+    if isinstance(config, Study):
+        build.resolve(config, ("experiment",), config.experiment)
+        console.print(f"{config.name}: {config.experiment} is there. A study's cost is known to itself alone.")
+        return
+    arguments = build.arguments(config)
+    build.thresholds_of(config)
+    with build.located(config, ("sweep",)):
+        request = checked(**arguments)
+        costs = list(_costs(request))
+    console.print(f"{config.name}: {request.lanes:,} runs of {request.steps:,} steps; nothing has been run\n")
+    console.print(_table(costs))
+    console.print()
+    console.print(_totals(costs, request.steps))
+
+
+def _costs(request: Sweep) -> Iterator[Cost]:
+    """One cost an optimizer; the first of its groups is compiled and timed, and stands for the others."""
+    groups: dict[str, list[Prepared]] = {}
+    for _, prepared in prepared_groups(request):
+        groups.setdefault(str(prepared.group.section.label), []).append(prepared)
+    for label, several in groups.items():
+        begin = time.monotonic()
+        job = job_of(request, several[0], jax.local_devices()[:1])
+        compile_seconds = time.monotonic() - begin
+        block = job.blocks[0]
+        blocks = [execute.blocks_of(len(p.group.points), request.seeds, p.width) for p in several]
+        lanes = sum(len(p.group.points) for p in several) * request.seeds
+        yield Cost(
+            optimizer=label,
+            programs=len(several),
+            lanes=lanes,
+            blocks=sum(map(len, blocks)),
+            width=len(block.points) * len(block.seeds),
+            memory=_memory(job),
+            data=_bytes(job.shared[0].arrays),
+            disk=lanes * _bytes_a_lane(job, block),
+            compile_seconds=compile_seconds * len(several),
+            step_seconds=_step_seconds(job, block),
+        )
+
+
+def _step_seconds(job: execute.Job, block: execute.Block) -> float:
+    """Seconds a step of one block, from as many steps as fit the time; ended lanes would cost nothing."""
+    inputs, program = execute.inputs_of(job, block), job.programs[0]
+    steps, seconds = 1, 0.0
+    while seconds < _TIMED_SECONDS and steps < job.steps:
+        steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
+        lanes = jax.block_until_ready(program.start(*inputs))
+        begin = time.perf_counter()
+        jax.block_until_ready(program.advance(*inputs, lanes, np.int32(0), np.int32(steps), np.int32(job.steps)))
+        seconds = time.perf_counter() - begin
+    return seconds / steps
+
+
+def _memory(job: execute.Job) -> int:
+    """Arguments, outputs and temporaries of a block, less what the compiler shares between them."""
+    analysis: Any = job.programs[0].advance.memory_analysis()
+    sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return sum(getattr(analysis, size) for size in sizes) - analysis.alias_size_in_bytes
+
+
+def _bytes_a_lane(job: execute.Job, block: execute.Block) -> int:
+    inputs, program = execute.inputs_of(job, block), job.programs[0]
+    return _bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "nbytes"))
+
+
+def _table(costs: list[Cost]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("optimizer", vertical="bottom")
+    for head in ("programs", "runs", "blocks", "runs a\nblock", "memory\na block", "compile", "a step of\na block"):
+        table.add_column(head, justify="right", vertical="bottom")
+    for c in costs:
+        sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", amount(c.memory)]
+        table.add_row(c.optimizer, *sizes, duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
+    return table
+
+
+def _totals(costs: list[Cost], steps: int) -> Table:
+    workers = workers_for(Plan(), len(jax.local_devices()))
+    compiling = sum(c.compile_seconds for c in costs)
+    running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
+    memory = workers * max(c.memory for c in costs) + max(c.data for c in costs)
+    table = Table.grid(padding=(0, 2))
+    compiled = f"and up to {duration(compiling)} of compiling, which is kept for the next run"
+    table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
+    table.add_row("memory", f"about {amount(memory)} for the blocks at work, besides Python and JAX")
+    table.add_row("disk", f"about {amount(sum(c.disk for c in costs))} of results, besides figures and report")
+    return table
+
+
+def amount(size: float) -> str:
+    """Bytes as a person would say them."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} B"

@@ -1,0 +1,74 @@
+"""The folder of a run: where it is, and that nothing in it is lost."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from gdkit.app.config import Config, load
+from gdkit.app.source import ConfigError, dotted, short
+
+CONFIG = "config.yaml"
+_FINISHED = ("results.nc", "report.html")  # what only a run that came to its end has written
+
+
+def choose(config: Config, output: str | None, *, new: bool) -> Path:
+    """The folder that a run of `config` may write to: absent, empty, of the same config, or of a run that failed.
+
+    Raises:
+      ConfigError: it holds something else, and `new` is not set.
+    """
+    named = Path(output or config.output or Path("runs", config.name))
+    problem = _conflict(config, named)
+    if problem and not new:
+        raise ConfigError(f"{problem} Give --new to write beside it, or --output DIR.")
+    if not problem:
+        return named
+    beside = (named.with_name(f"{named.name}-{n}") for n in itertools.count(2))
+    return next(folder for folder in beside if not folder.exists())
+
+
+def config(folder: Path) -> Config:
+    """The config of the run in `folder`.
+
+    Raises:
+      ConfigError: no run there.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder. Name the folder of a run, for example runs/digits_mlp.")
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}.")
+    return load(folder / CONFIG)
+
+
+def _conflict(config: Config, folder: Path) -> str:
+    """Why a run of `config` may not write to `folder`, or nothing."""
+    if folder.exists() and not folder.is_dir():
+        return f"{folder}: this is a file, and a run needs a folder."
+    if not folder.exists() or not any(folder.iterdir()):
+        return ""
+    if not (folder / CONFIG).is_file():
+        return f"{folder}: not empty, and not the folder of a run (it has no {CONFIG})."
+    if not any((folder / name).exists() for name in _FINISHED):
+        return ""
+    try:
+        there = load(folder / CONFIG)
+    except ConfigError as error:
+        return f"{folder}: it holds a run whose config cannot be read ({error})."
+    changed = _differences(_content(there), _content(config))
+    return f"{folder}: it holds a run of another config: {'; '.join(changed[:5])}." if changed else ""
+
+
+def _content(config: Config) -> dict[str, Any]:
+    """What decides the results: where they are written does not."""
+    return {k: v for k, v in config.model_dump(by_alias=True).items() if k != "output"}
+
+
+def _differences(there: Any, here: Any, path: tuple[str | int, ...] = ()) -> list[str]:
+    """Each value that differs, as ``path: there -> here``."""
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        there, here = dict(enumerate(there)), dict(enumerate(here))
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = list(dict.fromkeys([*there, *here]))
+        return [d for k in keys for d in _differences(there.get(k), here.get(k), (*path, k))]
+    same = repr(there) == repr(here)
+    return [] if same else [f"{dotted(path)} is {short(there)} there and {short(here)} here"]

@@ -1,0 +1,161 @@
+"""From a checked config to a finished run directory."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import platformdirs
+from rich.console import Console
+
+from gdkit.app import build, figures, report, terminal
+from gdkit.app.config import Config, Job, Study, dump
+from gdkit.app.folder import CONFIG
+from gdkit.app.summary import counted, measured, summarise
+from gdkit.errors import RunError
+from gdkit.sweeps.plan import Plan
+from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.result import open as open_result
+from gdkit.sweeps.store import RESULTS
+from gdkit.sweeps.sweep import sweep
+
+_CACHE_BYTES = 2**30
+
+
+def run(config: Config, folder: Path, *, workers: int | None = None) -> None:
+    """Runs what `config` describes, prints the answer, and writes everything to `folder`.
+
+    Raises:
+      GdkitError: something that the config names cannot be used; a run that could not be finished.
+    """
+    if isinstance(config, Study):
+        _run_study(config, folder)
+    else:
+        _run_job(config, folder, workers)
+
+
+def write_again(config: Config, folder: Path) -> None:
+    """Writes the figures and the report of a finished run again."""
+    if isinstance(config, Study):
+        raise config.error(("experiment",), "a study's report is written by running it: gdkit run")
+    result = dataclasses.replace(open_result(folder), thresholds=build.thresholds_of(config))
+    _write(config, result, folder)
+
+
+def use_cache() -> None:
+    """Keeps compiled programs between runs, in the user's cache folder unless JAX was told another."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cache = Path(platformdirs.user_cache_dir("gdkit"), "programs")
+    _prune(cache)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _run_job(job: Job, folder: Path, workers: int | None) -> None:
+    arguments = build.arguments(job)
+    thresholds = build.thresholds_of(job)
+    use_cache()
+    with _kept(job, folder):
+        with terminal.progress(Console(stderr=True)) as tell, build.located(job, ("sweep",)):
+            result = sweep(**arguments, plan=Plan(workers=workers), progress=tell)
+        result = dataclasses.replace(result, thresholds=thresholds)
+        result.save(folder / RESULTS)
+        _note(folder, measured(result))
+        _write(job, result, folder)
+
+
+def _write(job: Job, result: SweepResult, folder: Path) -> None:
+    """The answer on the terminal, the figures, the report."""
+    console = Console(highlight=False)
+    summary = summarise(result)
+    console.print(f"{job.name}: {measured(result)}\n")
+    terminal.show(console, summary)
+    drawn = figures.write(result, summary, folder / figures.FOLDER)
+    page = report.write(job, result, summary, drawn, folder)
+    _note(folder, f"finished\n{terminal.as_text(summary)}")
+    _where({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
+
+
+def _where(places: dict[str, Path]) -> None:
+    """Where everything is; plain, so that a path is never broken by the width of a terminal."""
+    print()
+    for name, path in places.items():
+        print(f"{name:8} {path}")
+
+
+@contextmanager
+def _kept(config: Config, folder: Path) -> Generator[None]:
+    """Makes the folder of a run, with the resolved config in it, and logs how the run begins and ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(dump(config), encoding="utf-8")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "optax", "numpy"))
+    _note(folder, f"started {config.name}: Python {platform.python_version()}, {versions}, {os.cpu_count()} cores")
+    try:
+        yield
+    except BaseException as error:
+        _note(folder, f"not finished: {type(error).__name__}: {error}")
+        raise
+
+
+def _note(folder: Path, text: str) -> None:
+    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+
+def _prune(cache: Path) -> None:
+    """Removes the programs that were used longest ago, so that the cache stays bounded."""
+    files = [(f.stat().st_atime, f.stat().st_size, f) for f in cache.glob("*") if f.is_file()]
+    kept = 0
+    for _, size, file in sorted(files, reverse=True):
+        kept += size
+        if kept > _CACHE_BYTES:
+            file.unlink(missing_ok=True)
+
+
+def _run_study(study: Study, folder: Path) -> None:
+    """Calls the study's ``run(settings)``, and ``plot(result)`` and ``claims(result)`` where its module has them."""
+    function = build.resolve(study, ("experiment",), study.experiment)
+    if not callable(function):
+        raise study.error(("experiment",), "not a function. Name one that takes the settings")
+    module = sys.modules[study.experiment.partition(":")[0]]
+    use_cache()
+    with _kept(study, folder):
+        with build.located(study, ("settings",)):
+            result = function(study.settings)
+        claims = list(module.claims(result)) if hasattr(module, "claims") else []
+        _tell(study, module, result, claims, folder)
+        broken = [claim.text for claim in claims if not claim.holds]
+        if broken:
+            raise RunError(f"{study.name}: what does not hold: {'; '.join(broken)}")
+        _note(folder, f"finished: {counted(len(claims), 'claim')}, and all hold")
+
+
+def _tell(study: Study, module: Any, result: Any, claims: list[Any], folder: Path) -> None:
+    """What a study found: on the terminal, as figures, as a report."""
+    console = Console(highlight=False)
+    said = str(result) if type(result).__str__ is not object.__str__ else ""
+    if said:
+        console.print(said, markup=False)
+    terminal.show_claims(console, claims)
+    drawn = _drawn(module, result, folder / figures.FOLDER)
+    page = report.write_study(study, said, claims, drawn, folder)
+    _where({"report": page, "figures": folder / figures.FOLDER})
+
+
+def _drawn(module: Any, result: Any, folder: Path) -> list[figures.Drawn]:
+    """The figures of a study: `plot` returns one, or a mapping of names to them."""
+    if not hasattr(module, "plot"):
+        return []
+    folder.mkdir(exist_ok=True)
+    made = module.plot(result)
+    named = made if isinstance(made, Mapping) else {module.__name__.rpartition(".")[2]: made}
+    return [figures.save(figure, folder / figures.slug(name), name, "") for name, figure in named.items()]

@@ -1,0 +1,194 @@
+"""What a sweep found, as rows: one form for the terminal and for the report."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from gdkit.regimes import Regime
+from gdkit.sweeps.result import Recommendation, SweepResult
+
+SIGNS = {
+    Regime.SLOW: "·",
+    Regime.CONVERGED: "█",
+    Regime.OSCILLATING: "≈",
+    Regime.CATAPULT: "^",
+    Regime.BOUNCING: "~",
+    Regime.STALLED: "-",
+    Regime.DIVERGED: "×",
+}
+MEANINGS = {
+    Regime.SLOW: "still falling",
+    Regime.CONVERGED: "arrived without overshoot",
+    Regime.OSCILLATING: "arrived by updates that reverse",
+    Regime.CATAPULT: "rose well above its start, then arrived",
+    Regime.BOUNCING: "keeps moving, never arrives",
+    Regime.STALLED: "updates vanish before it arrives",
+    Regime.DIVERGED: "left for good",
+}
+
+
+class Row(NamedTuple):
+    """One optimizer's part of the answer."""
+
+    optimizer: str
+    recommendation: Recommendation | None  # None without a numeric axis
+    band: tuple[tuple[float, Regime], ...]  # along the axis, the commonest regime of each value
+    counts: dict[Regime, int]  # lanes
+    score: float  # of the best point, to be small; infinite where all diverged
+
+
+class Summary(NamedTuple):
+    """What a sweep found."""
+
+    axis: str | None
+    by: str  # the variable that is to be small
+    metric: str | None  # what is reported beside it, and never chosen by
+    rows: tuple[Row, ...]
+    unknown: tuple[str, ...]  # what is not known, in words
+
+    @property
+    def best(self) -> Row:
+        """The row with the best score."""
+        return min(self.rows, key=lambda row: row.score)
+
+
+def summarise(result: SweepResult) -> Summary:
+    """The rows of every optimizer, in the order of the config."""
+    axis = _axis(result)
+    by = "validation_loss" if "validation_loss" in result.lanes else "final_loss"
+    rows = tuple(_row(result.select(optimizer=label), label, axis, by) for label in result.optimizers)
+    return Summary(axis, by, _metric(result), rows, _unknown(rows))
+
+
+def answer(summary: Summary) -> str:
+    """The answer in a sentence or two."""
+    row = summary.best
+    found = row.recommendation
+    if not np.isfinite(row.score):
+        return "Every run diverged. Try smaller values."
+    if found is None or found.best is None:
+        return f"{row.optimizer} is best, with {words(summary.by)} {number(row.score)}."
+    said = f"Use {row.optimizer} with {words(found.axis)} {number(found.best)}: {words(summary.by)} {number(row.score)}"
+    said += _reported(summary, found) + "."
+    if found.safe is not None:
+        said += f" Nothing diverged up to {number(found.safe)}."
+    return said
+
+
+def measured(result: SweepResult) -> str:
+    """How many runs, how long, on what."""
+    attributes = result.lanes.attrs
+    seconds = json.loads(attributes["timings"])["seconds"]
+    plan = json.loads(attributes["plan"])
+    runs = f"{result.lanes.sizes['lane']:,} runs of {int(attributes['steps']):,} steps"
+    return f"{runs} in {duration(seconds)} on {attributes['device']}, {counted(plan['workers'], 'worker')}"
+
+
+def provenance(result: SweepResult) -> dict[str, str]:
+    """What the numbers were made with."""
+    attributes = result.lanes.attrs
+    versions = json.loads(attributes["versions"])
+    plan = json.loads(attributes["plan"])
+    return {
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "device": f"{attributes['device']}, {attributes['cores']} cores visible",
+        "plan": ", ".join(f"{name} {value}" for name, value in plan.items()),
+        "key": str(attributes["key"]),
+    }
+
+
+def number(value: float | None) -> str:
+    """Three digits, as people write them."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{float(f'{value:.3g}'):g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def span(pair: tuple[float, float] | None) -> str:
+    """``0.1 to 0.4``, or one number where both are the same."""
+    if pair is None:
+        return "–"
+    low, high = map(number, pair)
+    return low if low == high else f"{low} to {high}"
+
+
+def words(name: str) -> str:
+    """``validation_loss`` as people say it."""
+    return name.replace("_", " ")
+
+
+def metric_value(name: str, value: float | None) -> str:
+    """An accuracy in per cent, anything else as a number."""
+    if value is not None and name.endswith("accuracy"):
+        return f"{100 * value:.1f} %"
+    return number(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def diverges(row: Row) -> str:
+    """From where it diverges, in words where it does not."""
+    if row.recommendation is None:
+        return "–"
+    if row.recommendation.edge is not None:
+        return number(row.recommendation.edge)
+    if not row.counts.get(Regime.DIVERGED):
+        return "nowhere"
+    return "some" if row.recommendation.safe is not None else "everywhere"
+
+
+def _axis(result: SweepResult) -> str | None:
+    numeric = [n for n, v in result.axes.items() if np.asarray(v).dtype.kind in "fiu" and len(v) > 1]
+    return "learning_rate" if "learning_rate" in numeric else next(iter(numeric), None)
+
+
+def _metric(result: SweepResult) -> str | None:
+    names = [str(name) for name in result.lanes.data_vars if str(name).startswith("test_")]
+    return next((name for name in names if name != "test_loss"), next(iter(names), None))
+
+
+def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
+    regimes = result.verdict.regime
+    codes, counts = np.unique(regimes, return_counts=True)
+    own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
+    return Row(
+        label,
+        result.recommend(axis, by=by) if own else None,
+        _band(result, str(axis)) if own else (),
+        {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
+        result.best(by).score,
+    )
+
+
+def _band(result: SweepResult, axis: str) -> tuple[tuple[float, Regime], ...]:
+    at = result.lanes[axis].values.astype(float)
+    values = np.unique(at)
+    return tuple((float(v), Regime(int(np.bincount(result.verdict.regime[at == v]).argmax()))) for v in values)
+
+
+def _reported(summary: Summary, found: Recommendation) -> str:
+    value = found.metrics.get(summary.metric or "")
+    return "" if value is None else f", {words(str(summary.metric))} {metric_value(str(summary.metric), value)}"
+
+
+def _unknown(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    """Each thing that is not known once, with the optimizers of which it is not."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        for text in row.recommendation.unknown if row.recommendation else ():
+            said.setdefault(text, []).append(row.optimizer)
+    everywhere = len(rows)
+    return tuple(text if len(who) == everywhere else f"{', '.join(who)}: {text}" for text, who in said.items())

@@ -1,0 +1,539 @@
+"""The command line: what it answers, its exit codes, and that nobody ever meets a traceback."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gdkit
+from gdkit.app import cli, folder
+from gdkit.app.config import ConfigError, dump, load, loads
+
+ROOT = Path(__file__).parents[1]
+SMALL = """\
+name: small
+problem: {name: parabola}
+optimizer: {name: sgd}
+sweep:
+  axes: {learning_rate: {log: {from: 1e-2, to: 10, count: 8}}}
+  steps: 20
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GDKIT_DEBUG", raising=False)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    for module in ("losses", "mine_problem"):  # each test has its own
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a process of its own, from the current folder."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+LIGHT = [  # words and exit code
+    ("--help", 0),
+    ("run --help", 0),
+    ("--version", 0),
+    ("schema", 0),
+    ("new mine", 0),
+    ("run absent.yaml", 2),
+    ("run schema.yaml", 2),
+    ("run syntax.yaml", 2),
+    ("check small.yaml sweep.stpes=3", 2),
+    ("report absent", 2),
+    ("run", 2),
+    ("fly", 2),
+]
+LOADED = """
+import sys
+from gdkit.app.cli import main
+for words in sys.argv[1:]:
+    code = main(words.split())
+    heavy = sorted(m for m in ("jax", "optax", "numpy", "matplotlib", "xarray", "sklearn", "bokeh") if m in sys.modules)
+    print(f"\\nSAID {words}: {code} {heavy}")
+"""
+
+
+def test_help_and_errors_of_syntax_and_schema_load_nothing_heavy():
+    Path("small.yaml").write_text(SMALL)
+    Path("schema.yaml").write_text(SMALL.replace("steps", "stpes"))
+    Path("syntax.yaml").write_text("a: b: c")
+    shown = python(LOADED, *(words for words, _ in LIGHT)).stdout
+    said = [line for line in shown.splitlines() if line.startswith("SAID")]
+    assert said == [f"SAID {words}: {code} []" for words, code in LIGHT]
+
+
+def test_importing_gdkit_does_not_import_jax():
+    assert python("import gdkit, sys; print('jax' in sys.modules)").stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "small.yaml", "--ouput", "x"], "Did you mean --output?"),
+        (["run", "small.yaml", "--workers", "0"], "--workers=0: no thread would run"),
+        (["run", "small.yaml", "--workers", "some"], "some"),
+        (["run", "small.yaml", "seeds=3"], "override 'seeds=3': seeds: unknown key"),
+        (["run", "smal.yaml"], "smal.yaml: no such file. Did you mean 'small.yaml'?"),
+        (["run", "."], "this is a folder"),
+        (["list", "optimisers"], "optimizers"),
+        (["new", "../up"], "not a name"),
+        (["report", "."], "not the folder of a run"),
+        (["runn", "small.yaml"], "runn"),
+    ],
+)
+def test_bad_input_exits_2_and_says_what_to_do(words, said, capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.startswith("error: ")
+    assert shown.out == ""
+
+
+def test_debug_shows_the_traceback_and_nothing_else_does(capsys, monkeypatch):
+    assert cli.main(["run", "absent.yaml"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(["run", "absent.yaml", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("GDKIT_DEBUG", "1")
+    assert cli.main(["run", "absent.yaml"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_130(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_dispatch", lambda words: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_missing_extra_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["--help"]) == 2
+    assert "pip install 'gdkit[app]'" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    code = "import sys; from gdkit.app.cli import main; sys.exit(main(['schema']))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as p:
+        assert p.stdout is not None
+        assert p.stderr is not None
+        p.stdout.close()
+        assert b"Traceback" not in p.stderr.read()
+
+
+def test_the_schema_is_json(capsys):
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["$defs"]["Job"]["properties"]["sweep"]
+
+
+# gdkit new
+
+
+def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
+    assert cli.main(["new", "my-study"]) == 0
+    assert load("my-study.yaml").name == "my-study"
+    assert "my_study_problem:problem" in Path("my-study.yaml").read_text()
+    compile(Path("my_study_problem.py").read_text(), "my_study_problem.py", "exec")
+    before = Path("my-study.yaml").read_text()
+    capsys.readouterr()
+    assert cli.main(["new", "my-study"]) == 2
+    assert "there already, and not overwritten" in capsys.readouterr().err
+    assert Path("my-study.yaml").read_text() == before
+
+
+# The folder of a run
+
+
+def test_a_run_goes_to_runs_name_unless_it_is_told_elsewhere():
+    job = loads(SMALL)
+    assert folder.choose(job, None, new=False) == Path("runs/small")
+    assert folder.choose(loads(SMALL + "output: there"), None, new=False) == Path("there")
+    assert folder.choose(loads(SMALL + "output: there"), "here", new=False) == Path("here")
+
+
+def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refused():
+    job = loads(SMALL)
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/config.yaml").write_text(dump(job))
+    Path("runs/small/results.nc").touch()
+    assert folder.choose(job, None, new=False) == Path("runs/small")
+    assert folder.choose(loads(SMALL + "output: runs/small"), None, new=False) == Path("runs/small")
+    other = loads(SMALL, ["sweep.steps=30", "optimizer.momentum=0.9"])
+    with pytest.raises(
+        ConfigError, match=r"another config: optimizer.0.momentum is None there and 0.9 here; sweep.steps is 20 there"
+    ):
+        folder.choose(other, None, new=False)
+    assert folder.choose(other, None, new=True) == Path("runs/small-2")
+    Path("runs/small-2").mkdir()
+    assert folder.choose(other, None, new=True) == Path("runs/small-3")
+
+
+def test_a_run_that_failed_does_not_stand_in_the_way():
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/config.yaml").write_text(SMALL)
+    assert folder.choose(loads(SMALL, ["sweep.steps=30"]), None, new=False) == Path("runs/small")
+
+
+def test_a_folder_that_is_not_a_runs_is_never_written_to():
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years of work")
+    Path("file").write_text("")
+    for where, said in {"mine": "not empty, and not the folder of a run", "file": "this is a file"}.items():
+        with pytest.raises(ConfigError, match=said):
+            folder.choose(loads(SMALL), where, new=False)
+
+
+# What a config names is looked up before anything is compiled, and said with its line
+
+
+LOSSES = """\
+import jax.numpy as jnp
+from gdkit import Problem
+
+FINISHED = Problem(lambda x: jnp.sum(x**2), jnp.ones(2))
+
+def bowl(curvature: float = 1.0):
+    return Problem(lambda x: curvature * jnp.sum(x**2), jnp.ones(2), optimum=0.0)
+
+def needy(data):
+    raise AssertionError("never called")
+
+def wrong():
+    return 3
+
+def failing():
+    raise RuntimeError("no luck today")
+
+def vector():
+    return Problem(lambda x: x, jnp.ones(2))
+
+def bad_loss():
+    return Problem(lambda x: undefined(x), jnp.ones(2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: sgd", "name: sdg", "small.yaml:3: optimizer.name = 'sdg': no such name. Did you mean 'sgd'?"),
+        ("name: sgd", "name: sophia", "small.yaml:3: optimizer='sophia': it wants obj_fn"),
+        (
+            "name: sgd",
+            "name: sgd, momentun: 0.9",
+            "small.yaml:3: optimizer.momentun = 0.9: unknown key. Did you mean 'momentum'?",
+        ),
+        ("name: sgd", "name: sgd, nesterov: yes", "small.yaml:3: optimizer.nesterov = 'yes': must be true or false"),
+        ("name: sgd", "name: sgd, momentum: 0,9", "small.yaml:3"),
+        (
+            "name: sgd",
+            "name: sgd, learning_rate: 1e-3x",
+            "small.yaml:3: optimizer.learning_rate = '1e-3x': must be a number",
+        ),
+        ("name: sgd", "name: noisy_sgd, b1: 0.5", "small.yaml:3: optimizer.b1 = 0.5: unknown key"),
+        (
+            "learning_rate:",
+            "learning_rat:",
+            "small.yaml:5: sweep.axes.learning_rat: sgd takes no learning_rat. Did you mean 'learning_rate'?",
+        ),
+        (
+            "axes: {learning_rate: {log: {from: 1e-2, to: 10, count: 8}}}",
+            "axes: {}",
+            "small.yaml:3: optimizer: sgd needs learning_rate",
+        ),
+        (
+            "from: 1e-2, to: 10, count: 8}}",
+            "from: 1e-2, to: 10, count: 8}}, mu: [1.0]",
+            "small.yaml:5: sweep.axes.mu: sgd takes no mu",
+        ),
+        (
+            "name: parabola",
+            "name: parabla",
+            "small.yaml:2: problem.name = 'parabla': no such name. Did you mean 'parabola'?",
+        ),
+        ("name: parabola", "name: mlp, widht: [3]", "small.yaml:2: problem.widht: unknown key. Did you mean 'widths'?"),
+        ("name: parabola", "name: mlp, widths: [a]", "small.yaml:2: widths"),
+        ("name: parabola", "name: mlp, data: digit", "small.yaml:2: data='digit'"),
+        ("name: parabola", "name: mlp, data: {file: absent.csv, target: y}", "absent.csv"),
+        (
+            "name: parabola",
+            "use: absent_module:f",
+            "small.yaml:2: problem.use = 'absent_module:f': no module 'absent_module' in",
+        ),
+        (
+            "name: parabola",
+            "use: losses:bowll",
+            "small.yaml:2: problem.use = 'losses:bowll': losses has no 'bowll'. Did you mean 'bowl'?",
+        ),
+        (
+            "name: parabola",
+            "use: losses:bowl, curvatur: 2.0",
+            "small.yaml:2: problem.curvatur = 2.0: unknown key. Did you mean 'curvature'?",
+        ),
+        ("name: parabola", "use: losses:FINISHED, a: 1", "a finished Problem takes no arguments"),
+        ("name: parabola", "use: losses:LOSS", "small.yaml:2"),
+        ("name: parabola", "use: losses:wrong", "it returned int, not gdkit.Problem"),
+        ("name: parabola", "use: losses:needy", "missing 1 required positional argument"),
+        (
+            "steps: 20",
+            "steps: 20\nthresholds: {converged: 1}",
+            "small.yaml:7: thresholds.converged = 1: unknown key. Did you mean 'converged_gap'?",
+        ),
+    ],
+)
+def test_names_and_arguments_are_checked_with_their_line(old, new, said, capsys):
+    Path("losses.py").write_text(LOSSES)
+    assert old in SMALL
+    Path("small.yaml").write_text(SMALL.replace(old, new))
+    assert cli.main(["run", "small.yaml"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_error_of_the_engine_names_the_line_of_what_it_is_about(capsys):
+    Path("losses.py").write_text(LOSSES)
+    Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: losses:vector"))
+    assert cli.main(["run", "small.yaml"]) == 2
+    assert "error: small.yaml:2: loss=(2,): not a scalar" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "problem.use=losses:bowl", "sweep.axes.learning_rate=[-1.0, 1.0]"]) == 2
+    assert "override 'sweep.axes.learning_rate=[-1.0, 1.0]': axes['learning_rate']=-1.0" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "problem.use=losses:bowl"]) == 0  # what failed does not stand in the way
+    assert "not finished" in Path("runs/small/log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("factory", "place", "said"),
+    [
+        ("losses:failing", "losses.py:16 in failing", "RuntimeError: no luck today"),
+        ("losses:bad_loss", "losses.py:22 in <lambda>", "NameError: name 'undefined' is not defined"),
+    ],
+)
+def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, place, said, capsys):
+    Path("losses.py").write_text(LOSSES)
+    Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {factory}"))
+    assert cli.main(["run", "small.yaml"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[0] == f"error: {place}: {said}"
+    assert "Traceback" not in shown
+    assert "gdkit/" not in shown
+
+
+def test_a_module_of_the_user_that_cannot_be_imported_is_shown_with_its_line(capsys):
+    Path("unfinished.py").write_text("def f(:\n")
+    Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: unfinished:f"))
+    assert cli.main(["run", "small.yaml"]) == 1
+    assert "unfinished.py:1: SyntaxError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("optimizers", "adamw "),
+        ("problems", "rosenbrock "),
+        ("data", "classification: 569 rows of 30, 2 classes"),
+        ("experiments", "experiments.mine:run  What happens."),
+    ],
+)
+def test_what_can_be_named_is_listed(kind, said, capsys):
+    Path("experiments").mkdir()
+    Path("experiments/mine.py").write_text('"""What happens."""\n\ndef run(settings):\n    raise AssertionError\n')
+    Path("experiments/helper.py").write_text("x = 1\n")
+    assert cli.main(["list", kind]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "helper" not in shown
+
+
+# Runs, from a config to an answer
+
+
+def test_a_run_prints_its_answer_and_writes_everything(capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(["run", "small.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "Use sgd with learning rate" in shown
+    assert "runs/small/report.html" in shown
+    assert load("runs/small/config.yaml") == load("small.yaml")
+    report = Path("runs/small/report.html").read_text()
+    assert "data:image/" in report
+    assert "http" not in report.replace("http://www.w3.org", "")  # works offline
+    assert "Use sgd with learning rate" in Path("runs/small/log.txt").read_text()
+    assert gdkit.open("runs/small").lanes.sizes["lane"] == 8
+    drawn = sorted(path.stem for path in Path("runs/small/figures").glob("*.png"))
+    assert drawn == sorted(path.stem for path in Path("runs/small/figures").glob("*.svg")) != []
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without figures, which take longer than all else here."""
+    figures = importlib.import_module("gdkit.app.figures")
+    monkeypatch.setattr(figures, "write", lambda *arguments: [])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(["run", "small.yaml"]) == 0
+    before = gdkit.open("runs/small").lanes
+    assert cli.main(["run", "small.yaml"]) == 0
+    assert before.drop_attrs().identical(gdkit.open("runs/small").lanes.drop_attrs())
+    assert cli.main(["run", "small.yaml", "sweep.steps=30"]) == 2
+    assert "sweep.steps is 20 there and 30 here" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "sweep.steps=30", "--new"]) == 0
+    assert gdkit.open("runs/small-2").lanes.attrs["steps"] == 30
+    assert gdkit.open("runs/small").lanes.attrs["steps"] == 20
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_is_written_again(capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(["run", "small.yaml"]) == 0
+    first = Path("runs/small/report.html").read_text()
+    Path("runs/small/report.html").unlink()
+    assert cli.main(["report", "runs/small"]) == 0
+    assert len(Path("runs/small/report.html").read_text()) == pytest.approx(len(first), rel=0.01)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_starter_runs_as_it_is(capsys):
+    assert cli.main(["new", "mine"]) == 0
+    assert cli.main(["check", "mine.yaml"]) == 0
+    assert "nothing has been run" in capsys.readouterr().out
+    assert not Path("runs").exists()
+    assert cli.main(["run", "mine.yaml", "sweep.steps=50"]) == 0
+    assert {"sgd", "momentum", "adam"} == set(gdkit.open("runs/mine").optimizers)
+
+
+EVERY_AXIS = """\
+name: every
+problem: {use: losses:bowl}
+optimizer:
+  - {name: sgd, label: "a <b> & c"}
+  - {name: sgd, momentum: 0.9, nesterov: true, label: nesterov, clip_norm: 1.0}
+  - {name: adam, learning_rate: 0.1, schedule: {name: warmup_cosine, warmup: 0.2}, b1: [0.5, 0.9]}
+  - {name: adamw, nesterov: {static: [true, false]}}
+sweep:
+  axes:
+    learning_rate: {random: {from: 1e-2, to: 1, count: 3}}
+    problem.curvature: {linear: {from: 1, to: 2, count: 2}}
+  steps: 5
+thresholds: {converged_gap: 0.5}
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_every_kind_of_axis_runs(capsys):
+    Path("losses.py").write_text(LOSSES)
+    Path("every.yaml").write_text(EVERY_AXIS)
+    assert cli.main(["run", "every.yaml"]) == 0
+    result = gdkit.open("runs/every")
+    counts = {name: result.select(optimizer=name).lanes.sizes["lane"] for name in result.optimizers}
+    assert counts == {"a <b> & c": 6, "nesterov": 6, "adam": 4, "adamw": 12}
+    assert result.thresholds.converged_gap == 0.5
+    assert "a &lt;b&gt; &amp; c" in Path("runs/every/report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_job_whose_every_run_diverges_still_has_a_report(capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(["run", "small.yaml", "sweep.axes.learning_rate=[5.0, 9.0]"]) == 0
+    assert "Every run diverged" in capsys.readouterr().out
+    assert "Every run diverged" in Path("runs/small/report.html").read_text()
+
+
+def test_float64_is_switched_on_for_the_process_that_asks():
+    Path("small.yaml").write_text(SMALL + "precision: float64\n")
+    code = (
+        "import sys; from gdkit.app.cli import main; print(main(sys.argv[1:]), sys.modules['jax'].numpy.ones(1).dtype)"
+    )
+    words = ["run", "small.yaml", "sweep.axes.learning_rate=[0.1]"]  # one value: nothing to draw
+    assert python(code, *words).stdout.splitlines()[-1] == "0 float64"
+    assert gdkit.open("runs/small").lanes["final_loss"].dtype == "float64"
+
+
+STUDY = """\
+from typing import NamedTuple
+from matplotlib.figure import Figure
+from gdkit.errors import unknown_name
+
+class Claim(NamedTuple):
+    text: str
+    source: str
+    expected: float
+    measured: float
+    holds: bool
+
+def run(settings):
+    for name in settings:
+        if name not in ("value", "broken"):
+            raise unknown_name("settings", name, ["value"])
+    return settings["value"]
+
+def plot(result):
+    figure = Figure()
+    figure.subplots().plot([0, result])
+    return {"a line": figure}
+
+def claims(result):
+    return [Claim("it is above 1", "thought", 2, result, result > 1)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ("{value: 2}", 0, ""),
+        ("{value: 0}", 1, "error: study: what does not hold: it is above 1\n"),
+        ("{broken: 2}", 1, "error: losses.py:16 in run: KeyError: 'value'\n"),
+        ("{vale: 2}", 2, "error: study.yaml:3: settings='vale': no such name. Did you mean 'value'?\n"),
+    ],
+)
+def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
+    Path("losses.py").write_text(STUDY)
+    Path("study.yaml").write_text(f"name: study\nexperiment: losses:run\nsettings: {settings}\n")
+    assert cli.main(["run", "study.yaml"]) == code
+    assert capsys.readouterr().err == said
+    assert Path("runs/study/report.html").exists() == (code == 0 or "does not hold" in said)
+    assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
+
+
+# Fuzz: whatever the file and the words, an exit code and no traceback
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
+def test_any_file_exits_2_without_a_traceback(capsys, content):
+    Path("fuzz.yaml").write_bytes(content)
+    assert cli.main(["check", "fuzz.yaml"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.text(max_size=8) | st.sampled_from(["run", "small.yaml", "a=b", "--new", "--output", "-x", "--"]), max_size=5
+    )
+)
+def test_any_words_exit_without_a_traceback(capsys, words):
+    Path("small.yaml").write_text("name: small")  # valid YAML, and never a config
+    assert cli.main(["check", *words]) in (0, 2)  # 0: help
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,367 @@
+"""Properties of the figures; what they look like is for eyes."""
+
+import itertools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+
+import gdkit
+from gdkit import Problem, Regime, descend, plots, problems, sgd, sweep
+from gdkit.errors import GdkitError, InputTypeError, InputValueError
+
+RATES = [0.001, 0.01, 0.2, 0.8, 1.0, 1.2, 1.5]
+
+
+@pytest.fixture(scope="module")
+def parabola():
+    return sweep(problems.parabola(), sgd, {"learning_rate": RATES}, steps=60)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Three seeds that start apart, two optimizers with axes of their own."""
+    problem = Problem(lambda x: jnp.sum(x**2), lambda key: jax.random.normal(key, (2,)), optimum=0.0)
+    axes = {"optimizer": {"sgd": sgd, "adam": (optax.adam, {"learning_rate": [1e-3, 1e-2, 0.1]})}}
+    return sweep(problem, None, axes | {"learning_rate": RATES}, seeds=3, steps=60)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    axes = {"learning_rate": [0.2, 0.01, 0.8, 2.5, 4.5], "momentum": [0.0, 0.5, 0.9]}
+    return sweep(problems.quadratic([1.0]), sgd, axes, steps=60)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """A run that arrives and one that leaves, of one and of two params."""
+    problem = SimpleNamespace(one=problems.parabola(), two=problems.quadratic([1.0, 10.0]))
+    rates = {"learning_rate": 0.05}, {"learning_rate": 1.3}
+    go = lambda p: [descend(p, sgd, 20, hyperparameters=r, record_params=True) for r in rates]
+    return SimpleNamespace(problem=problem, one=go(problem.one), two=go(problem.two))
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots(layout="constrained")[1]
+
+
+@pytest.fixture(autouse=True)
+def settings_stay():
+    before = dict(mpl.rcParams)
+    yield
+    assert dict(mpl.rcParams) == before
+    plt.close("all")
+
+
+def every(parabola, noisy, plane, walks):
+    return {
+        "loss_curves": lambda **k: plots.loss_curves(parabola, **k),
+        "final_loss": lambda **k: plots.final_loss(noisy, **k),
+        "regime_map": lambda **k: plots.regime_map(plane, x="learning_rate", y="momentum", **k),
+        "regime_strip": lambda **k: plots.regime_strip(noisy, **k),
+        "trajectories": lambda **k: plots.trajectories(walks.problem.two, walks.two, **k),
+        "descent_1d": lambda **k: plots.descent_1d(walks.problem.one, walks.one[0], **k),
+    }
+
+
+NAMES = ["loss_curves", "final_loss", "regime_map", "regime_strip", "trajectories", "descent_1d"]
+
+
+# Every figure
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figure_is_drawn_on_the_axes_given_and_on_new_ones(name, ax, parabola, noisy, plane, walks):
+    draw = every(parabola, noisy, plane, walks)[name]
+    assert draw(ax=ax) is ax
+    made = draw()
+    assert isinstance(made, Axes)
+    assert made is not ax
+    assert made.get_xlabel()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figure_refuses_what_is_no_axes(name, parabola, noisy, plane, walks):
+    with pytest.raises(InputTypeError, match="ax=3: not matplotlib Axes"):
+        every(parabola, noisy, plane, walks)[name](ax=3)
+
+
+@pytest.mark.parametrize("layout", ["constrained", None])
+@pytest.mark.parametrize("name", NAMES)
+def test_legend_overlaps_neither_axes_nor_label(name, layout, parabola, noisy, plane, walks):
+    ax = plt.figure(layout=layout).add_subplot()
+    every(parabola, noisy, plane, walks)[name](ax=ax)
+    ax.figure.draw_without_rendering()
+    label = ax.xaxis.label.get_window_extent()
+    legends = [a for a in ax.get_children() if isinstance(a, mpl.legend.Legend)]
+    assert legends or name == "descent_1d"
+    boxes = [legend.get_window_extent() for legend in legends]
+    for box in boxes:
+        assert box.y1 <= label.y0
+        assert box.y0 >= 0
+    assert not any(a.y0 < b.y1 and b.y0 < a.y1 for a, b in itertools.combinations(boxes, 2))
+
+
+# Colours
+
+
+def test_every_regime_has_a_colour_a_label_and_a_marker_of_its_own():
+    for table in (plots.REGIME_COLORS, plots.REGIME_LABELS, plots.REGIME_MARKERS):
+        assert set(table) == set(Regime)
+        assert len(set(table.values())) == len(Regime)
+
+
+# Machado, Oliveira and Fernandes, A physiologically-based model for simulation of color vision deficiency, 2009
+SIGHT = {
+    "full": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+
+
+def lab(color, sight):
+    """CIE L*a*b* of a colour as it is seen."""
+    color = np.array(to_rgb(color))
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(sight) @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(to_xyz @ linear / [0.9505, 1.0, 1.089], 0.008856))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_regime_colours_are_told_apart(sight):
+    seen = {regime: lab(color, SIGHT[sight]) for regime, color in plots.REGIME_COLORS.items()}
+    for a, b in itertools.combinations(Regime, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) > 20, (a, b)
+
+
+def test_regime_colours_are_told_apart_in_grey():
+    lightness = sorted(lab(color, SIGHT["full"])[0] for color in plots.REGIME_COLORS.values())
+    assert np.diff(lightness).min() > 7
+
+
+# Loss curves
+
+
+def crosses(ax):
+    """Where the marks of diverged lanes stand, on the scale of the axes (0 to 1)."""
+    marks = [line for line in ax.lines if line.get_marker() == plots.REGIME_MARKERS[Regime.DIVERGED]]
+    at = [ax.transLimits.transform(ax.transScale.transform(line.get_xydata()[0])) for line in marks]
+    return np.array(at).reshape(-1, 2)
+
+
+def test_diverged_lanes_are_drawn_to_the_top_of_the_axes(ax, parabola):
+    plots.loss_curves(parabola, ax=ax)
+    at = crosses(ax)
+    assert len(at) == int((parabola.regimes == Regime.DIVERGED).sum()) == 2
+    np.testing.assert_allclose(at[:, 1], 1.0, atol=1e-6)
+    assert ((at[:, 0] > 0) & (at[:, 0] < 1)).all()
+
+
+def test_loss_axis_is_that_of_the_lanes_that_did_not_diverge(ax, parabola):
+    plots.loss_curves(parabola, ax=ax)
+    assert ax.get_yscale() == "log"
+    assert 9 < ax.get_ylim()[1] < 1000
+
+
+def test_every_lane_has_a_line_and_a_mark(ax, parabola):
+    plots.loss_curves(parabola, ax=ax)
+    marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    assert len(marks) == len(RATES)
+    assert len(ax.lines) == 2 * len(RATES)
+
+
+def test_lines_without_recorded_curves_join_the_first_and_the_last_loss(ax):
+    result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.1]}, steps=20, curve_points=0)
+    plots.loss_curves(result, ax=ax)
+    lines = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) > 1]
+    np.testing.assert_allclose([line[0] for line in lines], [(0, 9.0)] * 2, rtol=1e-5)
+    np.testing.assert_allclose([line[-1, 1] for line in lines], result.lanes["final_loss"].values, rtol=1e-5)
+
+
+def test_step_axis_is_linear_on_request(ax, parabola):
+    assert plots.loss_curves(parabola, log_steps=False, ax=ax).get_xscale() == "linear"
+
+
+# Final loss
+
+
+def test_both_axes_are_logarithmic_and_the_edge_is_drawn(ax, parabola):
+    plots.final_loss(parabola, threshold=1.0, ax=ax)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    labels = [text.get_text() for legend in ax.findobj(mpl.legend.Legend) for text in legend.get_texts()]
+    assert f"edge {np.sqrt(1.0 * 1.2):.3g}" in labels
+    assert "theory 1" in labels
+
+
+def test_every_diverged_seed_has_a_cross_at_the_top(ax, noisy):
+    plots.final_loss(noisy, optimizer="sgd", ax=ax)
+    drawn = [line for line in ax.lines if line.get_marker() == "x"]
+    height = np.concatenate([line.get_ydata() for line in drawn])
+    assert height.size == int((noisy.select(optimizer="sgd").regimes == Regime.DIVERGED).sum()) > 0
+    assert (height > 0.8).all()
+    assert (height < 1).all()
+
+
+def test_several_optimizers_each_get_a_colour_and_a_row_of_the_strip(ax, noisy):
+    plots.final_loss(noisy, ax=ax)
+    (strip,) = ax.child_axes
+    assert [text.get_text() for text in strip.get_yticklabels()] == ["sgd", "adam"]
+    assert {line.get_color() for line in ax.lines} >= set(plots.SERIES_COLORS[:2])
+
+
+def test_bands_cover_the_axis_without_gaps(ax, parabola):
+    plots.final_loss(parabola, ax=ax)
+    bands = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches)
+    assert (bands[0][0], bands[-1][1]) == pytest.approx(ax.get_xlim())
+    assert [end for _, end in bands[:-1]] == pytest.approx([start for start, _ in bands[1:]])
+
+
+# Maps
+
+
+def test_map_shows_the_regime_of_every_cell_in_increasing_order(ax, plane):
+    plots.regime_map(plane, x="learning_rate", y="momentum", ax=ax)
+    drawn = ax.collections[0].get_array().reshape(3, 5)
+    expected = plane.regimes.sortby("learning_rate").transpose("momentum", "learning_rate", "seed").values[..., 0]
+    assert np.array_equal(drawn, expected)
+
+
+def test_map_of_paired_axes_is_drawn_as_points(ax):
+    axes = [gdkit.paired({"learning_rate": [0.1, 0.2, 5.0], "momentum": [0.0, 0.5, 0.3]})]
+    result = sweep(problems.quadratic([1.0]), sgd, axes, steps=30)
+    plots.regime_map(result, x="learning_rate", y="momentum", ax=ax)
+    assert sum(len(line.get_xdata()) for line in ax.lines) == 3
+
+
+def test_map_over_optimizers_names_them(ax):
+    axes = {"optimizer": {"sgd": sgd, "adam": optax.adam}, "learning_rate": [0.01, 0.1, 3.0]}
+    result = sweep(problems.parabola(), None, axes, steps=30)
+    plots.regime_map(result, x="learning_rate", y="optimizer", ax=ax)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["sgd", "adam"]
+    assert ax.yaxis.get_inverted()  # reads from the top
+
+
+def test_other_axes_are_held_where_at_says(ax, plane):
+    plots.final_loss(plane, at={"momentum": 0.9}, ax=ax)
+    assert ax.get_title(loc="left") == "momentum 0.9"
+
+
+# Single runs
+
+
+def test_run_that_leaves_is_drawn_to_the_frame(ax, walks):
+    plots.trajectories(walks.problem.two, walks.two, ax=ax)
+    (at,) = crosses(ax)
+    assert np.isclose(at, [0.0, 1.0], atol=1e-6).any() or np.isclose(at, [1.0, 0.0], atol=1e-6).any()
+    assert ((at > -1e-6) & (at < 1 + 1e-6)).all()
+
+
+def test_walk_stands_on_the_loss(ax, walks):
+    plots.descent_1d(walks.problem.one, walks.one[0], ax=ax)
+    dots = next(line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(dots.get_ydata(), (np.array(dots.get_xdata()) - 3) ** 2, atol=1e-4)
+
+
+def test_params_of_two_leaves_are_drawn(ax):
+    problem = Problem(lambda p: p["w"] ** 2 + 3 * p["b"] ** 2, {"w": 1.0, "b": -1.0}, optimum=0.0)
+    run = descend(problem, sgd(0.1), 5, record_params=True)
+    plots.trajectories(problem, run, labels=["both"], limits=((-2, 2), (-2, 2)), ax=ax)
+    assert ax.get_xlim() == (-2, 2)
+
+
+# Degenerate sweeps
+
+
+ODD = {
+    "scalar": Problem(lambda x: (x - 3) ** 2, 0.0),
+    "negative": Problem(lambda x: (x - 3) ** 2 - 20, 0.0),
+    "dead": Problem(lambda x: 1.0 + 0.0 * x, 0.0),
+    "nan": Problem(lambda x: jnp.where(x > 0.5, jnp.nan, (x - 3) ** 2), 0.0),
+}
+
+
+@pytest.mark.parametrize(
+    "kind, rates, options",
+    [
+        ("scalar", [0.1], {}),  # one value
+        ("scalar", [0.1, 0.2], {}),  # nothing diverges
+        ("scalar", [5.0, 50.0], {}),  # all diverges
+        ("scalar", [0.0, 0.01, 0.1, 1.0], {}),  # a learning rate of 0
+        ("scalar", [0.5], {}),  # arrives at a loss of exactly 0
+        ("negative", RATES, {}),
+        ("dead", RATES, {}),
+        ("nan", RATES, {}),
+        ("scalar", RATES, {"curve_points": 0}),
+        ("scalar", [0.1, 1e20], {}),  # overflows at once
+    ],
+)
+def test_degenerate_sweeps_are_drawn(kind, rates, options):
+    result = sweep(ODD[kind], sgd, {"learning_rate": rates}, steps=8, **options)
+    figure, axes = plt.subplots(1, 3)
+    for draw, ax in zip((plots.loss_curves, plots.final_loss, plots.regime_strip), axes, strict=True):
+        draw(result, ax=ax)
+        assert np.isfinite([*ax.get_xlim(), *ax.get_ylim()]).all()
+    figure.draw_without_rendering()
+
+
+# Files
+
+
+def test_files_are_the_same_bytes_twice(tmp_path, noisy):
+    written = []
+    for name in ("a", "b"):
+        figure = plt.figure(layout="constrained")
+        plots.final_loss(noisy, ax=figure.add_subplot())
+        written.append([path.read_bytes() for path in plots.save(figure, tmp_path / f"{name}.1e-3", dpi=40)])
+    assert written[0] == written[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.1e-3.{e}" for n in "ab" for e in ("png", "svg")]
+
+
+def test_file_in_no_folder_is_refused(tmp_path):
+    with pytest.raises(InputValueError, match="its folder does not exist"):
+        plots.save(plt.figure(), tmp_path / "none" / "figure")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "draw, said",
+    [
+        (lambda f: plots.loss_curves(3), "result=3: not a SweepResult"),
+        (lambda f: plots.loss_curves(f.sweep, axis="learning_rat"), "Did you mean 'learning_rate'"),
+        (lambda f: plots.loss_curves(f.sweep, seed=3), "seed=3: no such seed"),
+        (lambda f: plots.loss_curves(f.sweep, at={"beta": 1}), "at='beta': no such name"),
+        (lambda f: plots.final_loss(f.sweep, by="loss"), "by='loss': no such name"),
+        (lambda f: plots.final_loss(f.sweep, optimizer="adam"), "optimizer='adam'"),
+        (lambda f: plots.final_loss(f.sweep, threshold="1"), "threshold='1': not a number"),
+        (lambda f: plots.final_loss(f.plane, at={"momentum": 0.7}), "the sweep has no such point"),
+        (lambda f: plots.regime_map(f.plane, x="momentum", y="momentum"), "the same axis as x"),
+        (lambda f: plots.regime_map(f.noisy, x="learning_rate", y="optimizer"), "Use regime_strip"),
+        (lambda f: plots.trajectories(f.walks.problem.two, []), "there is none"),
+        (lambda f: plots.trajectories(f.walks.problem.two, f.walks.two, labels=["a"]), "1 labels for 2 runs"),
+        (lambda f: plots.trajectories(f.walks.problem.two, f.walks.one), "its params are 1 numbers"),
+        (lambda f: plots.trajectories(problems.rosenbrock, f.walks.two), "not a Problem"),
+        (lambda f: plots.trajectories(f.walks.problem.two, f.walks.two, limits=(0, 1)), "not increasing pairs"),
+        (lambda f: plots.descent_1d(f.walks.problem.one, f.walks.one[0], limits=(1, 0)), "not increasing pairs"),
+        (lambda f: plots.descent_1d(f.walks.problem.one, 3), "not a Trajectory"),
+        (
+            lambda f: plots.descent_1d(f.walks.problem.one, f.walks.one[0]._replace(params_history=None)),
+            "its params were not recorded",
+        ),
+    ],
+)
+def test_bad_input_is_named(draw, said, parabola, plane, noisy, walks):
+    with pytest.raises(GdkitError, match=said):
+        draw(SimpleNamespace(sweep=parabola, plane=plane, noisy=noisy, walks=walks))
