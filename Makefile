@@ -12,7 +12,7 @@ RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit tests/conftest.py
 LOCKED := app cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full parity bench lint format constraints clean env-app env-test env-parity env-bench
+.PHONY: help run test test-full parity bench lint format readme constraints clean env-app env-test env-parity env-bench
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ format: env-test ## mend what ruff can mend
 
 bench: env-bench ## gdkit against its peers
 	$(PY) -m benchmarks
+
+readme: env-test ## write the outputs and figures of README.md again
+	$(PY) docs/readme.py
 
 constraints: env-app ## write constraints.txt again, with the newest versions that fit
 	$(PY) -m pip install --quiet uv

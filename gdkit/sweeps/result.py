@@ -70,11 +70,11 @@ class Recommendation:
             return "\n".join([f"{self.axis}: no value can be recommended.", *self.unknown])
         lines = [f"{self.axis}: use {_short(self.best)} ({self.by} {_short(self.score)} on average over seeds)."]
         if self.interval:
-            lines.append(f"95 % interval of the best over seeds: {_range(self.interval)}.")
+            lines.append(f"95 % of resampled seeds would choose {_range(self.interval)}.")
         if self.plateau:
             lines.append(f"About as good: {_range(self.plateau)}.")
         if self.safe is not None:
-            lines.append(f"Largest value at which nothing diverged, nor below it: {_short(self.safe)}.")
+            lines.append(f"Safe up to {_short(self.safe)}: nothing diverged there or below.")
         if self.edge is not None:
             lines.append(f"Divergence begins at about {_short(self.edge)}.")
         lines += [f"{name}: {_short(value)}" for name, value in self.metrics.items() if name != self.by]
@@ -503,7 +503,7 @@ def _unknown(
     elif diverged[0].all():
         said.append(f"where divergence begins: the smallest value, {_short(values[0])}, diverged.")
     if any(not _bracket(values, seed)[2] for seed in diverged.T):
-        said.append("one border: some larger values did not diverge, so it is not a single point.")
+        said.append("where exactly divergence begins: some larger values did not diverge, so it is not one point.")
     if result.seeds < 3:
         said.append(f"how far chance decides: {result.seeds} seed{'s' * (result.seeds > 1)}; use at least 3.")
     if not result.lanes.attrs["optimum_known"]:

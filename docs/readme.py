@@ -1,0 +1,74 @@
+"""Write the outputs and figures of README.md again: ``make readme``.
+
+Python blocks run in order in one namespace; a text block that follows one holds what it printed. The block after
+``<!-- output of: COMMAND -->`` holds what that command printed.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"```(?P<kind>python|text)\n(?P<body>.*?)```", re.DOTALL)
+COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?```", re.DOTALL)
+FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run -> its figure
+
+
+def outputs(text: str) -> Iterator[tuple[str, str]]:
+    """For each Python block of `text` that a text block follows: what that says, and what the code prints now."""
+    namespace: dict = {"__name__": "readme"}
+    printed = ""
+    for block in BLOCK.finditer(COMMAND.sub("", text)):
+        if block["kind"] == "text":
+            yield block["body"], printed
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block["body"], "README.md", "exec"), namespace)
+        printed = out.getvalue()
+
+
+def rewritten(text: str) -> str:
+    """`text` with every output made anew."""
+    printed = iter([now for _, now in outputs(text)])
+
+    def put(block: re.Match) -> str:
+        return block[0] if block["kind"] == "python" else f"```text\n{next(printed)}```"
+
+    head, *parts = re.split(r"(<!-- output of: .*? -->\n```text\n.*?```)", text, flags=re.DOTALL)
+    parts = [head, *parts]
+    return "".join(_command(p) if COMMAND.fullmatch(p) else BLOCK.sub(put, p) for p in parts)
+
+
+def _command(part: str) -> str:
+    found = COMMAND.fullmatch(part)
+    assert found
+    command = [sys.executable, "-m", "gdkit", *found["command"].split()]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    body = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    return f"<!-- output of: gdkit {found['command']} -->\n```text\n{body}\n```"
+
+
+def main() -> None:
+    """Rewrite README.md, and copy the figures that it shows from their runs."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        new = rewritten(text)
+    os.chdir(ROOT)
+    path.write_text(new, encoding="utf-8")
+    for run, figure in FIGURES.items():
+        if not (ROOT / "runs" / run / "figures" / figure).exists():
+            subprocess.run([sys.executable, "-m", "gdkit", "run", f"configs/{run}.yaml"], check=True)
+        shutil.copy(ROOT / "runs" / run / "figures" / figure, ROOT / "docs" / "figures" / f"{run}.png")
+
+
+if __name__ == "__main__":
+    main()
