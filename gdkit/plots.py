@@ -8,7 +8,6 @@ there.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.problems import Problem
 from gdkit.regimes import Regime, classify
-from gdkit.sweeps.result import Form, SweepResult
+from gdkit.sweeps.result import SweepResult
 
 # Apart under protanopia, deuteranopia and tritanopia, and in grey: no two are closer than 7 in lightness (CIE L*).
 REGIME_COLORS = {
@@ -146,7 +145,7 @@ def final_loss(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     lines = _lines(result, axis, optimizer, at)
-    by = _score_name(result, by)
+    by = result.score_name(by)
     ax = _axes(ax)
     _set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     scores = [_scores(line, by) for line in lines]
@@ -410,38 +409,10 @@ def _lines(result: Any, axis: str, optimizer: str | None, at: Mapping[str, Any] 
 def _line(result: Any, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Line:
     _check_result(result)
     _check_axis(result, axis)
-    one = _along(result, (axis,), optimizer, at)
+    one = result.along(axis, optimizer=optimizer, at=at)
     values = one.lanes[axis].values.astype(float).reshape(-1, one.seeds)[:, 0]
     order = np.argsort(values, kind="stable")
     return _Line(one, values[order], np.arange(values.size * one.seeds).reshape(-1, one.seeds)[order])
-
-
-def _along(
-    result: SweepResult, names: Sequence[str], optimizer: str | None, at: Mapping[str, Any] | None
-) -> SweepResult:
-    """The lanes of one optimizer that vary along the axes `names` alone, as a sweep of its own."""
-    if optimizer is None and len(result.optimizers) > 1:
-        optimizer = result.best().hyperparameters["optimizer"]
-    if optimizer is not None:
-        result = result.select(optimizer=optimizer)
-    for name in names:
-        if name not in result.axes:
-            raise unknown_name("axis", name, result.axes)
-    kept = [dimension for dimension in result.forms[0].dimensions if set(names) & set(dimension[1])]
-    fixed = [n for n in result.axes if not any(n in axes for _, axes, _ in kept)]
-    for name in at or {}:
-        if name not in fixed:
-            raise unknown_name("at", name, fixed)
-    best = result.best()
-    chosen = {name: best.lanes[name].values[0] for name in fixed} | dict(at or {})
-    mine = np.ones(result.lanes.sizes["lane"], bool)
-    for name, value in chosen.items():
-        mine &= result.lanes[name].values == value
-    if not mine.any():
-        known = {name: result.axes[name].tolist() for name in chosen}
-        raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {known}")
-    form = Form(result.forms[0].label, tuple(kept))
-    return replace(result, lanes=result.lanes.isel(lane=np.flatnonzero(mine)), forms=(form,))
 
 
 def _plane(result: Any, x: str, y: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Plane:
@@ -454,7 +425,7 @@ def _plane(result: Any, x: str, y: str, optimizer: str | None, at: Mapping[str, 
             raise bad_value("y", y, f"the optimizers have values of {x} of their own", "Use regime_strip")
         codes = np.stack([_commonest(line.regimes) for line in lines])
         return _Plane(lines[0].values, np.array([line.label for line in lines]), codes, paired=False)
-    one = _along(result, (x, y), optimizer, at)
+    one = result.along(x, y, optimizer=optimizer, at=at)
     across, up = one.lanes[x].values, one.lanes[y].values
     if len(one.forms[0].dimensions) == 1:
         codes = _commonest(one.verdict.regime.reshape(-1, one.seeds))
@@ -970,14 +941,6 @@ def _check_limits(limits: Any, shape: tuple[int, ...]) -> None:
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise bad_type(name, value, "not a number", "Pass a number")
-
-
-def _score_name(result: SweepResult, by: str | None) -> str:
-    if by is None:
-        return "validation_loss" if "validation_loss" in result.lanes else "final_loss"
-    if by not in result.lanes:
-        raise unknown_name("by", by, map(str, result.lanes.data_vars))
-    return by
 
 
 def _words(name: str) -> str:

@@ -150,6 +150,37 @@ class SweepResult:
         unused = [name for name in self.axes if name not in used]
         return dataclasses.replace(self, lanes=mine.drop_vars(unused), forms=(form,))
 
+    def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
+        """The lanes of one optimizer that vary along `axes` alone, as a sweep of its own.
+
+        Args:
+          axes: names of axes.
+          optimizer: its label; by default that of the best lane.
+          at: values of the other axes; by default those of the best point.
+        """
+        if len(self.forms) > 1:
+            optimizer = optimizer or self.best().hyperparameters["optimizer"]
+        if optimizer is not None and self.optimizers != (optimizer,):
+            return self.select(optimizer=optimizer).along(*axes, at=at)
+        for name in axes:
+            if name not in self.axes:
+                raise unknown_name("axis", name, self.axes)
+        kept = tuple(dimension for dimension in self.forms[0].dimensions if set(axes) & set(dimension[1]))
+        fixed = [name for name in self.axes if not any(name in names for _, names, _ in kept)]
+        for name in at or {}:
+            if name not in fixed:
+                raise unknown_name("at", name, fixed)
+        best = self.best()
+        chosen = {name: best.lanes[name].values[0] for name in fixed} | dict(at or {})
+        mine = np.ones(self.lanes.sizes["lane"], bool)
+        for name, value in chosen.items():
+            mine &= self.lanes[name].values == value
+        if not mine.any():
+            known = {name: self.axes[name].tolist() for name in chosen}
+            raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {known}")
+        lanes = self.lanes.isel(lane=np.flatnonzero(mine))
+        return dataclasses.replace(self, lanes=lanes, forms=(Form(self.forms[0].label, kept),))
+
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, judged by other thresholds."""
         return dataclasses.replace(self, thresholds=dataclasses.replace(self.thresholds, **changes))
@@ -195,7 +226,7 @@ class SweepResult:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximise: whether more is better.
         """
-        by = self._score_name(by)
+        by = self.score_name(by)
         scores = self._scores(by, maximise).reshape(-1, self.seeds)
         mean = scores.mean(axis=1)
         point = int(np.argmin(mean))
@@ -217,14 +248,15 @@ class SweepResult:
           by: the variable to be small; by default ``validation_loss`` if there is one, else ``final_loss``.
           tolerance: what counts as about as good, as a share of the gap between the start and the best.
         """
-        by = self._score_name(by)
+        by = self.score_name(by)
+        self._check_axis(axis, self.lanes)
         best = self.best(by)
-        if self.optimizers and len(self.forms) > 1:
-            label = best.hyperparameters["optimizer"]
-            found = self.select(optimizer=label).recommend(axis, by=by, tolerance=tolerance)
-            return dataclasses.replace(found, at={"optimizer": label} | found.at)
-        line = self._line(axis, best)
-        return _recommend(self, line, axis, by, best, tolerance)
+        others = {name: value for name, value in best.hyperparameters.items() if name not in (axis, "optimizer")}
+        home = next(names for form in self.forms for _, names, _ in form.dimensions if axis in names)
+        fixed = {name: value for name, value in others.items() if name not in home}
+        one = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
+        found = _recommend(one, axis, by, tolerance)
+        return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row a lane, its regime by name, without the curves."""
@@ -292,7 +324,8 @@ class SweepResult:
             raise bad_value("axis", axis, "its values are not numbers", "Choose a numeric axis")
         return axis
 
-    def _score_name(self, by: str | None) -> str:
+    def score_name(self, by: str | None = None) -> str:
+        """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``."""
         if by is None:
             return "validation_loss" if "validation_loss" in self.lanes else "final_loss"
         if by not in self.lanes:
@@ -303,17 +336,6 @@ class SweepResult:
         """Scores to be small, of every lane; infinite where it diverged."""
         score = self.lanes[by].values.astype(float) * (-1 if maximise else 1)
         return np.where((self.verdict.regime == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
-
-    def _line(self, axis: str, best: Best) -> np.ndarray:
-        """Rows of `lanes` along `axis` at the best of everything else, ``(values, seeds)``, by increasing value."""
-        self._check_axis(axis, self.lanes)
-        home = next(axes for _, axes, _ in self.forms[0].dimensions if axis in axes)
-        keep = np.ones(self.lanes.sizes["lane"], bool)
-        for name in self.axes:
-            if name not in home:
-                keep &= self.lanes[name].values == best.lanes[name].values[0]
-        rows = np.flatnonzero(keep).reshape(-1, self.seeds)
-        return rows[np.argsort(self.lanes[axis].values[rows[:, 0]], kind="stable")]
 
 
 def assemble(
@@ -412,9 +434,10 @@ def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bo
     return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
 
 
-def _recommend(
-    result: SweepResult, line: np.ndarray, axis: str, by: str, best: Best, tolerance: float
-) -> Recommendation:
+def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Recommendation:
+    """The recommendation from lanes that vary along `axis` alone."""
+    line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
+    line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
     values = result.lanes[axis].values[line[:, 0]].astype(float)
     scores = result._scores(by)[line]  # (values, seeds)
     regimes = result.verdict.regime[line]
@@ -422,12 +445,11 @@ def _recommend(
     diverged = (regimes == Regime.DIVERGED).any(axis=1)
     calm = int(np.argmax(diverged)) if diverged.any() else len(values)
     edge = _median_edge(values, regimes == Regime.DIVERGED)
-    others = {n: v for n, v in best.hyperparameters.items() if n != axis}
     unknown = _unknown(result, values, scores, regimes, axis)
     safe = float(values[calm - 1]) if calm else None
     if not np.isfinite(mean).any():
         return Recommendation(
-            axis, by, None, None, None, safe, edge, None, tolerance, None, others, {}, unknown
+            axis, by, None, None, None, safe, edge, None, tolerance, None, {}, {}, unknown
         )  # fmt: skip
     top = int(np.argmin(mean))
     start = result.lanes["initial_loss"].values[line]
@@ -444,7 +466,7 @@ def _recommend(
         plateau=_plateau(values, mean, top, mean[top] + tolerance * gap),
         tolerance=tolerance,
         sensitivity=float(np.mean(np.minimum(scores, cap)) - mean[top]),
-        at=others,
+        at={},
         metrics=_metrics(result, line[top]),
         unknown=unknown,
     )
