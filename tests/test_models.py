@@ -111,14 +111,14 @@ def test_a_model_is_swept_with_a_chain_a_schedule_and_clipping(model):
         return chained(learning_rate)
 
     problem = problem_of(model, batch_size=8)
-    result = gdkit.sweep(problem, counted, {"learning_rate": RATES}, steps=STEPS, curve_points=20)
+    result = gdkit.sweep(problem, counted, {"learning_rate": RATES}, steps=STEPS, curve_points=0)
     for name in ("final_loss", "validation_loss", "test_loss", "validation_accuracy", "test_accuracy"):
         assert np.isfinite(result.data[name]).all(), name
     assert (result.data.final_loss != result.data.initial_loss).all()
-    assert np.ptp(result.data.final_loss) > 0
+    assert len(np.unique(result.data.final_loss)) == len(RATES)
     few = len(traces)
     traces.clear()
-    gdkit.sweep(problem, counted, {"learning_rate": [0.02, 0.2, 0.3]}, steps=STEPS, curve_points=20)
+    gdkit.sweep(problem, counted, {"learning_rate": [0.02, 0.2, 0.3]}, steps=STEPS, curve_points=0)
     assert len(traces) < few  # the checks trace anew, the program does not
 
 
@@ -128,7 +128,7 @@ def test_a_callable_module_is_params_and_not_called():
     assert not problem.init_is_function
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [plain_function, equinox_module_that_is_callable])
 def test_a_model_trains_as_in_a_loop_by_hand(model):
     problem = problem_of(model)
     run = gdkit.descend(problem, chained, STEPS, hyperparameters={"learning_rate": 0.1}, key=3)
