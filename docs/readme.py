@@ -1,4 +1,4 @@
-"""Write the outputs and figures of README.md again: ``make readme``.
+"""Write the outputs and figures of README.md and of the tutorial again: ``make readme``.
 
 Python blocks run in order in one namespace; a text block that follows one holds what it printed. The block after
 ``<!-- output of: COMMAND -->`` holds what that command printed.
@@ -56,14 +56,14 @@ def _command(part: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md, and copy the figures that it shows from their runs."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        new = rewritten(text)
-    os.chdir(ROOT)
-    path.write_text(new, encoding="utf-8")
+    """Rewrite the documents, and copy the figures that the README shows from their runs."""
+    for path in (ROOT / "README.md", ROOT / "docs" / "derivatives.md"):
+        text = path.read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            new = rewritten(text)
+        os.chdir(ROOT)
+        path.write_text(new, encoding="utf-8")
     for run, figure in FIGURES.items():
         if not (ROOT / "runs" / run / "figures" / figure).exists():
             subprocess.run([sys.executable, "-m", "gdkit", "run", f"configs/{run}.yaml"], check=True)

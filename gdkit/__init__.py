@@ -22,6 +22,17 @@ _HOME = {
     "Thresholds": "gdkit.regimes",
     "Verdict": "gdkit.regimes",
     "classify": "gdkit.regimes",
+    "finite_difference": "gdkit.gradients",
+    "partial_derivative": "gdkit.gradients",
+    "check_gradient": "gdkit.gradients",
+    "chain_rule_trace": "gdkit.gradients",
+    "hypergradient": "gdkit.gradients",
+    "sharpness": "gdkit.stability",
+    "preconditioned_sharpness": "gdkit.stability",
+    "multipliers": "gdkit.stability",
+    "stability_threshold": "gdkit.stability",
+    "critical_learning_rate": "gdkit.stability",
+    "lyapunov_exponent": "gdkit.stability",
     "sweep": "gdkit.sweeps.sweep",
     "SweepResult": "gdkit.sweeps.result",
     "open": "gdkit.sweeps.result",
@@ -31,7 +42,7 @@ _HOME = {
     "random_axes": "gdkit.sweeps.axes",
     "Plan": "gdkit.sweeps.plan",
 }
-_MODULES = ("problems", "optimizers", "monitors", "plots")
+_MODULES = ("problems", "optimizers", "monitors", "gradients", "stability", "plots")
 
 __all__ = sorted([*_HOME, *_MODULES])
 
