@@ -1,6 +1,7 @@
 """The step map, and one run of it."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,10 +116,18 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
 
 
+def key_of(key: Any) -> Key:
+    """`key` itself, or the key that an integer makes."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(key)
+    if not isinstance(key, jax.Array):
+        raise bad_type("key", key, "neither an integer nor a JAX key", "Pass an integer, or jax.random.key(0)")
+    return key
+
+
 def keys_of(key: int | Key) -> tuple[Key, Key]:
     """The key that initialises and the key that samples, from a run's key or the integer that seeds it."""
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    init_key, sample_key = jax.random.split(key)
+    init_key, sample_key = jax.random.split(key_of(key))
     return init_key, sample_key
 
 
@@ -213,8 +222,9 @@ def descend(
 ) -> Trajectory:
     """Run `steps` steps of gradient descent as one compiled scan.
 
-    Pure, and differentiable forward and backward in the hyperparameters and the initial params. Given a factory and
-    `hyperparameters`, one compiled program serves all their float values.
+    Pure, and differentiable forward and backward in the hyperparameters and the initial params, but for the
+    statistics: they are observations, and their derivatives are zero. Given a factory and `hyperparameters`, one
+    compiled program serves all their float values.
 
     Args:
       problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
@@ -226,6 +236,10 @@ def descend(
       record_every: record each n-th step, and the last.
       record_params: record params and gradients too.
       monitors: further statistics.
+
+    Returns:
+      A Trajectory: losses, norms, the last params and optimizer state, the statistics of the monitors (those that
+      `gdkit.classify` reads among them), and the params and gradients on the way where they were asked for.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
@@ -242,7 +256,7 @@ def descend(
     arrays, static, traced = bind(problem, optimizer, chosen)
     if data is not None:
         arrays = arrays._replace(data=data)
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    key = key_of(key)
     check_run(problem, optimizer, chosen, key, arrays)
     run = _descend if _hashable(problem, optimizer, static, tuple(monitors)) else _one_run
     return run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), traced, key, arrays)
@@ -362,7 +376,7 @@ def params_dtype(problem: Problem) -> Any:
 def params_shape(problem: Problem) -> Params:
     """The params as shapes and dtypes."""
     made = jax.eval_shape(problem.init, _abstract_key()) if problem.init_is_function else problem.init
-    params = made[0] if problem.has_aux else made
+    params = _with_aux(made)[0] if problem.has_aux else made
     check_params(params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
 
@@ -375,6 +389,29 @@ def _abstract_key() -> Any:
 def dtype_of(params: Params) -> Any:
     """The dtype that the leaves of `params` promote to, canonical."""
     return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _loss_arguments(problem: Problem) -> tuple[str, ...]:
+    if problem.has_aux:
+        return ("params", "batch", "aux")
+    return ("params",) if problem.data is None else ("params", "batch")
+
+
+def _check_call(argument: str, function: Callable, names: tuple[str, ...]) -> None:
+    try:
+        inspect.signature(function).bind(*names)
+    except TypeError as error:
+        form = f"{argument}({', '.join(names)})"
+        mend = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
+        raise bad_type(argument, function, f"it cannot be called as {form} ({error})", mend) from error
+    except ValueError:
+        pass  # a builtin without a signature
+
+
+def _with_aux(made: Any) -> tuple[Params, PyTree]:
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise bad_type("init", made, "has_aux wants params and aux", "Return (params, aux) from init(key)")
+    return made
 
 
 def check_params(params: Params) -> None:
@@ -437,8 +474,9 @@ def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, ke
 def _traced_loss(problem: Problem, optimizer: Any, key: Key, arrays: Arrays) -> tuple[Any, Any, int]:
     """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
     made = jax.eval_shape(problem.init, key) if problem.init_is_function else arrays.init
-    params, aux = made if problem.has_aux else (made, ())
+    params, aux = _with_aux(made) if problem.has_aux else (made, ())
     check_params(params)
+    _check_call("loss", problem.loss, _loss_arguments(problem))
     batch = check_batch(problem, key, arrays.data)
 
     def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX remembers those it traced
@@ -452,6 +490,7 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
     """Shapes of a batch; raise if they change with the step."""
     if problem.sample is None:
         return data
+    _check_call("sample", problem.sample, ("key", "t", "data"))
     first, second = (jax.eval_shape(problem.sample, key, np.int32(t), data) for t in (0, 1))
     if jax.tree.map(lambda x: x.shape, first) != jax.tree.map(lambda x: x.shape, second):
         mend = "Return batches of one shape at every step"

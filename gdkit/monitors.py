@@ -14,8 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from gdkit.types import Array, Context, Info, Monitor, Params, PyTree, State
+
+_MANY_LEAVES = 16  # up to here the copy into one vector costs more than it saves
 
 
 class EndKind(IntEnum):
@@ -24,7 +27,7 @@ class EndKind(IntEnum):
     RUNNING = 0
     STEPS = 1  # it used up its steps
     NONFINITE = 2  # its loss was not finite
-    EXCEEDED = 3  # its loss exceeded L₀ + diverged_above · max(|L₀|, 1)
+    EXCEEDED = 3  # its loss exceeded L₀ + diverged_above · max(|L₀|, 1), or fell as far where no optimum is known
     TARGET = 4  # its loss reached the target
 
 
@@ -33,6 +36,7 @@ class Limits(NamedTuple):
 
     diverged_above: Any = 1e6
     target: Any = -math.inf
+    unbounded_below: Any = math.inf  # like diverged_above, downwards: a loss without a floor is left for good too
 
 
 class Record(NamedTuple):
@@ -54,10 +58,11 @@ def end_of(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -
     """The record with its initial loss, and with its end if `loss` at step `t` is the run's last."""
     going = record.end_kind == EndKind.RUNNING
     initial = jnp.where(t == 0, loss, record.initial_loss)
-    bound = initial + limits.diverged_above * jnp.maximum(jnp.abs(initial), 1)
+    size = jnp.maximum(jnp.abs(initial), 1)
+    above, below = initial + limits.diverged_above * size, initial - limits.unbounded_below * size
     kind = jnp.where(last, jnp.int32(EndKind.STEPS), jnp.int32(EndKind.RUNNING))
     kind = jnp.where(loss <= limits.target, EndKind.TARGET, kind)
-    kind = jnp.where(loss > bound, EndKind.EXCEEDED, kind)
+    kind = jnp.where((loss > above) | (loss < below), EndKind.EXCEEDED, kind)
     kind = jnp.where(jnp.isfinite(loss), kind, EndKind.NONFINITE)
     end_step = jnp.where(going, t, record.end_step)
     return record._replace(initial_loss=initial, end_step=end_step, end_kind=jnp.where(going, kind, record.end_kind))
@@ -243,18 +248,19 @@ def reversals() -> Monitor:
     def init(state: State) -> _ReversalState:
         zero = jnp.zeros((), _dtype(state.params))
         none = jnp.full((), -1, jnp.int32)
-        return _ReversalState(jax.tree.map(jnp.zeros_like, state.params), none, (zero, zero), (zero, zero))
+        return _ReversalState(jax.tree.map(jnp.zeros_like, flat(state.params)), none, (zero, zero), (zero, zero))
 
     def update(m: _ReversalState, before: State, after: State, info: Info, context: Context) -> _ReversalState:
-        size, last_size = norm(info.update), norm(m.previous)
+        update = flat(info.update)
+        size, last_size = norm(update), norm(m.previous)
         # squares of sizes below the root of the smallest number vanish: such updates tell no direction
         least = jnp.sqrt(jnp.finfo(size.dtype).tiny)
         moves = jnp.isfinite(size) & (size > jnp.maximum(rounding(before.params), least))
         valid = moves & (last_size > 0)
         scale = jnp.where(valid, size, 1) * jnp.where(valid, last_size, 1)
-        cosine = jnp.where(valid, jnp.clip(optax.tree.vdot(info.update, m.previous) / scale, -1, 1), 0)
+        cosine = jnp.where(valid, jnp.clip(optax.tree.vdot(update, m.previous) / scale, -1, 1), 0)
         return _ReversalState(
-            previous=jax.tree.map(lambda u, p: jnp.where(moves, u, p).astype(p.dtype), info.update, m.previous),
+            previous=jax.tree.map(lambda u, p: jnp.where(moves, u, p).astype(p.dtype), update, m.previous),
             first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
             count=(m.count[0] + valid, m.count[1]),
             total=(m.total[0] + cosine, m.total[1]),
@@ -292,8 +298,9 @@ def norms() -> Monitor:
         return _NormState(zero, *((zero, zero),) * 4)
 
     def update(m: _NormState, before: State, after: State, info: Info, context: Context) -> _NormState:
-        grad, update = norm(info.grad), norm(info.update)
-        predicted = -jnp.asarray(optax.tree.vdot(info.grad, info.update), grad.dtype)
+        slope, move = flat(info.grad), flat(info.update)
+        grad, update = norm(slope), norm(move)
+        predicted = -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
         valid = context.moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
         add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
         return _NormState(
@@ -369,6 +376,11 @@ def curve_steps(points: int) -> np.ndarray:
     return steps
 
 
+def flat(tree: PyTree) -> PyTree:
+    """`tree`, or one vector of it where it has many leaves: a program a leaf long takes minutes to compile."""
+    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > _MANY_LEAVES else tree
+
+
 def norm(tree: PyTree) -> Array:
     """Euclidean norm over all leaves, whose derivative at zero is zero rather than NaN."""
     square = optax.tree.norm(tree, squared=True)
@@ -381,7 +393,7 @@ DEFAULT = (loss_statistics(), reversals(), norms())
 
 def rounding(params: Params) -> Array:
     """The size below which an update of `params` is rounding: a few units in the last place of their norm."""
-    return 4 * jnp.finfo(_dtype(params)).eps * norm(params)
+    return 4 * jnp.finfo(_dtype(params)).eps * norm(flat(params))
 
 
 def _dtype(params: Params) -> Any:

@@ -31,7 +31,7 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
     Args:
       learning_rate: η, a number or a schedule ``count -> η``.
       momentum: β, or None for none.
-      nesterov: whether to look ahead; needs momentum.
+      nesterov: whether to look ahead; without momentum it changes nothing, as in optax.
 
     >>> optimizer = sgd(0.5)
     >>> updates, _ = optimizer.update(jnp.float32(4.0), optimizer.init(jnp.float32(1.0)))

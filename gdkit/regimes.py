@@ -32,7 +32,8 @@ class Thresholds:
     reversal: float = 0.0  # successive updates at an obtuse angle on average: each undoes a part of the last
     climbing_gap: float = 2.0  # ends at its highest and above this: growing too slowly to have been stopped
     falling: float = 0.05  # late losses lie lower than earlier ones by this share of their gap, and by their spread
-    promised: float = 0.1  # the late slopes predicted a decrease of this share of the gap: it should have been seen
+    promised: float = 0.01  # the late slopes predicted a decrease of this share of the gap, and of four times the
+    # standard error of the late mean (95 % of noise stays below two): it should have been seen
     kept: float = 0.2  # and less than this share of that came: the run moves, but not down (1 for small steps)
     vanished: float = 1e-3  # updates and what they predict, relative to the largest update and to the gap left
 
@@ -75,7 +76,7 @@ def classify(
       The verdict. Its evidence: ``gap`` (of the last loss, or of the late mean), ``rise`` (largest gap), ``reversal``
       (mean cosine of successive late updates), ``predicted`` (decrease that the late slopes predicted, in late gaps),
       ``vanishing`` (late mean update over the largest), ``falling`` (late decrease as a share of the gap), ``clear``
-      (whether that exceeds the spread of late losses).
+      (whether that exceeds the spread of late losses), ``noise`` (standard error of the late mean, in late gaps).
 
     >>> from gdkit import Problem, descend, sgd
     >>> problem = Problem(lambda x: (x - 3) ** 2, 0.0, optimum=0.0)
@@ -100,8 +101,10 @@ def classify(
 def least_loss(statistics: Mapping[str, Any]) -> float:
     """The least loss seen, of the late means where it is that of a minibatch; NaN if none was finite."""
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
-    seen = np.where(stochastic, statistics["late_mean"], statistics["min_loss"])
-    seen = seen[np.isfinite(seen)]
+    seen = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
+    left = np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) & np.ones(seen.shape, bool)
+    # a run that left counts only where all did: what it saw on its way, a loss without a floor perhaps, is no standard
+    seen = seen[np.isfinite(seen) & (~left | left.all())]
     return float(seen.min()) if seen.size else float("nan")
 
 
@@ -111,7 +114,8 @@ def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray)
     start = s["initial_loss"] - best
     rounding = np.finfo(np.float32).eps * np.maximum(np.abs(s["initial_loss"]), np.abs(best))
     # a run that starts at its optimum is judged against rounding; where none is known, it has not arrived there
-    scale = np.maximum(start, np.maximum(rounding, np.finfo(np.float64).tiny))
+    tiny = np.finfo(np.float64).tiny
+    scale = np.maximum(start, np.maximum(rounding, tiny))
     unmoved = (start <= rounding) & (optimum is None)
     gap = lambda loss: np.where(unmoved, 1.0, 0.0) + (loss - best) / scale
     last = gap(np.where(stochastic, s["late_mean"], s["final_loss"]))
@@ -122,10 +126,12 @@ def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray)
         "gap": last,
         "rise": gap(s["max_loss"]),
         "reversal": s["reversal"],
-        "predicted": s["late_predicted"] / scale / np.maximum(late, np.finfo(np.float64).tiny),
+        "predicted": s["late_predicted"] / scale / np.maximum(late, tiny),
         "vanishing": np.where(peak > 0, s["update_norm"] / np.where(peak > 0, peak, 1), 0.0),
         "falling": (earlier - late) / np.abs(earlier),
         "clear": decrease > s["late_spread"],
+        # at least an eighth of the steps are late
+        "noise": s["late_spread"] / scale / np.maximum(late, tiny) / np.sqrt(np.maximum(s["end_step"] / 8, 1)),
     }
 
 
@@ -142,7 +148,8 @@ def _tests(
     still = (e["vanishing"] < limits.vanished) & (np.abs(e["predicted"]) < limits.vanished)
     still |= s["update_norm"] == 0
     falls = (e["falling"] > limits.falling) & e["clear"]
-    idle = (e["predicted"] > limits.promised) & (e["falling"] < limits.kept * e["predicted"])
+    promised = e["predicted"] > np.maximum(limits.promised, 4 * e["noise"])
+    idle = promised & (e["falling"] < limits.kept * e["predicted"])
     return {
         Regime.DIVERGED: stopped | climbing,
         Regime.CATAPULT: there & (e["rise"] > limits.catapult_gap),

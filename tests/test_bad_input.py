@@ -53,9 +53,12 @@ BAD_AXES = {
     "negative": ({"learning_rate": [-0.1]}, r"=-0.1: a learning rate is not negative. Use gdkit.ascent"),
     "infinite": ({"learning_rate": [np.inf]}, "=inf: not finite. Leave it out"),
     "NaN": ({"learning_rate": [np.nan]}, "=nan: not finite. Leave it out"),
-    "scalar": ({"learning_rate": 0.1}, "axes=0.1: an axis is a sequence of values. Put it in a list"),
+    "scalar": (
+        {"learning_rate": 0.1},
+        r"axes\['learning_rate'\]=0.1: an axis is a sequence of values. Put it in a list",
+    ),
     "misspelt": ({"learning_rte": [0.1]}, r"'learning_rte': no such name. Did you mean 'learning_rate'\?"),
-    "mixed": ({"learning_rate": [0.1, "a"]}, "it cannot be told whether this axis is lanes or static"),
+    "mixed": ({"momentum": [0.1, "a"], **GOOD}, "it cannot be told whether this axis is lanes or static"),
     "texts as lanes": ({"learning_rate": static([0.1]), "nesterov": [0.5, "x"]}, "gdkit.lanes.*gdkit.static"),
     "problem axis": ({"problem.center": [1.0], **GOOD}, "a finished Problem takes no hyperparameters"),
     "twice": ([GOOD, {"learning_rate": [0.1]}], None),
@@ -156,3 +159,33 @@ def test_descend_refuses_hyperparameters_of_a_finished_optimizer():
 def test_random_axes_need_positive_increasing_bounds(bounds):
     with pytest.raises(GdkitError, match="not two bounds 0 < low < high"):
         random_axes({"learning_rate": bounds}, 4)
+
+
+WORDS = {
+    "text as learning rate": ({"axes": {"learning_rate": ["0.1"]}}, r"axes\['learning_rate'\]='0.1': not a number"),
+    "a function as monitor": ({"monitors": [lambda state: state]}, "monitors=.*: not a Monitor"),
+    "a loss that wants data": ({"problem": Problem(lambda p, b: p * b, 1.0)}, r"it cannot be called as loss\(params\)"),
+    "a sample that wants less": (
+        {"problem": Problem(lambda p, b: p * b, 1.0, data=1.0, sample=lambda key: 1.0)},
+        r"it cannot be called as sample\(key, t, data\)",
+    ),
+    "text as key": ({"key": "a"}, "key='a': neither an integer nor a JAX key"),
+    "text as target": ({"target": "a"}, "target='a': not a number"),
+    "number as progress": ({"progress": 3}, "progress=3: not a callback"),
+    "list as axes": ({"axes": [0.1, 0.2]}, "axes=0.1: neither a mapping"),
+    "a loss with aux and a bare start": (
+        {"problem": Problem(lambda x, batch, aux: (x**2, aux), 1.0, has_aux=True)},
+        "init=1.0: has_aux wants params and aux",
+    ),
+    "an axis that every optimizer fixes": (
+        {"optimizer": None, "axes": {"optimizer": {"a": (sgd, {"learning_rate": 0.1})}, **GOOD}},
+        "every optimizer has a fixed value for it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_values_of_the_wrong_kind_are_refused(name):
+    settings, match = WORDS[name]
+    with pytest.raises(GdkitError, match=match):
+        run(**settings)

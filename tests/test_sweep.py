@@ -336,3 +336,35 @@ def test_aux_goes_through_the_run():
     run = descend(problem, sgd, 12, hyperparameters={"learning_rate": 0.2})
     assert run.aux == 12
     assert Regime(int(sweep(problem, sgd, {"learning_rate": [0.2]}, steps=60).regimes.values[0, 0])) is Regime.CONVERGED
+
+
+def test_a_sweep_without_a_learning_rate_axis_is_about_the_first_axis_of_numbers():
+    result = sweep(problems.parabola(), lambda momentum=0.0: sgd(0.05, momentum), {"momentum": [0.0, 0.5]}, steps=30)
+    assert result.main_axis == "momentum" and "momentum: use" in repr(result)
+    assert result.edge().sizes == {"seed": 1}
+
+
+def test_a_sweep_without_axes_is_one_lane():
+    result = sweep(problems.parabola(), sgd(0.1), {}, steps=5)
+    assert result.lanes.sizes["lane"] == 1 and "1 lane of 5 steps" in repr(result)
+
+
+def test_a_loss_without_a_floor_is_left_for_good_and_never_recommended():
+    axes = {"learning_rate": [0.01, 0.1, 0.5]}
+    result = sweep(Problem(lambda x: -(x**2), 1.0), sgd, axes, steps=400)
+    assert [Regime(int(c)).name for c in result.regimes.values.ravel()] == ["DIVERGED"] * 3
+    assert result.recommend().best is None
+    deep = Problem(
+        lambda x: (x - 3e4) ** 2 - 9e8, 0.0, optimum=-9e8
+    )  # a floor that is known may lie as deep as it likes
+    assert Regime(int(sweep(deep, sgd, {"learning_rate": [0.3]}, steps=400).regimes.values[0, 0])) is Regime.CONVERGED
+
+
+def test_lanes_along_an_axis_hold_the_others_at_the_best_or_where_asked():
+    axes = {"momentum": [0.0, 0.5], "learning_rate": [0.01, 0.1, 0.2]}
+    result = sweep(problems.parabola(), sgd, axes, steps=30)
+    one = result.along("learning_rate", at={"momentum": 0.5})
+    np.testing.assert_array_equal(one.data["final_loss"].values, result.data["final_loss"].values[1])
+    assert result.along("learning_rate").lanes["momentum"].values[0] == result.best().hyperparameters["momentum"]
+    with pytest.raises(GdkitError, match="the sweep has no such point"):
+        result.along("learning_rate", at={"momentum": 0.7})

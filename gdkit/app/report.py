@@ -80,7 +80,7 @@ def _page(folder: Path, title: str, subtitle: str, parts: Iterable[str]) -> Path
 def _answers(summary: Summary) -> str:
     heads = ["optimizer", f"best {words(summary.axis or '')}", "95 % over seeds", "about as good", words(summary.by)]
     heads += [words(summary.metric)] if summary.metric else []
-    heads += ["safe up to", "diverges from"]
+    heads += ["none diverged up to", "some diverged at"]
     rows = "".join(_answer(summary, row) for row in summary.rows)
     head = "".join(f"<th>{_text(text)}</th>" for text in heads)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -19,7 +19,7 @@ SIGNS = {
 }
 MEANINGS = {
     Regime.SLOW: "still falling",
-    Regime.CONVERGED: "arrived without overshoot",
+    Regime.CONVERGED: "arrived",
     Regime.OSCILLATING: "arrived by updates that reverse",
     Regime.CATAPULT: "rose well above its start, then arrived",
     Regime.BOUNCING: "keeps moving, never arrives",
@@ -36,6 +36,7 @@ class Row(NamedTuple):
     band: tuple[tuple[float, Regime], ...]  # along the axis, the commonest regime of each value
     counts: dict[Regime, int]  # lanes
     score: float  # of the best point, to be small; infinite where all diverged
+    seeds: tuple[float, ...]  # the scores of that point's seeds
 
 
 class Summary(NamedTuple):
@@ -55,10 +56,12 @@ class Summary(NamedTuple):
 
 def summarise(result: SweepResult) -> Summary:
     """The rows of every optimizer, in the order of the config."""
-    axis = _axis(result)
-    by = "validation_loss" if "validation_loss" in result.lanes else "final_loss"
+    axis = result.main_axis
+    by = result.score_name()
     rows = tuple(_row(result.select(optimizer=label), label, axis, by) for label in result.optimizers)
-    return Summary(axis, by, _metric(result), rows, _unknown(rows))
+    found = Summary(axis, by, _metric(result), rows, _unknown(rows))
+    close = undecided(found) if np.isfinite(found.best.score) else ""
+    return found._replace(unknown=(close, *found.unknown)) if close else found
 
 
 def answer(summary: Summary) -> str:
@@ -74,6 +77,17 @@ def answer(summary: Summary) -> str:
     if found.safe is not None:
         said += f" Nothing diverged up to {number(found.safe)}."
     return said
+
+
+def undecided(summary: Summary) -> str:
+    """Which optimizers the seeds cannot tell from the best: those that beat it for some seed. Empty if none."""
+    best = summary.best
+    close = [
+        row.optimizer
+        for row in summary.rows
+        if row is not best and any(a <= b for a, b in zip(row.seeds, best.seeds, strict=True))
+    ]
+    return f"whether {best.optimizer} is better than {', '.join(close)}: for some seed it is not." if close else ""
 
 
 def measured(result: SweepResult) -> str:
@@ -140,19 +154,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def diverges(row: Row) -> str:
-    """From where it diverges, in words where it does not."""
+    """The smallest value at which some seed diverged."""
     if row.recommendation is None:
         return "–"
-    if row.recommendation.edge is not None:
-        return number(row.recommendation.edge)
-    if not row.counts.get(Regime.DIVERGED):
-        return "nowhere"
-    return "some" if row.recommendation.safe is not None else "everywhere"
-
-
-def _axis(result: SweepResult) -> str | None:
-    numeric = [n for n, v in result.axes.items() if np.asarray(v).dtype.kind in "fiu" and len(v) > 1]
-    return "learning_rate" if "learning_rate" in numeric else next(iter(numeric), None)
+    return "nowhere" if row.recommendation.unsafe is None else number(row.recommendation.unsafe)
 
 
 def _metric(result: SweepResult) -> str | None:
@@ -161,7 +166,7 @@ def _metric(result: SweepResult) -> str | None:
 
 
 def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
-    regimes = result.verdict.regime
+    best, regimes = result.best(by), result.verdict.regime
     codes, counts = np.unique(regimes, return_counts=True)
     own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
     return Row(
@@ -169,7 +174,8 @@ def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
         result.recommend(axis, by=by) if own else None,
         _band(result, str(axis)) if own else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
-        result.best(by).score,
+        best.score,
+        tuple(best.lanes[by].values.astype(float).tolist()),
     )
 
 

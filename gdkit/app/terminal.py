@@ -103,7 +103,7 @@ def _answers(summary: Summary) -> Table:
     heads += [words(summary.metric)] if summary.metric else []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", min_width=min(12, max(len(row.optimizer) for row in summary.rows)), vertical="bottom")
-    for head in (*heads, "safe to", "diverges from"):
+    for head in (*heads, "none diverged to", "some diverged at"):
         table.add_column(_narrow(head), justify="right", vertical="bottom", no_wrap=True)
     for row in summary.rows:
         style = "bold" if row is summary.best else ""

@@ -124,7 +124,11 @@ def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...
       InputValueError, InputTypeError: an axis is empty, has duplicates, non-finite or negative learning rates, or
         names that no factory takes.
     """
-    parts = [axes] if isinstance(axes, Mapping) else list(axes)
+    parts = [axes] if isinstance(axes, Mapping) else list(axes) if isinstance(axes, list | tuple) else [axes]
+    for part in parts:
+        if not isinstance(part, Mapping):
+            mend = 'Pass a mapping, for example {"learning_rate": [0.1, 0.01]}'
+            raise bad_type("axes", part, "neither a mapping of names to values nor a list of such", mend)
     common = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
     zipped = [part for part in parts if isinstance(part, Paired)]
     choices = dict(common).get("optimizer")
@@ -134,7 +138,12 @@ def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...
     if optimizer is not None:
         mend = "Pass None for it, or leave the axis out"
         raise bad_value("optimizer_factory", optimizer, "axes has an 'optimizer' axis as well", mend)
-    return tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
+    sections = tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
+    for name, values in common:
+        if all(name in section.fixed for section in sections):
+            mend = "Leave one of the two out"
+            raise bad_value(f"axes[{name!r}]", values, "every optimizer has a fixed value for it", mend)
+    return sections
 
 
 def groups_of(section: Section) -> list[Group]:
@@ -142,7 +151,7 @@ def groups_of(section: Section) -> list[Group]:
 
     The learning rate varies fastest, so that points which diverge together run together.
     """
-    at = np.indices(section.shape).reshape(len(section.shape), -1)  # (dimensions, points)
+    at = np.indices(section.shape).reshape(len(section.shape), section.points)  # (dimensions, points)
     codes = np.zeros(section.points, np.int64)
     for dimension, index in zip(section.dimensions, at, strict=True):
         codes = codes * dimension.size + _static_codes(dimension)[index]
@@ -198,13 +207,15 @@ def _section(
 
 
 def _axis(name: str, values: Any, factory: Any, problem: Any, *, distinct: bool = True) -> Axis:
-    plain = _plain(values)
     argument = f"axes[{name!r}]"
+    plain = _plain(values, argument)
     if not plain:
         raise bad_value(argument, values, "the axis is empty", "Give it at least one value")
     for value in plain:
         if factories.is_number(value) and not math.isfinite(value):
             raise bad_value(argument, value, "not finite", "Leave it out")
+        if name == "learning_rate" and not factories.is_number(value) and not callable(value):
+            raise bad_type(argument, value, "not a number", "Give numbers, or schedules as gdkit.static([...])")
         if name == "learning_rate" and factories.is_number(value) and value < 0:
             raise bad_value(argument, value, "a learning rate is not negative", "Use gdkit.ascent to maximise")
     keyed = [repr(v) if not factories.is_number(v) else float(v) for v in plain]
@@ -263,12 +274,12 @@ def _is_axis(value: Any) -> bool:
     return isinstance(value, Marked | list | range) or (getattr(value, "ndim", 0) == 1)
 
 
-def _plain(values: Any) -> list[Any]:
+def _plain(values: Any, argument: str = "axes") -> list[Any]:
     """The values of an axis as a list."""
     if isinstance(values, Marked):
         return list(values.values)
     if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
-        raise bad_type("axes", values, "an axis is a sequence of values", "Put it in a list")
+        raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")
     return [v.item() if isinstance(v, np.generic) else v for v in values]
 
 

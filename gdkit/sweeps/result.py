@@ -57,6 +57,7 @@ class Recommendation:
     score: float | None  # mean over seeds at `best`
     interval: tuple[float, float] | None  # of the best value, 95 % bootstrap over seeds
     safe: float | None  # largest value such that it and all below it diverge for no seed
+    unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
     plateau: tuple[float, float] | None  # around the best, within `tolerance` of it
     tolerance: float  # as a share of the gap between the start and the best
@@ -74,9 +75,9 @@ class Recommendation:
         if self.plateau:
             lines.append(f"About as good: {_range(self.plateau)}.")
         if self.safe is not None:
-            lines.append(f"Safe up to {_short(self.safe)}: nothing diverged there or below.")
-        if self.edge is not None:
-            lines.append(f"Divergence begins at about {_short(self.edge)}.")
+            lines.append(f"Nothing diverged up to {_short(self.safe)}.")
+        if self.unsafe is not None:
+            lines.append(f"Some seed diverged at {_short(self.unsafe)}.")
         lines += [f"{name}: {_short(value)}" for name, value in self.metrics.items() if name != self.by]
         return "\n".join([*lines, *(f"Not known: {text}" for text in self.unknown)])
 
@@ -134,6 +135,12 @@ class SweepResult:
         """Name to values of every axis; of all optimizers together."""
         names = dict.fromkeys(axis for form in self.forms for _, axes, _ in form.dimensions for axis in axes)
         return {name: _distinct(self.lanes[name].values) for name in names}
+
+    @property
+    def main_axis(self) -> str | None:
+        """The axis that questions are about unless they say another: the learning rate, else the first of numbers."""
+        numeric = [name for name, values in self.axes.items() if values.dtype.kind in "fiu"]
+        return "learning_rate" if "learning_rate" in numeric else next(iter(numeric), None)
 
     @property
     def seeds(self) -> int:
@@ -197,15 +204,16 @@ class SweepResult:
 
     # Questions
 
-    def edge(self, axis: str = "learning_rate") -> xr.Dataset:
-        """Where divergence begins along `axis`, for each seed and every other axis.
+    def edge(self, axis: str | None = None) -> xr.Dataset:
+        """Where divergence begins along `axis` (by default `main_axis`), for each seed and every other axis.
 
         Variables: ``low``, the largest value below the first that diverged (0 if there is none); ``high``, the first
         that diverged (infinite if none did); ``edge`` between them, on a log scale; ``simple``, whether all above the
         edge diverged too; ``median``, of `edge` over seeds.
         """
         diverged = self._product("edge")["regime"] == Regime.DIVERGED
-        diverged = diverged.sortby(self._check_axis(axis, diverged))
+        axis = self._check_axis(axis, diverged)
+        diverged = diverged.sortby(axis)
         values = diverged[axis].values.astype(float)
         dimension = diverged[axis].dims[0]
         low, high, simple = xr.apply_ufunc(
@@ -238,18 +246,16 @@ class SweepResult:
         spread = float(np.std(scores[point])) if np.isfinite(mean[point]) else float("inf")
         return Best(chosen, by, sign * float(mean[point]), spread, rows)
 
-    def recommend(
-        self, axis: str = "learning_rate", *, by: str | None = None, tolerance: float = 0.05
-    ) -> Recommendation:
+    def recommend(self, axis: str | None = None, *, by: str | None = None, tolerance: float = 0.05) -> Recommendation:
         """Which value of `axis` to use, at the best of everything else.
 
         Args:
-          axis: a numeric axis.
+          axis: a numeric axis, by default `main_axis`.
           by: the variable to be small; by default ``validation_loss`` if there is one, else ``final_loss``.
           tolerance: what counts as about as good, as a share of the gap between the start and the best.
         """
         by = self.score_name(by)
-        self._check_axis(axis, self.lanes)
+        axis = self._check_axis(axis, self.lanes)
         best = self.best(by)
         others = {name: value for name, value in best.hyperparameters.items() if name not in (axis, "optimizer")}
         home = next(names for form in self.forms for _, names, _ in form.dimensions if axis in names)
@@ -277,8 +283,10 @@ class SweepResult:
         }
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = self.lanes.attrs["steps"]
-        head = f"SweepResult: {self.lanes.sizes['lane']} lanes of {steps} steps; {axes}; {self.seeds} seeds"
-        return "\n".join([head, ", ".join(f"{n} {name}" for name, n in counts.items()), str(self.recommend())])
+        sizes = f"{_counted(self.lanes.sizes['lane'], 'lane')} of {_counted(steps, 'step')}"
+        head = "; ".join(filter(None, [f"SweepResult: {sizes}", axes, _counted(self.seeds, "seed")]))
+        lines = [head, ", ".join(f"{n} {name}" for name, n in counts.items())]
+        return "\n".join(lines if self.main_axis is None else [*lines, str(self.recommend())])
 
     # Inside
 
@@ -317,7 +325,10 @@ class SweepResult:
             raise bad_value("optimizer", None, "optimizers have axes of their own", mend)
         return self.verdicts
 
-    def _check_axis(self, axis: str, array: Any) -> str:
+    def _check_axis(self, axis: str | None, array: Any) -> str:
+        axis = self.main_axis if axis is None else axis
+        if axis is None:
+            raise bad_value("axis", None, "the sweep has no axis of numbers", "Sweep one, for example learning_rate")
         if axis not in array.coords:
             raise unknown_name("axis", axis, self.axes)
         if array[axis].dtype.kind not in "fiu":
@@ -389,7 +400,7 @@ def _coordinates(request: Any) -> dict[str, Any]:
     names = dict.fromkeys(a.name for s in request.sections for d in s.dimensions for a in d.axes)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for section in request.sections:
-        at = np.indices(section.shape).reshape(len(section.shape), -1)
+        at = np.indices(section.shape).reshape(len(section.shape), section.points)
         own = {a.name: a.labels[i] for d, i in zip(section.dimensions, at, strict=True) for a in d.axes}
         for name in names:
             missing = np.full(section.points, np.nan)
@@ -422,7 +433,7 @@ def _reference(columns: Mapping, coords: Mapping, problem_axes: list[str], stoch
     found = np.zeros(lanes)
     for code in np.unique(codes):
         mine = codes == code
-        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss")}
+        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind")}
         found[mine] = least_loss(seen | {"stochastic": stochastic})
     return np.where(np.isnan(known), found, known)
 
@@ -447,9 +458,10 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
     edge = _median_edge(values, regimes == Regime.DIVERGED)
     unknown = _unknown(result, values, scores, regimes, axis)
     safe = float(values[calm - 1]) if calm else None
+    unsafe = float(values[calm]) if calm < len(values) else None
     if not np.isfinite(mean).any():
         return Recommendation(
-            axis, by, None, None, None, safe, edge, None, tolerance, None, {}, {}, unknown
+            axis, by, None, None, None, safe, unsafe, edge, None, tolerance, None, {}, {}, unknown
         )  # fmt: skip
     top = int(np.argmin(mean))
     start = result.lanes["initial_loss"].values[line]
@@ -462,6 +474,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
         score=float(mean[top]),
         interval=_interval(values, scores) if result.seeds > 1 else None,
         safe=safe,
+        unsafe=unsafe,
         edge=edge,
         plateau=_plateau(values, mean, top, mean[top] + tolerance * gap),
         tolerance=tolerance,
@@ -537,6 +550,10 @@ def _distinct(values: np.ndarray) -> np.ndarray:
     """Distinct values in order of appearance, missing ones left out."""
     kept = [v for v in dict.fromkeys(values.tolist()) if v == v and v != ""]
     return np.asarray(kept)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
 
 
 def _item(value: Any) -> Any:

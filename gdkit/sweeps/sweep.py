@@ -84,6 +84,9 @@ def sweep(
       plan: width, tile, segment, workers.
       progress: True for lines on stderr, or a callback, called from worker threads.
 
+    Returns:
+      A SweepResult: a row for every lane, diverged ones too; `regimes`, `edge`, `best` and `recommend` judge them.
+
     Raises:
       GdkitError: an argument cannot be used; the message names it, its value and the mend.
 
@@ -98,6 +101,8 @@ def sweep(
     )  # fmt: skip
     if executor is not None and not isinstance(executor, ThreadPoolExecutor):
         raise bad_type("executor", executor, "not a thread pool", "Pass a ThreadPoolExecutor, or leave it out")
+    if progress not in (None, True, False) and not callable(progress):
+        raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     tell = plain_lines() if progress is True else progress or None
     result = _run(request, tell, executor)
     if store is not None:
@@ -124,15 +129,22 @@ def check(
     descent.check_positive("seeds", seeds)
     if curve_points != 0:
         descent.check_positive("curve_points", curve_points)
+    for name, value in (("diverged_above", diverged_above), ("target", 0.0 if target is None else target)):
+        if not factories.is_number(value):
+            raise bad_type(name, value, "not a number", "Leave it out for the default")
     if not diverged_above > 0:
         raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
+    for monitor in monitors:
+        if not isinstance(monitor, Monitor):
+            mend = "Pass for example gdkit.monitors.time_to(0.1), or a gdkit.monitors.Monitor of your own"
+            raise bad_type("monitors", monitor, "not a Monitor", mend)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = read_sections(problem, optimizer_factory, axes)
     for section in sections:
         names = [axis.name for d in section.dimensions for axis in d.axes]
         descent.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    key = descent.key_of(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
     return Sweep(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
 
@@ -208,13 +220,15 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
 
 def job_of(request: Sweep, prepared: Prepared, devices: Sequence[Any]) -> execute.Job:
     """The job of a group, compiled and placed on `devices`."""
+    floorless = prepared.problem.optimum is None and request.limits.target == -np.inf
+    limits = request.limits._replace(unbounded_below=request.limits.diverged_above if floorless else np.inf)
     return execute.prepare(
         request.problem,
         prepared.group.section.factory,
         prepared.static,
         prepared.group.traced,
         request.watched,
-        execute.Shared(request.key, descent.arrays_of(prepared.problem), request.limits),
+        execute.Shared(request.key, descent.arrays_of(prepared.problem), limits),
         dtype=descent.params_dtype(prepared.problem),
         steps=request.steps,
         blocks=execute.blocks_of(len(prepared.group.points), request.seeds, prepared.width),
