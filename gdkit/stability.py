@@ -178,9 +178,9 @@ def stability_threshold(family: str, curvature: Any, **hyperparameters: Any) -> 
 
     On a quadratic, steps above it grow without bound and steps below it shrink: 2/λ for ``"sgd"``, (2 + 2β)/λ for
     ``"momentum"`` (heavy ball), (2 + 2β)/(λ (1 + 2β)) for ``"nesterov"`` (Cohen et al., Gradient descent on neural
-    networks typically occurs at the edge of stability, 2021, appendix B), and (2 + 2β₁)/((1 − β₁) λ) for ``"adam"``
+    networks typically occurs at the edge of stability, 2021), and (2 + 2β₁)/((1 − β₁) λ) for ``"adam"``
     with its preconditioner frozen, where λ is the preconditioned sharpness (Cohen et al., Adaptive gradient methods at
-    the edge of stability, 2022, proposition 1).
+    the edge of stability, 2022).
 
     Args:
       family: "sgd", "momentum", "nesterov" or "adam".
