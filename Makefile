@@ -6,6 +6,8 @@ export PYTHON VENV
 
 # The test session's settings (the compilation cache among them) also hold for the doctests: conftest.py sets them.
 PYTEST := $(PY) -m pytest
+# Most of the time goes into tracing and compiling on one core; a file's tests share programs, so files are what is dealt.
+SPREAD := -n auto --dist loadfile
 RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit tests/conftest.py
 
 # The extras whose exact versions are kept. PyTorch's own dependencies are left to it: they differ from place to place.
@@ -23,11 +25,11 @@ run: env-app ## install if needed, run the main job, say where its report and fi
 
 test: lint ## all of CI's checks but the comparison with PyTorch
 	$(RUN_DOCTESTS)
-	$(PYTEST) -m "not full and not parity"
+	$(PYTEST) $(SPREAD) -m "not full and not parity"
 
 test-full: lint ## the same, and the tests that take longer
 	$(RUN_DOCTESTS)
-	$(PYTEST) -m "not parity"
+	$(PYTEST) $(SPREAD) -m "not parity"
 
 parity: env-parity ## install PyTorch and compare with it
 	$(PYTEST) -m parity tests/parity
