@@ -2,6 +2,8 @@
 
 import difflib
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -58,6 +60,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
     """The error for a package of an extra that `purpose` needs."""
     return MissingPackageError(f"{purpose} needs {package}, which is not installed. Run: pip install 'gdkit[{extra}]'")
+
+
+def warn(text: str) -> None:
+    """Warn at the line outside gdkit that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame and frame.f_globals.get("__name__", "").startswith("gdkit."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, GdkitWarning, stacklevel=level)
 
 
 def _message(argument: str, value: object, problem: str, mend: str) -> str:

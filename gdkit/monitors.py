@@ -347,9 +347,11 @@ def curve(points: int) -> Monitor:
         return jnp.full((len(at),), jnp.nan, _dtype(state.params))
 
     def update(m: Array, before: State, after: State, info: Info, context: Context) -> Array:
-        # the slot of the next recorded step is written at every step before it too: no branch, and t is unbatched
+        # no branch: at a step that is not recorded the slot of the next one is given what it holds; t is unbatched
         slot = jnp.sum(at < context.t, dtype=jnp.int32)
-        return jax.lax.dynamic_update_index_in_dim(m, info.loss.astype(m.dtype), slot, 0)
+        held = jax.lax.dynamic_index_in_dim(m, slot, 0, keepdims=False)
+        loss = jnp.where(jnp.asarray(at)[slot] == context.t, info.loss.astype(m.dtype), held)
+        return jax.lax.dynamic_update_index_in_dim(m, loss, slot, 0)
 
     def read(m: Array) -> dict[str, Array]:
         return {"curve_loss": m}

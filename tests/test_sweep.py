@@ -368,3 +368,25 @@ def test_lanes_along_an_axis_hold_the_others_at_the_best_or_where_asked():
     assert result.along("learning_rate").lanes["momentum"].values[0] == result.best().hyperparameters["momentum"]
     with pytest.raises(GdkitError, match="the sweep has no such point"):
         result.along("learning_rate", at={"momentum": 0.7})
+
+
+def test_the_curve_of_a_lane_that_ended_does_not_depend_on_how_long_its_neighbours_go_on():
+    # at 1.03 a lane ends after some hundred steps, between two that are recorded
+    settings = {"steps": 300, "plan": Plan(width=2), "curve_points": 20}
+    alone = sweep(problems.parabola(), sgd, {"learning_rate": [1.03, 1.035]}, **settings).data["curve_loss"]
+    beside = sweep(problems.parabola(), sgd, {"learning_rate": [1.03, 0.1]}, **settings).data["curve_loss"]
+    np.testing.assert_array_equal(alone.values[0], beside.values[0])
+    assert np.isnan(alone.values[0]).any()
+
+
+def test_a_warning_points_at_the_line_that_called():
+    with pytest.warns(gdkit.GdkitWarning, match="seeds=2") as caught:
+        sweep(problems.parabola(), sgd, {"learning_rate": [0.1]}, seeds=2, steps=5)
+    assert caught[0].filename == __file__
+
+
+def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs(monkeypatch):
+    monkeypatch.setattr(execute, "run_block", lambda *args: pytest.fail("a block ran"))
+    broken = lambda learning_rate: None
+    with pytest.raises(GdkitError, match="the factory returned no"):
+        sweep(problems.parabola(), None, {"optimizer": {"a": sgd, "b": broken}, "learning_rate": [0.1]}, steps=5)

@@ -124,8 +124,8 @@ def _cells(summary: Summary, row: Row) -> list[str]:
 def _bands(summary: Summary) -> Table:
     """Each optimizer's regimes along the axis, a sign a value."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
-    for justify in ("left", "right", "left", "left"):
-        table.add_column(justify=justify)  # type: ignore[arg-type]
+    for right in (False, True, False, False):
+        table.add_column(justify="right" if right else "left")
     for row in summary.rows:
         signs = Text.assemble(*((SIGNS[regime], _COLOURS[regime]) for _, regime in _thinned(row.band)))
         ends = (number(row.band[0][0]), number(row.band[-1][0])) if row.band else ("", "")
@@ -141,8 +141,8 @@ def _thinned(band: tuple[tuple[float, Regime], ...], most: int = 48) -> list[tup
 
 def _legend(summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
-    for justify in ("left", "left", "right", "left"):
-        table.add_column(justify=justify)  # type: ignore[arg-type]
+    for right in (False, False, True, False):
+        table.add_column(justify="right" if right else "left")
     for regime in Regime:
         count = sum(row.counts.get(regime, 0) for row in summary.rows)
         if count:

@@ -52,6 +52,9 @@ def workers_for(plan: Plan, devices: int) -> int:
     """Worker threads: as the plan says, else one a core on a CPU, one a device elsewhere."""
     if plan.workers is not None:
         return plan.workers
-    if devices == 1 and jax.default_backend() == "cpu":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return devices
+    return visible_cores() if devices == 1 and jax.default_backend() == "cpu" else devices
+
+
+def visible_cores() -> int:
+    """Cores that this process may use; a result's bits depend on how many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

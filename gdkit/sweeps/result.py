@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +15,7 @@ from gdkit import monitors
 from gdkit.errors import bad_value, unknown_name
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
 from gdkit.sweeps import store
+from gdkit.sweeps.plan import visible_cores
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
 
@@ -378,7 +378,7 @@ def assemble(
         "plan": json.dumps(plan),
         "timings": json.dumps(timings),
         "device": str(jax.devices()[0].device_kind),
-        "cores": os.cpu_count() or 1,
+        "cores": visible_cores(),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
     return SweepResult(xr.Dataset(variables, coords, attrs), tuple(forms))

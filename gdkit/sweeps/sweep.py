@@ -1,7 +1,6 @@
 """sweep: from axes to a result."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from gdkit import descent, factories
 from gdkit import monitors as monitors_
-from gdkit.errors import GdkitWarning, bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, warn
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import Problem
 from gdkit.sweeps import execute
@@ -78,7 +77,8 @@ def sweep(
       monitors: further statistics.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
-      diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1).
+      diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
+        where neither an optimum nor a target is known.
       store: a path to save the result at.
       executor: a thread pool to run on, in place of one of our own.
       plan: width, tile, segment, workers.
@@ -188,13 +188,12 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
     devices = jax.local_devices()
     workers = workers_for(request.plan, len(devices))
     meter = Meter(tell, request.lanes, request.steps)
-    prepared: list[tuple[int, Prepared]] = []
+    prepared = list(prepared_groups(request))  # all of them are checked before the first is run
     compiling = [0.0]
 
     def jobs() -> Iterator[execute.Job]:
-        for offset, group in prepared_groups(request):
+        for _, group in prepared:
             start = time.monotonic()
-            prepared.append((offset, group))
             job = job_of(request, group, devices)
             compiling[0] += time.monotonic() - start
             yield job
@@ -263,10 +262,10 @@ def _warn(request: Sweep, problem: Problem) -> None:
     """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
     if request.seeds > 1 and problem.sample is None and not _uses_key(problem, request.key):
         text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
-        warnings.warn(text, GdkitWarning, stacklevel=5)
+        warn(text)
     if descent.is_impure(problem, request.key):
         text = "loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)"
-        warnings.warn(text, GdkitWarning, stacklevel=5)
+        warn(text)
 
 
 def _uses_key(problem: Problem, key: Key) -> bool:
