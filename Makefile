@@ -8,7 +8,7 @@ export PYTHON VENV
 PYTEST := $(PY) -m pytest
 # Most of the time goes into tracing and compiling on one core; a file's tests share programs, so files are what is dealt.
 SPREAD := -n auto --dist loadfile
-RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit tests/conftest.py
+RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
 
 # The extras whose exact versions are kept. PyTorch's own dependencies are left to it: they differ from place to place.
 LOCKED := app cuda tpu dask test bench docs

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
+from experiments.settings import complete
 from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, problems, sgd, sweep, training_table
 from gdkit.descent import TrainingTable
-from gdkit.errors import bad_type, bad_value, unknown_name
 
 CURVATURE = 2.0
 DEFAULTS: dict[str, Any] = {
@@ -57,16 +57,11 @@ class Borders(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> Parabola:
     """The table of a few steps, and the sweep of the learning rate past every border."""
-    chosen = _complete("settings", settings, DEFAULTS)
-    grid = chosen["sweep"] = _complete("settings.sweep", chosen["sweep"], DEFAULTS["sweep"])
-    for name in ("from", "to", "count"):
-        if isinstance(grid[name], bool) or not isinstance(grid[name], int | float) or not grid[name] > 0:
-            raise bad_value(
-                f"settings.sweep.{name}", grid[name], "not a number above 0", "Leave it out for the default"
-            )
+    chosen = complete(settings, DEFAULTS, free=("center", "start"))
+    grid = chosen["sweep"]
     problem = _problem(chosen["center"], chosen["start"])
     table = training_table(problem, sgd, chosen["steps"], hyperparameters={"learning_rate": chosen["learning_rate"]})
-    rates = np.geomspace(grid["from"], grid["to"], int(grid["count"]))
+    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
     border = 2 / CURVATURE  # one point: no grid meets it by chance
     rates = np.sort(np.append(rates[np.abs(rates / border - 1) > 1e-6], border))
     return Parabola(chosen, table, sweep(problem, sgd, {"learning_rate": rates}, steps=grid["steps"]))
@@ -150,13 +145,3 @@ def _draw_walk(ax: Axes, center: float, start: float, regime: Regime, rate: floa
 @functools.cache  # compiled programs belong to one problem
 def _problem(center: float, start: float) -> Problem:
     return problems.parabola(center=center, start=start)
-
-
-def _complete(name: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` over the defaults."""
-    if not isinstance(given, Mapping):
-        raise bad_type(name, given, "not a mapping", "Give names and values")
-    for key in given:
-        if key not in defaults:
-            raise unknown_name(name, key, defaults)
-    return dict(defaults) | dict(given)
