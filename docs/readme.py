@@ -1,4 +1,4 @@
-"""Write the outputs and figures of README.md and of the tutorial again: ``make readme``.
+"""Write the outputs and figures of README.md and of the tutorials again: ``make readme``.
 
 Python blocks run in order in one namespace; a text block that follows one holds what it printed. The block after
 ``<!-- output of: COMMAND -->`` holds what that command printed.
@@ -62,6 +62,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             new = rewritten(text)
+            for figure in re.findall(r"!\[.*?\]\(figures/(.*?)\)", text):
+                shutil.copy(figure, ROOT / "docs" / "figures" / figure)
         os.chdir(ROOT)
         path.write_text(new, encoding="utf-8")
     for run, figure in FIGURES.items():

@@ -12,10 +12,12 @@ import optax
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.path import Path
 
 import gdkit
 from gdkit import Problem, Regime, descend, plots, problems, sgd, sweep
 from gdkit.errors import GdkitError, InputTypeError, InputValueError
+from gdkit.gradients import chain_rule_trace, finite_difference
 
 RATES = [0.001, 0.01, 0.2, 0.8, 1.0, 1.2, 1.5]
 
@@ -365,3 +367,63 @@ def test_file_in_no_folder_is_refused(tmp_path):
 def test_bad_input_is_named(draw, said, parabola, plane, noisy, walks):
     with pytest.raises(GdkitError, match=said):
         draw(SimpleNamespace(sweep=parabola, plane=plane, noisy=noisy, walks=walks))
+
+
+# Derivatives
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_tangent_touches_the_curve_with_the_slope_of_the_derivative(ax):
+    ax = plots.tangent(lambda t: t**2, 3.0, limits=(0.0, 6.0), ax=ax)
+    curve, line, point = ax.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), 6 * line.get_xdata() - 9, atol=1e-4)
+    np.testing.assert_allclose(curve.get_ydata(), curve.get_xdata() ** 2, rtol=1e-5)
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx((3.0, 9.0))
+
+
+def test_rings_mark_the_steps_of_least_error(ax):
+    table = finite_difference(lambda t: t**3, 3.1, 10.0 ** -np.arange(1, 13))
+    ax = plots.difference_error(table, ax=ax)
+    line, ring = ax.get_lines()
+    assert ring.get_xdata()[0] == table.best
+    assert ring.get_ydata()[0] == pytest.approx(min(line.get_ydata()))
+
+
+def test_graph_shows_every_value_adjoint_and_local_derivative(ax):
+    trace = chain_rule_trace(lambda x: (2 * x + 1) ** 2, 1.0)
+    ax = plots.chain_rule(trace, ax=ax)
+    said = "\n".join(texts(ax))
+    for row in trace.rows:
+        assert f"value {float(row.value):.4g}" in said and f"adjoint {float(row.adjoint):.4g}" in said
+    slopes = [text for text in texts(ax) if text.startswith("·")]
+    assert slopes == [f"· {slope:.4g}" for *_, slope in trace.graph().edges]
+
+
+def test_arrows_of_a_graph_avoid_the_boxes_they_pass(ax):
+    ax = plots.chain_rule(chain_rule_trace(lambda c, d: c**2 + 2 * c * d + d, 0.5, 0.3), ax=ax)
+    ax.figure.canvas.draw()
+    boxes = [text for text in ax.texts if text.get_bbox_patch() is not None and "value" in text.get_text()]
+    frames = [box.get_bbox_patch().get_window_extent() for box in boxes]
+    assert not any(a.overlaps(b) for i, a in enumerate(frames) for b in frames[:i])
+    shafts = [text.arrow_patch.get_path().vertices[:3] for text in ax.texts if getattr(text, "arrow_patch", None)]
+    arrows = [Path(shaft) for shaft in shafts]
+    assert len(arrows) > len(boxes)
+    inner = [frame.padded(-4) for frame in frames]
+    assert not any(arrow.intersects_bbox(frame, filled=False) for arrow in arrows for frame in inner)
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: plots.tangent(lambda t: t, "3"), "at='3': not a number"),
+        (lambda: plots.difference_error([1]), "table=.*not of finite_difference"),
+        (lambda: plots.chain_rule("trace"), "trace='trace': not a ChainRuleTrace"),
+        (lambda: plots.chain_rule(chain_rule_trace(lambda x: sum(x**i for i in range(2, 50)), 1.0)), "cannot be read"),
+    ],
+)
+def test_bad_input_of_derivative_figures_is_named(call, said):
+    with pytest.raises((InputTypeError, InputValueError), match=said):
+        call()

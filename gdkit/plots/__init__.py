@@ -1,0 +1,18 @@
+"""Figures of sweeps, of single runs and of derivatives, on matplotlib.
+
+Every function takes ``ax=None`` and returns the Axes it drew on; without `ax` it makes a pyplot figure. Nothing global
+is changed. Legends stand below the axes, strips above; a figure of several axes needs a layout that makes room for
+them: ``plt.subplots(2, 2, layout="constrained")``. A run that leaves the picture is drawn to where it left, with a mark
+there.
+"""
+
+from gdkit.plots.derivatives import chain_rule, difference_error, tangent
+from gdkit.plots.runs import descent_1d, trajectories
+from gdkit.plots.style import REGIME_COLORS, REGIME_LABELS, REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS, save
+from gdkit.plots.sweeps import final_loss, loss_curves, regime_map, regime_strip
+
+__all__ = [
+    "REGIME_COLORS", "REGIME_LABELS", "REGIME_MARKERS", "SERIES_COLORS", "SERIES_MARKERS",
+    "chain_rule", "descent_1d", "difference_error", "final_loss", "loss_curves", "regime_map", "regime_strip", "save",
+    "tangent", "trajectories",
+]  # fmt: skip

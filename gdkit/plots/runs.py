@@ -1,0 +1,187 @@
+"""Figures of single runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import matplotlib as mpl
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.lines import Line2D
+
+from gdkit.descent import Trajectory
+from gdkit.errors import bad_type, bad_value
+from gdkit.plots import style
+from gdkit.problems import Problem
+from gdkit.regimes import Regime, classify
+
+
+def trajectories(
+    problem: Problem,
+    runs: Trajectory | Sequence[Trajectory],
+    *,
+    labels: Sequence[str] | None = None,
+    limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Paths of runs with two params over contours of the loss, which lie at equal ratios above its minimum.
+
+    A ring marks each start; the mark at an end tells the regime. The frame holds what lies no higher than the starts.
+
+    Args:
+      problem: what they ran on; its params have two numbers.
+      runs: of ``descend(..., record_params=True)``.
+      labels: one a run.
+      limits: ``((left, right), (bottom, top))`` of the frame.
+      ax: where to draw.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used.
+    """
+    style.check_limits(limits, (2, 2))
+    runs = (runs,) if isinstance(runs, Trajectory) else tuple(runs)
+    labels = _checked_labels(labels, runs)
+    paths = [_path(run, 2) for run in runs]
+    loss = _loss_of(problem, runs[0])
+    low, high = np.transpose(limits) if limits else _frame(paths, runs)
+    ax = style.axes(ax, height=4.4)
+    _draw_contours(ax, loss, problem.optimum, low, high)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_0$", ylabel="$x_1$")
+    handles = []
+    regimes = [_regime_of(problem, run) for run in runs]
+    for number, (path, regime, label) in enumerate(zip(paths, regimes, labels, strict=True)):
+        look = style.series(number)
+        _draw_path(ax, path, low, high, look["color"], regime)
+        if label:
+            handles.append(Line2D([], [], color=look["color"], linewidth=1.6, label=label))
+    style.legend(ax, handles, style.regime_handles(regimes, color="0.75"))
+    return ax
+
+
+def descent_1d(
+    problem: Problem,
+    run: Trajectory,
+    *,
+    regime: Regime | None = None,
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """L(x) of a single number x, with the iterates of a run walking on it, joined in their order.
+
+    Args:
+      problem: what it ran on; its params have one number.
+      run: of ``descend(..., record_params=True)``.
+      regime: for its colour and the mark at its end; by default that of the run.
+      limits: ``(left, right)`` of the frame.
+      ax: where to draw.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used.
+    """
+    style.check_limits(limits, (2,))
+    x = _path(run, 1)[:, 0]
+    loss = _loss_of(problem, run)
+    if limits is None:
+        low, high = _frame([x[:, None]], (run,))
+        limits = (float(low[0]), float(high[0]))
+    ax = style.axes(ax, height=3.2)
+    grid = np.linspace(*limits, 401)
+    values = loss(grid[:, None])
+    pad = 0.06 * float(np.ptp(values)) or 1.0
+    low, high = np.array([limits[0], values.min() - pad]), np.array([limits[1], values.max()])
+    ax.plot(grid, values, color="0.6", linewidth=1.2, zorder=1)
+    ax.set(xlim=limits, ylim=(low[1], high[1]), xlabel="$x$", ylabel="$L(x)$")
+    regime = _regime_of(problem, run) if regime is None else regime
+    path = np.stack([x, loss(x[:, None])], axis=1)
+    _draw_path(ax, path, low, high, style.REGIME_COLORS[regime], regime, outline=True)
+    return ax
+
+
+def _draw_path(
+    ax: Axes, path: np.ndarray, low: np.ndarray, high: np.ndarray, color: Any, regime: Regime, *, outline: bool = False
+) -> None:
+    """Points joined in order, to where they leave the frame: a ring at the start, the regime's mark at the end."""
+    seen = style.until_it_leaves(path, low, high)
+    inside = seen[((seen >= low) & (seen <= high)).all(axis=1)]
+    ax.plot(
+        *seen.T, color=style.INK if outline else color, linewidth=0.7 if outline or len(seen) > 100 else 1.3, zorder=3
+    )
+    dot: dict[str, Any] = {"marker": "o", "color": color, "linestyle": "none", "markeredgecolor": style.INK}
+    ax.plot(*inside.T, **dot, markersize=5 if outline else 2.6, markeredgewidth=0.5 if outline else 0, zorder=4)
+    ring: dict[str, Any] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "white", "markeredgecolor": style.INK}
+    ax.plot(*seen[0], **ring, markeredgewidth=1.3, zorder=5)
+    end: dict[str, Any] = style.mark(regime, 9) | {"color": color}
+    ax.plot(*seen[-1], **end, zorder=6, clip_on=False)
+
+
+def _draw_contours(ax: Axes, loss: Callable, optimum: Any, low: np.ndarray, high: np.ndarray) -> None:
+    x, y = (np.linspace(a, b, 301) for a, b in zip(low, high, strict=True))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    height = loss(grid.reshape(-1, 2)).reshape(grid.shape[:2])
+    height = np.where(np.isfinite(height), height, np.nan)
+    least = float(np.nanmin(height)) if optimum is None else float(optimum)
+    gap = height - least
+    most = float(np.nanmax(gap)) or 1.0
+    bottom = max(float(np.nanmin(np.where(gap > 0, gap, np.inf))), 1e-5 * most)
+    levels = np.geomspace(min(bottom, most / 10), most, 14)
+    greys = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.0, 0.34, 64)))
+    norm = LogNorm(levels[0], levels[-1])
+    ax.contourf(x, y, np.maximum(gap, levels[0]), levels=levels, cmap=greys, norm=norm, zorder=0)
+    ax.contour(x, y, gap, levels=levels, colors="0.6", linewidths=0.5, zorder=1)
+
+
+def _frame(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
+    """The box of all points no higher than their start, with a margin; never much narrower one way than the other."""
+    kept = []
+    for path, run in zip(paths, runs, strict=True):
+        losses = np.asarray(run.loss)
+        kept += [path[:1], path[np.isfinite(path).all(axis=1) & (losses <= losses[0])]]
+    points = np.concatenate(kept)
+    low, high = points.min(axis=0), points.max(axis=0)
+    width = np.maximum(high - low, 0.4 * (high - low).max())
+    width = np.where(width > 0, width, 1.0)
+    middle = (low + high) / 2
+    return middle - 0.62 * width, middle + 0.62 * width
+
+
+def _path(run: Any, size: int) -> np.ndarray:
+    """The params of a run at its recorded steps, (points, size)."""
+    if not isinstance(run, Trajectory):
+        raise bad_type("runs", run, "not a Trajectory", "Pass what gdkit.descend returned")
+    if run.params_history is None:
+        raise bad_value("runs", "a Trajectory", "its params were not recorded", "Use descend(..., record_params=True)")
+    points = len(run.loss)
+    leaves = [np.asarray(leaf, float).reshape(points, -1) for leaf in jax.tree.leaves(run.params_history)]
+    path = np.concatenate(leaves, axis=1)
+    if path.shape[1] != size:
+        counted = "one number" if size == 1 else "two numbers"
+        raise bad_value("runs", "a Trajectory", f"its params are {path.shape[1]} numbers", f"Draw params of {counted}")
+    return path
+
+
+def _loss_of(problem: Any, run: Trajectory) -> Callable[[np.ndarray], np.ndarray]:
+    """``(n, numbers) -> (n,)``: the loss on all the data, of params laid out as one row."""
+    if not isinstance(problem, Problem):
+        raise bad_type("problem", problem, "not a Problem", "Pass the gdkit.Problem of the runs; call its factory")
+    if problem.has_aux:
+        raise bad_value("problem", problem.name, "its loss depends on more than its params", "Draw one without aux")
+    _, unravel = ravel_pytree(run.params)
+    batch = () if problem.data is None else (problem.data,)
+    loss = jax.vmap(lambda row: problem.loss(unravel(row), *batch))
+    return lambda rows: np.asarray(loss(np.asarray(rows, ravel_pytree(run.params)[0].dtype)), float)
+
+
+def _regime_of(problem: Problem, run: Trajectory) -> Regime:
+    return Regime(int(classify(run.statistics, optimum=problem.optimum).regime))
+
+
+def _checked_labels(labels: Sequence[str] | None, runs: Sequence[Trajectory]) -> Sequence[str]:
+    if not runs:
+        raise bad_value("runs", runs, "there is none", "Pass at least one Trajectory")
+    if labels is None:
+        return [""] * len(runs)
+    if len(labels) != len(runs):
+        raise bad_value("labels", labels, f"{len(labels)} labels for {len(runs)} runs", "Pass one a run")
+    return labels

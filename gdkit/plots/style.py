@@ -1,0 +1,244 @@
+"""How every figure looks: colours, marks, scales, legends, files."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from gdkit.errors import bad_type, bad_value
+from gdkit.regimes import Regime
+
+# Apart under protanopia, deuteranopia and tritanopia, and in grey: no two are closer than 7 in lightness (CIE L*).
+REGIME_COLORS = {
+    Regime.SLOW: "#b4e0f7",
+    Regime.CONVERGED: "#20a157",
+    Regime.OSCILLATING: "#2746ad",
+    Regime.CATAPULT: "#571e64",
+    Regime.BOUNCING: "#f2b701",
+    Regime.STALLED: "#a3a3a3",
+    Regime.DIVERGED: "#cf2205",
+}
+REGIME_LABELS = {regime: regime.name.lower() for regime in Regime}
+_BAR = ((-1.0, -0.4), (1.0, -0.4), (1.0, 0.4), (-1.0, 0.4), (-1.0, -0.4))
+REGIME_MARKERS: dict[Regime, Any] = {
+    Regime.SLOW: "v",
+    Regime.CONVERGED: "o",
+    Regime.OSCILLATING: "D",
+    Regime.CATAPULT: "^",
+    Regime.BOUNCING: "s",
+    Regime.STALLED: _BAR,
+    Regime.DIVERGED: "X",
+}
+# Okabe and Ito, Color universal design, 2008
+SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "p", "h")
+_DECADES = 16  # of loss in a figure; what lies lower is drawn at the bottom
+INK = "0.15"
+_OUTLINE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "linestyle": "none"}
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Path]:
+    """Write ``path.png`` and ``path.svg``; the same figure gives the same bytes.
+
+    >>> import tempfile
+    >>> [file.name for file in save(Figure(), Path(tempfile.mkdtemp(), "empty"))]
+    ['empty.png', 'empty.svg']
+    """
+    base = Path(path)
+    if not base.parent.is_dir():
+        raise bad_value("path", str(path), "its folder does not exist", f"Make it first: mkdir -p {base.parent}")
+    png, svg = (base.with_name(base.name + end) for end in (".png", ".svg"))
+    with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}):
+        figure.savefig(png, dpi=dpi, metadata={"Software": None})
+        figure.savefig(svg, dpi=dpi, metadata={"Date": None, "Creator": None})
+    return png, svg
+
+
+def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Line2D]:
+    """A legend entry for each regime that occurs; `color` where colours tell something else."""
+    found = sorted({Regime(int(code)) for code in regimes})
+    own: dict[str, Any] = {} if color is None else {"color": color}
+    marks = {regime: mark(regime, 7) | own for regime in found}
+    return [Line2D([], [], **mark, label=REGIME_LABELS[regime]) for regime, mark in marks.items()]
+
+
+def legend(ax: Axes, *groups: Sequence[Any]) -> None:
+    """Groups one below the other, below the axis' label."""
+    style: dict[str, Any] = {"fontsize": "small", "handletextpad": 0.5, "columnspacing": 1.3, "handlelength": 1.8}
+    below = 4.2  # in letters: the ticks and the axis' label
+    for group in filter(None, groups):
+        letters = max(len(str(handle.get_label())) for handle in group) + 4
+        rows = math.ceil(len(group) / max(1, 90 // letters))
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": below}
+        former = ax.get_legend()
+        ax.legend(handles=group, ncols=math.ceil(len(group) / rows), frameon=False, **place, **style)
+        if former is not None and below > 4.2:
+            ax.add_artist(former)  # another legend would take its place
+        below += 1.55 * rows + 0.6
+    if figure_of(ax).get_layout_engine() is None:
+        _make_room(ax, below)
+
+
+def _make_room(ax: Axes, letters: float) -> None:
+    """Raise the bottom of axes that no layout places."""
+    points = FontProperties(size="small").get_size_in_points()
+    share = letters * points / 72 * figure_of(ax).dpi / ax.figure.bbox.height
+    box = ax.get_position()
+    if box.y0 < share < box.y1 - 0.1:
+        ax.set_position((box.x0, share, box.width, box.y1 - share))
+
+
+def axes(ax: Any, *, height: float = 4.0) -> Axes:
+    """The Axes given, or those of a new figure."""
+    if ax is None:
+        import matplotlib.pyplot as plt  # chooses a backend, so only where a figure must be made
+
+        return plt.subplots(figsize=(6.4, height), layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise bad_type("ax", ax, "not matplotlib Axes", "Pass one Axes, for example of plt.subplots()")
+    return ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that `ax` is part of."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise bad_value("ax", ax, "it belongs to no figure any more", "Pass Axes of a figure")
+    return figure
+
+
+def scale_of(values: np.ndarray) -> str:
+    """log where values lie more evenly so; symlog for that with a 0; else linear."""
+    distinct = np.unique(values)
+    positive = distinct[distinct > 0]
+    if distinct[0] < 0 or not positive.size or distinct.size - positive.size > 1:
+        return "linear"
+    if positive.size < 3:
+        even = positive.size == 1 or positive[-1] >= 4 * positive[0]
+        return "log" if even and positive.size == distinct.size else "linear"
+    uneven = lambda v: float(np.std(np.diff(v)) / np.mean(np.diff(v)))
+    wide = positive[-1] >= 100 * positive[0] and uneven(positive) > 0.01
+    if not wide and uneven(np.log(positive)) > uneven(positive):
+        return "linear"
+    return "log" if positive.size == distinct.size else "symlog"
+
+
+def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
+    """A scale that suits the values of an axis; texts become ticks."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    if values.dtype.kind not in "fiu":
+        axis.set_ticks(range(len(values)), [str(v) for v in values])
+        return
+    scale = scale_of(values)
+    extra: dict[str, Any] = {"linthresh": float(values[values > 0].min()), "linscale": 0.5} if scale == "symlog" else {}
+    (ax.set_xscale if which == "x" else ax.set_yscale)(scale, **extra)
+
+
+def set_loss_axis(ax: Axes, losses: np.ndarray, *, room: float = 0.0) -> None:
+    """A log axis that holds the finite losses, with a share of it left free at the top; linear if any is negative."""
+    losses = losses[np.isfinite(losses)]
+    positive = losses[losses > 0]
+    if losses.size and losses.min() >= 0 and positive.size:
+        top = np.log10(positive.max())
+        bottom = max(np.log10(positive.min()), top - _DECADES)
+        width = max(top - bottom, 0.3)
+        ax.set_yscale("log")
+        ax.set_ylim(10 ** (bottom - 0.05 * width), 10 ** (top + (0.05 + room / (1 - room)) * width))
+        tidy_ticks(ax.yaxis)
+        return
+    low, high = (float(losses.min()), float(losses.max())) if losses.size else (0.0, 1.0)
+    width = high - low or 1.0
+    ax.set_ylim(low - 0.05 * width, high + (0.05 + room / (1 - room)) * width)
+
+
+def tidy_ticks(axis: Any) -> None:
+    """On a log axis of less than two decades 1, 2 and 5 as plain numbers, on any log axis no labels between them."""
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log":
+        return
+    axis.set_minor_formatter(NullFormatter())
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def borders(axis: Any, values: np.ndarray) -> np.ndarray:
+    """Borders of the cells around increasing values, halfway on the axis' scale; (values + 1,)."""
+    scale = axis.get_transform()
+    at = scale.transform(places(values))
+    if at.size == 1:
+        return scale.inverted().transform(np.array([at[0] - 0.3, at[0] + 0.3]))
+    middles = (at[1:] + at[:-1]) / 2
+    return scale.inverted().transform(np.concatenate([[2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]]))
+
+
+def places(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are; texts by their place."""
+    return values.astype(float) if values.dtype.kind in "fiu" else np.arange(len(values), dtype=float)
+
+
+def mark(regime: Regime, size: float) -> dict[str, Any]:
+    """The mark of a regime in its colour."""
+    return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": size} | _OUTLINE
+
+
+def symbol(regime: Regime, size: float) -> dict[str, Any]:
+    """The mark of a regime on its own colour: white on dark, black on light."""
+    dark = regime in (Regime.OSCILLATING, Regime.CATAPULT, Regime.DIVERGED, Regime.CONVERGED)
+    color = "white" if dark else INK
+    return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": size, "linestyle": "none"}
+
+
+def series(number: int) -> dict[str, Any]:
+    """Colour and marker of the n-th of several; markers and colours repeat with different periods."""
+    color = SERIES_COLORS[number % len(SERIES_COLORS)]
+    return {"color": color, "marker": SERIES_MARKERS[number % len(SERIES_MARKERS)]}
+
+
+def words(name: str) -> str:
+    """The name of an axis as a person would say it."""
+    return name.removeprefix("problem.").replace("_", " ")
+
+
+def short(value: Any) -> str:
+    """A number with three digits, and anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, int | float | np.number) else str(value)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise unless `value` is one number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise bad_type(name, value, "not a number", "Pass a number")
+
+
+def until_it_leaves(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A path up to the last point inside a box, and on to the side of it where it leaves for good."""
+    inside = (np.isfinite(path) & (path >= low) & (path <= high)).all(axis=1)
+    if not inside.any():
+        return np.clip(np.nan_to_num(path[:1]), low, high)
+    last = int(np.flatnonzero(inside)[-1])
+    kept = path[: last + 1][np.isfinite(path[: last + 1]).all(axis=1)]
+    if last + 1 == len(path) or not np.isfinite(path[last + 1]).all():
+        return kept
+    start, move = path[last], path[last + 1] - path[last]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(move > 0, (high - start) / move, np.where(move < 0, (low - start) / move, np.inf))
+    return np.vstack([kept, start + shares.min() * move])
+
+
+def check_limits(limits: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless `limits` are increasing pairs of this shape, or None."""
+    if limits is None:
+        return
+    mend = "Pass (left, right)" if shape == (2,) else "Pass ((left, right), (bottom, top))"
+    pairs = np.asarray(limits, float) if np.shape(limits) == shape else None
+    if pairs is None or not np.isfinite(pairs).all() or not (np.diff(pairs) > 0).all():
+        raise bad_value("limits", limits, "not increasing pairs of numbers", mend)

@@ -1,0 +1,81 @@
+"""The code of the README and of the tutorials runs, and prints what they say it prints."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
+# How far numbers may be from those printed: other machines round differently, more so near the edge of stability.
+DOCUMENTS = {"README.md": {"rel": 0.2}, "docs/derivatives.md": {"rel": 1e-3, "abs": 1e-4}}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Runs a document once: its folder, and what it says beside what its code prints now, block by block."""
+    found = {}
+
+    def run(name):
+        if name not in found:
+            folder = tmp_path_factory.mktemp(Path(name).stem)
+            text = (ROOT / name).read_text(encoding="utf-8")
+            with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):  # a reader has the default
+                patch.chdir(folder)
+                found[name] = folder, list(load(ROOT / "docs" / "readme.py").outputs(text))
+            plt.close("all")
+        return found[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_code_of_a_document_prints_what_it_says(name, printed):
+    _, blocks = printed(name)
+    assert len(blocks) >= 6
+    for said, now in blocks:
+        assert said.strip(), "an output is missing: make readme"
+        assert NUMBER.sub("#", said) == NUMBER.sub("#", now), "run: make readme"
+        numbers = ([float(n) for n in NUMBER.findall(part)] for part in (said, now))
+        assert next(numbers) == pytest.approx(next(numbers), **DOCUMENTS[name]), "run: make readme"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_runs(name, printed):
+    folder, _ = printed(name)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        shown = (ROOT / name).parent / path
+        assert shown.stat().st_size > 5_000
+        if name != "README.md":
+            assert (folder / shown.name).stat().st_size > 5_000
+
+
+def test_the_library_example_of_the_readme_saves_its_figure(printed):
+    assert (printed("README.md")[0] / "final_loss.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        r"1 \| +7 \| +1\n +0\.01 \| +6\.01 \| +0\.01\n +0\.001 \| +6\.001 \| +0\.001\njax\.grad \| +6",
+        "f     = 0.85\n∂f/∂c = 1.6\n∂f/∂d = 2\n",
+        "3.0 × 2.0 = 6.0",
+        r"y\(1\) = 9, y\(1\.001\) = 9\.012004, slope 12\.004, derivative 12\n",
+        "the walk back: 1 → 6 → 6 → 12\n",
+        r"\['weights'\]: WRONG",
+        r"\['bias'\]: right",
+    ],
+)
+def test_the_lesson_prints_its_numbers(printed, claim):
+    assert any(re.search(claim, now) for _, now in printed("docs/derivatives.md")[1])
