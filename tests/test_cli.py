@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -419,6 +420,32 @@ def test_the_starter_runs_as_it_is(capsys):
     assert not Path("runs").exists()
     assert cli.main(["run", "mine.yaml", "sweep.steps=50"]) == 0
     assert {"sgd", "momentum", "adam"} == set(gdkit.open("runs/mine").optimizers)
+
+
+HALF_SQUARE = """\
+import jax, jax.numpy as jnp
+import gdkit
+
+@jax.custom_vjp
+def half_square(x):
+    return 0.5 * x**2
+
+half_square.defvjp(lambda x: (half_square(x), x), lambda x, g: (FACTOR * x * g,))
+PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"w": jnp.array([1.0, 2.0]), "b": 1.0})
+"""
+
+
+@pytest.mark.parametrize(("factor", "code", "right"), [(1.0, 0, "2 of 2"), (2.0, 1, "1 of 2")])
+def test_check_finds_a_wrong_derivative_rule_in_the_users_loss(factor, code, right, capsys):
+    name = f"half_square_{factor:.0f}"
+    Path(f"{name}.py").write_text(HALF_SQUARE.replace("FACTOR", str(factor)))
+    Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {name}:PROBLEM"))
+    assert cli.main(["check", "small.yaml"]) == code
+    said = capsys.readouterr()
+    assert f"agrees with central differences in {right} arrays" in said.out
+    if code:
+        assert re.search(r"\['w'\] .* WRONG", said.out) and re.search(r"\['b'\] .* right", said.out)
+        assert "custom derivative rules" in said.err
 
 
 EVERY_AXIS = """\

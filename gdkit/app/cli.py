@@ -77,7 +77,7 @@ def run(
 
 
 def check(config: str, /, *overrides: str) -> None:
-    """Tell what a run would take, without running it.
+    """Tell what a run would take, without running it, and whether the gradient of its loss is right.
 
     Args:
       config: the YAML file.

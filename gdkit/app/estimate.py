@@ -1,17 +1,25 @@
-"""``gdkit check``: what a run would take, from one compiled block an optimizer and a few of its steps."""
+"""``gdkit check``: what a run would take, from one compiled block an optimizer and a few of its steps.
+
+And whether the gradient of its loss is right.
+"""
 
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gdkit import descent
 from gdkit.app import build
 from gdkit.app.config import Config, Study
 from gdkit.app.summary import counted, duration
+from gdkit.errors import RunError
+from gdkit.gradients import GradientCheck, check_gradient
+from gdkit.problems import Problem
 from gdkit.sweeps import execute
 from gdkit.sweeps.plan import Plan, workers_for
 from gdkit.sweeps.sweep import Prepared, Sweep, job_of, prepared_groups
@@ -50,18 +58,38 @@ def check(config: Config) -> None:
     build.thresholds_of(config)
     with build.located(config, ("sweep",)):
         request = checked(**arguments)
-        costs = list(_costs(request))
+        prepared = [group for _, group in prepared_groups(request)]
+        costs = list(_costs(request, prepared))
+        gradients = list(_gradients(request, prepared))
     console.print(f"{config.name}: {request.lanes:,} runs of {request.steps:,} steps; nothing has been run\n")
     console.print(_table(costs))
     console.print()
-    console.print(_totals(costs, request.steps))
+    console.print(_totals(costs, request.steps, gradients))
+    wrong = [gradient for gradient in gradients if not gradient.ok]
+    if wrong:
+        console.print(f"\n{wrong[0]}", markup=False)
+        raise RunError("jax.grad and central differences of the loss disagree: look at its custom derivative rules")
 
 
-def _costs(request: Sweep) -> Iterator[Cost]:
+def _gradients(request: Sweep, prepared: list[Prepared]) -> Iterator[GradientCheck]:
+    """The gradient of each problem's loss where it starts, on its first batch, against central differences."""
+    init_key, sample_key = descent.keys_of(request.key)
+    for problem in {id(group.problem): group.problem for group in prepared}.values():
+        made = problem.init(init_key) if problem.init_is_function else problem.init
+        params, aux = made if problem.has_aux else (made, ())
+        batch = descent.batch_of(problem, jnp.int32(0), sample_key, problem.data)
+
+        def loss(params: Any, batch: Any, aux: Any, problem: Problem = problem) -> Any:
+            return descent.objective(problem, None, batch, aux)(params)[0]  # ty: ignore[invalid-argument-type]
+
+        yield check_gradient(loss, params, batch, aux)
+
+
+def _costs(request: Sweep, prepared: list[Prepared]) -> Iterator[Cost]:
     """One cost an optimizer; the first of its groups is compiled and timed, and stands for the others."""
     groups: dict[str, list[Prepared]] = {}
-    for _, prepared in prepared_groups(request):
-        groups.setdefault(str(prepared.group.section.label), []).append(prepared)
+    for group in prepared:
+        groups.setdefault(str(group.group.section.label), []).append(group)
     for label, several in groups.items():
         begin = time.monotonic()
         job = job_of(request, several[0], jax.local_devices()[:1])
@@ -123,7 +151,7 @@ def _table(costs: list[Cost]) -> Table:
     return table
 
 
-def _totals(costs: list[Cost], steps: int) -> Table:
+def _totals(costs: list[Cost], steps: int, gradients: list[GradientCheck]) -> Table:
     workers = workers_for(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
@@ -133,6 +161,11 @@ def _totals(costs: list[Cost], steps: int) -> Table:
     table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
     table.add_row("memory", f"about {amount(memory)} for the blocks at work, besides Python and JAX")
     table.add_row("disk", f"about {amount(sum(c.disk for c in costs))} of results, besides figures and report")
+    leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
+    right = sum(leaf.ok for leaf in leaves)
+    dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
+    arrays = counted(len(leaves), "array")
+    table.add_row("gradient", f"agrees with central differences in {right} of {arrays} of params, in {dtypes}")
     return table
 
 
