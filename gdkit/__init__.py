@@ -26,7 +26,9 @@ _HOME = {
     "partial_derivative": "gdkit.gradients",
     "check_gradient": "gdkit.gradients",
     "chain_rule_trace": "gdkit.gradients",
-    "hypergradient": "gdkit.gradients",
+    "hypergradient": "gdkit.hypergradients",
+    "value_and_hypergradient": "gdkit.hypergradients",
+    "tune": "gdkit.hypergradients",
     "sharpness": "gdkit.stability",
     "preconditioned_sharpness": "gdkit.stability",
     "multipliers": "gdkit.stability",
@@ -42,7 +44,7 @@ _HOME = {
     "random_axes": "gdkit.sweeps.axes",
     "Plan": "gdkit.sweeps.plan",
 }
-_MODULES = ("problems", "optimizers", "monitors", "gradients", "stability", "plots")
+_MODULES = ("problems", "optimizers", "monitors", "gradients", "hypergradients", "stability", "plots")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

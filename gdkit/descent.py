@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.extend.core import Literal
 
 from gdkit import factories, monitors, optimizers
@@ -102,13 +103,18 @@ def initial_state(
     Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than they start with, which a scan refuses.
     """
     judged, optimizer = resolve(problem, factory, hyperparameters)
-    made = judged.init(key) if judged.init_is_function else arrays.init
+    made = judged.init(key) if judged.init_is_function else _moved(judged.init, arrays.init)
     params, aux = made if judged.has_aux else (made, ())
     params = jax.tree.map(jnp.asarray, params)
     state = strong(State(params, aux, optimizer.init(params)))
     step = step_map(problem, factory)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)
+
+
+def _moved(init: PyTree, given: PyTree) -> PyTree:
+    """The leaves of `given`, but of `init` where they depend on a traced hyperparameter."""
+    return jax.tree.map(lambda made, array: made if isinstance(made, Tracer) else array, init, given)
 
 
 def strong(tree: PyTree) -> PyTree:

@@ -13,8 +13,7 @@ from jax.extend.core import Literal
 
 from gdkit import descent, factories
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.problems import Problem
-from gdkit.types import Array, Hyperparameters, Key, Params, PyTree
+from gdkit.types import Array, Key, Params, PyTree
 
 # Slopes from finite differences
 
@@ -661,66 +660,6 @@ def _show(value: Any) -> str:
 
 def _shape(value: Any) -> str:
     return "(" + "×".join(map(str, np.shape(value))) + ")"
-
-
-# How a run's end depends on its hyperparameters
-
-
-def hypergradient(
-    problem: Problem | Callable[..., Problem],
-    factory: Any,
-    hyperparameters: Hyperparameters,
-    steps: int,
-    *,
-    key: int | Key = 0,
-) -> dict[str, Array]:
-    """The derivative of a run's final loss in each of its hyperparameters.
-
-    Forward mode through the run, one tangent a hyperparameter: no step keeps its params. Beyond the edge of stability
-    the numbers are right and of no use, because the final loss is then a rough function of the learning rate
-    (Metz et al. 2021, Gradients are not all you need).
-
-    Args:
-      problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
-      factory: an optimizer factory.
-      hyperparameters: name to value. Those that cannot be traced, such as integers and strings, are held still.
-      steps: how many updates.
-      key: the seed's key, or the integer that makes it.
-
-    Returns:
-      Name to d(final loss) / d(hyperparameter), of the run's dtype.
-
-    Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
-
-    >>> from gdkit import optimizers, problems
-    >>> slopes = hypergradient(problems.parabola(), optimizers.sgd, {"learning_rate": 0.25}, 2)
-    >>> float(slopes["learning_rate"])  # of 9 (1 − 2η)⁴: −72 (1 − 2η)³
-    -9.0
-    """
-    descent.check_positive("steps", steps)
-    chosen = dict(hyperparameters)
-    descent.check_hyperparameters(problem, factory, chosen)
-    for name, value in chosen.items():
-        if factories.is_number(value) and not _is_finite(value):
-            raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
-    _, static, traced = descent.bind(problem, factory, chosen)
-    if not traced:
-        mend = "Pass at least one float, for example {'learning_rate': 0.1}"
-        raise bad_value("hyperparameters", chosen, "none of them has a derivative", mend)
-
-    def final_loss(traced: dict[str, Array]) -> tuple[Array, Array]:
-        run = descent.descend(
-            problem, factory, steps, hyperparameters=dict(static) | traced, key=key, record_every=steps
-        )
-        return run.loss[-1], run.loss[-1]
-
-    slopes, loss = jax.jacfwd(final_loss, has_aux=True)(traced)
-    for name, slope in slopes.items():
-        if _is_finite(loss) and not _is_finite(slope):
-            mend = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
-            raise bad_value(f"hyperparameters[{name!r}]", chosen[name], "the final loss has no derivative in it", mend)
-    return slopes
 
 
 # The shared border: what can be differentiated

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdkit import GdkitError, Problem, descend, problems, sgd
+from gdkit import GdkitError, problems
 from gdkit.gradients import (
     chain_rule_trace,
     check_gradient,
     finite_difference,
-    hypergradient,
     partial_derivative,
     sensitivity,
 )
@@ -356,63 +355,6 @@ def test_what_does_not_reach_the_result_has_an_adjoint_of_zero():
     assert {row.operation: float(row.adjoint) for row in trace.rows}["sin"] == 0.0
 
 
-# hypergradient
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.3, 0.7])
-def test_hypergradient_of_a_quadratic_is_the_closed_form(rate):
-    curvature, steps = 2.0, 12
-    slopes = hypergradient(problems.quadratic([curvature]), sgd, {"learning_rate": rate}, steps)
-    exact = -(curvature**2) * steps * (1 - rate * curvature) ** (2 * steps - 1)  # of ½ λ (1 − ηλ)²ᵀ
-    np.testing.assert_allclose(slopes["learning_rate"], exact, rtol=1e-4, atol=1e-12)
-
-
-RUNS = {
-    "heavy ball": (problems.rosenbrock, sgd, {"learning_rate": 1e-3, "momentum": 0.8}),
-    "nesterov": (problems.rosenbrock, sgd, {"learning_rate": 1e-3, "momentum": 0.8, "nesterov": True}),
-    "adam": (problems.himmelblau, optax.adam, {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99}),
-    "problem": (None, sgd, {"learning_rate": 0.1, "problem.center": 2.0}),
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_hypergradients_equal_central_differences_in_float64(name):
-    make, factory, hyperparameters = RUNS[name]
-    with jax.enable_x64(True):
-        problem = problems.parabola if make is None else make()
-        end = lambda h: descend(problem, factory, 20, hyperparameters=h).loss[-1]
-        slopes = hypergradient(problem, factory, hyperparameters, 20)
-        assert set(slopes) == {n for n, v in hyperparameters.items() if not isinstance(v, bool)}
-        for n, slope in slopes.items():
-            step = 1e-6 * hyperparameters[n]
-            high, low = (float(end(hyperparameters | {n: hyperparameters[n] + s * step})) for s in (1, -1))
-            assert slope.dtype == jnp.float64
-            np.testing.assert_allclose(slope, (high - low) / (2 * step), rtol=1e-5)
-
-
-def test_hypergradient_keeps_no_params_of_a_step():
-    problem = problems.quadratic(dimension=10_000, condition_number=10.0)
-
-    def memory(steps):
-        program = jax.jit(lambda rate: hypergradient(problem, sgd, {"learning_rate": rate}, steps))
-        return program.lower(0.01).compile().memory_analysis().temp_size_in_bytes
-
-    assert (memory(500) - memory(100)) / 400 < 100, "bytes a step; a copy of the params has 40,000"
-
-
-def test_one_program_serves_the_hypergradients_of_every_learning_rate():
-    traced = []
-    problem = Problem(lambda x: (traced.append(1), x**2)[1], 1.0)
-    hypergradient(problem, sgd, {"learning_rate": 0.1}, 5)
-    rates = (0.2, np.float32(0.3), 0.4)
-    before, counts = len(traced), []
-    for rate in rates:
-        hypergradient(problem, sgd, {"learning_rate": rate}, 5)
-        counts.append(len(traced))
-    inspections = counts[0] - before  # the loss is looked at for bad input, and not compiled
-    assert np.diff([before, *counts]).tolist() == [inspections] * 3 and inspections < before
-
-
 # bad input
 
 ONE = {"step_sizes": [0.1]}
@@ -492,26 +434,6 @@ BAD = {
     "trace of a callback": (lambda: chain_rule_trace(callback, 1.0), "f='callback': JAX cannot differentiate it"),
     "trace with a branch": (lambda: chain_rule_trace(lambda x: x if x > 0 else -x, 1.0), "JAX cannot differentiate it"),
     "trace of NaN": (lambda: chain_rule_trace(jnp.log, -1.0), "f=nan: its value is not finite here"),
-    "hyper steps": (lambda: hypergradient(problems.parabola(), sgd, {"learning_rate": 0.1}, 0), "steps=0: must be at"),
-    "hyper name": (lambda: hypergradient(problems.parabola(), sgd, {"rate": 0.1}, 2), "'rate': no such name"),
-    "hyper NaN": (
-        lambda: hypergradient(problems.parabola(), sgd, {"learning_rate": math.nan}, 2),
-        r"hyperparameters\['learning_rate'\]=nan: not finite. Pass finite numbers",
-    ),
-    "hyper nothing": (
-        lambda: hypergradient(problems.parabola(), lambda: sgd(0.1), {}, 2),
-        "hyperparameters={}: none of them has a derivative. Pass at least one float",
-    ),
-    "hyper finished": (
-        lambda: hypergradient(problems.parabola(), sgd(0.1), {"learning_rate": 0.1}, 2),
-        "a finished optimizer takes no",
-    ),
-    "hyper without derivative": (
-        lambda: hypergradient(
-            Problem(lambda p: p["a"] ** 2 + p["b"] ** 2, {"a": 1.0, "b": 0.0}), optax.adam, {"learning_rate": 0.1}, 2
-        ),
-        r"hyperparameters\['learning_rate'\]=0.1: the final loss has no derivative in it. Optimizers.*eps_root > 0",
-    ),
 }
 
 

@@ -1,0 +1,378 @@
+"""Hypergradients: how a run's final loss moves with its hyperparameters, and hyperparameters tuned by that."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gdkit import descent, factories, monitors
+from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.monitors import EndKind, Limits, Record
+from gdkit.problems import Problem
+from gdkit.types import Array, Hyperparameters, Key, State
+
+FinalLoss = Callable[[Hyperparameters, Array, Key, descent.Arrays], Array]
+FRACTIONS = ("b1", "b2", "b3", "decay", "decay_rate", "momentum")  # tuned between 0 and 1, both as far as infinity
+
+
+class _Walk(NamedTuple):
+    """A run on its way."""
+
+    t: Array  # () int32
+    state: State
+    record: Record  # its start and its end, without monitors
+    loss: Array  # () the last that was seen
+
+
+def final_loss_map(problem: Problem | Callable[..., Problem], factory: Any) -> FinalLoss:
+    """The end of a run, as a map: ``(hyperparameters, steps, key, arrays) -> final loss``.
+
+    A run ends after `steps` updates, or where a lane of a sweep does: at a loss that is not finite, or far above the
+    first. It is a while_loop, so that `steps` can be traced, memory is flat in them, and derivatives go forward only.
+
+    Args:
+      problem: a Problem, or a factory of one, whose hyperparameters are then named ``problem.NAME``.
+      factory: an optimizer factory, or a finished optimizer.
+
+    Returns:
+      A pure function; `arrays` are those that `gdkit.descent.bind` or `gdkit.descent.arrays_of` finds in the problem.
+
+    >>> from gdkit import problems, sgd
+    >>> parabola = problems.parabola()
+    >>> end = final_loss_map(parabola, sgd)
+    >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), descent.arrays_of(parabola)))  # 9 (1 − 2η)⁴
+    0.5625
+    """
+    step = descent.step_map(problem, factory)
+
+    def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: descent.Arrays) -> Array:
+        init_key, sample_key = descent.keys_of(key)
+        start = descent.initial_state(problem, factory, hyperparameters, init_key, arrays)
+        dtype = descent.dtype_of(start.params)
+
+        def goes_on(walk: _Walk) -> Array:
+            return walk.record.end_kind == EndKind.RUNNING
+
+        def body(walk: _Walk) -> _Walk:
+            state, info = step(walk.state, hyperparameters, walk.t, sample_key, arrays.data)
+            loss = info.loss.astype(dtype)
+            seen = jax.lax.stop_gradient(loss)
+            record = monitors.end_of(walk.record, seen, walk.t, Limits(), walk.t == steps)
+            return _Walk(walk.t + 1, state, record, loss)
+
+        record = monitors.start_record((), start, dtype)
+        return jax.lax.while_loop(goes_on, body, _Walk(jnp.int32(0), start, record, record.initial_loss)).loss
+
+    return final_loss
+
+
+def hypergradient(
+    problem: Problem | Callable[..., Problem],
+    factory: Any,
+    hyperparameters: Hyperparameters,
+    steps: int,
+    *,
+    key: int | Key = 0,
+) -> dict[str, Array]:
+    """The derivative of a run's final loss in each of its hyperparameters.
+
+    As `value_and_hypergradient`, without the loss.
+
+    >>> from gdkit import problems, sgd
+    >>> slopes = hypergradient(problems.parabola(), sgd, {"learning_rate": 0.25}, 2)
+    >>> float(slopes["learning_rate"])  # of 9 (1 − 2η)⁴: −72 (1 − 2η)³
+    -9.0
+    """
+    return value_and_hypergradient(problem, factory, hyperparameters, steps, key=key)[1]
+
+
+def value_and_hypergradient(
+    problem: Problem | Callable[..., Problem],
+    factory: Any,
+    hyperparameters: Hyperparameters,
+    steps: int,
+    *,
+    key: int | Key = 0,
+) -> tuple[Array, dict[str, Array]]:
+    """A run's final loss, and its derivative in each of its hyperparameters.
+
+    Forward mode through the run, one tangent a hyperparameter: memory is flat in `steps`, and one compiled program
+    serves all float values and all numbers of steps. ``jax.vmap`` over values runs them side by side. A run ends where
+    a lane of a sweep does. Beyond the edge of stability the numbers are right and of little use, because the final loss
+    is then a rough function of the learning rate (Metz et al. 2021, Gradients are not all you need).
+
+    Args:
+      problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
+      factory: an optimizer factory.
+      hyperparameters: name to value. Those that cannot be traced, such as integers and strings, are held still.
+      steps: how many updates.
+      key: the seed's key, or the integer that makes it.
+
+    Returns:
+      The final loss, and name to d(final loss) / d(hyperparameter), of the run's dtype; NaN where the loss is not
+      finite.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+
+    >>> from gdkit import problems, sgd
+    >>> at = lambda rate: value_and_hypergradient(problems.parabola(), sgd, {"learning_rate": rate}, 2)
+    >>> loss, slopes = jax.vmap(at)(jnp.array([0.25, 0.5]))
+    >>> [float(x) for x in (*loss, *slopes["learning_rate"])]
+    [0.5625, 0.0, -9.0, 0.0]
+    """
+    chosen = dict(hyperparameters)
+    program, traced, arrays = _bind(problem, factory, chosen, steps, key)
+    if not traced:
+        mend = "Pass at least one float, for example {'learning_rate': 0.1}"
+        raise bad_value("hyperparameters", chosen, "none of them has a derivative", mend)
+    loss, slopes = program(traced, {}, jnp.int32(steps), descent.key_of(key), arrays)
+    for name, slope in slopes.items():
+        if _is_finite(loss) and not _is_finite(slope):
+            raise _no_derivative(name, chosen[name])
+    return loss, slopes
+
+
+def _bind(
+    problem: Any, factory: Any, chosen: dict[str, Any], steps: int, key: int | Key
+) -> tuple[Callable, dict[str, Array], descent.Arrays]:
+    """The compiled program, the hyperparameters that can be traced, and the problem's arrays, all checked."""
+    descent.check_positive("steps", steps)
+    descent.check_hyperparameters(problem, factory, chosen)
+    for name, value in chosen.items():
+        if factories.is_number(value) and not _is_finite(value):
+            raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
+    arrays, static, traced = descent.bind(problem, factory, chosen)
+    descent.check_run(problem, factory, chosen, descent.key_of(key), arrays)
+    try:
+        return _program(problem, factory, static), traced, arrays
+    except TypeError:  # something static cannot be hashed, so this program is not remembered
+        return _program.__wrapped__(problem, factory, static), traced, arrays
+
+
+@functools.lru_cache(maxsize=32)
+def _program(problem: Any, factory: Any, static: tuple) -> Callable:
+    """``(moving, still, steps, key, arrays) -> (final loss, its derivatives in what moves)``."""
+    end = final_loss_map(problem, factory)
+
+    def final_loss(moving: dict, still: dict, steps: Array, key: Key, arrays: descent.Arrays) -> tuple[Array, Array]:
+        loss = end(dict(static) | still | moving, steps, key, arrays)
+        return loss, loss
+
+    def value_and_slopes(*args: Any) -> tuple[Array, dict[str, Array]]:
+        slopes, loss = jax.jacfwd(final_loss, has_aux=True)(*args)
+        return loss, jax.tree.map(lambda slope: jnp.where(jnp.isfinite(loss), slope, jnp.nan), slopes)
+
+    return jax.jit(value_and_slopes)
+
+
+# Tuning: descent on the final loss
+
+
+class Round(NamedTuple):
+    """One trial of a tuning."""
+
+    hyperparameters: dict[str, float]  # those that are tuned
+    final_loss: float  # mean over seeds
+    slope: dict[str, float]  # d(final loss) / d(logarithm, or logit, of the hyperparameter)
+    better: bool  # whether its loss is the least so far
+
+
+class Tuned(NamedTuple):
+    """The best hyperparameters that were seen, and all that was tried; prints as a table."""
+
+    hyperparameters: dict[str, Any]  # all, the tuned ones at their best
+    final_loss: float
+    history: tuple[Round, ...]  # the start first
+
+    def __str__(self) -> str:
+        names = list(self.history[0].hyperparameters)
+        slopes = [f"slope in {_coordinate(name).label} {name}" for name in names]
+        rows: list[tuple[str, ...]] = [("round", *names, "final loss", *slopes, "better")]
+        for i, seen in enumerate(self.history):
+            numbers = *seen.hyperparameters.values(), seen.final_loss, *seen.slope.values()
+            rows.append((str(i), *(f"{x:.6g}" for x in numbers), "yes" if seen.better else "no"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [" | ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def tune(
+    problem: Problem | Callable[..., Problem],
+    factory: Any,
+    hyperparameters: Hyperparameters,
+    steps: int,
+    *,
+    names: Sequence[str] = ("learning_rate",),
+    rounds: int = 20,
+    rate: float = 1.0,
+    seeds: int = 1,
+    key: int | Key = 0,
+) -> Tuned:
+    """Descend on the final loss of short runs, in the hyperparameters themselves; the best that was seen is returned.
+
+    Each round steps from the best so far against the signs of the hypergradient (Rprop: Riedmiller and Braun 1993): in
+    the logarithms of positive hyperparameters, and in the logits of those between 0 and 1 (`FRACTIONS`: momentum, b1
+    and their kind). Each has a step length of its own, which is doubled after a step that helped and halved after one
+    that overshot: that turned its slope, or raised the loss or made it not finite without turning any. A single
+    hyperparameter is bisected from then on. All rounds are one compiled program.
+
+    It finds a minimum, and that of these `steps` only. Where it fails:
+
+    - Beyond the edge of stability the final loss is chaotic in the learning rate, so that its slope tells nothing of
+      the next value over (Metz et al. 2021, Gradients are not all you need). Begin with a learning rate that is too
+      small rather than too large.
+    - What is best for few steps is not best for many: short horizons prefer learning rates that are too small for long
+      ones wherever some directions are steep or noisy (Wu et al. 2018, Understanding short-horizon bias in stochastic
+      meta-optimization).
+    - The final loss may have several minima in the hyperparameters; a `sweep` sees them all.
+    - On minibatches the final loss is that of one batch. More `seeds` make it less noisy.
+
+    Args:
+      problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
+      factory: an optimizer factory.
+      hyperparameters: name to value, where to begin.
+      steps: how many updates each run has.
+      names: the hyperparameters to tune; the others are held still.
+      rounds: how many runs after the first, at most. It ends sooner where the slope is zero.
+      rate: the length of the first step: 1 is a factor of e.
+      seeds: the loss is the mean over this many runs, which are those of a `sweep` with this key.
+      key: what all seeds come from.
+
+    Returns:
+      The best hyperparameters, their final loss, and every round.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used, or the run diverges where it begins; the message
+        says which, and what to do.
+
+    >>> from gdkit import problems, sgd
+    >>> found = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01}, 20)
+    >>> round(found.hyperparameters["learning_rate"], 2)  # 2 / (1 + 4) for many steps
+    0.39
+    """
+    for argument, value in (("rounds", rounds), ("seeds", seeds)):
+        descent.check_positive(argument, value)
+    chosen = dict(hyperparameters)
+    program, traced, arrays = _bind(problem, factory, chosen, steps, key)
+    names = _checked_names(names, chosen, traced)
+    still = {name: value for name, value in traced.items() if name not in names}
+    keys = [jax.random.fold_in(descent.key_of(key), seed) for seed in range(seeds)]
+
+    def trial(values: dict[str, float], least: float) -> Round:
+        moving = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
+        runs = [program(moving, still, jnp.int32(steps), key, arrays) for key in keys]
+        loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
+        slopes = {name: slopes[name] * _coordinate(name).stretch(value) for name, value in values.items()}
+        return Round(values, loss, slopes, loss < least)
+
+    start = {name: float(chosen[name]) for name in names}
+    history = tuple(_search(trial, start, rounds, _checked_rate(rate)))
+    best = min((seen for seen in history if seen.better), key=lambda seen: seen.final_loss)
+    return Tuned(chosen | best.hyperparameters, best.final_loss, history)
+
+
+def _search(
+    trial: Callable[[dict[str, float], float], Round], start: dict[str, float], rounds: int, rate: float
+) -> Iterator[Round]:
+    """The start, then trials down the slopes at the best so far, until the rounds are used up or it is flat there."""
+    best = trial(start, math.inf)
+    _check_start(best)
+    yield best
+    reach, enclosed = np.full(len(start), rate), False
+    for _ in range(rounds):
+        signs = _signs(best)
+        if not (np.isfinite(signs).all() and signs.any()):
+            return
+        seen = trial(_moved(best.hyperparameters, -reach * signs), best.final_loss)
+        yield seen
+        turned = signs * _signs(seen) < 0
+        overshot = turned if seen.better or turned.any() else np.full_like(turned, True)
+        enclosed = len(start) == 1 and (enclosed or overshot.all())  # on a line, then between two trials: bisect
+        reach *= np.where(overshot | enclosed, 0.5, 2.0 if seen.better else 1.0)
+        best = seen if seen.better else best
+
+
+def _signs(seen: Round) -> np.ndarray:
+    return np.sign(list(seen.slope.values()))
+
+
+@np.errstate(all="ignore")  # far out the ends of the range are met
+def _moved(values: dict[str, float], steps: np.ndarray) -> dict[str, float]:
+    """`values`, each moved by its step in its coordinate."""
+    pairs = [(name, _coordinate(name), value) for name, value in values.items()]
+    return {
+        name: float(way.value(way.at(np.float64(value)) + step))
+        for (name, way, value), step in zip(pairs, steps, strict=True)
+    }
+
+
+class _Coordinate(NamedTuple):
+    """What a hyperparameter is tuned in: free of bounds, with steps that mean the same everywhere."""
+
+    label: str
+    below: float  # all values are above 0 and below this
+    at: Callable[[Any], Any]  # value -> coordinate
+    value: Callable[[Any], Any]  # coordinate -> value
+    stretch: Callable[[Any], Any]  # d(value) / d(coordinate), at a value
+
+
+_LOGARITHM = _Coordinate("log", math.inf, np.log, np.exp, lambda h: h)
+_LOGIT = _Coordinate(
+    "logit", 1.0, lambda h: np.log(h) - np.log1p(-h), lambda x: 0.5 + 0.5 * np.tanh(x / 2), lambda h: h * (1 - h)
+)
+
+
+def _coordinate(name: str) -> _Coordinate:
+    return _LOGIT if name in FRACTIONS else _LOGARITHM
+
+
+# The border: what bad input gets
+
+
+def _checked_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, Array]) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise bad_type("names", names, "not a sequence of names", "Pass for example ('learning_rate',)")
+    if len(set(names)) < len(names):
+        raise bad_value("names", names, "a name occurs twice", "Pass each once")
+    for name in names:
+        if name not in chosen:
+            raise unknown_name("names", name, chosen)
+        where, value, below = f"hyperparameters[{name!r}]", chosen[name], _coordinate(name).below
+        if name not in traced:
+            raise bad_type(where, value, "it is static and has no derivative", "Tune floats only")
+        if not 0 < value < below:
+            domain = "above 0" if below == math.inf else f"between 0 and {below:g}"
+            raise bad_value(where, value, f"not {domain}", f"Begin with a number {domain}")
+    return tuple(names)
+
+
+def _checked_rate(rate: Any) -> float:
+    if not factories.is_number(rate):
+        raise bad_type("rate", rate, "not a number", "Pass a positive number; 1.0 is a factor of e")
+    if not 0 < rate < math.inf:
+        raise bad_value("rate", rate, "not positive and finite", "Pass a positive number; 1.0 is a factor of e")
+    return float(rate)
+
+
+def _check_start(start: Round) -> None:
+    if not math.isfinite(start.final_loss):
+        mend = "Begin where it is stable, for example with a smaller learning rate"
+        raise bad_value("hyperparameters", start.hyperparameters, "the run diverges there", mend)
+    for name, slope in start.slope.items():
+        if not math.isfinite(slope):
+            raise _no_derivative(name, start.hyperparameters[name])
+
+
+def _no_derivative(name: str, value: Any) -> Exception:
+    mend = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
+    return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative in it", mend)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Tracer) or bool(np.all(np.isfinite(np.asarray(value))))
