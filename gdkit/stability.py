@@ -106,8 +106,19 @@ def _ritz(krylov: _Krylov) -> tuple[Array, Array]:
     inside = jnp.where(used[:, None] & used[None, :], krylov.projected, 0)
     inside = 0.5 * (inside + inside.T)
     below = -2 * jnp.max(jnp.sum(jnp.abs(inside), axis=1))  # a padding of zeros would be the top of a negative spectrum
-    values, vectors = jnp.linalg.eigh(inside + jnp.diag(jnp.where(used, 0, below)))
+    padded = inside + jnp.diag(jnp.where(used, 0, below))
+    values, vectors = jax.lax.platform_dependent(padded, cpu=_eigh_one_by_one, default=_eigh)
     return values, krylov.coupling * jnp.abs(vectors[krylov.count - 1])
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
+# On CPU, eigh of a batch deals it to the threads that run the program and blocks one of them meanwhile: two programs
+# side by side, as in a sweep, each block one and wait for ever (jaxlib 0.10's ParallelBatchMap, on two cores).
+_eigh_one_by_one = jax.custom_batching.sequential_vmap(_eigh)
 
 
 # Sharpness

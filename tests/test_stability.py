@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,14 @@ def test_sharpness_says_that_it_did_not_converge():
 def test_sharpness_of_a_loss_that_is_not_finite_is_not_converged():
     found = stability.sharpness(Problem(lambda x: jnp.sum(jnp.log(x)), jnp.ones(3)), -jnp.zeros(3))
     assert not found.converged.any()
+
+
+def test_sharpness_of_lanes_takes_eigenvalues_of_one_matrix_after_the_other():
+    # LAPACK's batched eigh on CPU can make two programs that run side by side wait for each other
+    lanes = jax.vmap(lambda x: stability.sharpness(problems.quadratic([1.0, 4.0, 9.0]), x).values[0])
+    lowered = jax.jit(lanes).lower(jnp.ones((64, 3))).as_text()
+    assert re.findall(r'syevd.*?num_batch_dims = "(\d+)"', lowered) == ["0"]
+    np.testing.assert_allclose(lanes(jnp.ones((64, 3))), 9.0, rtol=1e-5)
 
 
 def test_sharpness_equals_that_of_matfree():
