@@ -13,6 +13,7 @@ import pytest
 import gdkit
 from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, problems, random_axes, sgd, static, sweep
 from gdkit.sweeps import execute, store
+from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
 
 RATES = np.geomspace(1e-3, 1.0, 7)
@@ -304,8 +305,8 @@ def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatc
 
 
 def test_blocks_hold_every_lane_once_but_for_padding():
-    for points, seeds, width in [(1, 1, 8), (7, 3, 4), (3, 10, 8), (100, 2, 16), (5, 5, 1)]:
-        blocks = execute.blocks_of(points, seeds, width)
+    for points, seeds, shape in [(1, 1, (8, 1)), (7, 3, (4, 2)), (3, 10, (3, 4)), (100, 2, (16, 1)), (5, 5, (1, 1))]:
+        blocks = execute.blocks_of(points, seeds, Shape(*shape))
         assert len({(b.points.shape, b.seeds.shape) for b in blocks}) == 1
         seen = {(p, s) for b in blocks for p in b.points for s in b.seeds}
         assert seen == {(p, s) for p in range(points) for s in range(seeds)}

@@ -22,7 +22,7 @@ from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.sweeps import execute
 from gdkit.sweeps.plan import Plan, workers_for
-from gdkit.sweeps.sweep import Prepared, Sweep, job_of, prepared_groups
+from gdkit.sweeps.sweep import Prepared, Sweep, devices_of, planned_job, prepared_groups
 from gdkit.sweeps.sweep import check as checked
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
@@ -36,6 +36,7 @@ class Cost(NamedTuple):
     lanes: int
     blocks: int
     width: int  # lanes a block
+    chosen: str  # how the planner came to that
     memory: int  # bytes, of one block at work
     data: int  # bytes, shared by all blocks
     disk: int  # bytes
@@ -58,7 +59,7 @@ def check(config: Config) -> None:
     build.thresholds_of(config)
     with build.located(config, ("sweep",)):
         request = checked(**arguments)
-        prepared = [group for _, group in prepared_groups(request)]
+        prepared = list(prepared_groups(request))
         costs = list(_costs(request, prepared))
         gradients = list(_gradients(request, prepared))
     console.print(f"{config.name}: {request.lanes:,} runs of {request.steps:,} steps; nothing has been run\n")
@@ -92,17 +93,19 @@ def _costs(request: Sweep, prepared: list[Prepared]) -> Iterator[Cost]:
         groups.setdefault(str(group.group.section.label), []).append(group)
     for label, several in groups.items():
         begin = time.monotonic()
-        job = job_of(request, several[0], jax.local_devices()[:1])
-        compile_seconds = time.monotonic() - begin
+        devices = devices_of(request.plan)
+        job, choice = planned_job(request, several[0], devices, workers_for(request.plan, len(devices)))
+        compile_seconds = time.monotonic() - begin - choice.seconds
         block = job.blocks[0]
-        blocks = [execute.blocks_of(len(p.group.points), request.seeds, p.width) for p in several]
+        blocks = [execute.blocks_of(len(p.group.points), request.seeds, choice.shape) for p in several]
         lanes = sum(len(p.group.points) for p in several) * request.seeds
         yield Cost(
             optimizer=label,
             programs=len(several),
             lanes=lanes,
             blocks=sum(map(len, blocks)),
-            width=len(block.points) * len(block.seeds),
+            width=choice.shape.lanes,
+            chosen=choice.source,
             memory=_memory(job),
             data=_bytes(job.shared[0].arrays),
             disk=lanes * _bytes_a_lane(job, block),
@@ -143,12 +146,30 @@ def _bytes(tree: Any) -> int:
 def _table(costs: list[Cost]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    for head in ("programs", "runs", "blocks", "runs a\nblock", "memory\na block", "compile", "a step of\na block"):
+    for head in (
+        "programs",
+        "runs",
+        "blocks",
+        "runs a\nblock",
+        "chosen\nby",
+        "memory\na block",
+        "compile",
+        "a step of\na block",
+    ):
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", amount(c.memory)]
         table.add_row(c.optimizer, *sizes, duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
     return table
+
+
+_SOURCES = {
+    "given": "blocks as they were asked for",
+    "rule": "blocks as the rule has them, since timing others would take longer than it could save",
+    "timed": "blocks timed on this machine, and remembered",
+    "remembered": "blocks as they were timed before",
+    "memory": "blocks halved until they fitted the memory",
+}
 
 
 def _totals(costs: list[Cost], steps: int, gradients: list[GradientCheck]) -> Table:
@@ -159,6 +180,7 @@ def _totals(costs: list[Cost], steps: int, gradients: list[GradientCheck]) -> Ta
     table = Table.grid(padding=(0, 2))
     compiled = f"and up to {duration(compiling)} of compiling, which is kept for the next run"
     table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
+    table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
     table.add_row("memory", f"about {amount(memory)} for the blocks at work, besides Python and JAX")
     table.add_row("disk", f"about {amount(sum(c.disk for c in costs))} of results, besides figures and report")
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]

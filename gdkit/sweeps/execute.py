@@ -1,8 +1,11 @@
 """Execution: programs that advance blocks of lanes, and workers that pull blocks from one queue."""
 
 import functools
+import hashlib
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ import numpy as np
 from gdkit import monitors
 from gdkit.descent import Arrays, Lane, evaluate, keys_of, lane_map, start_lane
 from gdkit.monitors import EndKind, Limits
+from gdkit.sweeps.plan import Shape, visible_cores
 from gdkit.types import Array, Key, Monitor
 
 
@@ -42,10 +46,13 @@ class Program(NamedTuple):
     start: Any  # (inputs, shared) -> lanes, each leaf (seeds, points, ...)
     advance: Any  # (inputs, shared, lanes, t0, t1, steps) -> lanes
     finish: Any  # (inputs, shared, lanes) -> name -> (seeds, points, ...)
+    fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
 
 
-def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor]) -> Program:
-    """The program that advances lanes which share `static`."""
+def program_of(
+    problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor], unroll: int = 1
+) -> Program:
+    """The program that advances lanes which share `static`, `unroll` steps at a time."""
 
     def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
         return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
@@ -63,14 +70,19 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
         step = lane_map(problem, factory, watched)
         _, keys = keys_in(inputs, shared)  # made here, not at every step
 
-        def until(end: Array, body: Callable, carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+        def until(end: Array, body: Callable, carry: tuple[Array, Lane], stride: int = 1) -> tuple[Array, Lane]:
             any_goes = lambda lanes: jnp.any(lanes.record.end_kind == EndKind.RUNNING)
-            return jax.lax.while_loop(lambda carry: (carry[0] < end) & any_goes(carry[1]), body, carry)
+            return jax.lax.while_loop(lambda carry: (carry[0] <= end - stride) & any_goes(carry[1]), body, carry)
 
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
             one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
             return t + 1, over_block(one, inputs, keys, lanes)
+
+        def stride(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+            for _ in range(unroll):
+                carry = body(carry)
+            return carry
 
         def window(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             # windows of statistics move up between two loops, so that the inner one does not touch the older ones
@@ -78,7 +90,8 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
             roll = lambda record: monitors.roll(watched, record)
             rolled = jax.lax.cond(monitors.starts_window(t), jax.vmap(jax.vmap(roll)), lambda r: r, lanes.record)
             end = jnp.minimum(t1, monitors.next_window(t))
-            return until(end, body, (t, lanes._replace(record=rolled)))
+            carry = t, lanes._replace(record=rolled)
+            return until(end, body, until(end, stride, carry, unroll) if unroll > 1 else carry)
 
         return until(t1, window, (t0, lanes))[1]
 
@@ -93,9 +106,12 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watched: S
 
 
 @functools.lru_cache(maxsize=32)
-def _jitted(problem: Any, factory: Any, static: tuple, watched: tuple[Monitor, ...]) -> Program:
-    program = program_of(problem, factory, dict(static), watched)
-    return Program(*map(jax.jit, program))
+def _jitted(problem: Any, factory: Any, static: tuple, watched: tuple[Monitor, ...], unroll: int) -> Program:
+    return _jit(program_of(problem, factory, dict(static), watched, unroll))
+
+
+def _jit(program: Program) -> Program:
+    return Program(jax.jit(program.start), jax.jit(program.advance), jax.jit(program.finish))
 
 
 class Block(NamedTuple):
@@ -105,20 +121,24 @@ class Block(NamedTuple):
     seeds: np.ndarray  # (seeds,) int
 
 
-def blocks_of(points: int, seeds: int, width: int) -> list[Block]:
+def blocks_of(points: int, seeds: int, shape: Shape) -> list[Block]:
     """Cut the lanes of a group into blocks of one shape; all seeds of a chunk of points come one after the other.
 
-    >>> [(b.points.tolist(), b.seeds.tolist()) for b in blocks_of(3, 2, 2)]
+    >>> [(b.points.tolist(), b.seeds.tolist()) for b in blocks_of(3, 2, Shape(2, 1))]
     [([0, 1], [0]), ([0, 1], [1]), ([2, 2], [0]), ([2, 2], [1])]
     """
-    wide = min(width, points)
-    deep = max(1, min(seeds, width // wide))
-    return [Block(p, s) for p in _chunks(points, wide) for s in _chunks(seeds, deep)]
+    return cut(Block(np.arange(points), np.arange(seeds)), shape)
 
 
-def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
-    for low in range(0, count, size):
-        yield np.minimum(np.arange(low, low + size), count - 1)
+def cut(lanes: Block, shape: Shape) -> list[Block]:
+    """`lanes` as blocks of one shape."""
+    chunks = _chunks(lanes.points, shape.width)
+    return [Block(points, seeds) for points in chunks for seeds in _chunks(lanes.seeds, shape.depth)]
+
+
+def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
+    starts = range(0, len(items), size)
+    return [items[np.minimum(np.arange(low, low + size), len(items) - 1)] for low in starts]
 
 
 class Job(NamedTuple):
@@ -128,7 +148,13 @@ class Job(NamedTuple):
     shared: list[Shared]
     traced: dict[str, np.ndarray]  # name -> (points,)
     steps: int
-    blocks: list[Block]
+    blocks: list[Block]  # all of one shape
+    group: int = 0  # its number in the sweep
+
+    @property
+    def lanes_a_block(self) -> int:
+        """Lanes that a call advances, padding included."""
+        return len(self.blocks[0].points) * len(self.blocks[0].seeds)
 
 
 def prepare(
@@ -143,15 +169,17 @@ def prepare(
     steps: int,
     blocks: list[Block],
     devices: Sequence[Any],
+    unroll: int = 1,
+    group: int = 0,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
     try:
-        program = _jitted(problem, factory, tuple(sorted(static.items())), tuple(watched))
+        program = _jitted(problem, factory, tuple(sorted(static.items())), tuple(watched), unroll)
     except TypeError:  # something static cannot be hashed, so this program is not remembered
-        program = Program(*map(jax.jit, program_of(problem, factory, dict(static), watched)))
+        program = _jit(program_of(problem, factory, dict(static), watched, unroll))
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
-    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks)
+    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group)
     programs = []
     for number, device in enumerate(devices):
         leaves, treedef = jax.tree.flatten(inputs_of(job, blocks[0], number))
@@ -171,8 +199,17 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     start = program.start.lower(*inputs).compile(compiler_options=_ONCE)
     lanes = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
-    advance = program.advance.lower(*inputs, lanes, step, step, step).compile()
-    return Program(start, advance, program.finish.lower(*inputs, lanes).compile())
+    advance = program.advance.lower(*inputs, lanes, step, step, step)
+    finish = program.finish.lower(*inputs, lanes)
+    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on))
+
+
+def _fingerprint(program: str, on: Any) -> str:
+    """A hash of a lowered program, without locations, and of all else that decides what it computes and how fast."""
+    (device,) = on.device_set
+    versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", "")
+    where = device.platform, device.device_kind, visible_cores()
+    return hashlib.sha256(repr((program, where, versions)).encode()).hexdigest()
 
 
 def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -186,30 +223,48 @@ def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
 
 
 def run_block(
-    job: Job, block: Block, device: int, segment: int, report: Callable[[int], None], stop: threading.Event
+    job: Job, block: Block, device: int, segment: int | None, report: Callable[[int], None], stop: threading.Event
 ) -> dict[str, np.ndarray]:
     """Advance a block from its start to its end, segment by segment; empty if asked to stop on the way."""
     inputs, program = inputs_of(job, block, device), job.programs[device]
     lanes = program.start(*inputs)
-    for t0 in range(0, job.steps + 1, segment):
+    t0, size = 0, segment or _FIRST_SEGMENT
+    while t0 <= job.steps:
         if stop.is_set():
             return {}
-        t1 = min(t0 + segment, job.steps + 1)
+        begin, t1 = time.monotonic(), min(t0 + size, job.steps + 1)
         lanes = program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
         going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
-        report(min(t1, job.steps) - t0)
+        report(min(t1, job.steps) - min(t0, job.steps))
         if not going:
             report(job.steps - min(t1, job.steps))
             break
+        t0 = t1
+        if segment is None:
+            seconds = max(time.monotonic() - begin, 1e-4)
+            size = max(1, min(int(size * _SEGMENT_SECONDS / seconds), 32 * size, 2**30))
     return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}
+
+
+# How long a segment should take: short enough for an interruption and for progress, long enough to cost nothing.
+_SEGMENT_SECONDS = 0.5
+_FIRST_SEGMENT = 64
 
 
 class Finished(NamedTuple):
     """A block that has run."""
 
-    job: int  # the number of its job
+    job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
+
+
+class Failed(NamedTuple):
+    """A block that has not."""
+
+    job: Job
+    block: Block
+    error: Exception
 
 
 def run_jobs(
@@ -217,31 +272,41 @@ def run_jobs(
     *,
     workers: int,
     tile: int,
-    segment: int,
+    segment: int | None,
     report: Callable[[Block, int], None],
+    narrower: Callable[[Job, Block], Job],
     executor: Executor | None = None,
 ) -> Iterator[Finished]:
     """Run the blocks of all jobs by workers that pull tiles from one queue; yields blocks as they finish.
 
-    The jobs are taken, and so compiled, in the caller's thread while the workers run those before. Closing the
-    iterator, or an error in a block, ends every worker at the end of its segment.
+    The jobs are taken, and so compiled, in the caller's thread while the workers run those before. A block for which
+    the device has no memory is run again as the job that `narrower` makes of it. Closing the iterator, or another error
+    in a block, ends every worker at the end of its segment.
     """
     tiles: queue.SimpleQueue = queue.SimpleQueue()
     done: queue.SimpleQueue = queue.SimpleQueue()
     stop = threading.Event()
     pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
     crew = [pool.submit(_work, worker, tiles, done, segment, report, stop) for worker in range(workers)]
-    awaited = 0
+
+    def put(job: Job) -> int:
+        for low in range(0, len(job.blocks), tile):
+            tiles.put((job, job.blocks[low : low + tile]))
+        return len(job.blocks)
+
     try:
-        for number, job in enumerate(jobs):
-            for low in range(0, len(job.blocks), tile):
-                tiles.put((number, job, job.blocks[low : low + tile]))
-            awaited += len(job.blocks)
-            while not done.empty():
+        waiting, awaited = iter(jobs), 0
+        while (job := next(waiting, None)) is not None or awaited:
+            awaited += put(job) if job is not None else 0
+            while awaited and (job is None or not done.empty()):
+                found = done.get()
                 awaited -= 1
-                yield _result_of(done.get())
-        for _ in range(awaited):
-            yield _result_of(done.get())
+                if isinstance(found, Finished):
+                    yield found
+                elif is_out_of_memory(found.error) and found.job.lanes_a_block > 1:
+                    awaited += put(narrower(found.job, found.block))
+                else:
+                    raise found.error
     finally:
         stop.set()
         for _ in crew:
@@ -251,27 +316,25 @@ def run_jobs(
             pool.shutdown()
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had no memory left; a CPU kills the process instead."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _work(
     worker: int,
     tiles: queue.SimpleQueue,
     done: queue.SimpleQueue,
-    segment: int,
+    segment: int | None,
     report: Callable[[Block, int], None],
     stop: threading.Event,
 ) -> None:
     while (tile := tiles.get()) is not None:
-        number, job, blocks = tile
+        job, blocks = tile
         for block in blocks:
             try:
-                output = run_block(
-                    job, block, worker % len(job.programs), segment, functools.partial(report, block), stop
-                )
-                done.put(Finished(number, block, output))
-            except Exception as error:  # it is raised again in the caller's thread
-                done.put(error)
-
-
-def _result_of(finished: Any) -> Finished:
-    if isinstance(finished, Exception):
-        raise finished
-    return finished
+                device = worker % len(job.programs)
+                output = run_block(job, block, device, segment, functools.partial(report, block), stop)
+                done.put(Finished(job, block, output))
+            except Exception as error:  # it is raised again, or mended, in the caller's thread
+                done.put(Failed(job, block, error))

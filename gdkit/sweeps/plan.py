@@ -1,8 +1,9 @@
 """The plan of a sweep: how lanes are cut into blocks, tiles and segments, and who works."""
 
 import dataclasses
+import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,19 +13,26 @@ from gdkit.descent import check_positive
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a sweep runs. What is None is chosen; `width` alone decides the bits of the result.
+    """How a sweep runs. What is None is chosen; `width` and `depth` alone decide the bits of the result.
 
     Attributes:
       width: points that one program call advances side by side, for each seed in the block.
+      depth: seeds that it advances side by side.
+      unroll: steps in the body of the program's loop.
       tile: blocks that a worker takes at a time.
-      segment: steps that a block advances in one call, between which it can be interrupted and reports progress.
+      segment: steps that a block advances in one call, between which it can be interrupted and reports progress; by
+        default as many as take about half a second.
       workers: threads; by default one a core, or one an accelerator.
+      devices: how many of the devices to use; by default all.
     """
 
     width: int | None = None
+    depth: int | None = None
+    unroll: int | None = None
     tile: int = 1
-    segment: int = 1000
+    segment: int | None = None
     workers: int | None = None
+    devices: int | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -33,19 +41,64 @@ class Plan:
                 check_positive(f"plan.{field.name}", value)
 
 
+class Shape(NamedTuple):
+    """What decides a program besides what it computes."""
+
+    width: int  # points a block
+    depth: int  # seeds a block
+    unroll: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """Lanes a block."""
+        return self.width * self.depth
+
+
 # Floats of params that a block should hold: some 256 KiB, so that a block and its work stay in a core's cache.
 _FLOATS_A_BLOCK = 65_536
 _WIDEST = 1024  # beyond this the vector units are full and only the cache is lost
+_VECTOR = 16  # numbers in the widest vector of a CPU
+_OVERHEAD = 4  # what a step of a block costs besides its lanes, in lanes: 3 for a small network, 12 of a scalar's 1,024
 
 
-def width_for(params: Any) -> int:
-    """Points a block, from the size of one lane's params: a power of two between 1 and 1,024.
+def lanes_for(params: Any) -> int:
+    """Lanes that a block should hold at most, from the size of one lane's params: a power of two from 1 to 1,024.
 
-    >>> width_for(np.zeros(())), width_for(np.zeros(9_000)), width_for(np.zeros(10**6))
+    >>> lanes_for(np.zeros(())), lanes_for(np.zeros(9_000)), lanes_for(np.zeros(10**6))
     (1024, 8, 1)
     """
     floats = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
     return int(np.clip(2 ** round(np.log2(_FLOATS_A_BLOCK / max(floats, 1))), 1, _WIDEST))
+
+
+def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int) -> Shape:
+    """The shape of the blocks of `points` × `seeds` lanes, at most `most` a block, that keeps `workers` busiest.
+
+    Of all shapes, that whose blocks are done soonest: blocks come in rounds, one a worker, padding counts, and so does
+    what a block costs besides its lanes. On a tie, the one of fewer lanes, since it ends sooner when they diverge.
+
+    >>> shape_for(64, 1, 64, Plan(), 2), shape_for(31, 3, 64, Plan(), 2)
+    (Shape(width=32, depth=1, unroll=1), Shape(width=16, depth=3, unroll=1))
+    """
+    widths = [min(plan.width, points)] if plan.width else _divisors(points, min(most, points))
+    shapes = [
+        Shape(width, depth, plan.unroll or 1)
+        for width in widths
+        for depth in ([min(plan.depth, seeds)] if plan.depth else _divisors(seeds, max(1, min(seeds, most // width))))
+    ]
+
+    def cost(shape: Shape) -> tuple[int, int]:
+        blocks = math.ceil(points / shape.width) * math.ceil(seeds / shape.depth)
+        return math.ceil(blocks / workers) * (shape.lanes + _OVERHEAD), shape.lanes
+
+    return min(shapes, key=cost)
+
+
+def _divisors(count: int, most: int) -> list[int]:
+    """Sizes up to `most` that cut `count` into equal pieces, the last perhaps smaller; large ones full vectors."""
+    fewest = math.ceil(count / most)
+    sizes = {math.ceil(count / pieces) for pieces in range(fewest, min(count, fewest + 1000) + 1)}
+    return sorted({min(most, _VECTOR * math.ceil(size / _VECTOR)) if size > 4 * _VECTOR else size for size in sizes})
 
 
 def workers_for(plan: Plan, devices: int) -> int:

@@ -45,7 +45,7 @@ class Meter:
             if self._tell and (now - self._told >= self._every or self._lanes_done == self._lanes):
                 self._told = now
                 total = self._lanes * self._steps
-                self._tell(Progress(self._done, total, self._lanes_done, self._lanes, now - self._begin))
+                self._tell(Progress(min(self._done, total), total, self._lanes_done, self._lanes, now - self._begin))
 
 
 def plain_lines(stream: TextIO | None = None, every: float = 10.0) -> Callable[[Progress], None]:

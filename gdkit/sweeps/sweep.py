@@ -13,9 +13,9 @@ from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value, warn
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import Problem
-from gdkit.sweeps import execute
+from gdkit.sweeps import execute, planner
 from gdkit.sweeps.axes import Group, Section, groups_of, read_sections
-from gdkit.sweeps.plan import Plan, width_for, workers_for
+from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
 from gdkit.sweeps.result import SweepResult, assemble
 from gdkit.types import Key, Monitor
@@ -81,7 +81,8 @@ def sweep(
         where neither an optimum nor a target is known.
       store: a path to save the result at.
       executor: a thread pool to run on, in place of one of our own.
-      plan: width, tile, segment, workers.
+      plan: the shape of blocks, tile, segment, workers, devices; what is not given is chosen, by timing where the sweep
+        takes long enough to pay for it.
       progress: True for lines on stderr, or a callback, called from worker threads.
 
     Returns:
@@ -152,20 +153,41 @@ def check(
 class Prepared(NamedTuple):
     """A group with all that running it needs, but not compiled."""
 
+    number: int  # of the group
+    offset: int  # of its section's first lane
     group: Group
     problem: Problem  # concrete
-    width: int
     static: dict[str, Any]
+    most: int  # lanes a block should have
+
+    def shape(self, request: Sweep) -> Shape:
+        """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
+        usual = workers_for(Plan(), len(devices_of(request.plan)))
+        return shape_for(len(self.group.points), request.seeds, self.most, request.plan, usual)
 
 
-def prepared_groups(request: Sweep) -> Iterator[tuple[int, Prepared]]:
-    """Every group with the number of its section's first lane, checked by tracing one step."""
-    offset = 0
+def prepared_groups(request: Sweep) -> Iterator[Prepared]:
+    """Every group, checked by tracing one step."""
+    number = offset = 0
     checked: set[int] = set()
     for section in request.sections:
         for group in groups_of(section):
-            yield offset, _prepare(request, group, checked)
+            yield _prepare(request, group, checked)._replace(number=number, offset=offset)
+            number += 1
         offset += section.points * request.seeds
+
+
+def devices_of(plan: Plan) -> list[Any]:
+    """The devices that a sweep uses.
+
+    Raises:
+      InputValueError: the plan wants more than there are.
+    """
+    devices = jax.local_devices()
+    if plan.devices is not None and plan.devices > len(devices):
+        mend = "Use fewer; a CPU is split with XLA_FLAGS=--xla_force_host_platform_device_count=N before JAX starts"
+        raise bad_value("plan.devices", plan.devices, f"there are {len(devices)}", mend)
+    return devices[: plan.devices]
 
 
 def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
@@ -178,47 +200,84 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
         checked.add(id(concrete))
         _warn(request, concrete)
     _check_used(request, group, concrete, static)
-    params = descent.params_shape(concrete)
-    width = request.plan.width or width_for(params)
-    return Prepared(group, concrete, width, static)
+    return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)))
 
 
 def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Executor | None) -> SweepResult:
     begin = time.monotonic()
-    devices = jax.local_devices()
+    devices = devices_of(request.plan)
     workers = workers_for(request.plan, len(devices))
     meter = Meter(tell, request.lanes, request.steps)
     prepared = list(prepared_groups(request))  # all of them are checked before the first is run
+    chosen: list[planner.Choice] = []
     compiling = [0.0]
 
     def jobs() -> Iterator[execute.Job]:
-        for _, group in prepared:
+        for group in prepared:
             start = time.monotonic()
-            job = job_of(request, group, devices)
-            compiling[0] += time.monotonic() - start
+            job, choice = planned_job(request, group, devices, workers)
+            compiling[0] += time.monotonic() - start - choice.seconds
+            chosen.append(choice)
             yield job
 
+    def narrower(job: execute.Job, block: execute.Block) -> execute.Job:
+        shape = planner.half(planner.Shape(len(block.points), len(block.seeds)))
+        chosen.append(planner.Choice(shape, "memory"))
+        lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
+        return job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
+
     columns: dict[str, np.ndarray] = {}
-    report = lambda block, steps: meter.add(steps * _lanes_in(block))
     running = execute.run_jobs(
-        jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, report=report, executor=executor
-    )
+        jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, executor=executor,
+        report=lambda block, steps: meter.add(steps * _lanes_in(block)), narrower=narrower,
+    )  # fmt: skip
     for finished in running:
-        offset, group = prepared[finished.job]
+        group = prepared[finished.job.group]
         points = group.group.points[finished.block.points]
-        at = offset + points[None, :] * request.seeds + finished.block.seeds[:, None]
+        at = group.offset + points[None, :] * request.seeds + finished.block.seeds[:, None]
         _write(columns, finished.output, at, request.lanes)
         meter.add(0, _lanes_in(finished.block))
     _check_start(columns)
-    timings = {"seconds": time.monotonic() - begin, "compile_seconds": compiling[0]}
-    widths = sorted({p.width for _, p in prepared})
-    plan = {"width": widths, "tile": request.plan.tile, "segment": request.plan.segment, "workers": workers}
-    stochastic = any(p.problem.sample is not None for _, p in prepared)
+    timings = {
+        "seconds": time.monotonic() - begin,
+        "compile_seconds": compiling[0],
+        "plan_seconds": sum(choice.seconds for choice in chosen),
+    }
+    plan = _recorded(request.plan, chosen, workers, len(devices))
+    stochastic = any(p.problem.sample is not None for p in prepared)
     return assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
 
 
-def job_of(request: Sweep, prepared: Prepared, devices: Sequence[Any]) -> execute.Job:
-    """The job of a group, compiled and placed on `devices`."""
+def _recorded(plan: Plan, chosen: Sequence[planner.Choice], workers: int, devices: int) -> dict[str, Any]:
+    """The plan as it was carried out; its shapes in the order of the groups."""
+    shapes = {name: [getattr(choice.shape, name) for choice in chosen] for name in planner.Shape._fields}
+    one = lambda values: values[0] if len(set(values)) == 1 else values
+    return {name: one(values) for name, values in shapes.items()} | {
+        "chosen": one([choice.source for choice in chosen]),
+        "tile": plan.tile,
+        "segment": plan.segment,
+        "workers": workers,
+        "devices": devices,
+    }
+
+
+def planned_job(
+    request: Sweep, prepared: Prepared, devices: Sequence[Any], workers: int
+) -> tuple[execute.Job, planner.Choice]:
+    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
+    make = lambda shape: job_of(request, prepared, devices, shape)
+    lanes = len(prepared.group.points) * request.seeds
+    return planner.choose(make, prepared.shape(request), request.plan, most=prepared.most, lanes=lanes, workers=workers)
+
+
+def job_of(
+    request: Sweep,
+    prepared: Prepared,
+    devices: Sequence[Any],
+    shape: Shape,
+    blocks: list[execute.Block] | None = None,
+) -> execute.Job:
+    """The job of a group in blocks of a shape, compiled and placed on `devices`."""
     floorless = prepared.problem.optimum is None and request.limits.target == -np.inf
     limits = request.limits._replace(unbounded_below=request.limits.diverged_above if floorless else np.inf)
     return execute.prepare(
@@ -230,8 +289,10 @@ def job_of(request: Sweep, prepared: Prepared, devices: Sequence[Any]) -> execut
         execute.Shared(request.key, descent.arrays_of(prepared.problem), limits),
         dtype=descent.params_dtype(prepared.problem),
         steps=request.steps,
-        blocks=execute.blocks_of(len(prepared.group.points), request.seeds, prepared.width),
+        blocks=blocks or execute.blocks_of(len(prepared.group.points), request.seeds, shape),
         devices=devices,
+        unroll=shape.unroll,
+        group=prepared.number,
     )
 
 

@@ -1,0 +1,244 @@
+"""The planner: what it may choose, what it must not change, and what it costs."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gdkit
+from gdkit import Plan, Problem, problems, sgd, sweep
+from gdkit.errors import InputValueError
+from gdkit.sweeps import execute, planner
+from gdkit.sweeps.plan import Shape, shape_for
+
+RATES = np.geomspace(1e-3, 1.5, 11)
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return problems.logistic_regression("iris", batch_size=16)
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    monkeypatch.setattr(planner, "_remembered", {})
+
+
+def plan_of(result):
+    return json.loads(result.lanes.attrs["plan"])
+
+
+def same_bits(a, b):
+    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
+    for name in a.lanes.data_vars:
+        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=name)
+
+
+# The rule
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 20), st.sampled_from([1, 8, 64, 1024]), st.integers(1, 16))
+def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, workers):
+    shape = shape_for(points, seeds, most, Plan(), workers)
+    assert 1 <= shape.lanes <= most
+    blocks = -(-points // shape.width) * -(-seeds // shape.depth)
+    rounds = -(-blocks // workers)
+    alone = -(-points * seeds // most)  # the fewest blocks there could be
+    assert rounds * shape.lanes <= 1.5 * max(-(-alone // workers) * most, 1) + most
+    if points * seeds >= workers * most:
+        assert blocks >= workers
+
+
+def test_rule_gives_each_worker_one_block_of_a_small_sweep():
+    assert shape_for(64, 1, 64, Plan(), 2) == Shape(32, 1)
+    assert shape_for(31, 3, 64, Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
+
+
+def test_what_a_plan_fixes_is_kept():
+    assert shape_for(100, 5, 64, Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
+
+
+# Bits
+
+
+@pytest.mark.parametrize("unroll", [2, 5])
+def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
+    plan = Plan(width=4, unroll=1, segment=7)
+    once = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=plan)
+    several = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=dataclasses.replace(plan, unroll=unroll))
+    np.testing.assert_array_equal(once.lanes["end_step"], several.lanes["end_step"])
+    for name in ("final_loss", "min_loss", "late_mean", "reversal", "curve_loss"):
+        np.testing.assert_allclose(once.lanes[name], several.lanes[name], rtol=1e-5, atol=1e-7)
+
+
+def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):
+    plan = Plan(width=4, unroll=1)
+    fixed = sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=dataclasses.replace(plan, segment=13))
+    monkeypatch.setattr(execute, "_FIRST_SEGMENT", 3)
+    monkeypatch.setattr(execute, "_SEGMENT_SECONDS", 0.002)
+    same_bits(fixed, sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan))
+
+
+def test_the_shape_does_not_depend_on_the_workers_of_a_run(iris):
+    one, two = (sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(workers=n)) for n in (1, 2))
+    assert plan_of(one)["width"] == plan_of(two)["width"]
+    same_bits(one, two)
+
+
+# Timing
+
+
+def test_a_short_sweep_is_not_timed(iris):
+    assert plan_of(sweep(iris, sgd, {"learning_rate": RATES}, steps=5))["chosen"] == "rule"
+
+
+@pytest.fixture
+def generous(monkeypatch):
+    """Times as if the sweep were long enough to pay for it."""
+    monkeypatch.setattr(planner, "SHARE", 1e6)
+    monkeypatch.setattr(planner, "_SAMPLE", 0.01)
+
+
+@pytest.mark.usefixtures("generous")
+def test_a_timed_choice_is_recorded_and_remembered(iris):
+    first = sweep(iris, sgd, {"learning_rate": RATES}, steps=40)
+    assert plan_of(first)["chosen"] == "timed"
+    again = sweep(iris, sgd, {"learning_rate": RATES}, steps=40)
+    assert plan_of(again)["chosen"] == "remembered"
+    assert [plan_of(r)[n] for r in (first, again) for n in ("width", "depth", "unroll")] == 2 * [
+        plan_of(first)[n] for n in ("width", "depth", "unroll")
+    ]
+    same_bits(first, again)
+
+
+@pytest.mark.usefixtures("generous")
+def test_the_faster_shape_is_chosen(iris, monkeypatch):
+    speed = {2: 3.0, 4: 2.0, 8: 1.0, 16: 5.0}
+    monkeypatch.setattr(planner, "_seconds_a_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
+    axes = {"learning_rate": np.geomspace(1e-3, 1, 64)}
+    monkeypatch.setattr(planner, "_unrolled", lambda shape: shape)
+    request = gdkit.sweeps.sweep.check(iris, sgd, axes, steps=10)
+    (prepared,) = gdkit.sweeps.sweep.prepared_groups(request)
+    make = lambda shape: gdkit.sweeps.sweep.job_of(request, prepared, jax.local_devices()[:1], shape)
+    _, choice = planner.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
+    assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
+
+
+def test_choices_survive_a_process_and_nonsense_is_left_out():
+    planner.remember({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
+    assert planner.remembered() == {"a": (4, 2, 1)}
+
+
+def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
+    def fingerprint(loss, steps=10):
+        problem = Problem(loss, jnp.ones(3))
+        request = gdkit.sweeps.sweep.check(problem, sgd, {"learning_rate": RATES}, steps=steps)
+        (prepared,) = gdkit.sweeps.sweep.prepared_groups(request)
+        job = gdkit.sweeps.sweep.job_of(request, prepared, jax.local_devices()[:1], Shape(4, 1))
+        return job.programs[0].fingerprint
+
+    one = fingerprint(lambda x: jnp.sum(x**2))
+    # the same loss on another line
+    same = fingerprint(lambda x: jnp.sum(x**2))
+    assert one == same == fingerprint(lambda x: jnp.sum(x**2), steps=99)
+    assert one != fingerprint(lambda x: jnp.sum(x**4))
+    captured = jnp.arange(3.0)
+    assert one != fingerprint(lambda x: jnp.sum(x**2 + captured))
+
+
+# Memory
+
+
+def out_of_memory(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+
+def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch):
+    expected = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=2))
+    run_block = execute.run_block
+    small = lambda job, *rest: out_of_memory() if job.lanes_a_block > 2 else run_block(job, *rest)
+    monkeypatch.setattr(execute, "run_block", small)
+    result = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=8, depth=1))
+    np.testing.assert_allclose(result.lanes["final_loss"], expected.lanes["final_loss"], rtol=1e-5)
+    assert "memory" in plan_of(result)["chosen"]
+    assert min(plan_of(result)["width"]) <= 2
+
+
+def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
+    prepare = execute.prepare
+    small = lambda *a, blocks, **k: out_of_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
+    monkeypatch.setattr(execute, "prepare", small)
+    result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
+    assert (plan_of(result)["chosen"], plan_of(result)["width"]) == ("memory", 2)
+
+
+def test_one_lane_that_does_not_fit_is_an_error(iris, monkeypatch):
+    monkeypatch.setattr(execute, "run_block", out_of_memory)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        sweep(iris, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
+    assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
+
+
+# Devices
+
+
+def test_a_plan_of_more_devices_than_there_are_is_refused(iris):
+    with pytest.raises(InputValueError, match=r"plan.devices=99: there are 1"):
+        sweep(iris, sgd, {"learning_rate": [0.1]}, steps=5, plan=Plan(devices=99))
+
+
+SPLIT = """
+import jax, json, numpy as np, optax
+from gdkit import Plan, problems, sweep
+assert len(jax.local_devices()) == 8
+problem = problems.logistic_regression("iris", batch_size=16)
+axes = {"learning_rate": np.geomspace(1e-3, 1.5, 16)}
+run = lambda devices: sweep(problem, optax.adam, axes, seeds=2, steps=30, plan=Plan(width=2, depth=1, devices=devices))
+all_, one = run(8), run(1)
+plan = json.loads(all_.lanes.attrs["plan"])
+assert (plan["devices"], plan["workers"]) == (8, 8), plan
+for name in all_.lanes.data_vars:
+    np.testing.assert_array_equal(all_.lanes[name].values, one.lanes[name].values)
+print("same")
+"""
+
+
+def test_many_devices_share_a_sweep_and_give_the_bits_of_one():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", SPLIT],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+# Early ends
+
+
+def test_a_block_whose_lanes_have_all_ended_stops_inside_a_segment():
+    steps = 200_000
+    problem = problems.parabola()
+    run = lambda rates: sweep(problem, sgd, {"learning_rate": rates}, steps=steps, plan=Plan(width=4, segment=steps))
+    run([1.5, 1.6, 1.7, 1.8])  # compiles
+    begin = time.process_time()
+    dead = run([1.5, 1.6, 1.7, 1.8])
+    took = time.process_time() - begin
+    begin = time.process_time()
+    run([0.9, 0.91, 0.92, 0.93])
+    assert dead.lanes["end_step"].max() < 100
+    assert took < 0.5 * (time.process_time() - begin)  # it makes under a thousandth of the steps
