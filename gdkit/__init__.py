@@ -43,6 +43,7 @@ _HOME = {
     "paired": "gdkit.sweeps.axes",
     "random_axes": "gdkit.sweeps.axes",
     "Plan": "gdkit.sweeps.plan",
+    "faster_cpu": "gdkit.environment",
 }
 _MODULES = ("problems", "optimizers", "monitors", "gradients", "hypergradients", "stability", "plots")
 

@@ -16,6 +16,10 @@ SETTINGS = {
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
+from gdkit.environment import faster_cpu  # noqa: E402
+
+faster_cpu()  # as the command line does; XLA_FLAGS=--xla_backend_extra_options= tests without
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

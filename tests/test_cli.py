@@ -85,8 +85,9 @@ def test_importing_gdkit_does_not_import_jax():
     ("words", "said"),
     [
         (["run", "small.yaml", "--ouput", "x"], "Did you mean --output?"),
-        (["run", "small.yaml", "--workers", "0"], "--workers=0: no thread would run"),
+        (["run", "small.yaml", "--workers", "0"], "--workers=0: nothing would run"),
         (["run", "small.yaml", "--workers", "some"], "some"),
+        (["run", "small.yaml", "--devices", "0"], "--devices=0: nothing would run"),
         (["run", "small.yaml", "seeds=3"], "override 'seeds=3': seeds: unknown key"),
         (["run", "smal.yaml"], "smal.yaml: no such file. Did you mean 'small.yaml'?"),
         (["run", "."], "this is a folder"),

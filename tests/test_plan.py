@@ -141,6 +141,24 @@ def test_choices_survive_a_process_and_nonsense_is_left_out():
     assert planner.remembered() == {"a": (4, 2, 1)}
 
 
+def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch):
+    from gdkit.app import run as runner
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with runner.plans_kept():
+        planner.remember({"a": [4, 2, 1]})
+    (file,) = tmp_path.rglob("plans.json")
+    planner._remembered.clear()
+    with runner.plans_kept():
+        assert planner.remembered() == {"a": (4, 2, 1)}
+    file.write_text("{damaged")
+    planner._remembered.clear()
+    with runner.plans_kept():
+        assert planner.remembered() == {}
+        planner.remember({"b": [1, 1, 1]})
+    assert json.loads(file.read_text()) == {"b": [1, 1, 1]}
+
+
 def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
     def fingerprint(loss, steps=10):
         problem = Problem(loss, jnp.ones(3))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gdkit
+from gdkit import environment
 from gdkit.errors import GdkitError, GdkitWarning, RunError, bad_value, missing_package
 
 _USAGE = {
-    "run": "CONFIG [key.path=value ...] [--output DIR] [--workers N] [--new]",
+    "run": "CONFIG [key.path=value ...] [--output DIR] [--workers N] [--devices N] [--new]",
     "check": "CONFIG [key.path=value ...]",
     "report": "DIR",
     "list": "optimizers|problems|data|experiments",
@@ -52,6 +53,7 @@ def run(
     *overrides: str,
     output: str | None = None,
     workers: int | None = None,
+    devices: int | None = None,
     new: bool = False,
 ) -> None:
     """Run a sweep or a study: table, figures, report.
@@ -60,20 +62,22 @@ def run(
       config: the YAML file; gdkit new NAME writes one to start from.
       overrides: key.path=value, for example sweep.steps=1000 or optimizer.0.momentum=0.9.
       output: the folder to write to; default: runs/NAME.
-      workers: how many threads advance blocks; default: one a core.
+      workers: how many threads advance blocks; default: one a core, or one a device.
+      devices: how many devices to use; a CPU is split into as many. Default: all accelerators, or the CPU as one.
       new: where the folder holds another config's run, write to NAME-2, NAME-3 and so on.
     """
     from gdkit.app import config as configs
     from gdkit.app import folder
 
-    if workers is not None and workers < 1:
-        raise bad_value("--workers", workers, "no thread would run", "Give 1 or more, or leave it out")
+    for option, number in (("--workers", workers), ("--devices", devices)):
+        if number is not None and number < 1:
+            raise bad_value(option, number, "nothing would run", "Give 1 or more, or leave it out")
     job = configs.load(config, overrides)
     where = folder.choose(job, output, new=new)
-    _start_jax(job.precision)
+    _start_jax(job.precision, devices)
     from gdkit.app import run as runner
 
-    runner.run(job, where, workers=workers)
+    runner.run(job, where, workers=workers, devices=devices)
 
 
 def check(config: str, /, *overrides: str) -> None:
@@ -91,7 +95,8 @@ def check(config: str, /, *overrides: str) -> None:
     from gdkit.app import run as runner
 
     runner.use_cache()
-    estimate.check(job)
+    with runner.plans_kept():
+        estimate.check(job)
 
 
 def report(folder: str, /) -> None:
@@ -179,8 +184,11 @@ def _app() -> Any:
     return app
 
 
-def _start_jax(precision: str) -> None:
-    """Chooses the precision of this process; the environment alone, as long as JAX is not imported."""
+def _start_jax(precision: str, devices: int | None = None) -> None:
+    """Chooses the precision and the flags of this process; the environment alone, as long as JAX is not imported."""
+    environment.faster_cpu()
+    if devices is not None:
+        environment.split_cpu(devices)
     wide = precision == "float64"
     os.environ["JAX_ENABLE_X64"] = str(int(wide))
     if "jax" in sys.modules:

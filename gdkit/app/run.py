@@ -2,12 +2,13 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gdkit.app.config import Config, Job, Study, dump
 from gdkit.app.folder import CONFIG
 from gdkit.app.summary import counted, measured, summarise
 from gdkit.errors import RunError
+from gdkit.sweeps import planner
 from gdkit.sweeps.plan import Plan
 from gdkit.sweeps.result import SweepResult
 from gdkit.sweeps.result import open as open_result
@@ -27,9 +29,10 @@ from gdkit.sweeps.store import RESULTS
 from gdkit.sweeps.sweep import sweep
 
 _CACHE_BYTES = 2**30
+_PLANS = 1000  # the latest choices of the planner that are kept, a hundred bytes each
 
 
-def run(config: Config, folder: Path, *, workers: int | None = None) -> None:
+def run(config: Config, folder: Path, *, workers: int | None = None, devices: int | None = None) -> None:
     """Runs what `config` describes, prints the answer, and writes everything to `folder`.
 
     Raises:
@@ -38,7 +41,7 @@ def run(config: Config, folder: Path, *, workers: int | None = None) -> None:
     if isinstance(config, Study):
         _run_study(config, folder)
     else:
-        _run_job(config, folder, workers)
+        _run_job(config, folder, Plan(workers=workers, devices=devices))
 
 
 def write_again(config: Config, folder: Path) -> None:
@@ -47,6 +50,23 @@ def write_again(config: Config, folder: Path) -> None:
         raise config.error(("experiment",), "a study's report is written by running it: gdkit run")
     result = dataclasses.replace(open_result(folder), thresholds=build.thresholds_of(config))
     _write(config, result, folder)
+
+
+@contextmanager
+def plans_kept() -> Generator[None]:
+    """Keeps what the planner chose between processes, in the user's cache folder; a damaged file is made anew."""
+    file = Path(platformdirs.user_cache_dir("gdkit"), "plans.json")
+    with suppress(OSError, ValueError):
+        planner.remember(json.loads(file.read_text(encoding="utf-8")))
+    before = planner.remembered()
+    yield
+    chosen = planner.remembered()
+    if chosen != before:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps(dict(list(chosen.items())[-_PLANS:])), encoding="utf-8")
+            part.replace(file)
 
 
 def use_cache() -> None:
@@ -60,13 +80,13 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _run_job(job: Job, folder: Path, workers: int | None) -> None:
+def _run_job(job: Job, folder: Path, plan: Plan) -> None:
     arguments = build.arguments(job)
     thresholds = build.thresholds_of(job)
     use_cache()
     with _kept(job, folder):
-        with terminal.progress(Console(stderr=True)) as tell, build.located(job, ("sweep",)):
-            result = sweep(**arguments, plan=Plan(workers=workers), progress=tell)
+        with terminal.progress(Console(stderr=True)) as tell, build.located(job, ("sweep",)), plans_kept():
+            result = sweep(**arguments, plan=plan, progress=tell)
         result = dataclasses.replace(result, thresholds=thresholds)
         result.save(folder / RESULTS)
         _note(folder, measured(result))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -379,6 +380,7 @@ def assemble(
         "timings": json.dumps(timings),
         "device": str(jax.devices()[0].device_kind),
         "cores": visible_cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
     return SweepResult(xr.Dataset(variables, coords, attrs), tuple(forms))

@@ -1,0 +1,40 @@
+"""Settings of a process that XLA reads when JAX first computes; the library changes none of them by itself."""
+
+import os
+from collections.abc import MutableMapping
+
+_FLAG = "--xla_backend_extra_options"
+
+# A step's many small operations (statistics above all) become few loops over memory, and a small loop one kernel. Found
+# by timing: benchmarks/ compares with and without.
+_CPU = "xla_cpu_use_multi_output_fusion=true,xla_cpu_small_while_loop_byte_threshold=1048576"
+
+
+def faster_cpu(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let XLA fuse more on CPUs, for what JAX compiles in this process from now on.
+
+    Call it before JAX computes anything: XLA reads its flags once. The command line does. Does nothing where XLA_FLAGS
+    has such options already, and no harm on an accelerator. Results are those of other roundings: a run repeats bit for
+    bit only under the same flags.
+
+    >>> environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    >>> faster_cpu(environment)
+    >>> environment["XLA_FLAGS"].split(",")[1]
+    'xla_cpu_small_while_loop_byte_threshold=1048576'
+    """
+    flags = environment.get("XLA_FLAGS", "")
+    if _FLAG not in flags:
+        environment["XLA_FLAGS"] = f"{flags} {_FLAG}={_CPU}".strip()
+
+
+def split_cpu(devices: int, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let JAX see a CPU as this many devices; to be called before it computes anything.
+
+    >>> environment = {}
+    >>> split_cpu(8, environment)
+    >>> environment
+    {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    """
+    flag = "--xla_force_host_platform_device_count"
+    kept = [word for word in environment.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
+    environment["XLA_FLAGS"] = " ".join([*kept, f"{flag}={devices}"])
