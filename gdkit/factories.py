@@ -33,7 +33,7 @@ def check_names(argument: str, factory: Callable, names: Iterable[str]) -> None:
             raise unknown_name(argument, name, known)
 
 
-def is_traced(factory: Callable, name: str, values: Sequence[Any]) -> bool:
+def is_traced(factory: Callable, name: str, values: Sequence[Any] | np.ndarray) -> bool:
     """Whether `values` of the hyperparameter `name` can be traced (lanes) or must be static.
 
     Any float makes them lanes. Integers alone are lanes if the parameter's default or annotation is a float or it is
@@ -42,6 +42,8 @@ def is_traced(factory: Callable, name: str, values: Sequence[Any]) -> bool:
     Raises:
       InputTypeError: it cannot be told; the message names ``gdkit.lanes`` and ``gdkit.static``.
     """
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind == "f" or _is_float_parameter(factory, name, values.tolist())
     if all(is_number(v) for v in values):
         return any(is_float(v) for v in values) or _is_float_parameter(factory, name, values)
     if not any(is_float(v) for v in values):

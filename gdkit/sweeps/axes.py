@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from gdkit import factories, optimizers
@@ -64,14 +65,16 @@ class Axis:
     """One hyperparameter and its values."""
 
     name: str
-    values: tuple[Any, ...]
+    values: np.ndarray | tuple[Any, ...]  # (values,), an array of floats where traced
     traced: bool
 
     @property
     def labels(self) -> np.ndarray:
         """The values as a coordinate: numbers as they are, anything else by its name; ``(values,)``."""
-        if all(factories.is_number(v) for v in self.values):
-            return np.asarray([float(v) if self.traced else v for v in self.values])
+        if isinstance(self.values, np.ndarray):
+            return self.values
+        if all(map(factories.is_number, self.values)):
+            return np.asarray(self.values)
         return np.asarray([_label(v) for v in self.values], dtype=object)
 
 
@@ -163,9 +166,10 @@ def groups_of(section: Section) -> list[Group]:
         for dimension, index in zip(section.dimensions, at[:, points], strict=True):
             for axis in dimension.axes:
                 if axis.traced:
-                    traced[axis.name] = np.asarray([float(v) for v in axis.values])[index]
+                    traced[axis.name] = np.asarray(axis.values, float)[index]
                 else:
-                    static[axis.name] = axis.values[index[0]]
+                    value = axis.values[index[0]]
+                    static[axis.name] = value.item() if isinstance(value, np.generic) else value
         groups.append(Group(section, static, traced, points))
     return groups
 
@@ -209,26 +213,43 @@ def _section(
 def _axis(name: str, values: Any, factory: Any, problem: Any, *, distinct: bool = True) -> Axis:
     argument = f"axes[{name!r}]"
     plain = _plain(values, argument)
-    if not plain:
+    if not len(plain):
         raise bad_value(argument, values, "the axis is empty", "Give it at least one value")
-    for value in plain:
-        if factories.is_number(value) and not math.isfinite(value):
-            raise bad_value(argument, value, "not finite", "Leave it out")
-        if name == "learning_rate" and not factories.is_number(value) and not callable(value):
-            raise bad_type(argument, value, "not a number", "Give numbers, or schedules as gdkit.static([...])")
-        if name == "learning_rate" and factories.is_number(value) and value < 0:
-            raise bad_value(argument, value, "a learning rate is not negative", "Use gdkit.ascent to maximise")
-    keyed = [repr(v) if not factories.is_number(v) else float(v) for v in plain]
-    if distinct and len(set(keyed)) < len(keyed):
-        twice = next(v for v, k in zip(plain, keyed, strict=True) if keyed.count(k) > 1)
-        raise bad_value(argument, twice, "this value is there twice", "Give each value once")
+    _check_values(argument, plain, is_rate=name == "learning_rate", distinct=distinct)
     taker = _taker(name, factory, problem)
     short = name.removeprefix(factories.PROBLEM_PREFIX)
     factories.check_names("axes", taker, [short])
     traced = values.traced if isinstance(values, Marked) else factories.is_traced(taker, short, plain)
-    if traced and not all(factories.is_number(v) for v in plain):
-        raise bad_type(argument, plain, "lanes are numbers", "Use gdkit.static for other values")
-    return Axis(name, tuple(plain), traced)
+    if traced and not all(map(factories.is_number, () if isinstance(plain, np.ndarray) else plain)):
+        raise bad_type(argument, list(plain), "lanes are numbers", "Use gdkit.static for other values")
+    return Axis(name, np.asarray(plain, float) if traced else plain, traced)
+
+
+def _check_values(argument: str, values: np.ndarray | tuple[Any, ...], *, is_rate: bool, distinct: bool) -> None:
+    """Numbers are finite, learning rates not negative, and nothing is there twice."""
+    own = values if isinstance(values, np.ndarray) else np.asarray([v for v in values if factories.is_number(v)], float)
+    for value in own[~np.isfinite(own)]:
+        raise bad_value(argument, value.item(), "not finite", "Leave it out")
+    if is_rate:
+        for value in own[own < 0]:
+            raise bad_value(argument, value.item(), "a learning rate is not negative", "Use gdkit.ascent to maximise")
+        for value in values if len(own) < len(values) else ():
+            if not factories.is_number(value) and not callable(value):
+                raise bad_type(argument, value, "not a number", "Give numbers, or schedules as gdkit.static([...])")
+    if distinct:
+        _check_distinct(argument, values)
+
+
+def _check_distinct(argument: str, values: np.ndarray | tuple[Any, ...]) -> None:
+    if isinstance(values, np.ndarray):
+        ordered = np.sort(values)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
+    else:
+        keyed = [repr(v) if not factories.is_number(v) else float(v) for v in values]
+        several = len(set(keyed)) < len(keyed)
+        twice = [v for v, key in zip(values, keyed, strict=True) if several and keyed.count(key) > 1]
+    if twice:
+        raise bad_value(argument, twice[0], "this value is there twice", "Give each value once")
 
 
 def _taker(name: str, factory: Any, problem: Any) -> Callable[..., Any]:
@@ -274,13 +295,16 @@ def _is_axis(value: Any) -> bool:
     return isinstance(value, Marked | list | range) or (getattr(value, "ndim", 0) == 1)
 
 
-def _plain(values: Any, argument: str = "axes") -> list[Any]:
-    """The values of an axis as a list."""
+def _plain(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any, ...]:
+    """The values of an axis: an array where all are integers or all floats, else a tuple."""
     if isinstance(values, Marked):
-        return list(values.values)
+        return _plain(list(values.values), argument)
     if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
         raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")
-    return [v.item() if isinstance(v, np.generic) else v for v in values]
+    if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1 and values.dtype.kind in "fiu":
+        return np.array(values)
+    plain = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+    return np.array(plain) if set(map(type, plain)) in ({int}, {float}) else plain
 
 
 def _label(value: Any) -> str:
