@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 import gdkit
@@ -169,7 +170,9 @@ def plot(result: QuadraticRegimes) -> dict[str, Figure]:
 
 def _draw(column: np.ndarray, family: Family, beta: float) -> None:
     strip, middle, lower = column
-    plots.regime_strip(family.runs, ax=strip).get_legend().remove()
+    plots.regime_strip(family.runs, ax=strip)
+    for own in strip.findobj(Legend):  # the figure has one for all
+        own.remove()
     strip.set_title(f"{TITLES[family.case.name]}: $\\eta^*$ = {theory.THRESHOLDS[family.case.name]}", fontsize="medium")
     strip.set_xlabel("")
     if len(family.case.factories) == 1:
