@@ -1,0 +1,83 @@
+"""One workload, by gdkit and by all its peers: equal final losses, then interleaved rounds."""
+
+import inspect
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+import gdkit
+from benchmarks import numpy_peers, timing, torch_peers
+from benchmarks.peers import Peer, gdkit_peer, jax_peers, tiled_peer
+from benchmarks.workloads import Workload
+
+REFERENCE, BARE = "gdkit, all", "gdkit, bare"
+
+
+class DisagreementError(Exception):
+    """A peer did other work than gdkit."""
+
+
+def compare(work: Workload, *, quick: bool = False) -> dict[str, Any]:
+    """Every peer's time as a multiple of gdkit's, and by how much its final losses differ."""
+    first = timing.seconds(gdkit_peer(work).run)  # plans and compiles
+    peers = {f"{peer.title}, {peer.flavour}": peer for peer in contestants(work, quick)}
+    expected = peers[REFERENCE].run()
+    differences = {name: difference(peer, work, expected) for name, peer in peers.items()}
+    budget, least, most = (0.0, 1, 1) if quick else (5.0, 3, 15)
+    runs = {name: peer.run for name, peer in peers.items()}
+    times = timing.interleaved(runs, reference=REFERENCE, budget=budget, least=least, most=most)
+    rows = [_row(name, peer, work, times) | {"difference": differences[name]} for name, peer in peers.items()]
+    size = {"title": work.title, "lanes": len(work.rates), "steps": work.steps, "rtol": work.rtol}
+    return size | {"first_call_seconds": first, "plan": plan_of(work), "peers": rows}
+
+
+def _row(name: str, peer: Peer, work: Workload, times: timing.Times) -> dict[str, Any]:
+    scale = len(work.rates) / len(peer.lanes)
+    ratio = lambda reference: scale * timing.ratio(times, name, reference) if reference in times else None
+    return {
+        "title": peer.title,
+        "flavour": peer.flavour,
+        "detail": peer.detail,
+        "lanes": len(peer.lanes),
+        "rounds": sum(t is not None for t in times[name]),
+        "seconds": scale * timing.median(times[name]),
+        "spread": timing.spread(times[name]),
+        "ratio": ratio(REFERENCE),
+        "ratio_bare": ratio(BARE),
+    }
+
+
+def plan_of(work: Workload) -> dict[str, Any]:
+    """How gdkit ran it."""
+    result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    return json.loads(result.lanes.attrs["plan"])
+
+
+def contestants(work: Workload, quick: bool) -> list[Peer]:
+    """gdkit, with all statistics and with few, and everybody else."""
+    fewer = [gdkit_peer(work, "bare", **options) for options in fewest_statistics()]
+    others = [peer for flavour in work.flavours for peer in jax_peers(work, flavour)]
+    tiled = [tiled_peer(work, flavour, quick=quick) for flavour in work.flavours]
+    return [gdkit_peer(work), *fewer, *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
+
+
+def fewest_statistics() -> list[dict[str, Any]]:
+    """What asks a sweep for as little as the bare peers find out; nothing where it has no such argument."""
+    known = inspect.signature(gdkit.sweep).parameters
+    return [{"statistics": "loss", "curve_points": 0}] if "statistics" in known else []
+
+
+def difference(peer: Peer, work: Workload, expected: np.ndarray) -> float:
+    """The largest relative difference of a final loss from gdkit's; this call also warms the peer up.
+
+    A loss below 1e-6 of the greatest counts as that much, for there rounding has the last word.
+    """
+    found = np.asarray(jax.block_until_ready(peer.run()), float)
+    wanted = np.asarray(expected, float)[peer.lanes]
+    floor = 1e-6 * np.abs(expected).max()
+    worst = float(np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), floor)))
+    if not worst <= work.rtol:
+        raise DisagreementError(f"{peer.title} ({peer.flavour}) on {work.name}: differs by {worst:.2g} > {work.rtol:g}")
+    return worst

@@ -1,0 +1,266 @@
+"""Gradient descent at many learning rates, as people write it without gdkit.
+
+Every peer does gdkit's own minibatches from gdkit's own start, and comes to its final losses. Two flavours:
+
+- bare: what a person would write: the final loss, the least, and the first step at which it was out of bounds;
+- all: gdkit's lane with all of its statistics, in a plain scan.
+"""
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gdkit
+from benchmarks.workloads import Workload
+from gdkit import descent, monitors
+from gdkit.monitors import Limits
+from gdkit.sweeps.plan import visible_cores
+from gdkit.types import Array, Key, Params, PyTree
+
+BOUND = 1e6  # above the initial loss by this many times its size, a run counts as diverged
+CURVE_POINTS = 200
+
+
+class Peer(NamedTuple):
+    """A way to run a workload."""
+
+    title: str
+    flavour: str  # "bare" or "all"
+    run: Callable[[], Any]  # -> final losses of `lanes`
+    lanes: np.ndarray  # places in the workload's rates; a loop runs some of them, and its time is scaled up
+    detail: str = ""  # what was chosen for it by timing
+
+
+class Start(NamedTuple):
+    """What every lane starts from."""
+
+    params: Params
+    init_key: Key
+    key: Key  # of the batches
+    data: PyTree
+
+
+def start_of(work: Workload, key: int = 0) -> Start:
+    """The start of the first seed of a sweep with that key, on the device."""
+    init_key, sample_key = descent.keys_of(jax.random.fold_in(descent.key_of(key), 0))
+    problem = work.problem
+    params = jax.jit(problem.init)(init_key) if problem.init_is_function else problem.init
+    return jax.device_put(Start(params, init_key, sample_key, problem.data))
+
+
+# --- gdkit
+
+
+def gdkit_peer(work: Workload, flavour: str = "all", **options: Any) -> Peer:
+    """The sweep as a user calls it, from arrays to the labelled result."""
+    axes = {"learning_rate": work.rates}
+
+    def run() -> np.ndarray:
+        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps, **options)
+        return result.data["final_loss"].values[:, 0]
+
+    return Peer("gdkit", flavour, run, np.arange(len(work.rates)))
+
+
+# --- one lane, as a function that can be mapped
+
+
+def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
+    """``(rate, start) -> statistics`` as a person would write it."""
+    loss, sample = work.problem.loss, work.problem.sample
+
+    def objective(params: Params, t: Array, start: Start) -> Array:
+        if start.data is None:
+            return loss(params)
+        return loss(params, start.data if sample is None else sample(start.key, t, start.data))
+
+    def run(rate: Array, start: Start) -> dict[str, Array]:
+        def body(carry: tuple, t: Array) -> tuple[tuple, None]:
+            params, least, first, initial = carry
+            value, grad = jax.value_and_grad(objective)(params, t, start)
+            initial = jnp.where(t == 0, value, initial)
+            fine = value <= initial + BOUND * jnp.maximum(jnp.abs(initial), 1)  # false for NaN
+            params = jax.tree.map(lambda p, g: p - rate * g, params, grad)
+            return (params, jnp.minimum(least, value), jnp.where(fine, first, jnp.minimum(first, t)), initial), None
+
+        carry = start.params, jnp.float32(jnp.inf), jnp.int32(work.steps), jnp.float32(0)
+        (params, least, first, _), _ = jax.lax.scan(body, carry, jnp.arange(work.steps), unroll=unroll)
+        final = objective(params, jnp.int32(work.steps), start)
+        return {"final_loss": final, "min_loss": jnp.minimum(least, final), "end_step": first}
+
+    return run
+
+
+def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
+    """``(rate, start) -> statistics``, all that gdkit reads by default."""
+    problem = work.problem
+    watched = (*monitors.DEFAULT, monitors.curve(CURVE_POINTS))
+    step = descent.lane_map(problem, gdkit.sgd, watched)
+    floor = math.inf if problem.optimum is not None else BOUND
+    limits = Limits(jnp.float32(BOUND), jnp.float32(-math.inf), jnp.float32(floor))
+
+    def run(rate: Array, start: Start) -> dict[str, Array]:
+        chosen = {"learning_rate": rate}
+
+        def body(lane: descent.Lane, t: Array) -> tuple[descent.Lane, None]:
+            roll = functools.partial(monitors.roll, watched)
+            record = jax.lax.cond(monitors.starts_window(t), roll, lambda record: record, lane.record)
+            lane = lane._replace(record=record)
+            return step(lane, chosen, t, start.key, start.data, limits, t == work.steps), None
+
+        arrays = descent.arrays_of(problem)._replace(data=start.data)
+        lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)
+        lane, _ = jax.lax.scan(body, lane, jnp.arange(work.steps + 1, dtype=jnp.int32), unroll=unroll)
+        return monitors.read(watched, lane.record)
+
+    return run
+
+
+LANES = {"bare": bare_lane, "all": watched_lane}
+
+
+# --- ways to run the lanes
+
+
+def jax_peers(work: Workload, flavour: str) -> Iterator[Peer]:
+    """Without searching for anything."""
+    lane, start = LANES[flavour](work), start_of(work)
+    every = np.arange(len(work.rates))
+    rates = jax.device_put(work.rates)
+    side_by_side = jax.jit(jax.vmap(lane, in_axes=(0, None)))
+    yield Peer("jit(vmap(scan))", flavour, lambda: side_by_side(rates, start)["final_loss"], every)
+    if jax.local_device_count() > 1:
+        sharded = _over_devices(lane)
+        yield Peer("jit(shard_map(vmap(scan)))", flavour, lambda: sharded(rates, start)["final_loss"], every)
+    if flavour == "all":
+        return
+    few = spaced(len(every), work.some)
+    mapped = jax.jit(lambda rates, start: jax.lax.map(lambda rate: lane(rate, start), rates))
+    yield Peer("jit(lax.map(scan))", flavour, lambda: mapped(rates[few], start)["final_loss"], few)
+    one = jax.jit(lane)
+    loop = lambda: [one(rate, start)["final_loss"] for rate in work.rates[few]]
+    yield Peer("loop over jit(scan)", flavour, lambda: np.stack(jax.block_until_ready(loop())), few)
+    fewer = spaced(len(every), max(1, work.some // 8))
+    yield Peer("loops over a jitted optax step", flavour, lambda: _stepwise(work, start, fewer), fewer)
+
+
+def spaced(count: int, some: int) -> np.ndarray:
+    """Places of `some` of so many lanes."""
+    return np.unique(np.linspace(0, count - 1, min(some, count)).astype(int))
+
+
+def _over_devices(lane: Callable) -> Any:
+    mesh = jax.make_mesh((jax.local_device_count(),), ("lane",))
+    over, same = jax.sharding.PartitionSpec("lane"), jax.sharding.PartitionSpec()
+    mapped = jax.vmap(lane, in_axes=(0, None))
+    return jax.jit(jax.shard_map(mapped, mesh=mesh, in_specs=(over, same), out_specs=over, check_vma=False))
+
+
+@functools.lru_cache(maxsize=8)
+def _optax_step(problem: gdkit.Problem) -> Any:
+    def step(params: Params, state: Any, rate: Array, t: Array, key: Key, data: PyTree) -> tuple[Params, Any, Array]:
+        batch = descent.batch_of(problem, t, key, data)
+        loss = problem.loss if data is None else lambda params: problem.loss(params, batch)
+        value, grad = jax.value_and_grad(loss)(params)
+        updates, state = optax.sgd(rate).update(grad, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    return jax.jit(step)
+
+
+def _stepwise(work: Workload, start: Start, lanes: np.ndarray) -> np.ndarray:
+    step, final = _optax_step(work.problem), []
+    for rate in work.rates[lanes]:
+        params, state, losses = jax.tree.map(jnp.asarray, start.params), optax.sgd(rate).init(start.params), []
+        for t in range(work.steps + 1):
+            params, state, value = step(params, state, rate, np.int32(t), start.key, start.data)
+            losses.append(value)
+        final.append(np.asarray(losses)[-1])
+    return np.stack(final)
+
+
+# --- the best hand-written variant: tiles of lanes, scans unrolled, threads
+
+
+class Tiling(NamedTuple):
+    """How the lanes are cut, and by how many threads they are run."""
+
+    width: int
+    unroll: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"tiles of {self.width}, unroll {self.unroll}, threads {self.threads}"
+
+
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+UNROLLS = (1, 2, 4)
+
+
+class Tiled:
+    """The lanes of a workload in tiles, run by threads."""
+
+    def __init__(self, work: Workload, flavour: str):
+        self.rates, self.start = work.rates, start_of(work)
+        self.programs = {u: jax.jit(jax.vmap(LANES[flavour](work, u), in_axes=(0, None))) for u in UNROLLS}
+        self.pool = ThreadPoolExecutor(visible_cores())
+        self.compiled: set[tuple[int, int]] = set()
+
+    def run(self, tiling: Tiling, share: float = 1.0) -> np.ndarray:
+        """Final losses of a share of the tiles, but of at least one tile a thread."""
+        tiles = self.tiles(tiling.width)
+        count = max(math.ceil(share * len(tiles)), min(tiling.threads, len(tiles)))
+        program = self.programs[tiling.unroll]
+        if (tiling.width, tiling.unroll) not in self.compiled:  # once, and not by two threads at a time
+            self.compiled.add((tiling.width, tiling.unroll))
+            jax.block_until_ready(program(tiles[0], self.start))
+        one = lambda rates: np.asarray(program(rates, self.start)["final_loss"])
+        done = map(one, tiles[:count]) if tiling.threads == 1 else self.pool.map(one, tiles[:count])
+        return np.concatenate(list(done))[: len(self.rates)]
+
+    def tiles(self, width: int) -> list[np.ndarray]:
+        """The rates, the last one repeated until they fill the last tile."""
+        places = np.arange(-(-len(self.rates) // width) * width)
+        return list(self.rates[np.minimum(places, len(self.rates) - 1)].reshape(-1, width))
+
+    def speed(self, tiling: Tiling, share: float) -> float:
+        """Lanes a second."""
+        if (tiling.width, tiling.unroll) not in self.compiled:
+            self.run(tiling, 0)
+        begun = time.perf_counter()
+        return len(self.run(tiling, share)) / (time.perf_counter() - begun)
+
+
+def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
+    """Successive elimination: widths and threads first, then unrolling of the best of them."""
+    lanes, cores = len(tiled.rates), visible_cores()
+    if quick:
+        return Tiling(min(2, lanes), 2, cores)
+    widths = [w for w in WIDTHS if w <= lanes]
+    threads = sorted({1, cores})
+    candidates = [Tiling(w, 1, n) for w, n in itertools.product(widths, threads) if n == 1 or lanes > w]
+    kept = _fastest(tiled, candidates, 1 / 16, 3)
+    unrolled = [t._replace(unroll=u) for t, u in itertools.product(kept, UNROLLS)]
+    return _fastest(tiled, _fastest(tiled, unrolled, 1 / 4, 3), 1.0, 1)[0]
+
+
+def _fastest(tiled: Tiled, candidates: list[Tiling], share: float, count: int) -> list[Tiling]:
+    speeds = {tiling: tiled.speed(tiling, share) for tiling in candidates}
+    return sorted(candidates, key=lambda tiling: -speeds[tiling])[:count]
+
+
+def tiled_peer(work: Workload, flavour: str, *, quick: bool = False) -> Peer:
+    """The winner of the search."""
+    tiled = Tiled(work, flavour)
+    tiling = best_tiling(tiled, quick)
+    every = np.arange(len(work.rates))
+    return Peer("best by hand: tiles, unrolled, threads", flavour, lambda: tiled.run(tiling), every, str(tiling))

@@ -1,0 +1,135 @@
+"""Where the time of a sweep goes: its stages, and what statistics and the tests for an end cost."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gdkit
+from benchmarks import timing, workloads
+from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, start_of
+from benchmarks.workloads import Workload
+from gdkit import descent, monitors
+from gdkit.monitors import Limits
+from gdkit.sweeps import execute
+from gdkit.sweeps import sweep as engine
+from gdkit.sweeps.plan import Shape, visible_cores
+from gdkit.types import Monitor
+
+SIZES = ("scalar", "small_mlp", "digits_mlp")
+WATCHED: dict[str, tuple[Monitor, ...]] = {
+    "all statistics and a curve": (*monitors.DEFAULT, monitors.curve(CURVE_POINTS)),
+    "all statistics": monitors.DEFAULT,
+    "loss statistics": (monitors.loss_statistics(),),
+    "reversals": (monitors.reversals(),),
+    "norms": (monitors.norms(),),
+    "curve": (monitors.curve(CURVE_POINTS),),
+    "none": (),
+}
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Stages and costs of the main sizes."""
+    sizes = SIZES[:1] if quick else SIZES
+    return {name: _profile(workloads.make(name, quick=quick), 1 if quick else 7) for name in sizes}
+
+
+def _profile(work: Workload, rounds: int) -> dict[str, Any]:
+    job, shape, seconds = _planned(work)
+    costs = advance_seconds(work, shape, rounds)
+    return {"title": work.title, "shape": shape._asdict(), "first": seconds, "stages": stages(work, job, rounds)} | {
+        "advance": costs,
+        "sharing": {"statistics": 1 - costs["none"] / costs["all statistics and a curve"],
+                    "end tests": (costs["none"] - costs["updates alone"]) / costs["all statistics and a curve"]},
+    }  # fmt: skip
+
+
+def _planned(work: Workload) -> tuple[execute.Job, Shape, dict[str, float]]:
+    """The job that a sweep would run, and how long checking, tracing and compiling, and planning took."""
+    begun = time.perf_counter()
+    request = engine.check(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    (prepared,) = engine.prepared_groups(request)
+    checked = time.perf_counter()
+    job, choice = engine.planned_job(request, prepared, engine.devices_of(request.plan), visible_cores())
+    compiled = time.perf_counter() - checked - choice.seconds
+    spent = {"check": checked - begun, "compile": compiled, "plan": choice.seconds}
+    return job, choice.shape, spent
+
+
+def stages(work: Workload, job: execute.Job, rounds: int) -> dict[str, float]:
+    """Seconds of a whole sweep by stage, a worker's mean; the rest is what Python does outside of the workers."""
+    workers = visible_cores()
+    peer = gdkit_peer(work)
+    peer.run()
+    spent = []
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(rounds):
+            total = timing.seconds(peer.run)
+            staged = np.sum(list(pool.map(lambda block: _staged(job, block), job.blocks)), axis=0) / workers
+            spent.append((*staged, max(total - staged.sum(), 0.0)))
+    names = ("start", "advance", "finish", "copy out", "rest")
+    return dict(zip(names, np.median(spent, axis=0).tolist(), strict=True))
+
+
+def _staged(job: execute.Job, block: execute.Block) -> list[float]:
+    """Seconds of each stage of a block."""
+    inputs, program, clock = execute.inputs_of(job, block), job.programs[0], [time.perf_counter()]
+    lanes = jax.block_until_ready(program.start(*inputs))
+    clock.append(time.perf_counter())
+    lanes = jax.block_until_ready(program.advance(*inputs, lanes, *map(np.int32, (0, job.steps + 1, job.steps))))
+    clock.append(time.perf_counter())
+    output = jax.block_until_ready(program.finish(*inputs, lanes))
+    clock.append(time.perf_counter())
+    jax.tree.map(np.asarray, output)
+    clock.append(time.perf_counter())
+    return list(np.diff(clock))
+
+
+def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, float]:
+    """Seconds of all steps of one block a worker, side by side: with statistics, without, and without gdkit."""
+    ways = {name: _advance(work, shape, watched) for name, watched in WATCHED.items()}
+    rates = [work.rates[: shape.width]] * visible_cores()
+    start = start_of(work)
+    for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():
+        program = jax.jit(jax.vmap(lane, in_axes=(0, None)))
+        ways[name] = lambda program=program: _side_by_side(lambda r: program(r, start), rates)
+    for way in ways.values():
+        way()
+    reference = next(iter(ways))
+    times = timing.interleaved(ways, reference=reference, budget=3.0, most=rounds, least=min(3, rounds))
+    return {name: timing.median(taken) for name, taken in times.items()}
+
+
+def _advance(work: Workload, shape: Shape, watched: Sequence[Monitor]) -> Callable[[], Any]:
+    problem = work.problem
+    job = execute.prepare(
+        problem, gdkit.sgd, {}, {"learning_rate": work.rates}, watched,
+        execute.Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
+        dtype=descent.params_dtype(problem), steps=work.steps, blocks=execute.blocks_of(len(work.rates), 1, shape),
+        devices=jax.local_devices()[:1], unroll=shape.unroll,
+    )  # fmt: skip
+    ends = [np.int32(t) for t in (0, work.steps + 1, work.steps)]
+    inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
+    given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
+    return lambda: _side_by_side(lambda each: job.programs[0].advance(*each[0], each[1], *ends), given)
+
+
+def _side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:
+    with ThreadPoolExecutor(len(given)) as pool:
+        list(pool.map(lambda each: jax.block_until_ready(run(each)), given))
+
+
+def _updates(work: Workload, shape: Shape) -> Callable[[Any, Any], Any]:
+    """The params alone, with nothing observed."""
+    step = descent.step_map(work.problem, gdkit.sgd)
+
+    def run(rate: Any, start: Any) -> Any:
+        state = gdkit.types.State(start.params, (), gdkit.sgd(rate).init(start.params))
+        body = lambda s, t: (step(s, {"learning_rate": rate}, t, start.key, start.data)[0], None)
+        return jax.lax.scan(body, state, jnp.arange(work.steps, dtype=jnp.int32), unroll=shape.unroll)[0].params
+
+    return run

@@ -1,0 +1,102 @@
+"""What was measured: one JSON file a machine, updated part by part."""
+
+import datetime as dt
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import gdkit
+from gdkit.sweeps.plan import visible_cores
+
+FOLDER = Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "optuna")
+
+
+def path(folder: Path, variant: str = "") -> Path:
+    """The file of this machine."""
+    device = jax.devices()[0]
+    name = processor() if device.platform == "cpu" else device.device_kind
+    words = re.sub(r"[^a-z0-9]+", "-", f"{name} {visible_cores()} cores".lower()).strip("-")
+    return folder / f"{words}{variant}.json"
+
+
+def keep(file: Path, part: str, result: Any, *, seconds: float, load: float, quick: bool) -> None:
+    """Put the result of a part in place of an older one."""
+    kept = json.loads(file.read_text()) if file.exists() else {"parts": {}}
+    kept["machine"] = machine()
+    kept["parts"][part] = {
+        "date": dt.date.today().isoformat(),
+        "versions": versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "seconds": seconds,
+        "load": load,
+        "quick": quick,
+        "result": result,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(_short(kept), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    new.replace(file)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All machines, by name of file."""
+    return [
+        json.loads(file.read_text(encoding="utf-8")) | {"name": file.stem} for file in sorted(folder.glob("*.json"))
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """Of what kind it is, with nothing that tells which."""
+    device = jax.devices()[0]
+    return {
+        "processor": processor(),
+        "cores": visible_cores(),
+        "device": device.device_kind,
+        "devices": jax.local_device_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def processor() -> str:
+    """The CPU's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part; what is not installed is left out."""
+    found = {"gdkit": gdkit.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load() -> float:
+    """Processes that want a core, a mean over the last minute."""
+    return os.getloadavg()[0]
+
+
+def _short(value: Any) -> Any:
+    """Numbers with five digits; JSON knows no others than finite ones."""
+    if isinstance(value, dict):
+        return {str(key): _short(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,78 @@
+"""How much of the machine the MLPs use: arithmetic against the best matmul, and the memory's bandwidth beside it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import timing, workloads
+from benchmarks.peers import gdkit_peer
+from benchmarks.workloads import Workload
+from gdkit.sweeps.plan import visible_cores
+
+MLPS = ("small_mlp", "digits_mlp", "wide_mlp")
+SIZES = (256, 512, 1024, 2048)
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """The peak before and after the MLPs are timed, and what share of it they reach."""
+    sizes, rounds = (SIZES[:1], 1) if quick else (SIZES, 5)
+    peaks = matmul_peak(sizes, rounds)
+    bandwidth = memory_bandwidth(2**20 if quick else 2**26, rounds)
+    reached: dict[str, dict[str, Any]] = {}
+    for name in MLPS[:1] if quick else MLPS:
+        work = workloads.make(name, quick=quick)
+        peer = gdkit_peer(work)
+        peer.run()
+        seconds = min(timing.seconds(peer.run) for _ in range(rounds))
+        reached[name] = {"title": work.title, "flops": flops(work), "seconds": seconds}
+    again = matmul_peak(sizes, rounds)
+    peaks = {name: max(value, again[name]) for name, value in peaks.items()}
+    best, own = max(peaks.values()), max(value for name, value in peaks.items() if name.startswith("JAX"))
+    for row in reached.values():
+        speed = row["flops"] / row["seconds"]
+        row |= {"speed": speed, "share": speed / best, "share_jax": speed / own}
+    return {"matmul": peaks, "peak": best, "bandwidth": bandwidth, "reached": reached}
+
+
+def flops(work: Workload) -> float:
+    """Of the matmuls of a sweep over an MLP: forward, both backward, but no gradient of the first layer's inputs."""
+    pairs = [a * b for a, b in zip(work.sizes, work.sizes[1:], strict=False)]
+    step = 6 * work.rows * sum(pairs) - 2 * work.rows * pairs[0]
+    return float(step) * work.steps * len(work.rates)
+
+
+def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:
+    """Most single-precision operations a second that a matmul reaches, over sizes, by who multiplies."""
+    cores = visible_cores()
+    multiply = jax.jit(jnp.matmul)
+    peaks = {"JAX": 0.0, "JAX, one a core": 0.0, "NumPy": 0.0}
+    with ThreadPoolExecutor(cores) as pool:
+        for n in sizes:
+            a = np.random.default_rng(0).standard_normal((n, n), np.float32)
+            x, repeats = jnp.asarray(a), max(1, int(2e10 / (2 * n**3)) if rounds > 1 else 1)
+            alone = lambda x=x, repeats=repeats: [multiply(x, x).block_until_ready() for _ in range(repeats)]
+            side_by_side = lambda alone=alone: list(pool.map(lambda _: alone(), range(cores)))
+            ways: dict[str, tuple[Callable[[], Any], int]] = {
+                "JAX": (alone, repeats),
+                "JAX, one a core": (side_by_side, cores * repeats),
+                "NumPy": (lambda a=a, repeats=repeats: [a @ a for _ in range(repeats)], repeats),
+            }
+            for name, (way, count) in ways.items():
+                way()
+                peaks[name] = max(peaks[name], *(2 * n**3 * count / timing.seconds(way) for _ in range(rounds)))
+    return peaks
+
+
+def memory_bandwidth(floats: int, rounds: int) -> float:
+    """Bytes a second, read and written, when every core scales an array that no cache holds."""
+    cores = visible_cores()
+    parts = np.array_split(np.ones(floats, np.float32), cores)
+    outs = [np.empty_like(part) for part in parts]
+    with ThreadPoolExecutor(cores) as pool:
+        scale = lambda: list(pool.map(lambda a, out: np.multiply(a, np.float32(2), out=out), parts, outs))
+        scale()
+        return 8 * floats / min(timing.seconds(scale) for _ in range(rounds))

@@ -1,0 +1,194 @@
+"""How time and memory grow with lanes, steps, workers and params; what divergence saves, and what the engine costs."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gdkit
+from benchmarks import timing, workloads
+from gdkit import Plan, problems
+from gdkit.sweeps.plan import visible_cores
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*, quick: bool = False, full: bool = False) -> dict[str, Any]:
+    """All of it."""
+    parts: dict[str, Callable[..., Any]] = {
+        "lanes": lanes, "steps": steps, "workers": workers, "params": params, "divergence": divergence,
+        "dispatch": dispatch, "sharpness": sharpness, "million": million, "main_job": main_job, "help": helps,
+    }  # fmt: skip
+    return {name: part(quick, full) if name == "lanes" else part(quick) for name, part in parts.items()}
+
+
+def _sweep(problem: gdkit.Problem, rates: np.ndarray, steps: int, **options: Any) -> gdkit.SweepResult:
+    return gdkit.sweep(problem, gdkit.sgd, {"learning_rate": rates}, steps=steps, **options)
+
+
+def _time(call: Callable[[], Any], rounds: int) -> float:
+    """Median of warm calls: two before it, for the second may still plan."""
+    call()
+    call()
+    return float(np.median([timing.seconds(call) for _ in range(rounds)]))
+
+
+# --- growth
+
+
+def lanes(quick: bool, full: bool) -> dict[str, Any]:
+    """Time against lanes of a scalar, and the line a + b · lanes through it, by relative errors."""
+    problem, steps = problems.parabola(), 10 if quick else 100
+    counts = [1, 10, 100] if quick else [1, 10, 100, 1000, 10_000, 100_000, 1_000_000] + [10_000_000] * full
+    rounds = [1 if quick else 5 if n <= 1000 else 3 if n <= 100_000 else 1 for n in counts]
+    seconds = [_time(lambda n=n: _sweep(problem, _rates(n), steps), r) for n, r in zip(counts, rounds, strict=True)]
+    design = np.stack([np.ones(len(counts)), np.array(counts)], axis=1) / np.array(seconds)[:, None]
+    (a, b), *_ = np.linalg.lstsq(design, np.ones(len(counts)), rcond=None)
+    slopes = np.diff(seconds) / np.diff(counts)  # b between neighbours, where lanes are what takes time
+    return {"lanes": counts, "steps": steps, "seconds": seconds, "a": a, "b": b, "slopes": slopes.tolist()}
+
+
+def _rates(count: int) -> np.ndarray:
+    return np.geomspace(1e-5, 1e-3, count)  # float64, for a million of float32 would not all differ
+
+
+def steps(quick: bool) -> dict[str, Any]:
+    """Time and peak memory against steps, each in a process of its own."""
+    counts = [10, 100] if quick else [10, 100, 1000, 10_000, 100_000]
+    found = [_in_process("parabola", lanes=1024, steps=n) for n in counts]
+    return {"steps": counts, "lanes": 1024, **{name: [f[name] for f in found] for name in found[0]}}
+
+
+def million(quick: bool) -> dict[str, Any]:
+    """Peak memory of a million lanes of a scalar with all statistics and no curves, in a process of its own."""
+    count = 1000 if quick else 1_000_000
+    return {"lanes": count} | _in_process("parabola", lanes=count, steps=10 if quick else 100, curve_points=0)
+
+
+def workers(quick: bool) -> dict[str, Any]:
+    """Time of the digits MLP against the number of worker threads."""
+    work = workloads.make("digits_mlp", quick=quick)
+    counts = list(range(1, visible_cores() + 1))
+    call = lambda n: lambda: _sweep(work.problem, work.rates, work.steps, plan=Plan(workers=n))
+    return {"workers": counts, "seconds": [_time(call(n), 1 if quick else 3) for n in counts]}
+
+
+def params(quick: bool) -> dict[str, Any]:
+    """Time against the params of a quadratic, 16 lanes."""
+    counts = [10, 100] if quick else [10, 100, 1000, 10_000, 100_000, 1_000_000]
+    rates, steps = np.geomspace(1e-3, 0.1, 16), 10 if quick else 100
+    made = [problems.quadratic(dimension=n, condition_number=10.0) for n in counts]
+    seconds = [_time(lambda p=p: _sweep(p, rates, steps), 1 if quick else 3) for p in made]
+    return {"params": counts, "lanes": len(rates), "steps": steps, "seconds": seconds}
+
+
+def _in_process(problem: str, **sizes: int) -> dict[str, float]:
+    """Seconds of a warm sweep and the process's memory before it and at its peak, in bytes."""
+    command = [sys.executable, "-m", "benchmarks.scaling", json.dumps({"problem": problem, **sizes})]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=dict(os.environ))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _child(problem: str, lanes: int, steps: int, curve_points: int = 200) -> dict[str, float]:
+    made = getattr(problems, problem)()
+    jnp.zeros(()).block_until_ready()
+    before = _memory("VmRSS")
+    call = lambda: _sweep(made, _rates(lanes), steps, curve_points=curve_points)
+    seconds = _time(call, 1)
+    return {"seconds": seconds, "before": before, "peak": _memory("VmHWM")}
+
+
+def _memory(field: str) -> float:
+    """Of this process, by Linux; its children would inherit what getrusage says of their parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(field))
+
+
+# --- what divergence saves, and what the engine costs
+
+
+def divergence(quick: bool) -> dict[str, Any]:
+    """An axis whose upper half diverges in the first tenth of the steps, against one of which nothing does."""
+    problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
+    count, steps = (4, 50) if quick else (64, 300)
+    below = np.geomspace(1e-4, 1e-2, count)
+    half = np.append(below[: count // 2], np.geomspace(3.0, 30.0, count // 2))
+    runs = {"none": lambda: _sweep(problem, below, steps), "half": lambda: _sweep(problem, half, steps)}
+    results = {name: run() for name, run in runs.items()}
+    ends = results["half"].data["end_step"].values[count // 2 :, 0]
+    runs["half"]()
+    runs["none"]()
+    rounds = 1 if quick else 7
+    times = timing.interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
+    diverged = int((results["none"].data["end_step"].values < steps).sum())
+    ratio = timing.ratio(times, "half", "none")
+    return {"ratio": ratio, "steps": steps, "latest_end": int(ends.max()), "diverged_of_none": diverged}
+
+
+def dispatch(quick: bool) -> dict[str, Any]:
+    """What a tile costs besides its steps: from twice as many tiles of one lane and one step."""
+    problem, count = problems.parabola(), 50 if quick else 2000
+    plan = Plan(width=1, workers=1)
+    call = lambda n: lambda: _sweep(problem, _rates(n), 1, plan=plan)
+    few, many = (_time(call(n), 1 if quick else 5) for n in (count, 2 * count))
+    return {"tiles": count, "seconds_a_tile": (many - few) / count}
+
+
+def main_job(quick: bool) -> dict[str, Any]:
+    """What progress and store cost of the main job, at a quarter of its steps: of the whole it is less."""
+    from gdkit.app import build, config
+
+    steps = 6 if quick else 150
+    job: Any = config.load(ROOT / "configs" / "digits_mlp.yaml", (f"sweep.steps={steps}",))
+    arguments = build.arguments(job)
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"progress": lambda _: None, "store": Path(folder, "result.nc")}
+        runs = {"plain": lambda: gdkit.sweep(**arguments), "watched": lambda: gdkit.sweep(**arguments, **options)}
+        for run in runs.values():
+            run()
+        rounds = 1 if quick else 3
+        times = timing.interleaved(runs, reference="plain", budget=0.0, most=rounds, least=rounds)
+    seconds = timing.median(times["plain"])
+    return {"share": timing.ratio(times, "watched", "plain") - 1, "seconds": seconds, "steps": steps}
+
+
+def helps(quick: bool) -> dict[str, float]:
+    """The time of ``gdkit --help``."""
+    call = lambda: subprocess.run([sys.executable, "-m", "gdkit", "--help"], cwd=ROOT, check=True, capture_output=True)
+    return {"seconds": min(timing.seconds(call) for _ in range(1 if quick else 7))}
+
+
+def sharpness(quick: bool) -> dict[str, Any]:
+    """The sharpness of a full batch against its count of Hessian-vector products alone, both compiled."""
+    problem = problems.mlp("digits", widths=(16,) if quick else (300, 256))
+    at = problem.init(jax.random.key(0))
+    data = jax.device_put(problem.data)
+    found = jax.jit(lambda params, batch: gdkit.sharpness(problem, params, batch=batch))
+    gradient = lambda params, batch: jax.grad(problem.loss)(params, batch)
+    product = jax.jit(lambda params, v, batch: jax.jvp(lambda p: gradient(p, batch), (params,), (v,))[1])
+    count = int(found(at, data).products)
+
+    def products() -> Any:
+        vector = at
+        for _ in range(count):
+            vector = product(at, vector, data)
+        return vector
+
+    products()
+    rounds = 1 if quick else 9
+    runs = {"products": products, "sharpness": lambda: found(at, data)}
+    times = timing.interleaved(runs, reference="products", budget=10.0, most=rounds, least=min(3, rounds))
+    size = sum(leaf.size for leaf in jax.tree.leaves(at))
+    return {"params": size, "products": count, "ratio": timing.ratio(times, "sharpness", "products")}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_child(**json.loads(sys.argv[1]))))

@@ -1,0 +1,152 @@
+"""Time until a good learning rate of the digits MLP is known: gdkit's grid, and Optuna driving JAX or PyTorch.
+
+Good is a validation loss within a hundredth of the best, and the best is the least running median over five neighbours
+of a dense grid, so that the luck of a single rate does not count. Everybody starts at the same params, draws the same
+batches and is compiled before it is timed.
+"""
+
+import functools
+import importlib.util
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gdkit
+from benchmarks import torch_peers
+from benchmarks.peers import start_of
+from benchmarks.workloads import Workload
+from gdkit import problems
+
+LOW, HIGH = 1e-3, 3.0
+DENSE, GRID = 96, 31
+CHUNK = 50  # steps between two looks of the pruner
+ON_PYTORCH = "Optuna on PyTorch"
+PATIENCE = 30.0  # seconds, after which a search counts as having failed
+
+Score = Callable[[float], Iterator[float]]  # rate -> validation losses on the way, the last at the end
+
+
+class Task(NamedTuple):
+    """What is searched: the learning rate of one start and order of batches."""
+
+    work: Workload  # its rates are not used
+    key: int
+    good: float  # validation loss
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Seconds until it is good, by seed; None where it was not within the time."""
+    steps, seeds, dense = (2 * CHUNK, 1, 9) if quick else (300, 5, DENSE)
+    problem = problems.mlp("digits", widths=(64, 64), batch_size=128)
+    work = Workload("digits_mlp", "MLP 64-64-64-10", problem, np.zeros(1, np.float32), steps, 0.0, (), 1)
+    tasks = [Task(work, key, _good(work, key, dense)) for key in range(seeds)]
+    patience = 2.0 if quick else PATIENCE
+    ways = searches(patience)
+    for name, search in ways.items():
+        if name != ON_PYTORCH:
+            search(tasks[0])  # compiles
+    seconds = {name: [search(task) for task in tasks] for name, search in ways.items()}
+    return {"good": [task.good for task in tasks], "steps": steps, "seconds": seconds, "patience": patience}
+
+
+def _good(work: Workload, key: int, dense: int) -> float:
+    found = scores(work, key, np.geomspace(LOW, HIGH, dense))
+    median = np.median(np.lib.stride_tricks.sliding_window_view(found, 5), axis=1)
+    return 1.01 * float(median.min())
+
+
+def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
+    """Ways to search, by name; without Optuna only gdkit's."""
+    ways: dict[str, Callable[[Task], float | None]] = {f"gdkit, grids of {GRID}": by_grid}
+    if importlib.util.find_spec("optuna") is not None:
+        ways["Optuna on compiled JAX"] = lambda task: by_optuna(task, _jax_score(task), patience)
+        if torch_peers.is_installed():
+            torch_score = lambda task: torch_peers.chunks(task.work, task.key, CHUNK)
+            ways[ON_PYTORCH] = lambda task: by_optuna(task, torch_score(task), patience)
+    return ways
+
+
+# --- gdkit
+
+
+def by_grid(task: Task) -> float | None:
+    """A grid over all rates, then grids between the neighbours of the best, until one is good."""
+    begun, low, high = time.perf_counter(), LOW, HIGH
+    for _ in range(4):
+        rates = np.geomspace(low, high, GRID)
+        found = scores(task.work, task.key, rates)
+        if found.min() <= task.good:
+            return time.perf_counter() - begun
+        best = int(np.argmin(found))
+        low, high = rates[max(best - 1, 0)], rates[min(best + 1, GRID - 1)]
+    return None
+
+
+def scores(work: Workload, key: int, rates: Any) -> np.ndarray:
+    """Validation losses at the end; infinite where a run diverged."""
+    result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, steps=work.steps, key=key)
+    return np.nan_to_num(result.data["validation_loss"].values[:, 0], nan=np.inf)
+
+
+# --- Optuna
+
+
+def by_optuna(task: Task, score: Score, patience: float) -> float | None:
+    """TPE with the median pruner, until a trial is good."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import optuna
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler, pruner = optuna.samplers.TPESampler(seed=task.key), optuna.pruners.MedianPruner()
+    study = optuna.create_study(sampler=sampler, pruner=pruner)
+
+    def objective(trial: Any) -> float:
+        value = float("inf")
+        for number, found in enumerate(score(trial.suggest_float("learning_rate", LOW, HIGH, log=True))):
+            value = float(np.nan_to_num(found, nan=np.inf))
+            trial.report(value, number)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    def stop_if_good(study: Any, trial: Any) -> None:
+        if trial.state == optuna.trial.TrialState.COMPLETE and trial.value <= task.good:
+            study.stop()
+
+    begun = time.perf_counter()
+    study.optimize(objective, timeout=patience, callbacks=[stop_if_good])
+    seconds = time.perf_counter() - begun
+    done = (t.value for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE)
+    return seconds if any(value is not None and value <= task.good for value in done) else None
+
+
+def _jax_score(task: Task) -> Score:
+    work, start = task.work, start_of(task.work, task.key)
+    validation = jax.device_put(work.problem.validation)
+
+    def score(rate: float) -> Iterator[float]:
+        params = start.params
+        for t in range(0, work.steps, CHUNK):
+            given = params, np.float32(rate), np.int32(t), start.key, start.data, validation
+            params, value = _chunk(work.problem)(*given)
+            yield float(value)
+
+    return score
+
+
+@functools.lru_cache(maxsize=4)
+def _chunk(problem: gdkit.Problem) -> Any:
+    def run(params: Any, rate: Any, t0: Any, key: Any, data: Any, validation: Any) -> Any:
+        def body(params: Any, t: Any) -> tuple[Any, None]:
+            grads = jax.grad(problem.loss)(params, problem.sample(key, t, data))
+            return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
+
+        params, _ = jax.lax.scan(body, params, t0 + jnp.arange(CHUNK, dtype=jnp.int32))
+        return params, problem.loss(params, validation)
+
+    return jax.jit(run)

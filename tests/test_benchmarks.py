@@ -1,0 +1,117 @@
+"""The benchmark runs at tiny sizes: peers agree with gdkit, and the document says what was measured."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import gdkit
+from benchmarks import COMPARED, compare, document, numpy_peers, peers, timing, workloads
+from benchmarks.__main__ import PARTS, main
+from benchmarks.roofline import flops
+from benchmarks.targets import Target, judged
+
+FAST = ("scalar", "logistic")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.full) for name in COMPARED]
+)
+def test_every_peer_runs_and_comes_to_the_final_losses_of_gdkit(name):
+    found = compare.compare(workloads.make(name, quick=True), quick=True)
+    assert len(found["peers"]) >= 6
+    assert all(row["difference"] <= 1e-4 and row["seconds"] > 0 for row in found["peers"])
+
+
+def test_a_peer_that_does_other_work_stops_the_benchmark():
+    work = workloads.make("scalar", quick=True)
+    peer = peers.gdkit_peer(work)
+    expected = peer.run()
+    compare.difference(peer, work, expected)
+    cheat = peer._replace(run=lambda: np.append(expected[:-1], 1.01 * expected[-1]))
+    with pytest.raises(compare.DisagreementError, match=r"on scalar: differs by 0\.01"):
+        compare.difference(cheat, work, expected)
+
+
+@pytest.mark.parametrize("name", [*numpy_peers.watched(np.full(1, 0.1, np.float32), 2)])
+def test_numpy_by_hand_has_the_statistics_of_gdkit(name):
+    rates, steps = np.array([0.001, 0.3, 0.6, 0.9], np.float32), 300
+    found = numpy_peers.watched(rates, steps)[name]
+    result = gdkit.sweep(gdkit.problems.parabola(), gdkit.sgd, {"learning_rate": rates}, steps=steps)
+    expected = result.data[name].values[:, 0]
+    np.testing.assert_allclose(found, expected[..., : found.shape[-1]], rtol=2e-3, atol=1e-5)
+
+
+def test_bare_peers_tell_the_first_step_out_of_bounds():
+    rates = np.array([0.1, 1.5], np.float32)
+    work = workloads.make("scalar")._replace(rates=rates, steps=20)
+    by_hand = numpy_peers.bare(rates, 20)["end_step"]
+    lane = jax.jit(jax.vmap(peers.bare_lane(work), in_axes=(0, None)))
+    result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, steps=20)
+    assert by_hand.tolist() == lane(rates, peers.start_of(work))["end_step"].tolist()
+    assert by_hand.tolist() == result.data["end_step"].values[:, 0].tolist()
+
+
+def test_tiles_cover_every_lane_once():
+    tiled = peers.Tiled(workloads.make("scalar", quick=True)._replace(rates=np.float32([1e-3, 2e-3, 3e-3])), "bare")
+    assert [tile.tolist() for tile in tiled.tiles(2)] == np.float32([[1e-3, 2e-3], [3e-3, 3e-3]]).tolist()
+    assert len(tiled.run(peers.Tiling(2, 1, 2))) == 3
+
+
+def test_rounds_are_interleaved_and_ratios_pair_within_a_round():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = timing.interleaved(runs, reference="a", budget=0.0, least=2, most=9)
+    assert calls == ["a", "b", "c", "b", "c", "a"]
+    assert [len(taken) for taken in times.values()] == [2, 2, 2]
+    assert timing.ratio({"a": [1.0, 2.0, 4.0], "b": [2.0, None, 12.0]}, "b", "a") == 2.5
+
+
+def test_flops_count_what_a_matmul_does():
+    work = workloads.make("small_mlp", quick=True)
+    forward, first = 2 * 16 * (64 * 16 + 16 * 10), 2 * 16 * 64 * 16
+    assert flops(work) == (3 * forward - first) * work.steps * len(work.rates)
+
+
+@pytest.mark.parametrize(
+    "at_least,value,verdict", [(True, 2.0, "met"), (True, 1.9, "**not met**"), (False, 1.9, "met")]
+)
+def test_targets_are_judged_by_what_was_measured(at_least, value, verdict):
+    assert judged(Target("it", 2, "×", lambda parts: parts["x"], at_least), {"x": value})[-1] == verdict
+    assert judged(Target("it", 2, "×", lambda parts: None), {})[-2:] == ("not measured", "")
+
+
+def test_parts_are_kept_one_by_one_and_the_document_is_written_from_those_there_are(tmp_path, monkeypatch):
+    reached = {"digits_mlp": {"title": "an MLP", "speed": 6e10, "share": 0.6, "share_jax": 0.75}}
+    found = {
+        "roofline": {"matmul": {"JAX": 8e10, "NumPy": 1e11}, "bandwidth": 2e10, "reached": reached},
+        "tuning": {"good": [0.1, 0.2], "steps": 300, "patience": 30.0, "seconds": {"gdkit": [0.5, None]}},
+    }
+    monkeypatch.setattr("benchmarks.__main__.measured", lambda part, **sizes: found[part])
+    for part in found:
+        main(["--quick", "--output", str(tmp_path), "--only", part])
+    (file,) = tmp_path.glob("*.json")
+    kept, text = file.read_text(), (tmp_path / "performance.md").read_text()
+    assert {name: part["result"] for name, part in json.loads(kept)["parts"].items()} == found
+    assert "| an MLP | 60.0 | 75% | 60% |" in text and "| gdkit | over 30 s | 500 ms, none |" in text
+    assert "≥ 75 % | 75 % | met |" in text and "not measured" in text
+    assert "Tiny sizes" in text and "### Growth" not in text
+    assert str(tmp_path) not in kept + text
+
+
+def test_quick_results_do_not_go_where_real_ones_are():
+    with pytest.raises(SystemExit):
+        main(["--quick"])
+
+
+@pytest.mark.full
+def test_all_parts_make_one_document(tmp_path):
+    main(["--quick", "--output", str(tmp_path)])
+    (file,) = tmp_path.glob("*.json")
+    assert set(json.loads(file.read_text())["parts"]) == set(PARTS)
+    assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {
+        "performance.png",
+        "performance_scaling.png",
+    }
+    assert document.INTRO in (tmp_path / "performance.md").read_text()
