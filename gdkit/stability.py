@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
 
@@ -507,11 +508,7 @@ def preconditioned_sharpness(
     chosen = dict(hyperparameters or {})
     descent.check_hyperparameters(problem, optimizer, chosen)
     arrays, static, traced = descent.bind(problem, optimizer, chosen)
-    rate = chosen.get("learning_rate", learning_rate)
-    if rate is None or callable(rate):
-        mend = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
-        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", mend)
-    _check_number("learning_rate", rate, least=0)
+    rate = _known_rate(chosen, learning_rate)
     state = _state(problem, optimizer, chosen, state, arrays)
     _check_moments(state)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -533,22 +530,38 @@ def preconditioned_sharpness(
 
 @functools.lru_cache(maxsize=32)
 def _preconditioned(problem: Any, factory: Any, static: tuple, k: int, depth: int) -> Any:
-    def search(
-        state: State, traced: dict, t: Array, key: Key, data: PyTree, rate: Array, tolerance: Array
-    ) -> tuple[Spectrum, Array, Array]:
-        judged, optimizer = descent.resolve(problem, factory, dict(static) | traced)
-        loss = descent.objective(judged, optimizer, descent.batch_of(judged, t, key, data), state.aux)
-        vector, unravel = ravel_pytree(state.params)
-        gradient = jax.grad(lambda x: loss(unravel(x))[0])
-        gain, diagonal = _gain(optimizer, state, unravel(gradient(vector)), lambda params: loss(params)[0])
-        inverse = -gain / rate
-        positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
-        root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
-        product = lambda v: root * jax.jvp(gradient, (vector,), (root * v,))[1]
-        found = _largest_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
-        return found, diagonal, positive
+    def search(state: State, traced: dict, *rest: Any) -> tuple[Spectrum, Array, Array]:
+        return _largest_preconditioned(problem, factory, state, dict(static) | traced, *rest, k=k, depth=depth)
 
     return jax.jit(search)
+
+
+def _largest_preconditioned(
+    problem: Any,
+    factory: Any,
+    state: State,
+    hyperparameters: Hyperparameters,
+    t: Array,
+    key: Key,
+    data: PyTree,
+    rate: Any,
+    tolerance: Any,
+    *,
+    k: int,
+    depth: int,
+) -> tuple[Spectrum, Array, Array]:
+    """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
+    judged, optimizer = descent.resolve(problem, factory, hyperparameters)
+    loss = descent.objective(judged, optimizer, descent.batch_of(judged, t, key, data), state.aux)
+    vector, unravel = ravel_pytree(state.params)
+    gradient = jax.grad(lambda x: loss(unravel(x))[0])
+    gain, diagonal = _gain(optimizer, state, unravel(gradient(vector)), lambda params: loss(params)[0])
+    inverse = -gain / rate
+    positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
+    root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
+    product = lambda v: root * jax.jvp(gradient, (vector,), (root * v,))[1]
+    found = _largest_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
+    return found, diagonal, positive
 
 
 def _gain(optimizer: Any, state: State, grad: Params, value_fn: Callable) -> tuple[Array, Array]:
@@ -649,51 +662,119 @@ def lyapunov_exponent(
     return Monitor(init, update, read)
 
 
-class _SharpnessState(NamedTuple):
+class _CurvatureState(NamedTuple):
     value: Array  # () the last, NaN before the first
     residual: Array  # () of the last
     most: Array  # ()
+    curve: Array  # (record,), the first of them, NaN where there is none
 
 
 @functools.lru_cache(maxsize=32)
-def sharpness_every(problem: Problem | Callable[..., Problem], every: int, *, iterations: int = 20) -> Monitor:
+def sharpness_every(
+    problem: Problem | Callable[..., Problem], every: int, *, iterations: int = 20, record: int = 0
+) -> Monitor:
     """A monitor of the sharpness at each `every`-th step, on the step's own batch.
 
-    It reads ``sharpness`` (the last), ``sharpness_residual`` (its accuracy) and ``sharpness_max``.
+    It reads ``sharpness`` (the last), ``sharpness_residual`` (its accuracy) and ``sharpness_max``, and with `record`
+    ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at those which the run did not reach.
 
     Args:
       problem: that of the run, which a monitor does not see.
       every: steps from one to the next; steps between cost nothing.
       iterations: most Hessian-vector products of each.
+      record: how many are kept in the curve, from the first on; later ones are not.
 
     Raises:
-      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1.
+      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0.
 
     >>> from gdkit import descend, problems, sgd
-    >>> watched = [sharpness_every(problems.parabola(), 5)]
+    >>> watched = [sharpness_every(problems.parabola(), 5, record=4)]
     >>> run = descend(problems.parabola(), sgd, 10, hyperparameters={"learning_rate": 0.1}, monitors=watched)
-    >>> float(run.statistics["sharpness"])
-    2.0
+    >>> float(run.statistics["sharpness"]), run.statistics["sharpness_curve"].tolist()
+    (2.0, [2.0, 2.0, 2.0, nan])
     """
-    for argument, value in (("every", every), ("iterations", iterations)):
-        descent.check_positive(argument, value)
 
-    def init(state: State) -> _SharpnessState:
-        nothing = jnp.full((), jnp.nan, ravel_pytree(state.params)[0].dtype)
-        return _SharpnessState(nothing, nothing, nothing)
-
-    def measure(m: _SharpnessState, before: State, context: Context) -> _SharpnessState:
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
         judged, _ = descent.resolve_problem(problem, context.hyperparameters)
         batch = descent.batch_of(judged, context.t, context.key, context.data)
         found = sharpness(judged, before.params, batch=batch, aux=before.aux, max_iterations=iterations)
-        return _SharpnessState(found.values[0], found.residuals[0], jnp.fmax(m.most, found.values[0]))
+        return found.values[0], found.residuals[0]
 
-    def update(m: _SharpnessState, before: State, after: State, info: Info, context: Context) -> _SharpnessState:
+    return _curvature_every("sharpness", measure, every, iterations, record)
+
+
+@functools.lru_cache(maxsize=32)
+def preconditioned_sharpness_every(
+    problem: Problem | Callable[..., Problem],
+    factory: Any,
+    every: int,
+    *,
+    learning_rate: float | None = None,
+    iterations: int = 20,
+    record: int = 0,
+) -> Monitor:
+    """A monitor of the preconditioned sharpness at each `every`-th step, on the step's own batch.
+
+    It reads ``preconditioned_sharpness``, ``preconditioned_sharpness_residual`` and ``preconditioned_sharpness_max``,
+    and with `record` ``preconditioned_sharpness_curve``, as `sharpness_every` does. NaN where the preconditioner is
+    not diagonal, or not positive.
+
+    Args:
+      problem, factory: those of the run, which a monitor does not see.
+      every, iterations, record: as in `sharpness_every`.
+      learning_rate: η, where the hyperparameters of the run do not hold it.
+
+    Raises:
+      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0; and,
+        when a run begins, what `preconditioned_sharpness` raises of its optimizer and learning rate.
+
+    >>> import optax
+    >>> from gdkit import descend, problems
+    >>> problem, chosen = problems.quadratic([1.0, 4.0]), {"learning_rate": 1e-3}
+    >>> watched = [preconditioned_sharpness_every(problem, optax.adam, 50)]
+    >>> run = descend(problem, optax.adam, 100, hyperparameters=chosen, monitors=watched)
+    >>> there = preconditioned_sharpness(problem, optax.adam, run, hyperparameters=chosen)
+    >>> bool(jnp.isclose(run.statistics["preconditioned_sharpness"], there.values[0]))
+    True
+    """
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        rate = _known_rate(context.hyperparameters, learning_rate)
+        _check_moments(before)
+        at = context.hyperparameters, context.t, context.key, context.data, rate, 1e-4
+        depth = min(iterations, ravel_pytree(before.params)[0].size)
+        found, diagonal, positive = _largest_preconditioned(problem, factory, before, *at, k=1, depth=depth)
+        trusted = lambda x: jnp.where(diagonal & positive, x[0], jnp.nan)
+        return trusted(found.values), trusted(found.residuals)
+
+    return _curvature_every("preconditioned_sharpness", measure, every, iterations, record)
+
+
+def _curvature_every(
+    name: str, measure: Callable[[State, Context], tuple[Array, Array]], every: int, iterations: int, record: int
+) -> Monitor:
+    """A monitor of what `measure` finds, value and residual, at each `every`-th step."""
+    for argument, value in (("every", every), ("iterations", iterations)):
+        descent.check_positive(argument, value)
+    if record != 0:
+        descent.check_positive("record", record)
+
+    def init(state: State) -> _CurvatureState:
+        nothing = jnp.full((), jnp.nan, ravel_pytree(state.params)[0].dtype)
+        return _CurvatureState(nothing, nothing, nothing, jnp.full((record,), jnp.nan, nothing.dtype))
+
+    def look(m: _CurvatureState, before: State, context: Context) -> _CurvatureState:
+        value, residual = measure(before, context)
+        curve = jnp.where(jnp.arange(record) == context.t // every, value, m.curve)
+        return _CurvatureState(value, residual, jnp.fmax(m.most, value), curve)
+
+    def update(m: _CurvatureState, before: State, after: State, info: Info, context: Context) -> _CurvatureState:
         # the step is not a lane's own, so that this stays a branch under vmap
-        return jax.lax.cond(context.t % every == 0, measure, lambda m, *_: m, m, before, context)
+        return jax.lax.cond(context.t % every == 0, look, lambda m, *_: m, m, before, context)
 
-    def read(m: _SharpnessState) -> dict[str, Array]:
-        return {"sharpness": m.value, "sharpness_residual": m.residual, "sharpness_max": m.most}
+    def read(m: _CurvatureState) -> dict[str, Array]:
+        found = {name: m.value, f"{name}_residual": m.residual, f"{name}_max": m.most}
+        return found | ({f"{name}_curve": m.curve} if record else {})
 
     return Monitor(init, update, read)
 
@@ -857,6 +938,17 @@ def _diverged(s: Mapping[str, np.ndarray], optimum: Any) -> np.ndarray:
 
 
 # The border: what bad input gets
+
+
+def _known_rate(hyperparameters: Hyperparameters, learning_rate: Any) -> Any:
+    """The learning rate of a run, from its hyperparameters or, where they lack it, as it was told."""
+    rate = hyperparameters.get("learning_rate", learning_rate)
+    if rate is None or callable(rate):
+        mend = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
+        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", mend)
+    if not isinstance(rate, Tracer):  # which only the program knows; it finds no preconditioner at 0
+        _check_number("learning_rate", rate, least=0)
+    return rate
 
 
 def _check_moments(state: State) -> None:

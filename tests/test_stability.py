@@ -361,6 +361,18 @@ def test_sharpness_every_is_that_of_the_params_at_its_steps():
     tops = [np.linalg.eigvalsh(h)[-1] for h in hessians]
     np.testing.assert_allclose(run.statistics["sharpness"], tops[-1], rtol=1e-4)
     np.testing.assert_allclose(run.statistics["sharpness_max"], max(tops), rtol=1e-4)
+    assert "sharpness_curve" not in run.statistics
+
+
+@pytest.mark.parametrize("record", [1, 3, 8])  # of 6 that are taken
+def test_sharpness_every_records_the_first_of_its_curve(record):
+    problem, every, chosen = problems.rosenbrock(), 7, {"learning_rate": 1e-3}
+    watched = [stability.sharpness_every(problem, every, record=record)]
+    run = descend(problem, sgd, 40, hyperparameters=chosen, monitors=watched, record_params=True, record_every=every)
+    tops = [np.linalg.eigvalsh(dense_hessian(problem, params))[-1] for params in run.params_history[:6]]
+    expected = np.append(tops, [np.nan, np.nan])[:record]
+    np.testing.assert_allclose(run.statistics["sharpness_curve"], expected, rtol=1e-4)
+    np.testing.assert_allclose(run.statistics["sharpness"], tops[-1], rtol=1e-4)
 
 
 def test_monitors_of_a_sweep_are_those_of_each_lane():
@@ -377,6 +389,8 @@ def test_monitors_of_a_sweep_are_those_of_each_lane():
     [
         (lambda: stability.sharpness_every(QUADRATIC, 0), InputValueError, "every=0: must be at least 1"),
         (lambda: stability.sharpness_every(QUADRATIC, 5, iterations=2.5), InputTypeError, "iterations=2.5"),
+        (lambda: stability.sharpness_every(QUADRATIC, 5, record=-1), InputValueError, "record=-1: must be at least 1"),
+        (lambda: stability.preconditioned_sharpness_every(QUADRATIC, sgd, 0), InputValueError, "every=0"),
         (lambda: stability.lyapunov_exponent(QUADRATIC, sgd, burn_in=-1), InputValueError, "burn_in=-1"),
     ],
 )
@@ -566,3 +580,50 @@ def test_preconditioned_sharpness_of_a_finished_optimizer_wants_its_learning_rat
     inverse = 1 / adam_by_hand(run.opt_state, np.asarray(jax.grad(problem.loss)(run.params)))
     true = np.linalg.eigvals(inverse[:, None] * dense_hessian(problem, run.params)).real
     np.testing.assert_allclose(found.values, [true.max()], rtol=1e-4)
+
+
+@pytest.mark.parametrize("factory", [optax.adam, optax.rmsprop])
+def test_preconditioned_sharpness_every_is_that_of_the_states_at_its_steps(factory):
+    problem, chosen, every = problems.rosenbrock(), {"learning_rate": 1e-2}, 4
+    watched = [stability.preconditioned_sharpness_every(problem, factory, every, record=4)]
+    run = descend(problem, factory, 9, hyperparameters=chosen, monitors=watched)
+    states = [descend(problem, factory, t, hyperparameters=chosen) for t in (every, 2 * every)]
+    measure = functools.partial(stability.preconditioned_sharpness, problem, factory, hyperparameters=chosen)
+    first = measure(state_at(problem, factory, chosen)).values[0]
+    expected = [first, *(measure(state).values[0] for state in states)]
+    read = {name: run.statistics[f"preconditioned_sharpness{name}"] for name in ("", "_max", "_curve", "_residual")}
+    np.testing.assert_allclose(read["_curve"], [*expected, np.nan], rtol=1e-4)
+    np.testing.assert_allclose([read[""], read["_max"]], [expected[-1], max(expected)], rtol=1e-4)
+    assert 0 <= read["_residual"] < 1e-3 * read[""]
+
+
+def test_preconditioned_sharpness_every_of_a_sweep_is_that_of_each_lane():
+    problem, rates = problems.rosenbrock(), [0.01, 0.03]
+    watched = [stability.preconditioned_sharpness_every(problem, optax.adam, 5, record=5)]
+    result = sweep(problem, optax.adam, {"learning_rate": rates}, steps=20, monitors=watched)
+    for rate, curve in zip(rates, result.lanes["preconditioned_sharpness_curve"].values, strict=True):
+        alone = descend(problem, optax.adam, 20, hyperparameters={"learning_rate": rate}, monitors=watched)
+        np.testing.assert_allclose(curve, alone.statistics["preconditioned_sharpness_curve"], rtol=1e-3)
+    assert not np.allclose(*result.lanes["preconditioned_sharpness_curve"].values)
+
+
+def test_preconditioned_sharpness_every_is_not_a_number_where_the_preconditioner_is_not_diagonal():
+    problem, chosen = problems.rosenbrock(), {"learning_rate": 0.01}
+    watched = [stability.preconditioned_sharpness_every(problem, optax.lamb, 2)]
+    run = descend(problem, optax.lamb, 4, hyperparameters=chosen, monitors=watched)
+    assert np.isnan(run.statistics["preconditioned_sharpness"])
+
+
+def test_preconditioned_sharpness_every_names_bad_input_when_the_run_begins():
+    problem, chosen = problems.rosenbrock(), {"learning_rate": 0.01}
+    watched = [stability.preconditioned_sharpness_every(problem, sgd, 2)]
+    with pytest.raises(InputTypeError, match="no second moment"):
+        descend(problem, sgd, 4, hyperparameters=chosen, monitors=watched)
+    optimizer = optax.adam(0.01)
+    with pytest.raises(InputValueError, match="learning_rate=None: not known"):
+        descend(problem, optimizer, 4, monitors=[stability.preconditioned_sharpness_every(problem, optimizer, 2)])
+    told = [stability.preconditioned_sharpness_every(problem, optimizer, 2, learning_rate=0.01)]
+    alone = [stability.preconditioned_sharpness_every(problem, optax.adam, 2)]
+    found = descend(problem, optimizer, 4, monitors=told).statistics["preconditioned_sharpness"]
+    expected = descend(problem, optax.adam, 4, hyperparameters=chosen, monitors=alone).statistics
+    np.testing.assert_allclose(found, expected["preconditioned_sharpness"], rtol=1e-5)
