@@ -1,0 +1,167 @@
+"""Where curvature stays is where theory puts the edge, and what is measured is the curvature."""
+
+import jax
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from matplotlib.figure import Figure
+
+from experiments import adaptive_edge_of_stability, edge, edge_of_stability
+from experiments.edge import Run
+from gdkit import descend, problems, sgd
+from gdkit.errors import InputTypeError, InputValueError
+from gdkit.stability import sharpness_every
+
+TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 20}
+TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1200, "every": 20}
+SMALL = {"widths": [3], "share": 0.05}  # a network whose Hessian can be written down
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return edge_of_stability.run(TINY)
+
+
+@pytest.fixture(scope="module")
+def adaptive():
+    return adaptive_edge_of_stability.run(TINY_ADAM)
+
+
+@pytest.fixture(scope="module")
+def bowl():
+    """Any finished run."""
+    return descend(problems.parabola(), sgd, 9, hyperparameters={"learning_rate": 0.1})
+
+
+def made_up(end, curvature, loss=None):
+    """A run with an edge at 10 that is measured at every step."""
+    loss = np.linspace(1.0, 0.1, len(curvature)) if loss is None else np.asarray(loss)
+    return Run(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
+
+
+def dense_hessian(problem, params):
+    x, unravel = ravel_pytree(params)
+    return np.asarray(jax.hessian(lambda x: problem.loss(unravel(x), problem.data))(x), np.float64)
+
+
+def test_every_claim_of_gradient_descent_holds(plain):
+    for claim in edge_of_stability.claims(plain):
+        assert claim.holds, claim
+
+
+def test_every_claim_of_adam_holds(adaptive):
+    for claim in adaptive_edge_of_stability.claims(adaptive):
+        assert claim.holds, claim
+
+
+def test_edges_are_those_of_the_papers(plain, adaptive):
+    found = [r.edge for group in plain.runs.values() for r in group]
+    np.testing.assert_allclose(found, [2 / 0.15, 3.6 / 0.4])
+    np.testing.assert_allclose([r.edge for r in adaptive.runs], [38 / 1e-3, 38 / 3e-3])
+
+
+def test_claims_fail_where_the_curvature_stays_elsewhere(plain, adaptive):
+    off = lambda r: r._replace(curvature=1.04 * r.curvature)
+    wrong = plain._replace(runs={name: [off(r) for r in group] for name, group in plain.runs.items()})
+    assert [claim.holds for claim in edge_of_stability.claims(wrong)][:2] == [False] * 2
+    wrong = adaptive._replace(runs=[off(r) for r in adaptive.runs])
+    assert [claim.holds for claim in adaptive_edge_of_stability.claims(wrong)][:2] == [False] * 2
+
+
+def test_claims_fail_where_no_run_comes_to_the_edge(plain):
+    below = lambda r: r._replace(curvature=0.99 * np.minimum(r.curvature, r.edge))
+    wrong = plain._replace(runs={name: [below(r) for r in group] for name, group in plain.runs.items()}, foretold=0.0)
+    assert [claim.holds for claim in edge_of_stability.claims(wrong)][-3:] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("curvature", "arrival", "sharpens"),
+    [
+        ([3, 6, 9, 10.5, 10, 10], 3, True),
+        ([20, 3, 6, 9, 12, 10], 4, True),  # above at first, as with adam's first gradients
+        ([8, 9, 10, 10], 2, False),  # not from well below
+        ([3, 6, 9, 9], None, False),
+        ([3, 6, np.nan, np.nan], None, False),
+    ],
+)
+def test_a_run_arrives_where_it_first_is_at_the_edge_after_its_lowest(bowl, curvature, arrival, sharpens):
+    run = made_up(bowl, curvature)
+    assert (run.arrival, run.sharpens) == (arrival, sharpens)
+
+
+def test_level_is_the_median_of_the_last_third(bowl):
+    assert made_up(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).level == 10
+
+
+@pytest.mark.parametrize(
+    ("loss", "descends"),
+    [
+        ([9, 8, 7, 8, 5, 6, 3, 4, 2], True),
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1], False),  # never rises
+        ([9, 8, 7, 8, 5, 6, 5, 6, 7], False),  # rises in the long run
+    ],
+)
+def test_descent_at_the_edge_is_neither_steady_nor_lost(bowl, loss, descends):
+    assert made_up(bowl, [1, *[10] * 8], loss=loss).descends == descends
+    assert not made_up(bowl, [1] * 9, loss=loss).descends
+
+
+def test_sharpness_on_the_way_is_that_of_the_dense_hessian():
+    problem = edge.network(edge.NETWORK | SMALL)
+    watched = sharpness_every(problem, 15, iterations=edge.ITERATIONS, record=3)
+    run = edge.follow(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
+    top = np.linalg.eigvalsh(dense_hessian(problem, run.end.params))[-1]
+    assert list(run.step) == [0, 15, 30]
+    np.testing.assert_allclose(run.curvature[-1], top, rtol=1e-3)
+
+
+def test_preconditioned_sharpness_on_the_way_is_that_of_the_preconditioner_by_hand():
+    settings = {"network": SMALL, "learning_rates": [0.01], "steps": 30, "every": 15}
+    result = adaptive_edge_of_stability.run(settings)
+    problem, end = edge.network(result.settings["network"]), result.runs[0].end
+    grad, _ = ravel_pytree(jax.grad(problem.loss)(end.params, problem.data))
+    second = 0.99 * ravel_pytree(end.opt_state[0].nu)[0] + 0.01 * grad**2  # of step 31
+    p = np.asarray((1 - 0.9**31) * (np.sqrt(second / (1 - 0.99**31)) + 1e-7), np.float64)
+    root = np.sqrt(1 / p)
+    top = np.linalg.eigvalsh(root[:, None] * dense_hessian(problem, end.params) * root)[-1]
+    np.testing.assert_allclose(result.runs[0].curvature[-1], top, rtol=1e-3)
+
+
+def test_printed_tables_have_a_line_a_run(plain, adaptive):
+    _, _, *rows, last = str(plain).splitlines()
+    assert [row[:17].strip() for row in rows] == ["gradient descent", "heavy ball"]
+    assert "multiplier -" in last
+    assert [row.split()[:2] for row in str(adaptive).splitlines()[2:]] == [["adam", "0.001"], ["adam", "0.003"]]
+
+
+def test_figures_show_curvature_edge_and_loss_of_every_run(plain, adaptive):
+    figures = edge_of_stability.plot(plain) | adaptive_edge_of_stability.plot(adaptive)
+    assert {name: type(figure) for name, figure in figures.items()} == {
+        "edge_of_stability": Figure,
+        "adaptive_edge_of_stability": Figure,
+    }
+    columns = {"edge_of_stability": plain.runs.values(), "adaptive_edge_of_stability": [adaptive.runs]}
+    for name, groups in columns.items():
+        axes = figures[name].axes
+        for above, below, runs in zip(axes[: len(axes) // 2], axes[len(axes) // 2 :], groups, strict=True):
+            level = {line.get_ydata()[0] for line in above.lines if len(set(line.get_ydata())) == 1}
+            assert level == {r.edge for r in runs}
+            assert [len(line.get_ydata()) for line in below.lines] == [1201] * len(runs)
+            assert len(below.get_legend().texts) == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("study", "settings", "error", "said"),
+    [
+        (edge_of_stability, {"learningrates": [0.1]}, InputValueError, "Did you mean 'learning_rates'"),
+        (edge_of_stability, {"learning_rates": [0.1, -1.0]}, InputValueError, r"learning_rates\[1\]=-1.0"),
+        (edge_of_stability, {"learning_rates": []}, InputTypeError, r"learning_rates=\[\]: not a list"),
+        (edge_of_stability, {"heavy_ball": {"momentun": 0.9}}, InputValueError, "Did you mean 'momentum'"),
+        (edge_of_stability, {"network": {"activation": "tan"}}, InputValueError, "Did you mean 'tanh'"),
+        (adaptive_edge_of_stability, {"b2": "0.99"}, InputTypeError, "settings.b2"),
+        (adaptive_edge_of_stability, {"every": 0}, InputValueError, "settings.every=0"),
+    ],
+)
+def test_bad_settings_are_named(study, settings, error, said):
+    with pytest.raises(error, match=said):
+        study.run(settings)
