@@ -1,0 +1,205 @@
+"""What the slope of the final loss in the learning rate is worth: a guide below the edge of stability, noise above it.
+
+A run is a map from a learning rate η to the loss it ends with, and has a derivative. On a small network and real
+digits, full batch, it is taken at every point of a fine grid and compared with the differences between neighbours.
+While the sharpness λ of a run stays below 2/η at every step, a step never overshoots, and both agree. From where λ
+reaches 2/η on, the run lives at the edge of stability (Cohen et al. 2021, Gradient descent on neural networks
+typically occurs at the edge of stability), and given the steps, its end is chaotic in η (Metz et al. 2021, Gradients
+are not all you need): the derivative is right, large, and says nothing of the next point of the grid. Narrower networks
+and fewer steps have less chaos: there the edge is but where regular oscillations begin.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from experiments.claims import Claim
+from experiments.settings import complete
+from gdkit import Problem, critical_learning_rate, descend, plots, problems, sgd, tune, value_and_hypergradient
+from gdkit.errors import bad_value
+from gdkit.hypergradients import Tuned
+from gdkit.stability import sharpness_every
+from gdkit.types import Key
+
+DEFAULTS: dict[str, Any] = {
+    "share": 0.3,  # of the digits that are trained on
+    "width": 16,
+    "init_scale": 0.5,  # the sharpness then starts low and rises to 2/η
+    "steps": 600,
+    "grid": {"from": 0.03, "to": 0.98, "count": 300},  # of learning rates; its end is a share of the critical one
+    "sharpness": {"count": 24, "every": 20},  # learning rates, and steps between measurements
+    "tune": {"start": 0.01, "rounds": 16},
+    "key": 0,
+}
+BLUE, ORANGE, GREEN = plots.SERIES_COLORS[:3]
+SIDES = {"below the edge": (0.0, 0.9), "above it": (1.0, np.inf)}  # shares of the edge
+
+
+class Landscape(NamedTuple):
+    """What the study found."""
+
+    settings: dict[str, Any]
+    learning_rate: np.ndarray  # (count,), at equal ratios
+    loss: np.ndarray  # (count,) after all steps
+    slope: np.ndarray  # (count,) η times the hypergradient: d(final loss) / d log η
+    sharpness: np.ndarray  # (2, some) learning rates, and η/2 times the largest sharpness on the way
+    edge: float  # the learning rate at which that is 1
+    critical: float  # the largest learning rate that does not diverge
+    tuned: Tuned
+
+    def __str__(self) -> str:
+        head = f"{'learning rates':>14} | points | sign changes | {'slope':>8} | {'error':>8} | foretells"
+        parts = [(name, part_of(self, *side)) for name, side in SIDES.items()]
+        rows = [
+            f"{name:>14} | {p.points:6d} | {p.turns:12d} | {p.size:8.2g} | {p.error:8.2g} | {p.foretells:9.0%}"
+            for name, p in parts
+        ]
+        rate, start = self.tuned.hyperparameters["learning_rate"], self.settings["tune"]["start"]
+        found = f"edge of stability {self.edge:.3g}, divergence {self.critical:.3g}; tuned from {start:g} to {rate:.3g}"
+        return "\n".join([head, "-" * len(head), *rows, "", found])
+
+
+class Part(NamedTuple):
+    """What the slope is worth over a range of learning rates."""
+
+    points: int
+    turns: int  # how often its sign changes from one to the next
+    size: float  # median |slope|
+    error: float  # median of |slope − difference of the neighbours| / |slope|
+    worst: float  # the largest of these
+    foretells: float  # share of points where its sign is that of the next loss less this one
+
+
+def run(settings: Mapping[str, Any]) -> Landscape:
+    """The final loss and its slope over a grid, the sharpness on the way, and a tuning from below."""
+    chosen = complete(settings, DEFAULTS, free=("key",))
+    grid, steps = chosen["grid"], chosen["steps"]
+    problem = _problem(chosen["share"], chosen["width"], chosen["init_scale"])
+    lane = jax.random.fold_in(jax.random.key(chosen["key"]), 0)  # that of the one seed of tune
+    critical = critical_learning_rate(problem, sgd, low=grid["from"], high=100.0, steps=steps, key=lane).value
+    rates = np.geomspace(grid["from"], grid["to"] * critical, grid["count"])
+
+    def end(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss, slopes = value_and_hypergradient(problem, sgd, {"learning_rate": rate}, steps, key=lane)
+        return loss, rate * slopes["learning_rate"]
+
+    ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
+    sharpness = _sharpness(problem, chosen, rates[[0, -1]], lane)
+    start = {"learning_rate": chosen["tune"]["start"]}
+    tuned = tune(problem, sgd, start, steps, rounds=chosen["tune"]["rounds"], key=chosen["key"])
+    result = Landscape(chosen, rates, *map(np.asarray, ends), sharpness, _edge(sharpness, steps), critical, tuned)
+    for side in SIDES.values():
+        part_of(result, *side)  # raises where there is nothing
+    return result
+
+
+def part_of(result: Landscape, low: float, high: float) -> Part:
+    """The slope where both neighbours lie between two shares of the edge."""
+    _, difference = _differences(result)
+    share = result.learning_rate / result.edge
+    inside = (share[:-2] > low) & (share[2:] < high)
+    if not inside.any():
+        mend = "Take more learning rates, or a wider grid"
+        raise bad_value("settings.grid", result.settings["grid"], "too few points on one side of the edge", mend)
+    slope, ahead = result.slope[1:-1][inside], np.diff(result.loss)[1:][inside]
+    with np.errstate(all="ignore"):
+        error = np.abs(slope - difference[inside]) / np.abs(slope)
+    turns, foretells = np.sum(np.diff(np.sign(slope)) != 0), np.mean(np.sign(slope) == np.sign(ahead))
+    size = np.median(np.abs(slope))
+    return Part(len(slope), int(turns), float(size), float(np.median(error)), float(error.max()), float(foretells))
+
+
+def plot(result: Landscape) -> dict[str, Figure]:
+    """One figure over the learning rate: the final loss, its slope, and the sharpness on the way."""
+    figure = Figure(figsize=(8.4, 7.2), layout="constrained")
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(1.15, 1.15, 0.7))
+    rates = result.learning_rate
+    upper.plot(rates, result.loss, ".-", color=BLUE, linewidth=0.6, markersize=3.5, label="runs of the grid")
+    tried = [(seen.hyperparameters["learning_rate"], seen.final_loss) for seen in result.tuned.history]
+    upper.plot(*zip(*tried, strict=True), "o", color=ORANGE, fillstyle="none", label="tried by gdkit.tune")
+    best = result.tuned.hyperparameters["learning_rate"], result.tuned.final_loss
+    upper.plot(*best, "*", color=ORANGE, markeredgecolor="0.15", markersize=13.0, label="its result")
+    upper.set(ylabel=f"loss after {result.settings['steps']} steps", ylim=(0, 1.1 * result.loss.max()))
+    upper.annotate(
+        "edge of stability", (result.edge, 0.96), (-4, 0), xycoords=("data", "axes fraction"),
+        textcoords="offset points", rotation=90, ha="right", va="top", fontsize="small",
+    )  # fmt: skip
+    middle.plot(*_differences(result), "_", color=ORANGE, markersize=6.0, label="difference of its neighbours")
+    middle.plot(rates, result.slope, ".", color=BLUE, markersize=3.5, label="hypergradient of a run")
+    middle.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    limit = max(10.0, float(np.abs(result.slope).max()))
+    decades = 10.0 ** np.arange(0, np.log10(limit), 1 + np.log10(limit) // 5)
+    middle.set(yticks=[*-decades[::-1], 0, *decades], ylim=(-2 * limit, 2 * limit), ylabel="$\\eta$ d(loss)/d$\\eta$")
+    lower.plot(*result.sharpness, "o-", color=GREEN, markersize=3.5, linewidth=1.0)
+    lower.axhline(1, color="0.15", linewidth=0.8)
+    lower.set(xlabel="learning rate $\\eta$", xscale="log", xlim=(rates[0], rates[-1]), ylim=(0, None))
+    lower.set_ylabel("largest $\\eta\\lambda/2$")
+    lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lower.xaxis.set_major_formatter("{x:g}")
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    for ax in (upper, middle, lower):
+        ax.axvline(result.edge, color="0.15", linewidth=1.2, linestyle=(0, (1, 1.2)))
+    for ax in (upper, middle):
+        ax.legend(fontsize="small", loc="lower left")
+    return {"hypergradient_landscape": figure}
+
+
+def claims(result: Landscape) -> list[Claim]:
+    """Smooth below the edge, chaotic above, and tuning goes to where that begins."""
+    below, above = (part_of(result, *side) for side in SIDES.values())
+    turned = result.learning_rate[1:][np.diff(np.sign(result.slope)) != 0]
+    calm = result.loss[result.learning_rate < result.edge]
+    return [
+        Claim("below the edge: largest relative error of the slope against the difference of its neighbours",
+              "differences of a smooth function tend to its derivative", 0.0, 0.02, below.worst),
+        Claim("below the edge: sign changes of the slope", "on a quadratic it has none below 2/(λ_min + λ_max)",
+              0.0, 0.0, below.turns),
+        Claim("first learning rate at which the slope changes sign, by that at which the sharpness reaches 2/η",
+              "Metz et al. 2021; Cohen et al. 2021", 1.0, 0.3, float(turned.min(initial=np.inf)) / result.edge),
+        Claim("above the edge: median relative error of the slope", "|h − d| / |h| is 1 for a large h unrelated to d",
+              1.0, 0.5, above.error),
+        Claim("above the edge: share of points whose slope foretells whether the next loss is higher",
+              "a coin's, where slope and neighbour are unrelated", 0.5, 0.25, above.foretells),
+        Claim("median size of the slope below the edge, by that above", "Metz et al. 2021: in chaos it grows",
+              0.0, 0.5, below.size / above.size),
+        Claim("the loss that tuning from below ends with, by the least below the edge", "it descends that far",
+              1.0, 0.15, result.tuned.final_loss / float(calm.min(initial=np.inf))),
+    ]  # fmt: skip
+
+
+def _differences(result: Landscape) -> tuple[np.ndarray, np.ndarray]:
+    """The learning rates with two neighbours, (count − 2,), and d(final loss) / d log η between these."""
+    logs = np.log(result.learning_rate)
+    return result.learning_rate[1:-1], (result.loss[2:] - result.loss[:-2]) / (logs[2:] - logs[:-2])
+
+
+def _sharpness(problem: Problem, chosen: Mapping[str, Any], ends: np.ndarray, key: Key) -> np.ndarray:
+    """Learning rates between `ends`, and η/2 times the largest sharpness on the way."""
+    rates = np.geomspace(*ends, chosen["sharpness"]["count"])
+    watched = sharpness_every(problem, chosen["sharpness"]["every"])
+    walk = lambda rate: descend(
+        problem, sgd, chosen["steps"], hyperparameters={"learning_rate": rate}, key=key, monitors=[watched]
+    )
+    return np.array([rates, [rate * float(walk(rate).statistics["sharpness_max"]) / 2 for rate in rates]])
+
+
+def _edge(sharpness: np.ndarray, steps: int) -> float:
+    """The learning rate at which η/2 times the sharpness first rises to 1."""
+    rates, reached = np.log(sharpness)
+    after = int(np.argmax(reached > 0))
+    if after == 0:
+        mend = "Take more steps, or begin the grid lower"
+        raise bad_value("settings.steps", steps, "the grid does not go from below the edge of stability to above", mend)
+    return float(np.exp(np.interp(0, reached[after - 1 : after + 1], rates[after - 1 : after + 1])))
+
+
+@functools.cache  # compiled programs belong to one problem
+def _problem(share: float, width: int, init_scale: float) -> Problem:
+    split, tanh = (share, (1 - share) / 2, (1 - share) / 2), "tanh"
+    return problems.mlp(widths=[width], activation=tanh, loss="squared_error", init_scale=init_scale, split=split)
