@@ -22,6 +22,7 @@ _SIGNS: dict[str, dict[str, Any]] = {
     "edge": {"linestyle": "--", "linewidth": 1.3},
     "diverged": {"marker": "x", "linestyle": "none", "markersize": 4},
 }
+_CURVES = 150  # that can be told apart, at most
 _ROWS = 6  # of crosses at the top, at most
 _STAR: dict[str, Any] = {"marker": "*", "color": "white", "markeredgewidth": 1.3, "linestyle": "none"}
 
@@ -38,7 +39,8 @@ def loss_curves(
 ) -> Axes:
     """Loss against step, a line a value of `axis`, coloured by it; the mark at its end tells the regime.
 
-    The loss axis is chosen by the lanes that did not diverge; those that did are drawn to where they leave it.
+    The loss axis is chosen by the lanes that did not diverge; those that did are drawn to where they leave it. Of very
+    many values, some at equal distances are drawn.
 
     Args:
       result: a sweep; without recorded curves, lines join the first and the last loss.
@@ -56,8 +58,9 @@ def loss_curves(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < result.seeds:
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.axes(ax)
-    curves = [_curve(line.result, row) for row in line.rows[:, seed]]
-    regimes = line.regimes[:, seed]
+    shown = np.unique(np.linspace(0, len(line.values) - 1, _CURVES).round().astype(int))
+    curves = [_curve(line.result, row) for row in line.rows[shown, seed]]
+    regimes = line.regimes[shown, seed]
     stayed = [losses for (_, losses), regime in zip(curves, regimes, strict=True) if regime != Regime.DIVERGED]
     begun = [losses[:1] * factor for _, losses in curves for factor in (1.0, 100.0)]  # where all diverged
     style.set_loss_axis(ax, np.concatenate(stayed or begun))
@@ -65,7 +68,7 @@ def loss_curves(
         ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
     ax.set_xlim(0, max(float(steps[-1]) for steps, _ in curves) * (1.06 if log_steps else 1.02))
     shades = _shades(line)
-    for (steps, losses), value, regime in zip(curves, line.values, regimes, strict=True):
+    for (steps, losses), value, regime in zip(curves, line.values[shown], regimes, strict=True):
         _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
     ax.set(xlabel="step", ylabel="loss")
     style.legend(ax, style.regime_handles(regimes))
