@@ -18,7 +18,7 @@ for name, value in SETTINGS.items():
 
 from gdkit.environment import faster_cpu  # noqa: E402
 
-faster_cpu()  # as the command line does; XLA_FLAGS=--xla_backend_extra_options= tests without
+faster_cpu()  # as the command line does
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
