@@ -5,9 +5,9 @@ from collections.abc import MutableMapping
 
 _FLAG = "--xla_backend_extra_options"
 
-# A loop over small arrays becomes one kernel, so that its many small operations (statistics above all) are not called one
-# by one. Found by timing: benchmarks/ compares with and without. xla_cpu_use_multi_output_fusion would be faster still,
-# but jaxlib 0.10.2 aborts the process on some programs with it, eigenvalues over lanes among them.
+# A loop over small arrays becomes one kernel, so that its many small operations (statistics above all) are not called
+# one by one. xla_cpu_use_multi_output_fusion would be faster still, but jaxlib 0.10.2 aborts the process on some
+# programs with it, eigenvalues over lanes among them.
 _CPU = "xla_cpu_small_while_loop_byte_threshold=1048576"
 
 

@@ -60,10 +60,10 @@ def _extend(apply: Callable[[Array], Array], krylov: _Krylov, negligible: Any = 
     j = krylov.count
     basis = krylov.basis.at[j].set(krylov.direction)
     product = apply(krylov.direction)
-    scale = jnp.maximum(krylov.scale, jnp.linalg.norm(product))
+    scale = jnp.maximum(krylov.scale, _length(product))
     first = basis @ product
     rest = product - first @ basis
-    length = jnp.linalg.norm(rest)
+    length = _length(rest)
     least = jnp.maximum(32 * jnp.finfo(rest.dtype).eps, negligible) * scale
     broken = (length <= least) | (j + 1 == size)
     key, draw = jax.random.split(krylov.key)
@@ -77,6 +77,13 @@ def _extend(apply: Callable[[Array], Array], krylov: _Krylov, negligible: Any = 
     projected = krylov.projected.at[:, j].set(column)
     direction = rest / jnp.where(left > 0, left, 1)
     return _Krylov(basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken, scale, key)
+
+
+def _length(vector: Array) -> Array:
+    """Euclidean norm, of vectors too whose squares are no numbers any more."""
+    most = jnp.max(jnp.abs(vector))
+    unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
+    return unit * jnp.linalg.norm(vector / unit)
 
 
 def _largest_symmetric(

@@ -627,3 +627,11 @@ def test_preconditioned_sharpness_every_names_bad_input_when_the_run_begins():
     found = descend(problem, optimizer, 4, monitors=told).statistics["preconditioned_sharpness"]
     expected = descend(problem, optax.adam, 4, hyperparameters=chosen, monitors=alone).statistics
     np.testing.assert_allclose(found, expected["preconditioned_sharpness"], rtol=1e-5)
+
+
+def test_sharpness_is_right_where_squares_of_curvatures_underflow():
+    curvatures = jnp.array([8e-24, 4e-24, 1e-25, 0.0])
+    problem = Problem(lambda x: 0.5 * jnp.sum(curvatures * x**2), jnp.ones(4))
+    found = stability.sharpness(problem, jnp.ones(4), k=2)
+    np.testing.assert_allclose(found.values, [8e-24, 4e-24], rtol=1e-3)
+    assert found.converged.all()

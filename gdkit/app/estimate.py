@@ -3,6 +3,8 @@
 And whether the gradient of its loss is right.
 """
 
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -127,6 +129,11 @@ def _step_seconds(job: execute.Job, block: execute.Block) -> float:
     return seconds / steps
 
 
+def _peak() -> int:
+    """Bytes that this process has had at most, with JAX at work: what a run has before it holds any lanes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _memory(job: execute.Job) -> int:
     """Arguments, outputs and temporaries of a block, less what the compiler shares between them."""
     analysis: Any = job.programs[0].advance.memory_analysis()
@@ -176,13 +183,14 @@ def _totals(costs: list[Cost], steps: int, gradients: list[GradientCheck]) -> Ta
     workers = workers_for(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
-    memory = workers * max(c.memory for c in costs) + max(c.data for c in costs)
+    results = sum(c.disk for c in costs)
+    memory = _peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
     table = Table.grid(padding=(0, 2))
     compiled = f"and up to {duration(compiling)} of compiling, which is kept for the next run"
     table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
     table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
-    table.add_row("memory", f"about {amount(memory)} for the blocks at work, besides Python and JAX")
-    table.add_row("disk", f"about {amount(sum(c.disk for c in costs))} of results, besides figures and report")
+    table.add_row("memory", f"about {amount(memory)} at most, of which Python and JAX are {amount(_peak())}")
+    table.add_row("disk", f"about {amount(results)} of results, besides figures and report")
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
