@@ -152,7 +152,7 @@ def start_lane(
 ) -> Lane:
     """The lane before step 0; `key` is the first that `keys_of` makes of the seed's."""
     state = initial_state(problem, factory, hyperparameters, key, arrays)
-    return Lane(state, monitors.start_record(watched, state, dtype_of(state.params)))
+    return Lane(state, monitors.start_record(watched, state))
 
 
 def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable[..., Lane]:
@@ -285,7 +285,7 @@ def _one_run(
     init_key, sample_key = keys_of(key)
     step, limits = step_map(problem, optimizer), Limits()
     start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
-    record = monitors.start_record(watched, start, dtype_of(start.params))
+    record = monitors.start_record(watched, start)
 
     def observe(record: Record, before: State, after: State, info: Info, t: Array, last: bool) -> Record:
         going = record.end_kind == EndKind.RUNNING

@@ -53,19 +53,17 @@ def final_loss_map(problem: Problem | Callable[..., Problem], factory: Any) -> F
     def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: descent.Arrays) -> Array:
         init_key, sample_key = descent.keys_of(key)
         start = descent.initial_state(problem, factory, hyperparameters, init_key, arrays)
-        dtype = descent.dtype_of(start.params)
+        record = monitors.start_record((), start)
 
         def goes_on(walk: _Walk) -> Array:
             return walk.record.end_kind == EndKind.RUNNING
 
         def body(walk: _Walk) -> _Walk:
             state, info = step(walk.state, hyperparameters, walk.t, sample_key, arrays.data)
-            loss = info.loss.astype(dtype)
-            seen = jax.lax.stop_gradient(loss)
-            record = monitors.end_of(walk.record, seen, walk.t, Limits(), walk.t == steps)
-            return _Walk(walk.t + 1, state, record, loss)
+            loss = info.loss.astype(record.initial_loss.dtype)
+            seen = monitors.end_of(walk.record, jax.lax.stop_gradient(loss), walk.t, Limits(), walk.t == steps)
+            return _Walk(walk.t + 1, state, seen, loss)
 
-        record = monitors.start_record((), start, dtype)
         return jax.lax.while_loop(goes_on, body, _Walk(jnp.int32(0), start, record, record.initial_loss)).loss
 
     return final_loss

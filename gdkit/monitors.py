@@ -48,15 +48,15 @@ class Record(NamedTuple):
     monitors: tuple[PyTree, ...]  # one a monitor
 
 
-def start_record(monitors: Sequence[Monitor], state: State, dtype: Any) -> Record:
+def start_record(monitors: Sequence[Monitor], state: State) -> Record:
     """The record of a run of which nothing has been seen yet."""
     seen = tuple(m.init(state) for m in monitors)
-    return Record(jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), seen)
+    return Record(jnp.zeros((), _dtype(state.params)), jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), seen)
 
 
 def end_of(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -> Record:
     """The record with its initial loss, and with its end if `loss` at step `t` is the run's last."""
-    going = record.end_kind == EndKind.RUNNING
+    going, loss = record.end_kind == EndKind.RUNNING, loss.astype(record.initial_loss.dtype)
     initial = jnp.where(t == 0, loss, record.initial_loss)
     size = jnp.maximum(jnp.abs(initial), 1)
     above, below = initial + limits.diverged_above * size, initial - limits.unbounded_below * size
@@ -72,6 +72,7 @@ def fold(
     monitors: Sequence[Monitor], record: Record, going: Array, before: State, after: State, info: Info, context: Context
 ) -> Record:
     """The record after every monitor has seen a step; a run that is not `going` keeps what it had."""
+    info = info._replace(loss=info.loss.astype(record.initial_loss.dtype))
     hidden = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
     seen = []
     for monitor, old in zip(monitors, record.monitors, strict=True):
@@ -395,8 +396,9 @@ DEFAULT = (loss_statistics(), reversals(), norms())
 
 def rounding(params: Params) -> Array:
     """The size below which an update of `params` is rounding: a few units in the last place of their norm."""
-    return 4 * jnp.finfo(_dtype(params)).eps * norm(flat(params))
+    return 4 * jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps * norm(flat(params))
 
 
 def _dtype(params: Params) -> Any:
-    return jnp.result_type(*jax.tree.leaves(params))
+    """What statistics are kept in: the dtype of the params, but at least float32, in which sums keep their digits."""
+    return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)

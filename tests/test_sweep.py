@@ -391,3 +391,13 @@ def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs(monkeypat
     broken = lambda learning_rate: None
     with pytest.raises(GdkitError, match="the factory returned no"):
         sweep(problems.parabola(), None, {"optimizer": {"a": sgd, "b": broken}, "learning_rate": [0.1]}, steps=5)
+
+
+def test_params_of_half_precision_have_statistics_of_single():
+    problem = Problem(lambda x: jnp.sum(x.astype(jnp.float32) ** 2), jnp.ones(3, jnp.bfloat16))
+    run = descend(problem, sgd, 10, hyperparameters={"learning_rate": 0.1})
+    result = sweep(problem, sgd, {"learning_rate": [0.1, 2.0]}, steps=10)
+    assert result.lanes["late_mean"].dtype == np.float32
+    assert result.lanes["final_loss"].values[0] == float(run.loss[-1]) == pytest.approx(3 * 0.8**20, rel=0.1)
+    native = sweep(Problem(lambda x: jnp.sum(x**2), jnp.ones(3, jnp.bfloat16)), sgd, {"learning_rate": [0.1]}, steps=10)
+    assert native.lanes["final_loss"].values[0] == pytest.approx(3 * 0.8**20, rel=0.1)
