@@ -14,7 +14,7 @@ RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
 LOCKED := app cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full parity bench lint format readme constraints clean env-app env-test env-parity env-bench
+.PHONY: help run test test-full parity bench lint format readme reproduce constraints clean env-app env-test env-parity env-bench
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ format: env-test ## mend what ruff can mend
 
 bench: env-bench ## gdkit against its peers
 	$(PY) -m benchmarks
+
+reproduce: env-app ## run every study at full settings and write docs/reproductions.md; STUDIES=names for some
+	$(PY) docs/reproduce.py $(STUDIES)
 
 readme: env-test ## write the outputs and figures of README.md again
 	$(PY) docs/readme.py

@@ -505,6 +505,7 @@ class Claim(NamedTuple):
     text: str
     source: str
     expected: float
+    tolerance: float
     measured: float
     holds: bool
 
@@ -520,7 +521,7 @@ def plot(result):
     return {"a line": figure}
 
 def claims(result):
-    return [Claim("it is above 1", "thought", 2, result, result > 1)]
+    return [Claim("it is above 1", "thought", 2, 1, result, result > 1)]
 """
 
 
@@ -540,6 +541,9 @@ def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
     assert capsys.readouterr().err == said
     assert Path("runs/study/report.html").exists() == (code == 0 or "does not hold" in said)
     assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
+    if Path("runs/study/claims.json").exists():
+        (claim,) = json.loads(Path("runs/study/claims.json").read_text())
+        assert (claim["text"], claim["holds"]) == ("it is above 1", code == 0)
 
 
 # Fuzz: whatever the file and the words, an exit code and no traceback

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -28,6 +29,7 @@ from gdkit.sweeps.result import open as open_result
 from gdkit.sweeps.store import RESULTS
 from gdkit.sweeps.sweep import sweep
 
+CLAIMS = "claims.json"
 _CACHE_BYTES = 2**30
 _PLANS = 1000  # the latest choices of the planner that are kept, a hundred bytes each
 
@@ -152,11 +154,20 @@ def _run_study(study: Study, folder: Path) -> None:
         with build.located(study, ("settings",)):
             result = function(study.settings)
         claims = list(module.claims(result)) if hasattr(module, "claims") else []
+        listed = json.dumps(list(map(_listed, claims)), indent=1, ensure_ascii=False)
+        (folder / CLAIMS).write_text(f"{listed}\n", encoding="utf-8")
         _tell(study, module, result, claims, folder)
         broken = [claim.text for claim in claims if not claim.holds]
         if broken:
             raise RunError(f"{study.name}: what does not hold: {'; '.join(broken)}")
         _note(folder, f"finished: {counted(len(claims), 'claim')}, and all hold")
+
+
+def _listed(claim: Any) -> dict[str, Any]:
+    """A claim for other programs; what JSON has no number for as text."""
+    numbers = {name: float(getattr(claim, name)) for name in ("expected", "tolerance", "measured")}
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+    return {"text": claim.text, "source": claim.source, **shown, "holds": bool(claim.holds)}
 
 
 def _tell(study: Study, module: Any, result: Any, claims: list[Any], folder: Path) -> None:
