@@ -530,7 +530,7 @@ def claims(result):
     [
         ("{value: 2}", 0, ""),
         ("{value: 0}", 1, "error: study: what does not hold: it is above 1\n"),
-        ("{broken: 2}", 1, "error: losses.py:16 in run: KeyError: 'value'\n"),
+        ("{broken: 2}", 1, "error: losses.py:17 in run: KeyError: 'value'\n"),
         ("{vale: 2}", 2, "error: study.yaml:3: settings='vale': no such name. Did you mean 'value'?\n"),
     ],
 )
