@@ -1,0 +1,208 @@
+"""The catapult: learning rates beyond 2/λ₀ at which the loss rises, the curvature falls, and the run converges.
+
+A two-layer linear network f(x) = vᵀU x / √(n d), with all weights drawn from a unit normal, on ½ · mean (f − y)². λ₀ is
+the largest eigenvalue of its tangent kernel at the start, J Jᵀ / rows. For one datum, x = 1 and y = 0, the distance
+γ = η f / √n and the curvature k = η (‖u‖² + ‖v‖²) / n follow a map of their own (Lewkowycz et al., The large learning
+rate phase of deep learning: the catapult mechanism, 2020):
+
+    γ ← γ (1 − k + γ²),    k ← k + γ² (k − 4).
+
+While k < 2 the loss falls at every step. Beyond it the loss grows until γ², which begins at order 1/n, brings k below
+2; a run that lands where k is nearly 0 goes on slowly. Since |γ| ≤ k/2, all stays bounded up to k = 4 at every width;
+above, k grows without end.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+import gdkit
+from experiments.claims import Claim
+from experiments.settings import complete
+from gdkit import Problem, Regime, SweepResult, datasets, plots, stability
+from gdkit.plots.style import mark, regime_handles
+from gdkit.stability import CriticalLearningRate
+
+DEFAULTS: dict[str, Any] = {
+    "width": 1024,
+    "rows": 64,  # of the data set
+    "key": 1,  # of the weights at the start
+    "sweep": {"from": 0.1, "to": 5.0, "count": 124, "steps": 600},  # learning rates times λ₀
+}
+EXAMPLES = {0.4: ":", 1.5: "-", 2.5: "-", 3.5: "--", 4.3: "-"}  # ηλ₀ of the curves that are drawn, and their lines
+BORDER: dict[str, Any] = {"color": "0.15", "linewidth": 1.2, "linestyle": (0, (1, 1.2))}
+FLOOR = 1e-8  # of what is drawn: float32 has little to say below it
+
+
+class Phases(NamedTuple):
+    """A network at learning rates across its phases."""
+
+    kernel: float  # λ₀
+    runs: SweepResult  # with the sharpness of the last params
+    critical: CriticalLearningRate
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """ηλ₀, (count,)."""
+        return self.runs.lanes["learning_rate"].values * self.kernel
+
+    @property
+    def sharpness(self) -> np.ndarray:
+        """Of the last params, over λ₀; NaN where the run diverged. (count,)"""
+        last = self.runs.lanes["sharpness"].values / self.kernel
+        return np.where(self.runs.verdict.regime == Regime.DIVERGED, np.nan, last)
+
+    def gaps(self, lane: int) -> tuple[np.ndarray, np.ndarray]:
+        """Steps of a run, and its loss above the optimum as a share of that at the start."""
+        steps, losses = self.runs.curve(lane)
+        best = self.runs.lanes["reference_loss"].values[lane]
+        return steps, (losses - best) / (losses[0] - best)
+
+    @property
+    def falls(self) -> np.ndarray:
+        """Whether the loss falls at every recorded step until nothing is left of its gap, (count,) bool."""
+        curves = [self.gaps(lane)[1] for lane in range(len(self.scaled))]
+        return np.array([np.all(np.diff(gap)[gap[:-1] > 1e-6] <= 0) for gap in curves])
+
+    @property
+    def lower(self) -> float:
+        """The first learning rate whose loss rises on its way, times λ₀."""
+        return float(self.scaled[~self.falls].min(initial=np.inf))
+
+    @property
+    def upper(self) -> float:
+        """The critical learning rate, times λ₀."""
+        return self.critical.value * self.kernel
+
+
+class Catapult(NamedTuple):
+    """What the study found."""
+
+    settings: dict[str, Any]
+    phases: dict[str, Phases]  # by the data
+
+    def __str__(self) -> str:
+        head = f"{'':9} | {'λ₀':>6} | {'first rise · λ₀':>15} | {'critical · λ₀':>13}"
+        rows = [f"{name:9} | {p.kernel:6.3f} | {p.lower:15.3f} | {p.upper:13.3f}" for name, p in self.phases.items()]
+        return "\n".join([head, "-" * len(head), *rows])
+
+
+def run(settings: Mapping[str, Any]) -> Catapult:
+    """The phases of a network on one datum, and of one on a data set."""
+    chosen = complete(settings, DEFAULTS)
+    one = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    x, y = (np.asarray(part)[: chosen["rows"]] for part in datasets.load("diabetes").train)
+    return Catapult(chosen, {"one datum": _phases(*one, chosen), "diabetes": _phases(x, y, chosen)})
+
+
+def network(x: np.ndarray, y: np.ndarray, width: int, key: int) -> tuple[Problem, float]:
+    """The two-layer linear network on rows x (rows, d) and targets y (rows,), and its λ₀."""
+    first, second = jax.random.split(jax.random.key(key))
+    params = jax.random.normal(first, (x.shape[1], width)), jax.random.normal(second, (width,))
+    outputs = lambda params, x: x @ params[0] @ params[1] / (width * x.shape[1]) ** 0.5
+    loss = lambda params, batch: 0.5 * jnp.mean(jnp.square(outputs(params, batch[0]) - batch[1]))
+    best = x @ np.linalg.lstsq(x, y)[0]
+    problem = Problem(loss, params, data=(x, y), optimum=float(0.5 * np.mean((best - y) ** 2)), name="linear network")
+    return problem, tangent_kernel(lambda params: outputs(params, x), params)
+
+
+def tangent_kernel(outputs: Callable, params: Any) -> float:
+    """The largest eigenvalue of J Jᵀ / rows: the sharpness of ½ · mean squared error where outputs are linear.
+
+    >>> tangent_kernel(lambda w: jnp.asarray([[3.0, 0.0], [0.0, 1.0]]) @ w, jnp.ones(2))
+    4.5
+    """
+    slopes = jax.tree.leaves(jax.jacobian(outputs)(params))
+    rows = jnp.concatenate([slope.reshape(len(slope), -1) for slope in slopes], axis=1)
+    return float(jnp.linalg.eigvalsh(rows @ rows.T / len(rows))[-1])
+
+
+def _phases(x: np.ndarray, y: np.ndarray, chosen: Mapping[str, Any]) -> Phases:
+    grid = chosen["sweep"]
+    problem, kernel = network(x, y, chosen["width"], chosen["key"])
+    rates = np.linspace(grid["from"], grid["to"], grid["count"]) / kernel
+    watched = [stability.sharpness_every(problem, grid["steps"])]  # at the first step and the last
+    axes, steps = {"learning_rate": rates}, grid["steps"]
+    runs = gdkit.sweep(problem, gdkit.sgd, axes, steps=steps, monitors=watched, curve_points=1000)
+    low, high = 1 / kernel, 8 / kernel
+    critical = gdkit.critical_learning_rate(problem, gdkit.sgd, low=low, high=high, steps=steps, rtol=2e-3)
+    return Phases(kernel, runs, critical)
+
+
+def plot(result: Catapult) -> dict[str, Figure]:
+    """A row a network: loss curves in each phase; sharpness at the end, and losses, against the learning rate."""
+    figure = Figure(figsize=(12.5, 7.0), layout="constrained")
+    grid = figure.subplots(len(result.phases), 3, squeeze=False)
+    for row, (name, phases) in zip(grid, result.phases.items(), strict=True):
+        _draw_curves(row[0], phases)
+        _draw_sharpness(row[1], phases)
+        _draw_losses(row[2], phases)
+        row[0].set_title(f"two-layer linear network, {name}", loc="left", fontsize="medium")
+    codes = np.unique(np.concatenate([phases.runs.verdict.regime for phases in result.phases.values()]))
+    handles = [*regime_handles(codes), Line2D([], [], **BORDER, label="theory: 2 and 4"),
+               Line2D([], [], color="0.15", label="highest on the way")]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize="small")
+    return {"catapult": figure}
+
+
+def _draw_curves(ax: Axes, phases: Phases) -> None:
+    seen, bottom = 40, 1.0  # steps, and the least that is drawn
+    for wanted, line in EXAMPLES.items():
+        lane = int(np.argmin(np.abs(phases.scaled - wanted)))
+        steps, gap = phases.gaps(lane)
+        color = plots.REGIME_COLORS[Regime(int(phases.runs.verdict.regime[lane]))]
+        bottom = max(FLOOR, min(bottom, 0.5 * np.min(gap[steps <= seen])))
+        ax.plot(steps, np.maximum(gap, FLOOR / 10), color=color, linestyle=line, label=f"{phases.scaled[lane]:.2f}")
+    ax.set(xlim=(0, seen), ylim=(bottom, 1e5), yscale="log", xlabel="step", ylabel="loss gap (1 at the start)")
+    ax.legend(title="$\\eta\\lambda_0$", fontsize="small", loc="upper right")
+
+
+def _draw_sharpness(ax: Axes, phases: Phases) -> None:
+    _draw_points(ax, phases, phases.sharpness)
+    ax.plot(phases.scaled, 2 / phases.scaled, color="0.15", linestyle="--", linewidth=1.2)
+    ax.annotate("$2/\\eta$", (2.9, 2 / 2.9), (4, 4), textcoords="offset points")
+    ax.set(ylim=(0, 1.5), ylabel="final sharpness / $\\lambda_0$")
+
+
+def _draw_losses(ax: Axes, phases: Phases) -> None:
+    last = np.where(np.isfinite(phases.sharpness), phases.runs.verdict.evidence["gap"], 1e5)
+    ax.plot(phases.scaled, np.minimum(phases.runs.verdict.evidence["rise"], 1e9), color="0.15", linewidth=1.2)
+    _draw_points(ax, phases, np.maximum(last, FLOOR))
+    ax.set(ylim=(FLOOR / 3, 3e5), yscale="log", ylabel="final loss gap (1 at the start)")
+
+
+def _draw_points(ax: Axes, phases: Phases, values: np.ndarray) -> None:
+    codes = phases.runs.verdict.regime
+    for code in np.unique(codes):
+        style: dict[str, Any] = mark(Regime(int(code)), 4.5)
+        ax.plot(phases.scaled[codes == code], values[codes == code], **style)
+    for border in (2, 4):
+        ax.axvline(border, **BORDER)
+    ax.set_xlabel("learning rate $\\eta\\lambda_0$")
+
+
+def claims(result: Catapult) -> list[Claim]:
+    """Three phases, their borders, and what happens to the sharpness in the one between."""
+    return [claim for name, phases in result.phases.items() for claim in _claims_of(name, phases)]
+
+
+def _claims_of(name: str, phases: Phases) -> list[Claim]:
+    source, scaled, codes = "Lewkowycz et al. 2020", phases.scaled, phases.runs.verdict.regime
+    thrown = codes == Regime.CATAPULT
+    between = (scaled > 2 * 1.06) & (scaled < 4 * 0.97)  # nearer to 2, a rise of order width does not double the loss
+    edge = float(phases.runs.edge("learning_rate")["median"])
+    return [
+        Claim(f"{name}: first learning rate whose loss rises on its way, times λ₀", source, 2.0, 0.06, phases.lower),
+        Claim(f"{name}: share of learning rates from 2.12/λ₀ to 3.88/λ₀ that catapult (a few may land where it is too "
+              "flat to arrive in time)", source, 1.0, 0.05, float(np.mean(thrown[between]))),
+        Claim(f"{name}: share of catapults that end flatter than 2/η", source, 1.0, 0.0,
+              float(np.mean(phases.sharpness[thrown] * scaled[thrown] < 2))),
+        Claim(f"{name}: where divergence begins in the sweep, times λ₀", source, 4.0, 0.12, edge * phases.kernel),
+        Claim(f"{name}: critical learning rate, times λ₀", source, 4.0, 0.12, phases.upper),
+    ]  # fmt: skip
