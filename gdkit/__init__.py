@@ -38,6 +38,7 @@ _HOME = {
     "sweep": "gdkit.sweeps.sweep",
     "SweepResult": "gdkit.sweeps.result",
     "open": "gdkit.sweeps.result",
+    "successive_halving": "gdkit.sweeps.search",
     "static": "gdkit.sweeps.axes",
     "lanes": "gdkit.sweeps.axes",
     "paired": "gdkit.sweeps.axes",

@@ -169,13 +169,19 @@ def schedule(name: str, steps: int, **options: Any) -> Callable[[Array], Array]:
     return SCHEDULES[name](steps, **options)
 
 
+def counts_steps(factory: Any) -> bool:
+    """Whether what `scheduled` made has a schedule that depends on how many steps there are in all."""
+    return getattr(factory, "counts_steps", False)
+
+
 def scheduled(factory: OptimizerFactory, share: Callable[[Array], Array]) -> OptimizerFactory:
-    """`factory` with its learning rate as the peak of a schedule."""
+    """`factory` with its learning rate as the peak of a schedule over all steps."""
 
     @functools.wraps(factory)
     def with_schedule(*, learning_rate: Any, **hyperparameters: Any) -> Optimizer:
         return factory(learning_rate=lambda count: learning_rate * share(count), **hyperparameters)
 
+    with_schedule.counts_steps = True  # ty: ignore[unresolved-attribute]
     return with_schedule
 
 

@@ -18,7 +18,7 @@ from gdkit import monitors
 from gdkit.descent import Arrays, Lane, evaluate, keys_of, lane_map, start_lane
 from gdkit.monitors import EndKind, Limits
 from gdkit.sweeps.plan import Shape, visible_cores
-from gdkit.types import Array, Key, Monitor
+from gdkit.types import Array, Key, Monitor, PyTree
 
 
 class Shared(NamedTuple):
@@ -47,6 +47,7 @@ class Program(NamedTuple):
     advance: Any  # (inputs, shared, lanes, t0, t1, steps) -> lanes
     finish: Any  # (inputs, shared, lanes) -> name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
+    lanes: Any = None  # of the compiled: the shapes of its lanes
 
 
 def program_of(
@@ -150,6 +151,9 @@ class Job(NamedTuple):
     steps: int
     blocks: list[Block]  # all of one shape
     group: int = 0  # its number in the sweep
+    begin: int = 0  # the step at which its lanes go on
+    carry: PyTree = None  # lanes that go on, each leaf (points, seeds, ...); None where they start
+    keep: bool = False  # whether the lanes are kept, so that they can go on after the last step
 
     @property
     def lanes_a_block(self) -> int:
@@ -201,7 +205,7 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
     advance = program.advance.lower(*inputs, lanes, step, step, step)
     finish = program.finish.lower(*inputs, lanes)
-    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on))
+    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on), lanes)
 
 
 def _fingerprint(program: str, on: Any) -> str:
@@ -224,26 +228,78 @@ def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
 
 def run_block(
     job: Job, block: Block, device: int, segment: int | None, report: Callable[[int], None], stop: threading.Event
-) -> dict[str, np.ndarray]:
-    """Advance a block from its start to its end, segment by segment; empty if asked to stop on the way."""
+) -> tuple[dict[str, np.ndarray], PyTree]:
+    """Advance a block to its end, segment by segment: what its lanes read, and the lanes before the last observation.
+
+    Nothing if asked to stop on the way.
+    """
     inputs, program = inputs_of(job, block, device), job.programs[device]
-    lanes = program.start(*inputs)
-    t0, size = 0, segment or _FIRST_SEGMENT
-    while t0 <= job.steps:
+    lanes = program.start(*inputs) if job.carry is None else _lanes_at(job, block, device)
+    t0, size = job.begin, segment or _FIRST_SEGMENT
+    while t0 < job.steps:
         if stop.is_set():
-            return {}
-        begin, t1 = time.monotonic(), min(t0 + size, job.steps + 1)
+            return {}, None
+        begin, t1 = time.monotonic(), min(t0 + size, job.steps)
         lanes = program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
         going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
-        report(min(t1, job.steps) - min(t0, job.steps))
-        if not going:
-            report(job.steps - min(t1, job.steps))
-            break
-        t0 = t1
+        report(t1 - t0 if going else job.steps - t0)
+        t0 = t1 if going else job.steps
         if segment is None:
             seconds = max(time.monotonic() - begin, 1e-4)
             size = max(1, min(int(size * _SEGMENT_SECONDS / seconds), 32 * size, 2**30))
-    return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}
+    carry = jax.tree.map(_stored, lanes) if job.keep else None
+    lanes = program.advance(*inputs, lanes, *map(np.int32, (job.steps, job.steps + 1, job.steps)))
+    return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}, carry
+
+
+def replay(
+    job: Job, block: Block, at: tuple[int, int], onset: int, around: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run a block again and watch one lane, at place `at` of it, step by step around `onset`.
+
+    Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
+    and of their change, (watched steps,), with ``step``; and all that the lane reads at its end.
+    """
+    inputs, program = inputs_of(job, block), job.programs[0]
+    advance = lambda lanes, t0, t1: program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
+    mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
+    first, last = max(0, onset - around), min(onset + around + 1, job.steps)
+    lanes = advance(program.start(*inputs), 0, first)
+    watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
+    for t in range(first, last):
+        before = jax.tree_util.tree_leaves_with_path(mine(lanes.state.params))
+        lanes = advance(lanes, t, t + 1)
+        after = jax.tree.leaves(mine(lanes.state.params))
+        watched["loss"].append(mine(program.finish(*inputs, lanes)["final_loss"]))
+        for (path, old), new in zip(before, after, strict=True):
+            name = jax.tree_util.keystr(path) or "params"
+            watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
+            watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
+    lanes = advance(lanes, last, job.steps + 1)
+    return {name: np.asarray(values) for name, values in watched.items()}, mine(program.finish(*inputs, lanes))
+
+
+def _stored(x: Array) -> np.ndarray:
+    """A leaf (seeds, points, ...) of lanes as (points, seeds, ...) on the host; of keys their data."""
+    return np.swapaxes(np.asarray(jax.random.key_data(x) if _is_key(x) else x), 0, 1)
+
+
+def _lanes_at(job: Job, block: Block, device: int) -> Lane:
+    """The kept lanes of a block, as its program takes them."""
+
+    def leaf(x: np.ndarray, like: Any) -> Any:
+        rows = np.swapaxes(x[np.ix_(block.points, block.seeds)], 0, 1)
+        if not _is_key(like):
+            return rows
+        return jax.device_put(
+            jax.random.wrap_key_data(rows, impl=jax.random.key_impl(jnp.empty((), like.dtype))), like.sharding
+        )
+
+    return jax.tree.map(leaf, job.carry, job.programs[device].lanes)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 # How long a segment should take: short enough for an interruption and for progress, long enough to cost nothing.
@@ -257,6 +313,7 @@ class Finished(NamedTuple):
     job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
+    carry: PyTree  # its lanes before the last observation, each leaf (points, seeds, ...); None unless they are kept
 
 
 class Failed(NamedTuple):
@@ -334,7 +391,7 @@ def _work(
         for block in blocks:
             try:
                 device = worker % len(job.programs)
-                output = run_block(job, block, device, segment, functools.partial(report, block), stop)
-                done.put(Finished(job, block, output))
+                found = run_block(job, block, device, segment, functools.partial(report, block), stop)
+                done.put(Finished(job, block, *found))
             except Exception as error:  # it is raised again, or mended, in the caller's thread
                 done.put(Failed(job, block, error))

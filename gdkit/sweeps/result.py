@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 import gdkit
-from gdkit import monitors
+from gdkit import descent, monitors
 from gdkit.errors import bad_value, unknown_name
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
 from gdkit.sweeps import store
@@ -83,6 +83,23 @@ class Recommendation:
         return "\n".join([*lines, *(f"Not known: {text}" for text in self.unknown)])
 
 
+class Replay(NamedTuple):
+    """A lane that was run again; prints as a table."""
+
+    lane: int
+    onset: int  # the step that was looked at
+    watched: dict[str, np.ndarray]  # step, loss, and norm and update of each leaf of the params; (watched steps,)
+    same: bool  # whether it ended with the same bits as before
+
+    def __str__(self) -> str:
+        names = list(self.watched)
+        rows = [[f"{value:.4g}" for value in row] for row in zip(*self.watched.values(), strict=True)]
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+        lines = [" | ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in (names, *rows)]
+        ending = "It ended as before." if self.same else "It did not end as before."
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], ending])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SweepResult:
     """A sweep that has run: a row for every lane, diverged ones too.
@@ -91,11 +108,13 @@ class SweepResult:
       lanes: every variable on the dimension ``lane``; curves also on ``point``.
       forms: how the lanes of each optimizer make a product.
       thresholds: where `regimes` part; changing them (`with_thresholds`) needs no new run.
+      origin: what `extend` and `replay` need, in the process that ran the sweep.
     """
 
     lanes: xr.Dataset
     forms: tuple[Form, ...]
     thresholds: Thresholds = DEFAULT_THRESHOLDS
+    origin: Any = None  # what lets its lanes go on; None where they were read from a file, or are a part
 
     regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
@@ -156,7 +175,7 @@ class SweepResult:
         mine = self.lanes.isel(lane=self.lanes["optimizer"].values == optimizer)
         used = {axis for _, axes, _ in form.dimensions for axis in axes}
         unused = [name for name in self.axes if name not in used]
-        return dataclasses.replace(self, lanes=mine.drop_vars(unused), forms=(form,))
+        return dataclasses.replace(self, lanes=mine.drop_vars(unused), forms=(form,), origin=None)
 
     def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
         """The lanes of one optimizer that vary along `axes` alone, as a sweep of its own.
@@ -187,7 +206,7 @@ class SweepResult:
             known = {name: self.axes[name].tolist() for name in chosen}
             raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {known}")
         lanes = self.lanes.isel(lane=np.flatnonzero(mine))
-        return dataclasses.replace(self, lanes=lanes, forms=(Form(self.forms[0].label, kept),))
+        return dataclasses.replace(self, lanes=lanes, forms=(Form(self.forms[0].label, kept),), origin=None)
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, judged by other thresholds."""
@@ -236,7 +255,7 @@ class SweepResult:
           maximise: whether more is better.
         """
         by = self.score_name(by)
-        scores = self._scores(by, maximise).reshape(-1, self.seeds)
+        scores = self.scores(by, maximise).reshape(-1, self.seeds)
         mean = scores.mean(axis=1)
         point = int(np.argmin(mean))
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
@@ -264,6 +283,45 @@ class SweepResult:
         one = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
         found = _recommend(one, axis, by, tolerance)
         return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
+
+    # More of it
+
+    def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> "SweepResult":
+        """The same sweep with `steps` steps in all: lanes go on from where they stand, those that ended stay.
+
+        The result is that of a sweep of so many steps, bit for bit on CPU.
+
+        Raises:
+          InputValueError: no more steps than before, a schedule that depends on how many there are in all, a result
+            that another process ran, or lanes that were too large to be kept.
+
+        >>> from gdkit import problems, sgd, sweep
+        >>> short = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2]}, steps=20)
+        >>> [int(step) for step in short.extend(50).lanes["end_step"]]
+        [50, 50]
+        """
+        longer = self._origin().extend(steps, progress=progress)
+        return dataclasses.replace(longer, thresholds=self.thresholds)
+
+    def replay(self, lane: int, *, around: int = 5) -> Replay:
+        """Run one lane again and watch it step by step around the onset of its regime, or its end.
+
+        Args:
+          lane: its place on ``lane``.
+          around: steps to either side of the onset.
+
+        Raises:
+          InputValueError: no such lane, or a result that cannot run again, as in `extend`.
+        """
+        if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
+            raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
+        descent.check_positive("around", around)
+        onset = int(np.broadcast_to(self.verdict.onset, self.lanes.sizes["lane"])[lane])
+        onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
+        watched, end = self._origin().replay(int(lane), onset, around)
+        row = self.lanes.isel(lane=lane)
+        same = all(_same(row[name].values, value) for name, value in end.items() if name in row)
+        return Replay(int(lane), onset, watched, same)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row a lane, its regime by name, without the curves."""
@@ -320,6 +378,12 @@ class SweepResult:
             coords["curve_step"] = lanes["curve_step"]
         return xr.Dataset(variables, coords, lanes.attrs)
 
+    def _origin(self) -> Any:
+        if self.origin is None:
+            mend = "Run the sweep in this process, and ask the whole result"
+            raise bad_value("result", "its lanes", "they were read from a file, or are a part of a sweep", mend)
+        return self.origin
+
     def _product(self, question: str) -> xr.Dataset:
         if "lane" in self.verdicts.dims:
             mend = f"Choose one first: .select(optimizer=...).{question}(); there are {', '.join(self.optimizers)}"
@@ -344,8 +408,9 @@ class SweepResult:
             raise unknown_name("by", by, map(str, self.lanes.data_vars))
         return by
 
-    def _scores(self, by: str, maximise: bool = False) -> np.ndarray:
-        """Scores to be small, of every lane; infinite where it diverged."""
+    def scores(self, by: str | None = None, maximise: bool = False) -> np.ndarray:
+        """Scores to be small, of every lane, by the variable that `best` goes by; infinite where it diverged."""
+        by = self.score_name(by)
         score = self.lanes[by].values.astype(float) * (-1 if maximise else 1)
         return np.where((self.verdict.regime == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
 
@@ -395,6 +460,12 @@ def open(path: Any) -> SweepResult:  # its public name is gdkit.open
     forms = json.loads(lanes.attrs["forms"])
     dimensions = lambda form: tuple((name, tuple(axes), size) for name, axes, size in form)
     return SweepResult(lanes, tuple(Form(label, dimensions(form)) for label, form in forms), thresholds)
+
+
+def _same(held: np.ndarray, value: np.ndarray) -> bool:
+    """Whether a result holds `value`: what numpy cannot name as float32, a curve up to what was reached."""
+    plain = value.astype(np.float32) if value.dtype.kind == "V" else value
+    return np.array_equal(held, plain[: len(held)] if held.ndim else plain, equal_nan=plain.dtype.kind == "f")
 
 
 def _coordinates(request: Any) -> dict[str, Any]:
@@ -452,7 +523,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
     values = result.lanes[axis].values[line[:, 0]].astype(float)
-    scores = result._scores(by)[line]  # (values, seeds)
+    scores = result.scores(by)[line]  # (values, seeds)
     regimes = result.verdict.regime[line]
     mean = scores.mean(axis=1)
     diverged = (regimes == Regime.DIVERGED).any(axis=1)

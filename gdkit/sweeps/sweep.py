@@ -1,5 +1,7 @@
 """sweep: from axes to a result."""
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -8,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import descent, factories
+from gdkit import descent, factories, optimizers
 from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value, warn
 from gdkit.monitors import EndKind, Limits
@@ -105,7 +107,7 @@ def sweep(
     if progress not in (None, True, False) and not callable(progress):
         raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     tell = plain_lines() if progress is True else progress or None
-    result = _run(request, tell, executor)
+    result = finished(*run(request, tell, executor))
     if store is not None:
         result.save(store)
     return result
@@ -203,39 +205,76 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)))
 
 
-def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Executor | None) -> SweepResult:
+class Kept(NamedTuple):
+    """A finished sweep's lanes, as they go on from its last step."""
+
+    request: Sweep
+    prepared: list[Prepared]
+    shapes: list[Shape]  # one a group
+    carries: list[Any]  # one a group: a Lane, each leaf (points, seeds, ...) in the order in which they ran
+    columns: dict[str, np.ndarray]  # what all lanes read so far
+
+    def go_on(
+        self, steps: int, points: list[np.ndarray] | None = None, **options: Any
+    ) -> tuple[SweepResult, "Kept | None"]:
+        """Run lanes on until `steps`: all, or for each group those of some points; the others stay as they are."""
+        return run(self.request._replace(steps=steps), before=self, points=points, **options)
+
+
+def run(
+    request: Sweep,
+    tell: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    *,
+    before: Kept | None = None,
+    points: list[np.ndarray] | None = None,
+) -> tuple[SweepResult, Kept | None]:
+    """Run a checked sweep, or go on with one: its result, and its lanes unless they are too large to be kept."""
     begin = time.monotonic()
     devices = devices_of(request.plan)
     workers = workers_for(request.plan, len(devices))
     meter = Meter(tell, request.lanes, request.steps)
-    prepared = list(prepared_groups(request))  # all of them are checked before the first is run
+    prepared = before.prepared if before else list(prepared_groups(request))  # all are checked before the first is run
     chosen: list[planner.Choice] = []
     compiling = [0.0]
+    carries = _Carries(before)
 
     def jobs() -> Iterator[execute.Job]:
         for group in prepared:
             start = time.monotonic()
-            job, choice = planned_job(request, group, devices, workers)
+            if before is None:
+                job, choice = planned_job(request, group, devices, workers)
+            else:
+                choice = planner.Choice(before.shapes[group.number], "given")
+                which = np.arange(len(group.group.points)) if points is None else points[group.number]
+                if not which.size:
+                    chosen.append(choice)
+                    continue
+                blocks = execute.cut(execute.Block(which, np.arange(request.seeds)), choice.shape)
+                job = job_of(request, group, devices, choice.shape, blocks)
+                job = job._replace(begin=before.request.steps, carry=before.carries[group.number])
             compiling[0] += time.monotonic() - start - choice.seconds
             chosen.append(choice)
-            yield job
+            yield job._replace(keep=carries.fit(job, len(group.group.points), request.seeds))
 
     def narrower(job: execute.Job, block: execute.Block) -> execute.Job:
-        shape = planner.half(planner.Shape(len(block.points), len(block.seeds)))
+        shape = planner.half(Shape(len(block.points), len(block.seeds)))
         chosen.append(planner.Choice(shape, "memory"))
         lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
-        return job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
+        made = job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
+        return made._replace(begin=job.begin, carry=job.carry, keep=job.keep)
 
-    columns: dict[str, np.ndarray] = {}
+    columns = {name: column.copy() for name, column in before.columns.items()} if before else {}
     running = execute.run_jobs(
         jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, executor=executor,
         report=lambda block, steps: meter.add(steps * _lanes_in(block)), narrower=narrower,
     )  # fmt: skip
     for finished in running:
         group = prepared[finished.job.group]
-        points = group.group.points[finished.block.points]
-        at = group.offset + points[None, :] * request.seeds + finished.block.seeds[:, None]
+        places = group.group.points[finished.block.points]
+        at = group.offset + places[None, :] * request.seeds + finished.block.seeds[:, None]
         _write(columns, finished.output, at, request.lanes)
+        carries.put(finished, len(group.group.points), request.seeds)
         meter.add(0, _lanes_in(finished.block))
     _check_start(columns)
     timings = {
@@ -245,7 +284,93 @@ def _run(request: Sweep, tell: Callable[[Progress], None] | None, executor: Exec
     }
     plan = _recorded(request.plan, chosen, workers, len(devices))
     stochastic = any(p.problem.sample is not None for p in prepared)
-    return assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
+    result = assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
+    if not carries.whole:
+        return result, None
+    shapes = [choice.shape for choice in chosen[: len(prepared)]]
+    return result, Kept(request, prepared, shapes, [carries.trees[p.number] for p in prepared], columns)
+
+
+def finished(result: SweepResult, kept: Kept | None) -> SweepResult:
+    """The result, which can go on."""
+    return dataclasses.replace(result, origin=Origin(result.lanes.attrs["steps"], kept))
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a result that this process has run can do besides what a read one can."""
+
+    steps: int
+    kept: Kept | None  # None where the lanes were too large
+
+    def extend(self, steps: int, *, progress: Callable[[Progress], None] | None = None) -> SweepResult:
+        """Every lane until `steps` in all; those that ended stay as they are."""
+        descent.check_positive("steps", steps)
+        if steps <= self.steps:
+            raise bad_value("steps", steps, f"the sweep has run {self.steps} already", "Pass how many there are in all")
+        kept = self._kept()
+        for section in kept.request.sections:
+            if optimizers.counts_steps(section.factory):
+                mend = "Run the sweep again with more steps"
+                raise bad_value("steps", steps, "the schedule depends on how many steps there are in all", mend)
+        return finished(*kept.go_on(steps, tell=progress))
+
+    def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """One lane run again: norms step by step around `onset`, and all that it reads at its end."""
+        kept = self._kept()
+        seed = lane % kept.request.seeds
+        mine = next(p for p in reversed(kept.prepared) if p.offset <= lane and self._place(p, lane) is not None)
+        shape, place = kept.shapes[mine.number], self._place(mine, lane)
+        points, seeds = len(mine.group.points), kept.request.seeds
+        block = next(b for b in execute.blocks_of(points, seeds, shape) if place in b.points and seed in b.seeds)
+        job = job_of(kept.request, mine, devices_of(kept.request.plan)[:1], shape, [block])
+        at = int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])
+        return execute.replay(job, block, at, onset, around)
+
+    def _place(self, prepared: Prepared, lane: int) -> int | None:
+        """Where a lane's point stands in a group, None if it is another group's."""
+        assert self.kept
+        found = np.flatnonzero(prepared.group.points == (lane - prepared.offset) // self.kept.request.seeds)
+        return int(found[0]) if found.size else None
+
+    def _kept(self) -> Kept:
+        if self.kept is None:
+            mend = f"Run the sweep again with more steps; lanes are kept up to {_KEPT_BYTES >> 20} MiB"
+            raise bad_value("result", "its lanes", "they were too large to be kept", mend)
+        return self.kept
+
+
+_KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
+
+
+class _Carries:
+    """The lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
+
+    def __init__(self, before: Kept | None):
+        self.trees: dict[int, Any] = dict(enumerate(before.carries)) if before else {}
+        self.trees = jax.tree.map(np.copy, self.trees)
+        self.whole = True
+        self._left = _KEPT_BYTES
+
+    def fit(self, job: execute.Job, points: int, seeds: int) -> bool:
+        """Whether the lanes of `job` are kept; if they are not, none are."""
+        if self.whole and job.group not in self.trees:
+            sizes = [x.dtype.itemsize * math.prod(x.shape[2:]) for x in jax.tree.leaves(job.programs[0].lanes)]
+            self._left -= points * seeds * sum(sizes)
+            self.whole = self._left >= 0
+        return self.whole
+
+    def put(self, finished: execute.Finished, points: int, seeds: int) -> None:
+        """Put a block's lanes where they belong."""
+        if not self.whole or finished.carry is None:
+            return
+        number, block = finished.job.group, finished.block
+        if number not in self.trees:
+            blank = lambda x: np.zeros((points, seeds, *x.shape[2:]), x.dtype)
+            self.trees[number] = jax.tree.map(blank, finished.carry)
+        at = np.ix_(block.points, block.seeds)
+        for kept, new in zip(jax.tree.leaves(self.trees[number]), jax.tree.leaves(finished.carry), strict=True):
+            kept[at] = new
 
 
 def _recorded(plan: Plan, chosen: Sequence[planner.Choice], workers: int, devices: int) -> dict[str, Any]:
