@@ -1,6 +1,7 @@
 """The code of the README and of the tutorials runs, and prints what they say it prints."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_the_library_example_of_the_readme_saves_its_figure(printed):
 )
 def test_the_lesson_prints_its_numbers(printed, claim):
     assert any(re.search(claim, now) for _, now in printed("docs/derivatives.md")[1])
+
+
+def test_the_page_of_reproductions_is_what_the_program_writes_and_every_claim_holds():
+    writer = load(ROOT / "docs" / "reproduce.py")
+    found = json.loads((ROOT / "docs" / "reproductions.json").read_text(encoding="utf-8"))
+    assert set(found) == set(writer.studies()), "run: make reproduce"
+    assert (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8") == writer.page(found)
+    for name, study in found.items():
+        assert study["claims"] and all(claim["holds"] for claim in study["claims"]), name
+        assert all((ROOT / "docs" / "figures" / figure).stat().st_size > 5_000 for figure in study["figures"])
