@@ -181,7 +181,7 @@ def scheduled(factory: OptimizerFactory, share: Callable[[Array], Array]) -> Opt
     def with_schedule(*, learning_rate: Any, **hyperparameters: Any) -> Optimizer:
         return factory(learning_rate=lambda count: learning_rate * share(count), **hyperparameters)
 
-    with_schedule.counts_steps = True  # ty: ignore[unresolved-attribute]
+    vars(with_schedule)["counts_steps"] = True
     return with_schedule
 
 

@@ -75,3 +75,9 @@ def test_when_everything_diverges_it_stops():
 def test_bad_input_is_named(options, said):
     with pytest.raises(InputValueError, match=said):
         successive_halving(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, **{"steps": 90} | options)
+
+
+def test_of_values_that_rounding_alone_tells_apart_the_middle_is_best():
+    result = sweep(problems.parabola(), sgd, {"learning_rate": np.linspace(0.05, 0.95, 19)}, steps=2000)
+    assert result.best().hyperparameters["learning_rate"] == pytest.approx(0.5)
+    assert result.recommend().best == pytest.approx(0.5)

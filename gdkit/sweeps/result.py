@@ -250,6 +250,8 @@ class SweepResult:
     def best(self, by: str | None = None, *, maximise: bool = False) -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst there is.
 
+        Of several that rounding alone tells apart, the one in their middle.
+
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximise: whether more is better.
@@ -257,7 +259,7 @@ class SweepResult:
         by = self.score_name(by)
         scores = self.scores(by, maximise).reshape(-1, self.seeds)
         mean = scores.mean(axis=1)
-        point = int(np.argmin(mean))
+        point = _least(mean, self._rounding())
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
         sign = -1 if maximise else 1
         names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
@@ -377,6 +379,13 @@ class SweepResult:
         if "curve_step" in lanes.coords:
             coords["curve_step"] = lanes["curve_step"]
         return xr.Dataset(variables, coords, lanes.attrs)
+
+    def _rounding(self) -> float:
+        """Differences of scores that single precision, from losses such as those at the start, does not tell apart."""
+        start = np.abs(self.lanes["initial_loss"].values.astype(float))
+        return (
+            float(np.finfo(np.float32).eps * np.median(start[np.isfinite(start)])) if np.isfinite(start).any() else 0.0
+        )
 
     def _origin(self) -> Any:
         if self.origin is None:
@@ -518,6 +527,16 @@ def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bo
     return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
 
 
+def _least(scores: np.ndarray, rounding: float) -> int:
+    """The place of the least score; of several that differ by rounding, the one in their middle.
+
+    >>> _least(np.array([3.0, 0.0, 1e-9, 0.0, 2.0]), 1e-7)
+    2
+    """
+    tied = np.flatnonzero(scores <= scores.min() + rounding) if np.isfinite(scores).any() else np.zeros(1, int)
+    return int(tied[len(tied) // 2])
+
+
 def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Recommendation:
     """The recommendation from lanes that vary along `axis` alone."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
@@ -536,7 +555,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
         return Recommendation(
             axis, by, None, None, None, safe, unsafe, edge, None, tolerance, None, {}, {}, unknown
         )  # fmt: skip
-    top = int(np.argmin(mean))
+    top = _least(mean, result._rounding())
     start = result.lanes["initial_loss"].values[line]
     cap = np.where(np.isfinite(start), start, np.nanmax(np.where(np.isfinite(start), start, np.nan)))
     gap = max(float(cap.mean()) - mean[top], 0.0)
