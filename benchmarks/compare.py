@@ -25,7 +25,7 @@ def compare(work: Workload, *, quick: bool = False) -> dict[str, Any]:
     peers = {f"{peer.title}, {peer.flavour}": peer for peer in contestants(work, quick)}
     expected = peers[REFERENCE].run()
     differences = {name: difference(peer, work, expected) for name, peer in peers.items()}
-    budget, least, most = (0.0, 1, 1) if quick else (5.0, 3, 15)
+    budget, least, most = (0.0, 1, 1) if quick else (4.0, 3, 15)
     runs = {name: peer.run for name, peer in peers.items()}
     times = timing.interleaved(runs, reference=REFERENCE, budget=budget, least=least, most=most)
     rows = [_row(name, peer, work, times) | {"difference": differences[name]} for name, peer in peers.items()]

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -215,47 +215,59 @@ class Tiled:
         self.pool = ThreadPoolExecutor(visible_cores())
         self.compiled: set[tuple[int, int]] = set()
 
-    def run(self, tiling: Tiling, share: float = 1.0) -> np.ndarray:
-        """Final losses of a share of the tiles, but of at least one tile a thread."""
-        tiles = self.tiles(tiling.width)
-        count = max(math.ceil(share * len(tiles)), min(tiling.threads, len(tiles)))
-        program = self.programs[tiling.unroll]
+    def run(self, tiling: Tiling, seconds: float = math.inf) -> np.ndarray:
+        """Final losses of all lanes, or of those that are run in about so many seconds."""
+        program, tiles = self.programs[tiling.unroll], self.tiles(tiling.width)
         if (tiling.width, tiling.unroll) not in self.compiled:  # once, and not by two threads at a time
             self.compiled.add((tiling.width, tiling.unroll))
             jax.block_until_ready(program(tiles[0], self.start))
-        one = lambda rates: np.asarray(program(rates, self.start)["final_loss"])
-        done = map(one, tiles[:count]) if tiling.threads == 1 else self.pool.map(one, tiles[:count])
-        return np.concatenate(list(done))[: len(self.rates)]
+        until, queue = time.perf_counter() + seconds, iter(enumerate(tiles))
+
+        def work() -> list[tuple[int, np.ndarray]]:
+            done = [self._next(program, queue)]
+            while done[-1] and time.perf_counter() < until:
+                done.append(self._next(program, queue))
+            return [found for found in done if found]
+
+        crew = [self.pool.submit(work) for _ in range(tiling.threads)]
+        found = dict(itertools.chain.from_iterable(member.result() for member in crew))
+        return np.concatenate([found[n] for n in sorted(found)])[: len(self.rates)]
+
+    def _next(self, program: Any, queue: Iterator[tuple[int, np.ndarray]]) -> Any:
+        taken = next(queue, None)
+        return taken and (taken[0], np.asarray(program(taken[1], self.start)["final_loss"]))
 
     def tiles(self, width: int) -> list[np.ndarray]:
         """The rates, the last one repeated until they fill the last tile."""
         places = np.arange(-(-len(self.rates) // width) * width)
         return list(self.rates[np.minimum(places, len(self.rates) - 1)].reshape(-1, width))
 
-    def speed(self, tiling: Tiling, share: float) -> float:
-        """Lanes a second."""
+    def speed(self, tiling: Tiling, seconds: float) -> float:
+        """Lanes a second, in a sample of about so many seconds."""
         if (tiling.width, tiling.unroll) not in self.compiled:
             self.run(tiling, 0)
         begun = time.perf_counter()
-        return len(self.run(tiling, share)) / (time.perf_counter() - begun)
+        return len(self.run(tiling, seconds)) / (time.perf_counter() - begun)
 
 
 def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
     """Successive elimination: widths and threads first, then unrolling of the best of them."""
-    lanes, cores = len(tiled.rates), visible_cores()
     if quick:
-        return Tiling(min(2, lanes), 2, cores)
-    widths = [w for w in WIDTHS if w <= lanes]
-    threads = sorted({1, cores})
-    candidates = [Tiling(w, 1, n) for w, n in itertools.product(widths, threads) if n == 1 or lanes > w]
-    kept = _fastest(tiled, candidates, 1 / 16, 3)
-    unrolled = [t._replace(unroll=u) for t, u in itertools.product(kept, UNROLLS)]
-    return _fastest(tiled, _fastest(tiled, unrolled, 1 / 4, 3), 1.0, 1)[0]
+        return Tiling(2, 2, visible_cores())
+    speeds: dict[Tiling, float] = {}
+    for width in (w for w in WIDTHS if w <= len(tiled.rates)):
+        some = [Tiling(width, 1, n) for n in {1, visible_cores()} if n == 1 or width < len(tiled.rates)]
+        speeds |= {tiling: tiled.speed(tiling, 0.1) for tiling in some}
+        if max(map(speeds.__getitem__, some)) < 0.5 * max(speeds.values()) and width >= 16:
+            break  # it only falls from here on
+    for tiling in _fastest(speeds, 2):
+        speeds |= {t: tiled.speed(t, 0.4) for t in (tiling._replace(unroll=u) for u in UNROLLS)}
+    (best,) = _fastest({tiling: tiled.speed(tiling, 1.0) for tiling in _fastest(speeds, 3)}, 1)
+    return best
 
 
-def _fastest(tiled: Tiled, candidates: list[Tiling], share: float, count: int) -> list[Tiling]:
-    speeds = {tiling: tiled.speed(tiling, share) for tiling in candidates}
-    return sorted(candidates, key=lambda tiling: -speeds[tiling])[:count]
+def _fastest(speeds: Mapping[Tiling, float], count: int) -> list[Tiling]:
+    return sorted(speeds, key=speeds.__getitem__, reverse=True)[:count]
 
 
 def tiled_peer(work: Workload, flavour: str, *, quick: bool = False) -> Peer:

@@ -26,7 +26,8 @@ def interleaved(
     Args:
       runs: name to what is timed; warm, so that nothing compiles in what is timed.
       reference: the run that takes part in every round.
-      budget: seconds that one of the others may take in all, once it has had its `least` rounds.
+      budget: seconds that one of the others may take in all, and the reference four times as many, once they have had
+        their `least` rounds.
       most, least: rounds.
     """
     times: Times = {name: [] for name in runs}
@@ -34,8 +35,9 @@ def interleaved(
     gc.disable()
     try:
         for number in range(most):
-            going = [name for name in names if number < least or sum(filter(None, times[name])) < budget]
-            if set(going) <= {reference}:
+            spent = {name: sum(filter(None, taken)) for name, taken in times.items()}
+            going = [name for name in names if number < least or spent[name] < budget]
+            if number >= least and (set(going) <= {reference} or spent[reference] > 4 * budget):
                 break
             for name in names:
                 times[name].append(seconds(runs[name]) if name in going or name == reference else None)

@@ -26,7 +26,7 @@ LOW, HIGH = 1e-3, 3.0
 DENSE, GRID = 96, 31
 CHUNK = 50  # steps between two looks of the pruner
 ON_PYTORCH = "Optuna on PyTorch"
-PATIENCE = 30.0  # seconds, after which a search counts as having failed
+PATIENCE = 20.0  # seconds, after which a search counts as having failed
 
 Score = Callable[[float], Iterator[float]]  # rate -> validation losses on the way, the last at the end
 

@@ -68,7 +68,7 @@ def _wide_mlp() -> Workload:
     y = np.argmax(x @ generator.standard_normal((784, 10)), axis=1)
     problem = problems.mlp((x, y), widths=(256, 256), batch_size=256, split=(0.9, 0.1))
     rates, sizes = _rates(1e-4, 0.01, 16), (784, 256, 256, 10)
-    return Workload("wide_mlp", "MLP 784-256-256-10", _train_only(problem), rates, 60, 1e-2, ("bare",), 4, 256, sizes)
+    return Workload("wide_mlp", "MLP 784-256-256-10", _train_only(problem), rates, 40, 1e-2, ("bare",), 4, 256, sizes)
 
 
 def _logistic() -> Workload:
@@ -79,7 +79,7 @@ def _logistic() -> Workload:
 
 def _cnn() -> Workload:
     problem = problems.supervised(_init_cnn, apply_cnn, "cross_entropy", "digits", batch_size=64)
-    return Workload("cnn", "CNN on 8 × 8 pixels", _train_only(problem), _rates(1e-4, 0.03, 16), 100, 1e-2, ("bare",), 4)
+    return Workload("cnn", "CNN on 8 × 8 pixels", _train_only(problem), _rates(1e-4, 0.03, 16), 50, 1e-2, ("bare",), 4)
 
 
 def _attention() -> Workload:
@@ -92,7 +92,7 @@ def _attention() -> Workload:
         data=(x.astype(np.int32), y.astype(np.int32)),
         sample=problems.minibatches(32),
     )
-    return Workload("attention", "attention, 2 layers", problem, _rates(1e-4, 0.03, 16), 100, 1e-2, ("bare",), 4)
+    return Workload("attention", "attention, 2 layers", problem, _rates(1e-4, 0.03, 16), 50, 1e-2, ("bare",), 4)
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
