@@ -39,6 +39,7 @@ _HOME = {
     "SweepResult": "gdkit.sweeps.result",
     "open": "gdkit.sweeps.result",
     "successive_halving": "gdkit.sweeps.search",
+    "lr_range_test": "gdkit.sweeps.search",
     "static": "gdkit.sweeps.axes",
     "lanes": "gdkit.sweeps.axes",
     "paired": "gdkit.sweeps.axes",

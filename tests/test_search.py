@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from gdkit import Plan, problems, sgd, successive_halving, sweep
+from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
+from gdkit.sweeps import search
 
 RATES = np.geomspace(1e-4, 100, 27)
 
@@ -81,3 +82,68 @@ def test_of_values_that_rounding_alone_tells_apart_the_middle_is_best():
     result = sweep(problems.parabola(), sgd, {"learning_rate": np.linspace(0.05, 0.95, 19)}, steps=2000)
     assert result.best().hyperparameters["learning_rate"] == pytest.approx(0.5)
     assert result.recommend().best == pytest.approx(0.5)
+
+
+# The learning-rate range test
+
+
+def curve(rates, center=3e-3, noise=0.0):
+    """Losses that fall most steeply, against log learning rate, at `center`."""
+    random = np.random.default_rng(0).normal(size=len(rates))
+    return 1 / (1 + rates / center) + noise * random
+
+
+def test_steepest_is_where_the_slope_in_log_learning_rate_is():
+    rates = np.geomspace(1e-7, 1, 200)
+    assert search._steepest(rates, curve(rates)) == pytest.approx(3e-3, rel=0.05)
+
+
+def test_the_slope_against_the_raw_learning_rate_suggests_the_smallest_of_a_noisy_curve():
+    rates = np.geomspace(1e-7, 1, 200)
+    assert search._linear(rates, curve(rates, noise=1e-3)) < 1e-6
+    assert search._linear(rates, curve(rates)) < 1e-6, "it falls all the way, most per learning rate at the left"
+
+
+def test_valley_lies_within_the_longest_way_down():
+    rates = np.geomspace(1e-4, 1, 9)
+    loss = np.array([1.0, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.9, 2.0])  # the way down: places 1 to 6, six long
+    assert search._valley(rates, loss) == rates[0 + 2 + 1]
+    assert search._minimum(rates, loss) == pytest.approx(rates[6] / 10)
+
+
+def test_smoothed_losses_are_bias_corrected_means():
+    loss = np.array([4.0, 2.0, 1.0])
+    weights = [[1.0], [0.5, 1.0], [0.25, 0.5, 1.0]]
+    expected = [np.average(loss[: i + 1], weights=w) for i, w in enumerate(weights)]
+    np.testing.assert_allclose(search._smoothed(loss, 0.5), expected)
+
+
+def test_a_range_test_sees_every_step_and_leaves_above_the_edge():
+    found = lr_range_test(problems.quadratic([1.0, 4.0]), sgd, low=1e-4, high=100.0, steps=80, seeds=1)
+    assert found.loss.shape == (1, 80)
+    assert found.learning_rate[0] == pytest.approx(1e-4) and found.learning_rate[-1] == pytest.approx(100.0)
+    x, losses = np.ones(2), []
+    for rate in found.learning_rate[: len(found.smooth)]:
+        losses.append(0.5 * np.sum(np.array([1.0, 4.0]) * x**2))
+        x = x - rate * np.array([1.0, 4.0]) * x
+    np.testing.assert_allclose(found.loss[0, : len(found.smooth)], losses, rtol=1e-3)
+    assert found.learning_rate[len(found.smooth) - 1] > 0.5, "the edge is 2/4"
+    assert found.trial.best().hyperparameters["learning_rate"] < 0.5
+    assert "trial" in str(found)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"low": 1.0, "high": 0.1}, "high=0.1: not above low=1.0"),
+        ({"low": -1.0}, "low=-1.0: not a number above 0"),
+        ({"steps": 3}, "steps=3: too few for a curve"),
+        ({"stop": 0.5}, "stop=0.5"),
+        ({"smoothing": 1.0}, "smoothing=1.0"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"low": 1e3, "high": 1e4}, "the loss leaves within four steps"),
+    ],
+)
+def test_bad_input_of_a_range_test_is_named(options, said):
+    with pytest.raises(InputValueError, match=said):
+        lr_range_test(problems.parabola(), sgd, **options)

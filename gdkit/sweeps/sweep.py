@@ -446,7 +446,7 @@ def _check_start(columns: Mapping[str, np.ndarray]) -> None:
 
 def _warn(request: Sweep, problem: Problem) -> None:
     """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
-    if request.seeds > 1 and problem.sample is None and not _uses_key(problem, request.key):
+    if request.seeds > 1 and not is_seeded(problem, request.key):
         text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
         warn(text)
     if descent.is_impure(problem, request.key):
@@ -454,7 +454,10 @@ def _warn(request: Sweep, problem: Problem) -> None:
         warn(text)
 
 
-def _uses_key(problem: Problem, key: Key) -> bool:
+def is_seeded(problem: Problem, key: Key) -> bool:
+    """Whether the start or the batches depend on the seed."""
+    if problem.sample is not None:
+        return True
     return problem.init_is_function and any(descent.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))
 
 
