@@ -564,7 +564,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
         by=by,
         best=float(values[top]),
         score=float(mean[top]),
-        interval=_interval(values, scores) if result.seeds > 1 else None,
+        interval=_interval(values, scores, result._rounding()) if result.seeds > 1 else None,
         safe=safe,
         unsafe=unsafe,
         edge=edge,
@@ -585,11 +585,11 @@ def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
     return middle if np.isfinite(middle) and middle > 0 else None
 
 
-def _interval(values: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+def _interval(values: np.ndarray, scores: np.ndarray, rounding: float) -> tuple[float, float]:
     """95 % interval of the best value, by resampling the seeds."""
     generator = np.random.default_rng(0)
     seeds = generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1]))
-    bests = values[np.argmin(scores[:, seeds].mean(axis=2), axis=0)]
+    bests = values[[_least(mean, rounding) for mean in scores[:, seeds].mean(axis=2).T]]
     low, high = np.quantile(bests, [0.025, 0.975], method="nearest")
     return float(low), float(high)
 
