@@ -52,7 +52,7 @@ def results_of(machine: Mapping[str, Any]) -> dict[str, Any]:
 def section(machine: Mapping[str, Any], ending: str) -> Iterable[str]:
     """What one machine did; `ending` is that of its figures' names."""
     about, parts = machine["machine"], results_of(machine)
-    yield f"## {about['processor']}, {about['cores']} cores\n"
+    yield f"## {about['processor']}, {about['cores']} cores (`{machine['name']}.json`)\n"
     yield "\n".join(_provenance(machine)) + "\n"
     yield "### Targets\n"
     yield _table(("what", "target", "measured", ""), [judged(target, parts) for target in TARGETS])
@@ -166,7 +166,8 @@ def _tuning(part: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"MLP 64-64-64-10, {part['steps']} steps, {len(part['good'])} starts. Good is a validation loss within a "
         "hundredth of the best, and the best is the least running median over five neighbours of a dense grid. A "
-        f"search gives up after {patience}. Nothing compiles in it.\n"
+        f"search gives up after {patience}. Nothing compiles in it. Optuna is told what is good, and stops at the first "
+        "such rate; a sweep is timed to its end, when all of its rates are known.\n"
     )
     rows = []
     for name, seconds in part["seconds"].items():

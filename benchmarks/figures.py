@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -51,8 +52,8 @@ def scaling(part: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
     (by_lanes, by_steps), (memory, by_params) = figure.subplots(2, 2)
     lanes, steps, params = part["lanes"], part["steps"], part["params"]
-    fitted = [lanes["a"] + lanes["b"] * n for n in lanes["lanes"]]
-    by_lanes.plot(lanes["lanes"], fitted, color=style.INK, linewidth=1, label="a + b · lanes")
+    drawn = np.geomspace(min(lanes["lanes"]), max(lanes["lanes"]), 100)
+    by_lanes.plot(drawn, lanes["a"] + lanes["b"] * drawn, color=style.INK, linewidth=1, label="a + b · lanes")
     _points(by_lanes, lanes["lanes"], lanes["seconds"], f"lanes of a scalar, {lanes['steps']} steps")
     by_lanes.legend(frameon=False)
     _points(by_steps, steps["steps"], steps["seconds"], f"steps, {steps['lanes']:,} lanes of a scalar")
@@ -64,6 +65,7 @@ def scaling(part: Mapping[str, Any]) -> Figure:
     memory.set_ylabel("peak memory of the process (MiB)")
     for ax in (by_lanes, by_steps, by_params):
         ax.set_ylabel("time (s)")
+        style.tidy_ticks(ax.yaxis)
     return figure
 
 

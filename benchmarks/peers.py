@@ -159,7 +159,8 @@ def spaced(count: int, some: int) -> np.ndarray:
 
 
 def _over_devices(lane: Callable) -> Any:
-    mesh = jax.make_mesh((jax.local_device_count(),), ("lane",))
+    automatic = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((jax.local_device_count(),), ("lane",), axis_types=automatic)
     over, same = jax.sharding.PartitionSpec("lane"), jax.sharding.PartitionSpec()
     mapped = jax.vmap(lane, in_axes=(0, None))
     return jax.jit(jax.shard_map(mapped, mesh=mesh, in_specs=(over, same), out_specs=over, check_vma=False))

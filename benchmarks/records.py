@@ -48,9 +48,8 @@ def keep(file: Path, part: str, result: Any, *, seconds: float, load: float, qui
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """All machines, by name of file."""
-    return [
-        json.loads(file.read_text(encoding="utf-8")) | {"name": file.stem} for file in sorted(folder.glob("*.json"))
-    ]
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stem)
+    return [json.loads(file.read_text(encoding="utf-8")) | {"name": file.stem} for file in files]
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Good is a validation loss within a hundredth of the best, and the best is the least running median over five neighbours
 of a dense grid, so that the luck of a single rate does not count. Everybody starts at the same params, draws the same
-batches and is compiled before it is timed.
+batches and is compiled before it is timed. A search one by one can stop at the first good rate, since it is told what
+good is; a sweep knows the losses of all of its rates only at its end, but then of all.
 """
 
 import functools
@@ -23,7 +24,7 @@ from benchmarks.workloads import Workload
 from gdkit import problems
 
 LOW, HIGH = 1e-3, 3.0
-DENSE, GRID = 96, 31
+DENSE, GRIDS, HALVED = 96, (9, 31), 81  # learning rates
 CHUNK = 50  # steps between two looks of the pruner
 ON_PYTORCH = "Optuna on PyTorch"
 PATIENCE = 20.0  # seconds, after which a search counts as having failed
@@ -62,7 +63,10 @@ def _good(work: Workload, key: int, dense: int) -> float:
 
 def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
     """Ways to search, by name; without Optuna only gdkit's."""
-    ways: dict[str, Callable[[Task], float | None]] = {f"gdkit, grids of {GRID}": by_grid}
+    ways: dict[str, Callable[[Task], float | None]] = {
+        f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, scores, n) for n in GRIDS
+    }
+    ways[f"gdkit, successive halving of {HALVED}"] = lambda task: by_sweeps(task, halved, HALVED)
     if importlib.util.find_spec("optuna") is not None:
         ways["Optuna on compiled JAX"] = lambda task: by_optuna(task, _jax_score(task), patience)
         if torch_peers.is_installed():
@@ -74,16 +78,16 @@ def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
 # --- gdkit
 
 
-def by_grid(task: Task) -> float | None:
-    """A grid over all rates, then grids between the neighbours of the best, until one is good."""
+def by_sweeps(task: Task, score: Callable[[Workload, int, Any], np.ndarray], count: int) -> float | None:
+    """All rates, `count` of them at once, then as many between the neighbours of the best, until one is good."""
     begun, low, high = time.perf_counter(), LOW, HIGH
     for _ in range(4):
-        rates = np.geomspace(low, high, GRID)
-        found = scores(task.work, task.key, rates)
+        rates = np.geomspace(low, high, count)
+        found = score(task.work, task.key, rates)
         if found.min() <= task.good:
             return time.perf_counter() - begun
         best = int(np.argmin(found))
-        low, high = rates[max(best - 1, 0)], rates[min(best + 1, GRID - 1)]
+        low, high = rates[max(best - 1, 0)], rates[min(best + 1, count - 1)]
     return None
 
 
@@ -91,6 +95,14 @@ def scores(work: Workload, key: int, rates: Any) -> np.ndarray:
     """Validation losses at the end; infinite where a run diverged."""
     result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, steps=work.steps, key=key)
     return np.nan_to_num(result.data["validation_loss"].values[:, 0], nan=np.inf)
+
+
+def halved(work: Workload, key: int, rates: Any) -> np.ndarray:
+    """The same, of the lanes that successive halving runs to the end; infinite for others."""
+    axes = {"learning_rate": rates}
+    found = gdkit.successive_halving(work.problem, gdkit.sgd, axes, steps=work.steps, key=key).data.isel(seed=0)
+    done = found["end_step"].values >= work.steps
+    return np.nan_to_num(np.where(done, found["validation_loss"].values, np.inf), nan=np.inf)
 
 
 # --- Optuna
