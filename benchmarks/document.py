@@ -166,8 +166,8 @@ def _tuning(part: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"MLP 64-64-64-10, {part['steps']} steps, {len(part['good'])} starts. Good is a validation loss within a "
         "hundredth of the best, and the best is the least running median over five neighbours of a dense grid. A "
-        f"search gives up after {patience}. Nothing compiles in it. Optuna is told what is good, and stops at the first "
-        "such rate; a sweep is timed to its end, when all of its rates are known.\n"
+        f"search gives up after {patience}. Nothing compiles in it. Optuna is told what is good, and stops at the "
+        "first such rate; a sweep is timed to its end, when all of its rates are known.\n"
     )
     rows = []
     for name, seconds in part["seconds"].items():
