@@ -154,6 +154,7 @@ class Job(NamedTuple):
     begin: int = 0  # the step at which its lanes go on
     carry: PyTree = None  # lanes that go on, each leaf (points, seeds, ...); None where they start
     keep: bool = False  # whether the lanes are kept, so that they can go on after the last step
+    pace: list[int] | None = None  # [steps of a segment], as blocks before found it; shared by all of them
 
     @property
     def lanes_a_block(self) -> int:
@@ -183,7 +184,7 @@ def prepare(
         program = _jit(program_of(problem, factory, dict(static), watched, unroll))
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
-    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group)
+    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group, pace=[_FIRST_SEGMENT])
     programs = []
     for number, device in enumerate(devices):
         leaves, treedef = jax.tree.flatten(inputs_of(job, blocks[0], number))
@@ -235,7 +236,8 @@ def run_block(
     """
     inputs, program = inputs_of(job, block, device), job.programs[device]
     lanes = program.start(*inputs) if job.carry is None else _lanes_at(job, block, device)
-    t0, size = job.begin, segment or _FIRST_SEGMENT
+    pace = [segment] if segment or job.pace is None else job.pace
+    t0, size = job.begin, pace[0] or _FIRST_SEGMENT
     while t0 < job.steps:
         if stop.is_set():
             return {}, None
@@ -243,10 +245,10 @@ def run_block(
         lanes = program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
         going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
-        t0 = t1 if going else job.steps
         if segment is None:
-            seconds = max(time.monotonic() - begin, 1e-4)
-            size = max(1, min(int(size * _SEGMENT_SECONDS / seconds), 32 * size, 2**30))
+            fitting = (t1 - t0) * _SEGMENT_SECONDS / max(time.monotonic() - begin, 1e-4)
+            pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
+        t0 = t1 if going else job.steps
     carry = jax.tree.map(_stored, lanes) if job.keep else None
     lanes = program.advance(*inputs, lanes, *map(np.int32, (job.steps, job.steps + 1, job.steps)))
     return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}, carry

@@ -14,6 +14,7 @@ from gdkit.sweeps.execute import Job
 from gdkit.sweeps.plan import Plan, Shape
 
 SHARE = 0.05  # of the sweep, that planning may take with all its compiling
+_COMPILE = 1.0  # seconds that another shape's program takes at least, however soon the first one was there
 _SAMPLE = 0.1  # seconds of one timing: long against the clock, short against the sweep
 _BETTER = 0.97  # a shape must take this share of the time to be preferred, so that noise changes little
 
@@ -45,19 +46,20 @@ def choose(
     """
     begin = time.monotonic()
     job, shape, halved = _within_memory(make, shape)
-    compiling = time.monotonic() - begin
+    ready = time.monotonic()
     if plan.width is not None or halved:
-        return job, Choice(shape, "memory" if halved else "given", time.monotonic() - begin - compiling)
+        return job, Choice(shape, "memory" if halved else "given")
     known = _remembered.get(job.programs[0].fingerprint)
     if known is not None:
         return (job if known == shape else make(known)), Choice(known, "remembered")
     expected = _quick(job, workers) * lanes * job.steps
-    if SHARE * expected < compiling + _SAMPLE:
-        return job, Choice(shape, "rule", time.monotonic() - begin - compiling)
-    deadline = time.monotonic() + SHARE * expected
-    found, best = _climb(make, job, shape, plan, most=most, workers=workers, until=deadline - compiling - _SAMPLE)
+    for_one = max(ready - begin, _COMPILE) + _SAMPLE
+    if SHARE * expected < for_one:
+        return job, Choice(shape, "rule", time.monotonic() - ready)
+    last = time.monotonic() + SHARE * expected - for_one
+    found, best = _climb(make, job, shape, plan, most=most, workers=workers, until=last)
     _remembered[job.programs[0].fingerprint] = best
-    return found, Choice(best, "timed", time.monotonic() - begin - compiling)
+    return found, Choice(best, "timed", time.monotonic() - ready)
 
 
 def _climb(

@@ -439,7 +439,7 @@ def assemble(
     if "curve_loss" in columns:
         steps = monitors.curve_steps(request.curve_points)
         reached = int(np.sum(steps <= request.steps))
-        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"][:, :reached])
+        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"])
         coords["curve_step"] = ("point", steps[:reached])
     problem_axes = [n for n in coords if n.startswith("problem.")]
     variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))

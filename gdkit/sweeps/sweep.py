@@ -264,7 +264,8 @@ def run(
         made = job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
         return made._replace(begin=job.begin, carry=job.carry, keep=job.keep)
 
-    columns = {name: column.copy() for name, column in before.columns.items()} if before else {}
+    reached = int(np.sum(monitors_.curve_steps(request.curve_points) <= request.steps)) if request.curve_points else 0
+    columns = _longer(before.columns, reached) if before else {}
     running = execute.run_jobs(
         jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, executor=executor,
         report=lambda block, steps: meter.add(steps * _lanes_in(block)), narrower=narrower,
@@ -273,7 +274,7 @@ def run(
         group = prepared[finished.job.group]
         places = group.group.points[finished.block.points]
         at = group.offset + places[None, :] * request.seeds + finished.block.seeds[:, None]
-        _write(columns, finished.output, at, request.lanes)
+        _write(columns, finished.output, at, request.lanes, reached)
         carries.put(finished, len(group.group.points), request.seeds)
         meter.add(0, _lanes_in(finished.block))
     _check_start(columns)
@@ -422,19 +423,34 @@ def job_of(
 
 
 def _lanes_in(block: execute.Block) -> int:
-    return len(np.unique(block.points)) * len(np.unique(block.seeds))
+    """Lanes without padding, which repeats the last."""
+    own = lambda items: 1 + int(np.count_nonzero(np.diff(items)))
+    return own(block.points) * own(block.seeds)
 
 
-def _write(columns: dict[str, np.ndarray], output: Mapping[str, np.ndarray], at: np.ndarray, lanes: int) -> None:
+def _write(
+    columns: dict[str, np.ndarray], output: Mapping[str, np.ndarray], at: np.ndarray, lanes: int, reached: int
+) -> None:
     """Put a block's output into the columns at the lanes `at`; padding repeats a lane, and so its numbers."""
     for name, value in output.items():
         value = np.asarray(value)
         if value.dtype.kind == "V":  # bfloat16 and its like, which numpy cannot name
             value = value.astype(np.float32)
+        if name == "curve_loss":
+            value = value[..., :reached]
         if name not in columns:
-            blank = np.nan if value.dtype.kind == "f" else 0
-            columns[name] = np.full((lanes, *value.shape[2:]), blank, value.dtype)
+            columns[name] = np.empty((lanes, *value.shape[2:]), value.dtype)  # every lane is written
         columns[name][at] = value
+
+
+def _longer(columns: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
+    """A copy of the columns, the curves with room for `reached` points."""
+    copied = {name: column.copy() for name, column in columns.items()}
+    if "curve_loss" in copied:
+        curves = copied["curve_loss"]
+        room = np.full((len(curves), reached - curves.shape[1]), np.nan, curves.dtype)
+        copied["curve_loss"] = np.concatenate([curves, room], axis=1)
+    return copied
 
 
 def _check_start(columns: Mapping[str, np.ndarray]) -> None:
