@@ -44,8 +44,8 @@ format: env-test ## mend what ruff can mend
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: env-bench ## gdkit against its peers
-	$(PY) -m benchmarks
+bench: env-bench env-parity ## gdkit against its peers, PyTorch among them; PARTS="--only scalar" for some
+	$(PY) -m benchmarks $(PARTS)
 
 reproduce: env-app ## run every study at full settings and write docs/reproductions.md; STUDIES=names for some
 	$(PY) docs/reproduce.py $(STUDIES)
