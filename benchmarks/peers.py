@@ -112,10 +112,10 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
         chosen = {"learning_rate": rate}
 
         def body(lane: descent.Lane, t: Array) -> tuple[descent.Lane, None]:
-            roll = functools.partial(monitors.roll, watched)
-            record = jax.lax.cond(monitors.starts_window(t), roll, lambda record: record, lane.record)
+            roll = lambda lane: monitors.roll(watched, lane.record, lane.state)
+            record = jax.lax.cond(monitors.starts_window(t), roll, lambda lane: lane.record, lane)
             lane = lane._replace(record=record)
-            return step(lane, chosen, t, start.key, start.data, limits, t == work.steps), None
+            return step(lane, chosen, t, start.key, start.data, limits, t == work.steps)[0], None
 
         arrays = descent.arrays_of(problem)._replace(data=start.data)
         lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)

@@ -21,14 +21,14 @@ from gdkit.sweeps.plan import Shape, visible_cores
 from gdkit.types import Monitor
 
 SIZES = ("scalar", "small_mlp", "digits_mlp")
-WATCHED: dict[str, tuple[Monitor, ...]] = {
-    "all statistics and a curve": (*monitors.DEFAULT, monitors.curve(CURVE_POINTS)),
-    "all statistics": monitors.DEFAULT,
-    "loss statistics": (monitors.loss_statistics(),),
-    "reversals": (monitors.reversals(),),
-    "norms": (monitors.norms(),),
-    "curve": (monitors.curve(CURVE_POINTS),),
-    "none": (),
+WATCHED: dict[str, tuple[tuple[Monitor, ...], int]] = {  # monitors and points of a curve
+    "all statistics and a curve": (monitors.DEFAULT, CURVE_POINTS),
+    "all statistics": (monitors.DEFAULT, 0),
+    "loss statistics": ((monitors.loss_statistics(),), 0),
+    "reversals": ((monitors.reversals(),), 0),
+    "norms": ((monitors.norms(),), 0),
+    "curve": ((), CURVE_POINTS),
+    "none": ((), 0),
 }
 
 
@@ -80,7 +80,7 @@ def _staged(job: execute.Job, block: execute.Block) -> list[float]:
     inputs, program, clock = execute.inputs_of(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))
     clock.append(time.perf_counter())
-    lanes = jax.block_until_ready(program.advance(*inputs, lanes, *map(np.int32, (0, job.steps + 1, job.steps))))
+    lanes = jax.block_until_ready(program.advance(*inputs, lanes, *map(np.int32, (job.steps + 1, job.steps))))
     clock.append(time.perf_counter())
     output = jax.block_until_ready(program.finish(*inputs, lanes))
     clock.append(time.perf_counter())
@@ -91,7 +91,7 @@ def _staged(job: execute.Job, block: execute.Block) -> list[float]:
 
 def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, float]:
     """Seconds of all steps of one block a worker, side by side: with statistics, without, and without gdkit."""
-    ways = {name: _advance(work, shape, watched) for name, watched in WATCHED.items()}
+    ways = {name: _advance(work, shape, *watched) for name, watched in WATCHED.items()}
     rates = [work.rates[: shape.width]] * visible_cores()
     start = start_of(work)
     for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():
@@ -104,15 +104,16 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
     return {name: timing.median(taken) for name, taken in times.items()}
 
 
-def _advance(work: Workload, shape: Shape, watched: Sequence[Monitor]) -> Callable[[], Any]:
+def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points: int) -> Callable[[], Any]:
     problem = work.problem
     job = execute.prepare(
-        problem, gdkit.sgd, {}, {"learning_rate": work.rates}, watched,
+        problem, gdkit.sgd, {}, {"learning_rate": work.rates},
+        execute.Watching(watched, engine.curve_within(points, work.steps)),
         execute.Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
         dtype=descent.params_dtype(problem), steps=work.steps, blocks=execute.blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
-    ends = [np.int32(t) for t in (0, work.steps + 1, work.steps)]
+    ends = [np.int32(t) for t in (work.steps + 1, work.steps)]
     inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
     return lambda: _side_by_side(lambda each: job.programs[0].advance(*each[0], each[1], *ends), given)

@@ -155,8 +155,8 @@ def start_lane(
     return Lane(state, monitors.start_record(watched, state))
 
 
-def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable[..., Lane]:
-    """The step map with eyes: ``(lane, hyperparameters, t, key, data, limits, last) -> lane``.
+def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]:
+    """The step map with eyes: ``(lane, hyperparameters, t, key, data, limits, last) -> (lane, loss)``.
 
     A lane that has ended, or ends at this step, stays where it stands. With `last`, the loss is observed and no update
     is made. `key` is the second that `keys_of` makes of the seed's.
@@ -165,16 +165,15 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
 
     def advance(
         lane: Lane, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree, limits: Limits, last: Array
-    ) -> Lane:
+    ) -> tuple[Lane, Array]:
         going = lane.record.end_kind == EndKind.RUNNING
         after, info = step(lane.state, hyperparameters, t, key, data)
         record = monitors.end_of(lane.record, info.loss, t, limits, last)
         moves = record.end_kind == EndKind.RUNNING
         after = monitors.select(moves, after, lane.state)
-        info = info._replace(update=jax.tree.map(lambda u: jnp.where(moves, u, 0), info.update))
-        going, moves, after, info, record = jax.lax.optimization_barrier((going, moves, after, info, record))
-        context = Context(t, key, hyperparameters, data, moves)
-        return Lane(after, monitors.fold(watched, record, going, lane.state, after, info, context))
+        context = Context(t, key, hyperparameters, data, moves, going)
+        record = monitors.fold(watched, record, lane.state, after, info, context)
+        return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
     return advance
 
@@ -291,10 +290,10 @@ def _one_run(
         going = record.end_kind == EndKind.RUNNING
         record, before, after, info = jax.lax.stop_gradient((record, before, after, info))
         starts = monitors.starts_window(t)
-        record = jax.lax.cond(starts, lambda r: monitors.roll(watched, r), lambda r: r, record)
+        record = jax.lax.cond(starts, lambda r: monitors.roll(watched, r, before), lambda r: r, record)
         record = monitors.end_of(record, info.loss, t, limits, jnp.bool_(last))
-        context = Context(t, sample_key, hyperparameters, arrays.data, jnp.bool_(not last))
-        return monitors.fold(watched, record, going, before, after, info, context)
+        context = Context(t, sample_key, hyperparameters, arrays.data, record.end_kind == EndKind.RUNNING, going)
+        return monitors.fold(watched, record, before, after, info, context)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple]:
         before, record, history = carry

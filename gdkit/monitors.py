@@ -69,10 +69,15 @@ def end_of(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -
 
 
 def fold(
-    monitors: Sequence[Monitor], record: Record, going: Array, before: State, after: State, info: Info, context: Context
+    monitors: Sequence[Monitor], record: Record, before: State, after: State, info: Info, context: Context
 ) -> Record:
-    """The record after every monitor has seen a step; a run that is not `going` keeps what it had."""
-    info = info._replace(loss=info.loss.astype(record.initial_loss.dtype))
+    """The record after every monitor has seen a step; a run that is not going keeps what it had."""
+    going = context.going
+    info = Info(
+        info.loss.astype(record.initial_loss.dtype),
+        info.grad,
+        jax.tree.map(lambda u: jnp.where(context.moves, u, 0), info.update),
+    )
     hidden = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
     seen = []
     for monitor, old in zip(monitors, record.monitors, strict=True):
@@ -81,11 +86,11 @@ def fold(
     return record._replace(monitors=tuple(seen))
 
 
-def roll(monitors: Sequence[Monitor], record: Record) -> Record:
+def roll(monitors: Sequence[Monitor], record: Record, state: State) -> Record:
     """The record at the start of a dyadic window; a run that has ended keeps what it had."""
     going = record.end_kind == EndKind.RUNNING
     pairs = zip(monitors, record.monitors, strict=True)
-    seen = tuple(select(going, m.roll(old), old) if m.roll else old for m, old in pairs)
+    seen = tuple(select(going, m.roll(old, state), old) if m.roll else old for m, old in pairs)
     return record._replace(monitors=seen)
 
 
@@ -199,13 +204,13 @@ def loss_statistics() -> Monitor:
         finite = jnp.isfinite(loss)
         lower, higher = loss < m.least, finite & (loss > m.most)
         return _LossState(
-            final=loss,
+            final=jnp.where(context.going, loss, m.final),
             least=jnp.where(lower, loss, m.least),
             least_step=jnp.where(lower, t, m.least_step),
             most=jnp.where(higher, loss, m.most),
             most_step=jnp.where(higher, t, m.most_step),
             increases=m.increases + (loss > m.final),
-            steps=jnp.asarray(t, m.steps.dtype),
+            steps=jnp.where(context.going, t.astype(m.steps.dtype), m.steps),
             windows=push(m.windows, loss, finite),
         )
 
@@ -223,16 +228,18 @@ def loss_statistics() -> Monitor:
             "increases": m.increases / jnp.maximum(m.steps, 1),
         }
 
-    def roll(m: _LossState) -> _LossState:
+    def roll(m: _LossState, state: State) -> _LossState:
         # deviations are taken from the last loss, which is as close to the next ones as any number known by then
         shift = jnp.where(jnp.isfinite(m.final), m.final, 0)
         return m._replace(windows=shifted(m.windows, shift))
 
-    return Monitor(init, update, read, roll)
+    return Monitor(init, update, read, roll, freeze=False)
 
 
 class _ReversalState(NamedTuple):
     previous: Params  # the last update that moved
+    size: Array  # () its norm, 0 before
+    least: Array  # () the norm that moves, as of the start of the window
     first: Array  # () int32, the step of the first update that reversed, -1 before
     count: tuple[Array, Array]  # cosines in the newest window and in the one before
     total: tuple[Array, Array]  # and their sums
@@ -246,22 +253,27 @@ def reversals() -> Monitor:
     number it arrived with.
     """
 
+    def least(state: State) -> Array:
+        # squares of sizes below the root of the smallest number vanish: such updates tell no direction
+        size = rounding(state.params)
+        return jnp.maximum(size, jnp.sqrt(jnp.finfo(size.dtype).tiny)).astype(_dtype(state.params))
+
     def init(state: State) -> _ReversalState:
-        zero = jnp.zeros((), _dtype(state.params))
-        none = jnp.full((), -1, jnp.int32)
-        return _ReversalState(jax.tree.map(jnp.zeros_like, flat(state.params)), none, (zero, zero), (zero, zero))
+        zero, none = jnp.zeros((), _dtype(state.params)), jnp.full((), -1, jnp.int32)
+        previous = jax.tree.map(jnp.zeros_like, flat(state.params))
+        return _ReversalState(previous, zero, least(state), none, (zero, zero), (zero, zero))
 
     def update(m: _ReversalState, before: State, after: State, info: Info, context: Context) -> _ReversalState:
         update = flat(info.update)
-        size, last_size = norm(update), norm(m.previous)
-        # squares of sizes below the root of the smallest number vanish: such updates tell no direction
-        least = jnp.sqrt(jnp.finfo(size.dtype).tiny)
-        moves = jnp.isfinite(size) & (size > jnp.maximum(rounding(before.params), least))
-        valid = moves & (last_size > 0)
-        scale = jnp.where(valid, size, 1) * jnp.where(valid, last_size, 1)
-        cosine = jnp.where(valid, jnp.clip(optax.tree.vdot(update, m.previous) / scale, -1, 1), 0)
+        size = norm(update).astype(m.size.dtype)
+        moves = jnp.isfinite(size) & (size > m.least)
+        valid = moves & (m.size > 0)
+        cosine = jnp.clip(optax.tree.vdot(update, m.previous) / jnp.where(valid, size * m.size, 1), -1, 1)
+        cosine = jnp.where(valid, cosine, 0)
         return _ReversalState(
             previous=jax.tree.map(lambda u, p: jnp.where(moves, u, p).astype(p.dtype), update, m.previous),
+            size=jnp.where(moves, size, m.size),
+            least=m.least,
             first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
             count=(m.count[0] + valid, m.count[1]),
             total=(m.total[0] + cosine, m.total[1]),
@@ -270,12 +282,12 @@ def reversals() -> Monitor:
     def read(m: _ReversalState) -> dict[str, Array]:
         return {"reversal": (m.total[0] + m.total[1]) / (m.count[0] + m.count[1]), "reversal_step": m.first}
 
-    def roll(m: _ReversalState) -> _ReversalState:
+    def roll(m: _ReversalState, state: State) -> _ReversalState:
         zero = jnp.zeros_like(m.count[0])
         moved = m._replace(count=(zero, m.count[0]), total=(zero, m.total[0]))
-        return select(m.count[0] > 0, moved, m)
+        return select(m.count[0] > 0, moved, m)._replace(least=least(state))
 
-    return Monitor(init, update, read, roll)
+    return Monitor(init, update, read, roll, freeze=False)
 
 
 class _NormState(NamedTuple):
@@ -321,12 +333,12 @@ def norms() -> Monitor:
             "late_predicted": m.predicted[0] + m.predicted[1],
         }
 
-    def roll(m: _NormState) -> _NormState:
+    def roll(m: _NormState, state: State) -> _NormState:
         up = lambda pair: (jnp.zeros_like(pair[0]), pair[0])
         moved = _NormState(m.peak, up(m.count), up(m.grad), up(m.update), up(m.predicted))
         return select(m.count[0] > 0, moved, m)
 
-    return Monitor(init, update, read, roll)
+    return Monitor(init, update, read, roll, freeze=False)
 
 
 @functools.cache

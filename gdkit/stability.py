@@ -914,15 +914,15 @@ def _side_by_side(problem: Any, factory: Any, static: tuple) -> Any:
     ) -> dict[str, Array]:
         point = lambda rate: dict(static) | others | {"learning_rate": rate}
         begin = lambda rate: descent.start_lane(problem, factory, watched, point(rate), keys[0], arrays)
-        roll = jax.vmap(lambda record: monitors.roll(watched, record))
+        roll = jax.vmap(lambda lane: monitors.roll(watched, lane.record, lane.state))
 
         def unfinished(carry: tuple[Array, Lane]) -> Array:
             return (carry[0] <= steps) & jnp.any(carry[1].record.end_kind == EndKind.RUNNING)
 
         def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
             t, lanes = carry
-            record = jax.lax.cond(monitors.starts_window(t), roll, lambda record: record, lanes.record)
-            one = lambda rate, lane: step(lane, point(rate), t, keys[1], arrays.data, limits, t == steps)
+            record = jax.lax.cond(monitors.starts_window(t), roll, lambda lanes: lanes.record, lanes)
+            one = lambda rate, lane: step(lane, point(rate), t, keys[1], arrays.data, limits, t == steps)[0]
             return t + 1, jax.vmap(one)(rates, lanes._replace(record=record))
 
         _, lanes = jax.lax.while_loop(unfinished, body, (jnp.int32(0), jax.vmap(begin)(rates)))

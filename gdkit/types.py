@@ -48,6 +48,7 @@ class Context(NamedTuple):
     hyperparameters: Hyperparameters
     data: PyTree
     moves: Array  # () bool, whether an update is made: False in a run's last observation
+    going: Array  # () bool, whether the loss is one of the run's: False after its end
 
 
 class Monitor(NamedTuple):
@@ -56,5 +57,5 @@ class Monitor(NamedTuple):
     init: Callable[[State], PyTree]
     update: Callable[[PyTree, State, State, Info, Context], PyTree]
     read: Callable[[PyTree], dict[str, Array]]
-    roll: Callable[[PyTree], PyTree] | None = None  # called when a dyadic window starts
-    freeze: bool = True  # False: never frozen; after the end it sees NaN losses
+    roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
+    freeze: bool = True  # False: never frozen; after the end it sees NaN losses and no moves

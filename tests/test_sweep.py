@@ -156,7 +156,8 @@ def test_paired_axes_vary_together():
     result = sweep(problems.parabola(), sgd, paired(pairs), steps=30)
     assert result.data.sizes["pair"] == 3
     grid = sweep(problems.parabola(), sgd, pairs, steps=30).data["final_loss"].values
-    np.testing.assert_array_equal(result.data["final_loss"].values[:, 0], np.diagonal(grid[..., 0]))
+    # blocks of three lanes and of nine: their widths decide the rounding
+    np.testing.assert_allclose(result.data["final_loss"].values[:, 0], np.diagonal(grid[..., 0]), rtol=1e-5)
 
 
 def test_random_axes_are_log_uniform_and_repeatable():

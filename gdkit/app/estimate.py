@@ -122,9 +122,9 @@ def _step_seconds(job: execute.Job, block: execute.Block) -> float:
     steps, seconds = 1, 0.0
     while seconds < _TIMED_SECONDS and steps < job.steps:
         steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
-        lanes = jax.block_until_ready(program.start(*inputs))
+        carry = jax.block_until_ready(program.start(*inputs))
         begin = time.perf_counter()
-        jax.block_until_ready(program.advance(*inputs, lanes, np.int32(0), np.int32(steps), np.int32(job.steps)))
+        jax.block_until_ready(program.advance(*inputs, carry, np.int32(steps), np.int32(job.steps)))
         seconds = time.perf_counter() - begin
     return seconds / steps
 

@@ -37,23 +37,37 @@ class Inputs(NamedTuple):
     seeds: np.ndarray  # (seeds,) int32
 
 
+class Carry(NamedTuple):
+    """A block of lanes on its way: an outer product of seeds and points, at one step."""
+
+    t: Any  # () int32, the step that comes next
+    lanes: Any  # a Lane, each leaf (seeds, points, ...)
+    curve: Any  # (slots, seeds, points), the losses at the recorded steps
+
+
 class Program(NamedTuple):
-    """Three pure functions over a block of lanes, an outer product of seeds and points.
+    """Three pure functions over a block of lanes.
 
     Lanes of one seed share their batches: the seed's key is not batched over the points.
     """
 
-    start: Any  # (inputs, shared) -> lanes, each leaf (seeds, points, ...)
-    advance: Any  # (inputs, shared, lanes, t0, t1, steps) -> lanes
-    finish: Any  # (inputs, shared, lanes) -> name -> (seeds, points, ...)
+    start: Any  # (inputs, shared) -> carry
+    advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where the last lane has ended
+    finish: Any  # (inputs, shared, carry) -> name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
-    lanes: Any = None  # of the compiled: the shapes of its lanes
+    carry: Any = None  # of the compiled: its shapes
 
 
-def program_of(
-    problem: Any, factory: Any, static: Mapping[str, Any], watched: Sequence[Monitor], unroll: int = 1
-) -> Program:
+class Watching(NamedTuple):
+    """What is recorded of lanes."""
+
+    monitors: tuple[Monitor, ...]
+    curve: tuple[int, ...] = ()  # the steps whose losses are kept, and one more
+
+
+def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: Watching, unroll: int = 1) -> Program:
     """The program that advances lanes which share `static`, `unroll` steps at a time."""
+    watched, curve_steps = watching.monitors, np.asarray(watching.curve, np.int32)
 
     def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
         return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
@@ -63,52 +77,67 @@ def program_of(
         along_points = jax.vmap(one, in_axes=(0, None, *(0 for _ in lanes)))
         return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(inputs[:2], keys, *lanes)
 
-    def start(inputs: Inputs, shared: Shared) -> Lane:
+    def start(inputs: Inputs, shared: Shared) -> Carry:
         one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
-        return over_block(one, inputs, keys_in(inputs, shared)[0])
+        lanes = over_block(one, inputs, keys_in(inputs, shared)[0])
+        loss = lanes.record.initial_loss
+        return Carry(jnp.int32(0), lanes, jnp.zeros((len(curve_steps), *loss.shape), loss.dtype))
 
-    def advance(inputs: Inputs, shared: Shared, lanes: Lane, t0: Array, t1: Array, steps: Array) -> Lane:
+    def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
         step = lane_map(problem, factory, watched)
         _, keys = keys_in(inputs, shared)  # made here, not at every step
 
-        def until(end: Array, body: Callable, carry: tuple[Array, Lane], stride: int = 1) -> tuple[Array, Lane]:
-            any_goes = lambda lanes: jnp.any(lanes.record.end_kind == EndKind.RUNNING)
-            return jax.lax.while_loop(lambda carry: (carry[0] <= end - stride) & any_goes(carry[1]), body, carry)
-
-        def body(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
-            t, lanes = carry
+        def body(carry: Carry, slot: Array) -> tuple[Carry, Array]:
+            t = carry.t
             one = lambda point, key, lane: step(lane, point, t, key, shared.arrays.data, shared.limits, t == steps)
-            return t + 1, over_block(one, inputs, keys, lanes)
+            lanes, loss = over_block(one, inputs, keys, carry.lanes)
+            if not len(curve_steps):
+                return Carry(t + 1, lanes, carry.curve), slot
+            # a step that is not recorded leaves its loss where that of the next recorded one will be
+            curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
+            return Carry(t + 1, lanes, curve), slot + (jnp.asarray(curve_steps)[slot] == t)
 
-        def stride(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+        def until(end: Array, body: Callable, at: tuple[Carry, Array], stride: int = 1) -> tuple[Carry, Array]:
+            def goes_on(at: tuple[Carry, Array]) -> Array:
+                return (at[0].t <= end - stride) & jnp.any(at[0].lanes.record.end_kind == EndKind.RUNNING)
+
+            return jax.lax.while_loop(goes_on, body, at)
+
+        def stride(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
             for _ in range(unroll):
-                carry = body(carry)
-            return carry
+                at = body(*at)
+            return at
 
-        def window(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+        def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
             # windows of statistics move up between two loops, so that the inner one does not touch the older ones
-            t, lanes = carry
-            roll = lambda record: monitors.roll(watched, record)
-            rolled = jax.lax.cond(monitors.starts_window(t), jax.vmap(jax.vmap(roll)), lambda r: r, lanes.record)
-            end = jnp.minimum(t1, monitors.next_window(t))
-            carry = t, lanes._replace(record=rolled)
-            return until(end, body, until(end, stride, carry, unroll) if unroll > 1 else carry)
+            carry, slot = at
+            roll = jax.vmap(jax.vmap(lambda lane: monitors.roll(watched, lane.record, lane.state)))
+            starts = monitors.starts_window(carry.t)
+            record = jax.lax.cond(starts, roll, lambda lanes: lanes.record, carry.lanes)
+            end = jnp.minimum(t1, monitors.next_window(carry.t))
+            at = carry._replace(lanes=carry.lanes._replace(record=record)), slot
+            return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
 
-        return until(t1, window, (t0, lanes))[1]
+        slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
+        return until(t1, window, (carry, slot))[0]
 
-    def finish(inputs: Inputs, shared: Shared, lanes: Lane) -> dict[str, Array]:
+    def finish(inputs: Inputs, shared: Shared, carry: Carry) -> dict[str, Array]:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
             read = monitors.read(watched, lane.record)
             return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        return over_block(one, inputs, keys_in(inputs, shared)[1], lanes)
+        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes)
+        if len(curve_steps):
+            reached = curve_steps[:, None, None] <= found["end_step"][None]
+            found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
+        return found
 
     return Program(start, advance, finish)
 
 
 @functools.lru_cache(maxsize=32)
-def _jitted(problem: Any, factory: Any, static: tuple, watched: tuple[Monitor, ...], unroll: int) -> Program:
-    return _jit(program_of(problem, factory, dict(static), watched, unroll))
+def _jitted(problem: Any, factory: Any, static: tuple, watching: Watching, unroll: int) -> Program:
+    return _jit(program_of(problem, factory, dict(static), watching, unroll))
 
 
 def _jit(program: Program) -> Program:
@@ -142,6 +171,24 @@ def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
     return [items[np.minimum(np.arange(low, low + size), len(items) - 1)] for low in starts]
 
 
+class Kept(NamedTuple):
+    """Lanes on the host that can go on, all at one step; of keys their data."""
+
+    lanes: PyTree  # each leaf (points, seeds, ...)
+    curve: np.ndarray  # (points, seeds, steps recorded so far)
+
+
+def gathered(parts: Sequence[tuple[Block, Lane]], points: int, seeds: int) -> PyTree:
+    """The lanes of blocks as one tree, each leaf (points, seeds, ...); of a lane in several the last counts."""
+    on_host = lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+    whole = jax.tree.map(lambda x: np.zeros((points, seeds, *on_host(x).shape[2:]), on_host(x).dtype), parts[0][1])
+    for block, lanes in parts:
+        at = np.ix_(block.points, block.seeds)
+        for all_of_it, x in zip(jax.tree.leaves(whole), jax.tree.leaves(lanes), strict=True):
+            all_of_it[at] = np.swapaxes(on_host(x), 0, 1)
+    return whole
+
+
 class Job(NamedTuple):
     """A group, ready to run: compiled programs and placed arrays, one of each a device."""
 
@@ -152,8 +199,8 @@ class Job(NamedTuple):
     blocks: list[Block]  # all of one shape
     group: int = 0  # its number in the sweep
     begin: int = 0  # the step at which its lanes go on
-    carry: PyTree = None  # lanes that go on, each leaf (points, seeds, ...); None where they start
-    keep: bool = False  # whether the lanes are kept, so that they can go on after the last step
+    kept: Kept | None = None  # lanes that go on; None where they start
+    keep: bool = False  # whether the lanes are handed out, so that they can go on after the last step
     pace: list[int] | None = None  # [steps of a segment], as blocks before found it; shared by all of them
 
     @property
@@ -167,7 +214,7 @@ def prepare(
     factory: Any,
     static: Mapping[str, Any],
     traced: Mapping[str, np.ndarray],
-    watched: Sequence[Monitor],
+    watching: Watching,
     shared: Shared,
     *,
     dtype: Any,
@@ -179,9 +226,9 @@ def prepare(
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
     try:
-        program = _jitted(problem, factory, tuple(sorted(static.items())), tuple(watched), unroll)
+        program = _jitted(problem, factory, tuple(sorted(static.items())), watching, unroll)
     except TypeError:  # something static cannot be hashed, so this program is not remembered
-        program = _jit(program_of(problem, factory, dict(static), watched, unroll))
+        program = _jit(program_of(problem, factory, dict(static), watching, unroll))
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
     job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group, pace=[_FIRST_SEGMENT])
@@ -202,11 +249,11 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
     inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
     start = program.start.lower(*inputs).compile(compiler_options=_ONCE)
-    lanes = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
+    carry = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
-    advance = program.advance.lower(*inputs, lanes, step, step, step)
-    finish = program.finish.lower(*inputs, lanes)
-    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on), lanes)
+    advance = program.advance.lower(*inputs, carry, step, step)
+    finish = program.finish.lower(*inputs, carry)
+    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on), carry)
 
 
 def _fingerprint(program: str, on: Any) -> str:
@@ -229,29 +276,29 @@ def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
 
 def run_block(
     job: Job, block: Block, device: int, segment: int | None, report: Callable[[int], None], stop: threading.Event
-) -> tuple[dict[str, np.ndarray], PyTree]:
-    """Advance a block to its end, segment by segment: what its lanes read, and the lanes before the last observation.
+) -> tuple[dict[str, np.ndarray], Lane | None]:
+    """Advance a block to its end, segment by segment: what its lanes read, and its lanes before the last observation.
 
     Nothing if asked to stop on the way.
     """
     inputs, program = inputs_of(job, block, device), job.programs[device]
-    lanes = program.start(*inputs) if job.carry is None else _lanes_at(job, block, device)
+    carry = program.start(*inputs) if job.kept is None else _carry_at(job, job.kept, block, device)
     pace = [segment] if segment or job.pace is None else job.pace
     t0, size = job.begin, pace[0] or _FIRST_SEGMENT
     while t0 < job.steps:
         if stop.is_set():
             return {}, None
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
-        lanes = program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
-        going = bool(np.any(np.asarray(lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
+        carry = program.advance(*inputs, carry, np.int32(t1), np.int32(job.steps))
+        going = bool(np.any(np.asarray(carry.lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
         if segment is None:
             fitting = (t1 - t0) * _SEGMENT_SECONDS / max(time.monotonic() - begin, 1e-4)
             pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
         t0 = t1 if going else job.steps
-    carry = jax.tree.map(_stored, lanes) if job.keep else None
-    lanes = program.advance(*inputs, lanes, *map(np.int32, (job.steps, job.steps + 1, job.steps)))
-    return {name: np.asarray(value) for name, value in program.finish(*inputs, lanes).items()}, carry
+    lanes = carry.lanes if job.keep else None
+    carry = program.advance(*inputs, carry, np.int32(job.steps + 1), np.int32(job.steps))
+    return {name: np.asarray(value) for name, value in program.finish(*inputs, carry).items()}, lanes
 
 
 def replay(
@@ -263,41 +310,40 @@ def replay(
     and of their change, (watched steps,), with ``step``; and all that the lane reads at its end.
     """
     inputs, program = inputs_of(job, block), job.programs[0]
-    advance = lambda lanes, t0, t1: program.advance(*inputs, lanes, *map(np.int32, (t0, t1, job.steps)))
+    advance = lambda carry, t1: program.advance(*inputs, carry, np.int32(t1), np.int32(job.steps))
     mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)
-    lanes = advance(program.start(*inputs), 0, first)
+    carry = advance(program.start(*inputs), first)
     watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
     for t in range(first, last):
-        before = jax.tree_util.tree_leaves_with_path(mine(lanes.state.params))
-        lanes = advance(lanes, t, t + 1)
-        after = jax.tree.leaves(mine(lanes.state.params))
-        watched["loss"].append(mine(program.finish(*inputs, lanes)["final_loss"]))
+        before = jax.tree_util.tree_leaves_with_path(mine(carry.lanes.state.params))
+        carry = advance(carry, t + 1)
+        after = jax.tree.leaves(mine(carry.lanes.state.params))
+        watched["loss"].append(mine(program.finish(*inputs, carry)["final_loss"]))
         for (path, old), new in zip(before, after, strict=True):
             name = jax.tree_util.keystr(path) or "params"
             watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
             watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
-    lanes = advance(lanes, last, job.steps + 1)
-    return {name: np.asarray(values) for name, values in watched.items()}, mine(program.finish(*inputs, lanes))
+    carry = advance(carry, job.steps + 1)
+    return {name: np.asarray(values) for name, values in watched.items()}, mine(program.finish(*inputs, carry))
 
 
-def _stored(x: Array) -> np.ndarray:
-    """A leaf (seeds, points, ...) of lanes as (points, seeds, ...) on the host; of keys their data."""
-    return np.swapaxes(np.asarray(jax.random.key_data(x) if _is_key(x) else x), 0, 1)
-
-
-def _lanes_at(job: Job, block: Block, device: int) -> Lane:
-    """The kept lanes of a block, as its program takes them."""
+def _carry_at(job: Job, kept: Kept, block: Block, device: int) -> Carry:
+    """The carry of a block of lanes that go on, as its program takes it."""
+    like = job.programs[device].carry
+    of_block = lambda x: x[np.ix_(block.points, block.seeds)]
 
     def leaf(x: np.ndarray, like: Any) -> Any:
-        rows = np.swapaxes(x[np.ix_(block.points, block.seeds)], 0, 1)
+        x = np.swapaxes(of_block(x), 0, 1)
         if not _is_key(like):
-            return rows
+            return x
         return jax.device_put(
-            jax.random.wrap_key_data(rows, impl=jax.random.key_impl(jnp.empty((), like.dtype))), like.sharding
+            jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(jnp.empty((), like.dtype))), like.sharding
         )
 
-    return jax.tree.map(leaf, job.carry, job.programs[device].lanes)
+    curve = np.zeros(like.curve.shape, like.curve.dtype)
+    curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
+    return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve)
 
 
 def _is_key(x: Any) -> bool:
@@ -315,7 +361,7 @@ class Finished(NamedTuple):
     job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
-    carry: PyTree  # its lanes before the last observation, each leaf (points, seeds, ...); None unless they are kept
+    lanes: Lane | None  # before the last observation; None unless they are kept
 
 
 class Failed(NamedTuple):

@@ -49,16 +49,19 @@ def choose(
     ready = time.monotonic()
     if plan.width is not None or halved:
         return job, Choice(shape, "memory" if halved else "given")
-    known = _remembered.get(job.programs[0].fingerprint)
+    program = job.programs[0].fingerprint
+    known = _remembered.get(program)
     if known is not None:
         return (job if known == shape else make(known)), Choice(known, "remembered")
-    expected = _quick(job, workers) * lanes * job.steps
+    if program not in _paces:
+        _paces[program] = _quick(job, workers)
+    expected = _paces[program] * lanes * job.steps
     for_one = max(ready - begin, _COMPILE) + _SAMPLE
     if SHARE * expected < for_one:
         return job, Choice(shape, "rule", time.monotonic() - ready)
     last = time.monotonic() + SHARE * expected - for_one
     found, best = _climb(make, job, shape, plan, most=most, workers=workers, until=last)
-    _remembered[job.programs[0].fingerprint] = best
+    _remembered[program] = best
     return found, Choice(best, "timed", time.monotonic() - ready)
 
 
@@ -138,12 +141,12 @@ def _sample(job: Job, workers: int, steps: int) -> float:
         device = worker % len(job.programs)
         inputs = execute.inputs_of(job, job.blocks[worker % len(job.blocks)], device)
         started.append((device, inputs, job.programs[device].start(*inputs)))
-    jax.block_until_ready([lanes for *_, lanes in started])
+    jax.block_until_ready([carry for *_, carry in started])
     gate = threading.Barrier(workers + 1)
 
-    def advance(device: int, inputs: Any, lanes: Any) -> None:
+    def advance(device: int, inputs: Any, carry: Any) -> None:
         gate.wait()
-        done = job.programs[device].advance(*inputs, lanes, *map(np.int32, (0, steps, job.steps)))
+        done = job.programs[device].advance(*inputs, carry, np.int32(steps), np.int32(job.steps))
         jax.block_until_ready(done)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -158,6 +161,7 @@ def _sample(job: Job, workers: int, steps: int) -> float:
 # What was chosen before, by the fingerprint of the rule's program. The command line keeps it between processes.
 
 _remembered: dict[str, Shape] = {}
+_paces: dict[str, float] = {}  # seconds a lane-step of programs that were tried at all
 
 
 def remembered() -> dict[str, tuple[int, int, int]]:

@@ -42,10 +42,21 @@ class Sweep(NamedTuple):
         return sum(s.points for s in self.sections) * self.seeds
 
     @property
-    def watched(self) -> tuple[Monitor, ...]:
-        """All monitors, the default ones first."""
-        curve = (monitors_.curve(self.curve_points),) if self.curve_points else ()
-        return monitors_.DEFAULT + curve + self.monitors
+    def watching(self) -> execute.Watching:
+        """What is recorded: what every lane has, the user's monitors, the curve."""
+        return execute.Watching(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
+
+
+_HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program
+
+
+def curve_within(points: int, steps: int) -> tuple[int, ...]:
+    """The steps of a curve that `steps` reach, and one more; those of 10,000 where they are fewer."""
+    if not points:
+        return ()
+    at = monitors_.curve_steps(points)
+    reached = int(np.sum(at <= max(steps, _HORIZON))) if steps <= _HORIZON else len(at)
+    return tuple(at[: reached + 1].tolist())
 
 
 def sweep(
@@ -162,6 +173,10 @@ class Prepared(NamedTuple):
     static: dict[str, Any]
     most: int  # lanes a block should have
 
+    def lanes_of(self, block: execute.Block, seeds: int) -> np.ndarray:
+        """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
+        return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]
+
     def shape(self, request: Sweep) -> Shape:
         """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
         usual = workers_for(Plan(), len(devices_of(request.plan)))
@@ -211,8 +226,15 @@ class Kept(NamedTuple):
     request: Sweep
     prepared: list[Prepared]
     shapes: list[Shape]  # one a group
-    carries: list[Any]  # one a group: a Lane, each leaf (points, seeds, ...) in the order in which they ran
+    parts: list[list[tuple[execute.Block, Any]]]  # one a group: its blocks and their lanes
     columns: dict[str, np.ndarray]  # what all lanes read so far
+
+    def lanes(self, group: int) -> execute.Kept:
+        """The lanes of a group, as a job takes them."""
+        points, seeds = self.prepared[group].group.points, self.request.seeds
+        at = self.prepared[group].lanes_of(execute.Block(np.arange(len(points)), np.arange(seeds)), seeds)
+        curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
+        return execute.Kept(execute.gathered(self.parts[group], len(points), seeds), curve)
 
     def go_on(
         self, steps: int, points: list[np.ndarray] | None = None, **options: Any
@@ -237,7 +259,7 @@ def run(
     prepared = before.prepared if before else list(prepared_groups(request))  # all are checked before the first is run
     chosen: list[planner.Choice] = []
     compiling = [0.0]
-    carries = _Carries(before)
+    keeper = _Keeper(before)
 
     def jobs() -> Iterator[execute.Job]:
         for group in prepared:
@@ -252,17 +274,17 @@ def run(
                     continue
                 blocks = execute.cut(execute.Block(which, np.arange(request.seeds)), choice.shape)
                 job = job_of(request, group, devices, choice.shape, blocks)
-                job = job._replace(begin=before.request.steps, carry=before.carries[group.number])
+                job = job._replace(begin=before.request.steps, kept=before.lanes(group.number))
             compiling[0] += time.monotonic() - start - choice.seconds
             chosen.append(choice)
-            yield job._replace(keep=carries.fit(job, len(group.group.points), request.seeds))
+            yield job._replace(keep=keeper.fits(job))
 
     def narrower(job: execute.Job, block: execute.Block) -> execute.Job:
         shape = planner.half(Shape(len(block.points), len(block.seeds)))
         chosen.append(planner.Choice(shape, "memory"))
         lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
         made = job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
-        return made._replace(begin=job.begin, carry=job.carry, keep=job.keep)
+        return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
 
     reached = int(np.sum(monitors_.curve_steps(request.curve_points) <= request.steps)) if request.curve_points else 0
     columns = _longer(before.columns, reached) if before else {}
@@ -272,10 +294,8 @@ def run(
     )  # fmt: skip
     for finished in running:
         group = prepared[finished.job.group]
-        places = group.group.points[finished.block.points]
-        at = group.offset + places[None, :] * request.seeds + finished.block.seeds[:, None]
-        _write(columns, finished.output, at, request.lanes, reached)
-        carries.put(finished, len(group.group.points), request.seeds)
+        _write(columns, finished.output, group.lanes_of(finished.block, request.seeds), request.lanes, reached)
+        keeper.put(finished)
         meter.add(0, _lanes_in(finished.block))
     _check_start(columns)
     timings = {
@@ -286,10 +306,10 @@ def run(
     plan = _recorded(request.plan, chosen, workers, len(devices))
     stochastic = any(p.problem.sample is not None for p in prepared)
     result = assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
-    if not carries.whole:
+    if not keeper.keeps:
         return result, None
     shapes = [choice.shape for choice in chosen[: len(prepared)]]
-    return result, Kept(request, prepared, shapes, [carries.trees[p.number] for p in prepared], columns)
+    return result, Kept(request, prepared, shapes, [keeper.parts[p.number] for p in prepared], columns)
 
 
 def finished(result: SweepResult, kept: Kept | None) -> SweepResult:
@@ -344,34 +364,27 @@ class Origin:
 _KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
 
 
-class _Carries:
-    """The lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
+class _Keeper:
+    """Collects the lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
 
     def __init__(self, before: Kept | None):
-        self.trees: dict[int, Any] = dict(enumerate(before.carries)) if before else {}
-        self.trees = jax.tree.map(np.copy, self.trees)
-        self.whole = True
+        self.parts: dict[int, list] = {
+            number: list(parts) for number, parts in enumerate(before.parts if before else ())
+        }
+        self.keeps = True
         self._left = _KEPT_BYTES
 
-    def fit(self, job: execute.Job, points: int, seeds: int) -> bool:
+    def fits(self, job: execute.Job) -> bool:
         """Whether the lanes of `job` are kept; if they are not, none are."""
-        if self.whole and job.group not in self.trees:
-            sizes = [x.dtype.itemsize * math.prod(x.shape[2:]) for x in jax.tree.leaves(job.programs[0].lanes)]
-            self._left -= points * seeds * sum(sizes)
-            self.whole = self._left >= 0
-        return self.whole
+        block = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(job.programs[0].carry.lanes))
+        self._left -= len(job.blocks) * block
+        self.keeps = self.keeps and self._left >= 0
+        return self.keeps
 
-    def put(self, finished: execute.Finished, points: int, seeds: int) -> None:
-        """Put a block's lanes where they belong."""
-        if not self.whole or finished.carry is None:
-            return
-        number, block = finished.job.group, finished.block
-        if number not in self.trees:
-            blank = lambda x: np.zeros((points, seeds, *x.shape[2:]), x.dtype)
-            self.trees[number] = jax.tree.map(blank, finished.carry)
-        at = np.ix_(block.points, block.seeds)
-        for kept, new in zip(jax.tree.leaves(self.trees[number]), jax.tree.leaves(finished.carry), strict=True):
-            kept[at] = new
+    def put(self, finished: execute.Finished) -> None:
+        """Keep the lanes of a block."""
+        if self.keeps and finished.lanes is not None:
+            self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))
 
 
 def _recorded(plan: Plan, chosen: Sequence[planner.Choice], workers: int, devices: int) -> dict[str, Any]:
@@ -411,7 +424,7 @@ def job_of(
         prepared.group.section.factory,
         prepared.static,
         prepared.group.traced,
-        request.watched,
+        request.watching,
         execute.Shared(request.key, descent.arrays_of(prepared.problem), limits),
         dtype=descent.params_dtype(prepared.problem),
         steps=request.steps,
@@ -432,6 +445,8 @@ def _write(
     columns: dict[str, np.ndarray], output: Mapping[str, np.ndarray], at: np.ndarray, lanes: int, reached: int
 ) -> None:
     """Put a block's output into the columns at the lanes `at`; padding repeats a lane, and so its numbers."""
+    run = np.ravel(at.T)
+    where = slice(run[0], run[-1] + 1) if np.all(np.diff(run) == 1) else run
     for name, value in output.items():
         value = np.asarray(value)
         if value.dtype.kind == "V":  # bfloat16 and its like, which numpy cannot name
@@ -440,7 +455,7 @@ def _write(
             value = value[..., :reached]
         if name not in columns:
             columns[name] = np.empty((lanes, *value.shape[2:]), value.dtype)  # every lane is written
-        columns[name][at] = value
+        columns[name][where] = np.swapaxes(value, 0, 1).reshape(-1, *value.shape[2:])
 
 
 def _longer(columns: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
