@@ -27,6 +27,23 @@ class RunError(GdkitError, ValueError):
     """A run that started could not be finished."""
 
 
+class StoreError(RunError):
+    """A run directory cannot be written or read."""
+
+
+class DamagedFileError(StoreError):
+    """A file of a run directory is not what was written there."""
+
+
+class OtherRunError(InputValueError):
+    """A run directory holds a run of something else; `lines` name each part that differs."""
+
+    def __init__(self, path: object, lines: Iterable[str]):
+        self.lines = tuple(lines)
+        mend = "Name another directory, or begin anew in this one with --new."
+        super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, mend]))
+
+
 class GdkitWarning(UserWarning):
     """Something is allowed and probably not meant."""
 
