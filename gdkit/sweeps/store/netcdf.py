@@ -1,18 +1,19 @@
-"""Results on disk: one netCDF file, written whole or not at all."""
+"""A finished result as one netCDF file, written whole or not at all."""
 
 import os
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from gdkit.errors import bad_value, missing_package
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT = 1
 RESULTS = "results.nc"
 
 
-def save(lanes: xr.Dataset, path: Any) -> None:
+def save(lanes: "xr.Dataset", path: Any) -> None:
     """Write a dataset to `path` under a temporary name, flushed and then renamed."""
     _require()
     path = Path(path)
@@ -34,7 +35,7 @@ def save(lanes: xr.Dataset, path: Any) -> None:
         raise
 
 
-def load(path: Any) -> xr.Dataset:
+def load(path: Any) -> "xr.Dataset":
     """Read what `save` wrote; `path` is the file or the directory of a run."""
     _require()
     path = Path(path)
@@ -44,6 +45,8 @@ def load(path: Any) -> xr.Dataset:
         raise bad_value(
             "path", str(path), "there is no result", "Name a file that SweepResult.save wrote, or a run directory"
         )
+    import xarray as xr
+
     try:
         with xr.open_dataset(path, engine="h5netcdf") as found:
             lanes = found.load()

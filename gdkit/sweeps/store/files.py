@@ -1,0 +1,159 @@
+"""The few file operations that a run directory is made of, and how a file is published whole."""
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from gdkit.errors import StoreError
+
+_CHUNK = 2**20  # bytes: smaller pieces are joined before they are written
+
+
+class Files(NamedTuple):
+    """Every operation on files that a store does, so that tests can make each of them fail or be the last."""
+
+    create: Callable[[Path], int]  # exclusively, for writing
+    write: Callable[[int, Any], int]
+    fsync: Callable[[int], None]
+    close: Callable[[int], None]
+    replace: Callable[[Path, Path], None]
+    link: Callable[[Path, Path], None]
+    unlink: Callable[[Path], None]
+    touch: Callable[[Path], None]
+    make_folder: Callable[[Path], None]
+    fsync_folder: Callable[[Path], None]
+    names: Callable[[Path], list[str]]
+    open: Callable[[Path], BinaryIO]  # for reading
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _fsync_folder(path: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no directories, and keeps renames by itself
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb", buffering=_CHUNK)
+
+
+FILES = Files(
+    _create, os.write, os.fsync, os.close, os.replace, os.link, os.unlink, os.utime, os.mkdir, _fsync_folder,
+    os.listdir, _open,
+)  # fmt: skip
+
+
+def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool = False) -> None:
+    """Make `path` a file of these bytes, all at once and for good.
+
+    They are written under a temporary name in the same folder, synced, and only then given the name; the folder is
+    synced last. So at every instant, even after a loss of power, `path` is as it was before or whole.
+
+    Args:
+      files: the file operations.
+      path: what the file is to be called.
+      pieces: its content, bytes or arrays of them.
+      exclusive: whether a file of this name is an error, by a hard link: unlike a rename it never replaces, and unlike
+        an exclusive creation it never shows a file that is still being written.
+
+    Raises:
+      FileExistsError: there is one already and `exclusive` was asked for.
+      OSError: whatever went wrong; nothing has changed then, or only the sync of the folder failed.
+    """
+    writer = f"{host()}.{os.getpid()}.{threading.get_ident()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    try:
+        _write_whole(files, temporary, pieces)
+        (files.link if exclusive else files.replace)(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+        raise
+    if exclusive:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+    files.fsync_folder(path.parent)
+
+
+def _write_whole(files: Files, path: Path, pieces: Iterable[Any]) -> None:
+    descriptor = files.create(path)
+    try:
+        for piece in _joined(pieces):
+            view = memoryview(piece)
+            while view:  # a write may take less than it is given
+                view = view[files.write(descriptor, view) :]
+        files.fsync(descriptor)
+    finally:
+        files.close(descriptor)
+
+
+def _joined(pieces: Iterable[Any]) -> Iterable[Any]:
+    """The same bytes in pieces that are worth a call: small ones together, large ones as they are, not copied."""
+    small, size = [], 0
+    for piece in pieces:
+        if len(piece) >= _CHUNK or size >= _CHUNK:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(piece) >= _CHUNK:
+            yield piece
+        else:
+            small.append(piece)
+            size += len(piece)
+    yield b"".join(small)
+
+
+def make_folder(files: Files, path: Path) -> None:
+    """Make a folder in a folder that is there, for good; one that is there already is fine."""
+    with contextlib.suppress(FileExistsError):
+        files.make_folder(path)
+    files.fsync_folder(path.parent)
+
+
+def host() -> str:
+    """This machine's name, as far as a file's name can hold it."""
+    return "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())[:60]
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is there; where that cannot be asked, it is."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def failed(what: str, path: Path, error: OSError) -> StoreError:
+    """The error for an operation that the system refused, with the mend that its reason suggests."""
+    mend = "Look at the disk, then run the same again"
+    if error.errno in _ROOM:
+        mend = "Make room and run the same again"
+    if error.errno in _RIGHTS:
+        mend = "Make it writable, or name another directory"
+    if error.errno in _NO_LINKS:
+        mend = "Make it writable, or name a directory on a file system that has hard links"
+    if error.errno == errno.ENOENT:
+        mend = "It was removed or renamed: put it back, or begin anew in another directory"
+    return StoreError(f"{path}: {what} ({error.strerror or error}). What is finished can be read. {mend}.")
