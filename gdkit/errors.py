@@ -39,9 +39,12 @@ class OtherRunError(InputValueError):
     """A run directory holds a run of something else; `lines` name each part that differs."""
 
     def __init__(self, path: object, lines: Iterable[str]):
-        self.lines = tuple(lines)
+        self.path, self.lines = path, tuple(lines)
         mend = "Name another directory, or begin anew in this one with --new."
         super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, mend]))
+
+    def __reduce__(self) -> tuple:  # so that it comes back whole from another process
+        return type(self), (self.path, self.lines)
 
 
 class GdkitWarning(UserWarning):

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -625,6 +626,13 @@ def test_another_run_is_refused_part_by_part(store):
     assert precision == "precision: not recorded in this directory, 'float64' now"
     assert all(line in str(error.value) for line in error.value.lines)
     assert differences(now, now) == []
+    back = pickle.loads(pickle.dumps(error.value))
+    assert back.lines == error.value.lines and str(back) == str(error.value)
+
+
+def test_a_store_can_be_sent_to_another_process(tmp_path):
+    store = pickle.loads(pickle.dumps(Store.create(tmp_path / "run", a_manifest())))
+    assert put(store, 0) and store.status().finished == 1
 
 
 def test_a_digest_tells_dtypes_shapes_and_where_things_end():
