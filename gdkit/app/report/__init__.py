@@ -1,0 +1,86 @@
+"""The report: one HTML file with the answer first, that works offline and is readable without JavaScript."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gdkit.app.config import Job, Optimizer, Study, dump
+from gdkit.app.figures import FOLDER, Drawn
+from gdkit.app.folder import CONFIG
+from gdkit.app.report import embed, parts
+from gdkit.app.report.page import live, page
+from gdkit.app.summary import Summary, measured, provenance, words
+from gdkit.stability import stability_threshold
+from gdkit.sweeps.result import SweepResult
+
+REPORT = "report.html"
+_READING = (
+    "Lines: median over seeds; shaded: least to most; crosses at the top: diverged. Point at a run to read its "
+    "numbers; click to pin its curve."
+)
+
+
+def write(job: Job, result: SweepResult, summary: Summary, figures: Iterable[Drawn], folder: Path) -> Path:
+    """Writes the report of a sweep; returns its path."""
+    data = embed.content(embed.parts_of(result, summary.by, theory_of(job)), summary.by)
+    body = [
+        parts.answer(summary),
+        parts.unknown(summary.unknown),
+        parts.optimizers(summary),
+        parts.bands(summary),
+        _live(summary, data),
+        parts.static(figures, FOLDER),
+        parts.provenance(provenance(result), dump(job), again(folder)),
+    ]
+    return _write(folder, page("Learning-rate sweep", job.name, measured(result), body, {"name": job.name, **data}))
+
+
+def write_study(study: Study, said: str, claims: Sequence[Any], figures: Iterable[Drawn], folder: Path) -> Path:
+    """Writes the report of a study; returns its path."""
+    body = [
+        parts.claims(claims) if claims else "",
+        *map(parts.figure, figures),
+        f'<pre tabindex="0">{parts.text(said)}</pre>' if said else "",
+        parts.provenance({}, dump(study), again(folder)),
+    ]
+    return _write(folder, page("Study", study.name, study.experiment, body))
+
+
+def again(folder: Path) -> str:
+    """The command that runs what is in `folder` again."""
+    return f"gdkit run {shlex.quote(str(folder / CONFIG))} --new"
+
+
+def theory_of(job: Job) -> dict[str, float]:
+    """Critical learning rate times sharpness of each optimizer for which theory has a formula."""
+    return {optimizer.title: value for optimizer in job.optimizer if (value := _theory(optimizer)) is not None}
+
+
+def _theory(optimizer: Optimizer) -> float | None:
+    fixed = optimizer.fixed
+    if optimizer.schedule or optimizer.clip_norm or any(name != "learning_rate" for name in optimizer.axes):
+        return None
+    momentum, nesterov = fixed.pop("momentum", None), fixed.pop("nesterov", False)
+    if optimizer.name != "sgd" or set(fixed) - {"learning_rate"}:
+        return None
+    if not momentum:
+        return stability_threshold("sgd", 1.0)
+    return stability_threshold("nesterov" if nesterov else "momentum", 1.0, momentum=momentum)
+
+
+def _live(summary: Summary, data: dict[str, Any]) -> str:
+    along = words(summary.axis) if summary.axis else "optimizer"
+    heading = f"{words(summary.by).capitalize()} by {along}, and how it fell"
+    kept = sum(optimizer["count"] for optimizer in data["optimizers"])
+    thinned = (
+        f"{data['lanes']:,} runs are more than a page can hold: this one draws and lists {kept:,} of them, at equal "
+        "distances and with the best. The answer above is from all; results.nc beside this page has all."
+    )
+    return live(heading, _READING, thinned if kept < data["lanes"] else "")
+
+
+def _write(folder: Path, content: str) -> Path:
+    path = folder / REPORT
+    path.write_text(content, encoding="utf-8")
+    return path

@@ -1,0 +1,236 @@
+"""What a report embeds of a sweep, so that its figures, its table and its downloads need no other file."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+
+from gdkit.app.summary import MEANINGS, words
+from gdkit.monitors import EndKind
+from gdkit.plots import REGIME_MARKERS, SERIES_MARKERS
+from gdkit.plots.style import scale_of
+from gdkit.regimes import Regime
+from gdkit.sweeps.result import SweepResult
+
+TABLE_BYTES = 3_400_000  # of all lanes' numbers in the page; with figures and curves it stays below 8 MB
+CURVE_BYTES = 1_800_000
+SHADES = 16  # of the colours that tell a number
+STABILITY = ("sharpness", "preconditioned_sharpness", "multiplier", "lyapunov_exponent")
+_TECHNICAL = ("_step", "_norm", "end_kind", "increases", "reversal", "late_predicted", "reference_loss", "optimum")
+_TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
+
+
+class Part(NamedTuple):
+    """The lanes of one optimizer of one run."""
+
+    label: str
+    result: SweepResult  # of one form
+    best: int  # the first lane of the best point
+    score: float  # of the best point, the mean over its seeds; infinite where all diverged
+    theory: float | None  # critical learning rate times sharpness, where theory has a formula
+
+
+def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[Part]:
+    """The optimizers of a result, in the order of its lanes."""
+    ones = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
+    return [Part(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in ones.items()]
+
+
+def content(
+    parts: Sequence[Part], by: str, *, table_bytes: int = TABLE_BYTES, curve_bytes: int = CURVE_BYTES
+) -> dict[str, Any]:
+    """Everything that the page's program reads, for `json.dumps`.
+
+    Args:
+      parts: of one run, or of several that are compared.
+      by: the variable that is to be small.
+      table_bytes: where the lanes take more, some at equal distances stand for all.
+      curve_bytes: the same for curves.
+    """
+    sizes = [part.result.lanes.sizes["lane"] for part in parts]
+    limit = max(1, int(table_bytes * 3 / 4 / _width(parts[0]) / len(parts)))
+    grids = [_picks(_sizes(part), _place(part), limit) for part in parts]
+    rows = [_rows(_sizes(part), grid) for part, grid in zip(parts, grids, strict=True)]
+    before, starts = np.cumsum([0, *sizes]), np.cumsum([0, *map(len, rows)])
+    columns = _columns(parts, rows, before)
+    axes = dict.fromkeys(name for part in parts for name in part.result.axes)
+    curves = [
+        _curves(part, grid, mine, int(start), curve_bytes // len(parts))
+        for part, grid, mine, start in zip(parts, grids, rows, starts[:-1], strict=True)
+    ]
+    return {
+        "lanes": sum(sizes),
+        "by": by,
+        "axis": next((part.result.main_axis for part in parts if part.result.main_axis), None),
+        "axes": {name: _axis(columns[name]) for name in axes},
+        "measures": _measures(columns, axes, by),
+        "optimizers": [_optimizer(*one) for one in zip(parts, rows, starts[:-1].tolist(), strict=True)],
+        "columns": [_column(name, values) for name, values in columns.items()],
+        "curves": [curve for curve in curves if curve],
+        "regimes": [_regime(regime) for regime in Regime],
+        "ends": {int(kind): text for kind, text in _ENDS.items()},
+        "markers": list(SERIES_MARKERS),
+    }
+
+
+def shades() -> dict[str, list[str]]:
+    """Colours from a low to a high number, on a light and on a dark page."""
+    colors = mpl.colormaps["viridis"]
+    return {
+        "light": [to_hex(colors(x)) for x in np.linspace(0, 0.87, SHADES)],
+        "dark": [to_hex(colors(x)) for x in np.linspace(0.27, 1, SHADES)],
+    }
+
+
+_ENDS = {
+    EndKind.RUNNING: "still running",
+    EndKind.STEPS: "all its steps",
+    EndKind.NONFINITE: "loss not finite",
+    EndKind.EXCEEDED: "loss out of bounds",
+    EndKind.TARGET: "target reached",
+}
+
+
+def _best(one: SweepResult, by: str) -> tuple[int, float]:
+    best = one.best(by)
+    same = np.ones(one.lanes.sizes["lane"], bool)
+    for name in one.axes:
+        same &= one.lanes[name].values == best.lanes[name].values[0]
+    return int(np.argmax(same)), best.score
+
+
+def _width(part: Part) -> int:
+    """Bytes of one lane's numbers."""
+    return sum(
+        v.dtype.itemsize for v in part.result.lanes.variables.values() if v.dims == ("lane",) and v.dtype.kind != "U"
+    )
+
+
+def _columns(parts: Sequence[Part], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
+    """A row a lane: what it is, its regime, its numbers; in the order of `SweepResult.to_dataframe`."""
+    named, judged = [], []
+    for part, mine, first in zip(parts, rows, before[:-1], strict=True):
+        lanes = part.result.lanes
+        label = {"optimizer": np.full(len(mine), part.label)} if part.label else {}
+        axes = {name: lanes[name].values[mine] for name in part.result.axes}
+        named.append({"lane": (first + mine).astype(np.int32)} | label | axes)
+        variables = {str(name): v.values[mine] for name, v in lanes.data_vars.items() if v.dims == ("lane",)}
+        judged.append({"seed": lanes["seed"].values[mine], "regime": part.result.verdict.regime[mine]} | variables)
+    return _joined(named) | _joined(judged)
+
+
+def _joined(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Tables one below the other; a column that one of them lacks is not a number there, or an empty text."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    lengths = [len(next(iter(table.values()))) for table in tables]
+    return {name: _stacked([table.get(name) for table in tables], lengths) for name in names}
+
+
+def _stacked(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np.ndarray:
+    text = any(column is not None and column.dtype.kind not in "fiub" for column in columns)
+    filled = [np.full(n, "" if text else np.nan) if c is None else c for c, n in zip(columns, lengths, strict=True)]
+    return np.concatenate([column.astype(str) for column in filled] if text else filled)
+
+
+def _sizes(part: Part) -> tuple[int, ...]:
+    return (*(size for _, _, size in part.result.forms[0].dimensions), part.result.seeds)
+
+
+def _place(part: Part) -> tuple[int, ...]:
+    """The best point's place along each dimension."""
+    return tuple(int(i) for i in np.unravel_index(part.best, _sizes(part)))
+
+
+def _picks(sizes: Sequence[int], best: Sequence[int], limit: int) -> list[np.ndarray]:
+    """Places along each dimension whose product has about `limit` members, at equal distances, the best among them."""
+    kept = list(sizes)
+    while np.prod(kept, dtype=np.int64) > limit and max(kept) > 1:
+        longest = int(np.argmax(kept))
+        kept[longest] = max(1, int(kept[longest] * 0.98))
+    even = [np.linspace(0, n - 1, k).round().astype(int) for n, k in zip(sizes, kept, strict=True)]
+    return [np.union1d(places, place) for places, place in zip(even, best, strict=True)]
+
+
+def _rows(sizes: Sequence[int], picks: Sequence[np.ndarray]) -> np.ndarray:
+    return np.ravel_multi_index(np.ix_(*picks), tuple(sizes)).ravel()
+
+
+def _curves(part: Part, grid: list[np.ndarray], rows: np.ndarray, start: int, room: int) -> dict[str, Any] | None:
+    """Loss curves of as many of these lanes as there is room for; a curve ends where its lane does."""
+    lanes = part.result.lanes
+    if "curve_loss" not in lanes:
+        return None
+    steps = lanes["curve_step"].values
+    best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _place(part), strict=True)]
+    kept = [len(places) for places in grid]
+    chosen = _rows(kept, _picks(kept, best, max(1, int(room * 3 / 4 / 4 / len(steps)))))
+    losses = lanes["curve_loss"].values[rows[chosen]].astype("<f4")
+    return {"steps": steps.tolist(), "rows": _packed((start + chosen).astype("<i4")), "loss": _packed(losses)}
+
+
+def _optimizer(part: Part, rows: np.ndarray, start: int) -> dict[str, Any]:
+    return {
+        "label": part.label,
+        "start": start,
+        "count": len(rows),
+        "dimensions": [list(names) for _, names, _ in part.result.forms[0].dimensions],
+        "best": start + int(np.searchsorted(rows, part.best)),
+        "score": part.score if np.isfinite(part.score) else None,
+        "theory": part.theory,
+    }
+
+
+def _axis(values: np.ndarray) -> dict[str, Any]:
+    numeric = values.dtype.kind in "fiu"
+    finite = values[np.isfinite(values)] if numeric else values
+    return {"numeric": numeric, "scale": scale_of(finite) if numeric else "text"}
+
+
+def _measures(columns: Mapping[str, np.ndarray], axes: Mapping[str, Any], by: str) -> dict[str, list[str]]:
+    """Names of what can be drawn, by kind."""
+    skipped = {"lane", "optimizer", "seed", "regime", *axes}
+    names = [n for n, v in columns.items() if n not in skipped and v.dtype.kind in "fiu" and np.isfinite(v).any()]
+    kinds: dict[str, list[str]] = {"validation": [], "test": [], "training": [], "stability": [], "about the run": []}
+    for name in sorted(names, key=lambda n: (n != by, not n.endswith("loss"), not n.startswith("final"))):
+        if name.startswith(STABILITY):
+            kinds["stability"] += [] if name.endswith("_residual") else [name]
+        elif name.startswith(("validation_", "test_")):
+            kinds[name.partition("_")[0]].append(name)
+        elif any(part in name for part in _TECHNICAL):
+            kinds["about the run"] += [name] if name != "end_kind" else []
+        else:
+            kinds["training"].append(name)
+    return {kind: found for kind, found in kinds.items() if found}
+
+
+def _column(name: str, values: np.ndarray) -> dict[str, Any]:
+    """A column's exact numbers, as bytes; texts and regimes as codes and what these say."""
+    if name == "regime":
+        texts = [regime.name for regime in Regime]
+        return {"name": name, "words": name, "type": "u1", "data": _packed(values.astype("u1")), "texts": texts}
+    if values.dtype.kind not in "fiu":
+        texts, codes = np.unique(values.astype(str), return_inverse=True)
+        kind = "u1" if len(texts) < 256 else "i4"
+        packed = _packed(codes.astype(_TYPES[kind]))
+        return {"name": name, "words": words(name), "type": kind, "data": packed, "texts": texts.tolist()}
+    kind = _kind(values)
+    return {"name": name, "words": words(name), "type": kind, "data": _packed(values.astype(_TYPES[kind]))}
+
+
+def _kind(values: np.ndarray) -> str:
+    if values.dtype.kind == "f":
+        return "f4" if values.dtype.itemsize <= 4 else "f8"
+    return "i4" if np.abs(values.astype(np.int64)).max(initial=0) < 2**31 else "f8"
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
+
+
+def _regime(regime: Regime) -> dict[str, str]:
+    marker = REGIME_MARKERS[regime]
+    shape = marker if isinstance(marker, str) else "_"
+    return {"name": regime.name.lower(), "meaning": MEANINGS[regime], "marker": shape}

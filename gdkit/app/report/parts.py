@@ -1,0 +1,193 @@
+"""The parts of a report as HTML. Whatever came from a config or a name goes through `text`."""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gdkit.app.figures import Drawn
+from gdkit.app.report import answers
+from gdkit.app.summary import MEANINGS, Row, Summary, metric_value, number, span, words
+from gdkit.regimes import Regime
+
+_LARGEST_SVG = 300_000  # beyond this many bytes the PNG is smaller and as sharp as a screen
+_ALL_FIGURES = 1_500_000  # bytes of static figures in a page
+_CELLS = 240  # of a strip, at most: as many as can be told apart
+_DARK = (  # matplotlib's paper and inks, for a dark page
+    "<style>@media (prefers-color-scheme: dark) { :root { fill: #ececea } "
+    '[style*="fill: #ffffff"] { fill: #1e2023 !important } [style*="fill: #262626"] { fill: #ececea !important } '
+    '[style*="fill: #000000"] { fill: #ececea !important } [style*="stroke: #000000"] { stroke: #a9acb2 !important } '
+    '[style*="stroke: #262626"] { stroke: #ececea !important } }</style>'
+)
+
+
+def text(content: object) -> str:
+    """`content` as text: no part of it is markup."""
+    return html.escape(str(content), quote=True)
+
+
+def table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
+    """A table whose rows are cards on a narrow screen; a row comes with whether it stands out."""
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
+    body = "".join(_table_row(heads, bold, cells) for bold, cells in rows)
+    rolling = 'class="wide" tabindex="0" role="region" aria-label="Table"'
+    return f'<div {rolling}><table class="cards"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def answer(summary: Summary) -> str:
+    """The answer in words, and its numbers."""
+    follow = answers.deck(summary)
+    shown = "".join(
+        f"<div><dt>{text(tile.name)}</dt><dd>{text(tile.value)}</dd><dd>{text(tile.detail)}</dd></div>"
+        for tile in answers.tiles(summary)
+    )
+    deck = f'<p class="deck">{text(follow)}</p>' if follow else ""
+    tiles = f'<dl class="tiles">{shown}</dl>' if shown else ""
+    return f'<section><p class="answer">{text(answers.headline(summary))}</p>{deck}{tiles}</section>'
+
+
+def unknown(texts: Iterable[str]) -> str:
+    """What is not known."""
+    lines = "".join(f"<li>{text(line[:1].upper() + line[1:])}</li>" for line in texts)
+    return f'<section class="unknown"><h2>What is not known</h2><ul>{lines}</ul></section>' if lines else ""
+
+
+def optimizers(summary: Summary) -> str:
+    """The optimizers side by side."""
+    axis = words(summary.axis or "")
+    heads = ["optimizer", f"best {axis}", "95 % over seeds", "about as good", words(summary.by)]
+    heads += [words(summary.metric)] if summary.metric else []
+    heads += ["none diverged up to", "edge", "edge ÷ best", f"sensitivity to {axis}"]
+    rows = [(row is summary.best and len(summary.rows) > 1, _optimizer(summary, row)) for row in summary.rows]
+    if not any(row.recommendation for row in summary.rows):
+        return ""
+    least = answers.least_sensitive(summary)
+    note = "Sensitivity: what runs lose on average over the values tried against the best (Wortsman et al. 2023)."
+    note += f" {least.optimizer} is the least sensitive." if least else ""
+    return f'<section><h2>Side by side</h2>{table(heads, rows)}<p class="soft">{text(note)}</p></section>'
+
+
+def bands(summary: Summary) -> str:
+    """What became of the runs along the axis, a strip an optimizer."""
+    rows = [row for row in summary.rows if row.band]
+    if not rows:
+        return ""
+    title = f"<h2>What became of the runs, by {text(words(summary.axis or ''))}</h2>"
+    strips = "".join(f"<dt>{text(row.optimizer or 'all runs')}</dt><dd>{_strip(row)}</dd>" for row in rows)
+    return f'<section>{title}<dl class="bands">{strips}</dl>{_key(summary)}</section>'
+
+
+def figure(drawn: Drawn) -> str:
+    """A figure that was drawn, in the page itself."""
+    image, kind = _image(drawn)
+    said_of = f"{drawn.title}: {drawn.caption}" if drawn.caption else drawn.title
+    caption = f"<figcaption>{text(drawn.caption)}</figcaption>" if drawn.caption else ""
+    shown = f'<img src="{image}" alt="{text(said_of)}">'
+    return f'<section><h2>{text(drawn.title)}</h2><figure class="drawn {kind}">{shown}{caption}</figure></section>'
+
+
+def static(figures: Iterable[Drawn], folder: str) -> str:
+    """Figures for who reads without JavaScript, as many as the page should carry."""
+    shown, size, left = [], 0, 0
+    for drawn in figures:
+        part = figure(drawn)
+        if size + len(part) > _ALL_FIGURES:
+            left += 1
+            continue
+        shown.append(part)
+        size += len(part)
+    more = f"<p>{left} more in the folder {text(folder)} beside this page.</p>" if left else ""
+    hint = '<p class="soft">With JavaScript, these figures answer to the mouse, and a table lists every run.</p>'
+    return f"<noscript>{''.join(shown)}{more}{hint}</noscript>" if shown or more else ""
+
+
+def claims(listed: Sequence[Any]) -> str:
+    """What a study claims, and whether it holds."""
+    held = sum(bool(claim.holds) for claim in listed)
+    heads = ("claim", "source", "expected", "measured", "holds")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    rows = "".join(
+        f'<tr><td class="long">{text(claim.text)}</td><td class="long">{text(claim.source)}</td>'
+        f'<td data-name="expected">{number(claim.expected)}</td><td data-name="measured">{number(claim.measured)}</td>'
+        f'<td data-name="holds">{"✓ yes" if claim.holds else "✗ no"}</td></tr>'
+        for claim in listed
+    )
+    whole = f'<table class="cards"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    rolling = '<div class="wide" tabindex="0" role="region" aria-label="Claims">'
+    return f'<section><p class="answer">{held} of {len(listed)} claims hold.</p>{rolling}{whole}</div></section>'
+
+
+def provenance(made_with: Mapping[str, str], config: str, command: str) -> str:
+    """What the numbers were made with, and how to make them again."""
+    facts = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in made_with.items())
+    made = f'<details><summary>Made with</summary><table class="facts"><tbody>{facts}</tbody></table></details>'
+    copy = '<button type="button" data-copy="command" aria-label="Copy the command">Copy</button>'
+    again = f'<p class="again"><code id="command">{text(command)}</code>{copy}</p>' if command else ""
+    written = f'<details><summary>Config</summary><pre tabindex="0">{text(config)}</pre></details>' if config else ""
+    return f"<section><h2>Run it again</h2>{again}{made if facts else ''}{written}</section>"
+
+
+def _table_row(heads: Sequence[str], bold: bool, cells: Sequence[str]) -> str:
+    kind = ' class="best"' if bold else ""
+    first = f'<th scope="row">{text(cells[0])}</th>'
+    rest = (f'<td data-name="{text(h)}">{text(c)}</td>' for h, c in zip(heads[1:], cells[1:], strict=True))
+    return f"<tr{kind}>{first}{''.join(rest)}</tr>"
+
+
+def _optimizer(summary: Summary, row: Row) -> list[str]:
+    found = row.recommendation
+    cells = [row.optimizer or "all runs"]
+    cells += [number(found.best), span(found.interval), span(found.plateau)] if found else ["–"] * 3
+    cells.append(number(row.score))
+    if summary.metric:
+        cells.append(metric_value(summary.metric, found.metrics.get(summary.metric) if found else None))
+    if found is None:
+        return [*cells, *["–"] * 4]
+    edge = "nowhere" if found.unsafe is None else number(found.edge)
+    return [*cells, number(found.safe), edge, number(answers.edge_share(found)), number(found.sensitivity)]
+
+
+def _strip(row: Row) -> str:
+    places = sorted({round(i * (len(row.band) - 1) / (_CELLS - 1)) for i in range(_CELLS)})
+    shown = [row.band[place] for place in places]
+    cells = []
+    start = 0
+    for end in range(1, len(shown) + 1):
+        if end == len(shown) or shown[end][1] != shown[start][1]:
+            title = f"{number(shown[start][0])} to {number(shown[end - 1][0])}: {shown[start][1].name.lower()}"
+            size = f'x="{start}" y="0" width="{end - start}" height="1"'
+            cells.append(f'<rect class="fill r{int(shown[start][1])}" {size}><title>{text(title)}</title></rect>')
+            start = end
+    counts = ", ".join(f"{count} {regime.name.lower()}" for regime, count in row.counts.items())
+    drawing = f'viewBox="0 0 {len(shown)} 1" preserveAspectRatio="none" role="img" aria-label="{text(counts)}"'
+    low, high = number(row.band[0][0]), number(row.band[-1][0])
+    return f'<span>{low}</span><svg class="strip" {drawing}>{"".join(cells)}</svg><span>{high}</span>'
+
+
+def _key(summary: Summary) -> str:
+    items = []
+    for regime in Regime:
+        count = sum(row.counts.get(regime, 0) for row in summary.rows)
+        if count:
+            square = f'<rect class="fill r{int(regime)}" width="1" height="1"/>'
+            box = f'<svg class="badge" viewBox="0 0 1 1" aria-hidden="true">{square}</svg>'
+            items.append(f"<li>{box}{regime.name.lower()} {count:,} – {MEANINGS[regime]}</li>")
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+def _image(drawn: Drawn) -> tuple[str, str]:
+    """A data address, and the class of what is behind it."""
+    vector = _svg(drawn.svg)
+    if len(vector) <= _LARGEST_SVG:
+        return _address("svg+xml", vector), "ink"
+    return _address("png", drawn.png.read_bytes()), "paper"
+
+
+def _svg(path: Path) -> bytes:
+    head, end, rest = path.read_text(encoding="utf-8").partition("<defs>")
+    return f"{head}{_DARK}{end}{rest}".encode()
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,149 @@
+// What the page holds of the sweep: columns of exact numbers, a row a lane, and what can be asked of them.
+
+const TYPES = { f4: Float32Array, f8: Float64Array, i4: Int32Array, u1: Uint8Array };
+const DIVERGED = 6;
+
+function unpack(type, base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return new TYPES[type](bytes.buffer);
+}
+
+function readSweep(source) {
+  const columns = new Map();
+  for (const column of source.columns) {
+    columns.set(column.name, { ...column, values: unpack(column.type, column.data), data: null });
+  }
+  const curves = source.curves.map((curve) => {
+    const rows = unpack("i4", curve.rows);
+    return { steps: curve.steps, loss: unpack("f4", curve.loss), at: new Map([...rows].map((row, i) => [row, i])) };
+  });
+  return { ...source, columns, curves, rows: columns.get("lane").values.length };
+}
+
+// One cell: a number, or a text where the column holds texts.
+function cell(sweep, name, row) {
+  const column = sweep.columns.get(name);
+  return column.texts ? column.texts[column.values[row]] : column.values[row];
+}
+
+const regimeOf = (sweep, row) => sweep.columns.get("regime").values[row];
+const optimizerOf = (sweep, row) => sweep.optimizers.findIndex((o) => row >= o.start && row < o.start + o.count);
+const wordsFor = (name) => name.replace(/^problem\./, "").replaceAll("_", " ");
+
+// What a lane is compared by: infinite where it diverged or there is no number.
+function score(sweep, name, row) {
+  const value = sweep.columns.get(name).values[row];
+  return regimeOf(sweep, row) === DIVERGED || !Number.isFinite(value) ? Infinity : value;
+}
+
+// Which optimizers have an axis; the optimizer itself can be one.
+const has = (optimizer, axis) => axis === "optimizer" || optimizer.dimensions.some((names) => names.includes(axis));
+
+// Rows of one optimizer that vary along `free` axes alone; the others stand at `at`, or at its best point.
+function rowsAlong(sweep, optimizer, free, at) {
+  const fixed = optimizer.dimensions.filter((names) => !names.some((name) => free.includes(name))).flat();
+  const wanted = fixed.map((name) => {
+    const here = at[name] ?? cell(sweep, name, optimizer.best);
+    return [sweep.columns.get(name), here];
+  });
+  const found = [];
+  for (let row = optimizer.start; row < optimizer.start + optimizer.count; row++) {
+    if (wanted.every(([c, here]) => (c.texts ? c.texts[c.values[row]] : c.values[row]) === here)) found.push(row);
+  }
+  return found;
+}
+
+// A line along an axis: its values in order, and the rows of each, one a seed.
+function lineAlong(sweep, index, axis, at) {
+  const optimizer = sweep.optimizers[index];
+  const groups = new Map();
+  for (const row of rowsAlong(sweep, optimizer, [axis], at)) {
+    const value = axis === "optimizer" ? optimizer.label : cell(sweep, axis, row);
+    if (!groups.has(value)) groups.set(value, []);
+    groups.get(value).push(row);
+  }
+  const values = [...groups.keys()];
+  if (typeof values[0] === "number") values.sort((a, b) => a - b);
+  return { index, optimizer, axis, values, rows: values.map((value) => groups.get(value)) };
+}
+
+// Distinct values of an axis: numbers in order, texts as they come.
+function valuesOf(sweep, name, rows) {
+  const found = new Set();
+  if (rows) for (const row of rows) found.add(cell(sweep, name, row));
+  else for (let row = 0; row < sweep.rows; row++) found.add(cell(sweep, name, row));
+  const values = [...found].filter((value) => value === value && value !== "");
+  return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
+}
+
+// The commonest regime of some rows; the lowest of several.
+function commonest(sweep, rows) {
+  const counts = new Array(sweep.regimes.length).fill(0);
+  for (const row of rows) counts[regimeOf(sweep, row)]++;
+  return counts.indexOf(Math.max(...counts));
+}
+
+// Where divergence begins: for each seed between the last value before the first that diverged and that one, on a log
+// scale; the median over seeds. Null where it lies off the axis.
+function edgeOf(sweep, line) {
+  const seeds = Math.max(0, ...line.rows.map((rows) => rows.length));
+  const edges = [];
+  for (let seed = 0; seed < seeds; seed++) {
+    const first = line.rows.findIndex((rows) => rows[seed] !== undefined && regimeOf(sweep, rows[seed]) === DIVERGED);
+    if (first < 0) edges.push(Infinity);
+    else edges.push(first && line.values[first - 1] > 0 ? Math.sqrt(line.values[first - 1] * line.values[first]) : 0);
+  }
+  const middle = median(edges);
+  return Number.isFinite(middle) && middle > 0 ? middle : null;
+}
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  if (sorted.length % 2) return sorted[half];
+  return sorted[half - 1] === sorted[half] ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+// The loss curve of a row up to its end, its last loss included; null where the page holds none.
+function curveOf(sweep, row) {
+  const held = sweep.curves.find((curve) => curve.at.has(row));
+  if (!held) return null;
+  const offset = held.at.get(row) * held.steps.length;
+  const end = cell(sweep, "end_step", row);
+  const points = [];
+  for (let i = 0; i < held.steps.length && held.steps[i] < end; i++) points.push([held.steps[i], held.loss[offset + i]]);
+  points.push([end, cell(sweep, "final_loss", row)]);
+  return points;
+}
+
+// Three digits, as people write them; what is not finite has no digits.
+function short(value) {
+  if (typeof value !== "number") return String(value);
+  if (!Number.isFinite(value)) return value === Infinity ? "∞" : "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e-4 && size < 1e6) return String(Number(value.toPrecision(3)));
+  return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
+}
+
+function shown(name, value) {
+  if (typeof value === "number" && Number.isFinite(value)) {
+    if (name.endsWith("accuracy")) return `${(100 * value).toFixed(1)} %`;
+    if (Number.isInteger(value)) return value.toLocaleString("en");
+  }
+  return short(value);
+}
+
+// The fewest digits that give this number back, in the precision in which it was held.
+function exact(value, type) {
+  if (type === "f4" && Number.isFinite(value)) {
+    for (let digits = 6; digits < 9; digits++) {
+      const text = value.toPrecision(digits);
+      if (Math.fround(Number(text)) === value) return String(Number(text));
+    }
+    return String(Number(value.toPrecision(9)));
+  }
+  return String(value);
+}

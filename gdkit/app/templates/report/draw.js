@@ -1,0 +1,191 @@
+// Scales, ticks, marks and axes: what all figures are drawn with.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function svg(tag, attributes = {}, children = []) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function html(tag, attributes = {}, children = []) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// A scale maps values between low and high onto pixels between from and to. "symlog" is linear below `knee`.
+function scaleOf(kind, low, high, from, to, knee = 1) {
+  const forward = {
+    linear: (v) => v,
+    log: (v) => Math.log10(v),
+    symlog: (v) => (v <= knee ? (0.5 * v) / knee : 0.5 + Math.log10(v / knee)),
+  }[kind];
+  const [a, b] = [forward(low), forward(high)];
+  const ratio = b === a ? 0 : (to - from) / (b - a);
+  return { kind, low, high, from, to, knee, of: (v) => (ratio ? from + (forward(v) - a) * ratio : (from + to) / 2) };
+}
+
+// A scale for the values of an axis, with half a step free at either end; texts stand at their place.
+function axisScale(sweep, axis, values, from, to) {
+  if (typeof values[0] !== "number") {
+    const at = new Map(values.map((value, i) => [value, i]));
+    const place = scaleOf("linear", -0.5, values.length - 0.5, from, to);
+    return { ...place, kind: "text", texts: values, of: (value) => place.of(at.get(value)) };
+  }
+  const kind = sweep.axes[axis]?.scale ?? "linear";
+  let [low, high] = [values[0], values[values.length - 1]];
+  if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
+  const share = 0.5 / Math.max(values.length - 1, 8);
+  if (kind === "log") {
+    const room = (high / low) ** share;
+    return scaleOf("log", low / room, high * room, from, to);
+  }
+  if (kind === "symlog") return scaleOf("symlog", low, high * 1.3, from, to, values.find((value) => value > 0));
+  const room = (high - low) * share;
+  return scaleOf("linear", low - room, high + room, from, to);
+}
+
+// A scale for losses: log where none is negative, at most sixteen decades.
+function lossScale(values, from, to, linear) {
+  const finite = values.filter(Number.isFinite);
+  const positive = finite.filter((value) => value > 0);
+  let low = smallest(finite);
+  let high = largest(finite);
+  if (!linear && positive.length && low >= 0) {
+    high = Math.log10(largest(positive));
+    low = Math.max(Math.log10(smallest(positive)), high - 16);
+    const room = 0.05 * Math.max(high - low, 0.3);
+    return scaleOf("log", 10 ** (low - room), 10 ** (high + room), from, to);
+  }
+  if (!finite.length) [low, high] = [0, 1];
+  const room = 0.05 * (high - low || 1);
+  return scaleOf("linear", low - room, high + room, from, to);
+}
+
+const smallest = (values) => values.reduce((a, b) => (b < a ? b : a), Infinity);
+const largest = (values) => values.reduce((a, b) => (b > a ? b : a), -Infinity);
+
+// Where an axis is labelled: [value, text] with no two labels closer than `gap` pixels.
+function ticksOf(scale, gap) {
+  if (scale.kind === "text") return scale.texts.map((text) => [text, text]);
+  const wanted = scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap);
+  const kept = [];
+  for (const value of wanted) {
+    const at = scale.of(value);
+    if (kept.every((other) => Math.abs(scale.of(other) - at) >= gap)) kept.push(value);
+  }
+  return kept.map((value) => [value, short(value)]);
+}
+
+function linearTicks(scale, gap) {
+  const count = Math.max(2, Math.floor(Math.abs(scale.to - scale.from) / gap / 1.4));
+  const rough = (scale.high - scale.low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((m) => m * power >= rough * 0.999);
+  const ticks = [];
+  for (let i = Math.ceil(scale.low / step - 1e-9); i * step <= scale.high + step * 1e-9; i++) {
+    ticks.push(Number((i * step).toPrecision(12)));
+  }
+  return ticks;
+}
+
+function logTicks(scale, gap) {
+  const low = scale.kind === "symlog" ? scale.knee : scale.low;
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(scale.high))];
+  const decades = Math.log10(scale.high / low);
+  const every = Math.max(1, Math.ceil(decades / Math.max(1, Math.abs(scale.to - scale.from) / gap / 1.3)));
+  const within = decades >= 2 ? [1] : decades >= 0.7 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
+  const ticks = scale.kind === "symlog" ? [0] : [];
+  for (let e = first; e <= last; e++) {
+    if ((e - first) % every && decades >= 2) continue;
+    for (const m of within) {
+      const value = Number(`${m}e${e}`);
+      if (value >= low * 0.999 && value <= scale.high * 1.001) ticks.push(value);
+    }
+  }
+  return ticks;
+}
+
+// Marks as paths around (x, y), so that thousands of them are one element.
+function markPath(marker, x, y, r) {
+  const at = (points) => `M${points.map(([a, b]) => `${(x + a * r).toFixed(1)} ${(y + b * r).toFixed(1)}`).join("L")}Z`;
+  if (marker === "o") return `M${(x - r).toFixed(1)} ${y.toFixed(1)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
+  return at(MARKS[marker] ?? MARKS.s);
+}
+
+const polygon = (corners, turn) =>
+  Array.from({ length: corners }, (_, i) => {
+    const angle = (2 * Math.PI * i) / corners + turn;
+    return [1.05 * Math.sin(angle), -1.05 * Math.cos(angle)];
+  });
+const CROSS = [[0, -0.4], [0.6, -1], [1, -0.6], [0.4, 0], [1, 0.6], [0.6, 1], [0, 0.4], [-0.6, 1], [-1, 0.6], [-0.4, 0], [-1, -0.6], [-0.6, -1]];
+const MARKS = {
+  s: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
+  D: [[0, -1.15], [1.15, 0], [0, 1.15], [-1.15, 0]],
+  "^": [[0, -1.15], [1.05, 0.85], [-1.05, 0.85]],
+  v: [[0, 1.15], [1.05, -0.85], [-1.05, -0.85]],
+  _: [[-1.1, -0.45], [1.1, -0.45], [1.1, 0.45], [-1.1, 0.45]],
+  X: CROSS,
+  P: CROSS.map(([a, b]) => [(a - b) / Math.SQRT2, (a + b) / Math.SQRT2]),
+  p: polygon(5, 0),
+  h: polygon(6, 0),
+  "*": Array.from({ length: 10 }, (_, i) => {
+    const [r, angle] = [i % 2 ? 0.62 : 1.5, (Math.PI * i) / 5];
+    return [r * Math.sin(angle), -r * Math.cos(angle)];
+  }),
+};
+
+// A small mark for legends and tables.
+const badge = (marker, kind) =>
+  svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [
+    svg("path", { class: `mark ${kind}`, d: markPath(marker, 0, 0, 5) }),
+  ]);
+
+const regimeBadge = (sweep, code) => badge(sweep.regimes[code].marker, `r${code}`);
+const seriesBadge = (sweep, index) => badge(sweep.markers[index % sweep.markers.length], `c${index % 7}`);
+
+// Axes of a figure: grid, labels, titles. `box` holds left, right, top, bottom in pixels.
+function drawAxes(picture, box, x, y, xTitle, yTitle) {
+  const grid = svg("g", { class: "grid" });
+  const texts = svg("g", { class: "ticks" });
+  const names = x.kind === "text";
+  const room = names ? (box.right - box.left) / x.texts.length : 0;
+  for (const [value, text] of ticksOf(x, 46)) {
+    const at = x.of(value);
+    grid.append(svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom }));
+    const said = names && text.length * 7 > room ? `${text.slice(0, Math.max(1, Math.floor(room / 7) - 1))}…` : text;
+    texts.append(svg("text", { x: at, y: box.bottom + 17, "text-anchor": "middle" }, [said]));
+  }
+  for (const [value, text] of ticksOf(y, 26)) {
+    const at = y.of(value);
+    grid.append(svg("line", { x1: box.left, x2: box.right, y1: at, y2: at }));
+    const said = text.length > 9 ? `${text.slice(0, 8)}…` : text;
+    texts.append(svg("text", { x: box.left - 7, y: at + 4, "text-anchor": "end" }, [said]));
+  }
+  const middle = (box.left + box.right) / 2;
+  texts.append(svg("text", { class: "title", x: middle, y: box.bottom + 38, "text-anchor": "middle" }, [xTitle]));
+  texts.append(svg("text", { class: "title", x: 2, y: 12 }, [yTitle]));
+  picture.append(grid, texts);
+}
+
+// An empty picture as wide as its holder, drawn again when that changes.
+function canvas(holder, height) {
+  const width = Math.max(260, Math.floor(holder.clientWidth));
+  const tall = Math.round(height ?? Math.min(440, Math.max(300, width * 0.62)));
+  return { width, height: tall, picture: svg("svg", { viewBox: `0 0 ${width} ${tall}`, class: "picture" }) };
+}
+
+const polyline = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
+
+// The middles between increasing places, and as far beyond the ends.
+function borders(places) {
+  if (places.length === 1) return [places[0] - 20, places[0] + 20];
+  const middles = places.slice(1).map((place, i) => (place + places[i]) / 2);
+  return [2 * places[0] - middles[0], ...middles, 2 * places.at(-1) - middles.at(-1)];
+}

@@ -1,0 +1,375 @@
+// The figures. Each has draw(), which builds it anew, and mark(), which shows what is pointed at and what is pinned.
+
+const RADIUS = 34; // pixels within which a mark is pointed at
+const MAX_CURVES = 160; // that can be told apart, at most
+
+// ---- A measure against an axis: seeds as points and a band, their median as a line, regimes behind or above ----
+
+function scoreFigure(app, holder, view) {
+  const { sweep } = app;
+  const figure = { holder, view, points: [], lines: [] };
+
+  figure.draw = () => {
+    const { width, height, picture } = canvas(holder);
+    const shown = [...app.state.on].sort((a, b) => a - b).filter((i) => has(sweep.optimizers[i], view.axis));
+    const lines = shown.map((i) => lineAlong(sweep, i, view.axis, app.state.at));
+    const strip = lines.length > 1 ? 11 * Math.min(lines.length, 12) + 4 : 0;
+    const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
+    const values = mergeValues(lines);
+    const x = axisScale(sweep, view.axis, values, box.left, box.right);
+    const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => score(sweep, view.measure, row))));
+    const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(view, scores));
+    Object.assign(figure, { lines, box, x, y, points: [] });
+    if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
+    else lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
+    drawAxes(picture, box, x, y, wordsFor(view.axis), wordsFor(view.measure));
+    lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
+    if (view.axis !== "optimizer") lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
+    lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
+    if (!lines.length) picture.append(note(box, "No optimizer is chosen that has this axis."));
+    figure.overlay = svg("g", { class: "overlay" });
+    picture.append(figure.overlay);
+    mount(app, figure, picture, `${wordsFor(view.measure)} against ${wordsFor(view.axis)}`);
+    figure.mark();
+  };
+
+  figure.mark = () => {
+    figure.overlay.replaceChildren();
+    const pinned = new Set(app.state.pinned);
+    for (const point of figure.points) {
+      if (!pinned.has(point.row) && point.row !== app.state.hovered) continue;
+      const kind = point.row === app.state.hovered ? "ring now" : "ring";
+      figure.overlay.append(svg("circle", { class: kind, cx: point.x, cy: point.y, r: 8 }));
+      if (pinned.has(point.row)) figure.overlay.append(number(point, app.state.pinned.indexOf(point.row) + 1));
+    }
+  };
+
+  figure.nearest = (px, py) => nearestOf(figure.points, px, py, RADIUS);
+  return figure;
+}
+
+const note = (box, text) =>
+  svg("text", { class: "note", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, [text]);
+const number = (point, n) => svg("text", { class: "number", x: point.x + 10, y: point.y - 8 }, [String(n)]);
+const isLinear = (view, scores) => view.linear ?? (view.measure.includes("accuracy") || view.measure.startsWith("lyapunov") || scores.flat(2).some((s) => s < 0));
+
+function mergeValues(lines) {
+  const values = [...new Set(lines.flatMap((line) => line.values))];
+  return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
+}
+
+// Unbroken stretches of one regime: [code, left, right] in pixels.
+function stretches(sweep, line, x) {
+  const ends = borders(line.values.map(x.of));
+  const found = [];
+  line.rows.forEach((rows, i) => {
+    const code = commonest(sweep, rows);
+    if (found.length && found.at(-1)[0] === code) found.at(-1)[2] = ends[i + 1];
+    else found.push([code, ends[i], ends[i + 1]]);
+  });
+  return found;
+}
+
+function drawBands(sweep, picture, line, x, box) {
+  for (const [code, left, right] of stretches(sweep, line, x)) {
+    const [a, b] = [Math.max(left, box.left), Math.min(right, box.right)];
+    picture.append(svg("rect", { class: `band r${code}`, x: a, y: box.top, width: Math.max(b - a, 0), height: box.bottom - box.top }));
+    picture.append(svg("rect", { class: `fill r${code}`, x: a, y: box.top - 5, width: Math.max(b - a, 0), height: 5 }));
+  }
+}
+
+function drawStrip(sweep, picture, line, x, box, top) {
+  const mark = svg("path", { class: `mark c${line.index % 7}`, d: markPath(markerOf(sweep, line), box.left - 10, top + 4.5, 4) });
+  picture.append(mark);
+  for (const [code, left, right] of stretches(sweep, line, x)) {
+    const [a, b] = [Math.max(left, box.left), Math.min(right, box.right)];
+    picture.append(svg("rect", { class: `fill r${code}`, x: a, y: top, width: Math.max(b - a, 0), height: 9 }));
+  }
+}
+
+const markerOf = (sweep, line) => sweep.markers[line.index % sweep.markers.length];
+
+// Seeds as points and a band, the median as a line; seeds that diverged are crosses at the top.
+function drawLine(figure, picture, line, scores, alone, sweep) {
+  const { x, y, box } = figure;
+  const color = alone ? "ink" : `c${line.index % 7}`;
+  const inside = (value) => Math.min(Math.max(y.of(value), box.top + 14), box.bottom - 2);
+  const upper = [], lower = [], middle = [], marks = new Map();
+  line.values.forEach((value, i) => {
+    const at = x.of(value);
+    const finite = scores[i].filter(Number.isFinite);
+    if (finite.length) {
+      upper.push([at, inside(largest(finite))]);
+      lower.unshift([at, inside(smallest(finite))]);
+    }
+    const center = median(scores[i]);
+    middle.push(Number.isFinite(center) ? [at, inside(center)] : null);
+    line.rows[i].forEach((row, seed) => {
+      const lost = !Number.isFinite(scores[i][seed]);
+      const place = lost ? box.top + 6 : inside(scores[i][seed]);
+      const kind = lost ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${markerOf(sweep, line)} ${color}`;
+      if (!marks.has(kind)) marks.set(kind, []);
+      marks.get(kind).push([at, place]);
+      figure.points.push({ row, x: at, y: place, line: figure.lines.indexOf(line), value: i, seed });
+    });
+  });
+  if (upper.length > 1) picture.append(svg("path", { class: `spread ${color}`, d: `${polyline([...upper, ...lower])}Z` }));
+  for (const run of runs(middle)) picture.append(svg("path", { class: `line ${color}`, d: polyline(run) }));
+  const size = figure.points.length > 1500 ? 2 : alone ? 3.6 : 2.6;
+  for (const [kind, places] of marks) {
+    const [marker, own] = kind.split(" ");
+    picture.append(svg("path", { class: `mark ${own} ${marker === "X" ? "lost" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
+  }
+}
+
+// Parts of a list between its gaps.
+function runs(places) {
+  const found = [[]];
+  for (const place of places) place ? found.at(-1).push(place) : found.push([]);
+  return found.filter((run) => run.length);
+}
+
+function drawEdges(app, figure, picture, line, alone) {
+  const { x, box } = figure;
+  const color = alone ? "r6" : `c${line.index % 7}`;
+  const edge = figure.view.axis === "learning_rate" || x.kind !== "text" ? edgeOf(app.sweep, line) : null;
+  if (edge !== null) upright(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
+  const theory = theoryOf(app.sweep, line);
+  if (theory !== null && theory > x.low && theory < x.high) {
+    upright(picture, x.of(theory), box, `theory ${color}`, alone ? `theory ${short(theory)}` : "", 16);
+  }
+}
+
+function upright(picture, at, box, kind, text, down = 0) {
+  picture.append(svg("line", { class: kind, x1: at, x2: at, y1: box.top, y2: box.bottom }));
+  const left = at > (box.left + box.right) / 2;
+  const place = { class: "note", x: at + (left ? -5 : 5), y: box.bottom - 8 - down, "text-anchor": left ? "end" : "start" };
+  if (text) picture.append(svg("text", place, [text]));
+}
+
+// Theory's edge at the median sharpness of the runs that converged, where sharpness was recorded.
+function theoryOf(sweep, line) {
+  const name = ["sharpness", "preconditioned_sharpness"].find((n) => sweep.columns.has(n));
+  if (!name || line.axis !== "learning_rate" || line.optimizer.theory === null) return null;
+  const found = line.rows.flat().filter((row) => regimeOf(sweep, row) === 1).map((row) => cell(sweep, name, row));
+  const sharpness = median(found.filter((value) => value > 0));
+  return sharpness > 0 ? line.optimizer.theory / sharpness : null;
+}
+
+function drawBest(app, figure, picture, line, alone) {
+  const point = figure.points.filter((p) => figure.lines[p.line] === line && line.rows[p.value].includes(line.optimizer.best));
+  if (line.optimizer.score === null || figure.view.measure !== app.sweep.by || !point.length) return;
+  const at = median(point.map((p) => p.y));
+  picture.append(svg("path", { class: `star ${alone ? "ink" : `c${line.index % 7}`}`, d: markPath("*", point[0].x, at, 7) }));
+}
+
+// ---- Loss curves: a line a value of the axis, coloured by it; what diverged is drawn to where it leaves ----
+
+function curveFigure(app, holder, view) {
+  const { sweep } = app;
+  const figure = { holder, view, points: [], curves: [] };
+
+  figure.draw = () => {
+    const { width, height, picture } = canvas(holder);
+    const box = { left: 58, right: width - 16, top: 24, bottom: height - 48 };
+    figure.curves = curvesShown(app, view);
+    const [x, y] = curveScales(sweep, figure.curves, view, box);
+    Object.assign(figure, { box, x, y, points: [] });
+    drawAxes(picture, box, x, y, "step", "loss");
+    const clip = `clip-${view.name}`;
+    const frame = { x: box.left, y: box.top - 4, width: box.right - box.left + 6, height: box.bottom - box.top + 6 };
+    picture.append(svg("clipPath", { id: clip }, [svg("rect", frame)]));
+    const drawn = svg("g", { "clip-path": `url(#${clip})` });
+    const ends = svg("g");
+    for (const curve of figure.curves) drawCurve(sweep, figure, curve, drawn, ends);
+    figure.overlay = svg("g", { class: "overlay" });
+    picture.append(drawn, ends, figure.overlay);
+    if (!figure.curves.length) picture.append(note(box, "No curves of these runs are in this page."));
+    mount(app, figure, picture, `loss curves, ${figure.curves.length} of them`);
+    figure.mark();
+  };
+
+  figure.mark = () => {
+    figure.overlay.replaceChildren();
+    app.state.pinned.forEach((row, i) => overlayCurve(app, figure, row, i + 1));
+    if (app.state.hovered !== null && !app.state.pinned.includes(app.state.hovered)) overlayCurve(app, figure, app.state.hovered, 0);
+  };
+
+  figure.nearest = (px, py) => nearestOf(figure.points, px, py, RADIUS);
+  return figure;
+}
+
+// Rows with a curve, of one optimizer and seed, thinned evenly; shade is the place along the axis from 0 to 1.
+function curvesShown(app, view) {
+  const { sweep } = app;
+  const optimizer = sweep.optimizers[view.optimizer];
+  if (!optimizer || !has(optimizer, view.axis)) {
+    return optimizer ? rowsAlong(sweep, optimizer, [], app.state.at).map((row) => ({ row, shade: 0.4, points: curveOf(sweep, row) })).filter((c) => c.points) : [];
+  }
+  const line = lineAlong(sweep, view.optimizer, view.axis, app.state.at);
+  const found = line.rows
+    .map((rows, i) => ({ row: rows.find((row) => cell(sweep, "seed", row) === view.seed), value: i, shade: i / Math.max(1, line.rows.length - 1) }))
+    .filter((curve) => curve.row !== undefined)
+    .map((curve) => ({ ...curve, points: curveOf(sweep, curve.row) }))
+    .filter((curve) => curve.points);
+  const every = Math.ceil(found.length / MAX_CURVES);
+  return found.filter((_, i) => i % every === 0);
+}
+
+function curveScales(sweep, curves, view, box) {
+  const stayed = curves.filter((curve) => regimeOf(sweep, curve.row) !== DIVERGED);
+  const first = curves.flatMap((curve) => [curve.points[0][1], 100 * curve.points[0][1]]);
+  const losses = stayed.length ? stayed.flatMap((curve) => curve.points.map((point) => point[1])) : first;
+  const last = Math.max(1, largest(curves.map((curve) => curve.points.at(-1)[0])));
+  const x = scaleOf(view.log && last > 10 ? "symlog" : "linear", 0, last, box.left, box.right, 1);
+  return [x, lossScale(losses, box.bottom, box.top, false)];
+}
+
+// Pixels of a curve, up to the first that is not finite, or where it leaves the picture for good.
+function pathOf(figure, points) {
+  const { x, y, box } = figure;
+  const far = box.top - (box.bottom - box.top);
+  const place = ([step, loss]) => [x.of(step), Math.max(Math.min(y.kind === "log" && loss <= 0 ? box.bottom : y.of(loss), box.bottom), far)];
+  const finite = points.findIndex(([, loss]) => !Number.isFinite(loss));
+  const path = (finite < 0 ? points : points.slice(0, finite)).map(place);
+  let last = path.length - 1;
+  while (last > 0 && path[last][1] < box.top) last--;
+  if (last + 1 < path.length) {
+    const [[a, b], [c, d]] = [path[last], path[last + 1]];
+    path.length = last + 1;
+    path.push([a + ((c - a) * (b - box.top)) / (b - d), box.top]);
+  }
+  return path;
+}
+
+function drawCurve(sweep, figure, curve, drawn, ends) {
+  const path = pathOf(figure, curve.points);
+  if (!path.length) return;
+  const shade = Math.round(curve.shade * 15);
+  const code = regimeOf(sweep, curve.row);
+  drawn.append(svg("path", { class: `curve q${shade}`, d: polyline(path) }));
+  const [a, b] = path.at(-1);
+  ends.append(svg("path", { class: `mark r${code}`, d: markPath(sweep.regimes[code].marker, a, Math.max(b, figure.box.top), 4) }));
+  path.forEach(([px, py]) => py >= figure.box.top && figure.points.push({ row: curve.row, x: px, y: py, value: curve.value }));
+}
+
+function overlayCurve(app, figure, row, place) {
+  const points = curveOf(app.sweep, row);
+  if (!points) return;
+  const path = pathOf(figure, points).map(([a, b]) => [a, Math.max(b, figure.box.top)]);
+  if (!path.length) return;
+  figure.overlay.append(svg("path", { class: `curve over ${place ? "kept" : "now"}`, d: polyline(path) }));
+  const [a, b] = path.at(-1);
+  if (place) figure.overlay.append(number({ x: Math.min(a - 4, figure.box.right - 18), y: Math.max(b, figure.box.top + 14) }, place));
+}
+
+// ---- Two axes: regimes, or a measure, as cells (as points where the axes go together), with the edge as a line ----
+
+function mapFigure(app, holder, view) {
+  const { sweep } = app;
+  const figure = { holder, view, points: [] };
+
+  figure.draw = () => {
+    const { width, height, picture } = canvas(holder);
+    const box = { left: 62, right: width - 12, top: 24, bottom: height - 48 };
+    const optimizer = sweep.optimizers[view.optimizer];
+    const cells = groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], app.state.at), view);
+    const paired = optimizer.dimensions.some((names) => names.includes(view.x) && names.includes(view.y));
+    const xs = valuesOf(sweep, view.x, cells.flatMap((c) => c.rows[0]));
+    const ys = valuesOf(sweep, view.y, cells.flatMap((c) => c.rows[0]));
+    const x = axisScale(sweep, view.x, xs, box.left, box.right);
+    const y = axisScale(sweep, view.y, ys, box.bottom, box.top);
+    const classes = classesOf(sweep, cells, view);
+    Object.assign(figure, { box, x, y, points: cells.map((c, i) => ({ row: c.rows[0], rows: c.rows, x: x.of(c.x), y: y.of(c.y), kind: classes[i] })) });
+    if (paired) drawDots(sweep, figure, picture);
+    else drawCells(sweep, figure, picture, xs, ys);
+    drawAxes(picture, box, x, y, wordsFor(view.x), wordsFor(view.y));
+    figure.overlay = svg("g", { class: "overlay" });
+    picture.append(figure.overlay);
+    mount(app, figure, picture, `map over ${wordsFor(view.x)} and ${wordsFor(view.y)}`);
+    figure.mark();
+  };
+
+  figure.mark = () => {
+    figure.overlay.replaceChildren();
+    for (const point of figure.points) {
+      const now = point.rows.includes(app.state.hovered);
+      const kept = point.rows.find((row) => app.state.pinned.includes(row));
+      if (!now && kept === undefined) continue;
+      figure.overlay.append(svg("circle", { class: `ring ${now ? "now" : ""}`, cx: point.x, cy: point.y, r: 7 }));
+      if (kept !== undefined) figure.overlay.append(number(point, app.state.pinned.indexOf(kept) + 1));
+    }
+  };
+
+  figure.nearest = (px, py) => nearestOf(figure.points, px, py, 90);
+  return figure;
+}
+
+// Rows by their place on the two axes.
+function groupCells(sweep, rows, view) {
+  const groups = new Map();
+  for (const row of rows) {
+    const [a, b] = [cell(sweep, view.x, row), cell(sweep, view.y, row)];
+    const key = `${a} ${b}`;
+    if (!groups.has(key)) groups.set(key, { x: a, y: b, rows: [] });
+    groups.get(key).rows.push(row);
+  }
+  return [...groups.values()];
+}
+
+// The class that colours each cell: its commonest regime, or the shade of its mean.
+function classesOf(sweep, cells, view) {
+  if (view.fill === "regime") return cells.map((c) => `r${commonest(sweep, c.rows)}`);
+  const means = cells.map((c) => c.rows.reduce((sum, row) => sum + score(sweep, view.fill, row), 0) / c.rows.length);
+  const finite = means.filter(Number.isFinite);
+  const scale = lossScale(finite, 0, 15, view.fill.includes("accuracy"));
+  view.range = finite.length ? [smallest(finite), largest(finite)] : null;
+  return means.map((mean) => (Number.isFinite(mean) ? `q${Math.round(Math.min(15, Math.max(0, scale.of(Math.max(mean, scale.low)))))}` : "none"));
+}
+
+function drawDots(sweep, figure, picture) {
+  for (const point of figure.points) {
+    const marker = figure.view.fill === "regime" ? sweep.regimes[Number(point.kind.slice(1))].marker : "o";
+    picture.append(svg("path", { class: `mark ${point.kind}`, d: markPath(marker, point.x, point.y, 5) }));
+  }
+}
+
+function drawCells(sweep, figure, picture, xs, ys) {
+  const [across, up] = [borders(xs.map(figure.x.of)), borders(ys.map(figure.y.of))];
+  const [column, line] = [new Map(xs.map((v, i) => [figure.x.of(v), i])), new Map(ys.map((v, i) => [figure.y.of(v), i]))];
+  const paths = new Map();
+  const lost = new Map();
+  for (const point of figure.points) {
+    const [i, j] = [column.get(point.x), line.get(point.y)];
+    const outline = `M${across[i].toFixed(1)} ${up[j].toFixed(1)}H${across[i + 1].toFixed(1)}V${up[j + 1].toFixed(1)}H${across[i].toFixed(1)}Z`;
+    paths.set(point.kind, (paths.get(point.kind) ?? "") + outline);
+    lost.set(`${i} ${j}`, commonest(sweep, point.rows) === DIVERGED);
+  }
+  for (const [kind, path] of paths) picture.append(svg("path", { class: `cell ${kind}`, d: path, "shape-rendering": "crispEdges" }));
+  const edge = edgePath(lost, across, up);
+  for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
+}
+
+// The sides that a cell that diverged shares with one that did not.
+function edgePath(lost, across, up) {
+  let path = "";
+  for (const [key, gone] of lost) {
+    const [i, j] = key.split(" ").map(Number);
+    const right = lost.get(`${i + 1} ${j}`);
+    const above = lost.get(`${i} ${j + 1}`);
+    if (right !== undefined && right !== gone) path += `M${across[i + 1]} ${up[j]}V${up[j + 1]}`;
+    if (above !== undefined && above !== gone) path += `M${across[i]} ${up[j + 1]}H${across[i + 1]}`;
+  }
+  return path;
+}
+
+// The point nearest to the mouse, or null where none is near.
+function nearestOf(points, px, py, radius) {
+  let found = null;
+  let least = radius * radius;
+  for (const point of points) {
+    const distance = (point.x - px) ** 2 + (point.y - py) ** 2;
+    if (distance < least) [found, least] = [point, distance];
+  }
+  return found;
+}

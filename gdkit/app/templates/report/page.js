@@ -1,0 +1,226 @@
+// The page: what is chosen, what is pointed at, what is pinned, and the figures that show it.
+
+function startPage() {
+  const source = document.getElementById("sweep");
+  for (const button of document.querySelectorAll("button[data-copy]")) button.addEventListener("click", () => copyText(button));
+  if (!source) return;
+  const sweep = readSweep(JSON.parse(source.textContent));
+  sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
+  const state = { on: new Set(sweep.optimizers.keys()), at: {}, pinned: [], hovered: null };
+  const app = { sweep, state, figures: [], card: document.getElementById("card"), said: document.getElementById("said"), pins: document.getElementById("pins") };
+  for (const part of document.querySelectorAll(".live")) part.hidden = false;
+
+  app.draw = () => app.figures.forEach((figure) => figure.draw());
+  app.hover = (figure, point) => {
+    if (figure.current === point || (point && figure.current?.row === point.row && figure.current.x === point.x)) return;
+    figure.current = point;
+    state.hovered = point ? point.row : null;
+    for (const one of app.figures) one.mark();
+    showCard(app, figure, point);
+  };
+  app.pin = (row) => {
+    state.pinned = state.pinned.includes(row) ? state.pinned.filter((r) => r !== row) : [...state.pinned.slice(-7), row];
+    for (const one of app.figures) one.mark();
+    app.table.mark();
+    listPinned(app);
+  };
+
+  buildScores(app);
+  buildMap(app);
+  buildStability(app);
+  app.table = runsTable(app, document.getElementById("runs"));
+  app.draw();
+  redrawWhenResized(app);
+  document.addEventListener("scroll", () => { app.card.hidden = true; }, { passive: true });
+  performance.mark("drawn");
+  document.documentElement.dataset.drawn = "yes";
+}
+
+// A labelled choice; `empty` is what the empty value is called.
+function chooser(label, values, empty, choose, chosen = values[0], say = (value) => short(value)) {
+  const options = values.map((value, i) => {
+    const option = html("option", { value: String(i) }, [value === "" ? empty : say(value)]);
+    option.selected = value === chosen;
+    return option;
+  });
+  const select = html("select", { onchange: () => choose(values[Number(select.value)]) }, options);
+  return html("label", { class: "chooser" }, [html("span", {}, [label]), select]);
+}
+
+const KINDS = ["validation", "test", "training", "about the run"];
+const measuresOf = (sweep) => KINDS.flatMap((kind) => sweep.measures[kind] ?? []);
+
+function buildScores(app) {
+  const { sweep, state } = app;
+  const holder = document.getElementById("scores");
+  const axes = Object.keys(sweep.axes);
+  const first = sweep.axis ?? axes[0] ?? "optimizer";
+  const view = { axis: first, measure: sweep.by, linear: undefined };
+  const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
+  const reached = sweep.optimizers.map((optimizer) => optimizer.score ?? Infinity);
+  const start = reached.indexOf(smallest(reached));
+  const curves = { name: "curves", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true };
+  const curve = curveFigure(app, holder.querySelector(".curves .plot"), curves);
+  app.figures.push(score, curve);
+
+  const set = (target, name, figures = [score, curve]) => (value) => {
+    target[name] = value;
+    figures.forEach((figure) => figure.draw());
+    legendOf(app, curves, holder.querySelector(".curves .key"));
+  };
+  const scoreControls = [chooser("Measure", measuresOf(sweep), "", set(view, "measure", [score]), view.measure, wordsFor)];
+  if (axes.length > 1) {
+    scoreControls.push(chooser("Along", axes, "", (axis) => { curves.axis = axis; set(view, "axis")(axis); }, first, wordsFor));
+  }
+  scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log where it can be")));
+  for (const axis of axes.length > 1 ? axes : []) scoreControls.push(fixChooser(app, axis));
+  holder.querySelector(".score .controls").append(...scoreControls);
+  if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
+
+  const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
+  if (sweep.optimizers.length > 1) {
+    const labels = sweep.optimizers.map((_, i) => i);
+    curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
+  }
+  if (sweep.several) curveControls.push(chooser("Seed", valuesOf(sweep, "seed"), "", set(curves, "seed", [curve]), curves.seed));
+  holder.querySelector(".curves .controls").append(...curveControls);
+  legendOf(app, curves, holder.querySelector(".curves .key"));
+  holder.querySelector(".score .key").append(...regimeKey(sweep));
+}
+
+// Where the other axes stand; by default where each optimizer is best.
+function fixChooser(app, axis) {
+  const values = valuesOf(app.sweep, axis);
+  const choose = (value) => {
+    if (value === "") delete app.state.at[axis];
+    else app.state.at[axis] = value;
+    app.draw();
+  };
+  return chooser(`${wordsFor(axis)} at`, ["", ...values], "its best", choose);
+}
+
+function toggle(app, index, figure) {
+  const { sweep, state } = app;
+  const button = html("button", { type: "button", class: "chip", "aria-pressed": "true" }, [seriesBadge(sweep, index), sweep.optimizers[index].label]);
+  button.addEventListener("click", () => {
+    if (state.on.has(index) && state.on.size === sweep.optimizers.length) state.on = new Set([index]); // the first click shows it alone
+    else if (!state.on.delete(index)) state.on.add(index);
+    if (!state.on.size) state.on = new Set(sweep.optimizers.keys());
+    button.parentElement.querySelectorAll("button").forEach((one, i) => one.setAttribute("aria-pressed", String(state.on.has(i))));
+    figure.draw();
+  });
+  return button;
+}
+
+// The regimes that occur, each with its mark.
+function regimeKey(sweep) {
+  const present = sweep.regimes.map((regime, code) => [regime, code]).filter(([, code]) => countOf(sweep, code));
+  const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
+  const star = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]), "best"]);
+  const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "where divergence begins"]);
+  return [...items, star, dash];
+}
+
+// The colours of the curves: from the lowest to the highest value of the axis.
+function legendOf(app, view, holder) {
+  const { sweep } = app;
+  const optimizer = sweep.optimizers[view.optimizer];
+  if (!has(optimizer, view.axis)) return holder.replaceChildren();
+  const values = lineAlong(sweep, view.optimizer, view.axis, app.state.at).values;
+  const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
+  for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
+  const ends = [short(values[0]), short(values.at(-1))];
+  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["the mark at its end tells the regime"]));
+}
+
+function buildMap(app) {
+  const { sweep } = app;
+  const holder = document.getElementById("map");
+  const suitable = sweep.optimizers.map((o, i) => [o, i]).filter(([o]) => o.dimensions.flat().length > 1);
+  holder.hidden = !suitable.length;
+  if (!suitable.length) return;
+  const [optimizer, index] = suitable[0];
+  const axes = optimizer.dimensions.flat();
+  const x = axes.includes(sweep.axis) ? sweep.axis : axes[0];
+  const view = { optimizer: index, x, y: axes.find((axis) => axis !== x), fill: "regime", measure: sweep.by };
+  const figure = mapFigure(app, holder.querySelector(".plot"), view);
+  app.figures.push(figure);
+  const controls = holder.querySelector(".controls");
+  const build = () => {
+    const names = sweep.optimizers[view.optimizer].dimensions.flat();
+    if (!names.includes(view.x)) view.x = names[0];
+    if (!names.includes(view.y) || view.y === view.x) view.y = names.find((name) => name !== view.x);
+    const set = (name) => (value) => { view[name] = value; build(); figure.draw(); mapKey(sweep, view, holder.querySelector(".key")); };
+    const fills = ["regime", ...measuresOf(sweep), ...(sweep.measures.stability ?? [])];
+    const choices = [chooser("Colour", fills, "", set("fill"), view.fill, wordsFor)];
+    if (suitable.length > 1) choices.unshift(chooser("Optimizer", suitable.map(([, i]) => i), "", set("optimizer"), view.optimizer, (i) => sweep.optimizers[i].label));
+    if (names.length > 2) choices.push(chooser("Across", names, "", set("x"), view.x, wordsFor), chooser("Up", names, "", set("y"), view.y, wordsFor));
+    controls.replaceChildren(...choices);
+  };
+  build();
+  figure.draw();
+  mapKey(sweep, view, holder.querySelector(".key"));
+}
+
+function mapKey(sweep, view, holder) {
+  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).slice(0, -2), html("li", {}, ["line: where divergence begins"]));
+  const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
+  for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
+  const [low, high] = view.range ?? [NaN, NaN];
+  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.fill)} ${shown(view.fill, low)} `, ramp, ` ${shown(view.fill, high)}`]), html("li", {}, ["hatched: diverged"]));
+}
+
+function buildStability(app) {
+  const { sweep } = app;
+  const holder = document.getElementById("stability");
+  const names = sweep.measures.stability ?? [];
+  holder.hidden = !names.length;
+  if (!names.length) return;
+  const view = { axis: sweep.axis ?? Object.keys(sweep.axes)[0] ?? "optimizer", measure: names[0], linear: undefined };
+  const figure = scoreFigure(app, holder.querySelector(".plot"), view);
+  const draw = figure.draw;
+  figure.draw = () => { draw(); drawTheory(app, figure); };
+  app.figures.push(figure);
+  if (names.length > 1) {
+    holder.querySelector(".controls").append(chooser("Number", names, "", (name) => { view.measure = name; figure.draw(); }, names[0], wordsFor));
+  }
+}
+
+// Sharpness beside what theory lets a learning rate bear; the Lyapunov exponent beside 0, where growth begins.
+function drawTheory(app, figure) {
+  const { x, y, box, lines, view } = figure;
+  if (view.measure.startsWith("lyapunov") && y.low < 0 && y.high > 0) {
+    figure.overlay.before(svg("line", { class: "theory ink", x1: box.left, x2: box.right, y1: y.of(0), y2: y.of(0) }));
+  }
+  if (!view.measure.includes("sharpness") || view.axis !== "learning_rate" || y.kind !== "log") return;
+  for (const line of lines.filter((one) => one.optimizer.theory !== null)) {
+    const path = line.values.filter((v) => v > 0).map((v) => [x.of(v), y.of(line.optimizer.theory / v)]).filter(([, b]) => b >= box.top && b <= box.bottom);
+    if (path.length > 1) figure.overlay.before(svg("path", { class: `theory ${lines.length > 1 ? `c${line.index % 7}` : "ink"}`, d: polyline(path) }));
+  }
+}
+
+function redrawWhenResized(app) {
+  let width = document.documentElement.clientWidth;
+  new ResizeObserver(() => {
+    if (document.documentElement.clientWidth === width) return;
+    width = document.documentElement.clientWidth;
+    app.draw();
+  }).observe(document.documentElement);
+}
+
+async function copyText(button) {
+  const text = document.getElementById(button.dataset.copy).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // not allowed here, as in a page from a file in some browsers: selected, it can be copied by hand
+    const range = document.createRange();
+    range.selectNodeContents(document.getElementById(button.dataset.copy));
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    document.execCommand("copy");
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+startPage();
