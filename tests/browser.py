@@ -130,7 +130,7 @@ class Page:
         if event == "Page.loadEventFired":
             self._loaded = True
         elif event == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests += [address for address in [told["request"]["url"]] if not address.startswith("data:")]
         elif event == "Runtime.exceptionThrown":
             details = told["exceptionDetails"]
             self.problems.append(details.get("exception", {}).get("description") or details["text"])

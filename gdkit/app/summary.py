@@ -1,7 +1,7 @@
 """What a sweep found, as rows: one form for the terminal and for the report."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,7 +58,8 @@ def summarise(result: SweepResult) -> Summary:
     """The rows of every optimizer, in the order of the config."""
     axis = result.main_axis
     by = result.score_name()
-    rows = tuple(_row(result.select(optimizer=label), label, axis, by) for label in result.optimizers)
+    parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
+    rows = tuple(_row(one, label, axis, by) for label, one in parts.items())
     found = Summary(axis, by, _metric(result), rows, _unknown(rows))
     close = undecided(found) if np.isfinite(found.best.score) else ""
     return found._replace(unknown=(close, *found.unknown)) if close else found
@@ -72,11 +73,18 @@ def answer(summary: Summary) -> str:
         return "Every run diverged. Try smaller values."
     if found is None or found.best is None:
         return f"{row.optimizer} is best, with {words(summary.by)} {number(row.score)}."
-    said = f"Use {row.optimizer} with {words(found.axis)} {number(found.best)}: {words(summary.by)} {number(row.score)}"
+    said = f"Use {row.optimizer} with {settings(found)}: {words(summary.by)} {number(found.score)}"
     said += _reported(summary, found) + "."
     if found.safe is not None:
         said += f" Nothing diverged up to {number(found.safe)}."
     return said
+
+
+def settings(found: Recommendation) -> str:
+    """The best value with those of the other axes, as people say them."""
+    others = {name: value for name, value in found.at.items() if name != "optimizer"}
+    said = [f"{words(name)} {shown(value)}" for name, value in ({found.axis: found.best} | others).items()]
+    return " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
 
 
 def undecided(summary: Summary) -> str:
@@ -119,6 +127,11 @@ def number(value: float | None) -> str:
     return f"{float(f'{value:.3g}'):g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
+def shown(value: Any) -> str:
+    """A number with three digits, anything else as it is."""
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
 def span(pair: tuple[float, float] | None) -> str:
     """``0.1 to 0.4``, or one number where both are the same."""
     if pair is None:
@@ -129,7 +142,7 @@ def span(pair: tuple[float, float] | None) -> str:
 
 def words(name: str) -> str:
     """``validation_loss`` as people say it."""
-    return name.replace("_", " ")
+    return name.removeprefix("problem.").replace("_", " ")
 
 
 def metric_value(name: str, value: float | None) -> str:
@@ -169,12 +182,13 @@ def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
     best, regimes = result.best(by), result.verdict.regime
     codes, counts = np.unique(regimes, return_counts=True)
     own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
+    found = result.recommend(axis, by=by) if own else None
     return Row(
         label,
-        result.recommend(axis, by=by) if own else None,
+        found,
         _band(result, str(axis)) if own else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
-        best.score,
+        found.score if found and found.score is not None else best.score,
         tuple(best.lanes[by].values.astype(float).tolist()),
     )
 

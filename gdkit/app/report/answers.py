@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit.app.summary import Row, Summary, diverges, metric_value, number, span, words
+from gdkit.app.summary import Row, Summary, diverges, metric_value, number, settings, span, words
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import Recommendation
 
@@ -27,7 +27,7 @@ def headline(summary: Summary) -> str:
     if found is None or found.best is None:
         return f"{row.optimizer or 'The best run'} reaches a {words(summary.by)} of {number(row.score)}."
     what = f"{row.optimizer} with " if row.optimizer else ""
-    what += f"{words(found.axis)} {number(found.best)}"
+    what += settings(found)
     if not any(row.counts.get(regime) for row in summary.rows for regime in _THERE):
         return f"No run arrived. Closest came {what}."
     return f"Use {what}{_at_the_end(row)}."

@@ -95,11 +95,18 @@ _ENDS = {
 
 
 def _best(one: SweepResult, by: str) -> tuple[int, float]:
+    """The first lane of the point that is recommended, and the mean score there."""
+    axis = one.main_axis
+    found = one.recommend(axis, by=by) if axis is not None else None
     best = one.best(by)
+    if found is None or found.best is None or found.score is None:
+        point, score = best.hyperparameters, best.score
+    else:
+        point, score = found.at | {axis: found.best}, found.score
     same = np.ones(one.lanes.sizes["lane"], bool)
-    for name in one.axes:
-        same &= one.lanes[name].values == best.lanes[name].values[0]
-    return int(np.argmax(same)), best.score
+    for name in one.axes.keys() & point.keys():
+        same &= one.lanes[name].values == point[name]
+    return int(np.argmax(same)), score
 
 
 def _width(part: Part) -> int:

@@ -12,6 +12,7 @@ from gdkit.app.summary import MEANINGS, Row, Summary, metric_value, number, span
 from gdkit.regimes import Regime
 
 _LARGEST_SVG = 300_000  # beyond this many bytes the PNG is smaller and as sharp as a screen
+_LONG = ' class="long"'
 _ALL_FIGURES = 1_500_000  # bytes of static figures in a page
 _CELLS = 240  # of a strip, at most: as many as can be told apart
 _DARK = (  # matplotlib's paper and inks, for a dark page
@@ -106,7 +107,7 @@ def claims(listed: Sequence[Any]) -> str:
     """What a study claims, and whether it holds."""
     held = sum(bool(claim.holds) for claim in listed)
     heads = ("claim", "source", "expected", "measured", "holds")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    head = "".join(f'<th scope="col"{_LONG if name == "source" else ""}>{name}</th>' for name in heads)
     rows = "".join(
         f'<tr><td class="long">{text(claim.text)}</td><td class="long">{text(claim.source)}</td>'
         f'<td data-name="expected">{number(claim.expected)}</td><td data-name="measured">{number(claim.measured)}</td>'

@@ -31,8 +31,9 @@ function scaleOf(kind, low, high, from, to, knee = 1) {
   return { kind, low, high, from, to, knee, of: (v) => (ratio ? from + (forward(v) - a) * ratio : (from + to) / 2) };
 }
 
-// A scale for the values of an axis, with half a step free at either end; texts stand at their place.
-function axisScale(sweep, axis, values, from, to) {
+// A scale for the values of an axis, with half a step free at either end (less where they are few, unless they are
+// cells); texts stand at their place.
+function axisScale(sweep, axis, values, from, to, cells = false) {
   if (typeof values[0] !== "number") {
     const at = new Map(values.map((value, i) => [value, i]));
     const place = scaleOf("linear", -0.5, values.length - 0.5, from, to);
@@ -41,7 +42,7 @@ function axisScale(sweep, axis, values, from, to) {
   const kind = sweep.axes[axis]?.scale ?? "linear";
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
-  const share = 0.5 / Math.max(values.length - 1, 8);
+  const share = 0.5 / Math.max(values.length - 1, cells ? 1 : 8);
   if (kind === "log") {
     const room = (high / low) ** share;
     return scaleOf("log", low / room, high * room, from, to);

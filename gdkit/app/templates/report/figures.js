@@ -13,7 +13,7 @@ function scoreFigure(app, holder, view) {
     const { width, height, picture } = canvas(holder);
     const shown = [...app.state.on].sort((a, b) => a - b).filter((i) => has(sweep.optimizers[i], view.axis));
     const lines = shown.map((i) => lineAlong(sweep, i, view.axis, app.state.at));
-    const strip = lines.length > 1 ? 11 * Math.min(lines.length, 12) + 4 : 0;
+    const strip = lines.length > 1 && view.axis !== "optimizer" ? 11 * Math.min(lines.length, 12) + 4 : 0;
     const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
     const values = mergeValues(lines);
     const x = axisScale(sweep, view.axis, values, box.left, box.right);
@@ -21,10 +21,10 @@ function scoreFigure(app, holder, view) {
     const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(view, scores));
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
-    else lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
+    else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
     drawAxes(picture, box, x, y, wordsFor(view.axis), wordsFor(view.measure));
     lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
-    if (view.axis !== "optimizer") lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
+    lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
     if (!lines.length) picture.append(note(box, "No optimizer is chosen that has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
@@ -132,7 +132,7 @@ function runs(places) {
 function drawEdges(app, figure, picture, line, alone) {
   const { x, box } = figure;
   const color = alone ? "r6" : `c${line.index % 7}`;
-  const edge = figure.view.axis === "learning_rate" || x.kind !== "text" ? edgeOf(app.sweep, line) : null;
+  const edge = x.kind === "text" ? null : edgeOf(app.sweep, line);
   if (edge !== null) upright(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
   const theory = theoryOf(app.sweep, line);
   if (theory !== null && theory > x.low && theory < x.high) {
@@ -277,13 +277,13 @@ function mapFigure(app, holder, view) {
     const paired = optimizer.dimensions.some((names) => names.includes(view.x) && names.includes(view.y));
     const xs = valuesOf(sweep, view.x, cells.flatMap((c) => c.rows[0]));
     const ys = valuesOf(sweep, view.y, cells.flatMap((c) => c.rows[0]));
-    const x = axisScale(sweep, view.x, xs, box.left, box.right);
-    const y = axisScale(sweep, view.y, ys, box.bottom, box.top);
+    const x = axisScale(sweep, view.x, xs, box.left, box.right, true);
+    const y = axisScale(sweep, view.y, ys, box.bottom, box.top, true);
     const classes = classesOf(sweep, cells, view);
     Object.assign(figure, { box, x, y, points: cells.map((c, i) => ({ row: c.rows[0], rows: c.rows, x: x.of(c.x), y: y.of(c.y), kind: classes[i] })) });
+    drawAxes(picture, box, x, y, wordsFor(view.x), wordsFor(view.y));
     if (paired) drawDots(sweep, figure, picture);
     else drawCells(sweep, figure, picture, xs, ys);
-    drawAxes(picture, box, x, y, wordsFor(view.x), wordsFor(view.y));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
     mount(app, figure, picture, `map over ${wordsFor(view.x)} and ${wordsFor(view.y)}`);
@@ -346,8 +346,21 @@ function drawCells(sweep, figure, picture, xs, ys) {
     lost.set(`${i} ${j}`, commonest(sweep, point.rows) === DIVERGED);
   }
   for (const [kind, path] of paths) picture.append(svg("path", { class: `cell ${kind}`, d: path, "shape-rendering": "crispEdges" }));
+  if (figure.view.fill === "regime") drawSigns(sweep, figure, picture, column, line);
   const edge = edgePath(lost, across, up);
   for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
+}
+
+// Marks on a wide lattice of the cells tell the regime to who does not tell the colours.
+function drawSigns(sweep, figure, picture, column, line) {
+  const [every, other] = [Math.ceil(column.size / 14), Math.ceil(line.size / 10)];
+  const paths = { light: "", dark: "" };
+  for (const point of figure.points) {
+    if (column.get(point.x) % every !== every >> 1 || line.get(point.y) % other !== other >> 1) continue;
+    const code = Number(point.kind.slice(1));
+    paths[[1, 2, 3, 6].includes(code) ? "light" : "dark"] += markPath(sweep.regimes[code].marker, point.x, point.y, 2.6);
+  }
+  for (const [kind, path] of Object.entries(paths)) picture.append(svg("path", { class: `sign ${kind}`, d: path }));
 }
 
 // The sides that a cell that diverged shares with one that did not.

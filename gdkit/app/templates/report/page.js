@@ -68,12 +68,19 @@ function buildScores(app) {
     figures.forEach((figure) => figure.draw());
     legendOf(app, curves, holder.querySelector(".curves .key"));
   };
+  const fixers = axes.length > 1 ? axes.map((axis) => fixChooser(app, axis)) : [];
+  fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === first; });
   const scoreControls = [chooser("Measure", measuresOf(sweep), "", set(view, "measure", [score]), view.measure, wordsFor)];
   if (axes.length > 1) {
-    scoreControls.push(chooser("Along", axes, "", (axis) => { curves.axis = axis; set(view, "axis")(axis); }, first, wordsFor));
+    const along = (axis) => {
+      curves.axis = axis;
+      fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === axis; });
+      set(view, "axis")(axis);
+    };
+    scoreControls.push(chooser("Along", axes, "", along, first, wordsFor));
   }
   scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log where it can be")));
-  for (const axis of axes.length > 1 ? axes : []) scoreControls.push(fixChooser(app, axis));
+  scoreControls.push(...fixers);
   holder.querySelector(".score .controls").append(...scoreControls);
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
 
@@ -118,14 +125,14 @@ function regimeKey(sweep) {
   const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
   const star = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]), "best"]);
   const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "where divergence begins"]);
-  return [...items, star, dash];
+  return sweep.axis ? [...items, star, dash] : [...items, star];
 }
 
 // The colours of the curves: from the lowest to the highest value of the axis.
 function legendOf(app, view, holder) {
   const { sweep } = app;
   const optimizer = sweep.optimizers[view.optimizer];
-  if (!has(optimizer, view.axis)) return holder.replaceChildren();
+  if (view.axis === "optimizer" || !has(optimizer, view.axis)) return holder.replaceChildren();
   const values = lineAlong(sweep, view.optimizer, view.axis, app.state.at).values;
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
@@ -163,11 +170,11 @@ function buildMap(app) {
 }
 
 function mapKey(sweep, view, holder) {
-  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).slice(0, -2), html("li", {}, ["line: where divergence begins"]));
+  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), html("li", {}, ["line: where divergence begins"]));
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const [low, high] = view.range ?? [NaN, NaN];
-  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.fill)} ${shown(view.fill, low)} `, ramp, ` ${shown(view.fill, high)}`]), html("li", {}, ["hatched: diverged"]));
+  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.fill)} ${shown(view.fill, low)} `, ramp, ` ${shown(view.fill, high)}`]), html("li", {}, ["grey: diverged"]));
 }
 
 function buildStability(app) {
