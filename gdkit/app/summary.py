@@ -54,10 +54,10 @@ class Summary(NamedTuple):
         return min(self.rows, key=lambda row: row.score)
 
 
-def summarise(result: SweepResult) -> Summary:
+def summarise(result: SweepResult, by: str | None = None) -> Summary:
     """The rows of every optimizer, in the order of the config."""
     axis = result.main_axis
-    by = result.score_name()
+    by = result.score_name(by)
     parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
     rows = tuple(_row(one, label, axis, by) for label, one in parts.items())
     found = Summary(axis, by, _metric(result), rows, _unknown(rows))

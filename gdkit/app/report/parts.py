@@ -28,10 +28,16 @@ def text(content: object) -> str:
     return html.escape(str(content), quote=True)
 
 
-def table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
-    """A table whose rows are cards on a narrow screen; a row comes with whether it stands out."""
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
-    body = "".join(_table_row(heads, bold, cells) for bold, cells in rows)
+def table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], texts: Sequence[str] = ()) -> str:
+    """A table whose rows are cards on a narrow screen; a row comes with whether it stands out.
+
+    Args:
+      heads: names of the columns.
+      rows: whether it stands out, and its cells.
+      texts: columns of sentences, which may break.
+    """
+    head = "".join(f'<th scope="col"{_LONG if name in texts else ""}>{text(name)}</th>' for name in heads)
+    body = "".join(_table_row(heads, bold, cells, texts) for bold, cells in rows)
     rolling = 'class="wide" tabindex="0" role="region" aria-label="Table"'
     return f'<div {rolling}><table class="cards"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -107,16 +113,13 @@ def claims(listed: Sequence[Any]) -> str:
     """What a study claims, and whether it holds."""
     held = sum(bool(claim.holds) for claim in listed)
     heads = ("claim", "source", "expected", "measured", "holds")
-    head = "".join(f'<th scope="col"{_LONG if name == "source" else ""}>{name}</th>' for name in heads)
-    rows = "".join(
-        f'<tr><td class="long">{text(claim.text)}</td><td class="long">{text(claim.source)}</td>'
-        f'<td data-name="expected">{number(claim.expected)}</td><td data-name="measured">{number(claim.measured)}</td>'
-        f'<td data-name="holds">{"✓ yes" if claim.holds else "✗ no"}</td></tr>'
-        for claim in listed
+    rows = [
+        (False, (c.text, c.source, number(c.expected), number(c.measured), "✓ yes" if c.holds else "✗ no"))
+        for c in listed
+    ]
+    return (
+        f'<section><p class="answer">{held} of {len(listed)} claims hold.</p>{table(heads, rows, heads[:2])}</section>'
     )
-    whole = f'<table class="cards"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    rolling = '<div class="wide" tabindex="0" role="region" aria-label="Claims">'
-    return f'<section><p class="answer">{held} of {len(listed)} claims hold.</p>{rolling}{whole}</div></section>'
 
 
 def provenance(made_with: Mapping[str, str], config: str, command: str) -> str:
@@ -129,10 +132,13 @@ def provenance(made_with: Mapping[str, str], config: str, command: str) -> str:
     return f"<section><h2>Run it again</h2>{again}{made if facts else ''}{written}</section>"
 
 
-def _table_row(heads: Sequence[str], bold: bool, cells: Sequence[str]) -> str:
+def _table_row(heads: Sequence[str], bold: bool, cells: Sequence[str], texts: Sequence[str]) -> str:
     kind = ' class="best"' if bold else ""
-    first = f'<th scope="row">{text(cells[0])}</th>'
-    rest = (f'<td data-name="{text(h)}">{text(c)}</td>' for h, c in zip(heads[1:], cells[1:], strict=True))
+    first = f'<th scope="row"{_LONG if heads[0] in texts else ""}>{text(cells[0])}</th>'
+    rest = (
+        f'<td data-name="{text(head)}"{_LONG if head in texts else ""}>{text(cell)}</td>'
+        for head, cell in zip(heads[1:], cells[1:], strict=True)
+    )
     return f"<tr{kind}>{first}{''.join(rest)}</tr>"
 
 

@@ -1,0 +1,219 @@
+"""The report: what it says follows from the numbers, what it embeds is them, and nothing in it can run or load."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import synthetic
+
+from gdkit.app import report
+from gdkit.app.config import ConfigError, dump, loads
+from gdkit.app.report import answers, embed
+from gdkit.app.report.compare import compare, difference
+from gdkit.app.summary import summarise
+from gdkit.plots import REGIME_COLORS
+from gdkit.regimes import Regime
+
+CONFIG = """\
+name: made
+problem: {name: parabola}
+optimizer: [{name: sgd}, {name: adam}]
+sweep:
+  axes: {learning_rate: {log: {from: 1e-3, to: 10, count: 12}}}
+  seeds: 3
+  steps: 200
+"""
+
+
+@pytest.fixture(scope="module")
+def made():
+    return synthetic.result()
+
+
+@pytest.fixture(scope="module")
+def page(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return report.write(loads(CONFIG), made, summarise(made), [], folder).read_text()
+
+
+def embedded(page: str) -> dict:
+    """The numbers in a page, as its program reads them."""
+    return json.loads(page.partition('id="sweep">')[2].partition("</script>")[0])
+
+
+def numbers(data: dict, name: str) -> np.ndarray:
+    """A column of a page."""
+    column = next(c for c in data["columns"] if c["name"] == name)
+    raw = np.frombuffer(embed.base64.b64decode(column["data"]), embed._TYPES[column["type"]])
+    return np.array(column["texts"])[raw] if "texts" in column else raw
+
+
+# What it says
+
+
+def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made):
+    summary = summarise(made)
+    found = summary.best.recommendation
+    said = answers.deck(summary)
+    assert found is not None
+    assert answers.headline(summary).startswith(f"Use {summary.best.optimizer} with learning rate {found.best:.3g}")
+    assert f"Divergence begins at {found.edge:.3g}, {found.edge / found.best:.3g} times that" in said
+    assert f"nothing diverged up to {found.safe:.3g}" in said
+    least = min(summary.rows, key=lambda row: row.recommendation.sensitivity)
+    assert f"{least.optimizer} depends least" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"edge": 1e-5}, "Every run diverged. Try smaller values."),
+        ({"shift": 2.0}, "No run arrived. Closest came sgd with learning rate"),
+        ({"edge": 50}, ", the largest that was tried."),
+        ({"edge": 4e-2, "optimizers": ("sgd",)}, "Use sgd with learning rate"),
+        ({"others": {"momentum": [0.5, 0.9]}}, "and momentum 0."),
+    ],
+)
+def test_what_is_not_known_is_said_and_never_as_a_number_that_is_none(change, said, tmp_path):
+    result = synthetic.result(**{"seeds": 1, "rates": 9, "optimizers": ("sgd",)} | change)
+    summary = summarise(result)
+    assert said in answers.headline(summary)
+    page = report.write(loads(CONFIG), result, summary, [], tmp_path).read_text()
+    words = re.sub(r"<(style|script|svg)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|none|inf|null|undefined)\b(?! diverged)", words, re.IGNORECASE)
+    assert "What is not known" in words
+
+
+def test_every_axis_of_the_recommended_point_is_named():
+    result = synthetic.result(("sgd",), others={"momentum": [0.5, 0.9], "kind": ["a", "b"]}, rates=6, seeds=1)
+    found = summarise(result).best.recommendation
+    assert found is not None
+    at = {name: value for name, value in found.at.items() if name != "optimizer"}
+    headline = answers.headline(summarise(result))
+    assert all(f"{name} {value}" in headline for name, value in at.items())
+    assert at.keys() == {"momentum", "kind"}
+
+
+# What it holds
+
+
+def test_the_embedded_columns_are_the_lanes_bit_for_bit(made, page):
+    data = embedded(page)
+    frame = made.to_dataframe()
+    names = [column["name"] for column in data["columns"]]
+    assert names == ["lane", *frame.columns]
+    for name in frame.columns:
+        np.testing.assert_array_equal(numbers(data, name), frame[name].to_numpy())
+
+
+def test_the_embedded_curves_are_those_of_the_result(made, page):
+    curves = embedded(page)["curves"]
+    for held in curves:
+        rows = np.frombuffer(embed.base64.b64decode(held["rows"]), "<i4")
+        losses = np.frombuffer(embed.base64.b64decode(held["loss"]), "<f4").reshape(len(rows), -1)
+        np.testing.assert_array_equal(losses, made.lanes["curve_loss"].values[rows])
+    assert sum(len(np.frombuffer(embed.base64.b64decode(c["rows"]), "<i4")) for c in curves) == made.lanes.sizes["lane"]
+
+
+def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
+    result = synthetic.result(("sgd",), rates=3000, others={"momentum": np.linspace(0, 0.99, 100)}, seeds=1, points=2)
+    summary = summarise(result)
+    path = report.write(loads(CONFIG), result, summary, [], tmp_path)
+    assert path.stat().st_size < 8e6
+    data = embedded(path.read_text())
+    kept = numbers(data, "lane")
+    assert len(kept) < data["lanes"] == 300_000
+    assert f"300,000 runs are more than a page can hold: this one draws and lists {len(kept):,}" in path.read_text()
+    best = summary.best.recommendation
+    assert best is not None
+    assert best.best in numbers(data, "learning_rate")
+    np.testing.assert_array_equal(numbers(data, "final_loss"), result.lanes["final_loss"].values[kept])
+    gaps = np.diff(np.unique(numbers(data, "learning_rate")))
+    assert len(gaps) > 50
+
+
+def test_colours_of_regimes_are_those_of_the_figures(page):
+    for regime in Regime:
+        assert f".r{int(regime)} {{ --own: {REGIME_COLORS[regime]}; }}" in page
+
+
+# What it cannot do
+
+
+def test_names_stay_text(tmp_path):
+    bad = "<script>alert(1)</script>"
+    result = synthetic.result((bad, 'a"b&c'), rates=4)
+    label = "optimizer: [{name: sgd}]"
+    job = loads(CONFIG.replace("optimizer: [{name: sgd}, {name: adam}]", label))
+    page = report.write(job, result, summarise(result), [], tmp_path).read_text()
+    assert bad not in page
+    assert page.count("<script") == 2  # its numbers and its program
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert numbers(embedded(page), "optimizer")[0] == bad
+
+
+def test_the_policy_allows_this_program_and_style_and_no_address(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy[1].startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy[1]
+    assert not re.search(r"style=|\bon\w+=|(?:src|href)=", page.partition("<script")[0])
+
+
+def test_theory_has_a_number_for_plain_gradient_descent_and_momentum_only():
+    text = CONFIG.replace(
+        "[{name: sgd}, {name: adam}]",
+        "[{name: sgd}, {name: sgd, momentum: 0.5, label: m}, {name: sgd, momentum: 0.5, nesterov: true, label: n}, "
+        "{name: adam}, {name: sgd, clip_norm: 1.0, label: c}, {name: sgd, momentum: [0.1, 0.2], label: axis}]",
+    )
+    assert report.theory_of(loads(text)) == {"sgd": 2.0, "m": 3.0, "n": 1.5}
+
+
+# Several runs
+
+
+def test_differences_need_an_interval_without_zero_and_enough_seeds():
+    ours, theirs = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) + 0.1, np.arange(1.0, 7.0)
+    assert difference(ours, theirs, paired=True).verdict == "yes"
+    assert "may be none" in difference(ours, theirs, paired=False).verdict
+    assert "by chance once in 4" in difference(ours[:3], theirs[:3], paired=True).verdict
+    assert difference([1.0], [2.0], paired=True) == (-1.0, None, "can't tell: one seed")
+    assert "diverged" in difference([np.inf, 1.0], [2.0, 1.0], paired=True).verdict
+    assert difference(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
+
+
+def test_the_bootstrap_interval_covers_a_known_difference():
+    generator = np.random.default_rng(1)
+    draws = [generator.normal(0.3, 1.0, 20) for _ in range(200)]
+    inside = [(d := difference(draw, np.zeros(20), paired=True).interval) and d[0] <= 0.3 <= d[1] for draw in draws]
+    assert 0.88 <= np.mean(inside) <= 0.98
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two finished runs, of which the second is worse by 0.02 for every seed."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, shift in {"first": 0.0, "second": 0.02}.items():
+        (root / name).mkdir()
+        (root / name / "config.yaml").write_text(dump(loads(CONFIG.replace("made", name))))
+        synthetic.result(("sgd",), seeds=6, rates=7, shift=shift).save(root / name / "results.nc")
+    return [root / "first", root / "second"]
+
+
+def test_runs_are_compared_by_their_seeds(folders, tmp_path):
+    page = compare(folders, tmp_path / "both.html").read_text()
+    words = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "first, second" in words
+    assert "first · sgd does best, and the seeds tell it from all others." in words
+    data = embedded(page)
+    assert [optimizer["label"] for optimizer in data["optimizers"]] == ["first · sgd", "second · sgd"]
+    assert data["lanes"] == len(numbers(data, "lane")) == 2 * 7 * 6
+    assert re.findall(r'data-name="can seeds tell\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
+    more = re.findall(r'data-name="more than the first"[^>]*>([\d.]+) ', page)
+    assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
+
+
+def test_a_study_cannot_be_compared(tmp_path):
+    (tmp_path / "config.yaml").write_text("experiment: experiments.parabola:run\n")
+    with pytest.raises(ConfigError, match="this is a study, not a sweep"):
+        compare([tmp_path, tmp_path], tmp_path / "out.html")
