@@ -19,7 +19,7 @@ from gdkit.errors import GdkitError, GdkitWarning, RunError, bad_value, missing_
 _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--workers N] [--devices N] [--new]",
     "check": "CONFIG [key.path=value ...]",
-    "report": "DIR",
+    "report": "DIR [DIR ...] [-o FILE]",
     "list": "optimizers|problems|data|experiments",
     "new": "NAME",
 }
@@ -99,16 +99,25 @@ def check(config: str, /, *overrides: str) -> None:
         estimate.check(job)
 
 
-def report(folder: str, /) -> None:
-    """Write the report of a finished run again.
+def report(folder: str, /, *others: str, output: str | None = None) -> None:
+    """Write the report of a finished run again, or one page that compares several runs.
 
     Args:
       folder: the run's folder, for example runs/digits_mlp.
+      others: folders of more runs, to compare.
+      output: where the comparison is written; default: comparison.html. Also -o.
     """
     from gdkit.app import folder as folders
 
     job = folders.config(Path(folder))
+    if output is not None and not others:
+        raise bad_value("--output", output, "one run's report is in its own folder", "Name several runs to compare")
     _start_jax(job.precision)
+    if others:
+        from gdkit.app.report.compare import compare
+
+        print(compare([Path(name) for name in (folder, *others)], Path(output or "comparison.html")))
+        return
     from gdkit.app import run as runner
 
     runner.write_again(job, Path(folder))
@@ -152,7 +161,7 @@ def _dispatch(words: list[str]) -> int:
     import cyclopts
 
     try:
-        _app()(words)
+        _app()(["--output" if word == "-o" else word for word in words])
     except cyclopts.CycloptsError as error:
         print(f"error: {error}\ngdkit --help shows what there is.", file=sys.stderr)
         return BAD_INPUT
