@@ -42,14 +42,15 @@ function axisScale(sweep, axis, values, from, to, cells = false) {
   const kind = sweep.axes[axis]?.scale ?? "linear";
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
+  const marks = cells && values.length <= 8 ? values : null; // few cells are labelled by their own values
   const share = 0.5 / Math.max(values.length - 1, cells ? 1 : 8);
   if (kind === "log") {
     const room = (high / low) ** share;
-    return scaleOf("log", low / room, high * room, from, to);
+    return { ...scaleOf("log", low / room, high * room, from, to), marks };
   }
   if (kind === "symlog") return scaleOf("symlog", low, high * 1.3, from, to, values.find((value) => value > 0));
   const room = (high - low) * share;
-  return scaleOf("linear", low - room, high + room, from, to);
+  return { ...scaleOf("linear", low - room, high + room, from, to), marks };
 }
 
 // A scale for losses: log where none is negative, at most sixteen decades.
@@ -75,7 +76,7 @@ const largest = (values) => values.reduce((a, b) => (b > a ? b : a), -Infinity);
 // Where an axis is labelled: [value, text] with no two labels closer than `gap` pixels.
 function ticksOf(scale, gap) {
   if (scale.kind === "text") return scale.texts.map((text) => [text, text]);
-  const wanted = scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap);
+  const wanted = scale.marks ?? (scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap));
   const kept = [];
   for (const value of wanted) {
     const at = scale.of(value);

@@ -8,6 +8,7 @@ const MAX_CURVES = 160; // that can be told apart, at most
 function scoreFigure(app, holder, view) {
   const { sweep } = app;
   const figure = { holder, view, points: [], lines: [] };
+  const read = view.raw ? finite : score; // what broke a run is told of runs that broke too
 
   figure.draw = () => {
     const { width, height, picture } = canvas(holder);
@@ -17,7 +18,7 @@ function scoreFigure(app, holder, view) {
     const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
     const values = mergeValues(lines);
     const x = axisScale(sweep, view.axis, values, box.left, box.right);
-    const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => score(sweep, view.measure, row))));
+    const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
     const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(view, scores));
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
@@ -56,6 +57,12 @@ const isLinear = (view, scores) => view.linear ?? (view.measure.includes("accura
 function mergeValues(lines) {
   const values = [...new Set(lines.flatMap((line) => line.values))];
   return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
+}
+
+// A number as it was recorded; infinite where there is none.
+function finite(sweep, name, row) {
+  const value = sweep.columns.get(name).values[row];
+  return Number.isFinite(value) ? value : Infinity;
 }
 
 // Unbroken stretches of one regime: [code, left, right] in pixels.
@@ -143,7 +150,7 @@ function drawEdges(app, figure, picture, line, alone) {
 function upright(picture, at, box, kind, text, down = 0) {
   picture.append(svg("line", { class: kind, x1: at, x2: at, y1: box.top, y2: box.bottom }));
   const left = at > (box.left + box.right) / 2;
-  const place = { class: "note", x: at + (left ? -5 : 5), y: box.bottom - 8 - down, "text-anchor": left ? "end" : "start" };
+  const place = { class: "note", x: at + (left ? -5 : 5), y: box.top + 27 + down, "text-anchor": left ? "end" : "start" };
   if (text) picture.append(svg("text", place, [text]));
 }
 

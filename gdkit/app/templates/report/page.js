@@ -13,6 +13,7 @@ function startPage() {
   app.draw = () => app.figures.forEach((figure) => figure.draw());
   app.hover = (figure, point) => {
     if (figure.current === point || (point && figure.current?.row === point.row && figure.current.x === point.x)) return;
+    for (const one of app.figures) one.current = null;
     figure.current = point;
     state.hovered = point ? point.row : null;
     for (const one of app.figures) one.mark();
@@ -31,7 +32,8 @@ function startPage() {
   app.table = runsTable(app, document.getElementById("runs"));
   app.draw();
   redrawWhenResized(app);
-  document.addEventListener("scroll", () => { app.card.hidden = true; }, { passive: true });
+  const follow = () => app.figures.filter((figure) => figure.current).forEach((figure) => placeCard(app.card, figure, figure.current));
+  document.addEventListener("scroll", follow, { passive: true });
   performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
 }
@@ -183,7 +185,7 @@ function buildStability(app) {
   const names = sweep.measures.stability ?? [];
   holder.hidden = !names.length;
   if (!names.length) return;
-  const view = { axis: sweep.axis ?? Object.keys(sweep.axes)[0] ?? "optimizer", measure: names[0], linear: undefined };
+  const view = { axis: sweep.axis ?? Object.keys(sweep.axes)[0] ?? "optimizer", measure: names[0], linear: undefined, raw: true };
   const figure = scoreFigure(app, holder.querySelector(".plot"), view);
   const draw = figure.draw;
   figure.draw = () => { draw(); drawTheory(app, figure); };

@@ -10,6 +10,7 @@ function mount(app, figure, picture, title) {
   else figure.holder.append(picture);
   if (focused) picture.focus({ preventScroll: true });
   figure.picture = picture;
+  if (figure.current) app.hover(figure, null); // its place was in the former picture
 
   const hit = (event) => {
     const frame = picture.getBoundingClientRect();
@@ -19,8 +20,9 @@ function mount(app, figure, picture, title) {
   picture.addEventListener("pointermove", (event) => app.hover(figure, hit(event)));
   picture.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && app.hover(figure, null));
   picture.addEventListener("click", (event) => {
-    const point = hit(event);
-    if (point) app.pin(point.row, figure);
+    const [point, now] = [hit(event), figure.current]; // a click knows whole pixels only: of two marks, the one that was shown
+    const chosen = point && now && Math.hypot(point.x - now.x, point.y - now.y) < 2 ? now : point;
+    if (chosen) app.pin(chosen.row);
   });
   picture.addEventListener("keydown", (event) => walk(app, figure, event));
   picture.addEventListener("blur", () => app.hover(figure, null));
@@ -29,7 +31,7 @@ function mount(app, figure, picture, title) {
 // Moves along the figure's points: left and right to the next place, up and down to the next at the same place.
 function walk(app, figure, event) {
   if (event.key === "Escape") return app.hover(figure, null);
-  if (event.key === "Enter" && figure.current) return app.pin(figure.current.row, figure);
+  if (event.key === "Enter" && figure.current) return app.pin(figure.current.row);
   const side = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!side) return undefined;
   event.preventDefault();
@@ -98,6 +100,14 @@ function showCard(app, figure, point) {
   card.hidden = point === null;
   if (point === null) return;
   card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by));
+  placeCard(card, figure, point);
+  const facts = factsOf(app.sweep, point.row, figure.view.measure ?? app.sweep.by);
+  said.textContent = `${nameOf(app.sweep, point.row)}: ${facts.map((fact) => fact.join(" ")).join("; ")}`;
+}
+
+// Beside the point, inside the window; nowhere while the point is out of sight.
+function placeCard(card, figure, point) {
+  card.hidden = false;
   const frame = figure.picture.getBoundingClientRect();
   const ratio = frame.width / figure.picture.viewBox.baseVal.width;
   const [x, y] = [frame.left + point.x * ratio, frame.top + point.y * ratio];
@@ -108,7 +118,7 @@ function showCard(app, figure, point) {
   const narrow = left < 8;
   const below = narrow ? y + 24 : y - size.height / 2;
   card.style.top = `${Math.max(8, Math.min(below, window.innerHeight - size.height - 8))}px`;
-  said.textContent = `${nameOf(app.sweep, point.row)}: ${factsOf(app.sweep, point.row, figure.view.measure ?? app.sweep.by).map((f) => f.join(" ")).join("; ")}`;
+  card.hidden = y < 0 || y > window.innerHeight;
 }
 
 // The pinned runs, each with a button that lets it go.

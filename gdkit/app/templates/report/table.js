@@ -88,7 +88,12 @@ function rowOf(app, columns, row) {
   const { sweep } = app;
   const pinned = app.state.pinned.includes(row);
   const label = `${pinned ? "Let go of" : "Pin"} run ${cell(sweep, "lane", row)}`;
-  const button = html("button", { type: "button", "aria-pressed": String(pinned), "aria-label": label, onclick: () => app.pin(row) }, [pinned ? "×" : "+"]);
+  const press = () => {
+    app.pin(row); // fills the table anew, this button with it
+    document.querySelector(`.runs [data-row="${row}"]`)?.focus();
+  };
+  const state = { "aria-pressed": String(pinned), "aria-label": label, "data-row": String(row) };
+  const button = html("button", { type: "button", ...state, onclick: press }, [pinned ? "×" : "+"]);
   return html("tr", pinned ? { class: "kept" } : {}, [...columns.map((column) => cellOf(sweep, column.name, row)), html("td", {}, [button])]);
 }
 

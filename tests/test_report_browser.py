@@ -1,0 +1,346 @@
+"""The report in a real browser: it works offline, tells the right numbers, and can be used by mouse, keys and ear."""
+
+import importlib.resources
+import importlib.util
+import io
+import json
+import math
+import re
+import time
+from types import SimpleNamespace
+
+import browser
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from matplotlib.figure import Figure
+
+from gdkit.app import figures, report
+from gdkit.app.config import loads
+from gdkit.app.summary import summarise
+from gdkit.regimes import Regime
+
+CHROMIUM = browser.find()
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium, or set CHROMIUM to one"
+)
+HOSTILE = "<script>alert(1)</script>"
+CONFIG = """\
+name: made
+problem: {name: parabola}
+optimizer: [{name: sgd}, {name: adam}]
+sweep: {axes: {learning_rate: [0.1, 1.0]}, steps: 200}
+"""
+
+
+def write(result, folder, drawn=()):
+    return report.write(loads(CONFIG), result, summarise(result), drawn, folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report of three optimizers, two axes and three seeds, and the result that it is of."""
+    folder = tmp_path_factory.mktemp("made")
+    result = synthetic.result(("sgd", "adam", HOSTILE), others={"momentum": [0.0, 0.5, 0.9]}, rates=16)
+    blank = Figure(figsize=(2, 1))
+    drawn = [figures.save(blank, folder / "figure", "A figure", "for who reads without JavaScript")]
+    return SimpleNamespace(result=result, frame=result.to_dataframe(), address=write(result, folder, drawn).as_uri())
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser.chromium(str(CHROMIUM)) as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab, made):
+    tab.open(made.address)
+    yield tab
+    assert tab.problems == []
+    assert tab.requests == [made.address]
+
+
+def choose(page, label, option, within="#scores"):
+    """Chooses an option of the selection that has this label."""
+    page.ask(
+        f"""(() => {{
+          const label = [...document.querySelectorAll("{within} label")].find((l) => l.innerText.startsWith({label!r}));
+          const select = label.querySelector("select");
+          select.value = [...select.options].find((o) => o.text === {option!r}).value;
+          select.dispatchEvent(new Event("change"));
+        }})()"""
+    )
+
+
+def click(page, selector, number=0):
+    page.ask(f"document.querySelectorAll({selector!r})[{number}].click()")
+
+
+def text(page, selector):
+    return page.ask(f"document.querySelector({selector!r}).innerText")
+
+
+def ruler(page, figure):
+    """Places in the window of a value on each axis of a figure, from its grid and the numbers beside it."""
+    ticks = page.ask(
+        f"""(() => {{
+          const picture = document.querySelector("{figure} .picture");
+          picture.scrollIntoView({{block: "center"}});
+          const lines = [...picture.querySelectorAll(".grid line")].map((l) => l.getBoundingClientRect());
+          const texts = [...picture.querySelectorAll(".ticks text:not(.title)")].map((t) => Number(t.textContent));
+          return lines.map((r, i) => [r.width < r.height, r.width < r.height ? r.x : r.y, texts[i]]);
+        }})()"""
+    )
+    axes = []
+    for upright in (True, False):
+        at, values = zip(*[(p, math.log10(v)) for u, p, v in ticks if u == upright and v > 0], strict=True)
+        axes.append(np.polyfit(values, at, 1))
+    return lambda x, y: (float(np.polyval(axes[0], math.log10(x))), float(np.polyval(axes[1], math.log10(y))))
+
+
+def card(page):
+    """What the card says: the run's name, and its facts."""
+    return page.ask(
+        """(() => {
+          const card = document.getElementById("card");
+          if (card.hidden) return null;
+          const facts = [...card.querySelectorAll("dt")].map((dt) => [dt.innerText, dt.nextSibling.innerText]);
+          return {name: card.querySelector("strong").innerText, regime: card.querySelector("p").innerText,
+                  facts: Object.fromEntries(facts)};
+        })()"""
+    )
+
+
+def lane_named(frame, name):
+    """The row of the lane that a card names."""
+    optimizer, rate, momentum, seed = name.rsplit(", ", 3)
+    number = lambda words: float(words.split()[-1])
+    same = (frame["optimizer"] == optimizer) & (frame["seed"] == number(seed)) & (frame["momentum"] == number(momentum))
+    return frame[same & np.isclose(frame["learning_rate"], number(rate), rtol=5e-3)].iloc[0]
+
+
+def point_at(page, made, rate):
+    """Points at sgd's run of the first seed at about this learning rate, alone in the figure; returns what was said."""
+    click(page, "#scores .chip")
+    best = made.result.select(optimizer="sgd").recommend()
+    frame = made.frame
+    mine = frame[(frame["optimizer"] == "sgd") & (frame["momentum"] == best.at["momentum"]) & (frame["seed"] == 0)]
+    row = mine.iloc[(np.log(mine["learning_rate"] / rate)).abs().argmin()]
+    place = ruler(page, ".score")
+    page.point(*place(row["learning_rate"], row["validation_loss"]))
+    return row, place
+
+
+def test_pointing_at_a_run_tells_its_numbers(page, made):
+    row, place = point_at(page, made, 0.02)
+    said = card(page)
+    lane = lane_named(made.frame, said["name"])
+    there, here = (
+        place(lane["learning_rate"], lane["validation_loss"]),
+        place(row["learning_rate"], row["validation_loss"]),
+    )
+    assert math.dist(there, here) < 2  # seeds lie closely: it is the run itself, or one drawn upon it
+    assert said["facts"]["validation loss"] == f"{lane['validation_loss']:.3g}"
+    assert said["facts"]["test loss"] == f"{lane['test_loss']:.3g}"
+    assert said["facts"]["test accuracy"] == f"{100 * lane['test_accuracy']:.1f} %"
+    assert said["facts"]["ended at"] == f"step {lane['end_step']}: all its steps"
+    assert said["regime"].startswith(lane["regime"].lower())
+    page.point(5, 5)
+    assert card(page) is None
+
+
+def test_a_click_pins_the_curve_of_the_run(page, made):
+    row, place = point_at(page, made, 0.02)
+    page.point(*place(row["learning_rate"], row["validation_loss"]), click=True)
+    lane = lane_named(made.frame, card(page)["name"])
+    assert card(page)["name"] in text(page, "#pins li")
+    end = page.ask(
+        """(() => {
+          const path = document.querySelector(".curves .curve.kept");
+          const point = path.getPointAtLength(path.getTotalLength());
+          const frame = path.ownerSVGElement.getBoundingClientRect();
+          return [frame.x + point.x, frame.y + point.y, frame.y];
+        })()"""
+    )
+    offset = end[2]
+    x, y = ruler(page, ".curves")(lane["end_step"], lane["final_loss"])
+    moved = page.ask('document.querySelector(".curves .picture").getBoundingClientRect().y') - offset
+    assert (end[0], end[1] + moved) == pytest.approx((x, y), abs=1.5)
+    page.point(*ruler(page, ".score")(row["learning_rate"], row["validation_loss"]), click=True)
+    assert page.ask('document.querySelectorAll("#pins li").length') == 0
+
+
+def test_keys_do_what_the_mouse_does(page):
+    page.ask('document.querySelector(".score .picture").focus()')
+    names = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
+        page.press(key)
+        names.append(card(page)["name"])
+    assert len(set(names)) == 3
+    assert names[-1] in text(page, "#said")
+    page.press("Enter")
+    assert names[-1] in text(page, "#pins li")
+    page.press("Escape")
+    assert card(page) is None
+
+
+def test_another_measure_is_drawn_and_told(page, made):
+    choose(page, "Measure", "test accuracy")
+    titles = page.ask('[...document.querySelectorAll(".score .title")].map((t) => t.textContent)')
+    assert titles == ["learning rate", "test accuracy"]
+    page.ask('document.querySelector(".score .picture").focus()')
+    page.press("ArrowRight")
+    said = card(page)
+    assert next(iter(said["facts"])) == "test accuracy"
+    accuracy = lane_named(made.frame, said["name"])["test_accuracy"]
+    assert said["facts"]["test accuracy"] == f"{100 * accuracy:.1f} %"
+
+
+def test_the_edge_is_that_of_the_result(page, made):
+    click(page, "#scores .chip")
+    best = made.result.select(optimizer="sgd").recommend()
+    notes = page.ask('[...document.querySelectorAll(".score .note")].map((t) => t.textContent)')
+    assert f"edge {best.edge:.3g}" in notes
+    sharp = made.frame[(made.frame["optimizer"] == "sgd") & (made.frame["momentum"] == best.at["momentum"])]
+    sharpness = sharp[sharp["regime"] == "CONVERGED"]["sharpness"].median()
+    assert f"theory {float(f'{2 / sharpness:.3g}'):g}" in notes
+
+
+def test_the_other_axes_can_be_chosen(page, made):
+    choose(page, "momentum at", "0.9")
+    page.ask('document.querySelector(".score .picture").focus()')
+    page.press("ArrowRight")
+    assert "momentum 0.9" in card(page)["name"]
+    choose(page, "Along", "momentum")
+    assert page.ask('document.querySelector(".score .title").textContent') == "momentum"
+
+
+def test_the_map_has_a_cell_a_point_and_its_edge(page, made):
+    figure = made.result.select(optimizer="sgd")
+    count = '(c) => [c.classList[1], c.getAttribute("d").split("M").length - 1]'
+    cells = page.ask(f'[...document.querySelectorAll("#map .cell")].map({count})')
+    codes, counts = np.unique(figure.verdicts["regime"].isel(seed=0), return_counts=True)
+    assert dict(cells) == {f"r{code}": count for code, count in zip(codes, counts, strict=True)}
+    assert page.ask('document.querySelectorAll("#map .border").length') == 2  # light beneath dark
+    choose(page, "Colour", "final loss", within="#map")
+    assert page.ask('document.querySelectorAll("#map .cell").length') > 3
+    assert page.ask('document.querySelectorAll("#map .cell.none").length') == 1  # all that diverged
+
+
+def test_the_table_sorts_filters_and_turns_pages(page, made):
+    heads = page.ask('[...document.querySelectorAll(".runs th")].map((h) => h.innerText.trim())')
+    place = heads.index("final loss")
+    column = f'[...document.querySelectorAll(".runs tbody tr")].map((r) => r.children[{place}].innerText)'
+    shown = lambda: [float(value.replace("∞", "inf")) for value in page.ask(column)]
+    click(page, ".runs th button", place)
+    assert shown() == pytest.approx(np.sort(made.frame["final_loss"])[:25], rel=5e-3)
+    click(page, ".runs th button", place)
+    assert shown()[0] == np.inf
+    assert page.ask(f'document.querySelectorAll(".runs th")[{place}].getAttribute("aria-sort")') == "descending"
+    choose(page, "Regime", "converged", within="#runs")
+    count = int((made.frame["regime"] == "CONVERGED").sum())
+    assert text(page, "#runs [role=status]") == f"1–25 of {count} runs"
+    page.ask('[...document.querySelectorAll("#runs button")].find((b) => b.innerText.startsWith("later")).click()')
+    assert text(page, "#runs [role=status]").startswith("26–")
+
+
+def test_the_files_hold_exactly_the_numbers(page, made):
+    for number, name in enumerate(("made.csv", "made.json")):
+        click(page, "button.save", number)
+        file = page.downloads / name
+        until = time.monotonic() + 30
+        while not file.exists() and time.monotonic() < until:
+            page.ask("new Promise((done) => setTimeout(done, 50))")
+    table = pd.read_csv(io.StringIO((page.downloads / "made.csv").read_text()), keep_default_na=False, na_values=[""])
+    records = json.loads((page.downloads / "made.json").read_text())["lanes"]
+    assert list(table["lane"]) == list(range(len(made.frame)))
+    for name, column in made.frame.items():
+        held = [record[name] for record in records]
+        as_text = column.dtype.kind not in "fiu"
+        listed = [np.nan if value is None else float(value) if not as_text else value for value in held]
+        for found in (table[name].to_numpy(), np.asarray(listed)):
+            np.testing.assert_array_equal(found if as_text else found.astype(column.dtype), column.to_numpy())
+    steps, losses = made.result.curve(5)
+    np.testing.assert_array_equal(np.array(records[5]["curve"])[:, 1].astype(np.float32), losses.astype(np.float32))
+    assert [step for step, _ in records[5]["curve"]] == steps.tolist()
+
+
+def test_a_hostile_name_stays_text(page):
+    assert page.ask('document.querySelectorAll("script").length') == 2
+    assert page.ask('document.querySelectorAll("#scores .chip")[2].innerText') == HOSTILE
+    choose(page, "Curves of", HOSTILE)
+    assert page.ask('document.querySelectorAll(".curves .curve").length') > 3
+
+
+def test_the_policy_lets_nothing_out(tab, made):
+    tab.open(made.address)
+    went = tab.ask('fetch("https://example.org/").then(() => "went out", () => "refused")')
+    assert went == "refused"
+    assert tab.requests == [made.address]
+    assert any("Content Security Policy" in problem for problem in tab.problems)
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_nothing_is_wider_than_the_window(tab, made, width):
+    tab.open(made.address, width=width)
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert tab.ask(over) == 0
+    cut = """[...document.querySelectorAll(".picture text, .tiles dd, .chip")].filter((e) => {
+      const r = e.getBoundingClientRect(); return r.width && (r.left < -1 || r.right > innerWidth + 1); }).length"""
+    assert tab.ask(cut) == 0
+
+
+def test_it_reads_without_javascript(tab, made):
+    tab.open(made.address, script=False)
+    shown = tab.ask("document.body.innerText")
+    assert re.search(r"Use \w+ with learning rate", shown)
+    assert "for who reads without JavaScript" in shown
+    assert tab.ask("document.images.length === 1 && document.images[0].naturalWidth > 0")
+    assert "Download CSV" not in shown
+    tab.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_it_is_dark_where_the_reader_is_and_white_on_paper(tab, made):
+    light = 'getComputedStyle(document.querySelector(".picture")).backgroundColor'
+    bright = lambda: sum(int(part) for part in tab.ask(light).strip("rgb()").split(",")) / 3
+    tab.open(made.address, dark=True)
+    assert bright() < 60
+    tab.look(width=900, media="print", dark=True)
+    assert bright() == 255
+    assert tab.ask('getComputedStyle(document.querySelector("#scores .controls")).display') == "none"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("axe_core_python") is None, reason="axe-core-python is not installed")
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_amiss(tab, made, dark):
+    tab.open(made.address, dark=dark)
+    tab.ask(importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8") + ";0")
+    tab.ask('document.querySelectorAll("details").forEach((part) => { part.open = true; })')
+    found = tab.ask("axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 200))]))")
+    assert found == []
+
+
+def test_ten_thousand_runs_open_and_answer_quickly(tab, tmp_path):
+    result = synthetic.result(("sgd",), rates=2500, seeds=4)
+    path = write(result, tmp_path)
+    assert path.stat().st_size < 8e6
+    tab.open(path.as_uri())
+    opened = tab.seconds()
+    assert opened < 3  # of processor time, about a tenth of it on an idle machine
+    assert tab.ask("document.documentElement.dataset.drawn") == "yes"
+    frame = tab.ask(
+        '(() => { const r = document.querySelector(".score .picture").getBoundingClientRect(); return [r.x, r.y]; })()'
+    )
+    for step in range(20):
+        tab.point(frame[0] + 100 + 10 * step, frame[1] + 150)
+    choose(tab, "Measure", "final loss")
+    assert tab.seconds() - opened < 3
+    assert tab.problems == []
+
+
+def test_colours_tell_regimes_apart_by_their_marks_too(page):
+    shapes = page.ask('[...document.querySelectorAll(".score .key .mark")].map((m) => m.getAttribute("d"))')
+    assert len(set(shapes)) == len(shapes) >= 3
+    assert len(shapes) <= len(Regime)
