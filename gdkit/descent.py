@@ -12,7 +12,7 @@ import optax
 from jax.core import Tracer
 from jax.extend.core import Literal
 
-from gdkit import factories, monitors, optimizers
+from gdkit import factories, html, monitors, optimizers
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import Problem
@@ -211,6 +211,17 @@ class Trajectory(NamedTuple):
     statistics: dict[str, Array]  # what the monitors read, and the end
     params_history: Params | None = None  # (points, ...)
     grad_history: Params | None = None  # (points, ...)
+
+    def _repr_html_(self) -> str | None:
+        """A dozen of its points for notebooks; nothing of its own for a trajectory that is traced or of many runs."""
+        if isinstance(self.loss, Tracer) or np.ndim(self.loss) != 1:
+            return None
+        last = len(self.loss) - 1
+        shown = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), 11)]).round().astype(int).clip(0, last))
+        cell = lambda values, i: f"{float(values[i]):.4g}" if i < len(values) else ""
+        columns = (self.loss, self.grad_norm, self.update_norm)
+        rows = [(f"{int(self.step[i])}", *(cell(values, i) for values in columns)) for i in shown]
+        return html.table(("step", "loss", "gradient norm", "update norm"), rows)
 
 
 def descend(

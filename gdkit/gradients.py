@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal
 
-from gdkit import descent, factories
+from gdkit import descent, factories, html
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array, Key, Params, PyTree
 
@@ -394,6 +394,9 @@ class Graph(NamedTuple):
     edges: list[tuple[str, str, float | None]]  # from, to, ∂to/∂from
 
 
+_TRACED = ("", "operation", "value", "local derivative", "adjoint")
+
+
 @dataclasses.dataclass(frozen=True)
 class ChainRuleTrace:
     """The forward and the backward walk through a function; prints as a table, read back from its last line."""
@@ -403,18 +406,14 @@ class ChainRuleTrace:
     gradient: Any  # like the arguments: one pytree, or a tuple of them
 
     def __str__(self) -> str:
-        head = ("", "operation", "value", "local derivative", "adjoint")
-        rows = [
-            (
-                row.output,
-                _call(row),
-                _show(row.value),
-                _show_local(row),
-                "" if row.adjoint is None else _show(row.adjoint),
-            )
-            for row in self.rows
-        ]
-        return _table(head, rows, "><><>")
+        return _table(_TRACED, self._cells(), "><><>")
+
+    def _repr_html_(self) -> str:
+        return html.table(_TRACED, self._cells())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        adjoint = lambda row: "" if row.adjoint is None else _show(row.adjoint)
+        return [(row.output, _call(row), _show(row.value), _show_local(row), adjoint(row)) for row in self.rows]
 
     def graph(self) -> Graph:
         """Nodes and edges, for drawing; an edge for every use of a value."""

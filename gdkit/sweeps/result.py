@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 import gdkit
-from gdkit import descent, monitors
+from gdkit import descent, html, monitors
 from gdkit.errors import bad_value, unknown_name
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
 from gdkit.sweeps import store
@@ -349,6 +349,25 @@ class SweepResult:
         lines = [head, ", ".join(f"{n} {name}" for name, n in counts.items())]
         return "\n".join(lines if self.main_axis is None else [*lines, str(self.recommend())])
 
+    def _repr_html_(self) -> str:
+        head, counts, *_ = repr(self).splitlines()
+        if self.main_axis is None:
+            return html.table((), [(counts,)], title=head)
+        parts = [self.select(optimizer=label) for label in self.optimizers] or [self]
+        heads = (
+            "optimizer",
+            "axis",
+            "best",
+            "score",
+            "95 % over seeds",
+            "about as good",
+            "none diverged up to",
+            "edge",
+        )
+        rows = [_cells(part) for part in parts if part.main_axis is not None]
+        unknown = "\n".join(f"Not known: {text}" for text in self.recommend().unknown)
+        return html.table(heads, rows, title=f"{head}\n{counts}", note=unknown)
+
     # Inside
 
     def _unstacked(self, lanes: xr.Dataset) -> xr.Dataset:
@@ -642,6 +661,16 @@ def _distinct(values: np.ndarray) -> np.ndarray:
     """Distinct values in order of appearance, missing ones left out."""
     kept = [v for v in dict.fromkeys(values.tolist()) if v == v and v != ""]
     return np.asarray(kept)
+
+
+def _cells(result: SweepResult) -> tuple[str, ...]:
+    """One optimizer's recommendation, for a table."""
+    found = result.recommend()
+    pairs = [_range(pair) if pair else "–" for pair in (found.interval, found.plateau)]
+    single = [
+        _short(value) if value is not None else "–" for value in (found.best, found.score, found.safe, found.edge)
+    ]
+    return (", ".join(result.optimizers) or "–", found.axis, *single[:2], *pairs, *single[2:])
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,0 +1,25 @@
+"""Tables as HTML, for notebooks. Knows texts only: who calls has the numbers."""
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", note: str = "") -> str:
+    """A table with texts to the left; all of it is text, none of it markup.
+
+    >>> table(["step", "loss"], [["0", "< 9"]], title="a run")
+    '<div><p><b>a run</b></p><table><tr><th>step</th><th>loss</th></tr><tr><td>0</td><td>&lt; 9</td></tr></table></div>'
+    """
+    head = _row("th", heads) if any(heads) else ""
+    body = "".join(_row("td", row) for row in rows)
+    said = f"<p><b>{_lines(title)}</b></p>" if title else ""
+    after = f"<p>{_lines(note)}</p>" if note else ""
+    return f"<div>{said}<table>{head}{body}</table>{after}</div>"
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _lines(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")

@@ -1,0 +1,64 @@
+"""What notebooks show: the numbers of the object, as text."""
+
+import re
+
+import jax
+import numpy as np
+import synthetic
+
+from gdkit import chain_rule_trace, html
+from gdkit.descent import Trajectory
+
+
+def cells(page: str) -> list[list[str]]:
+    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+
+
+def trajectory(loss) -> Trajectory:
+    count = len(loss)
+    return Trajectory(0.0, (), (), np.arange(count), loss, loss[:-1] * 2, loss[:-1] / 2, {})
+
+
+def test_texts_are_no_markup():
+    assert "<b>" not in html.table(["<b>"], [["<b>"]], note="<b>")
+    assert html.table([], [], title="a\nb") == "<div><p><b>a<br>b</b></p><table></table></div>"
+
+
+def test_a_sweep_shows_a_row_an_optimizer_with_its_recommendation():
+    result = synthetic.result()
+    shown = cells(result._repr_html_())
+    for row, label in zip(shown[1:], ("sgd", "adam"), strict=True):
+        found = result.select(optimizer=label).recommend()
+        assert row[:3] == [label, "learning_rate", f"{found.best:.4g}"]
+        assert row[-1] == f"{found.edge:.4g}"
+
+
+def test_a_sweep_that_diverged_everywhere_shows_no_number():
+    shown = synthetic.result(("sgd",), edge=1e-6)._repr_html_()
+    assert "Not known: the best learning_rate" in shown
+    assert not re.search(r"\b(nan|None|inf)\b", shown)
+
+
+def test_a_trajectory_shows_its_first_and_last_points():
+    loss = 2.0 ** -np.arange(201.0)
+    shown = cells(trajectory(loss)._repr_html_())
+    assert shown[0] == ["step", "loss", "gradient norm", "update norm"]
+    assert shown[1] == ["0", "1", "2", "0.5"]
+    assert shown[-1] == ["200", f"{loss[-1]:.4g}", "", ""]
+    assert 8 <= len(shown) <= 13
+    assert [row[0] for row in cells(trajectory(loss[:2])._repr_html_())] == ["step", "0", "1"]
+
+
+def test_many_trajectories_or_a_traced_one_show_nothing_of_their_own():
+    assert trajectory(np.ones((3, 4)))._repr_html_() is None
+    shown = []
+    jax.eval_shape(lambda loss: shown.append(trajectory(loss)._repr_html_()), np.ones(4))
+    assert shown == [None]
+
+
+def test_a_trace_shows_what_it_prints():
+    trace = chain_rule_trace(lambda x: (x - 3.0) ** 2, 1.0)
+    printed = [[cell.strip() for cell in line.split(" | ")] for line in str(trace).splitlines() if " | " in line]
+    shown = [[cell.strip() for cell in row] for row in cells(trace._repr_html_())]
+    width = len(shown[0])
+    assert [(row + [""] * width)[:width] for row in printed] == shown
