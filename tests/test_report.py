@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from gdkit.app import report
+from gdkit.app import cli, report
 from gdkit.app.config import ConfigError, dump, loads
 from gdkit.app.report import answers, embed
 from gdkit.app.report.compare import compare, difference
@@ -176,7 +176,7 @@ def test_differences_need_an_interval_without_zero_and_enough_seeds():
     ours, theirs = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) + 0.1, np.arange(1.0, 7.0)
     assert difference(ours, theirs, paired=True).verdict == "yes"
     assert "may be none" in difference(ours, theirs, paired=False).verdict
-    assert "by chance once in 4" in difference(ours[:3], theirs[:3], paired=True).verdict
+    assert "3 seeds agree by chance once in 4" in difference(ours[:3], theirs[:3], paired=True).verdict
     assert difference([1.0], [2.0], paired=True) == (-1.0, None, "can't tell: one seed")
     assert "diverged" in difference([np.inf, 1.0], [2.0, 1.0], paired=True).verdict
     assert difference(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
@@ -211,6 +211,15 @@ def test_runs_are_compared_by_their_seeds(folders, tmp_path):
     assert re.findall(r'data-name="can seeds tell\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
     more = re.findall(r'data-name="more than the first"[^>]*>([\d.]+) ', page)
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
+
+
+def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys):
+    out = tmp_path / "both.html"
+    assert cli.main(["report", *map(str, folders), "-o", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert "first · sgd does best" in out.read_text()
+    assert cli.main(["report", str(folders[0]), "-o", str(out)]) == 2
+    assert "Name several runs to compare" in capsys.readouterr().err
 
 
 def test_a_study_cannot_be_compared(tmp_path):

@@ -45,7 +45,8 @@ def made(tmp_path_factory):
     result = synthetic.result(("sgd", "adam", HOSTILE), others={"momentum": [0.0, 0.5, 0.9]}, rates=16)
     blank = Figure(figsize=(2, 1))
     drawn = [figures.save(blank, folder / "figure", "A figure", "for who reads without JavaScript")]
-    return SimpleNamespace(result=result, frame=result.to_dataframe(), address=write(result, folder, drawn).as_uri())
+    address = write(result, folder, drawn).as_uri()
+    return SimpleNamespace(result=result, frame=result.to_dataframe(), address=address, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +268,14 @@ def test_the_files_hold_exactly_the_numbers(page, made):
     assert [step for step, _ in records[5]["curve"]] == steps.tolist()
 
 
+def test_the_command_that_runs_it_again_is_copied(page, made):
+    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    click(page, "button[data-copy]")
+    assert page.ask("new Promise((done) => setTimeout(done, 100)).then(() => navigator.clipboard.readText())") == (
+        f"gdkit run {made.folder / 'config.yaml'} --new"
+    )
+
+
 def test_a_hostile_name_stays_text(page):
     assert page.ask('document.querySelectorAll("script").length') == 2
     assert page.ask('document.querySelectorAll("#scores .chip")[2].innerText') == HOSTILE
@@ -299,6 +308,7 @@ def test_it_reads_without_javascript(tab, made):
     assert "for who reads without JavaScript" in shown
     assert tab.ask("document.images.length === 1 && document.images[0].naturalWidth > 0")
     assert "Download CSV" not in shown
+    assert "Copy" not in shown
     tab.call("Emulation.setScriptExecutionDisabled", value=False)
 
 

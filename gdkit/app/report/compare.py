@@ -67,7 +67,9 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
         _origins(runs),
     ]
     data = embed.content(shown, by)
-    out.write_text(page("Comparison", ", ".join(run.name for run in runs), "", body, {"name": "comparison", **data}))
+    title = ", ".join(run.name for run in runs)
+    content = page("Comparison of learning-rate sweeps", title, "", body, {"name": "comparison", **data})
+    out.write_text(content, encoding="utf-8")
     return out
 
 
@@ -78,7 +80,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) 
     once in twenty: six pairs of one sign (2 / 2⁶), or four seeds all above four others (2 / C(8, 4)).
 
     >>> difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], paired=True).verdict
-    "can't tell: all 3 seeds agree, as 3 do by chance once in 4"
+    "can't tell: 3 seeds agree by chance once in 4"
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
     mean = float(a.mean() - b.mean())
@@ -89,11 +91,11 @@ def difference(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) 
     low, high = np.quantile(_resampled(a, b, paired), [0.025, 0.975])
     interval = (float(low), float(high))
     if low <= 0 <= high:
-        return Difference(mean, interval, "can't tell: the difference may be none")
+        return Difference(mean, interval, "can't tell: it may be none")
     chance = 2.0 ** (1 - len(a)) if paired else 2 / math.comb(len(a) + len(b), len(a))
     if chance > _CHANCE:
-        seeds = f"all {len(a)} seeds agree, as {len(a)} do" if paired else "all seeds agree, as so few do"
-        return Difference(mean, interval, f"can't tell: {seeds} by chance once in {round(1 / chance)}")
+        seeds = len(a) if paired else f"{len(a)} and {len(b)}"
+        return Difference(mean, interval, f"can't tell: {seeds} seeds agree by chance once in {round(1 / chance)}")
     return Difference(mean, interval, "yes")
 
 
@@ -182,7 +184,7 @@ def _difference(entry: tuple[Run, Row], other: tuple[Run, Row]) -> Difference:
 
 def _table(entries: Sequence[tuple[Run, Row]], lead: int, by: str) -> str:
     heads = ("run", "optimizer", "best", "95 % over seeds", words(by), "more than the first", "can seeds tell?")
-    heads += ("edge", "sensitivity", "edge and sensitivity, by the first's")
+    heads += ("edge (× the first's)", "sensitivity (× the first's)")
     texts = ("optimizer", "can seeds tell?")
     order = sorted(range(len(entries)), key=lambda i: entries[i][1].score)
     rows = [(i == lead, _cells(entries[i], entries[lead], i == lead)) for i in order]
@@ -200,11 +202,11 @@ def _cells(entry: tuple[Run, Row], lead: tuple[Run, Row], first: bool) -> list[s
     cells += [number(row.score), "–" if first else more, "–" if first else told.verdict]
     edges = (found.edge if found else None, best.edge if best else None)
     losses = (found.sensitivity if found else None, best.sensitivity if best else None)
-    return [*cells, number(edges[0]), number(losses[0]), "–" if first else f"{_share(edges)}, {_share(losses)}"]
+    return [*cells, *(number(pair[0]) + ("" if first else _share(*pair)) for pair in (edges, losses))]
 
 
-def _share(pair: tuple[float | None, float | None]) -> str:
-    return f"× {number(pair[0] / pair[1])}" if pair[0] and pair[1] else "–"
+def _share(value: float | None, other: float | None) -> str:
+    return f" (× {number(value / other)})" if value and other else ""
 
 
 def _overlay(shown: Sequence[embed.Part], by: str) -> str:

@@ -126,7 +126,7 @@ def provenance(made_with: Mapping[str, str], config: str, command: str) -> str:
     """What the numbers were made with, and how to make them again."""
     facts = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in made_with.items())
     made = f'<details><summary>Made with</summary><table class="facts"><tbody>{facts}</tbody></table></details>'
-    copy = '<button type="button" data-copy="command" aria-label="Copy the command">Copy</button>'
+    copy = '<button type="button" data-copy="command" aria-label="Copy the command" hidden>Copy</button>'
     again = f'<p class="again"><code id="command">{text(command)}</code>{copy}</p>' if command else ""
     written = f'<details><summary>Config</summary><pre tabindex="0">{text(config)}</pre></details>' if config else ""
     return f"<section><h2>Run it again</h2>{again}{made if facts else ''}{written}</section>"

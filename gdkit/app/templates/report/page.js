@@ -2,7 +2,10 @@
 
 function startPage() {
   const source = document.getElementById("sweep");
-  for (const button of document.querySelectorAll("button[data-copy]")) button.addEventListener("click", () => copyText(button));
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => copyText(button));
+  }
   if (!source) return;
   const sweep = readSweep(JSON.parse(source.textContent));
   sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
