@@ -13,7 +13,7 @@ from gdkit.app.report.embed import shades
 from gdkit.app.report.parts import text
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
 
-_PROGRAM = ("data.js", "draw.js", "figures.js", "pointing.js", "table.js", "page.js")
+_PROGRAM = ("data.js", "draw.js", "figures.js", "maps.js", "pointing.js", "table.js", "page.js")
 
 
 def page(kicker: str, title: str, subtitle: str, parts: Iterable[str], data: Mapping[str, Any] | None = None) -> str:
