@@ -199,7 +199,8 @@ def _draw_intervals(ax: Axes, result: Chaos) -> None:
         ax.annotate(f"÷ {ratio:.3f}", middle, (6, 4), textcoords="offset points", fontsize="small")
     ax.set(xlabel="doubling", ylabel="learning rates from a doubling to the next", xticks=number)
     ax.margins(x=0.3)
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.set_ylim(bottom=intervals[-1] / 4)  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="lower left")
 
 
 def claims(result: Chaos) -> list[Claim]:

@@ -1,0 +1,105 @@
+"""Descent beside its flow: what Runge and Kutta integrate, what is compared, and when the flow is left."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from experiments import gradient_flow
+from experiments.gradient_flow import distance_to, runge_kutta
+from gdkit import descend, problems, sgd, sweep
+from gdkit.errors import InputTypeError, InputValueError
+
+TINY = {"intervals": {"count": 15}, "descent_steps": [4, 6, 7, 8, 10, 32, 40], "flow_steps": 20}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return gradient_flow.run(TINY)
+
+
+def test_every_claim_holds(result):
+    for claim in gradient_flow.claims(result):
+        assert claim.holds, claim
+
+
+def test_claims_can_fail(result):
+    further = result.distance * (result.rates / result.rates[-1])[:, None] ** 0.2
+    cases = [
+        result._replace(distance=further, error=1.0),  # not first order, and a flow that is no flow
+        result._replace(sharpness=0.7 * result.sharpness),  # the flow comes to 2/η when runs have left already
+        result._replace(sharpness=np.full_like(result.sharpness, 3.0)),  # nothing should ever leave
+    ]
+    failed = [[not claim.holds for claim in gradient_flow.claims(case)] for case in cases]
+    assert failed[0][0] and failed[0][-1]
+    assert failed[1][2] or failed[1][3]
+    assert np.any(failed, axis=0).sum() >= 4
+
+
+def test_runge_kutta_is_of_order_four():
+    curvatures = np.array([0.5, 2.0])
+    problem = problems.quadratic(curvatures.tolist())
+    exact = np.exp(-2.0 * curvatures)  # after the time 2
+    errors = [
+        np.abs(
+            np.asarray(descend(problem, runge_kutta, n, hyperparameters={"learning_rate": 2 / n}).params) - exact
+        ).max()
+        for n in (4, 8)
+    ]
+    assert 12 < errors[0] / errors[1] < 30  # 2⁴, and a little more
+    assert errors[1] < 5e-3
+
+
+def test_distances_are_those_at_the_ends_of_intervals():
+    problem = problems.quadratic([0.5, 2.0])
+    flow = np.exp(-np.arange(4)[:, None] * np.array([0.5, 2.0], np.float32), dtype=np.float32)
+    rates = np.array([0.25, 0.5])
+    found = sweep(problem, sgd, {"learning_rate": rates}, steps=20, monitors=[distance_to(flow, 1.0)])
+    walked = [[(1 - rate * np.array([0.5, 2.0])) ** (n / rate) for n in range(4)] for rate in rates]
+    expected = np.linalg.norm(np.array(walked) - flow, axis=2)
+    np.testing.assert_allclose(found.lanes["distance"].values, expected, atol=1e-6)
+
+
+def test_swing_is_the_product_of_its_factors_down_to_rounding(result):
+    time = np.arange(0, 4.0)
+    flat = result._replace(time=time, sharpness=np.array([1.0, 1.0, 1.0, 1.0]))
+    grown = gradient_flow.growth(flat, 0.5)  # two steps a unit of time, each of factor ½
+    np.testing.assert_allclose(grown[-1], 6 * np.log(0.5), rtol=1e-9)
+    np.testing.assert_allclose(gradient_flow.swing(flat, 0.5), grown)
+    assert gradient_flow.swing(flat, 0.01).min() >= np.log(np.finfo(np.float32).eps)
+    assert gradient_flow.growth(flat, 0.01)[-1] > 50 * np.log(np.finfo(np.float32).eps)
+
+
+def test_a_run_that_swings_from_the_start_is_foretold_to_leave_at_once(result):
+    steep = result._replace(sharpness=np.full_like(result.sharpness, 9.0))
+    assert list(gradient_flow.foretold(steep, np.array([0.5, 0.2]))) == [0.0, np.inf]
+
+
+def test_printed_table_has_a_line_a_run(result):
+    _, _, first, *rest = str(result).splitlines()
+    assert first.split()[0] == "0.5000"
+    assert len(rest) == 6
+    assert rest[-1].count("never") == 3
+
+
+def test_figure_shows_distances_and_departures(result):
+    figures = gradient_flow.plot(result)
+    assert {name: type(figure) for name, figure in figures.items()} == {"gradient_flow": Figure}
+    along, across, when = figures["gradient_flow"].axes
+    np.testing.assert_allclose(along.lines[0].get_ydata(), result.distance[0, 1:])
+    assert 2 / result.sharpness.max() in [line.get_xdata()[0] for line in across.lines if len(line.get_xdata())]
+    np.testing.assert_array_equal(when.lines[0].get_ydata(), result.sharpness)
+    assert len(when.containers) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"descent_step": [4]}, InputValueError, "Did you mean 'descent_steps'"),
+        ({"descent_steps": [4, 8]}, InputValueError, "settings.descent_steps"),
+        ({"descent_steps": [4.5, 8, 9]}, InputTypeError, "not a whole number"),
+        ({"intervals": {"length": 0.0}}, InputValueError, "settings.intervals.length=0.0"),
+    ],
+)
+def test_bad_settings_are_named(settings, error, said):
+    with pytest.raises(error, match=said):
+        gradient_flow.run(settings)
