@@ -1,0 +1,92 @@
+"""Schedules are what they are named for, and what a study says of them can be wrong."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from experiments import schedules
+from gdkit.errors import InputTypeError, InputValueError
+
+TINY = {
+    "network": {"widths": [32]},
+    "learning_rates": {"from": 0.05, "to": 3.0, "count": 8},
+    "steps": 300,
+    "seeds": 3,
+    "watched": {"steps": 200, "every": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return schedules.run(TINY)
+
+
+def test_every_claim_holds(result):
+    for claim in schedules.claims(result):
+        assert claim.holds, claim
+
+
+def test_claims_can_fail(result):
+    lanes = result.runs.lanes  # the constant schedule's runs named one-cycle, and so on
+    names = {"constant": "one-cycle", "one-cycle": "constant", "cosine": "warm-up cosine", "warm-up cosine": "cosine"}
+    swapped = lanes.assign_coords(optimizer=("lane", [names.get(n, n) for n in lanes["optimizer"].values]))
+    wrong = result._replace(
+        runs=type(result.runs)(swapped, result.runs.forms),
+        bowl=type(result.bowl)(
+            result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.forms
+        ),
+        watched=result.watched._replace(sharpness=4 * result.watched.sharpness),
+    )
+    assert not any(claim.holds for claim in schedules.claims(wrong)), schedules.claims(wrong)
+
+
+def test_schedules_rise_hold_and_fall_as_named():
+    at = lambda name: np.array([float(schedules.shares(100, 0.1, 0.2)[name](t)) for t in range(101)])
+    assert np.all(at("constant") == 1)
+    np.testing.assert_allclose(at("cosine"), (1 + np.cos(np.pi * np.arange(101) / 100)) / 2, atol=1e-6)
+    stable = at("warm-up, stable, decay")
+    np.testing.assert_allclose(stable[:11], np.arange(11) / 10, atol=1e-6)
+    assert np.all(stable[10:81] == 1)
+    np.testing.assert_allclose(stable[80:], np.linspace(1, 0, 21), atol=1e-6)
+    warm = at("warm-up cosine")
+    assert (warm[0], warm[10]) == (0, 1)
+    assert warm[99] < 0.01
+    assert at("one-cycle").argmax() == 30
+    assert at("one-cycle").max() == 1
+
+
+def test_watched_run_warms_up_to_past_the_constant_edge(result):
+    watched = result.watched
+    assert watched.warm == 80
+    assert watched.rate[0] == 0
+    np.testing.assert_allclose(watched.rate[watched.step >= 80], 1.5 * np.median(result.edges["constant"]), rtol=1e-5)
+    np.testing.assert_allclose(watched.rate[3], watched.rate[-1] * 30 / 80, rtol=1e-5)
+
+
+def test_printed_table_has_a_line_a_schedule(result):
+    _, _, *rows = str(result).splitlines()
+    assert [row[:24].strip() for row in rows] == list(schedules.shares(10, 0.1, 0.2))
+    assert "1.0×" in rows[0]
+
+
+def test_figure_shows_scores_edges_and_sharpness(result):
+    figures = schedules.plot(result)
+    assert {name: type(figure) for name, figure in figures.items()} == {"schedules": Figure}
+    scores, edges, watched = figures["schedules"].axes
+    assert [text.get_text() for text in scores.get_legend().texts] == list(result.edges)
+    np.testing.assert_array_equal(edges.lines[0].get_xdata(), result.edges["constant"])
+    np.testing.assert_array_equal(watched.lines[0].get_ydata(), result.watched.sharpness)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"warm_up": 0.1}, InputValueError, "Did you mean 'warmup'"),
+        ({"warmup": 0.9, "decay": 0.3}, InputValueError, "settings.warmup=0.9: warm-up and decay take more"),
+        ({"seeds": 2.5}, InputTypeError, "settings.seeds=2.5: not a whole number"),
+        ({"network": {"batch_size": 10**6}}, InputValueError, "batch_size"),
+    ],
+)
+def test_bad_settings_are_named(settings, error, said):
+    with pytest.raises(error, match=said):
+        schedules.run(settings)
