@@ -80,7 +80,7 @@ def _staged(job: execute.Job, block: execute.Block) -> list[float]:
     inputs, program, clock = execute.inputs_of(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))
     clock.append(time.perf_counter())
-    lanes = jax.block_until_ready(program.advance(*inputs, lanes, *map(np.int32, (job.steps + 1, job.steps))))
+    lanes = jax.block_until_ready(execute.advance(program, inputs, lanes, 0, job.steps + 1, job.steps))
     clock.append(time.perf_counter())
     output = jax.block_until_ready(program.finish(*inputs, lanes))
     clock.append(time.perf_counter())
@@ -113,10 +113,10 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
         dtype=descent.params_dtype(problem), steps=work.steps, blocks=execute.blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
-    ends = [np.int32(t) for t in (work.steps + 1, work.steps)]
     inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
-    return lambda: _side_by_side(lambda each: job.programs[0].advance(*each[0], each[1], *ends), given)
+    to_end = lambda each: execute.advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
+    return lambda: _side_by_side(to_end, given)
 
 
 def _side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:

@@ -551,12 +551,23 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _literals(jaxpr: Any) -> list:
     """The numbers written into a program, those of its inner programs too."""
+    return [v.val for equation in _equations(jaxpr) for v in equation.invars if isinstance(v, Literal)]
+
+
+def has_convolutions(problem: Problem, key: Key) -> bool:
+    """Whether the loss convolves."""
+    closed, _, _ = _traced_loss(problem, None, key, arrays_of(problem))
+    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(closed.jaxpr))
+
+
+def _equations(jaxpr: Any) -> list:
+    """The operations of a program and of its inner programs."""
     found = []
     for equation in jaxpr.eqns:
-        found += [v.val for v in equation.invars if isinstance(v, Literal)]
+        found.append(equation)
         for inner in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
             inner = getattr(inner, "jaxpr", inner)
-            found += _literals(inner) if hasattr(inner, "eqns") else []
+            found += _equations(inner) if hasattr(inner, "eqns") else []
     return found
 
 

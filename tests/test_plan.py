@@ -73,7 +73,7 @@ def test_what_a_plan_fixes_is_kept():
 # Bits
 
 
-@pytest.mark.parametrize("unroll", [2, 5])
+@pytest.mark.parametrize("unroll", [0, 2, 5])
 def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
     plan = Plan(width=4, unroll=1, segment=7)
     once = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=plan)
@@ -81,6 +81,19 @@ def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
     np.testing.assert_array_equal(once.lanes["end_step"], several.lanes["end_step"])
     for name in ("final_loss", "min_loss", "late_mean", "reversal", "curve_loss"):
         np.testing.assert_allclose(once.lanes[name], several.lanes[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_convolution_is_stepped_by_calls_on_a_cpu():
+    def loss(kernel, images):
+        made = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean((made - 1) ** 2)
+
+    problem = Problem(loss, jnp.zeros((3, 3, 1, 1)), data=jnp.ones((2, 4, 4, 1)))
+    result = sweep(problem, sgd, {"learning_rate": [0.01, 0.1, 1e3]}, steps=9)
+    assert plan_of(result)["unroll"] == (0 if jax.default_backend() == "cpu" else 1)
+    looped = sweep(problem, sgd, {"learning_rate": [0.01, 0.1, 1e3]}, steps=9, plan=Plan(width=1, unroll=1))
+    np.testing.assert_array_equal(result.lanes["end_step"], looped.lanes["end_step"])
+    np.testing.assert_allclose(result.lanes["final_loss"][:2], looped.lanes["final_loss"][:2], rtol=1e-5)
 
 
 def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):

@@ -124,7 +124,7 @@ def _step_seconds(job: execute.Job, block: execute.Block) -> float:
         steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
         carry = jax.block_until_ready(program.start(*inputs))
         begin = time.perf_counter()
-        jax.block_until_ready(program.advance(*inputs, carry, np.int32(steps), np.int32(job.steps)))
+        jax.block_until_ready(execute.advance(program, inputs, carry, 0, steps, job.steps))
         seconds = time.perf_counter() - begin
     return seconds / steps
 

@@ -52,10 +52,11 @@ class Program(NamedTuple):
     """
 
     start: Any  # (inputs, shared) -> carry
-    advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where the last lane has ended
+    advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
     finish: Any  # (inputs, shared, carry) -> name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
     carry: Any = None  # of the compiled: its shapes
+    loops: bool = True  # whether `advance` makes all steps to t1, not just one
 
 
 class Watching(NamedTuple):
@@ -66,7 +67,7 @@ class Watching(NamedTuple):
 
 
 def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: Watching, unroll: int = 1) -> Program:
-    """The program that advances lanes which share `static`, `unroll` steps at a time."""
+    """The program that advances lanes which share `static`, `unroll` steps at a time; without a loop if that is 0."""
     watched, curve_steps = watching.monitors, np.asarray(watching.curve, np.int32)
 
     def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
@@ -108,18 +109,20 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
                 at = body(*at)
             return at
 
-        def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
-            # windows of statistics move up between two loops, so that the inner one does not touch the older ones
-            carry, slot = at
+        def rolled(carry: Carry) -> Carry:
             roll = jax.vmap(jax.vmap(lambda lane: monitors.roll(watched, lane.record, lane.state)))
             starts = monitors.starts_window(carry.t)
             record = jax.lax.cond(starts, roll, lambda lanes: lanes.record, carry.lanes)
-            end = jnp.minimum(t1, monitors.next_window(carry.t))
-            at = carry._replace(lanes=carry.lanes._replace(record=record)), slot
+            return carry._replace(lanes=carry.lanes._replace(record=record))
+
+        def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
+            # windows of statistics move up between two loops, so that the inner one does not touch the older ones
+            at = rolled(at[0]), at[1]
+            end = jnp.minimum(t1, monitors.next_window(at[0].t))
             return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
 
         slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
-        return until(t1, window, (carry, slot))[0]
+        return until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0]
 
     def finish(inputs: Inputs, shared: Shared, carry: Carry) -> dict[str, Array]:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
@@ -132,7 +135,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
         return found
 
-    return Program(start, advance, finish)
+    return Program(start, advance, finish, loops=unroll > 0)
 
 
 @functools.lru_cache(maxsize=32)
@@ -141,7 +144,8 @@ def _jitted(problem: Any, factory: Any, static: tuple, watching: Watching, unrol
 
 
 def _jit(program: Program) -> Program:
-    return Program(jax.jit(program.start), jax.jit(program.advance), jax.jit(program.finish))
+    start, advance, finish = map(jax.jit, program[:3])
+    return Program(start, advance, finish, loops=program.loops)
 
 
 class Block(NamedTuple):
@@ -253,7 +257,8 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
-    return Program(start, advance.compile(), finish.compile(), _fingerprint(advance.as_text(), on), carry)
+    fingerprint = _fingerprint(advance.as_text(), on)
+    return Program(start, advance.compile(), finish.compile(), fingerprint, carry, program.loops)
 
 
 def _fingerprint(program: str, on: Any) -> str:
@@ -274,6 +279,13 @@ def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
 
 
+def advance(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
+    """The carry of step `t0` advanced to `t1`: by one call, or by one a step where the program has no loop."""
+    for end in (t1,) if program.loops else range(t0 + 1, t1 + 1):
+        carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
+    return carry
+
+
 def run_block(
     job: Job, block: Block, device: int, segment: int | None, report: Callable[[int], None], stop: threading.Event
 ) -> tuple[dict[str, np.ndarray], Lane | None]:
@@ -289,7 +301,7 @@ def run_block(
         if stop.is_set():
             return {}, None
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
-        carry = program.advance(*inputs, carry, np.int32(t1), np.int32(job.steps))
+        carry = advance(program, inputs, carry, t0, t1, job.steps)
         going = bool(np.any(np.asarray(carry.lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
         if segment is None:
@@ -297,7 +309,7 @@ def run_block(
             pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
         t0 = t1 if going else job.steps
     lanes = carry.lanes if job.keep else None
-    carry = program.advance(*inputs, carry, np.int32(job.steps + 1), np.int32(job.steps))
+    carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     return {name: np.asarray(value) for name, value in program.finish(*inputs, carry).items()}, lanes
 
 
@@ -310,21 +322,21 @@ def replay(
     and of their change, (watched steps,), with ``step``; and all that the lane reads at its end.
     """
     inputs, program = inputs_of(job, block), job.programs[0]
-    advance = lambda carry, t1: program.advance(*inputs, carry, np.int32(t1), np.int32(job.steps))
+    to = lambda carry, t0, t1: advance(program, inputs, carry, t0, t1, job.steps)
     mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)
-    carry = advance(program.start(*inputs), first)
+    carry = to(program.start(*inputs), 0, first)
     watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
     for t in range(first, last):
         before = jax.tree_util.tree_leaves_with_path(mine(carry.lanes.state.params))
-        carry = advance(carry, t + 1)
+        carry = to(carry, t, t + 1)
         after = jax.tree.leaves(mine(carry.lanes.state.params))
         watched["loss"].append(mine(program.finish(*inputs, carry)["final_loss"]))
         for (path, old), new in zip(before, after, strict=True):
             name = jax.tree_util.keystr(path) or "params"
             watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
             watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
-    carry = advance(carry, job.steps + 1)
+    carry = to(carry, last, job.steps + 1)
     return {name: np.asarray(values) for name, values in watched.items()}, mine(program.finish(*inputs, carry))
 
 

@@ -18,7 +18,8 @@ class Plan:
     Attributes:
       width: points that one program call advances side by side, for each seed in the block.
       depth: seeds that it advances side by side.
-      unroll: steps in the body of the program's loop.
+      unroll: steps in the body of the program's loop; 0 for no loop, each step a call. By default 0 for losses with
+        convolutions on a CPU, which XLA brings into their fast form only outside of loops.
       tile: blocks that a worker takes at a time.
       segment: steps that a block advances in one call, between which it can be interrupted and reports progress; by
         default as many as take about half a second.
@@ -37,7 +38,7 @@ class Plan:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None:
+            if value is not None and not (field.name == "unroll" and value == 0 and value is not False):
                 check_positive(f"plan.{field.name}", value)
 
 
@@ -46,7 +47,7 @@ class Shape(NamedTuple):
 
     width: int  # points a block
     depth: int  # seeds a block
-    unroll: int = 1
+    unroll: int = 1  # 0: no loop, each step a call
 
     @property
     def lanes(self) -> int:
@@ -71,7 +72,7 @@ def lanes_for(params: Any) -> int:
     return int(np.clip(2 ** round(np.log2(_FLOATS_A_BLOCK / max(floats, 1))), 1, _WIDEST))
 
 
-def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int) -> Shape:
+def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int, unroll: int = 1) -> Shape:
     """The shape of the blocks of `points` × `seeds` lanes, at most `most` a block, that keeps `workers` busiest.
 
     Of all shapes, that whose blocks are done soonest: blocks come in rounds, one a worker, padding counts, and so does
@@ -82,7 +83,7 @@ def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int) -> S
     """
     widths = [min(plan.width, points)] if plan.width else _divisors(points, min(most, points))
     shapes = [
-        Shape(width, depth, plan.unroll or 1)
+        Shape(width, depth, unroll if plan.unroll is None else plan.unroll)
         for width in widths
         for depth in ([min(plan.depth, seeds)] if plan.depth else _divisors(seeds, max(1, min(seeds, most // width))))
     ]

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from gdkit.sweeps import execute
 from gdkit.sweeps.execute import Job
@@ -146,7 +145,7 @@ def _sample(job: Job, workers: int, steps: int) -> float:
 
     def advance(device: int, inputs: Any, carry: Any) -> None:
         gate.wait()
-        done = job.programs[device].advance(*inputs, carry, np.int32(steps), np.int32(job.steps))
+        done = execute.advance(job.programs[device], inputs, carry, 0, steps, job.steps)
         jax.block_until_ready(done)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -172,6 +171,6 @@ def remembered() -> dict[str, tuple[int, int, int]]:
 def remember(choices: Mapping[str, Any]) -> None:
     """Add choices of an earlier process; what is no shape is left out."""
     for name, numbers in choices.items():
-        whole = isinstance(numbers, list | tuple) and all(isinstance(n, int) and n > 0 for n in numbers)
-        if whole and len(numbers) == len(Shape._fields):
+        whole = isinstance(numbers, list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
+        if whole and len(numbers) == len(Shape._fields) and all(numbers[:2]):
             _remembered[name] = Shape(*numbers)

@@ -172,6 +172,7 @@ class Prepared(NamedTuple):
     problem: Problem  # concrete
     static: dict[str, Any]
     most: int  # lanes a block should have
+    unroll: int  # as the rule has it
 
     def lanes_of(self, block: execute.Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
@@ -180,7 +181,7 @@ class Prepared(NamedTuple):
     def shape(self, request: Sweep) -> Shape:
         """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
         usual = workers_for(Plan(), len(devices_of(request.plan)))
-        return shape_for(len(self.group.points), request.seeds, self.most, request.plan, usual)
+        return shape_for(len(self.group.points), request.seeds, self.most, request.plan, usual, self.unroll)
 
 
 def prepared_groups(request: Sweep) -> Iterator[Prepared]:
@@ -217,7 +218,10 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
         checked.add(id(concrete))
         _warn(request, concrete)
     _check_used(request, group, concrete, static)
-    return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)))
+    if jax.default_backend() == "cpu" and descent.has_convolutions(concrete, request.key):
+        # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
+        return Prepared(0, 0, group, concrete, static, most=1, unroll=0)
+    return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)), unroll=1)
 
 
 class Kept(NamedTuple):
