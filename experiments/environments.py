@@ -1,0 +1,113 @@
+"""Environments for learners: pure functions of one state or one episode, and what is known of them in closed form."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit.types import Array
+
+# --- a contextual bandit: contexts come uniformly, an arm is drawn from a softmax policy, its reward is normal
+
+
+def bandit_value(logits: Array, rewards: Array) -> Array:
+    """Expected reward of the softmax policy `logits`, with mean `rewards`, both (contexts, arms).
+
+    >>> float(bandit_value(jnp.zeros((1, 2)), jnp.array([[0.0, 1.0]])))
+    0.5
+    """
+    return jnp.mean(jnp.sum(jax.nn.softmax(logits) * rewards, axis=1))
+
+
+def bandit_gradient(logits: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """The policy gradient, (contexts, arms): π(a|c) (r(c, a) − V(c)) / contexts (Sutton and Barto 2018, 13.8)."""
+    policy = bandit_policy(logits)
+    return policy * (rewards - _mean(policy, rewards)) / len(rewards)
+
+
+def bandit_variance(logits: np.ndarray, rewards: np.ndarray, noise: float, baseline: np.ndarray) -> float:
+    """Variance, summed over params, of REINFORCE's gradient of one sample, with a baseline (contexts,).
+
+    A sample of context c and arm a is (r − b) ∇ log π(a|c), and ‖∇ log π(a|c)‖² = 1 − 2 π(a|c) + Σ π(·|c)².
+    """
+    policy = bandit_policy(logits)
+    score = 1 - 2 * policy + np.sum(policy**2, axis=1, keepdims=True)
+    second = _mean(policy, ((rewards - baseline[:, None]) ** 2 + noise**2) * score).mean()
+    return float(second - np.sum(bandit_gradient(logits, rewards) ** 2))
+
+
+def bandit_policy(logits: np.ndarray) -> np.ndarray:
+    """Probability of each arm, (contexts, arms)."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _mean(policy: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.sum(policy * values, axis=1, keepdims=True)
+
+
+# --- a pole on a cart (Barto, Sutton and Anderson, Neuronlike adaptive elements, 1983)
+
+
+class CartPole(NamedTuple):
+    """Its constants, in SI units and radians."""
+
+    gravity: float = 9.8
+    cart: float = 1.0  # kg
+    pole: float = 0.1  # kg
+    half_length: float = 0.5  # m
+    force: float = 10.0  # N, to the left or to the right
+    interval: float = 0.02  # s, of Euler's method
+    far: float = 2.4  # m, where the track ends
+    tilted: float = 12 * np.pi / 180  # where the pole counts as fallen
+
+
+def cartpole_acceleration(state: Array, force: Array, constants: CartPole) -> tuple[Array, Array]:
+    """Of the cart and of the pole's angle; `state` (4,) holds position, its velocity, angle, its velocity."""
+    _, _, angle, spin = state
+    mass, sine, cosine = constants.cart + constants.pole, jnp.sin(angle), jnp.cos(angle)
+    lever = constants.pole * constants.half_length
+    push = (force + lever * spin**2 * sine) / mass
+    inertia = constants.half_length * (4 / 3 - constants.pole * cosine**2 / mass)
+    angular = (constants.gravity * sine - cosine * push) / inertia
+    return push - lever * angular * cosine / mass, angular
+
+
+def cartpole_step(state: Array, right: Array, constants: CartPole) -> Array:
+    """The state (4,) an interval later, pushed to the right or to the left."""
+    _, speed, _, spin = state
+    force = jnp.where(right, constants.force, -constants.force)
+    acceleration, angular = cartpole_acceleration(state, force, constants)
+    return state + constants.interval * jnp.stack([speed, acceleration, spin, angular])
+
+
+def cartpole_fails(state: Array, constants: CartPole) -> Array:
+    """Whether the pole has fallen or the cart has left the track."""
+    return (jnp.abs(state[0]) > constants.far) | (jnp.abs(state[2]) > constants.tilted)
+
+
+def cartpole_episode(
+    logit: Callable[[Array], Array], start: Array, uniform: Array, constants: CartPole
+) -> tuple[Array, Array, Array]:
+    """One episode of a policy that pushes to the right with probability sigmoid(logit(state)).
+
+    Args:
+      logit: of a state, (4,) -> ().
+      start: the first state, (4,).
+      uniform: (horizon,) in [0, 1); a push goes right where it is below the probability.
+      constants: of the cart and the pole.
+
+    Returns:
+      Of each step, the state (horizon, 4), whether the push goes right (horizon,), and 1.0 until the episode has
+      failed, then 0.0 (horizon,): their sum is the return.
+    """
+
+    def step(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+        state, alive = carry
+        right = u < jax.nn.sigmoid(logit(state))
+        after = jnp.where(alive, cartpole_step(state, right, constants), state)
+        return (after, alive & ~cartpole_fails(after, constants)), (state, right, alive.astype(state.dtype))
+
+    return jax.lax.scan(step, (start, jnp.bool_(True)), uniform)[1]

@@ -1,0 +1,76 @@
+"""Environments against closed forms, and against the same physics written down in another way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import environments, policies
+from experiments.environments import CartPole
+
+STATE = np.array([0.3, -0.7, 0.15, 1.1])
+
+
+@pytest.fixture
+def bandit():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(3, 4)), rng.normal(size=(3, 4))  # logits, rewards
+
+
+def test_closed_gradient_of_the_bandit_is_that_of_its_value(bandit):
+    logits, rewards = bandit
+    found = jax.grad(environments.bandit_value)(jnp.asarray(logits), jnp.asarray(rewards))
+    np.testing.assert_allclose(environments.bandit_gradient(logits, rewards), found, atol=1e-6)
+
+
+def test_closed_variance_of_the_bandit_is_that_of_all_its_outcomes_counted(bandit):
+    logits, rewards = bandit
+    policy, noise, baseline = environments.bandit_policy(logits), 0.5, np.array([0.2, -0.4, 1.0])
+    samples, weights = [], []
+    for (context, arm), probability in np.ndenumerate(policy):
+        for sign in (-1, 1):  # noise of two values has the variance of the normal
+            gradient = np.zeros_like(policy)
+            gradient[context] = np.eye(4)[arm] - policy[context]
+            samples.append((rewards[context, arm] + sign * noise - baseline[context]) * gradient)
+            weights.append(probability / len(policy) / 2)
+    samples, weights = np.array(samples), np.array(weights)[:, None, None]
+    variance = np.sum(weights * samples**2) - np.sum(np.sum(weights * samples, axis=0) ** 2)
+    assert environments.bandit_variance(logits, rewards, noise, baseline) == pytest.approx(variance)
+
+
+@pytest.mark.parametrize("force", [-10.0, 0.0, 10.0])
+def test_accelerations_solve_the_equations_of_motion(force):
+    c, (_, _, angle, spin) = CartPole(), STATE
+    lever = c.pole * c.half_length
+    mass = [[c.cart + c.pole, lever * np.cos(angle)], [lever * np.cos(angle), 4 / 3 * lever * c.half_length]]
+    right = [force + lever * spin**2 * np.sin(angle), lever * c.gravity * np.sin(angle)]
+    found = environments.cartpole_acceleration(jnp.asarray(STATE), force, c)
+    np.testing.assert_allclose(found, np.linalg.solve(mass, right), rtol=1e-5)
+
+
+def test_a_step_is_eulers_and_pushes_mirror_each_other():
+    step = environments.cartpole_step
+    after = step(jnp.asarray(STATE), jnp.bool_(True), CartPole())
+    np.testing.assert_allclose(after[::2], STATE[::2] + 0.02 * STATE[1::2], rtol=1e-6)
+    np.testing.assert_allclose(step(jnp.asarray(-STATE), jnp.bool_(False), CartPole()), -after, rtol=1e-6)
+
+
+@pytest.mark.parametrize("state, fails", [([2.3, 0, 0.2, 0], False), ([2.5, 0, 0, 0], True), ([0, 0, -0.22, 0], True)])
+def test_an_episode_fails_off_the_track_or_beyond_twelve_degrees(state, fails):
+    assert bool(environments.cartpole_fails(jnp.array(state), CartPole())) == fails
+
+
+def test_an_episode_counts_the_states_before_it_fails():
+    state, steps = jnp.zeros(4), 0
+    while not environments.cartpole_fails(state, CartPole()):
+        state, steps = environments.cartpole_step(state, jnp.bool_(True), CartPole()), steps + 1
+    always = lambda state: jnp.float32(jnp.inf)
+    states, right, alive = environments.cartpole_episode(always, jnp.zeros(4), jnp.full(20, 0.5), CartPole())
+    assert right.all() and float(alive.sum()) == steps
+    np.testing.assert_allclose(states[steps:], jnp.broadcast_to(state, states[steps:].shape), rtol=1e-5)
+
+
+def test_rewards_of_the_bandit_are_even_and_every_context_has_all_of_them():
+    rewards = policies.rewards_of(5, 4)
+    np.testing.assert_allclose(np.sort(rewards, axis=1), np.tile([1, 4 / 3, 5 / 3, 2], (5, 1)), rtol=1e-6)
+    assert len(set(rewards.argmax(axis=1))) == 4
