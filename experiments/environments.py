@@ -1,7 +1,7 @@
 """Environments for learners: pure functions of one state or one episode, and what is known of them in closed form."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,3 +111,79 @@ def cartpole_episode(
         return (after, alive & ~cartpole_fails(after, constants)), (state, right, alive.astype(state.dtype))
 
     return jax.lax.scan(step, (start, jnp.bool_(True)), uniform)[1]
+
+
+# --- a frozen lake: a grid to be crossed, where a step slips to either side as often as it goes ahead
+
+LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")  # start, frozen, hole, goal; that of Gymnasium's FrozenLake-v1
+
+
+class Transitions(NamedTuple):
+    """Every state and action, with the three outcomes that are equally likely."""
+
+    state: Array  # (rows,) int
+    action: Array  # (rows,) int: left, down, right, up
+    after: Array  # (rows, 3) int
+    reward: Array  # (rows, 3), 1 on reaching the goal
+    goes_on: Array  # (rows, 3), 0 where the episode ends
+
+
+def lake_transitions(lake: Sequence[str] = LAKE) -> Transitions:
+    """All there are from cells that do not end the episode; off the grid nobody gets."""
+    moves, cells, size = ((0, -1), (1, 0), (0, 1), (-1, 0)), "".join(lake), len(lake[0])
+
+    def outcome(state: int, direction: int) -> int:
+        down, right = moves[direction % 4]
+        row = min(max(state // size + down, 0), len(lake) - 1)
+        return row * size + min(max(state % size + right, 0), size - 1)
+
+    pairs = [(state, action) for state in range(len(cells)) for action in range(4) if cells[state] in "SF"]
+    after = np.array([[outcome(state, action + slip) for slip in (-1, 0, 1)] for state, action in pairs])
+    found, (state, action) = np.array(list(cells))[after], np.array(pairs).T
+    ends = np.isin(found, ["H", "G"])
+    columns: tuple[Any, ...] = (state, action, after, (found == "G").astype(np.float32), (~ends).astype(np.float32))
+    return Transitions(*columns)
+
+
+def bellman(q: Any, steps: Transitions, discount: float) -> Any:
+    """Expected r + γ max Q(s', ·) of every state and action, (rows,); `q` is (states, 4), of NumPy or JAX."""
+    return (steps.reward + discount * steps.goes_on * q.max(axis=1)[steps.after]).mean(axis=1)
+
+
+def optimal_q(steps: Transitions, discount: float, *, tolerance: float = 1e-12) -> np.ndarray:
+    """Q* (states, 4) by value iteration; 0 in states where the episode has ended."""
+    q, change = np.zeros((int(steps.after.max()) + 1, 4)), np.inf
+    while change > tolerance:
+        new = np.zeros_like(q)
+        new[steps.state, steps.action] = bellman(q, steps, discount)
+        q, change = new, np.abs(new - q).max()
+    return q
+
+
+# --- Baird's counterexample (Residual algorithms: reinforcement learning with function approximation, 1995), as in
+# --- Sutton and Barto, Reinforcement learning, 2018, example 11.1
+
+
+class Baird(NamedTuple):
+    """Seven states, all rewards 0; each state is as likely, and the policy that is judged goes to the last at once."""
+
+    features: np.ndarray  # (7, 8)
+    start: np.ndarray  # (8,), the weights there
+    discount: float
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """A of the expected semi-gradient step w ← (I − ηA) w, (8, 8)."""
+        return self.features.T @ (self.features - self.discount * self.features[-1:]) / len(self.features)
+
+    def growth(self, learning_rate: float, *, held: bool = False) -> float:
+        """Log-growth of the weights a step: the log spectral radius of I − ηA, or with targets held of I − ηXᵀX/7."""
+        matrix = self.features.T @ self.features / len(self.features) if held else self.matrix
+        return float(np.log(np.abs(np.linalg.eigvals(np.eye(8) - learning_rate * matrix)).max()))
+
+
+def baird(discount: float = 0.99) -> Baird:
+    """The counterexample; the first six values are 2 wᵢ + w₈, the last is w₇ + 2 w₈."""
+    features = np.hstack([2.0 * np.eye(7), np.ones((7, 1))])
+    features[6, 6:] = 1, 2
+    return Baird(features, np.array([1.0] * 6 + [10.0, 1.0]), discount)

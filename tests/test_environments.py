@@ -74,3 +74,38 @@ def test_rewards_of_the_bandit_are_even_and_every_context_has_all_of_them():
     rewards = policies.rewards_of(5, 4)
     np.testing.assert_allclose(np.sort(rewards, axis=1), np.tile([1, 4 / 3, 5 / 3, 2], (5, 1)), rtol=1e-6)
     assert len(set(rewards.argmax(axis=1))) == 4
+
+
+@pytest.mark.parametrize("discount, value", [(1.0, 14 / 17), (0.99, 0.5420)])
+def test_value_of_the_frozen_lake_is_the_known_one(discount, value):
+    q = environments.optimal_q(environments.lake_transitions(), discount)
+    assert q[0].max() == pytest.approx(value, abs=1e-4)
+
+
+def test_optimal_q_is_the_fixed_point_and_zero_where_the_episode_has_ended():
+    steps = environments.lake_transitions()
+    q = environments.optimal_q(steps, 0.9)
+    np.testing.assert_allclose(environments.bellman(q, steps, 0.9), q[steps.state, steps.action], atol=1e-11)
+    assert not q[[5, 7, 11, 12, 15]].any()
+
+
+def test_a_lake_without_slips_to_matter_is_solved_by_hand():
+    corridor = environments.lake_transitions(("SG",))
+    # to the right: to the goal with 1/3, else, by slips up or down, to stay; so q = (1 + 2 γ q) / 3
+    assert environments.optimal_q(corridor, 0.6)[0, 2] == pytest.approx(1 / (3 - 2 * 0.6))
+
+
+def test_bairds_matrix_is_that_of_the_expected_step_state_by_state():
+    game, weights = environments.baird(0.9), np.arange(8.0)
+    step = np.zeros(8)
+    for features in game.features:
+        step += (0.9 * game.features[6] @ weights - features @ weights) * features / 7
+    np.testing.assert_allclose(-game.matrix @ weights, step)
+    values = game.features @ game.start
+    np.testing.assert_allclose(values, [3, 3, 3, 3, 3, 3, 12])
+
+
+def test_bairds_counterexample_grows_at_every_learning_rate_but_not_with_targets_held():
+    game = environments.baird()
+    assert all(game.growth(rate) > 0 for rate in np.geomspace(1e-4, 100, 50))
+    assert game.growth(0.1, held=True) == pytest.approx(0, abs=1e-12)
