@@ -1,0 +1,141 @@
+"""Deep counterfactual regret minimization on Kuhn poker, and the learning rate of its regret networks.
+
+A player that chooses actions in proportion to their positive regrets comes, on average over iterations, to an
+equilibrium of a two-player zero-sum game. With a table of regrets that takes some hundred iterations here. Deep CFR
+(Brown et al. 2019) replaces the table by networks that predict regrets, trained by gradient descent on a memory of
+them. How far a strategy is from equilibrium is known exactly: its exploitability, from the best responses to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import gdkit
+from experiments import kuhn, regret_learning
+from experiments.claims import Claim
+from experiments.settings import complete
+from gdkit import Regime, SweepResult, plots
+
+DEFAULTS: dict[str, Any] = {
+    "tabular_iterations": 1000,
+    "hidden": 32,
+    "iterations": 100,
+    "period": 200,  # steps of descent between two turns; an iteration has two
+    "rows": 128,  # of memory, a step
+    "sgd": {"from": 1e-3, "to": 1.0, "count": 7},  # learning rates
+    "adam": {"from": 1e-5, "to": 0.1, "count": 9},
+    "seeds": 4,
+}
+OPTIMIZERS = {"sgd": gdkit.sgd, "adam": optax.adam}
+ZINKEVICH = "Zinkevich et al. 2007"
+BROWN = "Brown et al., Deep counterfactual regret minimization, 2019"
+
+
+class DeepCfr(NamedTuple):
+    """What the study found."""
+
+    settings: dict[str, Any]
+    tabular_value: float  # of the average strategy, to the first player
+    tabular: np.ndarray  # (tabular_iterations,), exploitability after each
+    equilibria: float  # the largest exploitability that is found of Kuhn's own solutions
+    deep: SweepResult  # each optimizer with learning rates of its own
+
+    def exploitability(self, optimizer: str) -> tuple[np.ndarray, np.ndarray]:
+        """Learning rates, and exploitabilities (learning_rate, seed, iteration), NaN after a run diverged."""
+        found = self.deep.select(optimizer=optimizer).data
+        values = found["exploitability"].transpose("learning_rate", "seed", ...).values
+        return found["learning_rate"].values, np.where(np.isfinite(values[..., -1:]), values, np.nan)
+
+    def best(self, optimizer: str) -> tuple[float, np.ndarray]:
+        """The learning rate that ends least exploitable on average over seeds, and its (seed, iteration)."""
+        rates, found = self.exploitability(optimizer)
+        place = int(np.argmin(np.nan_to_num(found[..., -1].mean(axis=1), nan=np.inf)))
+        return float(rates[place]), found[place]
+
+    def __str__(self) -> str:
+        head = f"{'optimizer':9} | learning rate | exploitability of each seed"
+        lines = [f"tabular: value {self.tabular_value:.5f}, exploitability {self.tabular[-1]:.2e}", "", head]
+        lines.append("-" * len(head))
+        for name in OPTIMIZERS:
+            rates, found = self.exploitability(name)
+            rows = zip(rates, found[..., -1], strict=True)
+            lines += [f"{name:9} | {rate:13.2e} | {' '.join(f'{x:.4f}' for x in row)}" for rate, row in rows]
+        return "\n".join(lines)
+
+
+def run(settings: Mapping[str, Any]) -> DeepCfr:
+    """The table first; then networks of every learning rate."""
+    chosen = complete(settings, DEFAULTS)
+    strategy, tabular = jax.jit(kuhn.tabular_cfr, static_argnums=0)(chosen["tabular_iterations"])
+    solutions = jnp.stack([jnp.asarray(kuhn.equilibrium(bluff)) for bluff in np.linspace(0, 1 / 3, 5)])
+    exploited = float(jnp.max(jax.vmap(kuhn.exploitability)(solutions)))
+    sizes = {name: chosen[name] for name in ("hidden", "iterations", "period", "rows")}
+    axes = {
+        name: (factory, {"learning_rate": np.geomspace(*(chosen[name][key] for key in ("from", "to", "count")))})
+        for name, factory in OPTIMIZERS.items()
+    }
+    deep = gdkit.sweep(
+        regret_learning.regret_network(**sizes), None, {"optimizer": axes}, seeds=chosen["seeds"],
+        steps=2 * chosen["period"] * chosen["iterations"],
+        monitors=[regret_learning.exploitability(chosen["iterations"])],
+    )  # fmt: skip
+    return DeepCfr(chosen, float(kuhn.value(strategy)), np.asarray(tabular), exploited, deep)
+
+
+def claims(result: DeepCfr) -> list[Claim]:
+    """The game's value, and how little there is to exploit."""
+    edge = result.deep.select(optimizer="sgd").regimes.transpose("learning_rate", "seed").values[-1]
+    return [
+        Claim("largest exploitability of Kuhn's own equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
+        Claim("value of the tabular average strategy", "Kuhn 1950: −1/18", kuhn.VALUE, 1e-3, result.tabular_value),
+        Claim("exploitability of the tabular average strategy", ZINKEVICH, 0.0, 1e-3, float(result.tabular[-1])),
+        *(Claim(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, 0.02,
+                float(result.best(name)[1][:, -1].mean())) for name in OPTIMIZERS),
+        Claim("share of seeds that diverge at sgd's largest learning rate", "far above 2/λ of the squared error", 1.0,
+              0.0, float(np.mean(edge == Regime.DIVERGED))),
+    ]  # fmt: skip
+
+
+def plot(result: DeepCfr) -> dict[str, Figure]:
+    """Exploitability against the iteration at the best learning rates, and at the end against the learning rate."""
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color="0.15", linestyle="--", label="table")
+    for number, name in enumerate(OPTIMIZERS):
+        _draw(left, right, result, number, name)
+    at = result.tabular[min(result.settings["iterations"], len(result.tabular)) - 1]
+    right.axhline(at, color="0.15", linestyle="--", label="table")
+    left.set(xlabel="iteration", ylabel="exploitability, antes a game", xscale="log", yscale="log")
+    left.set_title("networks at their best learning rate, range of seeds")
+    right.set(
+        xlabel="learning rate",
+        xscale="log",
+        title=f"after {result.settings['iterations']} iterations, each seed and the mean",
+    )
+    for ax in (left, right):
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize="small")
+    return {"deep_cfr": figure}
+
+
+def _draw(left: Axes, right: Axes, result: DeepCfr, number: int, name: str) -> None:
+    look: dict[str, Any] = {"color": plots.SERIES_COLORS[number]}
+    marker: dict[str, Any] = look | {"marker": plots.SERIES_MARKERS[number]}
+    rate, curves = result.best(name)
+    iteration = np.arange(1, curves.shape[1] + 1)
+    left.fill_between(iteration, curves.min(axis=0), curves.max(axis=0), **look, alpha=0.2, linewidth=0)
+    left.plot(iteration, curves.mean(axis=0), **marker, markevery=0.12, label=f"{name}, $\\eta$ = {rate:.2g}")
+    rates, found = result.exploitability(name)
+    ends = found[..., -1]
+    right.plot(np.repeat(rates, ends.shape[1]), ends.ravel(), **marker, linestyle="none", alpha=0.35, markersize=4)
+    right.plot(rates, ends.mean(axis=1), **marker, label=name)
+    lost = rates[~np.isfinite(ends).all(axis=1)]
+    across = right.get_xaxis_transform()
+    if lost.size:
+        crosses: dict[str, Any] = look | {"marker": "x", "linestyle": "none", "transform": across}
+        right.plot(lost, np.full(len(lost), 0.96), **crosses, label=f"{name} diverged")
