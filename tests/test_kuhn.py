@@ -70,9 +70,9 @@ def test_best_response_is_the_best_pure_strategy_on_the_tree(strategy):
     assert float(kuhn.best_response(jnp.asarray(strategy), 1)) == pytest.approx(max(gains), abs=1e-6)
 
 
-def test_the_even_strategy_is_as_exploitable_as_known():
+def test_the_even_strategy_loses_eleven_twenty_fourths_to_best_responses():
     even = jnp.full((*kuhn.SETS, 2), 0.5)
-    assert float(kuhn.exploitability(even)) == pytest.approx(11 / 24, abs=1e-6)  # as OpenSpiel's documentation has it
+    assert float(kuhn.exploitability(even)) == pytest.approx(11 / 24, abs=1e-6)
 
 
 def test_regret_matching_follows_positive_regrets_and_else_the_greatest():
