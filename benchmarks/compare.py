@@ -1,6 +1,5 @@
 """One workload, by gdkit and by all its peers: equal final losses, then interleaved rounds."""
 
-import inspect
 import json
 from typing import Any
 
@@ -12,7 +11,7 @@ from benchmarks import numpy_peers, timing, torch_peers
 from benchmarks.peers import Peer, gdkit_peer, jax_peers, tiled_peer
 from benchmarks.workloads import Workload
 
-REFERENCE, BARE = "gdkit, all", "gdkit, bare"
+REFERENCE = "gdkit, all"
 
 
 class DisagreementError(Exception):
@@ -35,7 +34,6 @@ def compare(work: Workload, *, quick: bool = False) -> dict[str, Any]:
 
 def _row(name: str, peer: Peer, work: Workload, times: timing.Times) -> dict[str, Any]:
     scale = len(work.rates) / len(peer.lanes)
-    ratio = lambda reference: scale * timing.ratio(times, name, reference) if reference in times else None
     return {
         "title": peer.title,
         "flavour": peer.flavour,
@@ -44,8 +42,7 @@ def _row(name: str, peer: Peer, work: Workload, times: timing.Times) -> dict[str
         "rounds": sum(t is not None for t in times[name]),
         "seconds": scale * timing.median(times[name]),
         "spread": timing.spread(times[name]),
-        "ratio": ratio(REFERENCE),
-        "ratio_bare": ratio(BARE),
+        "ratio": scale * timing.ratio(times, name, REFERENCE),
     }
 
 
@@ -56,17 +53,10 @@ def plan_of(work: Workload) -> dict[str, Any]:
 
 
 def contestants(work: Workload, quick: bool) -> list[Peer]:
-    """gdkit, with all statistics and with few, and everybody else."""
-    fewer = [gdkit_peer(work, "bare", **options) for options in fewest_statistics()]
+    """gdkit and everybody else."""
     others = [peer for flavour in work.flavours for peer in jax_peers(work, flavour)]
     tiled = [tiled_peer(work, flavour, quick=quick) for flavour in work.flavours]
-    return [gdkit_peer(work), *fewer, *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
-
-
-def fewest_statistics() -> list[dict[str, Any]]:
-    """What asks a sweep for as little as the bare peers find out; nothing where it has no such argument."""
-    known = inspect.signature(gdkit.sweep).parameters
-    return [{"statistics": "loss", "curve_points": 0}] if "statistics" in known else []
+    return [gdkit_peer(work), *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
 
 
 def difference(peer: Peer, work: Workload, expected: np.ndarray) -> float:

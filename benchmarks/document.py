@@ -92,10 +92,9 @@ def _provenance(machine: Mapping[str, Any]) -> Iterable[str]:
 
 def _peers(part: Mapping[str, Any]) -> Iterable[str]:
     plan, rows = part["plan"], part["peers"]
-    few = any(row["ratio_bare"] is not None for row in rows)
     yield f"#### {part['title']}: {part['lanes']:,} learning rates × {part['steps']:,} steps\n"
-    head = ("", "statistics", "time", "× gdkit", *("× gdkit, bare",) * few, "spread", "lanes timed", "rounds")
-    yield _table(head, [_peer(row, few) for row in rows])
+    head = ("", "statistics", "time", "× gdkit", "spread", "lanes timed", "rounds")
+    yield _table(head, map(_peer, rows))
     worst = max(row["difference"] for row in rows)
     yield f"""\
 gdkit ran blocks of {plan["width"]} with unroll {plan["unroll"]} ({plan["chosen"]}) on {plan["workers"]} workers.
@@ -104,11 +103,18 @@ gdkit's by at most {worst:.1g}; {part["rtol"]:g} are allowed.
 """
 
 
-def _peer(row: Mapping[str, Any], few: bool) -> tuple[str, ...]:
+def _peer(row: Mapping[str, Any]) -> tuple[str, ...]:
     title = row["title"] + (f" ({row['detail']})" if row["detail"] else "")
-    ratios = f"{row['ratio']:.3g}", *(f"{row['ratio_bare']:.3g}" for _ in range(few))
     spread = f"±{row['spread']:.0%}"
-    return title, row["flavour"], _seconds(row["seconds"]), *ratios, spread, f"{row['lanes']:,}", str(row["rounds"])
+    return (
+        title,
+        row["flavour"],
+        _seconds(row["seconds"]),
+        f"{row['ratio']:.3g}",
+        spread,
+        f"{row['lanes']:,}",
+        str(row["rounds"]),
+    )
 
 
 def _scaling(part: Mapping[str, Any]) -> Iterable[str]:

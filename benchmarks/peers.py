@@ -60,15 +60,15 @@ def start_of(work: Workload, key: int = 0) -> Start:
 # --- gdkit
 
 
-def gdkit_peer(work: Workload, flavour: str = "all", **options: Any) -> Peer:
+def gdkit_peer(work: Workload) -> Peer:
     """The sweep as a user calls it, from arrays to the labelled result."""
     axes = {"learning_rate": work.rates}
 
     def run() -> np.ndarray:
-        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps, **options)
+        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps)
         return result.data["final_loss"].values[:, 0]
 
-    return Peer("gdkit", flavour, run, np.arange(len(work.rates)))
+    return Peer("gdkit", "all", run, np.arange(len(work.rates)))
 
 
 # --- one lane, as a function that can be mapped
