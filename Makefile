@@ -14,7 +14,7 @@ RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
 LOCKED := app cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full parity bench lint format readme reproduce constraints clean env-app env-test env-parity env-bench
+.PHONY: help run test test-full parity bench browser lint format readme reproduce constraints clean env-app env-test env-parity env-bench
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,11 +23,11 @@ help: ## list what there is
 run: env-app ## install if needed, run the main job, say where its report and figures are
 	@$(PY) -m gdkit run $(CONFIG)
 
-test: lint ## all of CI's checks but the comparison with PyTorch
+test: lint browser ## all of CI's checks but the comparison with PyTorch
 	$(RUN_DOCTESTS)
 	$(PYTEST) $(SPREAD) -m "not full and not parity"
 
-test-full: lint ## the same, and the tests that take longer
+test-full: lint browser ## the same, and the tests that take longer
 	$(RUN_DOCTESTS)
 	$(PYTEST) $(SPREAD) -m "not parity"
 
@@ -39,6 +39,9 @@ lint: env-test ## style, types and the import contract
 	$(PY) -m ruff format --check
 	$(PY) -m ty check --python $(VENV)
 	$(VENV)/bin/lint-imports
+
+browser: ## find or install a Chromium for the tests of reports
+	@sh scripts/browser
 
 format: env-test ## mend what ruff can mend
 	$(PY) -m ruff check --fix

@@ -268,12 +268,13 @@ def multipliers(
     tolerance: float = 1e-4,
     max_iterations: int = 256,
 ) -> Multipliers:
-    """The multipliers of a step: by what factors it stretches small changes of params and optimizer state together.
+    """The multipliers of a step: by what factors it stretches small changes of params, aux and optimizer state.
 
     At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I
     by Jacobian-vector products, which finds those farthest from 1 soon and those of the largest modulus, which crowd
     near 1, late; states of up to 64 numbers have their whole Jacobian formed. Integer leaves, such as step counts, do
-    not take part: a bias correction is that of the count in the state.
+    not take part: a bias correction is that of the count in the state. The Jacobian is JAX's: what a loss hides behind
+    ``stop_gradient`` is hidden from it too.
 
     Args:
       problem, optimizer, hyperparameters: as in `descend`.
@@ -622,9 +623,10 @@ def lyapunov_exponent(
 ) -> Monitor:
     """A monitor of how fast neighbouring runs part: ``lyapunov_exponent``, the mean log-growth of a tangent per step.
 
-    The tangent, of params and optimizer state together, goes through the derivative of every step and is brought back
+    The tangent, of params, aux and optimizer state together, goes through the derivative of every step and is brought back
     to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd it is
-    log max |1 − ηλᵢ|. Positive: runs part, as they do in chaos. It costs about two further steps a step.
+    log max |1 − ηλᵢ|. Positive: runs part, as they do in chaos. It costs about two further steps a step. The derivative
+    is JAX's: what a loss hides behind ``stop_gradient`` (a target that moves with the params) is hidden from it too.
 
     Args:
       problem, factory: those of the run, which a monitor does not see.

@@ -15,6 +15,7 @@ from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, pro
 from gdkit.sweeps import execute, store
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
+from gdkit.types import Monitor
 
 RATES = np.geomspace(1e-3, 1.0, 7)
 
@@ -276,6 +277,12 @@ def test_dataframe_has_a_row_a_lane_with_its_regime_by_name(result):
     assert len(frame) == 21 and set(frame["regime"]) <= {r.name for r in Regime}
     np.testing.assert_array_equal(frame["final_loss"], result.lanes["final_loss"])
     assert list(frame.columns[:3]) == ["learning_rate", "seed", "regime"]
+
+
+def test_dataframe_leaves_out_what_a_monitor_recorded_along_the_way():
+    path = Monitor(lambda s: jnp.zeros(3), lambda m, *seen: m + 1, lambda m: {"path": m, "last": m[-1]})
+    frame = sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=4, monitors=[path]).to_dataframe()
+    assert "path" not in frame and frame["last"].tolist() == [5.0, 5.0]
 
 
 def test_progress_counts_every_lane_step_once(iris):

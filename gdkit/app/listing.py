@@ -18,6 +18,9 @@ def show(kind: str) -> None:
     columns = max(shutil.get_terminal_size((100, 24)).columns, 40)
     for name, about in entries.items():
         head = f"{name:{width}}"
+        if len(name) > width - 2:
+            print(name)
+            head = " " * width
         print(textwrap.fill(about or " ", columns, initial_indent=head, subsequent_indent=" " * width).rstrip())
 
 

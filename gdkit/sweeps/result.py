@@ -326,8 +326,8 @@ class SweepResult:
         return Replay(int(lane), onset, watched, same)
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame with a row a lane, its regime by name, without the curves."""
-        flat = self.lanes.drop_dims("point", errors="ignore")
+        """A pandas DataFrame with a row a lane, its regime by name, without curves."""
+        flat = self.lanes.drop_dims([dim for dim in self.lanes.dims if dim != "lane"])
         frame = flat.to_dataframe().reset_index(drop=True)
         names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
         frame.insert(0, "regime", [Regime(int(code)).name for code in self.verdict.regime])
@@ -607,9 +607,10 @@ def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
 def _interval(values: np.ndarray, scores: np.ndarray, rounding: float) -> tuple[float, float]:
     """95 % interval of the best value, by resampling the seeds."""
     generator = np.random.default_rng(0)
-    seeds = generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1]))
-    bests = values[[_least(mean, rounding) for mean in scores[:, seeds].mean(axis=2).T]]
-    low, high = np.quantile(bests, [0.025, 0.975], method="nearest")
+    picks = np.sort(generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1])), axis=1)
+    distinct, which = np.unique(picks, axis=0, return_inverse=True)  # of few seeds there are few
+    bests = values[[_least(scores[:, pick].mean(axis=1), rounding) for pick in distinct]]
+    low, high = np.quantile(bests[which], [0.025, 0.975], method="nearest")
     return float(low), float(high)
 
 

@@ -86,7 +86,7 @@ def sweep(
         outright). `gdkit.paired` axes vary together. A sequence of mappings is multiplied out too.
       seeds: runs a point; seed s has the same start and the same batches at every point.
       steps: updates a lane.
-      key: what all seeds come from.
+      key: what all seeds come from; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
       monitors: further statistics.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
