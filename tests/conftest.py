@@ -1,5 +1,6 @@
 """Settings of the whole test session. They are made here, on import, before any test makes JAX do work."""
 
+import gc
 import ipaddress
 import os
 import socket
@@ -16,6 +17,16 @@ SETTINGS = {
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
+# Compiling is most of what the tests do, and these options make it a quarter; the programs compute the same in another
+# order of rounding. `XLA_FLAGS= make test` compiles as for users.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": "true",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in QUICK.items()))
+
 from gdkit.environment import faster_cpu  # noqa: E402
 
 faster_cpu()  # as the command line does
@@ -24,6 +35,9 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes so many small objects that a tenth of the time went into looking for garbage among them.
+gc.set_threshold(200_000, 50, 50)
 
 
 @pytest.fixture

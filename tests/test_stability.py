@@ -17,14 +17,6 @@ from gdkit.descent import arrays_of, initial_state, keys_of
 from gdkit.errors import InputTypeError, InputValueError
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time of these small programs is XLA's optimisation of them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def matrix_problem(matrix):
     """½ xᵀ A x, as a problem whose data is A."""
     return Problem(lambda x, a: 0.5 * x @ (a @ x), jnp.ones(len(matrix)), data=jnp.asarray(matrix, jnp.float32))
