@@ -12,8 +12,8 @@ from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.stability import sharpness_every
 
-TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 20}
-TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1200, "every": 20}
+TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 40}
+TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1600, "every": 40}
 SMALL = {"widths": [3], "share": 0.05}  # a network whose Hessian can be written down
 
 
@@ -61,7 +61,7 @@ def test_edges_are_those_of_the_papers(plain, adaptive):
 
 
 def test_claims_fail_where_the_curvature_stays_elsewhere(plain, adaptive):
-    off = lambda r: r._replace(curvature=1.04 * r.curvature)
+    off = lambda r: r._replace(curvature=1.04 * r.edge / r.level * r.curvature)
     wrong = plain._replace(runs={name: [off(r) for r in group] for name, group in plain.runs.items()})
     assert [claim.holds for claim in edge_of_stability.claims(wrong)][:2] == [False] * 2
     wrong = adaptive._replace(runs=[off(r) for r in adaptive.runs])
@@ -140,13 +140,16 @@ def test_figures_show_curvature_edge_and_loss_of_every_run(plain, adaptive):
         "edge_of_stability": Figure,
         "adaptive_edge_of_stability": Figure,
     }
-    columns = {"edge_of_stability": plain.runs.values(), "adaptive_edge_of_stability": [adaptive.runs]}
-    for name, groups in columns.items():
+    columns = {
+        "edge_of_stability": (plain.runs.values(), TINY["steps"]),
+        "adaptive_edge_of_stability": ([adaptive.runs], TINY_ADAM["steps"]),
+    }
+    for name, (groups, steps) in columns.items():
         axes = figures[name].axes
         for above, below, runs in zip(axes[: len(axes) // 2], axes[len(axes) // 2 :], groups, strict=True):
             level = {line.get_ydata()[0] for line in above.lines if len(set(line.get_ydata())) == 1}
             assert level == {r.edge for r in runs}
-            assert [len(line.get_ydata()) for line in below.lines] == [1201] * len(runs)
+            assert [len(line.get_ydata()) for line in below.lines] == [steps + 1] * len(runs)
             assert len(below.get_legend().texts) == len(runs)
 
 

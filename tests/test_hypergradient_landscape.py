@@ -11,8 +11,8 @@ from gdkit.hypergradients import Round, Tuned
 TINY = {
     "share": 0.1,
     "key": 2,
-    "grid": {"from": 0.1, "count": 80},  # most of it above the edge, where only many points tell
-    "sharpness": {"count": 8, "every": 60},
+    "grid": {"from": 0.1, "count": 60},  # most of it above the edge, where only many points tell
+    "sharpness": {"count": 6, "every": 60},
     "tune": {"rounds": 6},
 }
 
