@@ -28,13 +28,6 @@ from gdkit.monitors import EndKind, Limits
 STEPS = 6
 RATES = (0.01, 0.03, 0.1)  # one a lane
 KEY = jax.random.key(0)
-# The time goes into compiling; these options make it a quarter.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
 
 # What else an optimizer must be given, and what it calls its learning rate. At its full rank galore takes whole steps
 # along directions in which the gradient is nothing but rounding, so no two programs agree.
@@ -105,7 +98,7 @@ class Case(NamedTuple):
 def case(name):
     problem = PROBLEMS[name]()
     loss = problem.loss if problem.data is None else lambda params: problem.loss(params, problem.data)
-    return Case(problem, loss, jax.jit(jax.value_and_grad(loss), compiler_options=QUICK))
+    return Case(problem, loss, jax.jit(jax.value_and_grad(loss)))
 
 
 # The pair: gdkit's lanes, compiled once, and the same by hand
@@ -121,9 +114,7 @@ class Pair:
         self.rate_name = RATE_NAMES.get(name, "learning_rate")
         self.start = _jit_once(self._start)
         self.advance = _jit_once(self._advance)
-        self.update_by_hand = self._update_by_hand
-        if name == "lbfgs":  # its line search loops; operation by operation that takes ten times longer
-            self.update_by_hand = jax.jit(self._update_by_hand, compiler_options=QUICK)
+        self.update_by_hand = jax.jit(self._update_by_hand)
 
     def _start(self, points, arrays):
         one = lambda point: descent.start_lane(self.case.problem, self.factory, (), point, KEY, arrays)
@@ -167,7 +158,7 @@ class Pair:
 
 def _jit_once(f):
     """`f` compiled; a second trace of it raises."""
-    return jax.jit(chex.assert_max_traces(f, n=1), compiler_options=QUICK)
+    return jax.jit(chex.assert_max_traces(f, n=1))
 
 
 def _stack(points):
@@ -175,7 +166,8 @@ def _stack(points):
 
 
 def lane(lanes, index):
-    return jax.tree.map(lambda leaf: leaf[index], lanes)
+    on_host = lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
+    return jax.tree.map(lambda leaf: on_host(leaf)[index], lanes)
 
 
 def _marks(name):
