@@ -1,8 +1,8 @@
 """Three phases with their borders at 2 and 4, and the map of one datum; at tiny settings."""
 
-import jax
 import numpy as np
 import pytest
+from shared import dense_hessian
 
 import gdkit
 from experiments import catapult
@@ -37,13 +37,8 @@ def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
     problem, kernel = catapult.network(x, np.zeros(6, np.float32), width=16, key=3)
     outputs = x @ problem.init[0] @ problem.init[1] / (16 * 3) ** 0.5
     exact = problem.data[0], outputs  # targets that the start already meets
-    top = np.linalg.eigvalsh(hessian(problem, exact))[-1]
+    top = np.linalg.eigvalsh(dense_hessian(problem, problem.init, exact))[-1]
     np.testing.assert_allclose(kernel, top, rtol=1e-4)
-
-
-def hessian(problem, batch):
-    flat, unravel = jax.flatten_util.ravel_pytree(problem.init)
-    return jax.hessian(lambda p: problem.loss(unravel(p), batch))(flat)
 
 
 def test_optimum_is_least_squares():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
+from shared import dense_hessian
 
 from experiments import adaptive_edge_of_stability, edge, edge_of_stability
 from experiments.edge import Run
@@ -37,11 +38,6 @@ def made_up(end, curvature, loss=None):
     """A run with an edge at 10 that is measured at every step."""
     loss = np.linspace(1.0, 0.1, len(curvature)) if loss is None else np.asarray(loss)
     return Run(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
-
-
-def dense_hessian(problem, params):
-    x, unravel = ravel_pytree(params)
-    return np.asarray(jax.hessian(lambda x: problem.loss(unravel(x), problem.data))(x), np.float64)
 
 
 def test_every_claim_of_gradient_descent_holds(plain):
@@ -119,7 +115,7 @@ def test_preconditioned_sharpness_on_the_way_is_that_of_the_preconditioner_by_ha
     settings = {"network": SMALL, "learning_rates": [0.01], "steps": 30, "every": 15}
     result = adaptive_edge_of_stability.run(settings)
     problem, end = edge.network(result.settings["network"]), result.runs[0].end
-    grad, _ = ravel_pytree(jax.grad(problem.loss)(end.params, problem.data))
+    grad, _ = ravel_pytree(jax.jit(jax.grad(problem.loss))(end.params, problem.data))
     second = 0.99 * ravel_pytree(end.opt_state[0].nu)[0] + 0.01 * grad**2  # of step 31
     p = np.asarray((1 - 0.9**31) * (np.sqrt(second / (1 - 0.99**31)) + 1e-7), np.float64)
     root = np.sqrt(1 / p)

@@ -11,6 +11,7 @@ import optax
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shared import dense_hessian
 
 from gdkit import Problem, Regime, descend, problems, sgd, stability, sweep
 from gdkit.descent import arrays_of, initial_state, keys_of
@@ -35,12 +36,6 @@ def network():
     start = problem.init(jax.random.key(0))
     lanes = jax.tree.map(lambda p: jnp.stack([0.5 * p, p, 1.5 * p]), start)
     return problem, lanes, jax.jit(jax.vmap(lambda p: stability.sharpness(problem, p, 2, tolerance=1e-5)))(lanes)
-
-
-def dense_hessian(problem, params):
-    vector, unravel = jax.flatten_util.ravel_pytree(params)
-    loss = lambda x: problem.loss(unravel(x)) if problem.data is None else problem.loss(unravel(x), problem.data)
-    return np.asarray(jax.jit(jax.hessian(loss))(vector), np.float64)
 
 
 # Sharpness
