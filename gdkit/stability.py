@@ -623,8 +623,8 @@ def lyapunov_exponent(
 ) -> Monitor:
     """A monitor of how fast neighbouring runs part: ``lyapunov_exponent``, the mean log-growth of a tangent per step.
 
-    The tangent, of params, aux and optimizer state together, goes through the derivative of every step and is brought back
-    to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd it is
+    The tangent, of params, aux and optimizer state together, goes through the derivative of every step and is brought
+    back to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd it is
     log max |1 − ηλᵢ|. Positive: runs part, as they do in chaos. It costs about two further steps a step. The derivative
     is JAX's: what a loss hides behind ``stop_gradient`` (a target that moves with the params) is hidden from it too.
 
