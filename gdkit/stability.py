@@ -699,8 +699,8 @@ def sharpness_every(
     >>> from gdkit import descend, problems, sgd
     >>> watched = [sharpness_every(problems.parabola(), 5, record=4)]
     >>> run = descend(problems.parabola(), sgd, 10, hyperparameters={"learning_rate": 0.1}, monitors=watched)
-    >>> float(run.statistics["sharpness"]), run.statistics["sharpness_curve"].tolist()
-    (2.0, [2.0, 2.0, 2.0, nan])
+    >>> [round(float(x), 4) for x in (run.statistics["sharpness"], *run.statistics["sharpness_curve"])]
+    [2.0, 2.0, 2.0, 2.0, nan]
     """
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
