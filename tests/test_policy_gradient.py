@@ -22,10 +22,10 @@ TINY = {
     "cartpole": {
         "hidden": 8,
         "horizon": 60,
-        "sgd": {"from": 3e-3, "to": 3.0, "count": 2},
+        "sgd": {"from": 3e-3, "to": 30.0, "count": 2},
         "adam": {"from": 3e-2, "to": 30.0, "count": 2},
         "steps": 150,
-        "seeds": 2,
+        "seeds": 3,
     },
 }
 
@@ -95,8 +95,8 @@ def test_printed_table_has_the_estimates_and_a_line_a_learning_rate(tiny):
 
 def test_figure_shows_each_seed_its_mean_and_what_is_known(tiny):
     (figure,) = policy_gradient.plot(tiny).values()
-    for ax, rates, level in zip(figure.axes, (3, 2), (2, 60), strict=True):
-        assert [len(line.get_xdata()) for line in ax.lines[:4]] == [2 * rates, rates] * 2
+    for ax, rates, seeds, level in zip(figure.axes, (3, 2), (2, 3), (2, 60), strict=True):
+        assert [len(line.get_xdata()) for line in ax.lines[:4]] == [seeds * rates, rates] * 2
         assert level in {line.get_ydata()[0] for line in ax.lines[4:]}
         assert ax.get_xlabel() == "learning rate" and ax.get_ylabel()
 
