@@ -13,7 +13,7 @@ from typing import Any
 from gdkit import factories, optimizers, problems
 from gdkit.app.config import Axis, Config, ConfigError, Job, Optimizer, axis_values
 from gdkit.app.source import KeyPath
-from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, nearest
+from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
 from gdkit.factories import PROBLEM_PREFIX
 from gdkit.problems import Problem
 from gdkit.regimes import Thresholds
@@ -130,7 +130,7 @@ def located(config: Config, path: KeyPath) -> Generator[None]:
     """gdkit's errors with the line in the config of what they are about: an argument that stands there, or `path`."""
     try:
         yield
-    except ConfigError:
+    except (ConfigError, OtherRunError):
         raise
     except (InputValueError, InputTypeError, MissingPackageError) as error:
         raise ConfigError(f"{config.place(_about(config, path, str(error)))}: {error}") from error

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -14,11 +15,12 @@ from typing import Any, Literal
 
 import gdkit
 from gdkit import environment
-from gdkit.errors import GdkitError, GdkitWarning, RunError, bad_value, missing_package
+from gdkit.errors import GdkitError, GdkitWarning, OtherRunError, RunError, bad_value, missing_package
 
 _USAGE = {
-    "run": "CONFIG [key.path=value ...] [--output DIR] [--workers N] [--devices N] [--new]",
+    "run": "CONFIG [key.path=value ...] [--output DIR] [--workers N] [--devices N] [--shard I/N] [--new]",
     "check": "CONFIG [key.path=value ...]",
+    "status": "DIR",
     "report": "DIR [DIR ...] [-o FILE]",
     "list": "optimizers|problems|data|experiments",
     "new": "NAME",
@@ -33,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _plain_warnings(debug):
             return _dispatch([word for word in words if word != "--debug"])
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(error if error.args else "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # gdkit list optimizers | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,9 +56,10 @@ def run(
     output: str | None = None,
     workers: int | None = None,
     devices: int | None = None,
+    shard: str | None = None,
     new: bool = False,
 ) -> None:
-    """Run a sweep or a study: table, figures, report.
+    """Run a sweep or a study: table, figures, report. A sweep that was stopped goes on where it was.
 
     Args:
       config: the YAML file; gdkit new NAME writes one to start from.
@@ -64,7 +67,9 @@ def run(
       output: the folder to write to; default: runs/NAME.
       workers: how many threads advance blocks; default: one a core, or one a device.
       devices: how many devices to use; a CPU is split into as many. Default: all accelerators, or the CPU as one.
-      new: where the folder holds another config's run, write to NAME-2, NAME-3 and so on.
+      shard: I/N, for example 2/8: run the I-th of every N tiles; the processes share the folder, and the last one to
+        end writes the report.
+      new: where the folder holds another run, write to NAME-2, NAME-3 and so on.
     """
     from gdkit.app import config as configs
     from gdkit.app import folder
@@ -72,12 +77,29 @@ def run(
     for option, number in (("--workers", workers), ("--devices", devices)):
         if number is not None and number < 1:
             raise bad_value(option, number, "nothing would run", "Give 1 or more, or leave it out")
+    part = _shard(shard)
     job = configs.load(config, overrides)
     where = folder.choose(job, output, new=new)
     _start_jax(job.precision, devices)
     from gdkit.app import run as runner
 
-    runner.run(job, where, workers=workers, devices=devices)
+    try:
+        runner.run(job, where, workers=workers, devices=devices, shard=part)
+    except OtherRunError:  # the same config, and other code or another machine
+        if not new:
+            raise
+        runner.run(job, folder.beside(where), workers=workers, devices=devices, shard=part)
+
+
+def status(folder: str, /) -> None:
+    """Tell how far a run is: what is finished, running and left.
+
+    Args:
+      folder: the run's folder, for example runs/digits_mlp.
+    """
+    from gdkit.app import standing
+
+    print(standing.told(Path(folder)))
 
 
 def check(config: str, /, *overrides: str) -> None:
@@ -154,6 +176,16 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+def _shard(text: str | None) -> tuple[int, int]:
+    """I/N, I counted from 1, as the place counted from 0 and how many."""
+    if text is None:
+        return 0, 1
+    found = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
+    if not found or int(found[1]) > int(found[2]):
+        raise bad_value("--shard", text, "not I/N with 1 ≤ I ≤ N", "Give for example 2/8")
+    return int(found[1]) - 1, int(found[2])
+
+
 def _dispatch(words: list[str]) -> int:
     for package in ("cyclopts", "pydantic", "rich", "ruamel"):  # found here, not halfway; not imported, for speed
         if importlib.util.find_spec(package) is None:
@@ -186,7 +218,7 @@ def _app() -> Any:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, command in enumerate((run, check, report, list_, new, schema)):
+    for order, command in enumerate((run, check, status, report, list_, new, schema)):
         name = command.__name__.rstrip("_")
         usage = f"gdkit {name} {_USAGE.get(name, '')}".rstrip()
         app.command(command, name=name, usage=f"Usage: {usage}", sort_key=order)

@@ -8,11 +8,11 @@ from gdkit.app.config import Config, load
 from gdkit.app.source import ConfigError, dotted, short
 
 CONFIG = "config.yaml"
-_FINISHED = ("results.nc", "report.html")  # what only a run that came to its end has written
+_BEGUN = ("manifest.json", "results.nc", "report.html")  # what only a run that is worth keeping has written
 
 
 def choose(config: Config, output: str | None, *, new: bool) -> Path:
-    """The folder that a run of `config` may write to: absent, empty, of the same config, or of a run that failed.
+    """The folder that a run of `config` may write to: absent, empty, of the same config, or of one that never began.
 
     Raises:
       ConfigError: it holds something else, and `new` is not set.
@@ -21,10 +21,13 @@ def choose(config: Config, output: str | None, *, new: bool) -> Path:
     problem = _conflict(config, named)
     if problem and not new:
         raise ConfigError(f"{problem} Give --new to write beside it, or --output DIR.")
-    if not problem:
-        return named
-    beside = (named.with_name(f"{named.name}-{n}") for n in itertools.count(2))
-    return next(folder for folder in beside if not folder.exists())
+    return beside(named) if problem else named
+
+
+def beside(named: Path) -> Path:
+    """The first of NAME-2, NAME-3, ... that is not there."""
+    others = (named.with_name(f"{named.name}-{n}") for n in itertools.count(2))
+    return next(folder for folder in others if not folder.exists())
 
 
 def config(folder: Path) -> Config:
@@ -48,7 +51,7 @@ def _conflict(config: Config, folder: Path) -> str:
         return ""
     if not (folder / CONFIG).is_file():
         return f"{folder}: not empty, and not the folder of a run (it has no {CONFIG})."
-    if not any((folder / name).exists() for name in _FINISHED):
+    if not any((folder / name).exists() for name in _BEGUN):
         return ""
     try:
         there = load(folder / CONFIG)

@@ -6,7 +6,10 @@ import json
 import math
 import os
 import platform
+import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,24 +29,35 @@ from gdkit.sweeps import planner
 from gdkit.sweeps.plan import Plan
 from gdkit.sweeps.result import SweepResult
 from gdkit.sweeps.result import open as open_result
-from gdkit.sweeps.store import RESULTS
-from gdkit.sweeps.sweep import sweep
+from gdkit.sweeps.store import RESULTS, Store
+from gdkit.sweeps.store.manifest import NAME
+from gdkit.sweeps.stored import Directory
+from gdkit.sweeps.sweep import check
+from gdkit.sweeps.sweep import run as sweep
 
 CLAIMS = "claims.json"
 _CACHE_BYTES = 2**30
 _PLANS = 1000  # the latest choices of the planner that are kept, a hundred bytes each
 
 
-def run(config: Config, folder: Path, *, workers: int | None = None, devices: int | None = None) -> None:
-    """Runs what `config` describes, prints the answer, and writes everything to `folder`.
+def run(
+    config: Config,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    devices: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> None:
+    """Runs what `config` describes, prints the answer, and writes everything to `folder`; goes on with what is there.
 
     Raises:
       GdkitError: something that the config names cannot be used; a run that could not be finished.
+      KeyboardInterrupt: it was asked to stop; says how to go on.
     """
     if isinstance(config, Study):
         _run_study(config, folder)
     else:
-        _run_job(config, folder, Plan(workers=workers, devices=devices))
+        _run_job(config, folder, Plan(workers=workers, devices=devices), shard)
 
 
 def write_again(config: Config, folder: Path) -> None:
@@ -82,17 +96,73 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _run_job(job: Job, folder: Path, plan: Plan) -> None:
+def _run_job(job: Job, folder: Path, plan: Plan, shard: tuple[int, int]) -> None:
     arguments = build.arguments(job)
     thresholds = build.thresholds_of(job)
     use_cache()
     with _kept(job, folder):
-        with terminal.progress(Console(stderr=True)) as tell, build.located(job, ("sweep",)), plans_kept():
-            result = sweep(**arguments, plan=plan, progress=tell)
+        _say_what_is_there(folder)
+        where = Directory(folder, dump(job.model_copy(update={"output": None})), shard)
+        bar = terminal.progress(Console(stderr=True))
+        with bar as tell, build.located(job, ("sweep",)), plans_kept(), stopping() as stop:
+            result, _ = sweep(check(**arguments, plan=plan), tell, where=where, stop=stop)
+        if result.missing:
+            _say_what_is_left(folder, result, interrupted=stop.is_set())
+            return
         result = dataclasses.replace(result, thresholds=thresholds)
         result.save(folder / RESULTS)
         _note(folder, measured(result))
         _write(job, result, folder)
+
+
+@contextmanager
+def stopping() -> Generator[threading.Event]:
+    """An event that is set by the first Ctrl-C or SIGTERM; the second ends the process at once."""
+    stop = threading.Event()
+
+    def asked(*_: Any) -> None:
+        if stop.is_set():
+            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # a bar hides the cursor
+            os._exit(128 + signal.SIGINT)
+        stop.set()
+        os.write(2, b"\nstopping as soon as all that runs is kept; once more to leave at once\n")
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may listen
+        yield stop
+        return
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_what_is_there(folder: Path) -> None:
+    """Whether the run goes on, or is finished."""
+    if not (folder / NAME).exists():
+        return
+    status = Store.open(folder).status()
+    if status.finished == status.tiles:
+        text = "finished before: nothing is run again, the report is written again"
+    else:
+        text = f"goes on: {status.lanes_done:,} of {counted(status.lanes, 'run')} are finished"
+    print(f"{folder}: {text}", file=sys.stderr)
+
+
+def _say_what_is_left(folder: Path, result: SweepResult, *, interrupted: bool) -> None:
+    """What a process that leaves before the end tells.
+
+    Raises:
+      KeyboardInterrupt: it was asked to.
+    """
+    lanes = result.lanes.sizes["lane"]
+    text = f"{folder}: {lanes - result.missing:,} of {counted(lanes, 'run')} are finished"
+    _note(folder, text)
+    if interrupted:
+        command = shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
+        raise KeyboardInterrupt(f"interrupted. {text}, and the others kept as they stand. To go on:\n  {command}")
+    print(f"{text}; the other shards are left. The last one writes the report.")
 
 
 def _write(job: Job, result: SweepResult, folder: Path) -> None:

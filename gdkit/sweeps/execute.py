@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import math
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ class Program(NamedTuple):
     finish: Any  # (inputs, shared, carry) -> name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
     carry: Any = None  # of the compiled: its shapes
+    output: Any = None  # of the compiled: what finish returns, as shapes
     loops: bool = True  # whether `advance` makes all steps to t1, not just one
 
 
@@ -154,6 +156,17 @@ class Block(NamedTuple):
     points: np.ndarray  # (points,) int, places in the group
     seeds: np.ndarray  # (seeds,) int
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many points and seeds it has without padding, which repeats the last."""
+        points, seeds = (1 + int(np.count_nonzero(np.diff(items))) for items in self)
+        return points, seeds
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes it has without padding."""
+        return math.prod(self.sizes)
+
 
 def blocks_of(points: int, seeds: int, shape: Shape) -> list[Block]:
     """Cut the lanes of a group into blocks of one shape; all seeds of a chunk of points come one after the other.
@@ -182,9 +195,26 @@ class Kept(NamedTuple):
     curve: np.ndarray  # (points, seeds, steps recorded so far)
 
 
+def on_host(x: Any) -> np.ndarray:
+    """A leaf of lanes as numbers; of keys their data."""
+    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+
+
+def on_device(x: np.ndarray, like: Any) -> Any:
+    """What `on_host` made of a leaf, as a program takes it."""
+    if not _is_key(like):
+        return x
+    key = jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+    return jax.device_put(key, like.sharding)
+
+
+def shape_on_host(x: Any) -> Any:
+    """The shape and dtype of what `on_host` makes of a leaf."""
+    return jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
+
+
 def gathered(parts: Sequence[tuple[Block, Lane]], points: int, seeds: int) -> PyTree:
     """The lanes of blocks as one tree, each leaf (points, seeds, ...); of a lane in several the last counts."""
-    on_host = lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x)
     whole = jax.tree.map(lambda x: np.zeros((points, seeds, *on_host(x).shape[2:]), on_host(x).dtype), parts[0][1])
     for block, lanes in parts:
         at = np.ix_(block.points, block.seeds)
@@ -252,17 +282,18 @@ _ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": Fal
 def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
     """The program's executables for blocks of these inputs; compiled once a program, shape and device."""
     inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
-    start = program.start.lower(*inputs).compile(compiler_options=_ONCE)
+    start = program.start.lower(*inputs)
     carry = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
-    fingerprint = _fingerprint(advance.as_text(), on)
-    return Program(start, advance.compile(), finish.compile(), fingerprint, carry, program.loops)
+    texts = tuple(lowered.as_text() for lowered in (start, advance, finish))
+    made = start.compile(compiler_options=_ONCE), advance.compile(), finish.compile()
+    return Program(*made, _fingerprint(texts, on), carry, finish.out_info, program.loops)
 
 
-def _fingerprint(program: str, on: Any) -> str:
-    """A hash of a lowered program, without locations, and of all else that decides what it computes and how fast."""
+def _fingerprint(program: tuple[str, ...], on: Any) -> str:
+    """A hash of lowered programs, without locations, and of all else that decides what they compute and how fast."""
     (device,) = on.device_set
     versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", "")
     where = device.platform, device.device_kind, visible_cores()
@@ -279,6 +310,13 @@ def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
 
 
+class Checkpoint(NamedTuple):
+    """Where a block's lanes are kept at the end of each segment."""
+
+    load: Callable[[Job, int], Carry | None]  # for a device; None where there is nothing to go on from
+    save: Callable[[Carry], None]
+
+
 def advance(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
     """The carry of step `t0` advanced to `t1`: by one call, or by one a step where the program has no loop."""
     for end in (t1,) if program.loops else range(t0 + 1, t1 + 1):
@@ -287,16 +325,23 @@ def advance(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: i
 
 
 def run_block(
-    job: Job, block: Block, device: int, segment: int | None, report: Callable[[int], None], stop: threading.Event
+    job: Job,
+    block: Block,
+    device: int,
+    segment: int | None,
+    report: Callable[[int], None],
+    stop: threading.Event,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[dict[str, np.ndarray], Lane | None]:
     """Advance a block to its end, segment by segment: what its lanes read, and its lanes before the last observation.
 
     Nothing if asked to stop on the way.
     """
     inputs, program = inputs_of(job, block, device), job.programs[device]
-    carry = program.start(*inputs) if job.kept is None else _carry_at(job, job.kept, block, device)
+    carry = _begun(job, block, device, checkpoint)
     pace = [segment] if segment or job.pace is None else job.pace
-    t0, size = job.begin, pace[0] or _FIRST_SEGMENT
+    t0, size = int(carry.t), pace[0] or _FIRST_SEGMENT
+    report(t0 - job.begin)
     while t0 < job.steps:
         if stop.is_set():
             return {}, None
@@ -305,12 +350,25 @@ def run_block(
         going = bool(np.any(np.asarray(carry.lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
         if segment is None:
-            fitting = (t1 - t0) * _SEGMENT_SECONDS / max(time.monotonic() - begin, 1e-4)
+            wanted = _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS
+            fitting = (t1 - t0) * wanted / max(time.monotonic() - begin, 1e-4)
             pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
         t0 = t1 if going else job.steps
+        if checkpoint and t0 < job.steps:
+            checkpoint.save(carry)
     lanes = carry.lanes if job.keep else None
     carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     return {name: np.asarray(value) for name, value in program.finish(*inputs, carry).items()}, lanes
+
+
+def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -> Carry:
+    """The carry that a block begins with: as it was kept last, if it was."""
+    kept = checkpoint.load(job, device) if checkpoint else None
+    if kept is not None:
+        return kept
+    if job.kept is not None:
+        return _carry_at(job, job.kept, block, device)
+    return job.programs[device].start(*inputs_of(job, block, device))
 
 
 def replay(
@@ -345,14 +403,7 @@ def _carry_at(job: Job, kept: Kept, block: Block, device: int) -> Carry:
     like = job.programs[device].carry
     of_block = lambda x: x[np.ix_(block.points, block.seeds)]
 
-    def leaf(x: np.ndarray, like: Any) -> Any:
-        x = np.swapaxes(of_block(x), 0, 1)
-        if not _is_key(like):
-            return x
-        return jax.device_put(
-            jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(jnp.empty((), like.dtype))), like.sharding
-        )
-
+    leaf = lambda x, like: on_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
     curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
     return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve)
@@ -364,6 +415,7 @@ def _is_key(x: Any) -> bool:
 
 # How long a segment should take: short enough for an interruption and for progress, long enough to cost nothing.
 _SEGMENT_SECONDS = 0.5
+_KEPT_SECONDS = 2.0  # where the lanes are written to disk at its end
 _FIRST_SEGMENT = 64
 
 
@@ -376,61 +428,123 @@ class Finished(NamedTuple):
     lanes: Lane | None  # before the last observation; None unless they are kept
 
 
-class Failed(NamedTuple):
-    """A block that has not."""
+class Part(NamedTuple):
+    """A block of a tile."""
 
     job: Job
     block: Block
-    error: Exception
+    number: int | None = None  # of the block in a run directory; None where there is none, or it is a part of one
+
+
+class Tile(NamedTuple):
+    """Blocks that a worker runs one after the other."""
+
+    parts: list[Part]
+    number: int = -1  # in a run directory
+
+
+class Archive(Protocol):
+    """Where workers leave tiles, and lanes on their way."""
+
+    def take(self, tile: Tile) -> bool:
+        """Whether to run a tile now; nobody else then does."""
+
+    def checkpoint(self, tile: Tile, part: Part) -> Checkpoint | None:
+        """Where a block's lanes are kept."""
+
+    def put(self, tile: Tile, finished: list[Finished]) -> None:
+        """Keep a tile."""
+
+    def is_done(self, tile: Tile) -> bool:
+        """Whether somebody has kept a tile."""
+
+
+class Ran(NamedTuple):
+    """What became of a tile: `finished` of all its parts, or `failed` ones, or neither if it was not run to its end."""
+
+    tile: Tile
+    finished: list[Finished]
+    failed: list[tuple[Part, Exception]]
+    taken: bool = True  # False if it is left to somebody else for now
+
+
+def tiles_of(job: Job, size: int) -> list[Tile]:
+    """The blocks of a job as tiles of `size`."""
+    parts = [Part(job, block) for block in job.blocks]
+    return [Tile(parts[low : low + size]) for low in range(0, len(parts), size)]
 
 
 def run_jobs(
     jobs: Iterable[Job],
     *,
     workers: int,
-    tile: int,
+    tiles_of: Callable[[Job], list[Tile]],
     segment: int | None,
     report: Callable[[Block, int], None],
     narrower: Callable[[Job, Block], Job],
     executor: Executor | None = None,
+    archive: Archive | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Finished]:
-    """Run the blocks of all jobs by workers that pull tiles from one queue; yields blocks as they finish.
+    """Run the blocks of all jobs by workers that pull tiles from one queue; yields blocks as their tiles finish.
 
     The jobs are taken, and so compiled, in the caller's thread while the workers run those before. A block for which
-    the device has no memory is run again as the job that `narrower` makes of it. Closing the iterator, or another error
-    in a block, ends every worker at the end of its segment.
+    the device has no memory is run again as the job that `narrower` makes of it. `stop`, closing the iterator, or
+    another error in a block ends every worker at the end of its segment. With an archive tiles are left there; those
+    that somebody else works on come last.
     """
-    tiles: queue.SimpleQueue = queue.SimpleQueue()
+    queued: queue.SimpleQueue = queue.SimpleQueue()
     done: queue.SimpleQueue = queue.SimpleQueue()
-    stop = threading.Event()
+    stop = stop or threading.Event()
     pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
-    crew = [pool.submit(_work, worker, tiles, done, segment, report, stop) for worker in range(workers)]
+    crew = [pool.submit(_work, w, queued, done, segment, report, stop, archive) for w in range(workers)]
 
-    def put(job: Job) -> int:
-        for low in range(0, len(job.blocks), tile):
-            tiles.put((job, job.blocks[low : low + tile]))
-        return len(job.blocks)
+    def put(tiles: list[Tile]) -> int:
+        for tile in tiles:
+            queued.put(tile)
+        return len(tiles)
 
     try:
-        waiting, awaited = iter(jobs), 0
-        while (job := next(waiting, None)) is not None or awaited:
-            awaited += put(job) if job is not None else 0
+        waiting, awaited, held = iter(jobs), 0, []
+        while (job := next(waiting, None)) is not None or awaited or held:
+            awaited += put(tiles_of(job)) if job is not None else 0
             while awaited and (job is None or not done.empty()):
-                found = done.get()
+                ran = done.get()
                 awaited -= 1
-                if isinstance(found, Finished):
-                    yield found
-                elif is_out_of_memory(found.error) and found.job.lanes_a_block > 1:
-                    awaited += put(narrower(found.job, found.block))
-                else:
-                    raise found.error
+                yield from ran.finished
+                held += [] if ran.taken else [ran.tile]
+                awaited += put(_mended(ran, narrower, archive)) if ran.failed else 0
+            if job is None and held:
+                awaited += put(_still_wanted(held, archive, stop))
+                held = []
     finally:
         stop.set()
         for _ in crew:
-            tiles.put(None)
+            queued.put(None)
         wait(crew)
         if executor is None:
             pool.shutdown()
+
+
+def _still_wanted(held: list[Tile], archive: Any, stop: threading.Event) -> list[Tile]:
+    """Of tiles that others work on, after a while, those that are not done."""
+    stop.wait(_PATIENCE)
+    return [] if stop.is_set() else [tile for tile in held if not archive.is_done(tile)]
+
+
+_PATIENCE = 1.0  # seconds between looks at what others work on
+
+
+def _mended(ran: Ran, narrower: Callable[[Job, Block], Job], archive: Archive | None) -> list[Tile]:
+    """The tiles to run after blocks failed for want of memory; any other error is raised."""
+    parts: dict[int, list[Part]] = {}
+    for part, error in ran.failed:
+        if not is_out_of_memory(error) or part.job.lanes_a_block == 1:
+            raise error
+        parts[id(part)] = tiles_of(narrower(part.job, part.block), 2**30)[0].parts
+    if archive is None:  # the others have run
+        return [Tile([part]) for mended in parts.values() for part in mended]
+    return [ran.tile._replace(parts=[p for part in ran.tile.parts for p in parts.get(id(part), [part])])]
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -440,18 +554,45 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _work(
     worker: int,
-    tiles: queue.SimpleQueue,
+    queued: queue.SimpleQueue,
     done: queue.SimpleQueue,
     segment: int | None,
     report: Callable[[Block, int], None],
     stop: threading.Event,
+    archive: Archive | None,
 ) -> None:
-    while (tile := tiles.get()) is not None:
-        job, blocks = tile
-        for block in blocks:
-            try:
-                device = worker % len(job.programs)
-                found = run_block(job, block, device, segment, functools.partial(report, block), stop)
-                done.put(Finished(job, block, *found))
-            except Exception as error:  # it is raised again, or mended, in the caller's thread
-                done.put(Failed(job, block, error))
+    while (tile := queued.get()) is not None:
+        try:
+            taken = archive is None or (not stop.is_set() and archive.take(tile))
+            done.put(
+                _run_tile(worker, tile, segment, report, stop, archive) if taken else Ran(tile, [], [], stop.is_set())
+            )
+        except Exception as error:  # it is raised again in the caller's thread
+            done.put(Ran(tile, [], [(tile.parts[0], error)]))
+
+
+def _run_tile(
+    worker: int,
+    tile: Tile,
+    segment: int | None,
+    report: Callable[[Block, int], None],
+    stop: threading.Event,
+    archive: Archive | None,
+) -> Ran:
+    """Run the blocks of a tile, and leave it in the archive."""
+    ran = Ran(tile, [], [])
+    for part in tile.parts:
+        job, block, _ = part
+        checkpoint = archive.checkpoint(tile, part) if archive else None
+        try:
+            device = worker % len(job.programs)
+            found = run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
+        except Exception as error:  # it is raised again, or mended, in the caller's thread
+            ran.failed.append((part, error))
+            continue
+        if not found[0]:  # asked to stop
+            return ran._replace(finished=[])
+        ran.finished.append(Finished(job, block, *found))
+    if archive and not ran.failed:
+        archive.put(tile, ran.finished)
+    return ran._replace(finished=[]) if archive and ran.failed else ran

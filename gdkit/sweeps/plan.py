@@ -20,7 +20,7 @@ class Plan:
       depth: seeds that it advances side by side.
       unroll: steps in the body of the program's loop; 0 for no loop, each step a call. By default 0 for losses with
         convolutions on a CPU, which XLA brings into their fast form only outside of loops.
-      tile: blocks that a worker takes at a time.
+      tile: blocks that a worker takes at a time; by default one, or in a run directory as many as take about a second.
       segment: steps that a block advances in one call, between which it can be interrupted and reports progress; by
         default as many as take about half a second.
       workers: threads; by default one a core, or one an accelerator.
@@ -30,7 +30,7 @@ class Plan:
     width: int | None = None
     depth: int | None = None
     unroll: int | None = None
-    tile: int = 1
+    tile: int | None = None
     segment: int | None = None
     workers: int | None = None
     devices: int | None = None

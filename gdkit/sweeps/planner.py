@@ -52,9 +52,7 @@ def choose(
     known = _remembered.get(program)
     if known is not None:
         return (job if known == shape else make(known)), Choice(known, "remembered")
-    if program not in _paces:
-        _paces[program] = _quick(job, workers)
-    expected = _paces[program] * lanes * job.steps
+    expected = pace(job, workers) * lanes * job.steps
     for_one = max(ready - begin, _COMPILE) + _SAMPLE
     if SHARE * expected < for_one:
         return job, Choice(shape, "rule", time.monotonic() - ready)
@@ -62,6 +60,14 @@ def choose(
     found, best = _climb(make, job, shape, plan, most=most, workers=workers, until=last)
     _remembered[program] = best
     return found, Choice(best, "timed", time.monotonic() - ready)
+
+
+def pace(job: Job, workers: int) -> float:
+    """Seconds that a step of a lane takes when all workers are busy, from as few steps as tell anything."""
+    program = job.programs[0].fingerprint
+    if program not in _paces:
+        _paces[program] = _quick(job, workers)
+    return _paces[program]
 
 
 def _climb(

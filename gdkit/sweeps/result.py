@@ -5,6 +5,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import xarray as xr
 import gdkit
 from gdkit import descent, html, monitors
 from gdkit.errors import bad_value, unknown_name
+from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
 from gdkit.sweeps import store
 from gdkit.sweeps.plan import visible_cores
@@ -131,7 +133,8 @@ class SweepResult:
         statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
         stochastic = bool(self.lanes.attrs["stochastic"])
         optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
-        return classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
+        found = classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
+        return found._replace(regime=np.where(self._ended, found.regime, np.int8(Regime.SLOW)))
 
     @functools.cached_property
     def verdicts(self) -> xr.Dataset:
@@ -161,6 +164,15 @@ class SweepResult:
         """The axis that questions are about unless they say another: the learning rate, else the first of numbers."""
         numeric = [name for name, values in self.axes.items() if values.dtype.kind in "fiu"]
         return "learning_rate" if "learning_rate" in numeric else next(iter(numeric), None)
+
+    @property
+    def missing(self) -> int:
+        """How many lanes have not ended, in a run that is not finished: NaN, and SLOW, that is not there yet."""
+        return int(np.sum(~self._ended))
+
+    @property
+    def _ended(self) -> np.ndarray:
+        return self.lanes["end_kind"].values != EndKind.RUNNING
 
     @property
     def seeds(self) -> int:
@@ -234,12 +246,14 @@ class SweepResult:
         diverged = self._product("edge")["regime"] == Regime.DIVERGED
         axis = self._check_axis(axis, diverged)
         diverged = diverged.sortby(axis)
+        ended = (self.data["end_kind"] != EndKind.RUNNING).sortby(axis)
         values = diverged[axis].values.astype(float)
         dimension = diverged[axis].dims[0]
         low, high, simple = xr.apply_ufunc(
-            functools.partial(_bracket, values),
+            lambda diverged, ended: _bracket(values[ended], diverged[ended]),
             diverged,
-            input_core_dims=[[dimension]],
+            ended,
+            input_core_dims=[[dimension], [dimension]],
             output_core_dims=[[], [], []],
             vectorize=True,
         )
@@ -443,51 +457,107 @@ class SweepResult:
         return np.where((self.verdict.regime == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
 
 
-def assemble(
-    request: Any, columns: Mapping[str, np.ndarray], *, stochastic: bool, plan: Mapping, timings: Mapping
-) -> SweepResult:
-    """The result of a sweep, from its request and what its lanes read."""
-    forms, coords = [], _coordinates(request)
-    for section in request.sections:
-        dims = tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in section.dimensions)
-        forms.append(Form(section.label, dims))
-    variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
-    variables |= {
-        name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1
-    }
-    if "curve_loss" in columns:
-        steps = monitors.curve_steps(request.curve_points)
-        reached = int(np.sum(steps <= request.steps))
-        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"])
-        coords["curve_step"] = ("point", steps[:reached])
-    problem_axes = [n for n in coords if n.startswith("problem.")]
-    variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))
+class Description(NamedTuple):
+    """What a sweep is, apart from what its lanes read."""
+
+    forms: tuple[Form, ...]
+    axes: tuple[dict[str, np.ndarray], ...]  # for each form, name -> values along its dimension
+    curve_step: np.ndarray  # (points,), the recorded steps
+    attrs: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON holds it."""
+        listed = lambda values: (
+            {"dtype": "str" if values.dtype.kind == "O" else values.dtype.name}
+            | {"values": (values.astype(str) if values.dtype.kind == "O" else values).tolist()}
+        )
+        axes = [{name: listed(values) for name, values in own.items()} for own in self.axes]
+        return {"forms": self.forms, "axes": axes, "curve_step": self.curve_step.tolist(), "attrs": self.attrs}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "Description":
+        """What `as_json` made."""
+        read = lambda column: np.asarray(column["values"], column["dtype"])
+        axes = tuple({name: read(column) for name, column in own.items()} for own in content["axes"])
+        steps = np.asarray(content["curve_step"], np.int32)
+        return Description(_forms(content["forms"]), axes, steps, dict(content["attrs"]))
+
+
+def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mapping) -> Description:
+    """The description of a sweep, from its request."""
+    dims = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
+    forms = tuple(Form(section.label, dims(section)) for section in request.sections)
+    axes = tuple({a.name: a.labels for d in s.dimensions for a in d.axes} for s in request.sections)
+    steps = monitors.curve_steps(request.curve_points) if request.curve_points else np.zeros(0, np.int32)
     attrs = {
         "steps": request.steps,
         "seeds": request.seeds,
         "key": json.dumps(np.asarray(jax.random.key_data(request.key)).tolist()),
         "stochastic": int(stochastic),
-        "optimum_known": int("optimum" in columns),
+        "optimum_known": int(optimum_known),
         "forms": json.dumps(forms),
         "plan": json.dumps(plan),
-        "timings": json.dumps(timings),
         "device": str(jax.devices()[0].device_kind),
         "cores": visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
-    return SweepResult(xr.Dataset(variables, coords, attrs), tuple(forms))
+    return Description(forms, axes, steps[steps <= request.steps], attrs)
+
+
+def assemble(described: Description, columns: Mapping[str, np.ndarray], timings: Mapping) -> SweepResult:
+    """The result of a sweep, from its description and what its lanes read; ``end_kind`` 0 where one has not ended."""
+    coords = _coordinates(described)
+    variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
+    variables |= {
+        name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1
+    }
+    if "curve_loss" in columns:
+        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"])
+        coords["curve_step"] = ("point", described.curve_step)
+    problem_axes = [n for n in coords if n.startswith("problem.")]
+    stochastic = bool(described.attrs["stochastic"])
+    variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))
+    attrs = described.attrs | {"timings": json.dumps(timings)}
+    return SweepResult(xr.Dataset(variables, coords, attrs), described.forms)
 
 
 def open(path: Any) -> SweepResult:  # its public name is gdkit.open
-    """Open a result that `SweepResult.save` wrote, or the one in a run directory."""
+    """Open a result that `SweepResult.save` wrote, or that of a run directory, finished or not.
+
+    Lanes that have not ended are NaN, their ``end_kind`` is 0, and `SweepResult.missing` counts them.
+    """
+    path = Path(path)
+    if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
+        return _open_run(store.Store.open(path))
     lanes = store.load(path)
     saved = json.loads(lanes.attrs.pop("thresholds"))
     known = {f.name for f in dataclasses.fields(Thresholds)}
     thresholds = Thresholds(**{name: value for name, value in saved.items() if name in known})
-    forms = json.loads(lanes.attrs["forms"])
+    return SweepResult(lanes, _forms(json.loads(lanes.attrs["forms"])), thresholds)
+
+
+def _open_run(run: store.Store) -> SweepResult:
+    """What the tiles of a run hold."""
+    try:
+        described = Description.from_json(run.manifest.plan["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise bad_value(
+            "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
+        ) from error
+    return assemble(described, run.columns().values, {"seconds": seconds_of(run.path)})
+
+
+def seconds_of(run: Path) -> float:
+    """Seconds from a run's manifest to its last tile, in all processes and with the time between them."""
+    begin = (run / store.manifest.NAME).stat().st_mtime
+    return max((folder.stat().st_mtime for folder in (run / "tiles").iterdir()), default=begin) - begin
+
+
+def _forms(content: Any) -> tuple[Form, ...]:
+    """Forms from JSON."""
     dimensions = lambda form: tuple((name, tuple(axes), size) for name, axes, size in form)
-    return SweepResult(lanes, tuple(Form(label, dimensions(form)) for label, form in forms), thresholds)
+    return tuple(Form(label, dimensions(form)) for label, form in content)
 
 
 def _same(held: np.ndarray, value: np.ndarray) -> bool:
@@ -496,21 +566,22 @@ def _same(held: np.ndarray, value: np.ndarray) -> bool:
     return np.array_equal(held, plain[: len(held)] if held.ndim else plain, equal_nan=plain.dtype.kind == "f")
 
 
-def _coordinates(request: Any) -> dict[str, Any]:
+def _coordinates(described: Description) -> dict[str, Any]:
     """Every axis, the optimizer and the seed as coordinates on ``lane``."""
-    names = dict.fromkeys(a.name for s in request.sections for d in s.dimensions for a in d.axes)
+    seeds, forms = described.attrs["seeds"], described.forms
+    names = dict.fromkeys(name for own in described.axes for name in own)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for section in request.sections:
-        at = np.indices(section.shape).reshape(len(section.shape), section.points)
-        own = {a.name: a.labels[i] for d, i in zip(section.dimensions, at, strict=True) for a in d.axes}
+    for form, axes in zip(forms, described.axes, strict=True):
+        shape = tuple(size for *_, size in form.dimensions)
+        at = np.indices(shape).reshape(len(shape), form.points)
+        own = {a: axes[a][i] for (_, mine, _), i in zip(form.dimensions, at, strict=True) for a in mine}
         for name in names:
-            missing = np.full(section.points, np.nan)
-            parts[name].append(np.repeat(own.get(name, missing), request.seeds))
+            missing = np.full(form.points, np.nan)
+            parts[name].append(np.repeat(own.get(name, missing), seeds))
     coords: dict[str, Any] = {name: ("lane", _joined(values)) for name, values in parts.items()}
-    points = sum(s.points for s in request.sections)
-    coords["seed"] = ("lane", np.tile(np.arange(request.seeds), points))
-    if request.sections[0].label is not None:
-        labels = [np.full(s.points * request.seeds, s.label, dtype=object) for s in request.sections]
+    coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(form.points for form in forms)))
+    if forms[0].label is not None:
+        labels = [np.full(form.points * seeds, form.label, dtype=object) for form in forms]
         coords["optimizer"] = ("lane", np.concatenate(labels).astype(str))
     return coords
 
@@ -533,15 +604,15 @@ def _reference(columns: Mapping, coords: Mapping, problem_axes: list[str], stoch
         codes = codes * len(values) + index
     found = np.zeros(lanes)
     for code in np.unique(codes):
-        mine = codes == code
+        mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
         seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind")}
-        found[mine] = least_loss(seen | {"stochastic": stochastic})
+        found[codes == code] = least_loss(seen | {"stochastic": stochastic})
     return np.where(np.isnan(known), found, known)
 
 
 def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bool]:
     if not diverged.any():
-        return values[-1], np.inf, True
+        return (values[-1] if len(values) else 0.0), np.inf, True
     first = int(np.argmax(diverged))
     return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
 
@@ -560,6 +631,8 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
     """The recommendation from lanes that vary along `axis` alone."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
+    ended = result._ended[line].all(axis=1)
+    line = line[ended] if ended.any() else line  # values with a run that has not ended say nothing yet
     values = result.lanes[axis].values[line[:, 0]].astype(float)
     scores = result.scores(by)[line]  # (values, seeds)
     regimes = result.verdict.regime[line]
@@ -651,6 +724,8 @@ def _unknown(
         said.append(f"where divergence begins: the smallest value, {_short(values[0])}, diverged.")
     if any(not _bracket(values, seed)[2] for seed in diverged.T):
         said.append("where exactly divergence begins: some larger values did not diverge, so it is not one point.")
+    if result.missing:
+        said.append(f"what becomes of {_counted(result.missing, 'run')}: not finished yet.")
     if result.seeds < 3:
         said.append(f"how far chance decides: {result.seeds} seed{'s' * (result.seeds > 1)}; use at least 3.")
     if not result.lanes.attrs["optimum_known"]:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +14,14 @@ import numpy as np
 
 from gdkit import descent, factories, optimizers
 from gdkit import monitors as monitors_
-from gdkit.errors import bad_type, bad_value, warn
+from gdkit.errors import OtherRunError, bad_type, bad_value, warn
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import Problem
-from gdkit.sweeps import execute, planner
+from gdkit.sweeps import execute, planner, stored
 from gdkit.sweeps.axes import Group, Section, groups_of, read_sections
 from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
-from gdkit.sweeps.result import SweepResult, assemble
+from gdkit.sweeps.result import Description, SweepResult, assemble, describe, seconds_of
 from gdkit.types import Key, Monitor
 
 
@@ -40,6 +42,11 @@ class Sweep(NamedTuple):
     def lanes(self) -> int:
         """How many lanes."""
         return sum(s.points for s in self.sections) * self.seeds
+
+    @property
+    def reached(self) -> int:
+        """How many recorded steps the sweep reaches."""
+        return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
     @property
     def watching(self) -> execute.Watching:
@@ -92,7 +99,8 @@ def sweep(
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
         where neither an optimum nor a target is known.
-      store: a path to save the result at.
+      store: where to keep the result: a netCDF file, ``NAME.nc``, written at the end; or a directory, which fills up
+        while the sweep runs. There the same call goes on where it was stopped, with the same bits, after a crash too.
       executor: a thread pool to run on, in place of one of our own.
       plan: the shape of blocks, tile, segment, workers, devices; what is not given is chosen, by timing where the sweep
         takes long enough to pay for it.
@@ -118,8 +126,10 @@ def sweep(
     if progress not in (None, True, False) and not callable(progress):
         raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     tell = plain_lines() if progress is True else progress or None
-    result = finished(*run(request, tell, executor))
-    if store is not None:
+    is_file = store is not None and Path(store).suffix == ".nc"
+    where = stored.Directory(Path(store)) if store is not None and not is_file else None
+    result = finished(*run(request, tell, executor, where=where))
+    if is_file:
         result.save(store)
     return result
 
@@ -177,6 +187,11 @@ class Prepared(NamedTuple):
     def lanes_of(self, block: execute.Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
         return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]
+
+    def rows_at(self, block: execute.Block, seeds: int) -> np.ndarray:
+        """The numbers of a block's lanes as `stored.rows_of` puts them, without padding."""
+        points, own = block.sizes
+        return self.lanes_of(block, seeds)[:own, :points].T.ravel()
 
     def shape(self, request: Sweep) -> Shape:
         """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
@@ -254,66 +269,121 @@ def run(
     *,
     before: Kept | None = None,
     points: list[np.ndarray] | None = None,
+    where: stored.Directory | None = None,
+    stop: threading.Event | None = None,
 ) -> tuple[SweepResult, Kept | None]:
-    """Run a checked sweep, or go on with one: its result, and its lanes unless they are too large to be kept."""
+    """Run a checked sweep, or go on with one: its result, and its lanes unless they are too large to be kept.
+
+    With a directory it is kept there, and goes on from what is there. Where `stop` was set on the way, or others have
+    not finished their shards, lanes are missing.
+    """
     begin = time.monotonic()
     devices = devices_of(request.plan)
     workers = workers_for(request.plan, len(devices))
     meter = Meter(tell, request.lanes, request.steps)
     prepared = before.prepared if before else list(prepared_groups(request))  # all are checked before the first is run
-    chosen: list[planner.Choice] = []
-    compiling = [0.0]
-    keeper = _Keeper(before)
-
-    def jobs() -> Iterator[execute.Job]:
-        for group in prepared:
-            start = time.monotonic()
-            if before is None:
-                job, choice = planned_job(request, group, devices, workers)
-            else:
-                choice = planner.Choice(before.shapes[group.number], "given")
-                which = np.arange(len(group.group.points)) if points is None else points[group.number]
-                if not which.size:
-                    chosen.append(choice)
-                    continue
-                blocks = execute.cut(execute.Block(which, np.arange(request.seeds)), choice.shape)
-                job = job_of(request, group, devices, choice.shape, blocks)
-                job = job._replace(begin=before.request.steps, kept=before.lanes(group.number))
-            compiling[0] += time.monotonic() - start - choice.seconds
-            chosen.append(choice)
-            yield job._replace(keep=keeper.fits(job))
-
-    def narrower(job: execute.Job, block: execute.Block) -> execute.Job:
-        shape = planner.half(Shape(len(block.points), len(block.seeds)))
-        chosen.append(planner.Choice(shape, "memory"))
-        lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
-        made = job_of(request, prepared[job.group], devices, shape, execute.cut(lanes, shape))
-        return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
-
-    reached = int(np.sum(monitors_.curve_steps(request.curve_points) <= request.steps)) if request.curve_points else 0
+    planned = _Planned(request, prepared, devices, workers)
+    jobs = planned.again(before, points) if before else planned.jobs()
+    archive = None
+    if where is not None:
+        jobs, archive = planned.archive(where)
+        meter.add(archive.lanes_done() * request.steps, archive.lanes_done())
+    keeper = _Keeper(before, keeps=archive is None or not archive.done.any())
+    reached = request.reached
     columns = _longer(before.columns, reached) if before else {}
     running = execute.run_jobs(
-        jobs(), workers=workers, tile=request.plan.tile, segment=request.plan.segment, executor=executor,
-        report=lambda block, steps: meter.add(steps * _lanes_in(block)), narrower=narrower,
+        (job._replace(keep=keeper.fits(job)) for job in jobs),
+        tiles_of=archive.tiles_of if archive else lambda job: execute.tiles_of(job, request.plan.tile or 1),
+        workers=workers, segment=request.plan.segment, executor=executor, narrower=planned.narrower, archive=archive,
+        report=lambda block, steps: meter.add(steps * block.lanes), stop=stop,
     )  # fmt: skip
     for finished in running:
-        group = prepared[finished.job.group]
-        _write(columns, finished.output, group.lanes_of(finished.block, request.seeds), request.lanes, reached)
+        if archive is None:
+            rows = stored.rows_of(finished.block, finished.output, reached)
+            _write(columns, rows, prepared[finished.job.group].rows_at(finished.block, request.seeds), request.lanes)
         keeper.put(finished)
-        meter.add(0, _lanes_in(finished.block))
+        meter.add(0, finished.block.lanes)
+    columns = archive.run.columns().values if archive else columns
     _check_start(columns)
-    timings = {
-        "seconds": time.monotonic() - begin,
-        "compile_seconds": compiling[0],
-        "plan_seconds": sum(choice.seconds for choice in chosen),
-    }
-    plan = _recorded(request.plan, chosen, workers, len(devices))
-    stochastic = any(p.problem.sample is not None for p in prepared)
-    result = assemble(request, columns, stochastic=stochastic, plan=plan, timings=timings)
-    if not keeper.keeps:
+    described = planned.described(optimum_known="optimum" in columns)
+    seconds = seconds_of(archive.run.path) if archive and archive.done.any() else time.monotonic() - begin
+    result = assemble(described, columns, planned.timings(seconds))
+    if not keeper.keeps or (archive and keeper.lanes < request.lanes):
         return result, None
-    shapes = [choice.shape for choice in chosen[: len(prepared)]]
+    shapes = [choice.shape for choice in planned.chosen[: len(prepared)]]
     return result, Kept(request, prepared, shapes, [keeper.parts[p.number] for p in prepared], columns)
+
+
+class _Planned:
+    """Compiles the jobs of a sweep, group by group, and notes how their shapes came about."""
+
+    def __init__(self, request: Sweep, prepared: list[Prepared], devices: Sequence[Any], workers: int):
+        self.request, self.prepared, self.devices, self.workers = request, prepared, devices, workers
+        self.chosen: list[planner.Choice] = []
+        self.compiling = 0.0  # seconds
+
+    def jobs(self, shapes: Sequence[Shape] | None = None) -> Iterator[execute.Job]:
+        """One job a group, in the shapes given or in those that the planner chooses."""
+        for number, group in enumerate(self.prepared):
+            start = time.monotonic()
+            if shapes is None:
+                job, choice = planned_job(self.request, group, self.devices, self.workers)
+            else:
+                job = job_of(self.request, group, self.devices, shapes[number])
+                choice = planner.Choice(shapes[number], "stored")
+            self._note(choice, start)
+            yield job
+
+    def again(self, before: Kept, points: list[np.ndarray] | None) -> Iterator[execute.Job]:
+        """One job a group whose lanes go on, those of all points or of some."""
+        for group in self.prepared:
+            start, choice = time.monotonic(), planner.Choice(before.shapes[group.number], "given")
+            which = np.arange(len(group.group.points)) if points is None else points[group.number]
+            if not which.size:
+                self.chosen.append(choice)
+                continue
+            blocks = execute.cut(execute.Block(which, np.arange(self.request.seeds)), choice.shape)
+            job = job_of(self.request, group, self.devices, choice.shape, blocks)
+            self._note(choice, start)
+            yield job._replace(begin=before.request.steps, kept=before.lanes(group.number))
+
+    def archive(self, where: stored.Directory) -> tuple[list[execute.Job], stored.Archive]:
+        """All jobs, and the directory that they are kept in: in the shapes of the run that is there, if one is."""
+        while True:
+            shapes = stored.shapes_there(where, self.request, self.prepared)
+            self.chosen.clear()
+            jobs = list(self.jobs(shapes))
+            described = self.described(optimum_known="optimum" in jobs[0].programs[0].output)
+            try:
+                setting = stored.Setting(self.request, self.prepared, jobs, self.chosen, self.workers, described)
+                return jobs, stored.Archive.open(setting, where)
+            except OtherRunError:
+                if shapes is not None:
+                    raise  # else another process was faster, perhaps with other shapes
+
+    def narrower(self, job: execute.Job, block: execute.Block) -> execute.Job:
+        """The job of a block's lanes in blocks of half the size."""
+        shape = planner.half(Shape(len(block.points), len(block.seeds)))
+        self.chosen.append(planner.Choice(shape, "memory"))
+        lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
+        blocks = execute.cut(lanes, shape)
+        made = job_of(self.request, self.prepared[job.group], self.devices, shape, blocks)
+        return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
+
+    def described(self, *, optimum_known: bool) -> Description:
+        """What the sweep is."""
+        plan = _recorded(self.request.plan, self.chosen, self.workers, len(self.devices))
+        stochastic = any(p.problem.sample is not None for p in self.prepared)
+        return describe(self.request, stochastic=stochastic, optimum_known=optimum_known, plan=plan)
+
+    def timings(self, seconds: float) -> dict[str, float]:
+        """How long everything took."""
+        planning = sum(choice.seconds for choice in self.chosen)
+        return {"seconds": seconds, "compile_seconds": self.compiling, "plan_seconds": planning}
+
+    def _note(self, choice: planner.Choice, start: float) -> None:
+        self.compiling += time.monotonic() - start - choice.seconds
+        self.chosen.append(choice)
 
 
 def finished(result: SweepResult, kept: Kept | None) -> SweepResult:
@@ -361,7 +431,9 @@ class Origin:
     def _kept(self) -> Kept:
         if self.kept is None:
             mend = f"Run the sweep again with more steps; lanes are kept up to {_KEPT_BYTES >> 20} MiB"
-            raise bad_value("result", "its lanes", "they were too large to be kept", mend)
+            raise bad_value(
+                "result", "its lanes", "they were too large to be kept, or finished by another process", mend
+            )
         return self.kept
 
 
@@ -371,11 +443,11 @@ _KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
 class _Keeper:
     """Collects the lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
 
-    def __init__(self, before: Kept | None):
+    def __init__(self, before: Kept | None, keeps: bool):
         self.parts: dict[int, list] = {
             number: list(parts) for number, parts in enumerate(before.parts if before else ())
         }
-        self.keeps = True
+        self.keeps, self.lanes = keeps, 0
         self._left = _KEPT_BYTES
 
     def fits(self, job: execute.Job) -> bool:
@@ -389,6 +461,7 @@ class _Keeper:
         """Keep the lanes of a block."""
         if self.keeps and finished.lanes is not None:
             self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))
+            self.lanes += finished.block.lanes
 
 
 def _recorded(plan: Plan, chosen: Sequence[planner.Choice], workers: int, devices: int) -> dict[str, Any]:
@@ -439,27 +512,13 @@ def job_of(
     )
 
 
-def _lanes_in(block: execute.Block) -> int:
-    """Lanes without padding, which repeats the last."""
-    own = lambda items: 1 + int(np.count_nonzero(np.diff(items)))
-    return own(block.points) * own(block.seeds)
-
-
-def _write(
-    columns: dict[str, np.ndarray], output: Mapping[str, np.ndarray], at: np.ndarray, lanes: int, reached: int
-) -> None:
-    """Put a block's output into the columns at the lanes `at`; padding repeats a lane, and so its numbers."""
-    run = np.ravel(at.T)
-    where = slice(run[0], run[-1] + 1) if np.all(np.diff(run) == 1) else run
-    for name, value in output.items():
-        value = np.asarray(value)
-        if value.dtype.kind == "V":  # bfloat16 and its like, which numpy cannot name
-            value = value.astype(np.float32)
-        if name == "curve_loss":
-            value = value[..., :reached]
+def _write(columns: dict[str, np.ndarray], rows: Mapping[str, np.ndarray], at: np.ndarray, lanes: int) -> None:
+    """Put rows into the columns, which have so many lanes, at the lanes `at`."""
+    where = slice(at[0], at[-1] + 1) if np.all(np.diff(at) == 1) else at
+    for name, value in rows.items():
         if name not in columns:
-            columns[name] = np.empty((lanes, *value.shape[2:]), value.dtype)  # every lane is written
-        columns[name][where] = np.swapaxes(value, 0, 1).reshape(-1, *value.shape[2:])
+            columns[name] = np.empty((lanes, *value.shape[1:]), value.dtype)  # every lane is written
+        columns[name][where] = value
 
 
 def _longer(columns: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
