@@ -589,7 +589,9 @@ def _run_tile(
             found = run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
         except Exception as error:  # it is raised again, or mended, in the caller's thread
             ran.failed.append((part, error))
-            continue
+            if is_out_of_memory(error):
+                continue
+            break
         if not found[0]:  # asked to stop
             return ran._replace(finished=[])
         ran.finished.append(Finished(job, block, *found))
