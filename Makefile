@@ -27,9 +27,9 @@ test: lint browser ## all of CI's checks but the comparison with PyTorch
 	$(RUN_DOCTESTS)
 	$(PYTEST) $(SPREAD) -m "not full and not parity"
 
-test-full: lint browser ## the same, and the tests that take longer
+test-full: lint browser ## the same, and the tests that take longer, compiled as for users
 	$(RUN_DOCTESTS)
-	$(PYTEST) $(SPREAD) -m "not parity"
+	XLA_FLAGS= $(PYTEST) $(SPREAD) -m "not parity"
 
 parity: env-parity ## install PyTorch and compare with it
 	$(PYTEST) -m parity tests/parity
