@@ -55,7 +55,7 @@ def progress(console: Console) -> Generator[Callable[[Progress], None]]:
         task = bar.add_task("compiling", total=None, rate="")
 
         def tell(p: Progress) -> None:
-            rate = f"{_large(p.rate)} lane-steps/s, {duration(p.left)} left"
+            rate = f"{_large(p.rate)} lane-steps/s, {duration(p.left)} left" if p.done else ""
             bar.update(task, description=f"{p.lanes:,} runs", total=p.total, completed=p.done, rate=rate)
 
         yield tell

@@ -57,7 +57,8 @@ def plain_lines(stream: TextIO | None = None, every: float = 10.0) -> Callable[[
             return
         told[0] = time.monotonic()
         share = 100 * p.done / max(p.total, 1)
-        left = f", about {p.left:.0f} s left" if p.lanes_done < p.lanes else f" in {p.seconds:.1f} s"
+        left = f", about {p.left:.0f} s left" if p.done else ""
+        left = left if p.lanes_done < p.lanes else f" in {p.seconds:.1f} s"
         line = f"{share:3.0f} %  {p.lanes_done} of {p.lanes} lanes  {p.rate:.3g} lane-steps/s{left}"
         print(line, file=stream or sys.stderr, flush=True)
 
