@@ -471,8 +471,8 @@ def check_positive(argument: str, value: Any) -> None:
         raise bad_value(argument, value, "must be at least 1", "Pass a whole number of at least 1")
 
 
-def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, key: Key, arrays: Arrays) -> None:
-    """Trace one step abstractly and raise for a loss that is not a float scalar, is constant, or changes its batch."""
+def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, key: Key, arrays: Arrays) -> Any:
+    """The loss as a program; raises if it is not a float scalar, is constant, or its batch changes shape."""
     concrete, of_optimizer = resolve_problem(problem, hyperparameters)
     jaxpr, out, leaves = _traced_loss(concrete, optimizers.build(optimizer, of_optimizer), key, arrays)
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
@@ -485,6 +485,7 @@ def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, ke
     if not any(depends_on(jaxpr.jaxpr)[:leaves]):
         mend = "Use the params in it; an array made of them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", mend)
+    return jaxpr.jaxpr
 
 
 def _traced_loss(problem: Problem, optimizer: Any, key: Key, arrays: Arrays) -> tuple[Any, Any, int]:
@@ -554,10 +555,9 @@ def _literals(jaxpr: Any) -> list:
     return [v.val for equation in _equations(jaxpr) for v in equation.invars if isinstance(v, Literal)]
 
 
-def has_convolutions(problem: Problem, key: Key) -> bool:
-    """Whether the loss convolves."""
-    closed, _, _ = _traced_loss(problem, None, key, arrays_of(problem))
-    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(closed.jaxpr))
+def has_convolutions(jaxpr: Any) -> bool:
+    """Whether a program convolves."""
+    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(jaxpr))
 
 
 def _equations(jaxpr: Any) -> list:

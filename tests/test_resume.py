@@ -143,8 +143,8 @@ def bowl_with_other_words(scale=1.0):
     return Problem(loss, jnp.ones(2), data=jnp.zeros(3))
 
 
-def small(problem, folder, axes={"learning_rate": [0.1, 0.2]}, **options):  # noqa: B006
-    return sweep(problem, sgd, axes, **({"steps": 5} | options), store=folder)
+def small(problem, folder, rates=(0.1, 0.2), **options):
+    return sweep(problem, sgd, {"learning_rate": list(rates)}, **({"steps": 5} | options), store=folder)
 
 
 def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
@@ -157,7 +157,7 @@ def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
         "steps: 5 in this directory, 6 now": lambda: small(bowl(), tmp_path, steps=6),
         "seeds: 1 in": lambda: small(bowl(), tmp_path, seeds=2),
         r"key: '.*\[0, 0\]' in this directory, '.*\[0, 1\]' now": lambda: small(bowl(), tmp_path, key=1),
-        "learning_rate: '2 values, 0.1 to 0.2": lambda: small(bowl(), tmp_path, {"learning_rate": [0.1, 0.3]}),
+        "learning_rate: '2 values, 0.1 to 0.2": lambda: small(bowl(), tmp_path, (0.1, 0.3)),
         "target: null in this directory, 0.5 now": lambda: small(bowl(), tmp_path, target=0.5),
         "curve_points: 200 in": lambda: small(bowl(), tmp_path, curve_points=3),
     }

@@ -228,12 +228,12 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     concrete, _ = descent.resolve_problem(request.problem, group.static | first)
     static = {n: factories.hashable(v) for n, v in group.static.items()}
     arrays = descent.arrays_of(concrete)
-    descent.check_run(request.problem, group.section.factory, group.static | first, request.key, arrays)
+    loss = descent.check_run(request.problem, group.section.factory, group.static | first, request.key, arrays)
     if id(concrete) not in checked:
         checked.add(id(concrete))
         _warn(request, concrete)
     _check_used(request, group, concrete, static)
-    if jax.default_backend() == "cpu" and descent.has_convolutions(concrete, request.key):
+    if jax.default_backend() == "cpu" and descent.has_convolutions(loss):
         # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
         return Prepared(0, 0, group, concrete, static, most=1, unroll=0)
     return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)), unroll=1)
