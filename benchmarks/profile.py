@@ -16,8 +16,9 @@ from benchmarks.workloads import Workload
 from gdkit import descent, monitors
 from gdkit.monitors import Limits
 from gdkit.sweeps import execute
-from gdkit.sweeps import sweep as engine
 from gdkit.sweeps.plan import Shape, visible_cores
+from gdkit.sweeps.prepared import planned_job, prepared_groups
+from gdkit.sweeps.request import check, curve_within, devices_of
 from gdkit.types import Monitor
 
 SIZES = ("scalar", "small_mlp", "digits_mlp")
@@ -51,10 +52,10 @@ def _profile(work: Workload, rounds: int) -> dict[str, Any]:
 def _planned(work: Workload) -> tuple[execute.Job, Shape, dict[str, float]]:
     """The job that a sweep would run, and how long checking, tracing and compiling, and planning took."""
     begun = time.perf_counter()
-    request = engine.check(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
-    (prepared,) = engine.prepared_groups(request)
+    request = check(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    (prepared,) = prepared_groups(request)
     checked = time.perf_counter()
-    job, choice = engine.planned_job(request, prepared, engine.devices_of(request.plan), visible_cores())
+    job, choice = planned_job(request, prepared, devices_of(request.plan), visible_cores())
     compiled = time.perf_counter() - checked - choice.seconds
     spent = {"check": checked - begun, "compile": compiled, "plan": choice.seconds}
     return job, choice.shape, spent
@@ -108,7 +109,7 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
     problem = work.problem
     job = execute.prepare(
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
-        execute.Watching(watched, engine.curve_within(points, work.steps)),
+        execute.Watching(watched, curve_within(points, work.steps)),
         execute.Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
         dtype=descent.params_dtype(problem), steps=work.steps, blocks=execute.blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,

@@ -40,7 +40,7 @@ class OtherRunError(InputValueError):
 
     def __init__(self, path: object, lines: Iterable[str]):
         self.path, self.lines = path, tuple(lines)
-        mend = "Name another directory, or begin anew in this one with --new."
+        mend = "Name another directory, or begin anew beside it with --new."
         super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, mend]))
 
     def __reduce__(self) -> tuple:  # so that it comes back whole from another process

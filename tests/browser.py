@@ -111,6 +111,11 @@ class Page:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **(self._whole() if whole else {}))
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def printed(self, path: Path) -> None:
+        """Writes what a printer would get, as PDF on A4."""
+        sheet = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
+        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", **sheet)["data"]))
+
     def _whole(self) -> dict[str, Any]:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}

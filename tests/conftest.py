@@ -16,6 +16,9 @@ SETTINGS = {
 }
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
+# Compiling the Python that they import would be most of what short processes do.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parent.parent / ".jax_cache" / "bytecode"))
 
 # Compiling is most of what the tests do, and these options make it a quarter; the programs compute the same in another
 # order of rounding. `XLA_FLAGS= make test` compiles as for users.

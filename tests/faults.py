@@ -128,6 +128,20 @@ class Faults:
                 os.truncate(path, size if data == "zeros" else path.stat().st_size)
 
 
+def filling(room: int) -> Files:
+    """File operations on a disk that takes so many bytes, and then is full."""
+    left = [room]
+
+    def write(descriptor: int, data) -> int:
+        fits = data[: left[0]]
+        left[0] -= len(fits)
+        if not len(fits):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(descriptor, fits)
+
+    return FILES._replace(write=write)
+
+
 def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

@@ -4,10 +4,12 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GDKIT_DEBUG", raising=False)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    for module in ("losses", "mine_problem"):  # each test has its own
+    for module in ("losses", "mine_problem", "watch_loss"):  # each test has its own
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 
@@ -88,7 +90,9 @@ def test_importing_gdkit_does_not_import_jax():
         (["run", "small.yaml", "--workers", "0"], "--workers=0: nothing would run"),
         (["run", "small.yaml", "--workers", "some"], "some"),
         (["run", "small.yaml", "--devices", "0"], "--devices=0: nothing would run"),
-        (["run", "small.yaml", "seeds=3"], "override 'seeds=3': seeds: unknown key"),
+        (["run", "small.yaml", "seeds=3"], "seeds: unknown key. It belongs under sweep: sweep.seeds"),
+        (["run", "small.yaml", "clip_norm=3"], "It belongs under optimizer: optimizer.0.clip_norm"),
+        (["completion", "tcsh"], "fish"),
         (["run", "smal.yaml"], "smal.yaml: no such file. Did you mean 'small.yaml'?"),
         (["run", "."], "this is a folder"),
         (["list", "optimisers"], "optimizers"),
@@ -158,6 +162,52 @@ def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
     assert cli.main(["new", "my-study"]) == 2
     assert "there already, and not overwritten" in capsys.readouterr().err
     assert Path("my-study.yaml").read_text() == before
+
+
+def test_experiments_that_are_nowhere_are_told_where_they_were_looked_for(capsys):
+    assert cli.main(["list", "experiments"]) == 0
+    said = capsys.readouterr().out
+    assert str(Path.cwd()) in said and "go to a clone of gdkit" in said
+
+
+# Shells
+
+
+@pytest.mark.parametrize(("shell", "begins"), [("bash", "# Bash"), ("zsh", "#compdef gdkit"), ("fish", "# Fish")])
+def test_a_completion_script_is_made_for_each_shell(shell, begins, capsys):
+    assert cli.main(["completion", shell]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(begins)
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=said, text=True, check=True)
+
+
+COMPLETE = """
+source gdkit.bash
+for words in "$@"; do
+  COMP_WORDS=($words); [[ $words == *" " ]] && COMP_WORDS+=("")
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+  _gdkit
+  echo "${COMPREPLY[*]}"
+done
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_commands_options_kinds_and_files(capsys):
+    cli.main(["completion", "bash"])
+    Path("gdkit.bash").write_text(capsys.readouterr().out)
+    Path("small.yaml").write_text(SMALL)
+    asked = {
+        "gdkit st": "status",
+        "gdkit run --li": "--live",
+        "gdkit list mon": "monitors",
+        "gdkit run sma": "small.yaml",
+        "gdkit run small.yaml --output gd": "gdkit.bash",
+        "gdkit completion z": "zsh",
+    }
+    said = subprocess.run(["bash", "-c", COMPLETE, "bash", *asked], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == list(asked.values())
 
 
 # The folder of a run
@@ -332,7 +382,7 @@ def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, pl
     Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {factory}"))
     assert cli.main(["run", "small.yaml"]) == 1
     shown = capsys.readouterr().err
-    assert shown.splitlines()[0] == f"error: {place}: {said}"
+    assert f"error: {place}: {said}" in shown.splitlines()
     assert "Traceback" not in shown
     assert "gdkit/" not in shown
 
@@ -349,6 +399,7 @@ def test_a_module_of_the_user_that_cannot_be_imported_is_shown_with_its_line(cap
     [
         ("optimizers", "adamw "),
         ("problems", "rosenbrock "),
+        ("monitors", "sharpness_every"),
         ("data", "classification: 569 rows of 30, 2 classes"),
         ("experiments", "experiments.mine:run  What happens."),
     ],
@@ -402,6 +453,125 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     assert cli.main(["run", "small.yaml", "sweep.steps=30", "--new"]) == 0
     assert gdkit.open("runs/small-2").lanes.attrs["steps"] == 30
     assert gdkit.open("runs/small").lanes.attrs["steps"] == 20
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_o_is_short_for_output_and_for_nothing_else(capsys):
+    Path("small.yaml").write_text(SMALL)
+    assert cli.main(["run", "small.yaml", "-o", "there"]) == 0
+    assert Path("there/report.html").exists()
+    assert cli.main(["report", "there", "-o", "one.html"]) == 2
+    assert "--output='one.html': one run's report is in its own folder" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "--output=-o"]) == 0
+    assert Path("-o/report.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_room_is_refused_with_the_numbers_unless_it_is_to_begin_anyway(capsys, monkeypatch):
+    Path("small.yaml").write_text(SMALL)
+    room = importlib.import_module("gdkit.app.room")
+    free = {"memory": 2**20, "disk": 100}
+    monkeypatch.setattr(room, "there", lambda folder: room.Room(**free))
+    for command in ("run", "check"):
+        assert cli.main([command, "small.yaml"]) == 2
+        said = capsys.readouterr().err
+        assert re.search(r"sweep='8 runs': it needs at least [\d.]+ [MG]iB of memory, and 1 MiB are free", said)
+        assert re.search(r"and 1\.\d+ KiB of disk, and 100 B are free", said)
+        assert "Lower sweep.curve_points" in said
+    assert not Path("runs").exists()
+    free["memory"] = 2**50
+    assert cli.main(["run", "small.yaml"]) == 2
+    assert "of disk" in (said := capsys.readouterr().err) and "of memory" not in said
+    assert "begin all the same, with --anyway" in said
+    assert cli.main(["run", "small.yaml", "--anyway"]) == 0
+    free["disk"] = room.least(8, 21).disk  # enough for the least, and not for what is likely
+    assert cli.main(["check", "small.yaml"]) == 0
+    assert re.search(r"warning: it may not fit: it needs about [\d.]+ KiB of disk", capsys.readouterr().err)
+
+
+def test_free_room_is_that_of_this_machine_and_of_the_folder_above(tmp_path):
+    room = importlib.import_module("gdkit.app.room")
+    found = room.there(tmp_path / "not" / "there")
+    assert found.disk == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert room.peak() < found.memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + room.peak()
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / "tile0.npz").write_bytes(bytes(2**20))  # a run that goes on has these already
+    assert room.there(tmp_path).disk == pytest.approx(shutil.disk_usage(tmp_path).free + 2**20, rel=0.1)
+
+
+MONITORS = """\
+import jax.numpy as jnp
+from gdkit.monitors import Monitor
+
+def largest(scale: float = 1.0):
+    return Monitor(
+        lambda state: jnp.zeros(()),
+        lambda m, before, after, info, context: jnp.maximum(m, scale * info.loss),
+        lambda m: {"largest_loss": m},
+    )
+
+def wrong():
+    return 3
+"""
+WATCHED = """\
+name: watched
+problem: {name: quadratic, eigenvalues: [1.0, 4.0]}
+optimizer: {name: sgd, momentum: 0.5}
+sweep:
+  axes: {learning_rate: [0.1, 0.3]}
+  steps: 100
+  curve_points: 8
+  monitors:
+    - {name: sharpness_every, every: 10}
+    - {name: lyapunov_exponent, burn_in: 50}
+    - {name: time_to, target: 0.1}
+    - {name: time_to, target: 1e-3}
+    - {use: watch_loss:largest, scale: 2.0}
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_config_asks_for_monitors_which_know_its_problem_and_optimizer(capsys):
+    Path("watch_loss.py").write_text(MONITORS)
+    Path("watched.yaml").write_text(WATCHED)
+    assert cli.main(["run", "watched.yaml"]) == 0
+    lanes = gdkit.open("runs/watched").lanes
+    assert lanes["sharpness"].values == pytest.approx([4.0, 4.0], rel=1e-4)
+    assert lanes["sharpness_curve"].shape == (2, 8)  # as long as that of the loss, at most
+    for rate, measured in zip([0.1, 0.3], lanes["lyapunov_exponent"].values, strict=True):
+        # heavy ball on a quadratic: the largest root of z² − (1 + β − ηλ) z + β
+        roots = [max(abs(np.roots([1, -(1.5 - rate * curvature), 0.5]))) for curvature in (1.0, 4.0)]
+        assert measured == pytest.approx(np.log(max(roots)), abs=0.02)
+    assert np.all((lanes["time_to_0.1"] > 0) & (lanes["time_to_0.1"] < lanes["time_to_0.001"]))
+    assert lanes["largest_loss"].values == pytest.approx(2 * lanes["max_loss"].values)
+    page = Path("runs/watched/report.html").read_text()
+    assert '"what":"sharpness","steps":[0,10,20,30,40,50,60,70]' in page
+
+
+@pytest.mark.parametrize(
+    ("monitor", "said"),
+    [
+        ("{name: sharpnes_every, every: 3}", "monitors.0.name = 'sharpnes_every': no such name. Did you mean"),
+        ("{name: sharpness_every}", "small.yaml:7: sweep.monitors.0: sharpness_every needs every. Give it here."),
+        ("{name: sharpness_every, evry: 3}", "sweep.monitors.0.evry = 3: unknown key. Did you mean 'every'?"),
+        ("{name: sharpness_every, every: often}", "sweep.monitors.0.every = 'often': must be a number"),
+        ("{name: sharpness_every, every: 0}", "small.yaml:7: every=0"),
+        ("{name: sharpness_every, every: 3, problem: 4}", "sweep.monitors.0.problem = 4: unknown key"),
+        ("{name: time_to, target: 1.0}, {name: time_to, target: 1.0}", "monitors.1: a second time_to"),
+        ("{name: lyapunov_exponent}", "it looks into the step of one optimizer, and here are 2. Keep one"),
+        ("{use: watch_loss:wrong}", "it returned int, not a gdkit.monitors.Monitor"),
+        ("{use: watch_loss:absent}", "watch_loss has no 'absent'"),
+        ("{use: watch_loss:largest, scal: 2.0}", "unknown key. Did you mean 'scale'?"),
+        ("{every: 3}", "small.yaml:7: sweep.monitors.0: give one of name (built-in) and use"),
+        ("sharpness_every", "sweep.monitors.0 = 'sharpness_every': must be a mapping"),
+    ],
+)
+def test_what_a_config_says_of_monitors_is_checked_with_its_line(monitor, said, capsys):
+    Path("watch_loss.py").write_text(MONITORS)
+    two = SMALL.replace("{name: sgd}", "[{name: sgd}, {name: adam}]")
+    Path("small.yaml").write_text(f"{two}  monitors: [{monitor}]\n")
+    assert cli.main(["check", "small.yaml"]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")

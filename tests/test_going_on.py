@@ -9,7 +9,8 @@ import pytest
 import gdkit
 from gdkit import Plan, Problem, optimizers, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
-from gdkit.sweeps import sweep as sweeps
+from gdkit.sweeps import kept
+from gdkit.sweeps.run import go_on
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -77,7 +78,7 @@ def test_a_replay_tells_when_a_lane_ends_otherwise(short):
     [
         (lambda r: r.extend(37), "steps=37: the sweep has run 37 already"),
         (lambda r: r.extend(0), "steps=0"),
-        (lambda r: r.select(optimizer="sgd").extend(50), "are a part of a sweep"),
+        (lambda r: r.select(optimizer="sgd").extend(50), "its problem and optimizer are not known"),
         (lambda r: r.replay(99), "lane=99: no such lane"),
         (lambda r: r.replay(0, around=0), "around=0"),
     ],
@@ -89,7 +90,7 @@ def test_what_cannot_go_on_says_why(short, call, said):
 
 def test_a_result_from_a_file_cannot_go_on(short, tmp_path):
     short.save(tmp_path / "r.nc")
-    with pytest.raises(InputValueError, match="they were read from a file"):
+    with pytest.raises(InputValueError, match=r"its problem and optimizer are not known.*gdkit\.open"):
         gdkit.open(tmp_path / "r.nc").extend(50)
 
 
@@ -101,7 +102,7 @@ def test_a_schedule_over_all_steps_is_not_extended():
 
 
 def test_lanes_too_large_to_keep_are_not_kept(monkeypatch):
-    monkeypatch.setattr(sweeps, "_KEPT_BYTES", 100)
+    monkeypatch.setattr(kept, "KEPT_BYTES", 100)
     problem = Problem(lambda x: jnp.sum(x**2), jnp.ones(10))
     result = sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
     with pytest.raises(InputValueError, match="too large to be kept"):
@@ -109,9 +110,8 @@ def test_lanes_too_large_to_keep_are_not_kept(monkeypatch):
 
 
 def test_only_the_points_named_go_on(short):
-    kept = short.origin.kept
     some = [np.array([1, 3]), np.array([], int), np.array([0])]
-    result, _ = kept.go_on(60, some)
+    result, _ = go_on(short.origin.kept, 60, some)
     ends = result.lanes["end_step"].values.reshape(3, len(RATES), 2)
     ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(3)]
     assert ran[1] == set() and ran[0] <= {1, 3} and ran[2] == {0}

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps import execute, planner
 from gdkit.sweeps.plan import Shape, shape_for
+from gdkit.sweeps.prepared import job_of, prepared_groups
+from gdkit.sweeps.request import check
 
 RATES = np.geomspace(1e-3, 1.5, 11)
 
@@ -142,9 +143,9 @@ def test_the_faster_shape_is_chosen(iris, monkeypatch):
     monkeypatch.setattr(planner, "_seconds_a_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
     axes = {"learning_rate": np.geomspace(1e-3, 1, 64)}
     monkeypatch.setattr(planner, "_unrolled", lambda shape: shape)
-    request = gdkit.sweeps.sweep.check(iris, sgd, axes, steps=10)
-    (prepared,) = gdkit.sweeps.sweep.prepared_groups(request)
-    make = lambda shape: gdkit.sweeps.sweep.job_of(request, prepared, jax.local_devices()[:1], shape)
+    request = check(iris, sgd, axes, steps=10)
+    (prepared,) = prepared_groups(request)
+    make = lambda shape: job_of(request, prepared, jax.local_devices()[:1], shape)
     _, choice = planner.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
     assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
 
@@ -175,9 +176,9 @@ def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch)
 def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
     def fingerprint(loss, steps=10):
         problem = Problem(loss, jnp.ones(3))
-        request = gdkit.sweeps.sweep.check(problem, sgd, {"learning_rate": RATES}, steps=steps)
-        (prepared,) = gdkit.sweeps.sweep.prepared_groups(request)
-        job = gdkit.sweeps.sweep.job_of(request, prepared, jax.local_devices()[:1], Shape(4, 1))
+        request = check(problem, sgd, {"learning_rate": RATES}, steps=steps)
+        (prepared,) = prepared_groups(request)
+        job = job_of(request, prepared, jax.local_devices()[:1], Shape(4, 1))
         return job.programs[0].fingerprint
 
     one = fingerprint(lambda x: jnp.sum(x**2))

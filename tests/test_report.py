@@ -110,7 +110,7 @@ def test_the_embedded_curves_are_those_of_the_result(made, page):
     curves = embedded(page)["curves"]
     for held in curves:
         rows = np.frombuffer(embed.base64.b64decode(held["rows"]), "<i4")
-        losses = np.frombuffer(embed.base64.b64decode(held["loss"]), "<f4").reshape(len(rows), -1)
+        losses = np.frombuffer(embed.base64.b64decode(held["values"]), "<f4").reshape(len(rows), -1)
         np.testing.assert_array_equal(losses, made.lanes["curve_loss"].values[rows])
     assert sum(len(np.frombuffer(embed.base64.b64decode(c["rows"]), "<i4")) for c in curves) == made.lanes.sizes["lane"]
 
@@ -130,6 +130,30 @@ def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
     np.testing.assert_array_equal(numbers(data, "final_loss"), result.lanes["final_loss"].values[kept])
     gaps = np.diff(np.unique(numbers(data, "learning_rate")))
     assert len(gaps) > 50
+
+
+@pytest.mark.parametrize("table_bytes", [embed.TABLE_BYTES, 20_000])
+def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_bytes):
+    result = synthetic.result(("sgd", "adam"), rates=60, others={"momentum": [0.0, 0.5, 0.9]}, seeds=3)
+    data = embed.content(embed.parts_of(result, "final_loss"), "final_loss", table_bytes=table_bytes)
+    kept = numbers(data, "lane")
+    assert (len(kept) < result.lanes.sizes["lane"]) == (table_bytes < embed.TABLE_BYTES)
+    edges = np.frombuffer(embed.base64.b64decode(data["edges"]["learning_rate"]), "<f4")
+    for optimizer in result.optimizers:
+        own = numbers(data, "optimizer") == optimizer
+        expected = result.select(optimizer=optimizer).edge("learning_rate")["median"]
+        for momentum in (0.0, 0.5, 0.9):
+            here = own & (numbers(data, "momentum") == momentum)
+            np.testing.assert_allclose(edges[here], expected.sel(momentum=momentum), rtol=1e-6)
+    along_momentum = np.frombuffer(embed.base64.b64decode(data["edges"]["momentum"]), "<f4")
+    assert np.isnan(along_momentum).all()  # it decides nothing here
+
+
+def test_names_of_optimizers_are_not_capitalised_in_what_is_not_known(tmp_path):
+    result = synthetic.result(("sgd", "adam"), edge=50, seeds=1)
+    page = report.write(loads(CONFIG), result, summarise(result), [], tmp_path).read_text()
+    assert re.search(r"<li>sgd: where it diverges", page) and "<li>Sgd" not in page
+    assert "<li>How far chance decides" in page
 
 
 def test_colours_of_regimes_are_those_of_the_figures(page):

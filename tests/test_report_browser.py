@@ -230,6 +230,114 @@ def test_the_map_has_a_cell_a_point_and_its_edge(page, made):
     assert page.ask('document.querySelectorAll("#map .cell.none").length') == 1  # all that diverged
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The address of a report of four axes, and the result that it is of."""
+    others = {"momentum": [0.0, 0.5, 0.9, 0.99], "weight_decay": [1e-4, 1e-3, 1e-2], "kind": ["a", "b"]}
+    result = synthetic.result(("sgd",), others=others, rates=8, seeds=1)
+    return SimpleNamespace(result=result, address=write(result, tmp_path_factory.mktemp("many")).as_uri())
+
+
+def test_a_third_axis_has_a_panel_a_value_and_further_ones_a_chooser(tab, many):
+    tab.open(many.address)
+    panels = "[...document.querySelectorAll('#map .picture > g[transform]')]"
+    titles = f"{panels}.map((g) => g.querySelector('.title:not([x=\"2\"]) ~ .title')?.textContent)"
+    assert tab.ask(f"{panels}.length") == 3
+    assert all("weight decay" in title for title in tab.ask(titles))
+    count = "document.querySelectorAll('#map .cell').length"
+    assert tab.ask(count) > 0
+    choose(tab, "A panel a", "kind", "#map")
+    assert tab.ask(f"{panels}.length") == 2
+    choose(tab, "Up", "kind", "#map")  # it cannot have a panel a value as well
+    assert tab.ask(f"{panels}.length") == 4
+    choose(tab, "A panel a", "(one panel)", "#map")
+    assert tab.ask(f"{panels}.length") == 1
+    labels = tab.ask("[...document.querySelectorAll('#map label span')].map((s) => s.textContent)")
+    assert {"momentum at", "weight decay at"} <= set(labels)
+    assert tab.problems == []
+
+
+def test_no_panel_reaches_beyond_its_axes_or_the_window(tab, many):
+    for width in (360, 768, 1440):
+        tab.open(many.address, width=width)
+        outside = tab.ask(
+            """(() => {
+              const frame = document.querySelector("#map .picture").getBoundingClientRect();
+              return [...document.querySelectorAll("#map .picture > g[transform]")].filter((panel) => {
+                const low = Math.min(...[...panel.querySelectorAll(".ticks text[text-anchor=middle]:not(.title)")]
+                  .map((t) => t.getBoundingClientRect().top));
+                const cells = [...panel.querySelectorAll(".cell")].map((c) => c.getBoundingClientRect());
+                return cells.some((c) => c.bottom > low + 2 || c.right > frame.right + 1);
+              }).length;
+            })()"""
+        )
+        assert outside == 0, width
+        assert tab.ask("document.documentElement.scrollWidth") <= width
+
+
+def test_sharpness_is_drawn_along_the_run_with_what_theory_lets_it_be(tab, tmp_path):
+    result = synthetic.result(("sgd",), rates=8, seeds=1)
+    lanes = result.lanes
+    curve = 2.0 / lanes["learning_rate"].values[:, None] * np.linspace(0.5, 1.1, 5)
+    lanes["sharpness_curve"] = (("lane", "sharpness_curve_1"), curve.astype(np.float32))
+    job = loads(
+        CONFIG.replace(", {name: adam}", "").replace("200}", "200, monitors: [{name: sharpness_every, every: 40}]}")
+    )
+    tab.open(report.write(job, result, summarise(result), [], tmp_path).as_uri())
+    choose(tab, "Curve", "sharpness")
+    assert tab.ask("document.querySelector('.curves .picture .title ~ .title').textContent") == "sharpness"
+    assert tab.ask("document.querySelectorAll('.curves .curve').length") == 8
+    click(tab, ".runs td button", 3)
+    pinned = "document.querySelector('.curves .curve.kept').getBBox()"
+    line = "Number(document.querySelector('.curves .overlay .theory').getAttribute('y1'))"
+    top, bottom = tab.ask(f"[{pinned}.y, {pinned}.y + {pinned}.height]")
+    share = (bottom - tab.ask(line)) / (bottom - top)
+    assert share == pytest.approx(np.log(2) / np.log(2.2), abs=0.02)  # from half of it to a tenth above, on a log scale
+    assert tab.problems == []
+
+
+def test_a_page_that_loads_itself_again_keeps_what_was_chosen(tab, tmp_path):
+    result, job = synthetic.result(("sgd", "adam"), others={"momentum": [0.0, 0.5]}, rates=8), loads(CONFIG)
+    path = report.write(job, result, summarise(result), [], tmp_path, report.Standing("As of now.", 1))
+    tab.open(path.as_uri())
+    assert text(tab, ".standing") == "As of now."
+    choose(tab, "Measure", "final loss")
+    choose(tab, "momentum at", "0.5")
+    click(tab, ".chips .chip", 1)
+    click(tab, ".runs td button", 3)
+    click(tab, ".runs th button", 3)
+    tab.ask("window.before = true")
+    report.write(job, result, summarise(result), [], tmp_path)  # the run is over
+    for _ in range(100):
+        time.sleep(0.1)
+        if tab.ask("window.before === undefined && document.documentElement?.dataset.drawn === 'yes'"):
+            break
+    assert tab.ask("document.querySelector('.standing')") is None
+    chosen = tab.ask("[...document.querySelectorAll('#scores select')].map((s) => s.selectedOptions[0].textContent)")
+    assert {"final loss", "0.5"} <= set(chosen)
+    pressed = tab.ask("[...document.querySelectorAll('.chip')].map((c) => c.getAttribute('aria-pressed'))")
+    assert pressed == ["false", "true"]
+    assert text(tab, "#pins b") == "1"
+    assert tab.ask("document.querySelectorAll('.runs th[aria-sort=ascending]').length") == 1
+    tab.ask("window.before = true")
+    time.sleep(2)
+    assert tab.ask("window.before")  # and that was the last time
+    assert tab.problems == []
+
+
+def test_paper_has_it_light_whole_and_unfolded(tab, made, tmp_path):
+    tab.open(made.address, dark=True)
+    tab.look(width=760, dark=True, media="print")
+    assert tab.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert tab.ask("[...document.querySelectorAll('.wide')].filter((w) => w.scrollWidth > 760).length") == 0
+    tab.ask("window.unfolded = 0")
+    tab.ask("addEventListener('beforeprint', () => { unfolded = document.querySelectorAll('details[open]').length; })")
+    tab.printed(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert tab.ask("unfolded") == tab.ask("document.querySelectorAll('details').length") > 0
+    assert tab.ask("document.querySelectorAll('details[open]').length") == 0
+
+
 def test_the_table_sorts_filters_and_turns_pages(page, made):
     heads = page.ask('[...document.querySelectorAll(".runs th")].map((h) => h.innerText.trim())')
     place = heads.index("final loss")

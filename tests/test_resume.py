@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import threading
 
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import pytest
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
-from gdkit.sweeps import execute, stored
-from gdkit.sweeps import sweep as sweeps
+from gdkit.app.standing import told
+from gdkit.errors import GdkitWarning, OtherRunError
+from gdkit.sweeps import archive, execute, stored
+from gdkit.sweeps.request import check
+from gdkit.sweeps.run import run as run_checked
 from gdkit.sweeps.store import Store
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
@@ -92,7 +95,8 @@ def test_a_sweep_in_a_directory_equals_one_without(iris, straight, tmp_path, cal
     result = run(iris, tmp_path / "run")
     assert_same_bits(result, straight)
     assert_same_bits(gdkit.open(tmp_path / "run"), straight)
-    assert result.extend(70).missing == 0
+    longer = result.extend(70)
+    assert longer.missing == 0
     status = Store.open(tmp_path / "run").status(verify=True)
     assert (status.finished, status.missing, status.damaged, status.carries) == (status.tiles, 0, (), {})
     assert not Store.open(tmp_path / "run").claims()
@@ -100,8 +104,7 @@ def test_a_sweep_in_a_directory_equals_one_without(iris, straight, tmp_path, cal
     again = run(iris, tmp_path / "run", Plan(width=4, workers=1))  # the plan is that of the directory
     assert_same_bits(again, straight)
     assert not calls, "a finished tile is not run again"
-    with pytest.raises(InputValueError, match="finished by another process"):
-        again.extend(70)
+    assert_same_bits(again.extend(70), longer)
 
 
 def test_a_file_is_written_at_the_end(iris, tmp_path):
@@ -198,14 +201,14 @@ def test_lanes_go_on_from_where_they_were_kept(iris, tmp_path, monkeypatch):
     interrupted(iris, tmp_path, monkeypatch, 3, segment=7, workers=1)
     there = Store.open(tmp_path)
     steps = {block: there.step(block) for block in there.carries()}
-    load, begun = stored.Archive._carry, {}
+    load, begun = archive.Archive._carry, {}
 
     def watched(self, job, device, number):
         found = load(self, job, device, number)
         begun[number] = None if found is None else int(found.t)
         return found
 
-    monkeypatch.setattr(stored.Archive, "_carry", watched)
+    monkeypatch.setattr(archive.Archive, "_carry", watched)
     run(iris, tmp_path)
     assert {block: step for block, step in begun.items() if step is not None} == steps
     assert max(steps.values()) == 21, "three segments of seven steps"
@@ -231,13 +234,19 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
     result = run(iris, tmp_path)
     np.testing.assert_allclose(result.lanes["final_loss"], straight.lanes["final_loss"], rtol=1e-3)
     assert result.missing == 0
+    tiles = Store.open(tmp_path).partition.tiles
+    assert Store.open(tmp_path).status().narrower == tuple(range(tiles))
+    assert f"ran out of memory: {tiles} tiles (0, 1, 2, " in told(tmp_path)
+    said = {str(tile): [[1, 1]] for tile in range(tiles)}
+    assert json.loads(result.lanes.attrs["narrower"]) == said
+    assert json.loads(gdkit.open(tmp_path).lanes.attrs["narrower"]) == said
 
 
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has(iris, straight, tmp_path, monkeypatch):
     stop, put = threading.Event(), Store.put_carry
-    monkeypatch.setattr(Store, "put_carry", lambda *a: (put(*a), stop.set()))
-    request = sweeps.check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, segment=7))
-    result, kept = sweeps.run(request, where=stored.Directory(tmp_path), stop=stop)
+    monkeypatch.setattr(Store, "put_carry", lambda *a, **k: (put(*a, **k), stop.set()))
+    request = check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, segment=7))
+    result, kept = run_checked(request, where=stored.Directory(tmp_path), stop=stop)
     assert kept is None
     assert result.missing > 0
     assert list(Store.open(tmp_path).carries())
@@ -251,9 +260,9 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     rates = {"learning_rate": np.geomspace(0.01, 10, 8)}
     put, done = Store.put_tile, []
 
-    def some(self, tile, columns):
+    def some(self, tile, *rest):
         if tile not in (2, 5):
-            done.append(put(self, tile, columns))
+            done.append(put(self, tile, *rest))
 
     monkeypatch.setattr(Store, "put_tile", some)
     plan = Plan(width=1)

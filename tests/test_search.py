@@ -9,6 +9,7 @@ import pytest
 from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps import search
+from gdkit.sweeps.request import check
 
 RATES = np.geomspace(1e-4, 100, 27)
 
@@ -64,6 +65,15 @@ def test_when_everything_diverges_it_stops():
     assert set(result.regimes.values.ravel()) == {6}
 
 
+def test_blocks_are_narrow_where_a_lane_fills_a_core_and_few_lanes_go_on():
+    lengths, axes = [10, 30, 90, 270], {"learning_rate": RATES}
+    width = lambda problem, **given: search._narrow(check(problem, sgd, axes, steps=270, **given), lengths, 1 / 3).width
+    network = problems.mlp("digits", widths=(64, 64), batch_size=128)
+    assert width(network) in (1, 2, 3)
+    assert width(network, plan=Plan(width=8)) == 8
+    assert width(problems.parabola()) >= 64, "a call for every lane would cost more than the lane"
+
+
 @pytest.mark.parametrize(
     "options, said",
     [
@@ -115,7 +125,7 @@ def test_smoothed_losses_are_bias_corrected_means():
     loss = np.array([4.0, 2.0, 1.0])
     weights = [[1.0], [0.5, 1.0], [0.25, 0.5, 1.0]]
     expected = [np.average(loss[: i + 1], weights=w) for i, w in enumerate(weights)]
-    np.testing.assert_allclose(search._smoothed(loss, 0.5), expected)
+    np.testing.assert_allclose(search.smoothed(loss, 0.5), expected)
 
 
 def test_a_range_test_sees_every_step_and_leaves_above_the_edge():
@@ -129,7 +139,15 @@ def test_a_range_test_sees_every_step_and_leaves_above_the_edge():
     np.testing.assert_allclose(found.loss[0, : len(found.smooth)], losses, rtol=1e-3)
     assert found.learning_rate[len(found.smooth) - 1] > 0.5, "the edge is 2/4"
     assert found.trial.best().hyperparameters["learning_rate"] < 0.5
-    assert "trial" in str(found)
+    assert found.limit.value == pytest.approx(2 / 4, rel=0.03), "in so few steps a little above"
+    assert found.best < found.limit.value and found.limit.simple
+    assert found.trial.axes["learning_rate"][0] <= found.suggestions["valley"] * (1 + 1e-6)
+    assert "trial" in str(found) and "limit" in str(found)
+
+
+def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
+    found = lr_range_test(problems.quadratic([1.0]), optax.adam, low=1e-4, high=1e-2, steps=20, seeds=1, trials=3)
+    assert found.limit is None and "none found" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,19 @@ from gdkit import problems
 from gdkit.errors import DamagedFileError, GdkitError, InputTypeError, InputValueError, OtherRunError, StoreError
 from gdkit.sweeps import axes, execute
 from gdkit.sweeps.plan import Shape
-from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store, arrays, differences, digest, group_of, manifest
+from gdkit.sweeps.store import (
+    Group,
+    Kind,
+    Manifest,
+    Partition,
+    Store,
+    arrays,
+    differences,
+    digest,
+    group_of,
+    lists,
+    manifest,
+)  # fmt: skip
 from gdkit.sweeps.store.files import FILES
 
 QUICK = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # where nothing is to survive a crash
@@ -698,7 +710,7 @@ FORGED = {
 def test_a_manifest_that_somebody_made_is_refused(store, case):
     change, message = FORGED[case]
     edited(store, change)
-    with pytest.raises(DamagedFileError, match=rf"manifest.json: it is damaged: .*{message}.*begin anew in this one"):
+    with pytest.raises(DamagedFileError, match=rf"manifest.json: it is damaged: .*{message}.*begin anew beside it"):
         Store.open(store.path)
 
 
@@ -721,6 +733,146 @@ def test_an_edited_manifest_is_refused(store):
         Store.create(store.path, a_manifest())
 
 
+# Long lists
+
+
+LONG = 5000
+
+
+def a_long_manifest(rates=None):
+    """10,000 lanes of paired axes, of which one program has the even points and another the odd ones."""
+    even, odd = (tuple(range(first, LONG, 2)) for first in (0, 1))
+    cut = {"width": 64, "depth": 2, "tile": 4}
+    groups = (Group(0, (LONG,), (0,), (places,), 2, **cut) for places in (even, odd))
+    rates = np.geomspace(1e-3, 1, LONG) if rates is None else rates
+    axes = [{"learning_rate": {"dtype": "float64", "values": rates}, "of": {"values": np.arange(3)}}]
+    return a_manifest(partition=Partition(tuple(groups)), plan={"result": {"axes": axes}})
+
+
+@pytest.fixture
+def long(tmp_path):
+    return Store.create(tmp_path / "run", a_long_manifest(), files=QUICK)
+
+
+def lists_of(store):
+    (path,) = store.path.glob("lists-*.npz")
+    return path
+
+
+def axes_of(store):
+    return Store.open(store.path).manifest.plan["result"]["axes"][0]
+
+
+def test_long_lists_lie_beside_a_small_manifest_and_come_back(long, monkeypatch):
+    assert axes_of(long)["of"]["values"] == [0, 1, 2]
+    found = axes_of(long)["learning_rate"]["values"]
+    assert (
+        np.array_equal(np.asarray(found), np.geomspace(1e-3, 1, LONG)) and np.asarray(found, np.float32).dtype == "f4"
+    )
+    assert long.partition == a_long_manifest().partition and long.run == a_long_manifest().run
+    monkeypatch.setattr(lists, "LONG", 100)
+    far = Store.create(long.path.with_name("far"), a_long_manifest(), files=QUICK)
+    assert (far.path / "manifest.json").stat().st_size < 5_000
+    assert far.partition == long.partition and Store.open(far.path).run == far.run != long.run
+    with np.load(lists_of(far), allow_pickle=False) as file:
+        assert sorted(map(len, (file[name] for name in file.files if len(name) == 64))) == [2500, 2500, LONG]
+
+
+def test_the_lists_come_before_the_manifest_and_a_run_of_others_leaves_them_alone(tmp_path, long):
+    events = []
+    link, replace = FILES.link, FILES.replace
+    files = QUICK._replace(
+        link=lambda a, b: (events.append(b.name), link(a, b)),
+        replace=lambda a, b: (events.append(b.name), replace(a, b)),
+    )
+    Store.create(tmp_path / "new", a_long_manifest(), files=files)
+    assert events == [lists_of(long).name, "manifest.json"]
+    first = (lists_of(long).stat().st_mtime_ns, np.asarray(axes_of(long)["learning_rate"]["values"])[0])
+    second = Store.create(long.path, a_long_manifest(np.geomspace(1e-5, 1, LONG)))
+    assert (lists_of(second).stat().st_mtime_ns, np.asarray(axes_of(second)["learning_rate"]["values"])[0]) == first
+
+
+def other_lists(path):
+    """A whole file of lists, but of others, under the names of these."""
+    with np.load(path) as file:
+        (name,) = set(file.files) - {"about", "checksum"}
+    return b"".join(bytes(piece) for piece in arrays.packed({"kind": "lists"}, {name: np.zeros(LONG)}))
+
+
+DAMAGE = {
+    "gone": (lambda path: path.unlink(), "it is missing"),
+    "cut": (lambda path: os.truncate(path, 5_000), "is damaged"),
+    "others": (lambda path: path.write_bytes(other_lists(path)), "its checksum does not match"),
+    "of another size": (lambda path: path.write_bytes(other_lists(path)[:0]), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_lists_that_are_lost_are_told_when_they_are_read_and_made_anew(long, case):
+    change, message = DAMAGE[case]
+    put(long, 0)
+    path = lists_of(long)
+    change(path)
+    assert Store.open(long.path).status().finished == 1  # which needs none of them
+    with pytest.raises(DamagedFileError, match=rf"lists-.*npz.*{message}.*Remove it and manifest\.json, and run"):
+        np.asarray(axes_of(long)["learning_rate"]["values"])
+    path.unlink(missing_ok=True)
+    (long.path / "manifest.json").unlink()
+    again = Store.create(long.path, a_long_manifest())
+    assert np.asarray(axes_of(again)["learning_rate"]["values"])[-1] == 1 and again.status(verify=True).damaged == ()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c["lists"].update(file="../elsewhere.npz"), "lists.file is not the name"),
+        (lambda c: c["lists"].update(kinds={}, file=lists.name_of([])), "names a list that is not there"),
+        (lambda c: c["plan"].update(result={"$list": [1]}), "names a list that is not there"),
+        (lambda c: c["lists"]["kinds"][next(iter(c["lists"]["kinds"]))].update(dtype="O"), "dtype is none of"),
+        (lambda c: c.pop("lists"), "lists is not a table"),
+        (lambda c: c.update(format=1), "names a list that is not there"),
+    ],
+)
+def test_a_manifest_whose_lists_somebody_made_is_refused(long, change, message):
+    edited(long, change)
+    with pytest.raises(DamagedFileError, match=rf"manifest.json: it is damaged: .*{message}"):
+        Store.open(long.path)
+
+
+def test_a_manifest_is_of_the_least_format_that_holds_it(store, tmp_path):
+    short = json.loads((store.path / "manifest.json").read_text())
+    far = Store.create(tmp_path / "far", a_long_manifest(), files=QUICK)
+    assert (short["format"], "lists" in short) == (1, False)
+    assert json.loads((far.path / "manifest.json").read_text())["format"] == 2
+    with np.load(path_of(far, 0) if put(far, 0) else "") as file:
+        assert json.loads(file["about"].tobytes())["format"] == 1, "tiles are the same in both"
+
+
+# Blocks that ran smaller
+
+
+def test_tiles_that_ran_narrower_say_so_and_the_status_finds_them_without_reading_others(full):
+    path_of(full, 4).unlink()
+    rows = of_lanes(full.partition.lanes_of(4))
+    plain = full._replace(path=full.path)
+    assert full.put_tile(4, rows, {(1, 1), (1, 2)}) and full.read_tile(4).narrower == ((1, 1), (1, 2))
+    path_of(full, 5).with_suffix(".narrower").write_bytes(b"")  # of a writer that died, before another wrote the tile
+    path_of(full, 6).unlink()
+    path_of(full, 6).with_suffix(".narrower").write_bytes(b"")
+    store, read = counting(plain)
+    assert store.status().narrower == (4,) and set(read) == {4, 5, 6}
+    assert full.columns().narrower == {4: ((1, 1), (1, 2))}
+    assert full.put_tile(6, of_lanes(full.partition.lanes_of(6)), [(1, 1)])  # the name is there already
+    assert full.status().narrower == (4, 6)
+
+
+def test_what_a_tile_says_of_smaller_blocks_is_not_believed(full):
+    about = full._about("tile", 2) | {"narrower": [["a", 1], 3, [True, 1], [2, 1]]}
+    pieces = arrays.packed(about, of_lanes(full.partition.lanes_of(2)))
+    path_of(full, 2).write_bytes(b"".join(map(bytes, pieces)))
+    assert full.read_tile(2).narrower == ((2, 1),)
+
+
 def test_the_checksum_and_the_digest_are_what_the_document_says(store):
     content = json.loads((store.path / "manifest.json").read_text())
     said = content.pop("checksum")
@@ -737,9 +889,9 @@ def test_the_checksum_and_the_digest_are_what_the_document_says(store):
 def test_newer_and_older_formats_are_told_and_added_parts_are_left_alone(store):
     edited(store, lambda c: c.update(later={"added": [1]}))
     assert Store.open(store.path).manifest == store.manifest
-    edited(store, lambda c: c.update(format=2, gdkit="9.9", groups="otherwise"))
+    edited(store, lambda c: c.update(format=3, gdkit="9.9", groups="otherwise"))
     with pytest.raises(
-        StoreError, match=r"has format 2 and this gdkit reads format 1; gdkit 9\.9 wrote it\. Install a newer"
+        StoreError, match=r"has format 3 and this gdkit reads formats 1 to 2; gdkit 9\.9 wrote it\. Install a newer"
     ):
         Store.open(store.path)
     edited(store, lambda c: c.update(format=0, gdkit="0.0"))
@@ -785,8 +937,8 @@ def counting(store):
 
 def test_columns_are_in_the_order_of_lanes_and_each_tile_is_read_once(full):
     store, read = counting(full)
-    values, finished = store.columns()
-    assert finished.all() and same(values, of_lanes(np.arange(28)))
+    values, finished, narrower = store.columns()
+    assert finished.all() and not narrower and same(values, of_lanes(np.arange(28)))
     assert sorted(read) == list(range(full.partition.tiles))
     assert list(store.columns(["end_step"]).values) == ["end_step"]
     with pytest.raises(InputValueError, match="Did you mean 'end_step'"):
@@ -796,7 +948,7 @@ def test_columns_are_in_the_order_of_lanes_and_each_tile_is_read_once(full):
 def test_lanes_that_are_not_finished_are_told_from_those_that_are(full):
     lost = full.partition.lanes_of(2)
     path_of(full, 2).unlink()
-    values, finished = full.columns()
+    values, finished, _ = full.columns()
     assert np.flatnonzero(~finished).tolist() == sorted(lost)
     assert np.isnan(values["final_loss"][lost]).all() and not values["end_step"][lost].any()
     assert np.isnan(full.lazy_columns()["final_loss"].values[lost]).all()
@@ -962,7 +1114,7 @@ RACES = """
         return child
 
     def right(store):
-        values, finished = store.columns()
+        values, finished, _ = store.columns()
         return np.array_equal(values["x"][finished, 0], np.flatnonzero(finished)), finished
 
     root, firsts = Path(sys.argv[1]), set()
@@ -1007,9 +1159,27 @@ def test_fifty_races_of_two_processes_and_thirty_kills_end_in_whole_directories(
 # The document
 
 
-def test_the_code_in_the_document_reads_a_run_with_numpy_and_json_alone(tmp_path, full, monkeypatch):
+def test_the_code_in_the_document_reads_long_lists(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "LONG", 100)
+    store = Store.create(tmp_path / "runs" / "mine", a_long_manifest(), files=QUICK)
+    for tile in range(store.partition.tiles):
+        put(store, tile)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(compile(the_code(), "format.md", "exec"), namespace)
+    assert same(namespace["columns"], of_lanes(np.arange(2 * LONG)))
+    found = namespace["manifest"]["plan"]["result"]["axes"][0]["learning_rate"]["values"]
+    assert np.array_equal(found, np.geomspace(1e-3, 1, LONG))
+
+
+def the_code():
     text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return block
+
+
+def test_the_code_in_the_document_reads_a_run_with_numpy_and_json_alone(tmp_path, full, monkeypatch):
+    block = the_code()
     assert set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE)) <= {
         "hashlib",
         "json",
@@ -1030,9 +1200,9 @@ def test_the_code_in_the_document_reads_a_run_with_numpy_and_json_alone(tmp_path
         exec(compile(block, "format.md", "exec"), {})
 
 
-def test_the_document_tells_the_format_and_every_field_of_the_manifest(store):
+def test_the_document_tells_the_format_and_every_field_of_the_manifest(long):
     text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
-    content = json.loads((store.path / "manifest.json").read_text())
-    names = [*content, *content["groups"][0], "format", "kind", "number", "run", "step", "bits"]
+    content = json.loads((long.path / "manifest.json").read_text())
+    names = [*content, *content["lists"], *content["groups"][0], "kind", "number", "run", "step", "bits", "narrower"]
     assert [name for name in names if f"`{name}`" not in text] == []
     assert f"format {manifest.FORMAT}" in text

@@ -5,20 +5,28 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gdkit import factories, optimizers, problems
+from gdkit import factories, monitors, optimizers, problems, stability
 from gdkit.app.config import Axis, Config, ConfigError, Job, Optimizer, axis_values
+from gdkit.app.config import Monitor as MonitorSpec
 from gdkit.app.source import KeyPath
 from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
 from gdkit.factories import PROBLEM_PREFIX
 from gdkit.problems import Problem
 from gdkit.regimes import Thresholds
 from gdkit.sweeps.axes import Paired, paired, random_axes, static
+from gdkit.types import Monitor
 
+MONITORS: dict[str, Callable[..., Any]] = {
+    "lyapunov_exponent": stability.lyapunov_exponent,
+    "preconditioned_sharpness_every": stability.preconditioned_sharpness_every,
+    "sharpness_every": stability.sharpness_every,
+    "time_to": monitors.time_to,
+}
 _OF_PROBLEM = ("problem", "loss", "init", "params", "sample", "data")  # what errors of the engine call its parts
 
 
@@ -28,11 +36,12 @@ def arguments(job: Job) -> dict[str, Any]:
     Raises:
       ConfigError: a name, an argument or a value that the factories do not take, with its line.
     """
-    sweep = job.sweep
+    sweep, problem, axes = job.sweep, problem_of(job), axes_of(job)
     return {
-        "problem": problem_of(job),
+        "problem": problem,
         "optimizer_factory": None,
-        "axes": axes_of(job),
+        "axes": axes,
+        "monitors": monitors_of(job, problem, [factory for factory, _ in axes[0]["optimizer"].values()]),
         "seeds": sweep.seeds,
         "steps": sweep.steps,
         "key": sweep.key,
@@ -89,6 +98,64 @@ def axes_of(job: Job) -> list[Mapping[str, Any]]:
         drawn = Paired()
     together = paired({name: _values(axis) for name, axis in sweep.paired.items()}) if sweep.paired else Paired()
     return [product, *(part for part in (together, drawn) if part)]
+
+
+def monitors_of(job: Job, problem: Any, optimizers: Sequence[Any]) -> tuple[Monitor, ...]:
+    """The monitors that the sweep asks for.
+
+    Args:
+      job: the config.
+      problem: what is minimised, which monitors may look into.
+      optimizers: the factories of all of them; a monitor that looks into the optimizer's step wants just one.
+    """
+    found: dict[str, Monitor] = {}
+    for i, spec in enumerate(job.sweep.monitors):
+        path: KeyPath = ("sweep", "monitors", i)
+        factory = _monitor_factory(job, path, spec)
+        mark = f"{spec.name} {spec.arguments}" if spec.name == "time_to" else str(spec.name or spec.use)
+        if mark in found:
+            raise job.error(path, f"a second {spec.name or spec.use}, which would read the same numbers. Keep one")
+        if "factory" in factories.parameters(factory) and len(optimizers) > 1:
+            mend = "Keep one, and run the others with configs of their own; sharpness_every suits them all"
+            raise job.error(path, f"it looks into the step of one optimizer, and here are {len(optimizers)}. {mend}")
+        arguments = _monitor_arguments(job, path, spec, factory) | {"problem": problem, "factory": optimizers[0]}
+        taken = {n: v for n, v in arguments.items() if n in factories.parameters(factory) or n in spec.arguments}
+        with located(job, path):
+            made = factories.call("monitors", factory, taken)
+        if not isinstance(made, Monitor):
+            raise job.error(path, f"it returned {type(made).__name__}, not a gdkit.monitors.Monitor")
+        found[mark] = made
+    return tuple(found.values())
+
+
+def own_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a config may say of a monitor; its problem and its optimizer are those of the run."""
+    return {n: p for n, p in factories.parameters(factory).items() if n not in ("problem", "factory")}
+
+
+def _monitor_factory(job: Job, path: KeyPath, spec: MonitorSpec) -> Callable[..., Any]:
+    if not spec.use:
+        return _lookup(job, (*path, "name"), str(spec.name), MONITORS, "gdkit list monitors shows all")
+    factory = resolve(job, (*path, "use"), spec.use)
+    if isinstance(factory, Monitor) or not callable(factory):
+        raise job.error((*path, "use"), "not a function. Name one that returns a gdkit.monitors.Monitor")
+    return factory
+
+
+def _monitor_arguments(job: Job, path: KeyPath, spec: MonitorSpec, factory: Callable[..., Any]) -> dict[str, Any]:
+    """What a config says, checked; a curve is as long as the run, but no longer than that of the loss."""
+    known = own_parameters(factory)
+    for name, value in spec.arguments.items():
+        if name not in known and (name in ("problem", "factory") or not factories.takes_any_name(factory)):
+            raise job.error((*path, name), _unknown(name, known))
+        _check_value(job, (*path, name), known.get(name), value)
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in spec.arguments:
+            raise job.error(path, f"{spec.name or spec.use} needs {name}. Give it here")
+    every = spec.arguments.get("every")
+    if spec.use or "record" in spec.arguments or not isinstance(every, int) or every < 1:
+        return spec.arguments
+    return spec.arguments | {"record": min(job.sweep.steps // every + 1, job.sweep.curve_points)}
 
 
 def thresholds_of(job: Job) -> Thresholds:

@@ -236,6 +236,10 @@ class Optimizer(_Named):
         return {name: value for name, value in self.arguments.items() if not isinstance(value, Axis)}
 
 
+class Monitor(_Named):
+    """What is watched along each run; keys besides name and use are its arguments."""
+
+
 class Sweep(_Model):
     """Which runs: every combination of the axes, for every seed."""
 
@@ -255,6 +259,7 @@ class Sweep(_Model):
     diverged_above: float = Field(
         1e6, gt=0, description="a run ends as diverged above start + this times max(|start|, 1)"
     )
+    monitors: list[Monitor] = Field(default_factory=list, max_length=100, description="what is watched besides")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Sweep":
@@ -521,8 +526,18 @@ def _as_yaml(value: Any) -> str:
 
 def _mend(path: KeyPath, model: type[_Config]) -> str:
     known = [key for node in _nodes(path[:-1], model) for key in node.get("properties", ())]
-    close = nearest(str(path[-1]), known)
+    home = _home(str(path[-1]), model)
+    close = f"It belongs under {home[0]}: {dotted(home)}" if home else nearest(str(path[-1]), known)
     return close or f"Known: {', '.join(known)}."
+
+
+def _home(name: str, model: type[_Config]) -> KeyPath | None:
+    """Where a key of this name does belong, if it is one of a part of a config."""
+    for part in _schema(model).get("properties", ()):
+        for path in ((part,), (part, 0)):
+            if any(name in node.get("properties", ()) for node in _nodes(path, model)) and name not in ("name", "use"):
+                return (*path, name)
+    return None
 
 
 def _description(path: KeyPath, model: type[_Config]) -> str:

@@ -3,10 +3,9 @@
 And whether the gradient of its loss is right.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,16 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 from gdkit import descent
-from gdkit.app import build
+from gdkit.app import build, room
 from gdkit.app.config import Config, Study
+from gdkit.app.room import Room, amount
 from gdkit.app.summary import counted, duration
-from gdkit.errors import RunError
+from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.sweeps import execute
 from gdkit.sweeps.plan import Plan, workers_for
-from gdkit.sweeps.sweep import Prepared, Sweep, devices_of, planned_job, prepared_groups
-from gdkit.sweeps.sweep import check as checked
+from gdkit.sweeps.prepared import Prepared, planned_job, prepared_groups
+from gdkit.sweeps.request import Sweep, devices_of
+from gdkit.sweeps.request import check as checked
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
 
@@ -46,11 +47,12 @@ class Cost(NamedTuple):
     step_seconds: float  # of one step of one block
 
 
-def check(config: Config) -> None:
-    """Prints what a run of `config` would take; everything it names is checked on the way.
+def check(config: Config, folder: Path) -> None:
+    """Prints what a run of `config` to `folder` would take; everything it names is checked on the way.
 
     Raises:
-      GdkitError: something that the config names cannot be used.
+      GdkitError: something that the config names cannot be used; there is no room for the run.
+      RunError: the gradient of its loss is wrong.
     """
     console = Console(highlight=False)
     if isinstance(config, Study):
@@ -67,7 +69,9 @@ def check(config: Config) -> None:
     console.print(f"{config.name}: {request.lanes:,} runs of {request.steps:,} steps; nothing has been run\n")
     console.print(_table(costs))
     console.print()
-    console.print(_totals(costs, request.steps, gradients))
+    needed = _needed(costs)
+    console.print(_totals(costs, needed, request.steps, gradients))
+    _check_room(request, needed, folder)
     wrong = [gradient for gradient in gradients if not gradient.ok]
     if wrong:
         console.print(f"\n{wrong[0]}", markup=False)
@@ -129,11 +133,6 @@ def _step_seconds(job: execute.Job, block: execute.Block) -> float:
     return seconds / steps
 
 
-def _peak() -> int:
-    """Bytes that this process has had at most, with JAX at work: what a run has before it holds any lanes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _memory(job: execute.Job) -> int:
     """Arguments, outputs and temporaries of a block, less what the compiler shares between them."""
     analysis: Any = job.programs[0].advance.memory_analysis()
@@ -179,29 +178,37 @@ _SOURCES = {
 }
 
 
-def _totals(costs: list[Cost], steps: int, gradients: list[GradientCheck]) -> Table:
+def _needed(costs: list[Cost]) -> Room:
+    """Blocks at work, data, and results twice: as they are put together, in tiles and in the one file at the end."""
+    results = sum(c.disk for c in costs)
+    blocks = workers_for(Plan(), len(jax.local_devices())) * max(c.memory for c in costs)
+    return Room(room.peak() + blocks + max(c.data for c in costs) + 2 * results, 2 * results)
+
+
+def _check_room(request: Sweep, needed: Room, folder: Path) -> None:
+    free = room.there(folder)
+    surely = room.shortage(room.least(request.lanes, request.reached), free)
+    if surely:
+        raise room.refused(request.lanes, surely)
+    likely = room.shortage(needed, free)
+    if likely:
+        warn(f"it may not fit: it needs about {likely}. {room.SMALLER}.")
+
+
+def _totals(costs: list[Cost], needed: Room, steps: int, gradients: list[GradientCheck]) -> Table:
     workers = workers_for(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
-    results = sum(c.disk for c in costs)
-    memory = _peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
     table = Table.grid(padding=(0, 2))
     compiled = f"and up to {duration(compiling)} of compiling, which is kept for the next run"
     table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
     table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
-    table.add_row("memory", f"about {amount(memory)} at most, of which Python and JAX are {amount(_peak())}")
-    table.add_row("disk", f"about {amount(results)} of results, besides figures and report")
+    mine = amount(room.peak())
+    table.add_row("memory", f"about {amount(needed.memory)} at most, of which Python and JAX are {mine}")
+    table.add_row("disk", f"about {amount(needed.disk)} of results, besides figures and report")
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
     arrays = counted(len(leaves), "array")
     table.add_row("gradient", f"agrees with central differences in {right} of {arrays} of params, in {dtypes}")
     return table
-
-
-def amount(size: float) -> str:
-    """Bytes as a person would say them."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size:.0f} B"

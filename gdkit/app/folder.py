@@ -1,17 +1,18 @@
 """The folder of a run: where it is, and that nothing in it is lost."""
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
 from gdkit.app.config import Config, load
 from gdkit.app.source import ConfigError, dotted, short
 
-CONFIG = "config.yaml"
-_BEGUN = ("manifest.json", "results.nc", "report.html")  # what only a run that is worth keeping has written
+CONFIG, REPORT = "config.yaml", "report.html"
+_BEGUN = ("manifest.json", "results.nc", REPORT)  # what only a run that is worth keeping has written
 
 
-def choose(config: Config, output: str | None, *, new: bool) -> Path:
+def choose(config: Config, output: str | Path | None, *, new: bool) -> Path:
     """The folder that a run of `config` may write to: absent, empty, of the same config, or of one that never began.
 
     Raises:
@@ -37,18 +38,25 @@ def config(folder: Path) -> Config:
       ConfigError: no run there.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder. Name the folder of a run, for example runs/digits_mlp.")
+        what = "this is a file" if folder.exists() else "no such folder"
+        raise ConfigError(f"{folder}: {what}. Name the folder of a run, for example runs/digits_mlp.")
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}.")
+        mend = "Name the folder of a run, for example runs/digits_mlp."
+        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {mend}")
     return load(folder / CONFIG)
+
+
+def to_go_on(folder: Path) -> str:
+    """The command that goes on with the run in `folder`."""
+    return shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
 
 
 def _conflict(config: Config, folder: Path) -> str:
     """Why a run of `config` may not write to `folder`, or nothing."""
     if folder.exists() and not folder.is_dir():
         return f"{folder}: this is a file, and a run needs a folder."
-    if not folder.exists() or not any(folder.iterdir()):
-        return ""
+    if not folder.exists() or all(file.name.startswith(f".{CONFIG}.") for file in folder.iterdir()):
+        return ""  # or another process writes its config there right now
     if not (folder / CONFIG).is_file():
         return f"{folder}: not empty, and not the folder of a run (it has no {CONFIG})."
     if not any((folder / name).exists() for name in _BEGUN):

@@ -16,6 +16,8 @@ def show(kind: str) -> None:
     entries = dict(_KINDS[kind]())
     width = min(max(map(len, entries), default=0), 32) + 2
     columns = max(shutil.get_terminal_size((100, 24)).columns, 40)
+    if not entries:
+        print(_NOTHING[kind].format(here=Path.cwd()))
     for name, about in entries.items():
         head = f"{name:{width}}"
         if len(name) > width - 2:
@@ -37,6 +39,16 @@ def _problems() -> Iterator[tuple[str, str]]:
 
     for name, factory in problems.names().items():
         yield name, f"{_first_line(factory)} Takes {_takes(factory)}."
+
+
+def _monitors() -> Iterator[tuple[str, str]]:
+    from gdkit.app import build
+
+    for name, factory in build.MONITORS.items():
+        taken = ", ".join(map(_parameter, build.own_parameters(factory).values()))
+        alone = " Of one optimizer." if "factory" in parameters(factory) else ""
+        yield name, f"{_summary(factory)} Takes {taken}.{alone}"
+    yield "{use: MODULE:FUNCTION}", "one of your own: a function that returns a gdkit.monitors.Monitor"
 
 
 def _data() -> Iterator[tuple[str, str]]:
@@ -69,8 +81,15 @@ def _experiments() -> Iterator[tuple[str, str]]:
 _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "optimizers": _optimizers,
     "problems": _problems,
+    "monitors": _monitors,
     "data": _data,
     "experiments": _experiments,
+}
+
+
+_NOTHING = {
+    "experiments": "{here}: no experiments here. They are looked for in the folder experiments, as modules with a "
+    "function run(settings): go to a clone of gdkit, or write one."
 }
 
 
@@ -82,6 +101,11 @@ def _parameter(parameter: inspect.Parameter) -> str:
     default = parameter.default
     plain = isinstance(default, str | int | float | tuple | None) and default is not parameter.empty
     return f"{parameter.name}={default}" if plain else parameter.name
+
+
+def _summary(factory: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring, as plain words."""
+    return (inspect.getdoc(factory) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "").replace("`", "")
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

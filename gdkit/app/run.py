@@ -1,6 +1,7 @@
 """From a checked config to a finished run directory."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,24 @@ import jax
 import platformdirs
 from rich.console import Console
 
-from gdkit.app import build, figures, report, terminal
+from gdkit.app import build, figures, report, room, terminal
+from gdkit.app import live as watch
 from gdkit.app.config import Config, Job, Study, dump
-from gdkit.app.folder import CONFIG
+from gdkit.app.folder import CONFIG, to_go_on
+from gdkit.app.room import Room
 from gdkit.app.summary import counted, measured, summarise
 from gdkit.errors import RunError
 from gdkit.sweeps import planner
 from gdkit.sweeps.plan import Plan
+from gdkit.sweeps.progress import Progress
+from gdkit.sweeps.request import check
 from gdkit.sweeps.result import SweepResult
 from gdkit.sweeps.result import open as open_result
+from gdkit.sweeps.run import run as sweep
 from gdkit.sweeps.store import RESULTS, Store
+from gdkit.sweeps.store.files import FILES, failed, publish
 from gdkit.sweeps.store.manifest import NAME
 from gdkit.sweeps.stored import Directory
-from gdkit.sweeps.sweep import check
-from gdkit.sweeps.sweep import run as sweep
 
 CLAIMS = "claims.json"
 _CACHE_BYTES = 2**30
@@ -47,17 +52,32 @@ def run(
     workers: int | None = None,
     devices: int | None = None,
     shard: tuple[int, int] = (0, 1),
+    executor: Any = None,
+    live: bool = False,
+    anyway: bool = False,
 ) -> None:
     """Runs what `config` describes, prints the answer, and writes everything to `folder`; goes on with what is there.
+
+    Args:
+      config: what to run.
+      folder: where to.
+      workers, devices, shard: as for `gdkit run`.
+      executor: what runs the tiles instead of threads, such as a client of Dask.
+      live: write the report while it goes on, too.
+      anyway: begin although there is too little memory or disk.
 
     Raises:
       GdkitError: something that the config names cannot be used; a run that could not be finished.
       KeyboardInterrupt: it was asked to stop; says how to go on.
     """
-    if isinstance(config, Study):
-        _run_study(config, folder)
-    else:
-        _run_job(config, folder, Plan(workers=workers, devices=devices), shard)
+    if isinstance(config, Job):
+        _run_job(config, folder, Plan(workers=workers, devices=devices), shard, executor, live=live, anyway=anyway)
+        return
+    if executor is not None or shard != (0, 1) or jax.process_count() > 1:
+        raise config.error(("experiment",), "a study runs in one process. Leave out --dask, --shard and --distributed")
+    if live:
+        raise config.error(("experiment",), "a study's report is written when it is over. Leave out --live")
+    _run_study(config, folder)
 
 
 def write_again(config: Config, folder: Path) -> None:
@@ -96,23 +116,80 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _run_job(job: Job, folder: Path, plan: Plan, shard: tuple[int, int]) -> None:
+def _run_job(
+    job: Job, folder: Path, plan: Plan, shard: tuple[int, int], executor: Any, *, live: bool, anyway: bool
+) -> None:
     arguments = build.arguments(job)
     thresholds = build.thresholds_of(job)
     use_cache()
+    with build.located(job, ("sweep",)):
+        request = check(**arguments, plan=plan)
+    needed = _room(request, folder, anyway=anyway)
     with _kept(job, folder):
+        terminal.show_plan(Console(stderr=True, highlight=False), job.name, request, needed)
         _say_what_is_there(folder)
-        where = Directory(folder, dump(job.model_copy(update={"output": None})), shard)
-        bar = terminal.progress(Console(stderr=True))
-        with bar as tell, build.located(job, ("sweep",)), plans_kept(), stopping() as stop:
-            result, _ = sweep(check(**arguments, plan=plan), tell, where=where, stop=stop)
+        where = Directory(folder, dump(job.model_copy(update={"output": None})), shard).of_this_process()
+        with _shown(job, folder, live=live) as tell, build.located(job, ("sweep",)), plans_kept(), stopping() as stop:
+            result, _ = sweep(request, tell, executor, where=where, stop=stop)
         if result.missing:
-            _say_what_is_left(folder, result, interrupted=stop.is_set())
+            _say_what_is_left(job, folder, result, live=live, interrupted=stop.is_set())
             return
         result = dataclasses.replace(result, thresholds=thresholds)
-        result.save(folder / RESULTS)
-        _note(folder, measured(result))
-        _write(job, result, folder)
+        with _writing(folder, "results, figures and report cannot be written"):
+            result.save(folder / RESULTS)
+            _note(folder, measured(result))
+            _write(job, result, folder)
+
+
+def _room(request: Any, folder: Path, *, anyway: bool) -> Room:
+    """What a run needs at the least.
+
+    Raises:
+      InputValueError: there is less, and it was not to begin anyway.
+    """
+    needed = room.least(request.lanes, request.reached)
+    short = room.shortage(needed, room.there(folder))
+    if short and not anyway:
+        raise room.refused(request.lanes, short, "; or begin all the same, with --anyway")
+    return needed
+
+
+@contextmanager
+def _shown(job: Job, folder: Path, *, live: bool) -> Generator[Callable[[Progress], None]]:
+    """A callback for the engine that shows progress on the terminal and, where it is wanted, in the report."""
+    write = functools.partial(_write_meanwhile, job, folder) if live else None
+    if write:
+        write(watch.WRITE_EVERY)
+        print(f"live report: {folder / report.REPORT}", file=sys.stderr)
+    with (
+        terminal.progress(Console(stderr=True, highlight=False)) as (tell, show),
+        watch.watching(folder, tell, show, write) as noted,
+    ):
+        yield noted
+
+
+def _write_meanwhile(job: Job, folder: Path, again: float | None) -> None:
+    """Writes the report of what has ended so far; of a run that goes on, to be loaded again after so many seconds."""
+    there = (folder / NAME).exists()
+    found = open_result(folder) if there else None
+    if found is None or found.missing == found.lanes.sizes["lane"]:
+        text = "Nothing has ended yet."
+        report.write_begun(job, folder, _standing(folder, text, again))
+        return
+    found = dataclasses.replace(found, thresholds=build.thresholds_of(job))
+    lanes = counted(found.lanes.sizes["lane"], "run")
+    text = f"{found.missing:,} of {lanes} have not ended yet; this is of the others."
+    if not watch.is_over(folder):  # where another process has written the whole, it stays
+        report.write(job, found, summarise(found), [], folder, _standing(folder, text, again))
+
+
+def _standing(folder: Path, text: str, again: float | None) -> report.Standing:
+    at = time.strftime("%H:%M:%S")
+    if again is None:
+        return report.Standing(f"Stopped at {at}. {text} To go on: {to_go_on(folder)}")
+    status = shlex.join(["gdkit", "status", str(folder)])
+    said = f"As of {at}: {text} This page loads itself again; {status} tells who runs it."
+    return report.Standing(said, math.ceil(again))
 
 
 @contextmanager
@@ -150,7 +227,7 @@ def _say_what_is_there(folder: Path) -> None:
     print(f"{folder}: {text}", file=sys.stderr)
 
 
-def _say_what_is_left(folder: Path, result: SweepResult, *, interrupted: bool) -> None:
+def _say_what_is_left(job: Job, folder: Path, result: SweepResult, *, live: bool, interrupted: bool) -> None:
     """What a process that leaves before the end tells.
 
     Raises:
@@ -159,8 +236,10 @@ def _say_what_is_left(folder: Path, result: SweepResult, *, interrupted: bool) -
     lanes = result.lanes.sizes["lane"]
     text = f"{folder}: {lanes - result.missing:,} of {counted(lanes, 'run')} are finished"
     _note(folder, text)
+    if live:
+        _write_meanwhile(job, folder, None if interrupted else watch.WRITE_EVERY)
     if interrupted:
-        command = shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
+        command = to_go_on(folder)
         raise KeyboardInterrupt(f"interrupted. {text}, and the others kept as they stand. To go on:\n  {command}")
     print(f"{text}; the other shards are left. The last one writes the report.")
 
@@ -187,8 +266,9 @@ def _where(places: dict[str, Path]) -> None:
 @contextmanager
 def _kept(config: Config, folder: Path) -> Generator[None]:
     """Makes the folder of a run, with the resolved config in it, and logs how the run begins and ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(dump(config), encoding="utf-8")
+    with _writing(folder, "the run cannot begin"):
+        folder.mkdir(parents=True, exist_ok=True)
+        publish(FILES, folder / CONFIG, [dump(config).encode()])  # whole, since another process may read it now
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "optax", "numpy"))
     _note(folder, f"started {config.name}: Python {platform.python_version()}, {versions}, {os.cpu_count()} cores")
     try:
@@ -198,8 +278,20 @@ def _kept(config: Config, folder: Path) -> Generator[None]:
         raise
 
 
+@contextmanager
+def _writing(folder: Path, problem: str) -> Generator[None]:
+    """Says in a `StoreError` what the system refused to write."""
+    try:
+        yield
+    except BrokenPipeError:  # of the terminal's, not of the folder's
+        raise
+    except OSError as error:
+        raise failed(problem, folder, error) from error
+
+
 def _note(folder: Path, text: str) -> None:
-    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+    """Adds a line to the log; one that cannot be written, on a full disk perhaps, hides no other error."""
+    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 

@@ -1,10 +1,12 @@
 """How far a run is, as text. Imports no JAX."""
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from gdkit.app.folder import CONFIG
+from gdkit.app.folder import REPORT, to_go_on
+from gdkit.errors import StoreError
 from gdkit.sweeps.store import RESULTS, Status, Store
+from gdkit.sweeps.store.manifest import NAME
 
 
 def told(folder: Path) -> str:
@@ -13,17 +15,31 @@ def told(folder: Path) -> str:
     Raises:
       StoreError: there is none, or what is there cannot be read.
     """
+    if folder.is_dir() and not (folder / NAME).exists():
+        raise StoreError(f"{folder}: there is no run here. {_runs_in(folder)}")
+    if folder.is_file():
+        raise StoreError(f"{folder}: this is a file. Name the folder of a run, for example runs/digits_mlp.")
     run = Store.open(folder)
     status = run.status()
     lines = [f"{folder}: {status.lanes_done:,} of {status.lanes:,} runs are finished, in {_tiles(status)}"]
+    if status.narrower:
+        lines.append(_narrower(status.narrower))
     if status.finished < status.tiles:
         lines += [*_working(status), *_kept(status, run.manifest.steps)]
         lines.append(f"left: {status.missing:,} tiles that nobody has begun")
-        command = shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
-        lines.append(f"to go on, or to help: {command}")
+        lines.append(f"to go on, or to help: {to_go_on(folder)}")
     elif not (folder / RESULTS).exists():
-        lines.append("all is run, and the report not written yet")
+        lines.append(f"all is run, and the report not written yet: {to_go_on(folder)} writes it")
+    else:
+        lines.append(f"its report: {folder / REPORT}")
     return "\n".join(lines)
+
+
+def _runs_in(folder: Path) -> str:
+    """Which runs a folder of runs holds."""
+    runs = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
+    shown = ", ".join(map(str, runs[:8])) + (", ..." if len(runs) > 8 else "")
+    return f"In it are {shown}. Name one." if runs else "Name a folder that gdkit run has written to."
 
 
 def _tiles(status: Status) -> str:
@@ -40,6 +56,12 @@ def _working(status: Status) -> list[str]:
         f"last heard of {min(ages):.0f} s ago"
         for (host, process), ages in sorted(by.items())
     ]
+
+
+def _narrower(tiles: Sequence[int]) -> str:
+    """Which tiles ran in smaller blocks."""
+    shown = ", ".join(map(str, tiles[:8])) + (", …" if len(tiles) > 8 else "")
+    return f"in smaller blocks than planned, after a device ran out of memory: {len(tiles):,} tiles ({shown})"
 
 
 def _kept(status: Status, steps: int) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import Recommendation, SweepResult
 
@@ -58,11 +59,16 @@ def summarise(result: SweepResult, by: str | None = None) -> Summary:
     """The rows of every optimizer, in the order of the config."""
     axis = result.main_axis
     by = result.score_name(by)
-    parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
-    rows = tuple(_row(one, label, axis, by) for label, one in parts.items())
+    rows = tuple(_row(one, label, axis, by) for label, one in begun(result).items())
     found = Summary(axis, by, _metric(result), rows, _unknown(rows))
     close = undecided(found) if np.isfinite(found.best.score) else ""
     return found._replace(unknown=(close, *found.unknown)) if close else found
+
+
+def begun(result: SweepResult) -> dict[str, SweepResult]:
+    """The optimizers of which runs have ended, by their labels; one without a name where there is no choice."""
+    parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
+    return {label: one for label, one in parts.items() if one.missing < one.lanes.sizes["lane"]}
 
 
 def answer(summary: Summary) -> str:
@@ -179,7 +185,7 @@ def _metric(result: SweepResult) -> str | None:
 
 
 def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
-    best, regimes = result.best(by), result.verdict.regime
+    best, regimes = result.best(by), result.verdict.regime[_ended(result)]
     codes, counts = np.unique(regimes, return_counts=True)
     own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
     found = result.recommend(axis, by=by) if own else None
@@ -194,9 +200,14 @@ def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
 
 
 def _band(result: SweepResult, axis: str) -> tuple[tuple[float, Regime], ...]:
-    at = result.lanes[axis].values.astype(float)
-    values = np.unique(at)
-    return tuple((float(v), Regime(int(np.bincount(result.verdict.regime[at == v]).argmax()))) for v in values)
+    ended = _ended(result)
+    at, regimes = result.lanes[axis].values.astype(float)[ended], result.verdict.regime[ended]
+    return tuple((float(v), Regime(int(np.bincount(regimes[at == v]).argmax()))) for v in np.unique(at))
+
+
+def _ended(result: SweepResult) -> np.ndarray:
+    """Which lanes have ended: all of a finished run."""
+    return result.lanes["end_kind"].values != EndKind.RUNNING
 
 
 def _reported(summary: Summary, found: Recommendation) -> str:

@@ -2,31 +2,40 @@
 
 import io
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as Bar
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gdkit.app.live import Part, Tally
+from gdkit.app.room import Room, amount
 from gdkit.app.summary import (
     MEANINGS,
     SIGNS,
     Row,
     Summary,
     answer,
+    counted,
     diverges,
     duration,
     metric_value,
     number,
+    shown,
     span,
     words,
 )
 from gdkit.regimes import Regime
-from gdkit.sweeps.progress import Progress, plain_lines
+from gdkit.sweeps.axes import groups_of
+from gdkit.sweeps.plan import workers_for
+from gdkit.sweeps.progress import Progress
+from gdkit.sweeps.request import devices_of
 
 _COLOURS = {  # of the terminal's own palette, so that they suit its background
     Regime.SLOW: "bright_black",
@@ -39,26 +48,158 @@ _COLOURS = {  # of the terminal's own palette, so that they suit its background
 }
 
 
-@contextmanager
-def progress(console: Console) -> Generator[Callable[[Progress], None]]:
-    """A callback that moves a bar on a terminal, or prints a line now and then elsewhere."""
-    if not console.is_terminal:
-        yield plain_lines()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
+def show_plan(console: Console, name: str, request: Any, needed: Room) -> None:
+    """Prints what is going to be run, as far as it is known before anything is compiled."""
+    programs = sum(len(groups_of(section)) for section in request.sections)
+    sizes = [f"{s.label} {s.points * request.seeds:,}" for s in request.sections if s.label is not None]
+    several = f": {_listed(sizes)}" if len(sizes) > 1 else ""
+    console.print(Text(f"{name}: {counted(request.lanes, 'run')} of {counted(request.steps, 'step')}{several}"))
+    seeds = f"{counted(request.seeds, 'seed')} a point, " if request.seeds > 1 else ""
+    workers = counted(workers_for(request.plan, len(devices_of(request.plan))), "worker")
+    console.print(Text(f"{seeds}{counted(programs, 'program')}, {workers}", "bright_black"))
+    console.print(
+        Text(f"takes at least {amount(needed.memory)} of memory, {amount(needed.disk)} of disk", "bright_black")
     )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("compiling", total=None, rate="")
 
-        def tell(p: Progress) -> None:
-            rate = f"{_large(p.rate)} lane-steps/s, {duration(p.left)} left" if p.done else ""
-            bar.update(task, description=f"{p.lanes:,} runs", total=p.total, completed=p.done, rate=rate)
 
-        yield tell
+@contextmanager
+def progress(console: Console) -> Generator[tuple[Callable[[Progress], None], Callable[[Tally], None]]]:
+    """Callbacks for the engine and for finished tiles: a moving table on a terminal, a line now and then elsewhere."""
+    if not console.is_terminal:
+        lines = _Lines(console)
+        yield lines.tell, lines.show
+        return
+    board = _Board(console)
+    with Live(console=console, get_renderable=board.table, refresh_per_second=_FRAMES, transient=True):
+        yield board.tell, board.show
+
+
+class _Board:
+    """The table that moves: a line an optimizer, and one for all."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._progress: Progress | None = None
+        self._tally: Tally | None = None
+
+    def tell(self, progress: Progress) -> None:
+        """Of the engine."""
+        self._progress = progress
+
+    def show(self, tally: Tally) -> None:
+        """Of the tiles."""
+        if self._tally is None:
+            self._console.print(Text(_tiles(tally), "bright_black"))
+        self._tally = tally
+
+    def table(self) -> Table:
+        """What is shown now."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        table.add_column(ratio=1, min_width=6)
+        for _ in range(2):
+            table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        parts = self._tally.parts if self._tally else []
+        for part in parts if len(parts) > 1 else []:
+            if part in _in_view(parts):
+                table.add_row(*_board_row(part))
+        table.add_row(*self._whole(parts))
+        return table
+
+    def _whole(self, parts: Sequence[Part]) -> list[Any]:
+        p = self._progress
+        if p is None or not p.done:
+            return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
+        lost, best = sum(part.diverged for part in parts), _best(parts)
+        left = f"{_large(p.rate)} steps/s, {duration(p.left)} left"
+        if len(parts) == 1 and best:
+            left = f"{left}, {_reached(best)}"
+        share = f"{p.lanes_done:,}/{p.lanes:,}"
+        return [Text("all", "bold"), ProgressBar(p.total, p.done), share, _lost(lost), left]
+
+
+class _Lines:
+    """Plain lines, at most one in some seconds, and one at the end."""
+
+    def __init__(self, console: Console):
+        self._console, self._told = console, time.monotonic()
+        self._parts: list[Part] = []
+        self._lock = threading.Lock()
+
+    def show(self, tally: Tally) -> None:
+        """Of the tiles."""
+        if not self._parts:
+            self._print(_tiles(tally))
+        self._parts = list(tally.parts)
+
+    def tell(self, p: Progress) -> None:
+        """Of the engine."""
+        if p.lanes_done == p.lanes:
+            self._print(f"100 %  {counted(p.lanes, 'run')} in {duration(p.seconds)}")
+        elif p.done and time.monotonic() - self._told >= _LINE_EVERY:
+            self._told = time.monotonic()
+            begun = [part for part in self._parts if 0 < part.finished < part.lanes] or self._parts
+            share = min(99, int(100 * p.done / p.total))
+            said = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs, {duration(p.left)} left"]
+            self._print("; ".join(said + [_said(part) for part in begun if part.finished]))
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
+_FRAMES = 4  # a second: a fiftieth of a core, at most
+_LINE_EVERY = 10.0  # seconds
+_ROWS = 12  # optimizers that are shown at once
+
+
+def _in_view(parts: Sequence[Part]) -> list[Part]:
+    """Those that are running, then those that have ended and those to come, as many as a terminal shows."""
+    rank = lambda part: 0 if 0 < part.finished < part.lanes else 1 if part.finished else 2
+    return sorted(parts, key=rank)[:_ROWS]
+
+
+def _board_row(part: Part) -> list[Any]:
+    done = f"{part.finished:,}/{part.lanes:,}"
+    reached = _reached(part) if part.finished else ""
+    return [Text(part.label), ProgressBar(part.lanes, part.finished), done, _lost(part.diverged), reached]
+
+
+def _lost(count: int) -> Text:
+    return Text(f"{count:,} diverged", "red") if count else Text("")
+
+
+def _said(part: Part) -> str:
+    lost = f", {part.diverged:,} diverged" if part.diverged else ""
+    name = f"{part.label} " if part.label else ""
+    return f"{name}{part.finished:,} of {part.lanes:,}{lost}, {_reached(part)}"
+
+
+def _reached(part: Part) -> str:
+    """The best run so far."""
+    if part.best is None:
+        return "none arrived" if part.finished else ""
+    first = next((value for value in part.at.values()), None)
+    return f"best {number(part.best)}" + (f" at {shown(first)}" if first is not None else "")
+
+
+def _best(parts: Sequence[Part]) -> Part | None:
+    known = [part for part in parts if part.best is not None]
+    return min(known, key=lambda part: part.best or 0.0) if known else None
+
+
+def _tiles(tally: Tally) -> str:
+    """What is known of a plan once its programs are compiled."""
+    partition = tally.run.partition
+    widths = sorted({group.width * group.depth for group in partition.groups})
+    width = f"{widths[0]:,}" if len(widths) == 1 else f"{widths[0]:,} to {widths[-1]:,}"
+    return f"plan: {counted(partition.tiles, 'tile')} of {counted(partition.blocks, 'block')}, {width} runs a block"
+
+
+def _listed(texts: Sequence[str], most: int = 8) -> str:
+    more = len(texts) - most
+    return ", ".join(texts) if more <= 1 else f"{', '.join(texts[:most])} and {more} more"
 
 
 def show(console: Console, summary: Summary) -> None:

@@ -235,6 +235,7 @@ class Job(NamedTuple):
     begin: int = 0  # the step at which its lanes go on
     kept: Kept | None = None  # lanes that go on; None where they start
     keep: bool = False  # whether the lanes are handed out, so that they can go on after the last step
+    unroll: int = 1  # steps in the body of its programs' loop
     pace: list[int] | None = None  # [steps of a segment], as blocks before found it; shared by all of them
 
     @property
@@ -265,7 +266,16 @@ def prepare(
         program = _jit(program_of(problem, factory, dict(static), watching, unroll))
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
-    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group, pace=[_FIRST_SEGMENT])
+    job = Job(
+        [],
+        placed,
+        {n: v.astype(dtype) for n, v in traced.items()},
+        steps,
+        blocks,
+        group,
+        unroll=unroll,
+        pace=[_FIRST_SEGMENT],
+    )
     programs = []
     for number, device in enumerate(devices):
         leaves, treedef = jax.tree.flatten(inputs_of(job, blocks[0], number))
@@ -495,7 +505,7 @@ def run_jobs(
     """
     queued: queue.SimpleQueue = queue.SimpleQueue()
     done: queue.SimpleQueue = queue.SimpleQueue()
-    stop = stop or threading.Event()
+    stop = _Leaving(stop)
     pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
     crew = [pool.submit(_work, w, queued, done, segment, report, stop, archive) for w in range(workers)]
 
@@ -524,6 +534,17 @@ def run_jobs(
         wait(crew)
         if executor is None:
             pool.shutdown()
+
+
+class _Leaving(threading.Event):
+    """Set when the workers should leave, or when they were asked to from outside."""
+
+    def __init__(self, asked: threading.Event | None):
+        super().__init__()
+        self._asked = asked
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._asked is not None and self._asked.is_set())
 
 
 def _still_wanted(held: list[Tile], archive: Any, stop: threading.Event) -> list[Tile]:

@@ -59,7 +59,7 @@ class Shape(NamedTuple):
 _FLOATS_A_BLOCK = 65_536
 _WIDEST = 1024  # beyond this the vector units are full and only the cache is lost
 _VECTOR = 16  # numbers in the widest vector of a CPU
-_OVERHEAD = 4  # what a step of a block costs besides its lanes, in lanes: 3 for a small network, 12 of a scalar's 1,024
+OVERHEAD = 4  # what a step of a block costs besides its lanes, in lanes: 3 for a small network, 12 of a scalar's 1,024
 
 
 def lanes_for(params: Any) -> int:
@@ -90,7 +90,7 @@ def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int, unro
 
     def cost(shape: Shape) -> tuple[int, int]:
         blocks = math.ceil(points / shape.width) * math.ceil(seeds / shape.depth)
-        return math.ceil(blocks / workers) * (shape.lanes + _OVERHEAD), shape.lanes
+        return math.ceil(blocks / workers) * (shape.lanes + OVERHEAD), shape.lanes
 
     return min(shapes, key=cost)
 

@@ -17,7 +17,7 @@ from gdkit import descent, html, monitors
 from gdkit.errors import bad_value, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
-from gdkit.sweeps import store
+from gdkit.sweeps import store, studies, trackers
 from gdkit.sweeps.plan import visible_cores
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
@@ -308,8 +308,8 @@ class SweepResult:
         The result is that of a sweep of so many steps, bit for bit on CPU.
 
         Raises:
-          InputValueError: no more steps than before, a schedule that depends on how many there are in all, a result
-            that another process ran, or lanes that were too large to be kept.
+          InputValueError: no more steps than before, a schedule that depends on how many there are in all, a part of a
+            sweep, a result from disk without its code, or lanes that were too large to be kept.
 
         >>> from gdkit import problems, sgd, sweep
         >>> short = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2]}, steps=20)
@@ -318,6 +318,40 @@ class SweepResult:
         """
         longer = self._origin().extend(steps, progress=progress)
         return dataclasses.replace(longer, thresholds=self.thresholds)
+
+    def refine(
+        self,
+        axis: str | None = None,
+        *,
+        around: str | tuple[float, float] = "best",
+        count: int = 8,
+        progress: Callable[[Any], None] | None = None,
+    ) -> "SweepResult":
+        """The same sweep with more values of `axis`, by the program that is compiled already.
+
+        The result is that of one sweep of all these values: on a CPU bit for bit that of one whose plan has the width
+        of this one's blocks. Of several optimizers each gets values around its own best or edge. Every other axis is
+        run as it was; those that are paired with `axis` stay as at the best point.
+
+        Args:
+          axis: an axis of lanes, by default `main_axis`.
+          around: ``"best"``, between the neighbours of the best value, or as far beyond it at the end of the axis;
+            ``"edge"``, between what diverged and what did not; or two values.
+          count: values to add; spaced as the axis is, by ratio or by difference.
+          progress: a callback, as in `sweep`.
+
+        Raises:
+          InputValueError, InputTypeError: an argument cannot be used; the edge is not on the axis; a result that
+            cannot run again, as in `extend`.
+
+        >>> from gdkit import problems, sgd, sweep
+        >>> coarse = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.1, 1.2]}, steps=50)
+        >>> fine = coarse.refine(around="edge", count=30)
+        >>> bool(abs(fine.recommend().edge - 1.0) < 0.1)
+        True
+        """
+        axis = self._check_axis(axis, self.lanes)
+        return self._origin().refine(self, axis, around, count, progress)
 
     def replay(self, lane: int, *, around: int = 5) -> Replay:
         """Run one lane again and watch it step by step around the onset of its regime, or its end.
@@ -346,6 +380,72 @@ class SweepResult:
         names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
         frame.insert(0, "regime", [Regime(int(code)).name for code in self.verdict.regime])
         return frame[[*names, *(c for c in frame if c not in names)]]
+
+    def to_optuna(self, study: Any = None, *, by: str | None = None, maximise: bool | None = None) -> Any:
+        """An Optuna study with every lane that has ended as a complete trial.
+
+        Axes of floats are float distributions, on a log scale where the values are evenly spaced on one; other axes
+        and the optimizer are categorical. A trial has the hyperparameters that its optimizer has. Its value is
+        min(loss, initial loss), which for a diverged lane is the initial loss (of what is no loss: the worst of a lane
+        that did not diverge); its intermediate values are the recorded losses, as far as they are finite; its user
+        attributes are ``regime``, ``seed``, ``end_step``, ``end_kind``, ``final_loss`` (not capped) and ``lane``.
+
+        Args:
+          study: one to add the trials to; by default a new one, in memory.
+          by: the variable that is the value; by default as in `best`.
+          maximise: whether more is better; by default as the study has it, or not.
+
+        Raises:
+          MissingPackageError: Optuna is not installed.
+          InputValueError, InputTypeError: the study is none, or has another direction.
+        """
+        return studies.to_study(self, study, by, maximise)
+
+    def log_to_tensorboard(self, folder: Any, *, run: Any = None) -> None:
+        """Write every lane as a run of TensorBoard below `folder`.
+
+        Each has its recorded losses at their steps and its other numbers at its last step, as far as they are finite;
+        its hyperparameters, seed, regime and end for the HPARAMS page; its regime as text. The run ``sweep`` has the
+        recommendation, and the figures of the run directory `run`, if one is given. A folder a lane: choose by
+        `select` and `along` among very many.
+
+        Raises:
+          MissingPackageError: tensorboardX is not installed.
+        """
+        trackers.to_tensorboard(self, folder, run)
+
+    def log_to_mlflow(
+        self, tracking_uri: str | None = None, *, experiment: str = "gdkit", name: str = "sweep", run: Any = None
+    ) -> str:
+        """Log the sweep to MLflow as a run, and every lane as a run nested in it; returns the id of the first.
+
+        Lanes have their hyperparameters and seed as params, recorded losses at their steps and other numbers as
+        metrics, as far as they are finite, and regime and end as tags; the sweep has the recommendation as its
+        description, and report and figures of the run directory `run`, if one is given, as artifacts.
+
+        Args:
+          tracking_uri: of a server or a store, for example ``sqlite:///mlflow.db``; by default MLflow's own.
+          experiment: its name; it is made where there is none.
+          name: of the run.
+          run: a run directory.
+
+        Raises:
+          MissingPackageError: MLflow is not installed.
+        """
+        return trackers.to_mlflow(self, tracking_uri, experiment, name, run)
+
+    def log_to_wandb(self, project: str, *, name: str = "sweep", run: Any = None, **settings: Any) -> None:
+        """Log every lane as a run of Weights & Biases in the group `name`, and one for the sweep.
+
+        Lanes have their hyperparameters, seed, regime and end as config, regime and end as tags too, recorded losses at
+        their steps, and other numbers as summary, as far as they are finite; the sweep has the recommendation as its
+        notes, and report and figures of the run directory `run`, if one is given, as an artifact. `settings` go to
+        ``wandb.init``, for example ``mode="offline"``.
+
+        Raises:
+          MissingPackageError: wandb is not installed.
+        """
+        trackers.to_wandb(self, project, name, run, settings)
 
     def save(self, path: Any) -> None:
         """Write everything to one netCDF file, whole or not at all; `gdkit.open` reads it."""
@@ -422,8 +522,8 @@ class SweepResult:
 
     def _origin(self) -> Any:
         if self.origin is None:
-            mend = "Run the sweep in this process, and ask the whole result"
-            raise bad_value("result", "its lanes", "they were read from a file, or are a part of a sweep", mend)
+            mend = "Ask the whole of a sweep; one from disk is opened with gdkit.open(path, problem=..., optimizer=...)"
+            raise bad_value("result", "its lanes", "its problem and optimizer are not known", mend)
         return self.origin
 
     def _product(self, question: str) -> xr.Dataset:
@@ -466,10 +566,10 @@ class Description(NamedTuple):
     attrs: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON holds it."""
+        """All of it as JSON holds it, but numbers of axes as arrays."""
         listed = lambda values: (
             {"dtype": "str" if values.dtype.kind == "O" else values.dtype.name}
-            | {"values": (values.astype(str) if values.dtype.kind == "O" else values).tolist()}
+            | {"values": values.astype(str).tolist() if values.dtype.kind == "O" else values}
         )
         axes = [{name: listed(values) for name, values in own.items()} for own in self.axes]
         return {"forms": self.forms, "axes": axes, "curve_step": self.curve_step.tolist(), "attrs": self.attrs}
@@ -496,6 +596,7 @@ def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mappi
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
         "forms": json.dumps(forms),
+        "asked": json.dumps(_asked(request)),
         "plan": json.dumps(plan),
         "device": str(jax.devices()[0].device_kind),
         "cores": visible_cores(),
@@ -505,8 +606,20 @@ def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mappi
     return Description(forms, axes, steps[steps <= request.steps], attrs)
 
 
-def assemble(described: Description, columns: Mapping[str, np.ndarray], timings: Mapping) -> SweepResult:
-    """The result of a sweep, from its description and what its lanes read; ``end_kind`` 0 where one has not ended."""
+def _asked(request: Any) -> dict[str, Any]:
+    """What else it takes to ask for a sweep again."""
+    limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
+    finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
+    return finite | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}
+
+
+def assemble(
+    described: Description, columns: Mapping[str, np.ndarray], timings: Mapping, narrower: Mapping | None = None
+) -> SweepResult:
+    """The result of a sweep, from its description and what its lanes read; ``end_kind`` 0 where one has not ended.
+
+    `narrower` are the tiles of a run directory with blocks that ran smaller than planned: their widths and depths.
+    """
     coords = _coordinates(described)
     variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
     variables |= {
@@ -519,14 +632,12 @@ def assemble(described: Description, columns: Mapping[str, np.ndarray], timings:
     stochastic = bool(described.attrs["stochastic"])
     variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))
     attrs = described.attrs | {"timings": json.dumps(timings)}
+    attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
     return SweepResult(xr.Dataset(variables, coords, attrs), described.forms)
 
 
-def open(path: Any) -> SweepResult:  # its public name is gdkit.open
-    """Open a result that `SweepResult.save` wrote, or that of a run directory, finished or not.
-
-    Lanes that have not ended are NaN, their ``end_kind`` is 0, and `SweepResult.missing` counts them.
-    """
+def open(path: Any) -> SweepResult:
+    """What a file or a run directory says, and no more; `gdkit.open` finds what can run it again."""
     path = Path(path)
     if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
         return _open_run(store.Store.open(path))
@@ -545,7 +656,8 @@ def _open_run(run: store.Store) -> SweepResult:
         raise bad_value(
             "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
         ) from error
-    return assemble(described, run.columns().values, {"seconds": seconds_of(run.path)})
+    columns = run.columns()
+    return assemble(described, columns.values, {"seconds": seconds_of(run.path)}, columns.narrower)
 
 
 def seconds_of(run: Path) -> float:
@@ -727,7 +839,7 @@ def _unknown(
     if result.missing:
         said.append(f"what becomes of {_counted(result.missing, 'run')}: not finished yet.")
     if result.seeds < 3:
-        said.append(f"how far chance decides: {result.seeds} seed{'s' * (result.seeds > 1)}; use at least 3.")
+        said.append(f"how far chance decides: {_counted(result.seeds, 'seed')}; use at least 3.")
     if not result.lanes.attrs["optimum_known"]:
         said.append("the least loss possible: the least that was seen stands in for it.")
     return tuple(said)

@@ -7,16 +7,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdkit import descent, factories
-from gdkit.errors import bad_value
+from gdkit.errors import InputValueError, bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
-from gdkit.sweeps import sweep as sweeps
+from gdkit.stability import CriticalLearningRate, critical_learning_rate
+from gdkit.sweeps import request
+from gdkit.sweeps.axes import groups_of
+from gdkit.sweeps.plan import OVERHEAD, Plan, lanes_for, workers_for
 from gdkit.sweeps.progress import Progress
 from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.run import go_on, run
+from gdkit.sweeps.sweep import sweep
 
 
 def successive_halving(
@@ -63,20 +69,20 @@ def successive_halving(
     descent.check_positive("steps", steps)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
-    request = sweeps.check(problem, optimizer_factory, axes, steps=steps, **options)
-    points = request.lanes // request.seeds
+    wanted = request.check(problem, optimizer_factory, axes, steps=steps, **options)
+    points = wanted.lanes // wanted.seeds
     lengths = _rounds(points, steps, least, keep)
-    result, kept = sweeps.run(request._replace(steps=lengths[0]), progress)
+    result, kept = run(wanted._replace(steps=lengths[0], plan=_narrow(wanted, lengths, keep)), progress)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
         if kept is None:
-            raise bad_value("axes", f"{request.lanes} lanes", "they are too large to be kept", "Sweep fewer at a time")
+            raise bad_value("axes", f"{wanted.lanes} lanes", "they are too large to be kept", "Sweep fewer at a time")
         best = _best(result, max(1, math.ceil(rounds[-1][1] * keep)), by)
         if not best.size:
             break
         rounds.append([length, int(best.size)])
-        places = [np.flatnonzero(np.isin(p.offset // request.seeds + p.group.points, best)) for p in kept.prepared]
-        result, kept = kept.go_on(length, places, tell=progress)
+        places = [np.flatnonzero(np.isin(p.offset // wanted.seeds + p.group.points, best)) for p in kept.prepared]
+        result, kept = go_on(kept, length, places, tell=progress)
     lanes = result.lanes.assign_attrs(rounds=json.dumps(rounds))
     return dataclasses.replace(result, lanes=lanes)
 
@@ -92,6 +98,7 @@ class RangeTest(NamedTuple):
     smooth: np.ndarray  # (steps,), median over seeds of the smoothed losses, up to where it leaves
     suggestions: dict[str, float]  # rule -> learning rate, NaN where a rule finds none
     trial: SweepResult  # runs of constant learning rates around what the curve suggests
+    limit: CriticalLearningRate | None  # the largest that does not diverge, for seed 0; None where none did
 
     @property
     def best(self) -> float:
@@ -101,7 +108,9 @@ class RangeTest(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{rule:>9}  {value:.3g}" for rule, value in self.suggestions.items()]
-        return "\n".join([*lines, f"{'trial':>9}  {self.best:.3g}", "", str(self.trial.recommend())])
+        limit = "none found" if self.limit is None else f"{self.limit.value:.3g}"
+        lines += [f"{'trial':>9}  {self.best:.3g}", f"{'limit':>9}  {limit}"]
+        return "\n".join([*lines, "", str(self.trial.recommend())])
 
 
 def lr_range_test(
@@ -121,11 +130,13 @@ def lr_range_test(
     """Let the learning rate grow from `low` to `high` within a run, and read off where the loss falls (Smith 2017).
 
     The rules: ``steepest``, gdkit's, the steepest descent of the median over seeds against the logarithm of the
-    learning rate; ``minimum``, a tenth of where the loss is least; ``valley``, a middle part of the longest way down
-    (these two and the smoothing as in fastai); ``linear``, the steepest descent against the learning rate itself, as in
-    Lightning, which favours the smallest learning rates, since there the least noise divided by the least distance is
-    a slope. A curve tells of no more than its own short run: `trial` holds runs of constant learning rates, ten times
-    less than ``steepest`` to where the curve leaves, and is what to go by.
+    learning rate; ``minimum``, a tenth of where the loss is least; ``valley``, a middle part of the longest way down;
+    ``slide``, where a window that slides down from the right first has like slopes at both ends (these three and the
+    smoothing as in fastai); ``linear``, the steepest descent against the learning rate itself, as in Lightning, which
+    favours the smallest learning rates, since there the least noise divided by the least distance is a slope. A curve
+    tells of no more than its own short run: `trial` holds runs of constant learning rates, from ``valley`` or a
+    tenth of ``steepest`` to where the curve leaves, and is what to go by. `limit` is where divergence begins, by
+    `critical_learning_rate`, up to ten times the highest of them.
 
     Args:
       problem, optimizer_factory: as in `sweep`; the factory takes a schedule as its ``learning_rate``.
@@ -149,7 +160,7 @@ def lr_range_test(
     _check_range(low, high, steps, stop, smoothing)
     if seeds is None:
         concrete = problem if isinstance(problem, Problem) else factories.call("problem", problem, {})
-        seeds = 3 if sweeps.is_seeded(concrete, descent.key_of(key)) else 1
+        seeds = 3 if request.is_seeded(concrete, descent.key_of(key)) else 1
     for argument, value in (("seeds", seeds), ("trials", trials)):
         descent.check_positive(argument, value)
     others = dict(hyperparameters or {})
@@ -160,21 +171,35 @@ def lr_range_test(
 
     options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": key}
     dense = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # a curve of so many points has every step
-    run = sweeps.sweep(problem, growing, {"low": [low]}, curve_points=dense, **options)
-    loss = run.lanes["curve_loss"].values[:, :steps].astype(float)
+    grown = sweep(problem, growing, {"low": [low]}, curve_points=dense, **options)
+    loss = grown.lanes["curve_loss"].values[:, :steps].astype(float)
     rates = low * np.exp(log_ratio * np.arange(steps))
-    smooth = np.median([_smoothed(row, smoothing) for row in loss], axis=0)
+    smooth = np.median([smoothed(row, smoothing) for row in loss], axis=0)
     smooth = smooth[: _leaves(smooth, stop)]
     if len(smooth) < 4:
         raise bad_value("low", low, "the loss leaves within four steps", "Begin with a smaller learning rate")
     kept = rates[: len(smooth)]
-    suggestions = {rule: suggest(kept, smooth) for rule, suggest in _RULES.items()}
-    around = np.geomspace(suggestions["steepest"] / 10, max(kept[-1], 2 * suggestions["steepest"]), trials)
-    trial = sweeps.sweep(problem, functools.partial(optimizer_factory, **others), {"learning_rate": around}, **options)
-    return RangeTest(rates, loss, smooth, suggestions, trial)
+    suggestions = {rule: suggest(kept, smooth) for rule, suggest in RULES.items()}
+    least = min(suggestions["steepest"] / 10, suggestions["valley"])  # either may be decades too high
+    around = np.geomspace(least, max(kept[-1], 2 * suggestions["steepest"]), trials)
+    trial = sweep(problem, functools.partial(optimizer_factory, **others), {"learning_rate": around}, **options)
+    limit = _limit(problem, optimizer_factory, others, descent.key_of(key), steps, around)
+    return RangeTest(rates, loss, smooth, suggestions, trial, limit)
 
 
-def _smoothed(loss: np.ndarray, share: float) -> np.ndarray:
+def _limit(
+    problem: Any, factory: Any, others: dict, key: Any, steps: int, around: np.ndarray
+) -> CriticalLearningRate | None:
+    """Where divergence begins for the first seed, between the lowest that was tried and ten times the highest."""
+    ends = {"low": around[0], "high": 10 * around[-1]}
+    first = jax.random.fold_in(key, 0)  # as in a sweep
+    try:
+        return critical_learning_rate(problem, factory, **ends, steps=steps, key=first, hyperparameters=others)
+    except InputValueError:  # the other arguments have served the trial: nothing there diverges, or everything
+        return None
+
+
+def smoothed(loss: np.ndarray, share: float) -> np.ndarray:
     """The running mean of losses, corrected for its start at zero; infinite once one is not finite."""
     mean, found = 0.0, []
     for t, value in enumerate(loss, 1):
@@ -212,7 +237,18 @@ def _valley(rates: np.ndarray, loss: np.ndarray) -> float:
     return float(rates[max(end - length[end], 0) + int(third) + int(third / 2)])
 
 
-_RULES = {"steepest": _steepest, "minimum": _minimum, "valley": _valley, "linear": _linear}
+def _slide(rates: np.ndarray, loss: np.ndarray, window: int = 15, alike: float = 0.005) -> float:
+    """The left end of the last window, from the right, whose ends differ in slope; NaN for a curve of less than one."""
+    if len(loss) <= window:
+        return float("nan")
+    slope = np.gradient(loss)
+    differ = np.abs(slope[window:] - slope[:-window]) > alike  # by its left end
+    slid = int(np.argmin(np.append(differ[::-1], False)))
+    return float(rates[len(differ) - max(slid, 1)])
+
+
+# (learning rates, smoothed losses), each (points,), -> learning rate
+RULES = {"steepest": _steepest, "minimum": _minimum, "valley": _valley, "slide": _slide, "linear": _linear}
 
 
 def _check_range(low: Any, high: Any, steps: Any, stop: Any, smoothing: Any) -> None:
@@ -243,6 +279,24 @@ def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int
     lengths = [round(steps * keep**i) for i in range(count)]
     first = min(least or 10, steps)
     return sorted({length for length in lengths if length >= first} | ({least} if least else set()))
+
+
+def _narrow(wanted: request.Sweep, lengths: Sequence[int], keep: float) -> Plan:
+    """The plan, with blocks so narrow that the few points which go on keep the workers busy and are padded little."""
+    group, plan = groups_of(wanted.sections[0])[0], wanted.plan
+    first = group.static | {name: values[0] for name, values in group.traced.items()}
+    concrete, _ = descent.resolve_problem(wanted.problem, first)
+    loss = descent.check_run(wanted.problem, group.section.factory, first, wanted.key, descent.arrays_of(concrete))
+    if plan.width is not None or descent.has_convolutions(loss):
+        return plan
+    most = lanes_for(descent.params_shape(concrete))
+    widths = np.arange(max(1, most // 8), most + 1)  # of small lanes, what calling a block costs counts too
+    workers = workers_for(plan, len(request.devices_of(plan)))
+    points, cost = wanted.lanes // wanted.seeds, np.zeros(len(widths))
+    for steps in np.diff(lengths, prepend=0):
+        cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + OVERHEAD)
+        points = max(1, math.ceil(points * keep))
+    return dataclasses.replace(plan, width=int(widths[np.argmin(cost)]), depth=plan.depth or 1)
 
 
 def _best(result: SweepResult, count: int, by: str | None) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""A sweep in a run directory: what its manifest says, and what workers leave there and find again."""
+"""A sweep in a run directory, as its manifest says it."""
 
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,17 @@ import numpy as np
 
 import gdkit
 from gdkit import descent
-from gdkit.errors import DamagedFileError, OtherRunError, bad_value, warn
+from gdkit.errors import OtherRunError, bad_value
 from gdkit.sweeps import execute, planner, store
+from gdkit.sweeps.axes import Section
+from gdkit.sweeps.kept import bytes_of_lanes
 from gdkit.sweeps.plan import Shape, visible_cores
+from gdkit.sweeps.prepared import Prepared
+from gdkit.sweeps.request import Sweep
 from gdkit.sweeps.result import Description
 from gdkit.sweeps.store import Kind, Manifest, Partition, Store, differences, digest
 
+_KEPT_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
 _SECONDS = 1.0  # that a tile should take: long against writing its file
 _TILES_A_WORKER = 4  # at least, where there are so many blocks, so that all workers end at about the same time
 
@@ -30,18 +35,25 @@ class Directory:
       path: the run directory.
       config: the text that describes the sweep, where there is one.
       shard: (I, N): of the tiles every N-th, from the I-th on, counted from 0.
+      helps: whether it runs the tiles of other shards after its own, as long as nobody else works on them.
     """
 
     path: Path
     config: str | None = None
     shard: tuple[int, int] = (0, 1)
+    helps: bool = False
+
+    def of_this_process(self) -> "Directory":
+        """With the shard of this process among those of ``jax.distributed``, which help each other in the end."""
+        count = jax.process_count()
+        return dataclasses.replace(self, shard=(jax.process_index(), count), helps=True) if count > 1 else self
 
 
 class Setting(NamedTuple):
     """A sweep whose programs are compiled."""
 
-    request: Any  # a Sweep
-    prepared: Sequence[Any]  # its groups
+    request: Sweep
+    prepared: Sequence[Prepared]
     jobs: Sequence[execute.Job]  # one a group
     choices: Sequence[planner.Choice]
     workers: int
@@ -53,22 +65,10 @@ class Setting(NamedTuple):
         return len(self.described.curve_step)
 
 
-def rows_of(block: execute.Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
-    """What a block's lanes read without padding, name -> (rows, ...): the seeds of a point side by side."""
-    points, seeds = block.sizes
-    rows = {}
-    for name, value in output.items():
-        own = np.swapaxes(value[:seeds, :points], 0, 1).reshape(-1, *value.shape[2:])
-        if name == "curve_loss":
-            own = own[:, :reached]
-        rows[name] = own.astype(np.float32) if own.dtype.kind == "V" else own  # bfloat16, which numpy cannot name
-    return rows
-
-
 # The manifest
 
 
-def shapes_there(where: Directory, request: Any, prepared: Sequence[Any]) -> list[Shape] | None:
+def shapes_there(where: Directory, request: Sweep, prepared: Sequence[Prepared]) -> list[Shape] | None:
     """The shapes of the run that is in a directory, None if none is.
 
     Raises:
@@ -102,6 +102,7 @@ def manifest_of(setting: Setting, where: Directory) -> Manifest:
             "unroll": [choice.shape.unroll for choice in setting.choices],
             "chosen": [choice.source for choice in setting.choices],
             "workers": setting.workers,
+            "keeps_lanes": sum(map(bytes_of_lanes, setting.jobs)) <= _KEPT_BYTES,
             "result": setting.described.as_json(),
         },
         versions=_versions(),
@@ -113,7 +114,7 @@ def manifest_of(setting: Setting, where: Directory) -> Manifest:
 _PROGRAM = "program of group "
 
 
-def _said(request: Any, prepared: Sequence[Any], config: str | None) -> dict[str, Any]:
+def _said(request: Sweep, prepared: Sequence[Prepared], config: str | None) -> dict[str, Any]:
     """The fingerprint of a sweep without its programs."""
     finite = lambda value: float(value) if math.isfinite(value) else None
     arrays = {id(p.problem): p.problem for p in prepared}.values()
@@ -136,7 +137,7 @@ def _said(request: Any, prepared: Sequence[Any], config: str | None) -> dict[str
     }
 
 
-def _dtype(prepared: Sequence[Any]) -> Any:
+def _dtype(prepared: Sequence[Prepared]) -> Any:
     return descent.params_dtype(prepared[0].problem)
 
 
@@ -148,7 +149,7 @@ def _versions() -> dict[str, str]:
     return {"gdkit": gdkit.__version__, "jax": jax.__version__, "jaxlib": jax.lib.__version__}
 
 
-def _axes(section: Any) -> Iterator[tuple[str, str]]:
+def _axes(section: Section) -> Iterator[tuple[str, str]]:
     """Each axis of a section, as a reader knows it again, with a few digits of its hash."""
     label = "" if section.label is None else f" of {section.label}"
     yield f"optimizer{label}", ", ".join(f"{name}={value!r:.60}" for name, value in section.fixed.items())
@@ -200,96 +201,3 @@ def _kinds(job: execute.Job, reached: int) -> dict[str, Kind]:
         shape = (reached,) if name == "curve_loss" else tuple(like.shape[2:])
         kinds[name] = Kind("float32" if like.dtype.kind == "V" else np.dtype(like.dtype).name, shape)
     return kinds
-
-
-# The archive
-
-
-class Archive:
-    """A run directory as workers use it: an `execute.Archive`."""
-
-    def __init__(self, run: Store, setting: Setting, where: Directory):
-        self.run, self.done = run, _verified(run)
-        self._reached, self._shard = setting.reached, where.shard
-        partition = run.partition
-        self._by_group: list[list[int]] = [[] for _ in partition.groups]
-        for tile in range(partition.tiles):
-            self._by_group[partition.span(tile).group].append(tile)
-
-    @staticmethod
-    def open(setting: Setting, where: Directory) -> "Archive":
-        """The run directory of a sweep, made if it is not there; finished tiles are verified, damaged ones named.
-
-        Raises:
-          OtherRunError: it holds another run.
-          StoreError: it cannot be made or read.
-        """
-        run = Store.create(where.path, manifest_of(setting, where))
-        run.tidy()
-        return Archive(run, setting, where)
-
-    def tiles_of(self, job: execute.Job) -> list[execute.Tile]:
-        """The tiles of a job that are this process's to run and not finished, as `execute.run_jobs` takes them."""
-        index, count = self._shard
-        wanted = [t for t in self._by_group[job.group] if not self.done[t] and t % count == index]
-        return [execute.Tile(list(self._parts(job, tile)), tile) for tile in wanted]
-
-    def _parts(self, job: execute.Job, tile: int) -> Iterator[execute.Part]:
-        _, low, high = self.run.partition.span(tile)
-        for block, number in zip(job.blocks[low:high], self.run.partition.blocks_of(tile), strict=True):
-            yield execute.Part(job, block, number)
-
-    def lanes_done(self) -> int:
-        """How many lanes were finished when the directory was opened."""
-        return int(self.run.partition.all_rows()[self.done].sum())
-
-    def take(self, tile: execute.Tile) -> bool:
-        """Whether to run a tile now: unless somebody else works on it."""
-        return self.run.claim(tile.number)
-
-    def is_done(self, tile: execute.Tile) -> bool:
-        """Whether somebody has finished a tile."""
-        return bool(self.run.finished()[tile.number])
-
-    def checkpoint(self, tile: execute.Tile, part: execute.Part) -> execute.Checkpoint | None:
-        """Where the lanes of a block are kept; nowhere for a part of one."""
-        block = part.number
-        if block is None:
-            return None
-
-        def save(carry: execute.Carry) -> None:
-            self.run.put_carry(block, int(carry.t), [execute.on_host(x) for x in jax.tree.leaves(carry)])
-            self.run.renew(tile.number)
-
-        return execute.Checkpoint(lambda job, device: self._carry(job, device, block), save)
-
-    def _carry(self, job: execute.Job, device: int, block: int) -> execute.Carry | None:
-        like, tree = jax.tree.flatten(job.programs[device].carry)
-        try:
-            kept = self.run.carry(block, [execute.shape_on_host(x) for x in like])
-        except DamagedFileError as error:
-            warn(f"{error} Its lanes start anew.")
-            return None
-        if kept is None:
-            return None
-        return jax.tree.unflatten(tree, map(execute.on_device, kept.leaves, like))
-
-    def put(self, tile: execute.Tile, finished: list[execute.Finished]) -> None:
-        """Publish a tile, and forget the lanes on their way."""
-        rows = [rows_of(f.block, f.output, self._reached) for f in finished]
-        self.run.put_tile(tile.number, {name: np.concatenate([r[name] for r in rows]) for name in rows[0]})
-        for block in self.run.partition.blocks_of(tile.number):
-            self.run.drop_carry(block)
-        self.run.release(tile.number)
-
-
-def _verified(run: Store) -> np.ndarray:
-    """Which tiles are finished and as they were written, ``(tiles,)`` bool; warns of the others."""
-    done = run.finished()
-    for tile in map(int, np.flatnonzero(done)):
-        try:
-            run.verify(tile)
-        except DamagedFileError as error:
-            warn(f"{error} It is computed again.")
-            done[tile] = False
-    return done

@@ -3,37 +3,56 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gdkit.app.config import Job, Optimizer, Study, dump
 from gdkit.app.figures import FOLDER, Drawn
-from gdkit.app.folder import CONFIG
+from gdkit.app.folder import CONFIG, REPORT
 from gdkit.app.report import embed, parts
 from gdkit.app.report.page import live, page
 from gdkit.app.summary import Summary, measured, provenance, words
 from gdkit.stability import stability_threshold
 from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.store.files import FILES, publish
 
-REPORT = "report.html"
+
+class Standing(NamedTuple):
+    """How far a run is that is not finished."""
+
+    text: str = ""  # what is said of it; nothing of a finished run
+    reload: int | None = None  # seconds after which the page loads itself again
+
+
+OVER = Standing()
 _READING = (
     "Lines: median over seeds; shaded: least to most; crosses at the top: diverged. Point at a run to read its "
     "numbers; click to pin its curve."
 )
 
 
-def write(job: Job, result: SweepResult, summary: Summary, figures: Iterable[Drawn], folder: Path) -> Path:
-    """Writes the report of a sweep; returns its path."""
-    data = embed.content(embed.parts_of(result, summary.by, theory_of(job)), summary.by)
+def write(
+    job: Job, result: SweepResult, summary: Summary, figures: Iterable[Drawn], folder: Path, standing: Standing = OVER
+) -> Path:
+    """Writes the report of a sweep, of the runs that have ended; returns its path."""
+    data = embed.content(embed.parts_of(result, summary.by, theory_of(job)), summary.by, every=spacing_of(job))
     body = [
+        parts.standing(standing.text),
         parts.answer(summary),
-        parts.unknown(summary.unknown),
+        parts.unknown(summary),
         parts.optimizers(summary),
         parts.bands(summary),
         _live(summary, data),
         parts.static(figures, FOLDER),
         parts.provenance(provenance(result), dump(job), again(folder)),
     ]
-    return _write(folder, page("Learning-rate sweep", job.name, measured(result), body, {"name": job.name, **data}))
+    data = {"name": job.name, **data}
+    return _write(folder, page("Learning-rate sweep", job.name, measured(result), body, data, standing.reload))
+
+
+def write_begun(job: Job, folder: Path, standing: Standing) -> Path:
+    """Writes the report of a sweep of which no run has ended; returns its path."""
+    body = [parts.standing(standing.text), parts.provenance({}, dump(job), again(folder))]
+    return _write(folder, page("Learning-rate sweep", job.name, "", body, None, standing.reload))
 
 
 def write_study(study: Study, said: str, claims: Sequence[Any], figures: Iterable[Drawn], folder: Path) -> Path:
@@ -55,6 +74,12 @@ def again(folder: Path) -> str:
 def theory_of(job: Job) -> dict[str, float]:
     """Critical learning rate times sharpness of each optimizer for which theory has a formula."""
     return {optimizer.title: value for optimizer in job.optimizer if (value := _theory(optimizer)) is not None}
+
+
+def spacing_of(job: Job) -> dict[str, int]:
+    """Steps from one value to the next of each curve that the config's monitors record."""
+    every = {str(m.name).removesuffix("_every"): m.arguments.get("every") for m in job.sweep.monitors if m.name}
+    return {name: steps for name, steps in every.items() if isinstance(steps, int)}
 
 
 def _theory(optimizer: Optimizer) -> float | None:
@@ -81,6 +106,7 @@ def _live(summary: Summary, data: dict[str, Any]) -> str:
 
 
 def _write(folder: Path, content: str) -> Path:
+    """Writes the report whole: who reads it meanwhile has the one before."""
     path = folder / REPORT
-    path.write_text(content, encoding="utf-8")
+    publish(FILES, path, [content.encode()])  # two processes may end at once
     return path

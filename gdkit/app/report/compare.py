@@ -59,7 +59,7 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
     headline = f'<p class="answer">{parts.text(_headline(entries, lead))}</p>'
     body = [
         f"<section>{headline}{_deck(entries, lead, together)}</section>",
-        parts.unknown(together.unknown),
+        parts.unknown(together),
         _table(entries, lead, by),
         parts.bands(together),
         live(f"{words(by).capitalize()}, overlaid", "Lines: median over seeds; shaded: least to most.", ""),

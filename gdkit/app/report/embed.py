@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from gdkit.app.summary import MEANINGS, words
+from gdkit.app.summary import MEANINGS, begun, words
 from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_MARKERS
 from gdkit.plots.style import scale_of
@@ -19,7 +19,17 @@ TABLE_BYTES = 3_400_000  # of all lanes' numbers in the page; with figures and c
 CURVE_BYTES = 1_800_000
 SHADES = 16  # of the colours that tell a number
 STABILITY = ("sharpness", "preconditioned_sharpness", "multiplier", "lyapunov_exponent")
-_TECHNICAL = ("_step", "_norm", "end_kind", "increases", "reversal", "late_predicted", "reference_loss", "optimum")
+_TECHNICAL = (
+    "_step",
+    "_norm",
+    "end_kind",
+    "increases",
+    "reversal",
+    "late_predicted",
+    "reference_loss",
+    "optimum",
+    "time_to",
+)
 _TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
 
 
@@ -34,31 +44,38 @@ class Part(NamedTuple):
 
 
 def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[Part]:
-    """The optimizers of a result, in the order of its lanes."""
-    ones = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
-    return [Part(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in ones.items()]
+    """The optimizers of a result of which runs have ended, in the order of its lanes."""
+    return [Part(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in begun(result).items()]
 
 
 def content(
-    parts: Sequence[Part], by: str, *, table_bytes: int = TABLE_BYTES, curve_bytes: int = CURVE_BYTES
+    parts: Sequence[Part],
+    by: str,
+    *,
+    every: Mapping[str, int] | None = None,
+    table_bytes: int = TABLE_BYTES,
+    curve_bytes: int = CURVE_BYTES,
 ) -> dict[str, Any]:
     """Everything that the page's program reads, for `json.dumps`.
 
     Args:
       parts: of one run, or of several that are compared.
       by: the variable that is to be small.
+      every: of each further curve that was recorded, ``NAME_curve``, the steps from one value to the next.
       table_bytes: where the lanes take more, some at equal distances stand for all.
       curve_bytes: the same for curves.
     """
     sizes = [part.result.lanes.sizes["lane"] for part in parts]
     limit = max(1, int(table_bytes * 3 / 4 / _width(parts[0]) / len(parts)))
     grids = [_picks(_sizes(part), _place(part), limit) for part in parts]
-    rows = [_rows(_sizes(part), grid) for part, grid in zip(parts, grids, strict=True)]
+    rows = [_ended(part, _rows(_sizes(part), grid)) for part, grid in zip(parts, grids, strict=True)]
     before, starts = np.cumsum([0, *sizes]), np.cumsum([0, *map(len, rows)])
     columns = _columns(parts, rows, before)
     axes = dict.fromkeys(name for part in parts for name in part.result.axes)
+    kinds = _curve_kinds(parts, every or {})
     curves = [
-        _curves(part, grid, mine, int(start), curve_bytes // len(parts))
+        _curves(part, what, steps, grid, mine, int(start), curve_bytes // len(parts) // len(kinds))
+        for what, steps in kinds.items()
         for part, grid, mine, start in zip(parts, grids, rows, starts[:-1], strict=True)
     ]
     return {
@@ -68,6 +85,7 @@ def content(
         "axes": {name: _axis(columns[name]) for name in axes},
         "measures": _measures(columns, axes, by),
         "optimizers": [_optimizer(*one) for one in zip(parts, rows, starts[:-1].tolist(), strict=True)],
+        "edges": _edges(parts, rows),
         "columns": [_column(name, values) for name, values in columns.items()],
         "curves": [curve for curve in curves if curve],
         "regimes": [_regime(regime) for regime in Regime],
@@ -103,15 +121,16 @@ def _best(one: SweepResult, by: str) -> tuple[int, float]:
         point, score = best.hyperparameters, best.score
     else:
         point, score = found.at | {axis: found.best}, found.score
-    same = np.ones(one.lanes.sizes["lane"], bool)
+    ended = one.lanes["end_kind"].values != EndKind.RUNNING
+    same = ended.copy()
     for name in one.axes.keys() & point.keys():
         same &= one.lanes[name].values == point[name]
-    return int(np.argmax(same)), score
+    return int(np.argmax(same if same.any() else ended)), score
 
 
 def _width(part: Part) -> int:
-    """Bytes of one lane's numbers."""
-    return sum(
+    """Bytes of one lane's numbers, its edges among them."""
+    return 4 * len(part.result.axes) + sum(
         v.dtype.itemsize for v in part.result.lanes.variables.values() if v.dims == ("lane",) and v.dtype.kind != "U"
     )
 
@@ -142,6 +161,52 @@ def _stacked(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np
     return np.concatenate([column.astype(str) for column in filled] if text else filled)
 
 
+def _edges(parts: Sequence[Part], rows: Sequence[np.ndarray]) -> dict[str, str]:
+    """Where divergence begins along each numeric axis, at the place of each lane in the page on the other axes.
+
+    By all lanes of the sweep: the median over seeds, NaN where it lies off the axis.
+    """
+    names = dict.fromkeys(name for part in parts for name, v in part.result.axes.items() if v.dtype.kind in "fiu")
+    found = {name: [_edge_of(part, name)[mine] for part, mine in zip(parts, rows, strict=True)] for name in names}
+    return {name: _packed(np.concatenate(edges).astype("<f4")) for name, edges in found.items()}
+
+
+def _edge_of(part: Part, axis: str) -> np.ndarray:
+    """The edge along an axis at the place of every lane, (lanes,)."""
+    result, sizes = part.result, _sizes(part)
+    names = [own for _, own, _ in result.forms[0].dimensions]
+    home = next((i for i, own in enumerate(names) if axis in own), None)
+    if home is None:
+        return np.full(result.lanes.sizes["lane"], np.nan)
+    along = lambda values: np.moveaxis(values.reshape(sizes), home, -1)
+    values = along(result.lanes[axis].values.astype(float))
+    order = np.argsort(values, axis=-1, kind="stable")
+    sort = lambda values: np.take_along_axis(values, order, axis=-1)
+    lost = sort(along(result.verdict.regime == Regime.DIVERGED))
+    ended = sort(along(result.lanes["end_kind"].values != EndKind.RUNNING))
+    edges = _between(sort(values), lost, ended)  # one a seed, the last dimension but one now
+    with np.errstate(invalid="ignore"):
+        middle = np.median(edges, axis=-1, keepdims=True)
+    middle = np.where(np.isfinite(middle) & (middle > 0), middle, np.nan)
+    whole = np.broadcast_to(middle[..., None], values.shape)
+    return np.moveaxis(whole, -1, home).ravel()
+
+
+def _between(values: np.ndarray, lost: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """The middle, on a log scale, of the first value that diverged and the one below it that has ended.
+
+    Along the last dimension; infinite where none diverged, 0 where the smallest did.
+    """
+    first = np.argmax(lost, axis=-1)[..., None]
+    places = np.where(ended, np.arange(values.shape[-1]), -1)
+    below = np.take_along_axis(np.maximum.accumulate(places, axis=-1), np.maximum(first - 1, 0), axis=-1)
+    below = np.where(first > 0, below, -1)
+    low = np.where(below >= 0, np.take_along_axis(values, np.maximum(below, 0), axis=-1), 0.0)
+    high = np.take_along_axis(values, first, axis=-1)
+    edge = np.sqrt(np.maximum(low, 0.0) * high)
+    return np.where(lost.any(axis=-1), edge[..., 0], np.inf)
+
+
 def _sizes(part: Part) -> tuple[int, ...]:
     return (*(size for _, _, size in part.result.forms[0].dimensions), part.result.seeds)
 
@@ -165,17 +230,34 @@ def _rows(sizes: Sequence[int], picks: Sequence[np.ndarray]) -> np.ndarray:
     return np.ravel_multi_index(np.ix_(*picks), tuple(sizes)).ravel()
 
 
-def _curves(part: Part, grid: list[np.ndarray], rows: np.ndarray, start: int, room: int) -> dict[str, Any] | None:
-    """Loss curves of as many of these lanes as there is room for; a curve ends where its lane does."""
+def _ended(part: Part, rows: np.ndarray) -> np.ndarray:
+    """Those of some lanes that have ended, of a run that goes on."""
+    return rows[part.result.lanes["end_kind"].values[rows] != EndKind.RUNNING]
+
+
+def _curve_kinds(parts: Sequence[Part], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
+    """Name of each curve that some part has -> its steps; None where every part has its own, as the loss does."""
+    has = lambda name: any(f"{name}_curve" in part.result.lanes for part in parts)
+    length = lambda name: max(p.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for p in parts)
+    return {"loss": None} | {name: n * np.arange(length(name)) for name, n in every.items() if has(name)}
+
+
+def _curves(
+    part: Part, what: str, steps: np.ndarray | None, grid: list[np.ndarray], rows: np.ndarray, start: int, room: int
+) -> dict[str, Any] | None:
+    """Curves of as many of these lanes as there is room for; a curve ends where its lane does."""
     lanes = part.result.lanes
-    if "curve_loss" not in lanes:
+    name = "curve_loss" if steps is None else f"{what}_curve"
+    if name not in lanes:
         return None
-    steps = lanes["curve_step"].values
+    steps = lanes["curve_step"].values if steps is None else steps
     best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _place(part), strict=True)]
     kept = [len(places) for places in grid]
-    chosen = _rows(kept, _picks(kept, best, max(1, int(room * 3 / 4 / 4 / len(steps)))))
-    losses = lanes["curve_loss"].values[rows[chosen]].astype("<f4")
-    return {"steps": steps.tolist(), "rows": _packed((start + chosen).astype("<i4")), "loss": _packed(losses)}
+    picked = _rows(kept, _picks(kept, best, max(1, int(room * 3 / 4 / 4 / len(steps)))))
+    chosen = _ended(part, _rows(_sizes(part), grid)[picked])
+    places = (start + np.searchsorted(rows, chosen)).astype("<i4")
+    values = lanes[name].values[chosen].astype("<f4")
+    return {"what": what, "steps": steps.tolist(), "rows": _packed(places), "values": _packed(values)}
 
 
 def _optimizer(part: Part, rows: np.ndarray, start: int) -> dict[str, Any]:

@@ -13,11 +13,26 @@ from gdkit.app.report.embed import shades
 from gdkit.app.report.parts import text
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
 
-_PROGRAM = ("data.js", "draw.js", "figures.js", "maps.js", "pointing.js", "table.js", "page.js")
+_PROGRAM = ("data.js", "draw.js", "figures.js", "maps.js", "pointing.js", "table.js", "choices.js", "page.js")
 
 
-def page(kicker: str, title: str, subtitle: str, parts: Iterable[str], data: Mapping[str, Any] | None = None) -> str:
-    """The whole page. `parts` are HTML; the other texts are escaped, `data` is for the page's program."""
+def page(
+    kicker: str,
+    title: str,
+    subtitle: str,
+    parts: Iterable[str],
+    data: Mapping[str, Any] | None = None,
+    reload: int | None = None,
+) -> str:
+    """The whole page.
+
+    Args:
+      kicker, title, subtitle: texts at its top, which are escaped.
+      parts: HTML.
+      data: for the page's program.
+      reload: seconds after which it loads itself again: by its program, which waits while somebody reads a number and
+        keeps what was chosen; or by the browser, where programs may not run.
+    """
     style, program = _style(), _program()
     return _fill(
         "page.html",
@@ -27,6 +42,8 @@ def page(kicker: str, title: str, subtitle: str, parts: Iterable[str], data: Map
         subtitle=text(subtitle),
         style=style,
         program=program,
+        refresh=f'<noscript><meta http-equiv="refresh" content="{reload}"></noscript>\n' if reload else "",
+        reload=f' data-reload="{reload}"' if reload else "",
         data=_embedded(data) if data else "",
         body="\n".join(part for part in parts if part),
     )

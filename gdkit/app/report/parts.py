@@ -16,7 +16,7 @@ _LONG = ' class="long"'
 _ALL_FIGURES = 1_500_000  # bytes of static figures in a page
 _CELLS = 240  # of a strip, at most: as many as can be told apart
 _DARK = (  # matplotlib's paper and inks, for a dark page
-    "<style>@media (prefers-color-scheme: dark) { :root { fill: #ececea } "
+    "<style>@media screen and (prefers-color-scheme: dark) { :root { fill: #ececea } "
     '[style*="fill: #ffffff"] { fill: #1e2023 !important } [style*="fill: #262626"] { fill: #ececea !important } '
     '[style*="fill: #000000"] { fill: #ececea !important } [style*="stroke: #000000"] { stroke: #a9acb2 !important } '
     '[style*="stroke: #262626"] { stroke: #ececea !important } }</style>'
@@ -42,6 +42,11 @@ def table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], text
     return f'<div {rolling}><table class="cards"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def standing(said: str) -> str:
+    """How far a run is that is not finished; nothing of a finished one."""
+    return f'<p class="standing" role="status">{text(said)}</p>' if said else ""
+
+
 def answer(summary: Summary) -> str:
     """The answer in words, and its numbers."""
     follow = answers.deck(summary)
@@ -54,9 +59,11 @@ def answer(summary: Summary) -> str:
     return f'<section><p class="answer">{text(answers.headline(summary))}</p>{deck}{tiles}</section>'
 
 
-def unknown(texts: Iterable[str]) -> str:
+def unknown(summary: Summary) -> str:
     """What is not known."""
-    lines = "".join(f"<li>{text(line[:1].upper() + line[1:])}</li>" for line in texts)
+    names = tuple(row.optimizer for row in summary.rows if row.optimizer)
+    begun = [line if line.startswith(names) else line[:1].upper() + line[1:] for line in summary.unknown]
+    lines = "".join(f"<li>{text(line)}</li>" for line in begun)
     return f'<section class="unknown"><h2>What is not known</h2><ul>{lines}</ul></section>' if lines else ""
 
 

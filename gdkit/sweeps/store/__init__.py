@@ -6,7 +6,7 @@ the partition from it; tiles do not change once they are there, and equal runs m
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,21 +14,29 @@ import numpy as np
 
 from gdkit.errors import DamagedFileError, OtherRunError, StoreError, bad_value
 from gdkit.sweeps.store import arrays, claims, manifest, places
-from gdkit.sweeps.store.arrays import Kind
+from gdkit.sweeps.store.arrays import Kind, digest
 from gdkit.sweeps.store.claims import STALE, Claim
 from gdkit.sweeps.store.columns import Columns, lazy_columns, read_columns
 from gdkit.sweeps.store.files import FILES, Files, failed, make_folder, publish
-from gdkit.sweeps.store.manifest import Manifest, differences, digest
+from gdkit.sweeps.store.manifest import Manifest, differences
 from gdkit.sweeps.store.netcdf import FORMAT, RESULTS, load, save
 from gdkit.sweeps.store.partition import Group, Partition, group_of
 from gdkit.sweeps.store.status import Status, status_of
 
 __all__ = [
-    "FORMAT", "RESULTS", "Carry", "Claim", "Columns", "Group", "Kind", "Manifest", "Partition", "Status", "Store",
-    "differences", "digest", "group_of", "load", "save",
+    "FORMAT", "RESULTS", "STALE", "Carry", "Claim", "Columns", "Group", "Kind", "Manifest", "Partition", "Status",
+    "Store", "Tile", "differences", "digest", "group_of", "load", "save",
 ]  # fmt: skip
 
-_TILES, _CARRY, _CLAIMS = "tiles", "carry", "claims"
+_TILES, _CARRY, _LANES, _CLAIMS = "tiles", "carry", "lanes", "claims"
+_FORMAT = 1  # of tiles and carries
+
+
+class Tile(NamedTuple):
+    """What lies in a tile's file."""
+
+    columns: dict[str, np.ndarray]  # name -> (rows, ...), read-only
+    narrower: tuple[tuple[int, int], ...]  # width and depth of blocks that ran smaller than their group's
 
 
 class Carry(NamedTuple):
@@ -58,14 +66,15 @@ class Store(NamedTuple):
           StoreError: it cannot be made, or what is in it cannot be read.
           InputValueError: something in the manifest cannot be stored.
         """
-        path, text = Path(path), manifest.written(wanted)
+        path, (text, lists) = Path(path), manifest.written(wanted)
         target = path / manifest.NAME
         try:
             if not target.exists():
                 path.mkdir(parents=True, exist_ok=True)
-                for folder in (path, path / _TILES, path / _CARRY, path / _CLAIMS):
+                for folder in (path, path / _TILES, path / _CARRY, path / _LANES, path / _CLAIMS):
                     make_folder(files, folder)
                 if _fits(files, path, wanted.run):
+                    lists.write(files, path)  # first, so that no manifest names what is not there
                     with contextlib.suppress(FileExistsError):
                         publish(files, target, [text], exclusive=True)
         except OSError as error:
@@ -101,8 +110,16 @@ class Store(NamedTuple):
 
     # Tiles
 
-    def put_tile(self, tile: int, columns: Mapping[str, np.ndarray]) -> bool:
+    def put_tile(
+        self, tile: int, columns: Mapping[str, np.ndarray], narrower: Collection[tuple[int, int]] = ()
+    ) -> bool:
         """Store a tile for good; each column is ``(rows, ...)`` in the order of `Partition.lanes_of`.
+
+        Args:
+          tile: its number.
+          columns: what its lanes read.
+          narrower: width and depth of those of its blocks that ran smaller than the manifest says, for want of memory.
+            The file tells, and a name beside it tells where to look.
 
         Returns:
           False if it was there already, whole: then it stays as it is.
@@ -123,7 +140,11 @@ class Store(NamedTuple):
             with contextlib.suppress(DamagedFileError):
                 self.verify(tile)
                 return False
-        self._publish(path, arrays.packed(self._about("tile", tile), columns), f"tile {tile} cannot be written")
+        about = self._about("tile", tile)
+        if narrower:
+            about["narrower"] = sorted(narrower)
+            self._mark(path.with_suffix(places.NARROWER))
+        self._publish(path, arrays.packed(about, columns), f"tile {tile} cannot be written")
         return True
 
     def tile(self, tile: int, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -133,12 +154,26 @@ class Store(NamedTuple):
           DamagedFileError: the file is not what was written; the message says what is wrong.
           StoreError: the tile is not there, or the system refused.
         """
+        found = self.read_tile(tile).columns
+        return found if columns is None else {name: found[name] for name in columns}
+
+    def read_tile(self, tile: int) -> Tile:
+        """All that lies in a tile's file, as `tile` reads it."""
         path = self._tile_path(tile)
         try:
-            _, found = self._read(path, self._about("tile", tile), self._like(tile))
+            about, found = self._read(path, self._about("tile", tile), self._like(tile))
         except FileNotFoundError as error:
             raise StoreError(f"{path}: tile {tile} is not finished. Run the same again: it goes on.") from error
-        return found if columns is None else {name: found[name] for name in columns}
+        return Tile(found, _shapes(about))
+
+    def narrower(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """Tiles with blocks that ran smaller than the manifest says: their widths and depths. Reads these tiles."""
+        marked = places.numbers(self.files, self.path / _TILES, places.NARROWER)
+        found = {}
+        for tile in sorted(number for number in marked if number < self.partition.tiles):
+            with contextlib.suppress(StoreError):  # not there yet, or no longer whole
+                found[tile] = self.read_tile(tile).narrower
+        return {tile: shapes for tile, shapes in found.items() if shapes}
 
     def verify(self, tile: int) -> None:
         """Read a tile for its errors alone."""
@@ -161,35 +196,38 @@ class Store(NamedTuple):
 
     # Carries
 
-    def put_carry(self, block: int, step: int, leaves: Sequence[np.ndarray]) -> None:
-        """Store the lanes of a block at a step, in place of those that were stored before.
+    def put_carry(self, block: int, step: int, leaves: Sequence[np.ndarray], *, last: bool = False) -> None:
+        """Store the lanes of a block at a step, in place of those before; apart from them where it is the `last`.
 
         Raises:
           InputTypeError: a leaf is not an array of numbers.
           StoreError: the system refused; the carry is as it was.
         """
         plain, bits = arrays.to_bits(leaves)
-        about = self._about("carry", block) | {"step": int(step), "bits": bits}
+        about = self._about("lanes" if last else "carry", block) | {"step": int(step), "bits": bits}
         pieces = arrays.packed(about, {f"leaf{i}": leaf for i, leaf in enumerate(plain)})
-        self._publish(self._carry_path(block), pieces, f"the carry of block {block} cannot be written")
+        self._publish(
+            self._carry_path(block, last), pieces, f"the carry of block {block} cannot be written", lasting=not last
+        )
 
-    def carry(self, block: int, like: Sequence[Any] | None = None) -> Carry | None:
+    def carry(self, block: int, like: Sequence[Any] | None = None, *, last: bool = False) -> Carry | None:
         """The lanes of a block at the step that was stored last, None if none was.
 
         Args:
           block: its number in the run.
           like: what each leaf must be: anything with ``shape`` and ``dtype``. Without it a file as large as it says it
             is will be read.
+          last: whether those at the run's last step are asked for.
 
         Raises:
           DamagedFileError: the file is not what was written, or not `like` what it should be.
           StoreError: the system refused.
         """
-        path, kinds = self._carry_path(block), None
+        path, kinds = self._carry_path(block, last), None
         if like is not None:
             kinds = {f"leaf{i}": Kind(arrays.bits_of(x.dtype), tuple(x.shape)) for i, x in enumerate(like)}
         try:
-            about, found = self._read(path, self._about("carry", block), kinds)
+            about, found = self._read(path, self._about("lanes" if last else "carry", block), kinds)
         except FileNotFoundError:
             return None
         try:
@@ -250,6 +288,10 @@ class Store(NamedTuple):
         held = {first: claims.look(self.files, self._claim_path(first)) for first in firsts}
         return {first: claim for first, claim in held.items() if claim is not None}
 
+    def asking(self, token: str) -> Path:
+        """The file that asks the workers of one sender to stop."""
+        return self.path / _CLAIMS / f"stop-{token}"
+
     # The whole
 
     def status(self, *, verify: bool = False, younger_than: float = STALE) -> Status:
@@ -258,7 +300,7 @@ class Store(NamedTuple):
 
     def tidy(self) -> int:
         """Remove temporary files that nobody will finish, of dead processes or a day old; returns how many."""
-        inside = [f for name in (_TILES, _CARRY) for f in places.folders(self.files, self.path / name)]
+        inside = [f for name in (_TILES, _CARRY, _LANES) for f in places.folders(self.files, self.path / name)]
         left = [path for folder in (self.path, *inside) for path in places.left_behind(self.files, folder)]
         for path in left:
             with contextlib.suppress(OSError):
@@ -270,7 +312,7 @@ class Store(NamedTuple):
         return {name: Kind(kind.dtype, (rows, *kind.shape)) for name, kind in self.manifest.columns.items()}
 
     def _about(self, kind: str, number: int) -> dict[str, Any]:
-        return {"format": manifest.FORMAT, "kind": kind, "number": int(number), "run": self.run}
+        return {"format": _FORMAT, "kind": kind, "number": int(number), "run": self.run}
 
     def _read(self, path: Path, about: Mapping[str, Any], like: Mapping[str, Kind] | None) -> tuple[dict, dict]:
         try:
@@ -284,23 +326,43 @@ class Store(NamedTuple):
                 raise arrays.damaged(path, f"its {part} is {said.get(part)!r:.80} and should be {value!r}")
         return said, found
 
-    def _publish(self, path: Path, pieces: Iterable[Any], problem: str) -> None:
+    def _publish(self, path: Path, pieces: Iterable[Any], problem: str, *, lasting: bool = True) -> None:
         try:
-            if path.parent not in self.made:
-                make_folder(self.files, path.parent)
-                self.made.add(path.parent)
-            publish(self.files, path, pieces)
+            self._folder(path.parent)
+            publish(self.files, path, pieces, lasting=lasting)
         except OSError as error:
             raise failed(problem, path, error) from error
+
+    def _mark(self, path: Path) -> None:
+        """Make a file of no content, kept once a tile beside it is: both names are synced with their folder."""
+        try:
+            self._folder(path.parent)
+            self.files.close(self.files.create(path))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise failed("it cannot be made", path, error) from error
+
+    def _folder(self, path: Path) -> None:
+        if path not in self.made:
+            make_folder(self.files, path)
+            self.made.add(path)
 
     def _tile_path(self, tile: int) -> Path:
         return places.place(self.path / _TILES, "tile", tile, self.partition.tiles)
 
-    def _carry_path(self, block: int) -> Path:
-        return places.place(self.path / _CARRY, "block", block, self.partition.blocks)
+    def _carry_path(self, block: int, last: bool = False) -> Path:
+        return places.place(self.path / (_LANES if last else _CARRY), "block", block, self.partition.blocks)
 
     def _claim_path(self, tile: int) -> Path:
         return claims.place(self.path / _CLAIMS, tile, self.partition.tiles)
+
+
+def _shapes(about: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """What a tile's file says of blocks that ran smaller."""
+    said = about.get("narrower")
+    shapes = said if isinstance(said, list) else []
+    return tuple((s[0], s[1]) for s in shapes if isinstance(s, list) and list(map(type, s)) == [int, int])
 
 
 def _fits(files: Files, path: Path, run: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdkit.errors import DamagedFileError, bad_type
+from gdkit.errors import DamagedFileError, bad_type, bad_value
 from gdkit.sweeps.store.files import Files
 
 PLAIN = (
@@ -76,6 +76,27 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> bytes:
         found.update(json.dumps([name, x.dtype.str, x.shape]).encode() + b"\n")
         found.update(_bytes(x))
     return found.digest()
+
+
+def digest(*things: Any) -> str:
+    """The SHA-256, in hexadecimal, of texts, bytes and arrays of numbers, each with its kind and size.
+
+    >>> digest("a", "b") == digest("ab"), digest(np.float32([0, 1])) == digest(np.float64([0, 1]))
+    (False, False)
+    """
+    found = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, str | bytes):
+            data = thing.encode() if isinstance(thing, str) else thing
+            kind = type(thing).__name__
+        else:
+            array = np.asarray(thing)
+            if array.dtype.hasobject:
+                raise bad_value("things", thing, "it has no fixed bytes", "Pass texts, bytes or arrays of numbers")
+            data, kind = array.tobytes(), f"{array.dtype.name} {array.shape}"
+        found.update(f"{kind} {len(data)}\n".encode())
+        found.update(data)
+    return found.hexdigest()
 
 
 def _plain(x: np.ndarray) -> np.ndarray:

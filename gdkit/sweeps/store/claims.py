@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from gdkit.sweeps.store.files import Files, host, is_alive
 
 STALE = 300.0  # seconds after which a claim that nobody renewed no longer counts
+_UNREADABLE = 10.0  # the same of one that does not say whose it is: its writer has just made it, or is no more
 _SUFFIX = ".json"
 _MOST = 10_000  # claims a run: where there are more tiles, each stands for several
 
@@ -32,6 +33,8 @@ class Claim(NamedTuple):
 
     def is_live(self, younger_than: float = STALE) -> bool:
         """Whether it counts: young enough, and not of a process of this machine that is no more."""
+        if not self.host:
+            return self.age < min(younger_than, _UNREADABLE)
         return self.age < younger_than and not (self.host == host() and not is_alive(self.process))
 
 
@@ -70,6 +73,7 @@ def take(files: Files, path: Path, younger_than: float = STALE) -> bool:
         except FileExistsError:
             held = look(files, path)
         except OSError:
+            drop(files, path)  # where it was made and could not be filled, it would keep others away
             return True
         if held is None:  # given back meanwhile
             continue

@@ -13,6 +13,7 @@ class Columns(NamedTuple):
 
     values: dict[str, np.ndarray]  # name -> (lanes, ...); NaN, or 0 of whole numbers, where a lane is not finished
     finished: np.ndarray  # (lanes,) bool
+    narrower: dict[int, tuple[tuple[int, int], ...]]  # tiles with blocks that ran smaller: their widths and depths
 
 
 def read_columns(store: Any, names: Sequence[str] | None = None) -> Columns:
@@ -23,13 +24,16 @@ def read_columns(store: Any, names: Sequence[str] | None = None) -> Columns:
     """
     kinds, lanes = _kinds(store, names), store.partition.lanes
     values = {name: np.full((lanes, *kind.shape), _missing(kind.dtype), kind.dtype) for name, kind in kinds.items()}
-    finished = np.zeros(lanes, bool)
+    finished, narrower = np.zeros(lanes, bool), {}
     for tile in map(int, np.flatnonzero(store.finished())):
         at = store.partition.lanes_of(tile)
-        for name, rows in store.tile(tile, values).items():
-            values[name][at] = rows
+        found = store.read_tile(tile)
+        for name, column in values.items():
+            column[at] = found.columns[name]
         finished[at] = True
-    return Columns(values, finished)
+        if found.narrower:
+            narrower[tile] = found.narrower
+    return Columns(values, finished, narrower)
 
 
 def lazy_columns(store: Any, names: Sequence[str] | None = None) -> Any:

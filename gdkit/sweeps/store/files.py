@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import socket
@@ -56,7 +57,7 @@ FILES = Files(
 )  # fmt: skip
 
 
-def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool = False) -> None:
+def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool = False, lasting: bool = True) -> None:
     """Make `path` a file of these bytes, all at once and for good.
 
     They are written under a temporary name in the same folder, synced, and only then given the name; the folder is
@@ -68,15 +69,15 @@ def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool 
       pieces: its content, bytes or arrays of them.
       exclusive: whether a file of this name is an error, by a hard link: unlike a rename it never replaces, and unlike
         an exclusive creation it never shows a file that is still being written.
+      lasting: whether it must outlive a loss of power; if not nothing is synced, and what is left may be any bytes.
 
     Raises:
       FileExistsError: there is one already and `exclusive` was asked for.
       OSError: whatever went wrong; nothing has changed then, or only the sync of the folder failed.
     """
-    writer = f"{host()}.{os.getpid()}.{threading.get_ident()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    temporary = temporary_for(path)
     try:
-        _write_whole(files, temporary, pieces)
+        _write_whole(files, temporary, pieces, lasting)
         (files.link if exclusive else files.replace)(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -85,17 +86,25 @@ def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool 
     if exclusive:
         with contextlib.suppress(OSError):
             files.unlink(temporary)
-    files.fsync_folder(path.parent)
+    if lasting:
+        files.fsync_folder(path.parent)
 
 
-def _write_whole(files: Files, path: Path, pieces: Iterable[Any]) -> None:
+def temporary_for(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, and that says who writes there: `places.left_behind` asks."""
+    writer = f"{host()}.{os.getpid()}.{threading.get_ident()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{writer}.tmp")
+
+
+def _write_whole(files: Files, path: Path, pieces: Iterable[Any], lasting: bool) -> None:
     descriptor = files.create(path)
     try:
         for piece in _joined(pieces):
             view = memoryview(piece)
             while view:  # a write may take less than it is given
                 view = view[files.write(descriptor, view) :]
-        files.fsync(descriptor)
+        if lasting:
+            files.fsync(descriptor)
     finally:
         files.close(descriptor)
 
@@ -122,13 +131,22 @@ def make_folder(files: Files, path: Path) -> None:
     files.fsync_folder(path.parent)
 
 
+@functools.cache
 def host() -> str:
-    """This machine's name, as far as a file's name can hold it."""
-    return "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())[:60]
+    """Where process numbers mean something: this machine's name, and in a container that counts its own, which."""
+    name = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())[:40]
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return name
+    return name if space == _FIRST_SPACE else f"{name}-{space}"
+
+
+_FIRST_SPACE = 0xEFFFFFFC  # that of the machine itself (Linux, include/linux/proc_ns.h, PROC_PID_INIT_INO)
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine is there; where that cannot be asked, it is."""
+    """Whether a process of this machine is there and has not ended; where that cannot be asked, it is."""
     if os.name != "posix":
         return True
     try:
@@ -137,7 +155,15 @@ def is_alive(process: int) -> bool:
         return False
     except OSError:  # another user's
         return True
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended and its parent has not asked how; False where that cannot be told."""
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
 
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -1,10 +1,9 @@
 """The manifest of a run directory: what run it holds and how its lanes are cut. Written once, before any tile."""
 
-import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +11,14 @@ import numpy as np
 
 import gdkit
 from gdkit.errors import DamagedFileError, StoreError, bad_value
-from gdkit.sweeps.store.arrays import ABOUT, CHECKSUM, PLAIN, Kind, read_json
+from gdkit.sweeps.store import lists
+from gdkit.sweeps.store.arrays import ABOUT, CHECKSUM, PLAIN, Kind, digest, read_json
 from gdkit.sweeps.store.files import Files
+from gdkit.sweeps.store.lists import Listed, Lists
 from gdkit.sweeps.store.partition import Group, Partition
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # the newest; what has no long lists is written in format 1, which is the same without them
 _LARGEST = 2**26  # bytes
 _MOST_LANES, _MOST_TILES = 2**40, 2**27
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +33,7 @@ class Manifest(NamedTuple):
     seeds: int
     steps: int
     dtype: str  # of the params
-    plan: Mapping[str, Any] = {}  # this and the next two: anything that JSON holds
+    plan: Mapping[str, Any] = {}  # this and the next two: anything that JSON holds, and arrays of numbers
     versions: Mapping[str, Any] = {}
     device: Mapping[str, Any] = {}
     config: str | None = None  # its text
@@ -40,28 +41,8 @@ class Manifest(NamedTuple):
     @property
     def run(self) -> str:
         """The digest that every tile carries: of all that decides what a tile holds."""
-        return digest(*(_canonical(as_json(self)[part]) for part in ("fingerprint", "groups", "columns")))
-
-
-def digest(*things: Any) -> str:
-    """The SHA-256, in hexadecimal, of texts, bytes and arrays of numbers, each with its kind and size.
-
-    >>> digest("a", "b") == digest("ab"), digest(np.float32([0, 1])) == digest(np.float64([0, 1]))
-    (False, False)
-    """
-    found = hashlib.sha256()
-    for thing in things:
-        if isinstance(thing, str | bytes):
-            data = thing.encode() if isinstance(thing, str) else thing
-            kind = type(thing).__name__
-        else:
-            array = np.asarray(thing)
-            if array.dtype.hasobject:
-                raise bad_value("things", thing, "it has no fixed bytes", "Pass texts, bytes or arrays of numbers")
-            data, kind = array.tobytes(), f"{array.dtype.name} {array.shape}"
-        found.update(f"{kind} {len(data)}\n".encode())
-        found.update(data)
-    return found.hexdigest()
+        content, _ = as_json(self, only=("fingerprint", "groups", "columns"))
+        return digest(*map(_canonical, content.values()))
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -89,43 +70,50 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def as_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as it is written, without its checksum."""
-    groups = [
-        {name: getattr(group, name) for name in Group.__dataclass_fields__} for group in manifest.partition.groups
-    ]
-    return {
-        "format": FORMAT,
+def as_json(manifest: Manifest, only: Sequence[str] = ()) -> tuple[dict[str, Any], Lists]:
+    """The manifest, or some parts of it, as it is written, without its checksum; and its long lists."""
+    content = {
         "gdkit": gdkit.__version__,
         "lanes": manifest.partition.lanes,
         "tiles": manifest.partition.tiles,
-        "groups": groups,
+        "groups": list(map(_group_as_json, manifest.partition.groups)),
         "columns": {name: {"dtype": kind.dtype, "shape": kind.shape} for name, kind in manifest.columns.items()},
     } | {name: getattr(manifest, name) for name in _PLAIN_FIELDS}
+    content, found = lists.apart({name: content[name] for name in only or content})
+    if only:
+        return content, found
+    head = {"format": 2, "lists": found.as_json()} if found.arrays else {"format": 1}
+    return head | content, found
 
 
 _PLAIN_FIELDS = ("fingerprint", "seeds", "steps", "dtype", "plan", "versions", "device", "config")
 
 
-def written(manifest: Manifest) -> bytes:
-    """The text of the file.
+def _group_as_json(group: Group) -> dict[str, Any]:
+    fields = {name: getattr(group, name) for name in Group.__dataclass_fields__}
+    return fields | {"chosen": [None if places is None else np.asarray(places) for places in group.chosen]}
+
+
+def written(manifest: Manifest) -> tuple[bytes, Lists]:
+    """The text of the file, and the lists that lie beside it.
 
     Raises:
       InputValueError: something in it cannot be stored.
     """
     try:
-        content = json.loads(json.dumps(as_json(manifest), allow_nan=False))
-        from_json(content)
+        content, found = as_json(manifest)
+        content = json.loads(json.dumps(content, allow_nan=False))
+        from_json(lists.together(content, found.arrays))
     except (TypeError, ValueError) as error:
         raise bad_value("manifest", manifest, f"it cannot be stored: {error}", "Pass what JSON holds") from error
-    return json.dumps(content | {"checksum": digest(_canonical(content))}, indent=1).encode() + b"\n"
+    return json.dumps(content | {"checksum": digest(_canonical(content))}, indent=1).encode() + b"\n", found
 
 
 def read(files: Files, path: Path) -> Manifest:
-    """Read a manifest.
+    """Read a manifest. Its long lists are read when they are asked for, but those of the partition now.
 
     Raises:
-      DamagedFileError: it is not what was written.
+      DamagedFileError: it, or a list, is not what was written.
       StoreError: another version of gdkit wrote it, in a format that this one does not read.
       OSError: the system will not open it.
     """
@@ -139,12 +127,25 @@ def read(files: Files, path: Path) -> Manifest:
             said = content.pop("checksum", None)
             if said != digest(_canonical(content)):
                 raise ValueError("its checksum does not match; it is not to be edited")
-            return from_json(content)
+            return from_json(lists.together(content, _listed(files, path.parent, content)))
         except (ValueError, OSError, RecursionError) as error:
             if isinstance(error, StoreError):
                 raise
-            mend = "Name another directory, or begin anew in this one with --new"
+            mend = "Name another directory, or begin anew beside it with --new"
             raise DamagedFileError(f"{path}: it is damaged: {error}. {mend}.") from error
+
+
+def _listed(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[str, Listed]:
+    """The lists that lie beside a manifest, by the names that it has for them; none of them read."""
+    if content["format"] == 1:
+        return {}
+    said = _table("lists", content.get("lists"))
+    kinds = {
+        name: _kind(f"lists.kinds.{name}", kind) for name, kind in _table("lists.kinds", said.get("kinds")).items()
+    }
+    if said.get("file") != lists.name_of(kinds):
+        raise ValueError("lists.file is not the name of a file of these lists")
+    return {name: Listed(files, folder / said["file"], name, kind) for name, kind in kinds.items()}
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:
@@ -152,11 +153,11 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
     found = content.get("format")
     if isinstance(found, bool) or not isinstance(found, int):
         raise ValueError("it does not say its format")
-    if found == FORMAT:
+    if 1 <= found <= FORMAT:
         return
     by = f"gdkit {str(content.get('gdkit', 'of an unknown version'))[:40]} wrote it"
     mend = "Install a newer gdkit" if found > FORMAT else "Open it with that version, or begin anew elsewhere"
-    raise StoreError(f"{path}: it has format {found} and this gdkit reads format {FORMAT}; {by}. {mend}.")
+    raise StoreError(f"{path}: it has format {found} and this gdkit reads formats 1 to {FORMAT}; {by}. {mend}.")
 
 
 # Nothing that a file says is believed before it is checked.
@@ -172,7 +173,7 @@ def from_json(content: Mapping[str, Any]) -> Manifest:
     for part, value in fingerprint.items():
         if not (value is None or isinstance(value, bool | int | float | str)):
             raise ValueError(f"fingerprint.{part} is {type(value).__name__}")
-    columns = {_name(n): _column(n, c) for n, c in _table("columns", content.get("columns")).items()}
+    columns = {_name(n): _kind(f"columns.{n}", c) for n, c in _table("columns", content.get("columns")).items()}
     config = content.get("config")
     if not (config is None or isinstance(config, str)):
         raise ValueError("config is not a text")
@@ -210,7 +211,7 @@ def _group(at: str, content: Any) -> Group:
     chosen = _list(f"{at}.chosen", content.get("chosen"))
     if len(chosen) != len(sizes):
         raise ValueError(f"{at}.chosen has not one entry a dimension")
-    chosen = tuple(c if c is None else _wholes(f"{at}.chosen", c, 0) for c in chosen)
+    chosen = tuple(c if c is None else _wholes(f"{at}.chosen", _read(c), 0) for c in chosen)
     for own, size in zip(chosen, sizes, strict=True):
         if own is not None and (not own or list(own) != sorted(set(own)) or own[-1] >= size):
             raise ValueError(f"{at}.chosen is not in rising order below {size}")
@@ -221,13 +222,18 @@ def _group(at: str, content: Any) -> Group:
     return group
 
 
-def _column(name: str, content: Any) -> Kind:
-    content = _table(f"columns.{name}", content)
-    kind = Kind(content.get("dtype"), _wholes(f"columns.{name}.shape", content.get("shape"), 0))
+def _read(value: Any) -> Any:
+    """A list, also one that lies beside the manifest."""
+    return np.asarray(value).tolist() if isinstance(value, Listed | np.ndarray) else value
+
+
+def _kind(at: str, content: Any) -> Kind:
+    content = _table(at, content)
+    kind = Kind(content.get("dtype"), _wholes(f"{at}.shape", content.get("shape"), 0))
     if kind.dtype not in PLAIN:
-        raise ValueError(f"columns.{name}.dtype is none of {', '.join(PLAIN)}")
+        raise ValueError(f"{at}.dtype is none of {', '.join(PLAIN)}")
     if len(kind.shape) > 32 or math.prod(kind.shape) > _MOST_LANES:
-        raise ValueError(f"columns.{name}.shape is too large")
+        raise ValueError(f"{at}.shape is too large")
     return kind
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdkit.errors import bad_value, missing_package
+from gdkit.sweeps.store.files import FILES, temporary_for
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,7 +15,7 @@ RESULTS = "results.nc"
 
 
 def save(lanes: "xr.Dataset", path: Any) -> None:
-    """Write a dataset to `path` under a temporary name, flushed and then renamed."""
+    """Write a dataset to `path` under a temporary name, synced and then renamed, so that a file there is whole."""
     _require()
     path = Path(path)
     if path.is_dir():
@@ -24,12 +25,13 @@ def save(lanes: "xr.Dataset", path: Any) -> None:
     # xarray cannot write a dimension-less object or a boolean through h5netcdf; texts become plain strings
     texts = {n: (c.dims, c.values.astype(str)) for n, c in lanes.coords.items() if c.dtype.kind == "O"}
     lanes = lanes.assign_coords(texts).assign_attrs(format=FORMAT)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_for(path)
     try:
         lanes.to_netcdf(temporary, engine="h5netcdf")
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        FILES.fsync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

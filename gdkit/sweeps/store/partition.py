@@ -6,6 +6,7 @@ into chunks of `width`, and for each chunk the seeds into chunks of `depth`: tho
 a row a tile. A tile's rows are its blocks' lanes in turn, in each the seeds of a point side by side, without padding.
 """
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -36,6 +37,10 @@ class Group:
         """How many places of each dimension are the group's."""
         return tuple(s if c is None else len(c) for s, c in zip(self.sizes, self.chosen, strict=True))
 
+    @functools.cached_property
+    def _chosen(self) -> tuple[np.ndarray | None, ...]:
+        return tuple(None if c is None else np.asarray(c) for c in self.chosen)  # once, not for every tile
+
     @property
     def points(self) -> int:
         """How many points."""
@@ -46,7 +51,7 @@ class Group:
         """How many lanes, padding not counted."""
         return self.points * self.seeds
 
-    @property
+    @functools.cached_property
     def blocks(self) -> int:
         """How many blocks."""
         return -(-self.points // self.width) * -(-self.seeds // self.depth)
@@ -81,8 +86,8 @@ class Group:
         found = np.zeros_like(place)
         for d in reversed(self.order):
             place, digit = np.divmod(place, self.counts[d])
-            chosen = self.chosen[d]
-            found += (digit if chosen is None else np.asarray(chosen)[digit]) * math.prod(self.sizes[d + 1 :])
+            chosen = self._chosen[d]
+            found += (digit if chosen is None else chosen[digit]) * math.prod(self.sizes[d + 1 :])
         return found
 
     def _place(self, point: np.ndarray) -> np.ndarray:
@@ -90,10 +95,11 @@ class Group:
         place, mine = np.zeros_like(point), np.ones(point.shape, bool)
         for d in self.order:
             digit = point // math.prod(self.sizes[d + 1 :]) % self.sizes[d]
-            chosen = self.chosen[d]
+            chosen = self._chosen[d]
             if chosen is not None:
-                mine &= np.isin(digit, chosen)
-                digit = np.minimum(np.searchsorted(chosen, digit), len(chosen) - 1)
+                at = np.minimum(np.searchsorted(chosen, digit), len(chosen) - 1)
+                mine &= chosen[at] == digit
+                digit = at
             place = place * self.counts[d] + digit
         return np.where(mine, place, -1)
 
@@ -151,39 +157,47 @@ class Partition:
         return max(group.last for group in self.groups)
 
     @functools.cached_property
-    def _tiles(self) -> np.ndarray:
-        return np.asarray([0, *itertools.accumulate(g.tiles for g in self.groups)])
+    def _tiles(self) -> list[int]:  # plain numbers: for one tile at a time numpy is slow
+        return [0, *itertools.accumulate(g.tiles for g in self.groups)]
 
     @functools.cached_property
-    def _blocks(self) -> np.ndarray:
-        return np.asarray([0, *itertools.accumulate(g.blocks for g in self.groups)])
+    def _blocks(self) -> list[int]:
+        return [0, *itertools.accumulate(g.blocks for g in self.groups)]
 
     @property
     def tiles(self) -> int:
         """How many tiles."""
-        return int(self._tiles[-1])
+        return self._tiles[-1]
 
     @property
     def blocks(self) -> int:
         """How many blocks."""
-        return int(self._blocks[-1])
+        return self._blocks[-1]
+
+    def tiles_in(self, group: int) -> range:
+        """The tiles of a group."""
+        return range(self._tiles[group], self._tiles[group + 1])
 
     def span(self, tile: int) -> Span:
         """The blocks of a tile."""
-        group = int(np.searchsorted(self._tiles, tile, "right")) - 1
-        low = (tile - int(self._tiles[group])) * self.groups[group].tile
+        group = bisect.bisect_right(self._tiles, tile) - 1
+        low = (tile - self._tiles[group]) * self.groups[group].tile
         return Span(group, low, min(low + self.groups[group].tile, self.groups[group].blocks))
 
     def blocks_of(self, tile: int) -> range:
         """The numbers of a tile's blocks in the run, by which carries are kept."""
         group, low, high = self.span(tile)
-        base = int(self._blocks[group])
+        base = self._blocks[group]
         return range(base + low, base + high)
+
+    def blocks_in(self, group: int) -> range:
+        """The numbers of a group's blocks in the run."""
+        return range(int(self._blocks[group]), int(self._blocks[group + 1]))
 
     def tile_of_block(self, block: int) -> int:
         """The tile that a block belongs to."""
-        group = int(np.searchsorted(self._blocks, block, "right")) - 1
-        return int(self._tiles[group]) + (block - int(self._blocks[group])) // self.groups[group].tile
+        group = bisect.bisect_right(self._blocks, block) - 1
+        return self._tiles[group] + (block - self._blocks[group]) // self.groups[group].tile
 
     def rows(self, tile: int) -> int:
         """How many lanes a tile holds."""

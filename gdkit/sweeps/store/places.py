@@ -9,6 +9,7 @@ from gdkit.sweeps.store.files import Files, failed, host, is_alive
 
 A_FOLDER = 1000
 SUFFIX = ".npz"
+NARROWER = ".narrower"  # of a name beside a tile some of whose blocks ran smaller
 _DAY = 86_400
 
 
@@ -23,11 +24,11 @@ def place(folder: Path, what: str, number: int, count: int) -> Path:
     return folder / f"{number // A_FOLDER:04d}" / f"{number:07d}{SUFFIX}"
 
 
-def numbers(files: Files, folder: Path) -> Iterator[int]:
+def numbers(files: Files, folder: Path, suffix: str = SUFFIX) -> Iterator[int]:
     """The numbers of the files in `folder`, by their names alone; other names do not count."""
     for inside in folders(files, folder):
         own = int(inside.name)
-        found = (int(name[: -len(SUFFIX)]) for name in _names(files, inside) if _is_number(name, SUFFIX, 7))
+        found = (int(name[: -len(suffix)]) for name in _names(files, inside) if _is_number(name, suffix, 7))
         yield from (number for number in found if number // A_FOLDER == own)
 
 

@@ -21,6 +21,7 @@ class Status(NamedTuple):
     lanes_done: int
     carries: dict[int, int | None]  # block -> its step, of tiles that are not finished; None where it is damaged
     claims: dict[int, Claim]  # first tile -> a claim that counts
+    narrower: tuple[int, ...]  # tiles with blocks that ran smaller than the manifest says, for want of memory
 
 
 def status_of(store: Any, *, verify: bool, younger_than: float) -> Status:
@@ -46,6 +47,7 @@ def status_of(store: Any, *, verify: bool, younger_than: float) -> Status:
         lanes_done=int(partition.all_rows()[finished].sum()),
         carries=carries,
         claims=live,
+        narrower=tuple(store.narrower()),
     )
 
 

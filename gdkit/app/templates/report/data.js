@@ -17,9 +17,10 @@ function readSweep(source) {
   }
   const curves = source.curves.map((curve) => {
     const rows = unpack("i4", curve.rows);
-    return { steps: curve.steps, loss: unpack("f4", curve.loss), at: new Map([...rows].map((row, i) => [row, i])) };
+    return { what: curve.what, steps: curve.steps, values: unpack("f4", curve.values), at: new Map([...rows].map((row, i) => [row, i])) };
   });
-  return { ...source, columns, curves, rows: columns.get("lane").values.length };
+  const edges = new Map(Object.entries(source.edges).map(([axis, data]) => [axis, unpack("f4", data)]));
+  return { ...source, columns, curves, edges, rows: columns.get("lane").values.length };
 }
 
 // One cell: a number, or a text where the column holds texts.
@@ -85,18 +86,10 @@ function commonest(sweep, rows) {
   return counts.indexOf(Math.max(...counts));
 }
 
-// Where divergence begins: for each seed between the last value before the first that diverged and that one, on a log
-// scale; the median over seeds. Null where it lies off the axis.
+// Where divergence begins along a line, by all lanes of the sweep, drawn here or not. Null where it lies off the axis.
 function edgeOf(sweep, line) {
-  const seeds = Math.max(0, ...line.rows.map((rows) => rows.length));
-  const edges = [];
-  for (let seed = 0; seed < seeds; seed++) {
-    const first = line.rows.findIndex((rows) => rows[seed] !== undefined && regimeOf(sweep, rows[seed]) === DIVERGED);
-    if (first < 0) edges.push(Infinity);
-    else edges.push(first && line.values[first - 1] > 0 ? Math.sqrt(line.values[first - 1] * line.values[first]) : 0);
-  }
-  const middle = median(edges);
-  return Number.isFinite(middle) && middle > 0 ? middle : null;
+  const edge = sweep.edges.get(line.axis)?.[line.rows[0]?.[0]];
+  return edge > 0 ? edge : null;
 }
 
 function median(values) {
@@ -106,17 +99,20 @@ function median(values) {
   return sorted[half - 1] === sorted[half] ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-// The loss curve of a row up to its end, its last loss included; null where the page holds none.
-function curveOf(sweep, row) {
-  const held = sweep.curves.find((curve) => curve.at.has(row));
+// A curve of a row up to its end, its last loss included; null where the page holds none.
+function curveOf(sweep, row, what = "loss") {
+  const held = sweep.curves.find((curve) => curve.what === what && curve.at.has(row));
   if (!held) return null;
   const offset = held.at.get(row) * held.steps.length;
   const end = cell(sweep, "end_step", row);
   const points = [];
-  for (let i = 0; i < held.steps.length && held.steps[i] < end; i++) points.push([held.steps[i], held.loss[offset + i]]);
-  points.push([end, cell(sweep, "final_loss", row)]);
-  return points;
+  for (let i = 0; i < held.steps.length && held.steps[i] < end; i++) points.push([held.steps[i], held.values[offset + i]]);
+  if (what === "loss") points.push([end, cell(sweep, "final_loss", row)]);
+  return points.length ? points : null;
 }
+
+// Which curves the page holds: of the loss first.
+const curvesHeld = (sweep) => [...new Set(["loss", ...sweep.curves.map((curve) => curve.what)])];
 
 // Three digits, as people write them; what is not finite has no digits.
 function short(value) {

@@ -153,7 +153,7 @@ const regimeBadge = (sweep, code) => badge(sweep.regimes[code].marker, `r${code}
 const seriesBadge = (sweep, index) => badge(sweep.markers[index % sweep.markers.length], `c${index % 7}`);
 
 // Axes of a figure: grid, labels, titles. `box` holds left, right, top, bottom in pixels.
-function drawAxes(picture, box, x, y, xTitle, yTitle) {
+function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
   const grid = svg("g", { class: "grid" });
   const texts = svg("g", { class: "ticks" });
   const names = x.kind === "text";
@@ -172,7 +172,8 @@ function drawAxes(picture, box, x, y, xTitle, yTitle) {
   }
   const middle = (box.left + box.right) / 2;
   texts.append(svg("text", { class: "title", x: middle, y: box.bottom + 38, "text-anchor": "middle" }, [xTitle]));
-  texts.append(svg("text", { class: "title", x: 2, y: 12 }, [yTitle]));
+  if (panel) texts.append(svg("text", { class: "title", x: middle, y: 12, "text-anchor": "middle" }, [panel]));
+  texts.append(svg("text", { class: "title", x: 2, y: panel ? box.top - 12 : 12 }, [yTitle]));
   picture.append(grid, texts);
 }
 

@@ -170,7 +170,7 @@ function drawBest(app, figure, picture, line, alone) {
   picture.append(svg("path", { class: `star ${alone ? "ink" : `c${line.index % 7}`}`, d: markPath("*", point[0].x, at, 7) }));
 }
 
-// ---- Loss curves: a line a value of the axis, coloured by it; what diverged is drawn to where it leaves ----
+// ---- Curves, of the loss or of what was watched: a line a value of the axis, coloured by it; what diverged is drawn to where it leaves ----
 
 function curveFigure(app, holder, view) {
   const { sweep } = app;
@@ -182,7 +182,7 @@ function curveFigure(app, holder, view) {
     figure.curves = curvesShown(app, view);
     const [x, y] = curveScales(sweep, figure.curves, view, box);
     Object.assign(figure, { box, x, y, points: [] });
-    drawAxes(picture, box, x, y, "step", "loss");
+    drawAxes(picture, box, x, y, "step", wordsFor(view.what));
     const clip = `clip-${view.name}`;
     const frame = { x: box.left, y: box.top - 4, width: box.right - box.left + 6, height: box.bottom - box.top + 6 };
     picture.append(svg("clipPath", { id: clip }, [svg("rect", frame)]));
@@ -192,7 +192,7 @@ function curveFigure(app, holder, view) {
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(drawn, ends, figure.overlay);
     if (!figure.curves.length) picture.append(note(box, "No curves of these runs are in this page."));
-    mount(app, figure, picture, `loss curves, ${figure.curves.length} of them`);
+    mount(app, figure, picture, `curves of ${wordsFor(view.what)}, ${figure.curves.length} of them`);
     figure.mark();
   };
 
@@ -211,13 +211,13 @@ function curvesShown(app, view) {
   const { sweep } = app;
   const optimizer = sweep.optimizers[view.optimizer];
   if (!optimizer || !has(optimizer, view.axis)) {
-    return optimizer ? rowsAlong(sweep, optimizer, [], app.state.at).map((row) => ({ row, shade: 0.4, points: curveOf(sweep, row) })).filter((c) => c.points) : [];
+    return optimizer ? rowsAlong(sweep, optimizer, [], app.state.at).map((row) => ({ row, shade: 0.4, points: curveOf(sweep, row, view.what) })).filter((c) => c.points) : [];
   }
   const line = lineAlong(sweep, view.optimizer, view.axis, app.state.at);
   const found = line.rows
     .map((rows, i) => ({ row: rows.find((row) => cell(sweep, "seed", row) === view.seed), value: i, shade: i / Math.max(1, line.rows.length - 1) }))
     .filter((curve) => curve.row !== undefined)
-    .map((curve) => ({ ...curve, points: curveOf(sweep, curve.row) }))
+    .map((curve) => ({ ...curve, points: curveOf(sweep, curve.row, view.what) }))
     .filter((curve) => curve.points);
   const every = Math.ceil(found.length / MAX_CURVES);
   return found.filter((_, i) => i % every === 0);
@@ -261,13 +261,24 @@ function drawCurve(sweep, figure, curve, drawn, ends) {
 }
 
 function overlayCurve(app, figure, row, place) {
-  const points = curveOf(app.sweep, row);
+  const points = curveOf(app.sweep, row, figure.view.what);
   if (!points) return;
+  drawBearable(app, figure, row);
   const path = pathOf(figure, points).map(([a, b]) => [a, Math.max(b, figure.box.top)]);
   if (!path.length) return;
   figure.overlay.append(svg("path", { class: `curve over ${place ? "kept" : "now"}`, d: polyline(path) }));
   const [a, b] = path.at(-1);
   if (place) figure.overlay.append(number({ x: Math.min(a - 4, figure.box.right - 18), y: Math.max(b, figure.box.top + 14) }, place));
+}
+
+// The sharpness that theory lets this run's learning rate bear, beside its sharpness.
+function drawBearable(app, figure, row) {
+  const { sweep } = app;
+  const { theory } = sweep.optimizers[optimizerOf(sweep, row)];
+  if (figure.view.what !== "sharpness" || theory === null || !sweep.columns.has("learning_rate")) return;
+  const at = figure.y.of(theory / cell(sweep, "learning_rate", row));
+  if (!(at >= figure.box.top && at <= figure.box.bottom)) return;
+  figure.overlay.append(svg("line", { class: "theory ink", x1: figure.box.left, x2: figure.box.right, y1: at, y2: at }));
 }
 
 // The point nearest to the mouse, or null where none is near.

@@ -1,27 +1,30 @@
-// Two axes: regimes, or a measure, as cells (as points where the axes go together), with the edge as a line.
+// Two axes: regimes, or a measure, as cells (as points where the axes go together), with the edge as a line. A third
+// axis as one panel a value.
+
+const MAX_PANELS = 9;
 
 function mapFigure(app, holder, view) {
   const { sweep } = app;
   const figure = { holder, view, points: [] };
 
   figure.draw = () => {
-    const { width, height, picture } = canvas(holder);
-    const box = { left: 62, right: width - 12, top: 24, bottom: height - 48 };
-    const optimizer = sweep.optimizers[view.optimizer];
-    const cells = groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], app.state.at), view);
-    const paired = optimizer.dimensions.some((names) => names.includes(view.x) && names.includes(view.y));
-    const xs = valuesOf(sweep, view.x, cells.flatMap((c) => c.rows[0]));
-    const ys = valuesOf(sweep, view.y, cells.flatMap((c) => c.rows[0]));
-    const x = axisScale(sweep, view.x, xs, box.left, box.right, true);
-    const y = axisScale(sweep, view.y, ys, box.bottom, box.top, true);
-    const classes = classesOf(sweep, cells, view);
-    Object.assign(figure, { box, x, y, points: cells.map((c, i) => ({ row: c.rows[0], rows: c.rows, x: x.of(c.x), y: y.of(c.y), kind: classes[i] })) });
-    drawAxes(picture, box, x, y, wordsFor(view.x), wordsFor(view.y));
-    if (paired) drawDots(sweep, figure, picture);
-    else drawCells(sweep, figure, picture, xs, ys);
+    const values = panelsOf(sweep, view);
+    const columns = Math.min(values.length, holder.clientWidth < 560 ? 1 : values.length === 4 ? 2 : 3);
+    const wide = Math.max(260, Math.floor(holder.clientWidth)) / columns;
+    const tall = values.length > 1 ? Math.round(Math.min(320, Math.max(230, wide * 0.8))) : null;
+    const { width, height, picture } = canvas(holder, tall && tall * Math.ceil(values.length / columns));
+    const panels = panelsWith(app, view, values);
+    colourPanels(sweep, panels, view);
+    figure.points = panels.flatMap((panel, i) => {
+      const [left, top] = [(i % columns) * (width / columns), Math.floor(i / columns) * (tall ?? 0)];
+      const own = svg("g", { transform: `translate(${left} ${top})` });
+      drawPanel(sweep, view, panel, own, { left: 62, right: width / columns - 12, top: panel.title ? 40 : 24, bottom: (tall ?? height) - 48 });
+      picture.append(own);
+      return panel.points.map((point) => ({ ...point, x: point.x + left, y: point.y + top }));
+    });
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
-    mount(app, figure, picture, `map over ${wordsFor(view.x)} and ${wordsFor(view.y)}`);
+    mount(app, figure, picture, `map over ${wordsFor(view.x)} and ${wordsFor(view.y)}${view.z ? `, a panel a ${wordsFor(view.z)}` : ""}`);
     figure.mark();
   };
 
@@ -38,6 +41,46 @@ function mapFigure(app, holder, view) {
 
   figure.nearest = (px, py) => nearestOf(figure.points, px, py, 90);
   return figure;
+}
+
+// The values that have a panel: some at equal distances where there are many; one panel without a third axis.
+function panelsOf(sweep, view) {
+  const optimizer = sweep.optimizers[view.optimizer];
+  const values = view.z ? valuesOf(sweep, view.z, rowsAlong(sweep, optimizer, optimizer.dimensions.flat(), {})) : [null];
+  const last = Math.min(values.length, MAX_PANELS) - 1;
+  return Array.from({ length: last + 1 }, (_, i) => values[last ? Math.round((i * (values.length - 1)) / last) : 0]);
+}
+
+function panelsWith(app, view, values) {
+  const { sweep, state } = app;
+  const optimizer = sweep.optimizers[view.optimizer];
+  return values.map((value) => {
+    const at = value === null ? state.at : { ...state.at, [view.z]: value };
+    const title = value === null ? "" : `${wordsFor(view.z)} ${short(value)}`;
+    return { title, cells: groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), view) };
+  });
+}
+
+// One colour means the same in all panels.
+function colourPanels(sweep, panels, view) {
+  const kinds = classesOf(sweep, panels.flatMap((panel) => panel.cells), view);
+  let next = 0;
+  for (const panel of panels) for (const one of panel.cells) one.kind = kinds[next++];
+}
+
+function drawPanel(sweep, view, panel, picture, box) {
+  const { cells } = panel;
+  const paired = sweep.optimizers[view.optimizer].dimensions.some((names) => names.includes(view.x) && names.includes(view.y));
+  const rows = cells.map((one) => one.rows[0]);
+  const [xs, ys] = [valuesOf(sweep, view.x, rows), valuesOf(sweep, view.y, rows)];
+  panel.x = axisScale(sweep, view.x, xs, box.left, box.right, true);
+  panel.y = axisScale(sweep, view.y, ys, box.bottom, box.top, true);
+  Object.assign(panel, { fill: view.fill, box });
+  panel.points = cells.map((one) => ({ row: one.rows[0], rows: one.rows, x: panel.x.of(one.x), y: panel.y.of(one.y), kind: one.kind }));
+  drawAxes(picture, box, panel.x, panel.y, wordsFor(view.x), wordsFor(view.y), panel.title);
+  if (!cells.length) return;
+  if (paired) drawDots(sweep, panel, picture);
+  else drawCells(sweep, panel, picture, xs, ys);
 }
 
 // Rows by their place on the two axes.
@@ -62,35 +105,37 @@ function classesOf(sweep, cells, view) {
   return means.map((mean) => (Number.isFinite(mean) ? `q${Math.round(Math.min(15, Math.max(0, scale.of(Math.max(mean, scale.low)))))}` : "none"));
 }
 
-function drawDots(sweep, figure, picture) {
-  for (const point of figure.points) {
-    const marker = figure.view.fill === "regime" ? sweep.regimes[Number(point.kind.slice(1))].marker : "o";
+function drawDots(sweep, panel, picture) {
+  for (const point of panel.points) {
+    const marker = panel.fill === "regime" ? sweep.regimes[Number(point.kind.slice(1))].marker : "o";
     picture.append(svg("path", { class: `mark ${point.kind}`, d: markPath(marker, point.x, point.y, 5) }));
   }
 }
 
-function drawCells(sweep, figure, picture, xs, ys) {
-  const [across, up] = [borders(xs.map(figure.x.of)), borders(ys.map(figure.y.of))];
-  const [column, line] = [new Map(xs.map((v, i) => [figure.x.of(v), i])), new Map(ys.map((v, i) => [figure.y.of(v), i]))];
+function drawCells(sweep, panel, picture, xs, ys) {
+  const { left, right, top, bottom } = panel.box; // cells of values at uneven distances would reach beyond
+  const across = borders(xs.map(panel.x.of)).map((at) => Math.min(Math.max(at, left), right));
+  const up = borders(ys.map(panel.y.of)).map((at) => Math.min(Math.max(at, top), bottom));
+  const [column, line] = [new Map(xs.map((v, i) => [panel.x.of(v), i])), new Map(ys.map((v, i) => [panel.y.of(v), i]))];
   const paths = new Map();
   const lost = new Map();
-  for (const point of figure.points) {
+  for (const point of panel.points) {
     const [i, j] = [column.get(point.x), line.get(point.y)];
     const outline = `M${across[i].toFixed(1)} ${up[j].toFixed(1)}H${across[i + 1].toFixed(1)}V${up[j + 1].toFixed(1)}H${across[i].toFixed(1)}Z`;
     paths.set(point.kind, (paths.get(point.kind) ?? "") + outline);
     lost.set(`${i} ${j}`, commonest(sweep, point.rows) === DIVERGED);
   }
   for (const [kind, path] of paths) picture.append(svg("path", { class: `cell ${kind}`, d: path, "shape-rendering": "crispEdges" }));
-  if (figure.view.fill === "regime") drawSigns(sweep, figure, picture, column, line);
+  if (panel.fill === "regime") drawSigns(sweep, panel, picture, column, line);
   const edge = edgePath(lost, across, up);
   for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
 }
 
 // Marks on a wide lattice of the cells tell the regime to who does not tell the colours.
-function drawSigns(sweep, figure, picture, column, line) {
+function drawSigns(sweep, panel, picture, column, line) {
   const [every, other] = [Math.ceil(column.size / 14), Math.ceil(line.size / 10)];
   const paths = { light: "", dark: "" };
-  for (const point of figure.points) {
+  for (const point of panel.points) {
     if (column.get(point.x) % every !== every >> 1 || line.get(point.y) % other !== other >> 1) continue;
     const code = Number(point.kind.slice(1));
     paths[[1, 2, 3, 6].includes(code) ? "light" : "dark"] += markPath(sweep.regimes[code].marker, point.x, point.y, 2.6);

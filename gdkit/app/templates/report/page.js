@@ -6,7 +6,13 @@ function startPage() {
     button.hidden = false;
     button.addEventListener("click", () => copyText(button));
   }
-  if (!source) return;
+  printWhole();
+  const seconds = Number(document.documentElement.dataset.reload ?? 0);
+  if (!source) {
+    takeUpChoices({});
+    if (seconds) reloadLater({}, seconds);
+    return;
+  }
   const sweep = readSweep(JSON.parse(source.textContent));
   sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
   const state = { on: new Set(sweep.optimizers.keys()), at: {}, pinned: [], hovered: null };
@@ -37,8 +43,17 @@ function startPage() {
   redrawWhenResized(app);
   const follow = () => app.figures.filter((figure) => figure.current).forEach((figure) => placeCard(app.card, figure, figure.current));
   document.addEventListener("scroll", follow, { passive: true });
+  takeUpChoices(app);
+  if (seconds) reloadLater(app, seconds);
   performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
+}
+
+// What is folded is printed too.
+function printWhole() {
+  const folded = [];
+  addEventListener("beforeprint", () => folded.push(...document.querySelectorAll("details:not([open])")) && folded.forEach((part) => { part.open = true; }));
+  addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
 }
 
 // A labelled choice; `empty` is what the empty value is called.
@@ -64,7 +79,7 @@ function buildScores(app) {
   const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
   const reached = sweep.optimizers.map((optimizer) => optimizer.score ?? Infinity);
   const start = reached.indexOf(smallest(reached));
-  const curves = { name: "curves", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true };
+  const curves = { name: "curves", what: "loss", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true };
   const curve = curveFigure(app, holder.querySelector(".curves .plot"), curves);
   app.figures.push(score, curve);
 
@@ -94,6 +109,8 @@ function buildScores(app) {
     const labels = sweep.optimizers.map((_, i) => i);
     curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
   }
+  const held = curvesHeld(sweep);
+  if (held.length > 1) curveControls.unshift(chooser("Curve", held, "", set(curves, "what", [curve]), "loss", wordsFor));
   if (sweep.several) curveControls.push(chooser("Seed", valuesOf(sweep, "seed"), "", set(curves, "seed", [curve]), curves.seed));
   holder.querySelector(".curves .controls").append(...curveControls);
   legendOf(app, curves, holder.querySelector(".curves .key"));
@@ -108,7 +125,7 @@ function fixChooser(app, axis) {
     else app.state.at[axis] = value;
     app.draw();
   };
-  return chooser(`${wordsFor(axis)} at`, ["", ...values], "its best", choose);
+  return chooser(`${wordsFor(axis)} at`, ["", ...values], "its best", choose, app.state.at[axis] ?? "");
 }
 
 function toggle(app, index, figure) {
@@ -154,24 +171,37 @@ function buildMap(app) {
   const [optimizer, index] = suitable[0];
   const axes = optimizer.dimensions.flat();
   const x = axes.includes(sweep.axis) ? sweep.axis : axes[0];
-  const view = { optimizer: index, x, y: axes.find((axis) => axis !== x), fill: "regime", measure: sweep.by };
+  const view = { optimizer: index, x, y: "", z: "", fill: "regime", measure: sweep.by };
   const figure = mapFigure(app, holder.querySelector(".plot"), view);
   app.figures.push(figure);
   const controls = holder.querySelector(".controls");
   const build = () => {
-    const names = sweep.optimizers[view.optimizer].dimensions.flat();
-    if (!names.includes(view.x)) view.x = names[0];
-    if (!names.includes(view.y) || view.y === view.x) view.y = names.find((name) => name !== view.x);
+    const [names, panels] = settleAxes(sweep, view);
     const set = (name) => (value) => { view[name] = value; build(); figure.draw(); mapKey(sweep, view, holder.querySelector(".key")); };
     const fills = ["regime", ...measuresOf(sweep), ...(sweep.measures.stability ?? [])];
     const choices = [chooser("Colour", fills, "", set("fill"), view.fill, wordsFor)];
     if (suitable.length > 1) choices.unshift(chooser("Optimizer", suitable.map(([, i]) => i), "", set("optimizer"), view.optimizer, (i) => sweep.optimizers[i].label));
     if (names.length > 2) choices.push(chooser("Across", names, "", set("x"), view.x, wordsFor), chooser("Up", names, "", set("y"), view.y, wordsFor));
-    controls.replaceChildren(...choices);
+    if (panels.length) choices.push(chooser("A panel a", ["", ...panels], "(one panel)", set("z"), view.z, wordsFor));
+    const rest = panels.filter((name) => name !== view.z);
+    controls.replaceChildren(...choices, ...rest.map((name) => fixChooser(app, name)));
   };
   build();
   figure.draw();
   mapKey(sweep, view, holder.querySelector(".key"));
+}
+
+// Makes the axes of the map those that its optimizer has; returns all, and those that can have a panel a value.
+function settleAxes(sweep, view) {
+  const { dimensions } = sweep.optimizers[view.optimizer];
+  const names = dimensions.flat();
+  if (!names.includes(view.x)) view.x = names[0];
+  if (!names.includes(view.y) || view.y === view.x) view.y = names.find((name) => name !== view.x);
+  const panels = dimensions.filter((own) => !own.includes(view.x) && !own.includes(view.y)).flat();
+  if (view.z !== "" && !panels.includes(view.z)) view.z = panels[0] ?? "";
+  if (view.z === "" && view.panels === undefined) view.z = panels[0] ?? "";
+  view.panels = panels;
+  return [names, panels];
 }
 
 function mapKey(sweep, view, holder) {

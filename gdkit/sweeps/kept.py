@@ -1,0 +1,78 @@
+"""Lanes that can go on from where a sweep left them."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gdkit.errors import bad_value
+from gdkit.sweeps import execute
+from gdkit.sweeps.plan import Shape
+from gdkit.sweeps.prepared import Prepared
+from gdkit.sweeps.request import Sweep
+
+
+class Kept(NamedTuple):
+    """A finished sweep, and its lanes as they go on from its last step."""
+
+    request: Sweep
+    prepared: list[Prepared]
+    shapes: list[Shape]  # one a group
+    columns: Mapping[str, np.ndarray]  # what all lanes read so far
+    parts: list[list[tuple[execute.Block, Any]]] | None  # one a group: its blocks and their lanes, if in memory
+    load: Callable[[execute.Job], list[tuple[execute.Block, Any]]] | None = None  # else where they are, if anywhere
+
+    def lanes(self, job: execute.Job) -> execute.Kept:
+        """The lanes of a job's group, as it takes them.
+
+        Raises:
+          InputValueError: they were not kept.
+          StoreError: they cannot be read.
+        """
+        parts = self.parts[job.group] if self.parts is not None else self.load(job) if self.load is not None else None
+        if parts is None:
+            mend = f"Run the sweep again with more steps; up to {KEPT_BYTES >> 20} MiB of lanes are kept"
+            raise bad_value("result", "its lanes", "they were too large to be kept, or another process ran them", mend)
+        group = self.prepared[job.group]
+        points, seeds = len(group.group.points), self.request.seeds
+        at = group.lanes_of(execute.Block(np.arange(points), np.arange(seeds)), seeds)
+        curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
+        return execute.Kept(execute.gathered(parts, points, seeds), curve)
+
+
+KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
+
+
+class Keeper:
+    """Collects the lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
+
+    def __init__(self, before: Kept | None, keeps: bool):
+        self.parts: dict[int, list] = {
+            number: list(parts) for number, parts in enumerate((before and before.parts) or ())
+        }
+        self.keeps, self.lanes, self._goes_on = keeps, 0, before is not None
+        self._left = KEPT_BYTES
+
+    def fits(self, job: execute.Job) -> bool:
+        """Whether the lanes of `job` are kept; if they are not, none are."""
+        self._left -= bytes_of_lanes(job)
+        self.keeps = self.keeps and self._left >= 0
+        return self.keeps
+
+    def is_whole(self, request: Sweep) -> bool:
+        """Whether the lanes of a sweep are all there."""
+        return self.keeps and (self._goes_on or self.lanes == request.lanes)
+
+    def put(self, finished: execute.Finished) -> None:
+        """Keep the lanes of a block."""
+        if self.keeps and finished.lanes is not None:
+            self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))
+            self.lanes += finished.block.lanes
+
+
+def bytes_of_lanes(job: execute.Job) -> int:
+    """What the lanes of a job take."""
+    block = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(job.programs[0].carry.lanes))
+    return len(job.blocks) * block

@@ -1,0 +1,78 @@
+"""What a result can do besides what its numbers tell: go on, and run a lane again."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gdkit import descent, optimizers
+from gdkit.errors import bad_value
+from gdkit.sweeps import execute
+from gdkit.sweeps.kept import Kept
+from gdkit.sweeps.prepared import Prepared, job_of
+from gdkit.sweeps.progress import Progress
+from gdkit.sweeps.refine import refine
+from gdkit.sweeps.request import devices_of
+from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.run import go_on
+
+
+def finished(result: SweepResult, kept: Kept | None) -> SweepResult:
+    """The result, which can go on if it is whole."""
+    return result if kept is None else dataclasses.replace(result, origin=Origin(lambda: kept))
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a result can do whose problem and optimizer are known."""
+
+    find: Callable[[], Kept]
+
+    @functools.cached_property
+    def kept(self) -> Kept:
+        """The sweep, and its lanes where they were kept."""
+        return self.find()
+
+    def extend(self, steps: int, *, progress: Callable[[Progress], None] | None = None) -> SweepResult:
+        """Every lane until `steps` in all; those that ended stay as they are."""
+        descent.check_positive("steps", steps)
+        kept = self.kept
+        if steps <= kept.request.steps:
+            raise bad_value(
+                "steps", steps, f"the sweep has run {kept.request.steps} already", "Pass how many there are in all"
+            )
+        for section in kept.request.sections:
+            if optimizers.counts_steps(section.factory):
+                mend = "Run the sweep again with more steps"
+                raise bad_value("steps", steps, "the schedule depends on how many steps there are in all", mend)
+        return finished(*go_on(kept, steps, tell=progress))
+
+    def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """One lane run again: norms step by step around `onset`, and all that it reads at its end."""
+        kept = self.kept
+        seed = lane % kept.request.seeds
+        mine = next(p for p in reversed(kept.prepared) if p.offset <= lane and self._place(p, lane) is not None)
+        shape, place = kept.shapes[mine.number], self._place(mine, lane)
+        points, seeds = len(mine.group.points), kept.request.seeds
+        block = next(b for b in execute.blocks_of(points, seeds, shape) if place in b.points and seed in b.seeds)
+        job = job_of(kept.request, mine, devices_of(kept.request.plan)[:1], shape, [block])
+        at = int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])
+        return execute.replay(job, block, at, onset, around)
+
+    def refine(
+        self,
+        result: SweepResult,
+        axis: str,
+        around: Any,
+        count: int,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> SweepResult:
+        """The sweep with more values of `axis`."""
+        return finished(*refine(result, self.kept, axis, around, count, progress))
+
+    def _place(self, prepared: Prepared, lane: int) -> int | None:
+        """Where a lane's point stands in a group, None if it is another group's."""
+        found = np.flatnonzero(prepared.group.points == (lane - prepared.offset) // self.kept.request.seeds)
+        return int(found[0]) if found.size else None

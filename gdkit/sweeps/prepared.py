@@ -1,0 +1,128 @@
+"""The groups of a sweep, checked by tracing them, and their jobs."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gdkit import descent, factories
+from gdkit.errors import bad_value, warn
+from gdkit.problems import Problem
+from gdkit.sweeps import execute, planner
+from gdkit.sweeps.axes import Group, groups_of
+from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
+from gdkit.sweeps.request import Sweep, devices_of, is_seeded
+
+
+class Prepared(NamedTuple):
+    """A group with all that running it needs, but not compiled."""
+
+    number: int  # of the group
+    offset: int  # of its section's first lane
+    group: Group
+    problem: Problem  # concrete
+    static: dict[str, Any]
+    most: int  # lanes a block should have
+    unroll: int  # as the rule has it
+
+    def lanes_of(self, block: execute.Block, seeds: int) -> np.ndarray:
+        """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
+        return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]
+
+    def rows_at(self, block: execute.Block, seeds: int) -> np.ndarray:
+        """The numbers of a block's lanes as `archive.rows_of` puts them, without padding."""
+        points, own = block.sizes
+        return self.lanes_of(block, seeds)[:own, :points].T.ravel()
+
+    def shape(self, request: Sweep) -> Shape:
+        """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
+        usual = workers_for(Plan(), len(devices_of(request.plan)))
+        return shape_for(len(self.group.points), request.seeds, self.most, request.plan, usual, self.unroll)
+
+
+def prepared_groups(request: Sweep) -> Iterator[Prepared]:
+    """Every group, checked by tracing one step."""
+    number = offset = 0
+    checked: set[int] = set()
+    for section in request.sections:
+        for group in groups_of(section):
+            yield _prepare(request, group, checked)._replace(number=number, offset=offset)
+            number += 1
+        offset += section.points * request.seeds
+
+
+def planned_job(
+    request: Sweep, prepared: Prepared, devices: Sequence[Any], workers: int
+) -> tuple[execute.Job, planner.Choice]:
+    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
+    make = lambda shape: job_of(request, prepared, devices, shape)
+    lanes = len(prepared.group.points) * request.seeds
+    return planner.choose(make, prepared.shape(request), request.plan, most=prepared.most, lanes=lanes, workers=workers)
+
+
+def job_of(
+    request: Sweep,
+    prepared: Prepared,
+    devices: Sequence[Any],
+    shape: Shape,
+    blocks: list[execute.Block] | None = None,
+) -> execute.Job:
+    """The job of a group in blocks of a shape, compiled and placed on `devices`."""
+    floorless = prepared.problem.optimum is None and request.limits.target == -np.inf
+    limits = request.limits._replace(unbounded_below=request.limits.diverged_above if floorless else np.inf)
+    return execute.prepare(
+        request.problem,
+        prepared.group.section.factory,
+        prepared.static,
+        prepared.group.traced,
+        request.watching,
+        execute.Shared(request.key, descent.arrays_of(prepared.problem), limits),
+        dtype=descent.params_dtype(prepared.problem),
+        steps=request.steps,
+        blocks=blocks or execute.blocks_of(len(prepared.group.points), request.seeds, shape),
+        devices=devices,
+        unroll=shape.unroll,
+        group=prepared.number,
+    )
+
+
+def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
+    first = {name: values[0] for name, values in group.traced.items()}
+    concrete, _ = descent.resolve_problem(request.problem, group.static | first)
+    static = {n: factories.hashable(v) for n, v in group.static.items()}
+    arrays = descent.arrays_of(concrete)
+    loss = descent.check_run(request.problem, group.section.factory, group.static | first, request.key, arrays)
+    if id(concrete) not in checked:
+        checked.add(id(concrete))
+        _warn(request, concrete)
+    _check_used(request, group, concrete, static)
+    if jax.default_backend() == "cpu" and descent.has_convolutions(loss):
+        # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
+        return Prepared(0, 0, group, concrete, static, most=1, unroll=0)
+    return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)), unroll=1)
+
+
+def _warn(request: Sweep, problem: Problem) -> None:
+    """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
+    if request.seeds > 1 and not is_seeded(problem, request.key):
+        text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
+        warn(text)
+    if descent.is_impure(problem, request.key):
+        text = "loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)"
+        warn(text)
+
+
+def _check_used(request: Sweep, group: Group, problem: Problem, static: dict[str, Any]) -> None:
+    """Behind ``**kwargs`` a misspelt name is swallowed: raise for a traced hyperparameter that nothing uses."""
+    for name in group.traced:
+        inside = name.startswith(factories.PROBLEM_PREFIX)
+        factory = request.problem if inside else group.section.factory
+        known = factories.parameters(factory)
+        if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
+            continue
+        point = {n: values[0] for n, values in group.traced.items()}
+        arrays = descent.arrays_of(problem)
+        if not descent.is_used(request.problem, group.section.factory, static | point, name, request.key, arrays):
+            mend = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
+            raise bad_value("axes", name, "the factory takes it and nothing uses it", mend)

@@ -1,0 +1,117 @@
+"""What a sweep is asked for, checked."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gdkit import descent, factories
+from gdkit import monitors as monitors_
+from gdkit.errors import bad_type, bad_value
+from gdkit.monitors import Limits
+from gdkit.problems import Problem
+from gdkit.sweeps import execute
+from gdkit.sweeps.axes import Section, read_sections
+from gdkit.sweeps.plan import Plan
+from gdkit.types import Key, Monitor
+
+
+class Sweep(NamedTuple):
+    """A sweep that has been checked and not yet run."""
+
+    problem: Any
+    sections: tuple[Section, ...]
+    seeds: int
+    steps: int
+    key: Key
+    monitors: tuple[Monitor, ...]
+    curve_points: int
+    limits: Limits
+    plan: Plan
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes."""
+        return sum(s.points for s in self.sections) * self.seeds
+
+    @property
+    def reached(self) -> int:
+        """How many recorded steps the sweep reaches."""
+        return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
+
+    @property
+    def watching(self) -> execute.Watching:
+        """What is recorded: what every lane has, the user's monitors, the curve."""
+        return execute.Watching(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
+
+
+_HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program
+
+
+def curve_within(points: int, steps: int) -> tuple[int, ...]:
+    """The steps of a curve that `steps` reach, and one more; those of 10,000 where they are fewer."""
+    if not points:
+        return ()
+    at = monitors_.curve_steps(points)
+    reached = int(np.sum(at <= max(steps, _HORIZON))) if steps <= _HORIZON else len(at)
+    return tuple(at[: reached + 1].tolist())
+
+
+def check(
+    problem: Any,
+    optimizer_factory: Any,
+    axes: Any,
+    *,
+    seeds: int = 1,
+    steps: int,
+    key: int | Key = 0,
+    monitors: Sequence[Monitor] = (),
+    curve_points: int = 200,
+    target: float | None = None,
+    diverged_above: float = 1e6,
+    plan: Plan | None = None,
+) -> Sweep:
+    """The sweep that these arguments of `sweep` describe, checked as far as that goes without compiling."""
+    descent.check_positive("steps", steps)
+    descent.check_positive("seeds", seeds)
+    if curve_points != 0:
+        descent.check_positive("curve_points", curve_points)
+    for name, value in (("diverged_above", diverged_above), ("target", 0.0 if target is None else target)):
+        if not factories.is_number(value):
+            raise bad_type(name, value, "not a number", "Leave it out for the default")
+    if not diverged_above > 0:
+        raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
+    for monitor in monitors:
+        if not isinstance(monitor, Monitor):
+            mend = "Pass for example gdkit.monitors.time_to(0.1), or a gdkit.monitors.Monitor of your own"
+            raise bad_type("monitors", monitor, "not a Monitor", mend)
+    if not isinstance(problem, Problem) and not callable(problem):
+        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+    sections = read_sections(problem, optimizer_factory, axes)
+    for section in sections:
+        names = [axis.name for d in section.dimensions for axis in d.axes]
+        descent.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
+    key = descent.key_of(key)
+    limits = Limits(diverged_above, -np.inf if target is None else target)
+    return Sweep(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
+
+
+def devices_of(plan: Plan) -> list[Any]:
+    """The devices that a sweep uses.
+
+    Raises:
+      InputValueError: the plan wants more than there are.
+    """
+    devices = jax.local_devices()
+    if plan.devices is not None and plan.devices > len(devices):
+        mend = "Use fewer; a CPU is split with XLA_FLAGS=--xla_force_host_platform_device_count=N before JAX starts"
+        raise bad_value("plan.devices", plan.devices, f"there are {len(devices)}", mend)
+    return devices[: plan.devices]
+
+
+def is_seeded(problem: Problem, key: Key) -> bool:
+    """Whether the start or the batches depend on the seed."""
+    if problem.sample is not None:
+        return True
+    return problem.init_is_function and any(descent.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))

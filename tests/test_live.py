@@ -1,0 +1,182 @@
+"""A run while it goes on: what is counted of it, the page that shows it, and how rarely that is written."""
+
+import io
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import gdkit
+from gdkit import problems, sgd
+from gdkit.app import cli, live, terminal
+from gdkit.app import run as runner
+from gdkit.app.config import dump, load, loads
+from gdkit.app.folder import CONFIG
+from gdkit.monitors import EndKind
+from gdkit.sweeps.plan import Plan
+from gdkit.sweeps.progress import Progress
+from gdkit.sweeps.request import check
+from gdkit.sweeps.run import run as sweep
+from gdkit.sweeps.store import Store
+from gdkit.sweeps.stored import Directory
+
+CONFIG_TEXT = """\
+name: half
+problem: {name: parabola}
+optimizer: [{name: sgd}, {name: sgd, momentum: 0.5, label: momentum}]
+sweep:
+  axes: {learning_rate: {log: {from: 1e-2, to: 10, count: 16}}}
+  steps: 20
+"""
+AXES = {"optimizer": {"sgd": sgd, "momentum": (sgd, {"momentum": 0.5})}, "learning_rate": np.geomspace(1e-2, 10, 16)}
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run directory of which every second tile is finished."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    job = loads(CONFIG_TEXT)
+    folder.mkdir()
+    (folder / CONFIG).write_text(dump(job))
+    request = check(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=1))
+    result, _ = sweep(request, where=Directory(folder, dump(job), (0, 2)))
+    assert 0 < result.missing < 32
+    return folder
+
+
+@pytest.fixture
+def page(half):
+    """What the report of the half finished run says, and the numbers in it."""
+    runner._write_meanwhile(load(half / CONFIG), half, 7.2)
+    text = (half / "report.html").read_text()
+    return text, json.loads(text.partition('id="sweep">')[2].partition("</script>")[0])
+
+
+def test_the_tally_counts_what_finished_tiles_hold(half):
+    tally, result = live.Tally(Store.open(half)), gdkit.open(half)
+    tally.look()
+    tally.look()  # what has been seen is not counted twice
+    for part in tally.parts:
+        lanes = result.select(optimizer=part.label).lanes
+        kinds = lanes["end_kind"].values
+        assert part.lanes == len(kinds)
+        assert part.finished == np.sum(kinds != EndKind.RUNNING)
+        assert part.diverged == np.sum((kinds == EndKind.NONFINITE) | (kinds == EndKind.EXCEEDED)) > 0
+        stayed = np.where(kinds == EndKind.STEPS, lanes["final_loss"].values, np.inf)
+        assert part.best == pytest.approx(stayed.min())
+        assert part.at["learning_rate"] == lanes["learning_rate"].values[stayed.argmin()]
+
+
+def test_the_page_of_an_unfinished_run_says_so_and_holds_ended_runs_alone(half, page):
+    text, data = page
+    result = gdkit.open(half)
+    assert f"{result.missing} of 32 runs have not ended yet" in text
+    assert sum(optimizer["count"] for optimizer in data["optimizers"]) == 32 - result.missing
+    assert "still running" not in text.partition("<script")[0]
+    kinds = next(column for column in data["columns"] if column["name"] == "end_kind")
+    ends = np.frombuffer(runner.report.embed.base64.b64decode(kinds["data"]), "<i4")
+    assert EndKind.RUNNING not in ends
+
+
+def test_the_page_loads_itself_again_without_leaving_its_policy(page):
+    text, _ = page
+    assert '<noscript><meta http-equiv="refresh" content="8"></noscript>' in text
+    assert 'data-reload="8"' in text
+    assert "default-src 'none'" in text
+
+
+def test_a_run_of_which_nothing_has_ended_has_a_page(tmp_path):
+    runner._write_meanwhile(loads(CONFIG_TEXT), tmp_path, 5)
+    text = (tmp_path / "report.html").read_text()
+    assert "Nothing has ended yet" in text and 'data-reload="5"' in text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # published whole, nothing left behind
+
+
+def test_a_stopped_run_says_how_to_go_on_and_loads_itself_no_more(half):
+    runner._write_meanwhile(load(half / CONFIG), half, None)
+    text = (half / "report.html").read_text()
+    assert f"To go on: gdkit run {half / CONFIG} --output {half}" in text
+    assert "data-reload" not in text and 'http-equiv="refresh"' not in text
+
+
+def test_a_report_is_written_at_most_a_fiftieth_of_the_time(half, monkeypatch):
+    clock, spent, written = [0.0], [0.4, 2.0, 0.01], []
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    watcher = live._Watcher(half, lambda tally: None, lambda pause: written.append((clock[0], pause)))
+    watcher._look()
+    monkeypatch.setattr(live, "_timed", lambda work: (work(), spent[min(len(written), 3) - 1])[1])
+    for clock[0] in np.arange(0.0, 200.0, 1.0):
+        watcher._written = 0  # there is always something new
+        watcher._report()
+    times = [at for at, _ in written]
+    assert times[0] == live.SHARE * live.FIRST
+    assert times[1] - times[0] == 20 and times[2] - times[1] == 100
+    assert np.diff(times[2:]) == pytest.approx(live.WRITE_EVERY)
+    assert [pause for _, pause in written[1:3]] == [20, 100]
+
+
+def test_nothing_is_written_where_nothing_is_new(half, monkeypatch):
+    written = []
+    watcher = live._Watcher(half, lambda tally: None, written.append)
+    watcher._due = 0.0
+    watcher._look()
+    watcher._report()
+    watcher._due = 0.0
+    watcher._report()
+    assert len(written) == 1
+
+
+def test_a_watcher_that_cannot_read_warns_and_the_run_goes_on(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    watcher = live._Watcher(tmp_path, lambda tally: None, None)
+    watcher.news.set()
+    with pytest.warns(gdkit.errors.GdkitWarning, match="The run goes on"):
+        watcher.run()
+
+
+def test_a_callback_tells_and_wakes_the_watcher_when_lanes_are_finished(half):
+    told, seen = [], threading.Event()
+    with live.watching(half, told.append, lambda tally: seen.set()) as tell:
+        tell(Progress(1, 2, 1, 2, 1.0))
+        assert seen.wait(60)
+    assert len(told) == 1
+
+
+def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.figures, "write", lambda *arguments: [])
+    Path("half.yaml").write_text(CONFIG_TEXT)
+    assert cli.main(["run", "half.yaml", "--live"]) == 0
+    text = Path("runs/half/report.html").read_text()
+    assert "data-reload" not in text and "have not ended" not in text
+    said = capsys.readouterr().err
+    assert "half: 32 runs of 20 steps: sgd 16, momentum 16" in said
+    assert "2 programs" in said and "live report: runs/half/report.html" in said
+    assert "100 %  32 runs in" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_board_has_a_line_an_optimizer_that_fits_the_terminal(width):
+    parts = [
+        live.Part("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
+        live.Part("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
+        live.Part("adam", 93, 0, 0, None, {}),
+    ]
+    console = Console(width=width, file=io.StringIO())
+    board = terminal._Board(console)
+    board.tell(Progress(3_000_000, 9_000_000, 124, 279, 12.0))
+    board._tally = SimpleNamespace(parts=parts)
+    with console.capture() as captured:
+        console.print(board.table())
+    lines = captured.get().splitlines()
+    assert [line.split()[0][:7] for line in lines] == ["sgd", "a-label", "adam", "all"]
+    assert all(len(line) <= width for line in lines)
+    for line, said in zip(
+        lines, ["93/93  22 diverged  best 0.0969 at 0.398", "none arrived", "0/93", "24 s left"], strict=True
+    ):
+        assert said in line
+    assert "124/279  53 diverged" in lines[-1]

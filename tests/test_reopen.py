@@ -1,0 +1,119 @@
+"""A result from disk goes on, and its lanes run again, once its code is known; else it says what is missing."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gdkit
+from gdkit import Plan, Problem, problems, sgd, static, sweep
+from gdkit.app.cli import main
+from gdkit.errors import InputValueError, OtherRunError, StoreError
+from gdkit.sweeps import stored
+from gdkit.sweeps.store import Store
+
+RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
+PLAN = Plan(width=2, depth=1, tile=2)
+
+
+def noisy(learning_rate):  # its state holds a key
+    return optax.noisy_sgd(learning_rate, key=gdkit.descent.key_of(3))
+
+
+OPTIMIZERS = {"sgd": (sgd, {"momentum": 0.5}), "noisy": noisy}
+AXES = {"optimizer": {"sgd": (sgd, {"momentum": 0.5}), "noisy": (noisy, {})}, "learning_rate": RATES}
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return problems.mlp("iris", widths=(5,), batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def folder(iris, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "short"
+    sweep(iris, None, AXES, seeds=3, steps=37, plan=PLAN, store=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def longer(iris):
+    return sweep(iris, None, AXES, seeds=3, steps=60, plan=PLAN)
+
+
+def assert_same_bits(a, b):
+    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
+    for name in a.lanes.variables:
+        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=str(name))
+
+
+def test_lanes_go_on_from_a_directory_in_another_process(iris, folder, longer):
+    opened = gdkit.open(folder, problem=iris, optimizer=OPTIMIZERS)
+    assert_same_bits(opened.extend(60), longer)
+    assert opened.replay(4).same
+    assert_same_bits(opened.extend(50).extend(60), longer)
+
+
+def test_the_same_call_finds_its_lanes_in_the_directory(iris, folder, longer):
+    again = sweep(iris, None, AXES, seeds=3, steps=37, plan=PLAN, store=folder)
+    assert again.origin.kept.parts is None
+    assert_same_bits(again.extend(60), longer)
+
+
+def test_a_file_lets_lanes_run_again_and_not_go_on(iris, folder, tmp_path):
+    gdkit.open(folder).save(tmp_path / "r.nc")
+    opened = gdkit.open(tmp_path / "r.nc", problem=iris, optimizer=OPTIMIZERS)
+    assert opened.replay(17).same
+    with pytest.raises(InputValueError, match=r"its lanes.*too large to be kept, or another process ran them"):
+        opened.extend(60)
+
+
+def test_every_kind_of_axis_is_found_again(tmp_path):
+    def quadratic(scale, power=2):
+        return Problem(lambda x: scale * jnp.sum(jnp.abs(x) ** power), jnp.ones(2))
+
+    pairs = gdkit.paired({"learning_rate": [0.1, 0.2, 0.3], "problem.scale": [1.0, 2.0, 1.0]})
+    axes = [{"problem.power": static([2, 4]), "momentum": [0.1, 0.5]}, pairs]
+    monitors = [gdkit.monitors.time_to(0.5)]
+    settings = {"steps": 7, "target": 1e-9, "diverged_above": 10.0, "curve_points": 5, "key": 3, "monitors": monitors}
+    whole = sweep(quadratic, sgd, axes, store=tmp_path, plan=Plan(width=2), **settings)
+    opened = gdkit.open(tmp_path, problem=quadratic, optimizer=sgd, monitors=monitors)
+    assert opened.replay(0).same and opened.replay(11).same
+    assert_same_bits(opened.extend(11), whole.extend(11))
+
+
+def test_another_problem_is_refused_with_what_differs(iris, folder):
+    other = problems.mlp("wine", widths=(5,), batch_size=16)
+    with pytest.raises(OtherRunError, match="data"):
+        gdkit.open(folder, problem=other, optimizer=OPTIMIZERS).replay(0)
+    with pytest.raises(InputValueError, match=r"optimizer=.*not a mapping of the labels.*\['sgd', 'noisy'\]"):
+        gdkit.open(folder, problem=iris, optimizer=sgd)
+    with pytest.raises(InputValueError, match="optimizer=None: the other one is given"):
+        gdkit.open(folder, problem=iris)
+
+
+def test_lanes_that_are_gone_are_named_and_large_ones_not_kept(iris, tmp_path, monkeypatch):
+    options = {"axes": {"learning_rate": RATES}, "steps": 20, "plan": PLAN}
+    sweep(iris, sgd, store=tmp_path / "a", **options)
+    next((tmp_path / "a" / "lanes").rglob("*.npz")).unlink()
+    with pytest.raises(StoreError, match=r"the lanes of block \d were not kept. Run the sweep with more steps"):
+        gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30)
+    monkeypatch.setattr(stored, "_KEPT_BYTES", 100)
+    sweep(iris, sgd, store=tmp_path / "b", **options)
+    assert not list((tmp_path / "b" / "lanes").rglob("*.npz"))
+    with pytest.raises(InputValueError, match="too large to be kept"):
+        gdkit.open(tmp_path / "b", problem=iris, optimizer=sgd).extend(30)
+
+
+def test_a_run_of_a_config_finds_its_code(tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        "name: small\nproblem: {name: mlp, data: iris, widths: [5], batch_size: 16}\noptimizer: {name: sgd}\n"
+        "sweep: {axes: {learning_rate: [0.001, 0.01, 0.1, 1.0, 1000.0]}, seeds: 3, steps: 37}\n"
+    )
+    assert main(["run", str(config), "--output", str(tmp_path / "run")]) == 0
+    opened = gdkit.open(tmp_path / "run")
+    longer = opened.extend(60)
+    assert set(np.unique(longer.lanes["end_step"])) >= {60}
+    assert opened.replay(3).same
+    assert Store.open(tmp_path / "run").manifest.plan["keeps_lanes"]
