@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from gdkit import factories
-from gdkit.errors import bad_type, unknown_name
+from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array, Optimizer, OptimizerFactory, Params, PyTree
 
 
@@ -185,8 +185,8 @@ def scheduled(factory: OptimizerFactory, share: Callable[[Array], Array]) -> Opt
     return with_schedule
 
 
-def clipped(factory: OptimizerFactory, clip_norm: float) -> OptimizerFactory:
-    """`factory` on gradients whose global norm is at most `clip_norm`."""
+def clipped(factory: OptimizerFactory, clip_norm: Any) -> OptimizerFactory:
+    """`factory` on gradients whose global norm is at most `clip_norm`, a number that may be traced."""
 
     @functools.wraps(factory)
     def with_clipping(**hyperparameters: Any) -> Optimizer:
@@ -194,6 +194,56 @@ def clipped(factory: OptimizerFactory, clip_norm: float) -> OptimizerFactory:
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
     return with_clipping
+
+
+def mup(factory: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
+    """`factory` with steps of maximal update parametrisation (μP), for which the best learning rate keeps with width.
+
+    A leaf's update is multiplied by 1/rᵢ with the rule ``"adam"``, for optimizers whose step does not grow with the
+    gradient, and by rₒ/rᵢ with ``"sgd"``. Here rₒ is how many times wider the outputs of a leaf, its last dimension,
+    are than in `base`, and rᵢ its inputs, the dimension before (1 for a bias). So of Adam input weights and biases
+    have steps as before, and hidden and output weights 1/width; of gradient descent input weights and biases have
+    steps of width, hidden weights as before and output weights 1/width.
+
+    Yang et al., Tensor Programs V, 2022, table 3. Weights must start as there too, output weights with a standard
+    deviation of 1/width, or at 0: `gdkit.problems.mlp` with `zero_last`. At the base's own width nothing changes.
+    Weight decay that is part of the update is scaled with it.
+
+    Args:
+      factory: of an optimizer.
+      base: params of the same model at the base width, or ``jax.eval_shape(init, key)`` of it; weights
+        are (inputs, outputs).
+      rule: "adam" or "sgd".
+
+    >>> optimizer = mup(sgd, [jnp.zeros((4, 2)), jnp.zeros(2)], "sgd")(learning_rate=1.0)
+    >>> updates, _ = optimizer.update([jnp.ones((4, 6)), jnp.ones(6)], optimizer.init(None))
+    >>> [float(update.min()) for update in updates]
+    [-3.0, -3.0]
+    """
+    if rule not in ("adam", "sgd"):
+        raise unknown_name("rule", rule, ("adam", "sgd"))
+
+    def scale(updates: Params, params: Params | None = None) -> Params:
+        if jax.tree.structure(updates) != jax.tree.structure(base):
+            mend = "Pass params of the same model at another width"
+            raise bad_type("base", jax.tree.structure(base), "its structure is not that of the params", mend)
+        return jax.tree.map(
+            lambda update, base: update * _mup_factor(update.shape, jnp.shape(base), rule), updates, base
+        )
+
+    @functools.wraps(factory)
+    def with_mup(**hyperparameters: Any) -> Optimizer:
+        optimizer: Any = factory(**hyperparameters)
+        return optax.chain(optimizer, optax.stateless(scale))
+
+    return with_mup
+
+
+def _mup_factor(shape: tuple[int, ...], base: tuple[int, ...], rule: str) -> float:
+    if len(shape) != len(base):
+        raise bad_value("base", base, f"a leaf of the params is of shape {shape}", "Pass params of the same model")
+    times = [1.0, 1.0, *(own / former for own, former in zip(shape, base, strict=True))]
+    return (times[-1] if rule == "sgd" else 1.0) / times[-2]
 
 
 def _constant(steps: int) -> Callable[[Array], Array]:

@@ -335,6 +335,27 @@ def test_a_loss_and_metrics_of_ones_own_see_outputs_and_targets():
     assert np.allclose(problem.metrics["bias"](problem.init, problem.test), 1.0)
 
 
+def test_a_transformer_is_that_of_numpy_by_hand():
+    x, y = toy(features=6)
+    problem = problems.transformer((x, y), tokens=3, width=4, heads=2, depth=2, split=(0.5, 0.5))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, float), problem.init(KEY))
+    normed = lambda h: (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+    rows, labels = problem.data
+    h = rows.reshape(-1, 3, 2) @ params.token + params.position
+    for block in params.blocks:
+        seen, n = np.zeros_like(h), normed(h)
+        for own in (slice(0, 2), slice(2, 4)):  # the numbers of a head
+            query, key, value = (n @ weight[:, own] for weight in block[:3])
+            scores = np.exp(query @ key.transpose(0, 2, 1) / np.sqrt(2))
+            seen[..., own] = scores / scores.sum(-1, keepdims=True) @ value
+        h = h + seen @ block.out
+        h = h + np.asarray(jax.nn.gelu(normed(h) @ block.up)) @ block.down
+    logits = normed(h).mean(axis=1) @ params.head.weight + params.head.bias
+    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels])
+    assert problem.loss(problem.init(KEY), problem.data) == pytest.approx(expected, rel=1e-5)
+    assert np.allclose(np.std(problems.transformer(width=64).init(KEY).blocks[0].down), 1 / 16, rtol=0.05)
+
+
 def test_names_are_callables_that_make_problems():
     assert "digits" in problems.data_names()
     needs = {"quadratic": {"eigenvalues": [1.0]}}
@@ -355,6 +376,10 @@ def test_an_equinox_module_is_params_though_it_can_be_called():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
+        (lambda: problems.transformer(tokens=3), "tokens=3: it does not divide the 64 features"),
+        (lambda: problems.transformer(heads=3), "heads=3: it does not divide the 16 numbers"),
+        (lambda: problems.transformer(depth=0), "depth=0: less than 1"),
+        (lambda: problems.transformer(width=8.0), "width=8.0: not an integer"),
         (lambda: problems.quadratic(), "eigenvalues=None: .* Pass either eigenvalues, or dimension"),
         (lambda: problems.quadratic([1.0], dimension=2), r"eigenvalues=\[1.0\]: .* Pass either eigenvalues"),
         (lambda: problems.quadratic(dimension=2), "condition_number=None"),

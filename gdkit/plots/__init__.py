@@ -7,12 +7,12 @@ there.
 """
 
 from gdkit.plots.derivatives import chain_rule, difference_error, tangent
-from gdkit.plots.runs import descent_1d, trajectories
+from gdkit.plots.runs import coordinate_check, descent_1d, trajectories
 from gdkit.plots.style import REGIME_COLORS, REGIME_LABELS, REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS, save
 from gdkit.plots.sweeps import final_loss, loss_curves, regime_map, regime_strip
 
 __all__ = [
     "REGIME_COLORS", "REGIME_LABELS", "REGIME_MARKERS", "SERIES_COLORS", "SERIES_MARKERS",
-    "chain_rule", "descent_1d", "difference_error", "final_loss", "loss_curves", "regime_map", "regime_strip", "save",
-    "tangent", "trajectories",
+    "chain_rule", "coordinate_check", "descent_1d", "difference_error", "final_loss", "loss_curves",
+    "regime_map", "regime_strip", "save", "tangent", "trajectories",
 ]  # fmt: skip

@@ -177,6 +177,46 @@ def _regime_of(problem: Problem, run: Trajectory) -> Regime:
     return Regime(int(classify(run.statistics, optimum=problem.optimum).regime))
 
 
+def coordinate_check(
+    widths: Sequence[int],
+    changes: Any,
+    *,
+    labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """How far training moves what each layer puts out, against width: level where steps suit every width.
+
+    Yang et al., Tensor Programs V, 2022, appendix D.1. A line is the mean over seeds, a bar their range.
+
+    Args:
+      widths: of the networks.
+      changes: mean |h_t − h_0| of each layer, (widths, seeds, layers); for example the last points of
+        `gdkit.problems.layer_changes`.
+      labels: one a layer.
+      ax: where to draw.
+
+    Raises:
+      InputValueError: the shapes do not agree.
+    """
+    changes = np.asarray(changes, float)
+    if changes.ndim != 3 or len(changes) != len(widths):
+        raise bad_value("changes", changes.shape, "not (widths, seeds, layers)", f"Give one of {len(widths)} widths")
+    labels = labels or [f"layer {number}" for number in range(1, changes.shape[2] + 1)]
+    if len(labels) != changes.shape[2]:
+        raise bad_value("labels", labels, f"there are {changes.shape[2]} layers", "Give one a layer")
+    ax = style.axes(ax)
+    for number, (layer, label) in enumerate(zip(np.moveaxis(changes, 2, 0), labels, strict=True)):
+        mean = layer.mean(axis=1)
+        bars = np.maximum([mean - layer.min(axis=1), layer.max(axis=1) - mean], 0)
+        ax.errorbar(widths, mean, yerr=bars, label=label, linewidth=1.2, markersize=5, **style.series(number))
+    ax.set_xscale("log", base=2)
+    ax.set(yscale="log", xlabel="width", ylabel="mean $|h_t - h_0|$")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    style.tidy_ticks(ax.yaxis)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
 def _checked_labels(labels: Sequence[str] | None, runs: Sequence[Trajectory]) -> Sequence[str]:
     if not runs:
         raise bad_value("runs", runs, "there is none", "Pass at least one Trajectory")

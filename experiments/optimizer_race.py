@@ -1,0 +1,190 @@
+"""Eight optimizers over a suite of problems, at tuned and at default learning rates, by performance profiles.
+
+Time is in steps, and ends where the gap (L − L*) / (L₀ − L*) is at most a tolerance, L* being the known optimum or,
+where there is none, the least loss that any optimizer reached at any learning rate (the convergence test of Moré and
+Wild, Benchmarking derivative-free optimization algorithms, 2009). A run that does not get there takes infinitely long.
+Of the paired seeds, each another start, the median counts, so that a problem is solved if most seeds are. The tuned
+learning rate is the best of a sweep; the default is that of Keras's documentation, since optax has none: 0.01 for
+gradient descent with and without momentum, 0.001 for all others. Profiles of both are relative to one number a
+problem, the fastest of all: Dolan and Moré 2002; their score is AlgoPerf's (Dahl et al. 2023, arXiv 2306.07179).
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import profiles, suite
+from experiments.claims import Claim
+from experiments.settings import complete
+from gdkit import paired, plots, problems, sgd, sweep
+from gdkit.errors import unknown_name
+
+DEFAULTS: dict[str, Any] = {
+    "kinds": list(suite.KINDS),  # of problems
+    "learning_rates": {"from": 1e-5, "to": 100.0, "count": 22},
+    "seeds": 3,
+    "spread": 0.1,  # of the starts
+    "steps": 3000,
+    "tolerance": {
+        "known": 1e-4,
+        "found": 1e-2,
+    },  # of the gap, where the optimum is known, and where it is the best seen
+    "conditions": [30.0, 100.0, 300.0, 1000.0],  # of the quadratics that hold momentum to theory
+}
+COLORS = (*plots.SERIES_COLORS, "0.5")
+STYLES: Any = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)))
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": sgd,
+    "momentum": functools.partial(sgd, momentum=0.9),
+    "nesterov": functools.partial(sgd, momentum=0.9, nesterov=True),
+    "rmsprop": optax.rmsprop,
+    "adagrad": optax.adagrad,
+    "adam": optax.adam,
+    "nadam": optax.nadam,
+    "lion": functools.partial(optax.lion, weight_decay=0.0),
+}
+DEFAULT_RATES = np.array([0.01, 0.01, 0.01, *[0.001] * 5])
+POLYAK = "Polyak, Some methods of speeding up the convergence of iteration methods, 1964"
+SUITS = "0.001 is a step's length to adam, 0.01 an inverse curvature to gradient descent"
+TUNED, DEFAULT = "tuned", "default"
+
+
+class Race(NamedTuple):
+    """What the study found."""
+
+    settings: dict[str, Any]
+    problems: tuple[str, ...]
+    kinds: np.ndarray  # (problems,) of str
+    rates: np.ndarray  # (rates,)
+    steps: np.ndarray  # (optimizers, problems, rates), to the target; the median over seeds, infinite where not reached
+    bowl: np.ndarray  # (2, conditions), steps of gradient descent and of heavy ball, each at theory's best
+
+    @property
+    def times(self) -> dict[str, np.ndarray]:
+        """Steps at the tuned and at the default learning rates, each (optimizers, problems)."""
+        default = np.argmin(np.abs(np.log(self.rates / DEFAULT_RATES[:, None])), axis=1)
+        return {TUNED: self.steps.min(axis=2), DEFAULT: self.steps[np.arange(len(default)), :, default]}
+
+    @property
+    def ratios(self) -> dict[str, np.ndarray]:
+        """The same over the fastest of all."""
+        both = profiles.ratios(np.concatenate(list(self.times.values())))
+        return dict(zip(self.times, np.split(both, 2), strict=True))
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.problems)} problems{'score':>22}{'share solved':>20}"]
+        lines += [f"{'':<16}{'tuned':>11}{'default':>9}{'tuned':>11}{'default':>9}"]
+        scores = [profiles.score(ratio) for ratio in self.ratios.values()]
+        solved = [np.isfinite(time).mean(axis=1) for time in self.times.values()]
+        rows = zip(OPTIMIZERS, *scores, *solved, strict=True)
+        return "\n".join([*lines, *(f"{name:<16}{a:>11.2f}{b:>9.2f}{c:>11.2f}{d:>9.2f}" for name, a, b, c, d in rows)])
+
+
+def run(settings: Mapping[str, Any]) -> Race:
+    """Every optimizer at every learning rate on every problem, and momentum at theory's best on quadratics."""
+    chosen = complete(settings, DEFAULTS)
+    for kind in chosen["kinds"]:
+        if kind not in suite.KINDS:
+            raise unknown_name("settings.kinds", kind, suite.KINDS)
+    grid = chosen["learning_rates"]
+    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
+    defaults = np.unique(DEFAULT_RATES)
+    rates = np.sort(np.append(rates[np.abs(np.log(rates / defaults[:, None])).min(axis=0) > 1e-6], defaults))
+    families = [family for family in suite.families(chosen["spread"]) if family.kind in chosen["kinds"]]
+    axes = {"optimizer": OPTIMIZERS, "learning_rate": rates}
+    found = [_steps(chosen, family.problem, None, axes | dict(family.axis)) for family in families]
+    order = ("optimizer", ..., "learning_rate")
+    steps = [part.transpose(*order).values.reshape(len(OPTIMIZERS), -1, len(rates)) for part in found]
+    names = tuple(name for family in families for name in family.names)
+    kinds = np.array([family.kind for family in families for _ in family.names])
+    return Race(chosen, names, kinds, rates, np.concatenate(steps, axis=1), _bowl(chosen))
+
+
+def _steps(chosen: Mapping[str, Any], problem: Any, factory: Any, axes: Mapping[str, Any]) -> xr.DataArray:
+    """Steps to the target, the median over seeds, for every point of `axes`."""
+    steps = chosen["steps"]
+    every = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # a curve of so many points has every step
+    data = sweep(problem, factory, axes, steps=steps, seeds=chosen["seeds"], curve_points=every).data
+    tolerance = chosen["tolerance"]["known" if data.attrs["optimum_known"] else "found"]
+    target = data["reference_loss"] + tolerance * (data["initial_loss"] - data["reference_loss"])
+    there = data["curve_loss"] <= target
+    first = data["curve_step"][there.argmax("point")]
+    return first.where(there.any("point"), np.inf).median("seed")
+
+
+def _bowl(chosen: Mapping[str, Any]) -> np.ndarray:
+    """Gradient descent and heavy ball on quadratics, at the η and β that are best for their condition (Polyak 1964)."""
+    condition = np.array(chosen["conditions"])
+    root = np.sqrt(condition)
+    rates = np.append(2 / (1 + condition), 4 / (1 + root) ** 2)
+    momentum = np.append(0 * root, ((root - 1) / (root + 1)) ** 2)
+    axes = paired({"problem.condition_number": np.tile(condition, 2), "momentum": momentum, "learning_rate": rates})
+    problem = functools.partial(problems.quadratic, dimension=suite.DIMENSION)
+    found = _steps({**chosen, "seeds": 1}, problem, sgd, axes)
+    return found.values.reshape(2, -1)
+
+
+def plot(result: Race) -> dict[str, Figure]:
+    """One figure: the profiles at tuned and at default learning rates, side by side."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    far = 10 ** np.ceil(np.log10(max(np.max(r[np.isfinite(r)], initial=10.0) for r in result.ratios.values())))
+    for ax, (name, ratio) in zip(axes, result.ratios.items(), strict=True):
+        _draw(ax, ratio, far)
+        ax.set_title(f"{name} learning rates, with scores", fontsize="medium")
+    axes[0].set_ylabel(f"$\\rho(\\tau)$: share of {len(result.problems)} problems solved")
+    return {"optimizer_race": figure}
+
+
+def _draw(ax: Axes, ratio: np.ndarray, far: float) -> None:
+    tau = np.unique(np.append(ratio[np.isfinite(ratio)], [1.0, far]))
+    rho, scores = profiles.profile(ratio, tau), profiles.score(ratio)
+    ax.axvspan(1, profiles.MOST, color="0.93", zorder=0)
+    ax.text(np.sqrt(profiles.MOST), 1.0, "scored", fontsize="small", color="0.35", ha="center", va="top")
+    order = np.argsort(rho[:, -1], kind="stable")
+    heights = _apart(rho[order, -1], 0.062)
+    for i, height in zip(order, heights, strict=True):
+        color = COLORS[i]
+        ax.step(tau, rho[i], where="post", color=color, linestyle=STYLES[i], linewidth=1.7)
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
+        ax.annotate(f"{list(OPTIMIZERS)[i]}  {scores[i]:.2f}", (far, rho[i, -1]), (far * 1.5, height), color=color,
+                    va="center", fontsize="small", annotation_clip=False, arrowprops=line)  # fmt: skip
+    ax.set(xscale="log", xlim=(1, far), ylim=(0, 1.02), xlabel="$\\tau$: steps over those of the fastest")
+
+
+def _apart(values: np.ndarray, gap: float) -> np.ndarray:
+    """Places in [0, 1], `gap` apart at least, near `values`, which are increasing."""
+    steps = gap * np.arange(len(values))
+    low = values - steps
+    middle = (np.maximum.accumulate(low) + np.minimum.accumulate(low[::-1])[::-1]) / 2
+    return np.clip(middle, 0, 1 - steps[-1]) + steps
+
+
+def claims(result: Race) -> list[Claim]:
+    """What holds by construction, what theory says of momentum, and whom the defaults suit."""
+    tau = np.geomspace(1, 1e6, 1000)
+    tuned, default = (profiles.profile(ratio, tau) for ratio in result.ratios.values())
+    sgd_steps, heavy_steps = result.bowl
+    exponent = lambda steps: float(np.polyfit(np.log(result.settings["conditions"]), np.log(steps), 1)[0])
+    solved = lambda kind: np.isfinite(result.times[DEFAULT])[:, result.kinds == kind].sum(axis=1)
+    names = list(OPTIMIZERS)
+    rows = [
+        Claim("share of optimizers and τ at which the tuned profile is not below the default one",
+              "a check: the default is one of those tuned over", 1.0, 0.0, float(np.mean(tuned >= default))),
+        Claim("gradient descent's steps on quadratics grow as their condition to the power of", POLYAK, 1.0, 0.05,
+              exponent(sgd_steps)),
+        Claim("heavy ball's, with a little more since its roots are double", POLYAK, 0.5, 0.1, exponent(heavy_steps)),
+    ]  # fmt: skip
+    for kind, more, less in (("networks", "adam", "sgd"), ("functions", "sgd", "adam")):
+        if kind in result.kinds:
+            count = solved(kind)
+            ahead = float(count[names.index(more)] > count[names.index(less)])
+            rows.append(Claim(f"{more}'s default solves more of the {kind} than {less}'s", SUITS, 1.0, 0.0, ahead))
+    return rows
