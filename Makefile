@@ -14,7 +14,7 @@ RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
 LOCKED := app cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full parity bench browser lint format readme reproduce constraints clean env-app env-test env-parity env-bench
+.PHONY: help run test test-full parity bench browser lint format readme reproduce torture scale docs constraints clean env-app env-test env-parity env-bench env-docs
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,8 +53,17 @@ bench: env-bench env-parity ## gdkit against its peers, PyTorch among them; PART
 reproduce: env-app ## run every study at full settings and write docs/reproductions.md; STUDIES=names for some
 	$(PY) docs/reproduce.py $(STUDIES)
 
+torture: env-test ## kill runs, start them together, damage their files, and write docs/reliability.md; PARTS=names for some
+	$(PY) scripts/torture.py $(PARTS)
+
+scale: env-test ## measure what sweeps of many lanes take, and write docs/scale.md
+	$(PY) -m benchmarks.scale
+
 readme: env-test ## write the outputs and figures of README.md again
 	$(PY) docs/readme.py
+
+docs: env-docs ## build the documentation in site/html, from files and for reading from files
+	@$(PY) docs/build_site.py
 
 constraints: env-app ## write constraints.txt again, with the newest versions that fit
 	$(PY) -m pip install --quiet uv
@@ -64,8 +73,8 @@ constraints: env-app ## write constraints.txt again, with the newest versions th
 	LC_ALL=C sort -o constraints.txt constraints.new && rm constraints.new
 
 clean: ## remove what was built; runs/ stays
-	rm -rf $(VENV) $(VENV).lock dist .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV).lock dist site .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-env-app env-test env-parity env-bench: env-%:
+env-app env-test env-parity env-bench env-docs: env-%:
 	@sh scripts/setup $*

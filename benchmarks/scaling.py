@@ -1,5 +1,6 @@
 """How time and memory grow with lanes, steps, workers and params; what divergence saves, and what the engine costs."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -150,8 +151,9 @@ def main_job(quick: bool) -> dict[str, Any]:
     job: Any = config.load(ROOT / "configs" / "digits_mlp.yaml", (f"sweep.steps={steps}",))
     arguments = build.arguments(job)
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"progress": lambda _: None, "store": Path(folder, "result.nc")}
-        runs = {"plain": lambda: gdkit.sweep(**arguments), "watched": lambda: gdkit.sweep(**arguments, **options)}
+        fresh = (Path(folder, str(number)) for number in itertools.count())
+        watched = lambda: gdkit.sweep(**arguments, progress=lambda _: None, store=next(fresh))
+        runs = {"plain": lambda: gdkit.sweep(**arguments), "watched": watched}
         for run in runs.values():
             run()
         rounds = 1 if quick else 3

@@ -1,0 +1,299 @@
+"""What a store, a coordinator, a scheduler and a worker take for a tile and for a lane, measured on this machine.
+
+Times are the least of a few, by the wall clock, since a store waits for a disk; each part runs in a process of its own.
+"""
+
+import multiprocessing
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import gdkit
+from gdkit import Plan, problems, sgd
+from gdkit.sweeps import execute, remote, stored
+from gdkit.sweeps.jobs import Planned
+from gdkit.sweeps.plan import Shape
+from gdkit.sweeps.pools import Pool, pool_of
+from gdkit.sweeps.prepared import prepared_groups
+from gdkit.sweeps.request import Sweep, check, devices_of
+from gdkit.sweeps.result import describe
+from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store, places
+from gdkit.sweeps.store.files import FILES
+
+UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # to prepare what is only read
+STATISTICS = 12
+LANES = 10**6
+ROWS = (1024, 8192, 65536)  # lanes a tile
+VALIDATED = (10**7, 8192)  # lanes, and lanes a tile, of a point that the constants do not come from
+LISTED = (10**5, 10**6)  # tiles
+OPENED = ((LANES, 8192), (8 * 10**5, 8))  # lanes, and lanes a tile: as many as there may be, and many tiles
+_TASKS = 1000
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """All constants, and the point by which they are judged; scratch files go under `folder`."""
+    if shutil.disk_usage(folder).free < 4 * 10**9:
+        raise SystemExit(f"{folder}: less than 4 GB are free. Name another folder.")
+    coordinators = ((10**5, 1024), (10**6, 1024), (10**5, 1), (2 * 10**5, 1))
+    return {
+        "machine": machine(),
+        "columns": alone(columns),
+        "stores": [alone(store, folder, LANES, rows) for rows in ROWS],
+        "listing": [alone(listing, folder, tiles) for tiles in LISTED],
+        "openings": [alone(opening, folder, *sizes) for sizes in OPENED],
+        "coordinators": [alone(coordinator, folder, *sizes) for sizes in coordinators],
+        "tasks": {"a process pool": alone(pool_tasks), "Dask": alone(dask_tasks)},
+        "looking": alone(looking),
+        "worker": worker(folder),
+        "validation": alone(store, folder, *VALIDATED),
+    }
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """What a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers come from."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = {"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {"cores": os.cpu_count(), "memory": memory, "python": platform.python_version(), **versions}
+
+
+class Peak:
+    """How many bytes this process has at most, more than at the beginning (Linux)."""
+
+    def __init__(self):
+        Path("/proc/self/clear_refs").write_text("5")
+        self._begin = _field("VmRSS")
+
+    @property
+    def bytes(self) -> int:
+        return _field("VmHWM") - self._begin
+
+
+def _field(name: str) -> int:
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def seconds(function: Callable[[], Any], times: int = 3) -> float:
+    """The least that a call takes."""
+    found = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+# The store
+
+
+def manifest_of(lanes: int, rows: int, **fields: Any) -> Manifest:
+    """One group of lanes and 12 statistics in single precision, `rows` lanes a tile."""
+    group = Group(0, (lanes,), (0,), (None,), 1, width=rows, depth=1, tile=1)
+    kinds = {f"statistic_{i:02d}": Kind("float32", ()) for i in range(STATISTICS)}
+    return Manifest({}, Partition((group,)), kinds, seeds=1, steps=1, dtype="float32", **fields)
+
+
+def store(folder: Path, lanes: int, rows: int) -> dict[str, float]:
+    """A run directory written tile by tile, listed, opened, read in part and whole, and removed."""
+    values = np.random.default_rng(0).normal(size=lanes).astype(np.float32)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        peak, begin = Peak(), time.perf_counter()
+        made = Store.create(Path(name) / "run", manifest_of(lanes, rows))
+        for tile in range(made.partition.tiles):
+            part = values[tile * rows : (tile + 1) * rows]
+            made.put_tile(tile, dict.fromkeys(made.manifest.columns, part))
+        found = {"lanes": lanes, "rows": rows, "tiles": made.partition.tiles, "write": time.perf_counter() - begin}
+        found |= {"write_peak": peak.bytes, "bytes": sum(f.stat().st_size for f in made.path.rglob("*.npz"))}
+        found |= {"folders": sum(f.is_dir() for f in (made.path / "tiles").iterdir())}
+        found["list"] = seconds(made.finished)
+        found["lazy"] = seconds(lambda: Store.open(made.path).lazy_columns())
+        lazy = made.lazy_columns()
+        found["one_lane"] = seconds(lambda: lazy.isel(lane=lanes // 2).load())
+        found["verify"] = seconds(lambda: made.status(verify=True), times=1)
+        peak = Peak()
+        begin = time.perf_counter()
+        read = made.columns().values
+        found |= {"read": time.perf_counter() - begin, "read_peak": peak.bytes}
+        assert all(np.array_equal(column, values) for column in read.values())
+    return found
+
+
+def listing(folder: Path, tiles: int) -> dict[str, float]:
+    """Finding which of many tiles are there, by their names; and `gdkit status`, from its start to its end."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        made = Store.create(Path(name) / "run", manifest_of(tiles, 1))
+        for number in range(tiles):
+            path = places.place(made.path / "tiles", "tile", number, tiles)
+            if number % places.A_FOLDER == 0:
+                path.parent.mkdir()
+            os.close(os.open(path, os.O_CREAT))
+        assert made.finished().all()
+        command = [sys.executable, "-m", "gdkit", "status", str(made.path)]
+        status = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        return {"tiles": tiles, "list": seconds(made.finished), "status": status}
+
+
+# A sweep
+
+
+def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points: int = 0) -> Sweep:
+    """A sweep of a scalar loss."""
+    rates = {"learning_rate": np.geomspace(1e-3, 1, lanes)}
+    return check(problems.parabola(), sgd, rates, steps=steps, curve_points=curve_points, plan=plan)
+
+
+def columns() -> dict[str, int]:
+    """Bytes that a lane has in a store without a curve and of one of 200 points, and statistics."""
+    request = asked(8, plan=Plan(width=8))
+    output = remote.job_of(request, next(prepared_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
+    own = sum(np.dtype(x.dtype).itemsize * int(np.prod(x.shape[2:])) for x in output.values())
+    return {
+        "statistics": len(output),
+        "bytes": own,
+        "curve_bytes": 4 * asked(8, curve_points=200, steps=10_000).reached,
+    }
+
+
+def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
+    """What it takes to prepare a sweep in a run directory, and to deal its tiles of one block each."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        paths = (Path(name) / f"run{number}" for number in range(9))
+        plan = Plan(width=width, depth=1, tile=1)
+        _prepared(next(paths), asked(width, plan=plan))[1].close()  # imports
+        peak, begin = Peak(), time.perf_counter()
+        request = asked(lanes, plan=plan)
+        jobs, left = _prepared(next(paths), request)
+        found = {"lanes": lanes, "peak": peak.bytes, "prepare": time.perf_counter() - begin}
+        begin = time.perf_counter()
+        found["tiles"] = len(left.tiles_of(jobs[0]))
+        found["deal"] = time.perf_counter() - begin
+        sizes = {f.suffix: f.stat().st_size for f in left.archive.run.path.iterdir() if f.is_file()}
+        left.close()
+        more = seconds(lambda: _prepared(next(paths), request)[1].close(), times=2)
+    found |= {"prepare": min(found["prepare"], more), "manifest": sizes[".json"], "lists": sizes.get(".npz", 0)}
+    return found | {"sent": len(remote.sent_of(request, None).pickled)}
+
+
+def _prepared(path: Path, request: Sweep) -> tuple[list[execute.Job], Any]:
+    planned = Planned(request, list(prepared_groups(request)), devices_of(request.plan), workers=1)
+    return planned.archive(stored.Directory(path))
+
+
+def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
+    """`gdkit.open` of a run whose lanes have 12 statistics, and of the file that it is saved in."""
+    own = ("initial_loss", "final_loss", "min_loss", "late_mean", "end_step", "end_kind", *map(str, range(6)))
+    kinds = {name: Kind("int32" if name.startswith("end") else "float32", ()) for name in own}
+    described = describe(asked(lanes), stochastic=False, optimum_known=True, plan={})
+    wanted = manifest_of(lanes, rows, plan={"result": described.as_json()})._replace(columns=kinds)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        made = Store.create(Path(name) / "run", wanted, files=UNSYNCED)
+        for tile in range(made.partition.tiles):
+            here = made.partition.rows(tile)
+            made.put_tile(tile, {column: np.ones(here, kind.dtype) for column, kind in kinds.items()})
+        saved = Path(name) / "results.nc"
+        gdkit.open(made.path).save(saved)
+        gdkit.open(saved)  # imports
+        peak = Peak()
+        found = {"lanes": lanes, "tiles": made.partition.tiles, "open": seconds(lambda: gdkit.open(made.path))}
+        found |= {"peak": peak.bytes, "open_file": seconds(lambda: gdkit.open(saved))}
+    return found
+
+
+# Schedulers
+
+
+def nothing(*_: Any) -> None:
+    """A task that does nothing."""
+
+
+def dealt(pool: Pool, tasks: int) -> None:
+    """Tasks dealt as `remote.run_jobs` deals tiles, two for each that the pool runs at once."""
+    request = asked(1024)
+    sent, running, left = pool.place(remote.sent_of(request, None)), set(), iter(range(tasks))
+    block = execute.blocks_of(1024, 1, Shape(1024, 1))[0]
+    while True:
+        for number in left:
+            running.add(pool.submit(nothing, sent, remote.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))
+            if len(running) == 2 * pool.size:
+                break
+        if not running:
+            return
+        running = wait(running, return_when=FIRST_COMPLETED).not_done
+
+
+def message() -> int:
+    """Bytes of a task, without the sweep that it is of."""
+    return len(pickle.dumps(remote.Task(0, Shape(1024, 1), "0" * 64, 0, ())))
+
+
+def pool_tasks() -> dict[str, float]:
+    """Seconds a task of two processes that Python has begun."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return _tasks(pool_of(pool))
+
+
+def dask_tasks() -> dict[str, float]:
+    """Seconds a task of a scheduler and two workers on this machine."""
+    import distributed
+
+    settings = {"threads_per_worker": 1, "dashboard_address": "localhost:0"}
+    with distributed.LocalCluster(n_workers=2, **settings) as cluster, distributed.Client(cluster) as client:
+        return _tasks(pool_of(client))
+
+
+def _tasks(pool: Pool) -> dict[str, float]:
+    dealt(pool, 50)  # begins the workers
+    return {"workers": pool.size, "task": seconds(lambda: dealt(pool, _TASKS)) / _TASKS, "message": message()}
+
+
+def looking() -> dict[str, float]:
+    """Seconds that a look at which tasks are done takes the coordinator, by how many run."""
+    found = {}
+    for running in (20, 200, 2000):
+        futures: set[Future] = {Future() for _ in range(running)}
+        next(iter(futures)).set_result(None)
+        found[str(running)] = seconds(lambda futures=futures: wait(futures, 0, FIRST_COMPLETED), times=20)
+    return found
+
+
+# A worker
+
+_WORKER = """
+import time
+begin = time.perf_counter()
+import gdkit
+from gdkit import Plan, problems, sgd, sweep
+problem = problems.mlp("digits", batch_size=128)
+imported = time.perf_counter()
+sweep(problem, sgd, {"learning_rate": [0.1]}, steps=1, plan=Plan(width=1, unroll=1))
+print(imported - begin, time.perf_counter() - imported)
+"""
+
+
+def worker(folder: Path) -> dict[str, float]:
+    """Seconds until a new process has run its first block of a small network: with nothing kept, and with programs."""
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
+        settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        environment = os.environ | settings | {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+        command = [sys.executable, "-c", _WORKER]
+        runs = [subprocess.run(command, env=environment, check=True, capture_output=True, text=True) for _ in range(3)]
+    (_, cold), *again = [tuple(map(float, run.stdout.split())) for run in runs]
+    return {"import": min(i for i, _ in again), "cold": cold, "warm": min(w for _, w in again)}

@@ -1,0 +1,200 @@
+"""Totals of a sweep of any size, from constants of a tile, a byte and a lane; and where it breaks first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.scale.measure import manifest_of
+from gdkit.sweeps.store import Partition, claims, places
+
+GIB = 2**30
+
+
+class Linear(NamedTuple):
+    """Seconds, or bytes, as so much a tile and so much of something else."""
+
+    a_tile: float
+    each: float
+
+    def of(self, tiles: float, count: float) -> float:
+        """In all."""
+        return self.a_tile * tiles + self.each * count
+
+
+def fitted(rows: Sequence[tuple[float, float, float]]) -> Linear:
+    """From (tiles, count, measured): least squares of relative errors, with nothing below zero."""
+    tiles, count, measured = map(np.asarray, zip(*rows, strict=True))
+    inputs = np.stack([tiles, count], axis=1) / measured[:, None]
+    best, error = (0.0, 0.0), np.inf
+    for used in ([0, 1], [0], [1]):
+        found = np.zeros(2)
+        found[used] = np.linalg.lstsq(inputs[:, used], np.ones(len(measured)))[0]
+        miss = float(np.sum((inputs @ found - 1) ** 2))
+        if found.min() >= 0 and miss < error:
+            best, error = (float(found[0]), float(found[1])), miss
+    return Linear(*best)
+
+
+class Constants(NamedTuple):
+    """What a sweep takes of each thing that it has many of."""
+
+    write: Linear  # seconds, by tiles and bytes, of the processes that run tiles
+    read: Linear  # seconds, by tiles and bytes, of one process
+    verify: Linear
+    file: Linear  # bytes, by tiles and bytes of numbers
+    list: float  # seconds a tile
+    deal: float  # seconds a tile, of who deals them
+    prepare: float  # seconds a lane, of who deals tiles and of every worker
+    prepared: float  # bytes a lane of memory, likewise
+    lists: float  # bytes a lane of a file beside the manifest, and axis
+    sent: float  # bytes a lane that a sweep has on its way to a worker
+    tasks: Mapping[str, float]  # seconds a task, by engine
+    open: Linear  # seconds, by tiles and lanes
+    lane: int  # bytes of a lane's statistics
+    curve: int  # bytes of a curve
+    held: float  # bytes of memory a lane of a result that is open
+
+
+def constants(found: Mapping[str, Any]) -> Constants:
+    """From what was measured."""
+    fit = lambda what: fitted([(s["tiles"], 48 * s["lanes"], s[what]) for s in found["stores"]])
+    few, many, narrow, narrower = found["coordinators"]
+    a_lane = lambda what: max(0.0, (many[what] - few[what]) / (many["lanes"] - few["lanes"]))
+    listing = fitted([(0, row["tiles"], row["list"]) for row in found["listing"]])
+    return Constants(
+        write=fit("write"),
+        read=fit("read"),
+        verify=fit("verify"),
+        file=fit("bytes"),
+        list=listing.each,
+        deal=(narrower["deal"] - narrow["deal"]) / (narrower["tiles"] - narrow["tiles"]),
+        prepare=a_lane("prepare"),
+        prepared=a_lane("peak"),
+        lists=a_lane("lists"),
+        sent=a_lane("sent"),
+        tasks={engine: row["task"] for engine, row in found["tasks"].items()},
+        open=fitted([(o["tiles"], o["lanes"], o["open"]) for o in found["openings"]]),
+        lane=found["columns"]["bytes"],
+        curve=found["columns"]["curve_bytes"],
+        held=found["openings"][0]["peak"] / found["openings"][0]["lanes"],
+    )
+
+
+class Total(NamedTuple):
+    """What a sweep of so many lanes takes, in tiles of so many."""
+
+    lanes: int
+    rows: int
+    tiles: int
+    folders: int
+    claims: int
+    manifest: int  # bytes
+    lists: float  # bytes, for each paired axis
+    disk: float  # bytes, without curves
+    curves: float  # bytes besides, with curves of 200 points
+    write: float  # seconds of all workers together
+    deal: float  # seconds of the coordinator
+    tasks: dict[str, float]  # seconds of a scheduler
+    prepare: float  # seconds of each process
+    prepared: float  # bytes of memory of each process
+    list: float  # seconds
+    verify: float  # seconds
+    read: float  # seconds
+    open: float  # seconds
+    held: float  # bytes of memory
+
+
+def total(c: Constants, lanes: int, rows: int) -> Total:
+    """What the constants add up to."""
+    partition: Partition = manifest_of(lanes, rows).partition
+    tiles, numbers = partition.tiles, lanes * c.lane
+    return Total(
+        lanes, rows, tiles,
+        folders=-(-tiles // places.A_FOLDER),
+        claims=-(-tiles // len(claims.shared(0, tiles))),
+        manifest=_manifest_bytes(lanes, rows),
+        lists=c.lists * lanes,
+        disk=c.file.of(tiles, numbers),
+        curves=c.file.each * lanes * c.curve,
+        write=c.write.of(tiles, numbers),
+        deal=c.deal * tiles,
+        tasks={engine: task * tiles for engine, task in c.tasks.items()},
+        prepare=c.prepare * lanes,
+        prepared=c.prepared * lanes,
+        list=c.list * tiles,
+        verify=c.verify.of(tiles, numbers),
+        read=c.read.of(tiles, numbers),
+        open=c.open.of(tiles, lanes),
+        held=c.held * lanes,
+    )  # fmt: skip
+
+
+def _manifest_bytes(lanes: int, rows: int) -> int:
+    from gdkit.sweeps.store import manifest
+
+    return len(manifest.written(manifest_of(lanes, rows))[0])
+
+
+class Limit(NamedTuple):
+    """What a sweep runs into, and at how many lanes."""
+
+    what: str
+    budget: str
+    lanes: float
+    mend: str
+
+
+def limits(c: Constants, rows: int) -> list[Limit]:
+    """Where a sweep in tiles of `rows` lanes meets each budget that a manifest lets it meet, the nearest first."""
+    a_lane = lambda linear: linear.a_tile / rows + linear.each * c.lane
+    until = lambda budget, each: budget / each if each else np.inf
+    without = c.file.a_tile / rows + c.file.each * c.lane
+    wide, apart = "`Plan(tile=…)`: more blocks a tile", "several sweeps, each of a part of the axes"
+    found = [
+        Limit("memory of `gdkit.open` and of the result that `sweep` returns", "16 GiB", until(16 * GIB, c.held),
+              "`Store.open(…).lazy_columns()` reads the tiles of the lanes that are asked for"),
+        Limit("the same memory with curves of 200 points", "16 GiB", until(16 * GIB, c.held + c.curve),
+              "`curve_points=0`, or `lazy_columns`"),
+        Limit("points and axis values in the memory of each process", "16 GiB", until(16 * GIB, c.prepared), apart),
+        Limit("a sweep's message to a worker of a process pool, sent with every task", "16 MiB", until(2**24, c.sent),
+              "Dask, which sends it once a worker, or `--shard I/N`, which sends nothing"),
+        Limit("tasks through the scheduler of Dask, one a tile", "10 minutes", until(600 * rows, c.tasks["Dask"]),
+              f"{wide}; `--shard I/N`"),
+        Limit("the coordinator's list of tiles", "1 minute", until(60 * rows, c.deal), wide),
+        Limit("files that list in a few seconds", "10⁶ tiles", 1e6 * rows, wide),
+        Limit("verifying what is there before going on", "10 minutes", until(600, a_lane(c.verify)),
+              f"{wide}; a disk that reads faster"),
+        Limit("bytes on disk without curves", "1 TiB", until(2**40, without), apart),
+        Limit("bytes on disk with curves", "1 TiB", until(2**40, without + c.file.each * c.curve),
+              "`curve_points=0`, or fewer"),
+        Limit("tiles that a manifest may have", "2²⁷ tiles", 2.0**27 * rows, wide),
+        Limit("lanes that a manifest may have", "2⁴⁰ lanes", 2.0**40, apart),
+    ]  # fmt: skip
+    return sorted((x for x in found if x.lanes <= 2**40), key=lambda limit: limit.lanes)
+
+
+class Judged(NamedTuple):
+    """Something predicted and then measured."""
+
+    what: str
+    predicted: float
+    measured: float
+
+    @property
+    def factor(self) -> float:
+        """How far apart they are, at least 1."""
+        least, most = sorted((self.measured, self.predicted))
+        return most / least if least else np.inf
+
+
+def judged(c: Constants, point: Mapping[str, float]) -> list[Judged]:
+    """The model against a store that its constants do not come from, of 12 statistics in single precision."""
+    tiles, numbers = total(c, int(point["lanes"]), int(point["rows"])).tiles, 48 * point["lanes"]
+    return [
+        Judged("bytes of its tiles", c.file.of(tiles, numbers), point["bytes"]),
+        Judged("seconds to write it", c.write.of(tiles, numbers), point["write"]),
+        Judged("seconds to verify it", c.verify.of(tiles, numbers), point["verify"]),
+        Judged("seconds to read all columns", c.read.of(tiles, numbers), point["read"]),
+        Judged("bytes of memory to do so", numbers, point["read_peak"]),
+    ]
