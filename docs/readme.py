@@ -18,6 +18,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(?P<kind>python|text)\n(?P<body>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?```", re.DOTALL)
+# Pages of docs/ whose code prints what they say; tests/test_documents.py holds them to it.
+TUTORIALS = (
+    "derivatives",
+    "tuning",
+    "tour",
+    "own_loss",
+    "own_model",
+    "own_data",
+    "own_optimizer",
+    "own_monitor",
+    "from_pytorch",
+)
 FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run -> its figure
 
 
@@ -57,7 +69,7 @@ def _command(part: str) -> str:
 
 def main() -> None:
     """Rewrite the documents, and copy the figures that the README shows from their runs."""
-    for path in (ROOT / "README.md", ROOT / "docs" / "derivatives.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in TUTORIALS)):
         text = path.read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)

@@ -9,11 +9,15 @@ import jax
 import matplotlib.pyplot as plt
 import pytest
 
+from gdkit.app import cli
+
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
 PADDED = re.compile(rf" *{NUMBER.pattern}")  # a column is padded by as much as a number is short
 # How far numbers may be from those printed: other machines round differently, more so near the edge of stability.
-DOCUMENTS = {"README.md": {"rel": 0.2}, "docs/derivatives.md": {"rel": 1e-3, "abs": 1e-4}}
+LESSON = "docs/derivatives.md"
+FILE = re.compile(r"```(?:python|yaml)\n# (?P<name>\w+\.(?:py|yaml))\n(?P<body>.*?)```", re.DOTALL)
+COMMAND = re.compile(r"^gdkit (?P<verb>check|run) (?P<config>\w+\.yaml)", re.MULTILINE)
 
 
 def load(path):
@@ -21,6 +25,15 @@ def load(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+TUTORIALS = {f"docs/{name}.md": {"rel": 0.2, "abs": 1e-6} for name in load(ROOT / "docs" / "readme.py").TUTORIALS}
+DOCUMENTS = {
+    "README.md": {"rel": 0.2},
+    **TUTORIALS,
+    LESSON: {"rel": 1e-3, "abs": 1e-4},
+    "docs/tuning.md": {"rel": 0.05},
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +57,7 @@ def printed(tmp_path_factory):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_code_of_a_document_prints_what_it_says(name, printed):
     _, blocks = printed(name)
-    assert len(blocks) >= 6
+    assert len(blocks) >= 2
     for said, now in blocks:
         assert said.strip(), "an output is missing: make readme"
         assert PADDED.sub("#", said) == PADDED.sub("#", now), "run: make readme"
@@ -61,6 +74,17 @@ def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_ru
         assert shown.stat().st_size > 5_000
         if name != "README.md":
             assert (folder / shown.name).stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("name", [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))])
+def test_configs_that_a_document_shows_work_with_the_files_beside_them(name, printed, monkeypatch, capsys):
+    monkeypatch.chdir(printed(name)[0])
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for file in FILE.finditer(text):
+        Path(file["name"]).write_text(file["body"], encoding="utf-8")
+    verbs = {found["config"]: found["verb"] for found in reversed(list(COMMAND.finditer(text)))}  # the first it shows
+    for config, verb in verbs.items():
+        assert cli.main([verb, config]) == 0, capsys.readouterr().err
 
 
 def test_the_library_example_of_the_readme_saves_its_figure(printed):
@@ -80,7 +104,7 @@ def test_the_library_example_of_the_readme_saves_its_figure(printed):
     ],
 )
 def test_the_lesson_prints_its_numbers(printed, claim):
-    assert any(re.search(claim, now) for _, now in printed("docs/derivatives.md")[1])
+    assert any(re.search(claim, now) for _, now in printed(LESSON)[1])
 
 
 def test_the_page_of_reproductions_is_what_the_program_writes_and_every_claim_holds():
