@@ -73,15 +73,12 @@ def fold(
 ) -> Record:
     """The record after every monitor has seen a step; a run that is not going keeps what it had."""
     going = context.going
-    info = Info(
-        info.loss.astype(record.initial_loss.dtype),
-        info.grad,
-        jax.tree.map(lambda u: jnp.where(context.moves, u, 0), info.update),
-    )
+    info = info._replace(loss=info.loss.astype(record.initial_loss.dtype))
+    still = info._replace(update=jax.tree.map(lambda u: jnp.where(context.moves, u, 0), info.update))
     hidden = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
     seen = []
     for monitor, old in zip(monitors, record.monitors, strict=True):
-        new = monitor.update(old, before, after, info if monitor.freeze else hidden, context)
+        new = monitor.update(old, before, after, still if monitor.freeze else hidden, context)
         seen.append(select(going, new, old) if monitor.freeze else new)
     return record._replace(monitors=tuple(seen))
 
@@ -237,8 +234,8 @@ def loss_statistics() -> Monitor:
 
 
 class _ReversalState(NamedTuple):
-    previous: Params  # the last update that moved
-    size: Array  # () its norm, 0 before
+    previous: Params  # the last update
+    size: Array  # () its norm, 0 if it did not move
     least: Array  # () the norm that moves, as of the start of the window
     first: Array  # () int32, the step of the first update that reversed, -1 before
     count: tuple[Array, Array]  # cosines in the newest window and in the one before
@@ -266,13 +263,13 @@ def reversals() -> Monitor:
     def update(m: _ReversalState, before: State, after: State, info: Info, context: Context) -> _ReversalState:
         update = flat(info.update)
         size = norm(update).astype(m.size.dtype)
-        moves = jnp.isfinite(size) & (size > m.least)
+        moves = context.moves & jnp.isfinite(size) & (size > m.least)
         valid = moves & (m.size > 0)
         cosine = jnp.clip(optax.tree.vdot(update, m.previous) / jnp.where(valid, size * m.size, 1), -1, 1)
         cosine = jnp.where(valid, cosine, 0)
         return _ReversalState(
-            previous=jax.tree.map(lambda u, p: jnp.where(moves, u, p).astype(p.dtype), update, m.previous),
-            size=jnp.where(moves, size, m.size),
+            previous=jax.tree.map(lambda u, p: u.astype(p.dtype), update, m.previous),
+            size=jnp.where(moves, size, 0),
             least=m.least,
             first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
             count=(m.count[0] + valid, m.count[1]),
