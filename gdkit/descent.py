@@ -161,13 +161,32 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
     A lane that has ended, or ends at this step, stays where it stands. With `last`, the loss is observed and no update
     is made. `key` is the second that `keys_of` makes of the seed's.
     """
-    step = step_map(problem, factory)
+    step, observe = step_map(problem, factory), observation(watched)
 
     def advance(
         lane: Lane, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree, limits: Limits, last: Array
     ) -> tuple[Lane, Array]:
-        going = lane.record.end_kind == EndKind.RUNNING
         after, info = step(lane.state, hyperparameters, t, key, data)
+        return observe(lane, after, info, hyperparameters, t, key, data, limits, last)
+
+    return advance
+
+
+def observation(watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]:
+    """What `lane_map` does after the step: ``(lane, after, info, hyperparameters, t, ..., last) -> (lane, loss)``."""
+
+    def observe(
+        lane: Lane,
+        after: State,
+        info: Info,
+        hyperparameters: Hyperparameters,
+        t: Array,
+        key: Key,
+        data: PyTree,
+        limits: Limits,
+        last: Array,
+    ) -> tuple[Lane, Array]:
+        going = lane.record.end_kind == EndKind.RUNNING
         record = monitors.end_of(lane.record, info.loss, t, limits, last)
         moves = record.end_kind == EndKind.RUNNING
         after = monitors.select(moves, after, lane.state)
@@ -175,7 +194,7 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
         record = monitors.fold(watched, record, lane.state, after, info, context)
         return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
-    return advance
+    return observe
 
 
 def evaluate(problem: Any, factory: Any, hyperparameters: Hyperparameters, state: State, arrays: Arrays) -> dict:
@@ -274,7 +293,7 @@ def descend(
         arrays = arrays._replace(data=data)
     key = key_of(key)
     check_run(problem, optimizer, chosen, key, arrays)
-    run = _descend if _hashable(problem, optimizer, static, tuple(monitors)) else _one_run
+    run = _descend if is_hashable(problem, optimizer, static, tuple(monitors)) else _one_run
     return run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), traced, key, arrays)
 
 
@@ -571,7 +590,8 @@ def _equations(jaxpr: Any) -> list:
     return found
 
 
-def _hashable(*values: Any) -> bool:
+def is_hashable(*values: Any) -> bool:
+    """Whether all values can be part of the key of a program."""
     try:
         hash(values)
     except TypeError:

@@ -1,5 +1,6 @@
 """The groups of a sweep, checked by tracing them, and their jobs."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from gdkit.sweeps import execute, planner
 from gdkit.sweeps.axes import Group, groups_of
 from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
 from gdkit.sweeps.request import Sweep, devices_of, is_seeded
+from gdkit.types import Key
 
 
 class Prepared(NamedTuple):
@@ -91,24 +93,43 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     first = {name: values[0] for name, values in group.traced.items()}
     concrete, _ = descent.resolve_problem(request.problem, group.static | first)
     static = {n: factories.hashable(v) for n, v in group.static.items()}
-    arrays = descent.arrays_of(concrete)
-    loss = descent.check_run(request.problem, group.section.factory, group.static | first, request.key, arrays)
+    known = _known(request.problem, group.section.factory, static | first, request.key)
     if id(concrete) not in checked:
         checked.add(id(concrete))
-        _warn(request, concrete)
+        _warn(request, concrete, known.is_impure)
     _check_used(request, group, concrete, static)
-    if jax.default_backend() == "cpu" and descent.has_convolutions(loss):
+    if jax.default_backend() == "cpu" and known.has_convolutions:
         # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
         return Prepared(0, 0, group, concrete, static, most=1, unroll=0)
     return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)), unroll=1)
 
 
-def _warn(request: Sweep, problem: Problem) -> None:
+class _Known(NamedTuple):
+    """What tracing a loss tells."""
+
+    has_convolutions: bool
+    is_impure: bool
+
+
+def _known(problem: Any, factory: Any, point: dict[str, Any], key: Key) -> _Known:
+    """The loss of a group checked, once in a process: tracing it takes longer than running a short sweep does."""
+    given = problem, factory, tuple(sorted(point.items())), jax.ShapeDtypeStruct(key.shape, key.dtype)
+    return _traced(*given) if descent.is_hashable(given) else _traced.__wrapped__(*given)
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(problem: Any, factory: Any, point: tuple[tuple[str, Any], ...], key: Any) -> _Known:
+    concrete, _ = descent.resolve_problem(problem, dict(point))
+    loss = descent.check_run(problem, factory, dict(point), key, descent.arrays_of(concrete))
+    return _Known(descent.has_convolutions(loss), descent.is_impure(concrete, key))
+
+
+def _warn(request: Sweep, problem: Problem, is_impure: bool) -> None:
     """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
     if request.seeds > 1 and not is_seeded(problem, request.key):
         text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
         warn(text)
-    if descent.is_impure(problem, request.key):
+    if is_impure:
         text = "loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)"
         warn(text)
 
