@@ -55,21 +55,33 @@ class Shape(NamedTuple):
         return self.width * self.depth
 
 
-# Floats of params that a block should hold: some 256 KiB, so that a block and its work stay in a core's cache.
-_FLOATS_A_BLOCK = 65_536
-_WIDEST = 1024  # beyond this the vector units are full and only the cache is lost
+class _Capacity(NamedTuple):
+    """How much a block should hold."""
+
+    floats: int  # of params
+    lanes: int
+
+
+# On a CPU some 256 KiB, so that a block and its work stay in a core's cache; beyond 1,024 lanes the vector units are
+# full and only the cache is lost. On an accelerator a step of a block costs much the same for any width, so all lanes
+# go into one block; 256 MiB of params leave room for gradients and activations, and what does not fit is halved.
+_CPU = _Capacity(65_536, 1024)
+_ACCELERATOR = _Capacity(2**26, 2**17)
 _VECTOR = 16  # numbers in the widest vector of a CPU
 OVERHEAD = 4  # what a step of a block costs besides its lanes, in lanes: 3 for a small network, 12 of a scalar's 1,024
 
 
-def lanes_for(params: Any) -> int:
-    """Lanes that a block should hold at most, from the size of one lane's params: a power of two from 1 to 1,024.
+def lanes_for(params: Any, platform: str | None = None) -> int:
+    """Lanes that a block should hold at most, from the size of one lane's params: a power of two.
 
-    >>> lanes_for(np.zeros(())), lanes_for(np.zeros(9_000)), lanes_for(np.zeros(10**6))
+    >>> lanes_for(np.zeros(()), "cpu"), lanes_for(np.zeros(9_000), "cpu"), lanes_for(np.zeros(10**6), "cpu")
     (1024, 8, 1)
+    >>> lanes_for(np.zeros(()), "gpu"), lanes_for(np.zeros(9_000), "gpu"), lanes_for(np.zeros(10**6), "gpu")
+    (131072, 8192, 64)
     """
+    capacity = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
     floats = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-    return int(np.clip(2 ** round(np.log2(_FLOATS_A_BLOCK / max(floats, 1))), 1, _WIDEST))
+    return int(np.clip(2 ** round(np.log2(capacity.floats / max(floats, 1))), 1, capacity.lanes))
 
 
 def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int, unroll: int = 1) -> Shape:
