@@ -207,13 +207,22 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 UNROLLS = (1, 2, 4)
 
 
+def on_accelerator() -> bool:
+    return jax.default_backend() != "cpu"
+
+
+def widths_for(lanes: int) -> list[int]:
+    """Those that are searched: on an accelerator parts of all lanes, since narrow tiles leave it idle."""
+    return [lanes // 4, lanes // 2, lanes] if on_accelerator() else [w for w in WIDTHS if w <= lanes]
+
+
 class Tiled:
     """The lanes of a workload in tiles, run by threads."""
 
     def __init__(self, work: Workload, flavour: str):
         self.rates, self.start = work.rates, start_of(work)
         self.programs = {u: jax.jit(jax.vmap(LANES[flavour](work, u), in_axes=(0, None))) for u in UNROLLS}
-        self.pool = ThreadPoolExecutor(visible_cores())
+        self.pool = ThreadPoolExecutor(max(2, visible_cores()))
         self.compiled: set[tuple[int, int]] = set()
 
     def run(self, tiling: Tiling, seconds: float = math.inf) -> np.ndarray:
@@ -256,8 +265,9 @@ def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
     if quick:
         return Tiling(2, 2, visible_cores())
     speeds: dict[Tiling, float] = {}
-    for width in (w for w in WIDTHS if w <= len(tiled.rates)):
-        some = [Tiling(width, 1, n) for n in {1, visible_cores()} if n == 1 or width < len(tiled.rates)]
+    for width in widths_for(len(tiled.rates)):
+        threads = {1, 2 if on_accelerator() else visible_cores()}
+        some = [Tiling(width, 1, n) for n in threads if n == 1 or width < len(tiled.rates)]
         speeds |= {tiling: tiled.speed(tiling, 0.1) for tiling in some}
         if max(map(speeds.__getitem__, some)) < 0.5 * max(speeds.values()) and width >= 16:
             break  # it only falls from here on

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import Peer, spaced, start_of
+from benchmarks.peers import Peer, on_accelerator, spaced, start_of
 from benchmarks.timing import seconds
 from benchmarks.workloads import HEADS, LENGTH, WIDTH, Workload
 from gdkit.sweeps.plan import visible_cores
@@ -48,6 +48,8 @@ def _torch() -> Any:
         import torch
         import torch.func
 
+        if on_accelerator():
+            torch.set_default_device("cuda")
         return torch
 
 
@@ -58,10 +60,11 @@ def _on_best_threads(torch: Any, title: str, run: Callable, lanes: np.ndarray) -
         torch.set_num_threads(threads)
         return run(lanes, steps)
 
-    counts = sorted({1, visible_cores()})
+    counts = [1] if on_accelerator() else sorted({1, visible_cores()})
     threaded(counts[0], 2)  # warm
     best = min(counts, key=lambda count: seconds(lambda: threaded(count, 20)))
-    return Peer(title, "bare", lambda: threaded(best), lanes, f"threads {best}")
+    where = "on the accelerator" if on_accelerator() else f"threads {best}"
+    return Peer(title, "bare", lambda: threaded(best), lanes, where)
 
 
 def chunks(work: Workload, key: int, size: int) -> Callable[[float], Iterator[float]]:
@@ -132,7 +135,7 @@ def _loop(torch: Any, work: Workload, given: Given, lanes: np.ndarray, steps: in
         with torch.no_grad():
             losses.append(given.loss(params, *_batch(given, steps)))
         final.append(_statistics(torch, torch.stack(losses))["final_loss"])
-    return torch.stack(final).numpy()
+    return torch.stack(final).cpu().numpy()
 
 
 def _over_lanes(torch: Any, work: Workload, given: Given, lanes: np.ndarray, steps: int | None) -> np.ndarray:
@@ -147,7 +150,7 @@ def _over_lanes(torch: Any, work: Workload, given: Given, lanes: np.ndarray, ste
         grads, loss = step(params, *_batch(given, t))
         least = torch.minimum(least, loss)
         params = [p - rate * g for p, rate, g in zip(params, rates, grads, strict=True)]
-    return torch.func.vmap(given.loss, in_dims=over)(params, *_batch(given, steps)).numpy()
+    return torch.func.vmap(given.loss, in_dims=over)(params, *_batch(given, steps)).cpu().numpy()
 
 
 def _statistics(torch: Any, losses: Any) -> dict[str, Any]:
