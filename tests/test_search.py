@@ -1,15 +1,18 @@
 """Successive halving: which lanes go on, how far, and that they do as in a sweep."""
 
+import dataclasses
 import json
 
 import numpy as np
 import optax
 import pytest
+import synthetic
 
 from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps import search
 from gdkit.sweeps.request import check
+from gdkit.sweeps.result import Form
 
 RATES = np.geomspace(1e-4, 100, 27)
 
@@ -92,6 +95,25 @@ def test_of_values_that_rounding_alone_tells_apart_the_middle_is_best():
     result = sweep(problems.parabola(), sgd, {"learning_rate": np.linspace(0.05, 0.95, 19)}, steps=2000)
     assert result.best().hyperparameters["learning_rate"] == pytest.approx(0.5)
     assert result.recommend().best == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_tied_points_over_two_axes_the_same_is_best_and_recommended_on_either(swapped):
+    made = synthetic.result((None,), others={"momentum": np.arange(5) / 8}, rates=9, edge=100.0)
+    rate, momentum = np.unravel_index(np.arange(made.lanes.sizes["lane"]) // 3, (9, 5))
+    tied = (rate >= 1) & (rate <= 2 + momentum)  # a wedge
+    noise = 1e-9 * np.random.default_rng(0).normal(size=len(rate))  # losses begin at 3: less than float32 tells apart
+    made.lanes["validation_loss"] = ("lane", np.where(tied, 0.1 + noise, 0.2))
+    order = np.arange(len(rate)).reshape(9, 5, 3).swapaxes(0, 1).ravel() if swapped else np.arange(len(rate))
+    form = Form(None, made.forms[0].dimensions[:: -1 if swapped else 1])
+    result = dataclasses.replace(made, lanes=made.lanes.isel(lane=order), forms=(form,))
+    best = result.best().hyperparameters
+    found = {axis: result.recommend(axis) for axis in best}
+    assert {axis: one.best for axis, one in found.items()} == best
+    assert all(one.interval == (one.best, one.best) for one in found.values())
+    assert found["learning_rate"].at == {"momentum": best["momentum"]}
+    line = np.unique(made.lanes["learning_rate"].values[tied & (momentum == 8 * best["momentum"])])
+    assert best["learning_rate"] == line[len(line) // 2]
 
 
 # The learning-rate range test

@@ -264,7 +264,7 @@ class SweepResult:
     def best(self, by: str | None = None, *, maximise: bool = False) -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst there is.
 
-        Of several that rounding alone tells apart, the one in their middle.
+        Of several that rounding alone tells apart, the one in their middle on every axis, which `recommend` names too.
 
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
@@ -273,7 +273,7 @@ class SweepResult:
         by = self.score_name(by)
         scores = self.scores(by, maximise).reshape(-1, self.seeds)
         mean = scores.mean(axis=1)
-        point = _least(mean, self._rounding())
+        point = self._centred(mean)
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
         sign = -1 if maximise else 1
         names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
@@ -297,7 +297,7 @@ class SweepResult:
         home = next(names for form in self.forms for _, names, _ in form.dimensions if axis in names)
         fixed = {name: value for name, value in others.items() if name not in home}
         one = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
-        found = _recommend(one, axis, by, tolerance)
+        found = _recommend(one, axis, by, tolerance, float(best.lanes[axis].values[0]), self._rounding())
         return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
 
     # More of it
@@ -520,6 +520,28 @@ class SweepResult:
             float(np.finfo(np.float32).eps * np.median(start[np.isfinite(start)])) if np.isfinite(start).any() else 0.0
         )
 
+    def _centred(self, mean: np.ndarray) -> int:
+        """The point with the least mean, (points,); among those that rounding alone tells from it, in their middle.
+
+        In that of each axis in turn, `main_axis` last: in the order of lanes the middle of several axes may be at the
+        end of one of them.
+        """
+        point, tied = _least(mean, self._rounding()), mean <= mean.min() + self._rounding()
+        if not np.isfinite(mean[point]) or np.count_nonzero(tied) == 1:
+            return point
+        ends = np.cumsum([form.points for form in self.forms])
+        number = int(np.searchsorted(ends, point, side="right"))
+        dimensions, end = self.forms[number].dimensions, int(ends[number])
+        grid = np.arange(end - self.forms[number].points, end).reshape([size for *_, size in dimensions])
+        for i in sorted(range(grid.ndim), key=lambda i: self.main_axis in dimensions[i][1]):
+            place = np.argwhere(grid == point)[0]
+            line = grid[(*place[:i], slice(None), *place[i + 1 :])]
+            line = line[tied[line]]
+            values = self.lanes[dimensions[i][1][0]].values[line * self.seeds]
+            ordered = line[np.argsort(values, kind="stable")] if values.dtype.kind in "fiu" else line
+            point = int(ordered[len(ordered) // 2])
+        return point
+
     def _origin(self) -> Any:
         if self.origin is None:
             mend = "Ask the whole of a sweep; one from disk is opened with gdkit.open(path, problem=..., optimizer=...)"
@@ -739,8 +761,10 @@ def _least(scores: np.ndarray, rounding: float) -> int:
     return int(tied[len(tied) // 2])
 
 
-def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Recommendation:
-    """The recommendation from lanes that vary along `axis` alone."""
+def _recommend(
+    result: SweepResult, axis: str, by: str, tolerance: float, best: float, rounding: float
+) -> Recommendation:
+    """The recommendation from lanes that vary along `axis` alone, of which those at `best` are the best."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
     ended = result._ended[line].all(axis=1)
@@ -759,7 +783,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
         return Recommendation(
             axis, by, None, None, None, safe, unsafe, edge, None, tolerance, None, {}, {}, unknown
         )  # fmt: skip
-    top = _least(mean, result._rounding())
+    top = int(np.argmin(np.where(values == best, mean, np.inf)))
     start = result.lanes["initial_loss"].values[line]
     cap = np.where(np.isfinite(start), start, np.nanmax(np.where(np.isfinite(start), start, np.nan)))
     gap = max(float(cap.mean()) - mean[top], 0.0)
@@ -768,7 +792,7 @@ def _recommend(result: SweepResult, axis: str, by: str, tolerance: float) -> Rec
         by=by,
         best=float(values[top]),
         score=float(mean[top]),
-        interval=_interval(values, scores, result._rounding()) if result.seeds > 1 else None,
+        interval=_interval(values, scores, rounding, top) if result.seeds > 1 else None,
         safe=safe,
         unsafe=unsafe,
         edge=edge,
@@ -789,12 +813,14 @@ def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
     return middle if np.isfinite(middle) and middle > 0 else None
 
 
-def _interval(values: np.ndarray, scores: np.ndarray, rounding: float) -> tuple[float, float]:
-    """95 % interval of the best value, by resampling the seeds."""
+def _interval(values: np.ndarray, scores: np.ndarray, rounding: float, top: int) -> tuple[float, float]:
+    """95 % interval of the best value, by resampling the seeds; of several that are as good, the one nearest to `top`."""
+    near = np.argsort(np.abs(np.arange(len(values)) - top), kind="stable")
     generator = np.random.default_rng(0)
     picks = np.sort(generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1])), axis=1)
     distinct, which = np.unique(picks, axis=0, return_inverse=True)  # of few seeds there are few
-    bests = values[[_least(scores[:, pick].mean(axis=1), rounding) for pick in distinct]]
+    means = (scores[near][:, pick].mean(axis=1) for pick in distinct)
+    bests = values[near[[int(np.argmax(mean <= mean.min() + rounding)) for mean in means]]]
     low, high = np.quantile(bests[which], [0.025, 0.975], method="nearest")
     return float(low), float(high)
 

@@ -113,19 +113,13 @@ _ENDS = {
 
 
 def _best(one: SweepResult, by: str) -> tuple[int, float]:
-    """The first lane of the point that is recommended, and the mean score there."""
-    axis = one.main_axis
-    found = one.recommend(axis, by=by) if axis is not None else None
+    """The first lane of the best point, which is the one that is recommended, and the mean score there."""
     best = one.best(by)
-    if found is None or found.best is None or found.score is None:
-        point, score = best.hyperparameters, best.score
-    else:
-        point, score = found.at | {axis: found.best}, found.score
-    ended = one.lanes["end_kind"].values != EndKind.RUNNING
-    same = ended.copy()
-    for name in one.axes.keys() & point.keys():
-        same &= one.lanes[name].values == point[name]
-    return int(np.argmax(same if same.any() else ended)), score
+    same = one.lanes["end_kind"].values != EndKind.RUNNING
+    ended = same.copy()
+    for name in one.axes.keys() & best.hyperparameters.keys():
+        same &= one.lanes[name].values == best.hyperparameters[name]
+    return int(np.argmax(same if same.any() else ended)), best.score
 
 
 def _width(part: Part) -> int:
