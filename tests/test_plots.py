@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
+import synthetic
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.path import Path
@@ -220,6 +221,29 @@ def test_several_optimizers_each_get_a_colour_and_a_row_of_the_strip(ax, noisy):
     (strip,) = ax.child_axes
     assert [text.get_text() for text in strip.get_yticklabels()] == ["sgd", "adam"]
     assert {line.get_color() for line in ax.lines} >= set(plots.SERIES_COLORS[:2])
+
+
+@pytest.mark.parametrize("size", [(6.4, 4.0), (4.0, 2.5)])
+def test_the_strip_is_within_the_figure_once_it_is_drawn(noisy, size):
+    ax = plots.final_loss(noisy, ax=plt.subplots(figsize=size, layout="constrained")[1])
+    ax.figure.draw_without_rendering()
+    (strip,) = ax.child_axes
+    box, above = strip.get_tightbbox(), ax.get_window_extent()
+    assert box.y1 <= ax.figure.bbox.y1
+    assert strip.get_window_extent().y0 > above.y1
+    assert strip.get_window_extent().x0 == pytest.approx(above.x0)
+    assert strip.get_window_extent().width == pytest.approx(above.width)
+
+
+def test_a_row_of_the_strip_is_divided_among_the_regimes_of_the_seeds(ax):
+    made = synthetic.result(("sgd",), rates=16, edge=0.85)  # one value is too much for seed 0 alone
+    plots.regime_strip(made, ax=ax)
+    codes = made.regimes.values.reshape(16, 3)
+    for regime in map(Regime, np.unique(codes)):
+        (drawn,) = [c for c in ax.collections if mpl.colors.to_hex(c.get_facecolor()[0]) == plots.REGIME_COLORS[regime]]
+        x, y = drawn.get_paths()[0].vertices.T
+        area = 0.5 * abs(np.sum(np.log10(x) * np.roll(y, -1) - np.log10(np.roll(x, -1)) * y))
+        assert area == pytest.approx(0.88 * 4 / 15 * (codes == regime).mean(axis=1).sum(), rel=1e-6)
 
 
 def test_bands_cover_the_axis_without_gaps(ax, parabola):

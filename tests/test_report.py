@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from gdkit.app import cli, report
+from gdkit.app import cli, report, terminal
 from gdkit.app.config import ConfigError, dump, loads
-from gdkit.app.report import answers, embed
+from gdkit.app.report import answers, embed, parts
 from gdkit.app.report.compare import compare, difference
 from gdkit.app.summary import summarise
 from gdkit.plots import REGIME_COLORS
@@ -149,6 +149,25 @@ def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_by
     assert np.isnan(along_momentum).all()  # it decides nothing here
 
 
+def test_a_strip_is_divided_at_each_value_as_its_runs_are():
+    made = synthetic.result(("sgd",), rates=16, edge=0.85)  # of one value that seeds 1 and 2 bear and seed 0 does not
+    drawn = re.findall(r"<g><title>([^<]*)</title>(.*?)</g>", parts.bands(summarise(made)))
+    codes = made.regimes.values.reshape(16, 3)  # lanes by value and seed
+    columns = []
+    for _, rects in drawn:
+        shape = r'class="fill r(\d)" x="(\d+)" y="([\d.]+)" width="(\d+)" height="([\d.]+)"'
+        cells = [(int(code), float(y), int(x), int(w), float(h)) for code, x, y, w, h in re.findall(shape, rects)]
+        assert sorted(cells) == sorted(cells, key=lambda cell: -cell[1])  # the worst on top
+        columns += [[round(3 * {c[0]: c[4] for c in cells}.get(code, 0)) for code in Regime]] * cells[0][3]
+    assert columns == [[int((row == code).sum()) for code in Regime] for row in codes]
+    (divided,) = [title for title, _ in drawn if "33 % diverged" in title]
+    assert divided.startswith("0.858: ")
+    shown = terminal.as_text(summarise(made))
+    assert len(re.findall("[·█≈^~x×-]*", shown.split("sgd 0.001 ")[1])[0]) == 16
+    assert shown.split("sgd 0.001 ")[1][11:13] == "x×"
+    assert "x divided" in shown
+
+
 def test_names_of_optimizers_are_not_capitalised_in_what_is_not_known(tmp_path):
     result = synthetic.result(("sgd", "adam"), edge=50, seeds=1)
     page = report.write(loads(CONFIG), result, summarise(result), [], tmp_path).read_text()
@@ -235,6 +254,19 @@ def test_runs_are_compared_by_their_seeds(folders, tmp_path):
     assert re.findall(r'data-name="can seeds tell\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
     more = re.findall(r'data-name="more than the first"[^>]*>([\d.]+) ', page)
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
+
+
+def test_many_optimizers_of_several_runs_have_a_colour_each_and_later_runs_are_dashed():
+    of = lambda run, *labels: [
+        part._replace(run=run, label=f"{run} · {part.label}")
+        for part in embed.parts_of(synthetic.result(labels, rates=3, seeds=1), "validation_loss")
+    ]
+    few = of(0, "sgd", "adam", "b") + of(1, "sgd", "adam", "b")
+    assert embed.looks_of(few) == [(i, False) for i in range(6)]
+    many = of(0, "sgd", "adam", "b", "c") + of(1, "adam", "sgd", "b", "d")
+    assert embed.looks_of(many) == [(i, False) for i in (0, 1, 2, 3)] + [(i, True) for i in (1, 0, 2, 4)]
+    alone = of(0, *"abcdefgh")
+    assert embed.looks_of(alone)[6:] == [(6, False), (7, True)]
 
 
 def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys):

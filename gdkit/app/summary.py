@@ -29,12 +29,29 @@ MEANINGS = {
 }
 
 
+class Cell(NamedTuple):
+    """What became of the runs at one value of an axis."""
+
+    value: float
+    counts: tuple[int, ...]  # runs by the code of their regime, (regimes,)
+
+    @property
+    def regime(self) -> Regime:
+        """The commonest; the lowest of several."""
+        return Regime(int(np.argmax(self.counts)))
+
+    @property
+    def divided(self) -> bool:
+        """Whether some runs diverged, and some did not."""
+        return 0 < self.counts[Regime.DIVERGED] < sum(self.counts)
+
+
 class Row(NamedTuple):
     """One optimizer's part of the answer."""
 
     optimizer: str
     recommendation: Recommendation | None  # None without a numeric axis
-    band: tuple[tuple[float, Regime], ...]  # along the axis, the commonest regime of each value
+    band: tuple[Cell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
     score: float  # of the best point, to be small; infinite where all diverged
     seeds: tuple[float, ...]  # the scores of that point's seeds
@@ -199,10 +216,12 @@ def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
     )
 
 
-def _band(result: SweepResult, axis: str) -> tuple[tuple[float, Regime], ...]:
+def _band(result: SweepResult, axis: str) -> tuple[Cell, ...]:
     ended = _ended(result)
-    at, regimes = result.lanes[axis].values.astype(float)[ended], result.verdict.regime[ended]
-    return tuple((float(v), Regime(int(np.bincount(regimes[at == v]).argmax()))) for v in np.unique(at))
+    values, places = np.unique(result.lanes[axis].values.astype(float)[ended], return_inverse=True)
+    counts = np.zeros((len(values), len(Regime)), int)
+    np.add.at(counts, (places, result.verdict.regime[ended]), 1)
+    return tuple(map(Cell, values.tolist(), map(tuple, counts.tolist())))
 
 
 def _ended(result: SweepResult) -> np.ndarray:

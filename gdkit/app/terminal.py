@@ -19,6 +19,7 @@ from gdkit.app.room import Room, amount
 from gdkit.app.summary import (
     MEANINGS,
     SIGNS,
+    Cell,
     Row,
     Summary,
     answer,
@@ -46,6 +47,7 @@ _COLOURS = {  # of the terminal's own palette, so that they suit its background
     Regime.STALLED: "blue",
     Regime.DIVERGED: "red",
 }
+_DIVIDED = "x"  # of values at which some runs diverged and some did not
 
 
 def show_plan(console: Console, name: str, request: Any, needed: Room) -> None:
@@ -268,13 +270,18 @@ def _bands(summary: Summary) -> Table:
     for right in (False, True, False, False):
         table.add_column(justify="right" if right else "left")
     for row in summary.rows:
-        signs = Text.assemble(*((SIGNS[regime], _COLOURS[regime]) for _, regime in _thinned(row.band)))
-        ends = (number(row.band[0][0]), number(row.band[-1][0])) if row.band else ("", "")
+        signs = Text.assemble(*map(_sign, _thinned(row.band)))
+        ends = (number(row.band[0].value), number(row.band[-1].value)) if row.band else ("", "")
         table.add_row(row.optimizer, Text(ends[0], "bright_black"), signs, Text(ends[1], "bright_black"))
     return table
 
 
-def _thinned(band: tuple[tuple[float, Regime], ...], most: int = 48) -> list[tuple[float, Regime]]:
+def _sign(cell: Cell) -> tuple[str, str]:
+    """The commonest regime of a value, or that its runs are divided about divergence; and its colour."""
+    return (_DIVIDED, "red") if cell.divided else (SIGNS[cell.regime], _COLOURS[cell.regime])
+
+
+def _thinned(band: tuple[Cell, ...], most: int = 48) -> list[Cell]:
     """At most about `most` values of a band, its ends kept."""
     every = -(-len(band) // most)
     return [*band[:-1:every], *band[-1:]] if every > 1 else list(band)
@@ -289,6 +296,8 @@ def _legend(summary: Summary) -> Table:
         if count:
             sign = Text(SIGNS[regime], _COLOURS[regime])
             table.add_row(sign, regime.name.lower(), f"{count:,}", Text(MEANINGS[regime], "bright_black"))
+    if any(cell.divided for row in summary.rows for cell in _thinned(row.band)):
+        table.add_row(Text(_DIVIDED, "red"), "divided", "", Text("some diverged there, some did not", "bright_black"))
     return table
 
 

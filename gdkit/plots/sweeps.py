@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
@@ -166,7 +167,9 @@ def regime_strip(
     at: Mapping[str, Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The commonest regime along `axis` as a strip, a row an optimizer; each may have values of its own.
+    """Regimes along `axis` as a strip, a row an optimizer; each may have values of its own.
+
+    At each value the row is divided among the regimes of the seeds, what diverged on top.
 
     Args:
       result: a sweep.
@@ -404,21 +407,22 @@ def _stretches(ax: Axes, line: _Line) -> list[tuple[int, float, float]]:
 
 
 def _draw_strip(ax: Axes, lines: Sequence[_Line]) -> None:
-    """A strip of regimes on top of the axes."""
-    inches = ax.get_window_extent().height / style.figure_of(ax).dpi
-    height = 0.17 * len(lines) / max(inches, 1.0)
-    strip = ax.inset_axes((0.0, 1.015, 1.0, height), sharex=ax)
+    """A strip of regimes on top of the axes, as high in inches whatever a layout makes of these."""
+
+    def place(_: Any, renderer: Any) -> Bbox:
+        box, inch = ax.get_position(), style.figure_of(ax).dpi / ax.figure.bbox.height
+        return Bbox.from_bounds(box.x0, box.y1 + 0.035 * inch, box.width, 0.125 * len(lines) * inch)
+
+    strip = ax.inset_axes((0.0, 1.0, 1.0, 0.1), sharex=ax)
+    strip.set_axes_locator(place)
     _fill_strip(strip, lines)
     strip.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
 
 
 def _fill_strip(ax: Axes, lines: Sequence[_Line]) -> None:
     for row, line in enumerate(lines):
-        stretches = _stretches(ax, line)
-        for code, left, right in stretches:
-            color = style.REGIME_COLORS[Regime(code)]
-            ax.fill_between([left, right], row - 0.44, row + 0.44, color=color, linewidth=0)
-        for regime, middle, fits in _centres(ax, stretches):
+        _fill_row(ax, line, row)
+        for regime, middle, fits in _centres(ax, _stretches(ax, line)):
             ax.plot(middle, row, **style.symbol(regime, 5) if fits else style.mark(regime, 5), zorder=5)
     if any(line.label for line in lines):
         ax.set_yticks(range(len(lines)), [line.label for line in lines], fontsize="small")
@@ -429,6 +433,19 @@ def _fill_strip(ax: Axes, lines: Sequence[_Line]) -> None:
     ax.spines[:].set_visible(False)
     borders = np.concatenate([style.borders(ax.xaxis, line.values) for line in lines])
     ax.set_xlim(borders.min(), borders.max())
+
+
+def _fill_row(ax: Axes, line: _Line, row: int) -> None:
+    """Shares of seeds by regime from bottom to top, a column a value."""
+    borders = style.borders(ax.xaxis, line.values)
+    shares = (line.regimes[..., None] == np.arange(len(Regime))).mean(axis=1)  # (values, regimes)
+    heights = row + 0.44 - 0.88 * np.cumsum(np.pad(shares, ((0, 1), (1, 0)), mode="constant"), axis=1)
+    heights[-1] = heights[-2]  # steps have a border more than there are values
+    look: dict[str, Any] = {"step": "post", "linewidth": 0, "antialiased": False}
+    for regime in Regime:
+        if shares[:, regime].any():
+            color = style.REGIME_COLORS[regime]
+            ax.fill_between(borders, heights[:, regime], heights[:, regime + 1], color=color, **look)
 
 
 def _centres(ax: Axes, stretches: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:

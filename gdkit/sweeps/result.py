@@ -814,7 +814,7 @@ def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
 
 
 def _interval(values: np.ndarray, scores: np.ndarray, rounding: float, top: int) -> tuple[float, float]:
-    """95 % interval of the best value, by resampling the seeds; of several that are as good, the one nearest to `top`."""
+    """95 % interval of the best value by resampling seeds; of several that are as good, the one nearest to `top`."""
     near = np.argsort(np.abs(np.arange(len(values)) - top), kind="stable")
     generator = np.random.default_rng(0)
     picks = np.sort(generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1])), axis=1)

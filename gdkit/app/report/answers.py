@@ -83,7 +83,7 @@ def _metric(summary: Summary, found: Recommendation) -> str:
 
 
 def _at_the_end(row: Row) -> str:
-    values = [value for value, _ in row.band]
+    values = [cell.value for cell in row.band]
     best = row.recommendation.best if row.recommendation else None
     if len(values) < 2 or best not in (values[0], values[-1]):
         return ""

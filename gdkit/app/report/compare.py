@@ -16,7 +16,7 @@ from gdkit.app.config import ConfigError, Job
 from gdkit.app.report import embed, parts
 from gdkit.app.report.answers import least_sensitive
 from gdkit.app.report.page import live, page
-from gdkit.app.summary import Row, Summary, counted, measured, number, settings, span, summarise, words
+from gdkit.app.summary import Row, Summary, measured, number, settings, span, summarise, words
 from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import SweepResult
@@ -54,7 +54,7 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
     summaries = [summarise(run.result, by) for run in runs]
     entries = [(run, row) for run, summary in zip(runs, summaries, strict=True) for row in summary.rows]
     together = Summary(summaries[0].axis, by, None, tuple(_named(run, row) for run, row in entries), _unlike(runs, by))
-    shown = [_relabelled(run, part) for run in runs for part in embed.parts_of(run.result, by)]
+    shown = [_relabelled(run, i, part) for i, run in enumerate(runs) for part in embed.parts_of(run.result, by)]
     lead = min(range(len(entries)), key=lambda i: entries[i][1].score)
     headline = f'<p class="answer">{parts.text(_headline(entries, lead))}</p>'
     body = [
@@ -151,8 +151,8 @@ def _named(run: Run, row: Row) -> Row:
     return row._replace(optimizer=_label(run, row.optimizer))
 
 
-def _relabelled(run: Run, part: embed.Part) -> embed.Part:
-    return part._replace(label=_label(run, part.label))
+def _relabelled(run: Run, number: int, part: embed.Part) -> embed.Part:
+    return part._replace(label=_label(run, part.label), run=number)
 
 
 def _headline(entries: Sequence[tuple[Run, Row]], lead: int) -> str:
@@ -166,7 +166,11 @@ def _headline(entries: Sequence[tuple[Run, Row]], lead: int) -> str:
         return f"{best}."
     if all(told):
         return f"{best}, and the seeds tell it from all others."
-    return f"{best}, but the seeds cannot tell it from {told.count(False)} of {counted(len(others), 'other')}."
+    close = told.count(False)
+    said = f"{best}, but the seeds cannot tell it from"
+    if len(others) == 1:
+        return f"{said} the other."
+    return f"{said} {close} of {len(others)} others." if any(told) else f"{said} any of the {close} others."
 
 
 def _deck(entries: Sequence[tuple[Run, Row]], lead: int, together: Summary) -> str:
@@ -213,21 +217,23 @@ def _overlay(shown: Sequence[embed.Part], by: str) -> str:
     """The medians of all, for who reads without JavaScript."""
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     ax = figure.subplots()
-    for i, part in enumerate(shown):
+    for part, look in zip(shown, embed.looks_of(shown), strict=True):
         axis = part.result.main_axis
         if axis is not None:
-            _draw(ax, part.result.along(axis), axis, by, part.label, i)
+            _draw(ax, part.result.along(axis), axis, by, part.label, look)
     ax.set(xscale="log", yscale="log", ylabel=words(by))
     with tempfile.TemporaryDirectory() as folder:
         return parts.figure(figures.save(figure, Path(folder, "all"), "All runs", "Lines: median over seeds."))
 
 
-def _draw(ax: Any, line: SweepResult, axis: str, by: str, label: str, i: int) -> None:
+def _draw(ax: Any, line: SweepResult, axis: str, by: str, label: str, look: embed.Look) -> None:
     values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
     scores = np.where(line.verdict.regime == Regime.DIVERGED, np.nan, line.lanes[by].values).reshape(-1, line.seeds)
     order = np.argsort(values)
     middle = np.median(scores, axis=1)[order]
-    ax.plot(values[order], np.where(middle > 0, middle, np.nan), **style.series(i), markersize=3.5, label=label)
+    later: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.later else {}
+    drawn = style.series(look.series) | later | {"markersize": 3.5, "label": label}
+    ax.plot(values[order], np.where(middle > 0, middle, np.nan), **drawn)
     ax.set_xlabel(words(axis))
     ax.legend(fontsize="small")
 

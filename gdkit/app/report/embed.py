@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from gdkit.app.summary import MEANINGS, begun, words
 from gdkit.monitors import EndKind
-from gdkit.plots import REGIME_MARKERS, SERIES_MARKERS
+from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
 from gdkit.plots.style import scale_of
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import SweepResult
@@ -41,11 +41,28 @@ class Part(NamedTuple):
     best: int  # the first lane of the best point
     score: float  # of the best point, the mean over its seeds; infinite where all diverged
     theory: float | None  # critical learning rate times sharpness, where theory has a formula
+    run: int = 0  # of those that are compared
+
+
+class Look(NamedTuple):
+    """How a part is told from others."""
+
+    series: int  # the number of its colour and its marker
+    later: bool  # dashed, with hollow marks: another has this colour too
 
 
 def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[Part]:
     """The optimizers of a result of which runs have ended, in the order of its lanes."""
     return [Part(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in begun(result).items()]
+
+
+def looks_of(parts: Sequence[Part]) -> list[Look]:
+    """A colour for each; where there are not enough, one for each optimizer, and later runs of it dashed."""
+    if len(parts) <= len(SERIES_COLORS) or parts[-1].run == 0:
+        return [Look(i, i >= len(SERIES_COLORS)) for i in range(len(parts))]
+    labels = [part.result.forms[0].label for part in parts]
+    known = list(dict.fromkeys(labels))
+    return [Look(known.index(label), part.run > 0) for part, label in zip(parts, labels, strict=True)]
 
 
 def content(
@@ -84,13 +101,12 @@ def content(
         "axis": next((part.result.main_axis for part in parts if part.result.main_axis), None),
         "axes": {name: _axis(columns[name]) for name in axes},
         "measures": _measures(columns, axes, by),
-        "optimizers": [_optimizer(*one) for one in zip(parts, rows, starts[:-1].tolist(), strict=True)],
+        "optimizers": list(map(_optimizer, parts, rows, starts[:-1].tolist(), looks_of(parts))),
         "edges": _edges(parts, rows),
         "columns": [_column(name, values) for name, values in columns.items()],
         "curves": [curve for curve in curves if curve],
         "regimes": [_regime(regime) for regime in Regime],
         "ends": {int(kind): text for kind, text in _ENDS.items()},
-        "markers": list(SERIES_MARKERS),
     }
 
 
@@ -254,9 +270,11 @@ def _curves(
     return {"what": what, "steps": steps.tolist(), "rows": _packed(places), "values": _packed(values)}
 
 
-def _optimizer(part: Part, rows: np.ndarray, start: int) -> dict[str, Any]:
+def _optimizer(part: Part, rows: np.ndarray, start: int, look: Look) -> dict[str, Any]:
     return {
         "label": part.label,
+        "look": f"c{look.series % len(SERIES_COLORS)}" + (" later" if look.later else ""),
+        "marker": SERIES_MARKERS[look.series % len(SERIES_MARKERS)],
         "start": start,
         "count": len(rows),
         "dimensions": [list(names) for _, names, _ in part.result.forms[0].dimensions],

@@ -2,13 +2,14 @@
 
 import base64
 import html
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gdkit.app.figures import Drawn
 from gdkit.app.report import answers
-from gdkit.app.summary import MEANINGS, Row, Summary, metric_value, number, span, words
+from gdkit.app.summary import MEANINGS, Cell, Row, Summary, metric_value, number, span, words
 from gdkit.regimes import Regime
 
 _LARGEST_SVG = 300_000  # beyond this many bytes the PNG is smaller and as sharp as a screen
@@ -89,7 +90,9 @@ def bands(summary: Summary) -> str:
         return ""
     title = f"<h2>What became of the runs, by {text(words(summary.axis or ''))}</h2>"
     strips = "".join(f"<dt>{text(row.optimizer or 'all runs')}</dt><dd>{_strip(row)}</dd>" for row in rows)
-    return f'<section>{title}<dl class="bands">{strips}</dl>{_key(summary)}</section>'
+    mixed = any(max(cell.counts) < sum(cell.counts) for row in rows for cell in row.band)
+    note = '<p class="soft">A column is divided where runs of one value fared differently.</p>' if mixed else ""
+    return f'<section>{title}<dl class="bands">{strips}</dl>{_key(summary)}{note}</section>'
 
 
 def figure(drawn: Drawn) -> str:
@@ -163,20 +166,35 @@ def _optimizer(summary: Summary, row: Row) -> list[str]:
 
 
 def _strip(row: Row) -> str:
+    """A column a value, divided among the regimes of its runs, what diverged on top."""
     places = sorted({round(i * (len(row.band) - 1) / (_CELLS - 1)) for i in range(_CELLS)})
     shown = [row.band[place] for place in places]
-    cells = []
-    start = 0
-    for end in range(1, len(shown) + 1):
-        if end == len(shown) or shown[end][1] != shown[start][1]:
-            title = f"{number(shown[start][0])} to {number(shown[end - 1][0])}: {shown[start][1].name.lower()}"
-            size = f'x="{start}" y="0" width="{end - start}" height="1"'
-            cells.append(f'<rect class="fill r{int(shown[start][1])}" {size}><title>{text(title)}</title></rect>')
-            start = end
+    stretches = [(next(same)[0], counts) for counts, same in itertools.groupby(enumerate(shown), _mixture)]
+    ends = [start for start, _ in stretches[1:]] + [len(shown)]
+    cells = [_stretch(shown[start:end], start, end) for (start, _), end in zip(stretches, ends, strict=True)]
     counts = ", ".join(f"{count} {regime.name.lower()}" for regime, count in row.counts.items())
     drawing = f'viewBox="0 0 {len(shown)} 1" preserveAspectRatio="none" role="img" aria-label="{text(counts)}"'
-    low, high = number(row.band[0][0]), number(row.band[-1][0])
+    low, high = number(row.band[0].value), number(row.band[-1].value)
     return f'<span>{low}</span><svg class="strip" {drawing}>{"".join(cells)}</svg><span>{high}</span>'
+
+
+def _mixture(numbered: tuple[int, Cell]) -> tuple[float, ...]:
+    return tuple(count / sum(numbered[1].counts) for count in numbered[1].counts)
+
+
+def _stretch(cells: Sequence[Cell], start: int, end: int) -> str:
+    """Neighbouring values of which the same share had each regime."""
+    shares = dict(zip(Regime, _mixture((0, cells[0])), strict=True))
+    found = ", ".join(f"{100 * s:.0f} % {regime.name.lower()}" for regime, s in shares.items() if s)
+    what = found.removeprefix("100 % ")
+    title = f"<title>{text(span((cells[0].value, cells[-1].value)))}: {text(what)}</title>"
+    rects, top = [], 1.0
+    for regime, share in shares.items():
+        top -= share
+        if share:
+            size = f'x="{start}" y="{max(top, 0):.4f}" width="{end - start}" height="{share:.4f}"'
+            rects.append(f'<rect class="fill r{int(regime)}" {size}/>')
+    return f"<g>{title}{''.join(rects)}</g>"
 
 
 def _key(summary: Summary) -> str:

@@ -79,10 +79,16 @@ function valuesOf(sweep, name, rows) {
   return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
 }
 
-// The commonest regime of some rows; the lowest of several.
-function commonest(sweep, rows) {
+// How many of some rows have each regime.
+function regimeCounts(sweep, rows) {
   const counts = new Array(sweep.regimes.length).fill(0);
   for (const row of rows) counts[regimeOf(sweep, row)]++;
+  return counts;
+}
+
+// The commonest regime of some rows; the lowest of several.
+function commonest(sweep, rows) {
+  const counts = regimeCounts(sweep, rows);
   return counts.indexOf(Math.max(...counts));
 }
 

@@ -150,7 +150,7 @@ const badge = (marker, kind) =>
   ]);
 
 const regimeBadge = (sweep, code) => badge(sweep.regimes[code].marker, `r${code}`);
-const seriesBadge = (sweep, index) => badge(sweep.markers[index % sweep.markers.length], `c${index % 7}`);
+const seriesBadge = ({ marker, look }) => badge(marker, look);
 
 // Axes of a figure: grid, labels, titles. `box` holds left, right, top, bottom in pixels.
 function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {

@@ -81,25 +81,37 @@ function drawBands(sweep, picture, line, x, box) {
   for (const [code, left, right] of stretches(sweep, line, x)) {
     const [a, b] = [Math.max(left, box.left), Math.min(right, box.right)];
     picture.append(svg("rect", { class: `band r${code}`, x: a, y: box.top, width: Math.max(b - a, 0), height: box.bottom - box.top }));
-    picture.append(svg("rect", { class: `fill r${code}`, x: a, y: box.top - 5, width: Math.max(b - a, 0), height: 5 }));
   }
+  drawShares(sweep, picture, line, x, box, box.top - 7, 7);
 }
 
 function drawStrip(sweep, picture, line, x, box, top) {
-  const mark = svg("path", { class: `mark c${line.index % 7}`, d: markPath(markerOf(sweep, line), box.left - 10, top + 4.5, 4) });
+  const mark = svg("path", { class: `mark ${line.optimizer.look}`, d: markPath(line.optimizer.marker, box.left - 10, top + 4.5, 4) });
   picture.append(mark);
-  for (const [code, left, right] of stretches(sweep, line, x)) {
-    const [a, b] = [Math.max(left, box.left), Math.min(right, box.right)];
-    picture.append(svg("rect", { class: `fill r${code}`, x: a, y: top, width: Math.max(b - a, 0), height: 9 }));
-  }
+  drawShares(sweep, picture, line, x, box, top, 9);
 }
 
-const markerOf = (sweep, line) => sweep.markers[line.index % sweep.markers.length];
+// A column a value, divided among the regimes of its runs, what diverged on top.
+function drawShares(sweep, picture, line, x, box, top, height) {
+  const ends = borders(line.values.map(x.of)).map((at) => Math.min(Math.max(at, box.left), box.right).toFixed(1));
+  const paths = sweep.regimes.map(() => "");
+  line.rows.forEach((rows, i) => {
+    let low = top + height;
+    regimeCounts(sweep, rows).forEach((count, code) => {
+      const high = low - (height * count) / rows.length;
+      if (count) paths[code] += `M${ends[i]} ${low.toFixed(2)}H${ends[i + 1]}V${high.toFixed(2)}H${ends[i]}Z`;
+      low = high;
+    });
+  });
+  paths.forEach((d, code) => d && picture.append(svg("path", { class: `fill share r${code}`, d })));
+}
 
-// Seeds as points and a band, the median as a line; seeds that diverged are crosses at the top.
+// Seeds as points and a band, the median as a line; seeds that diverged are crosses at the top, a row a line.
 function drawLine(figure, picture, line, scores, alone, sweep) {
   const { x, y, box } = figure;
-  const color = alone ? "ink" : `c${line.index % 7}`;
+  const color = alone ? "ink" : line.optimizer.look;
+  const place = figure.lines.indexOf(line);
+  const top = box.top + (alone ? 6 : 2.5 + (9 * place) / (figure.lines.length - 1));
   const inside = (value) => Math.min(Math.max(y.of(value), box.top + 14), box.bottom - 2);
   const upper = [], lower = [], middle = [], marks = new Map();
   line.values.forEach((value, i) => {
@@ -113,19 +125,19 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     middle.push(Number.isFinite(center) ? [at, inside(center)] : null);
     line.rows[i].forEach((row, seed) => {
       const lost = !Number.isFinite(scores[i][seed]);
-      const place = lost ? box.top + 6 : inside(scores[i][seed]);
-      const kind = lost ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${markerOf(sweep, line)} ${color}`;
+      const up = lost ? top : inside(scores[i][seed]);
+      const kind = lost ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${line.optimizer.marker} ${color}`;
       if (!marks.has(kind)) marks.set(kind, []);
-      marks.get(kind).push([at, place]);
-      figure.points.push({ row, x: at, y: place, line: figure.lines.indexOf(line), value: i, seed });
+      marks.get(kind).push([at, up]);
+      figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
     });
   });
   if (upper.length > 1) picture.append(svg("path", { class: `spread ${color}`, d: `${polyline([...upper, ...lower])}Z` }));
   for (const run of runs(middle)) picture.append(svg("path", { class: `line ${color}`, d: polyline(run) }));
   const size = figure.points.length > 1500 ? 2 : alone ? 3.6 : 2.6;
   for (const [kind, places] of marks) {
-    const [marker, own] = kind.split(" ");
-    picture.append(svg("path", { class: `mark ${own} ${marker === "X" ? "lost" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
+    const [marker, ...own] = kind.split(" ");
+    picture.append(svg("path", { class: `mark ${own.join(" ")} ${marker === "X" ? "lost" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
   }
 }
 
@@ -138,7 +150,7 @@ function runs(places) {
 
 function drawEdges(app, figure, picture, line, alone) {
   const { x, box } = figure;
-  const color = alone ? "r6" : `c${line.index % 7}`;
+  const color = alone ? "r6" : line.optimizer.look;
   const edge = x.kind === "text" ? null : edgeOf(app.sweep, line);
   if (edge !== null) upright(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
   const theory = theoryOf(app.sweep, line);
@@ -167,7 +179,7 @@ function drawBest(app, figure, picture, line, alone) {
   const point = figure.points.filter((p) => figure.lines[p.line] === line && line.rows[p.value].includes(line.optimizer.best));
   if (line.optimizer.score === null || figure.view.measure !== app.sweep.by || !point.length) return;
   const at = median(point.map((p) => p.y));
-  picture.append(svg("path", { class: `star ${alone ? "ink" : `c${line.index % 7}`}`, d: markPath("*", point[0].x, at, 7) }));
+  picture.append(svg("path", { class: `star ${alone ? "ink" : line.optimizer.look}`, d: markPath("*", point[0].x, at, 7) }));
 }
 
 // ---- Curves, of the loss or of what was watched: a line a value of the axis, coloured by it; what diverged is drawn to where it leaves ----

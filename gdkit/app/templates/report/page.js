@@ -130,7 +130,7 @@ function fixChooser(app, axis) {
 
 function toggle(app, index, figure) {
   const { sweep, state } = app;
-  const button = html("button", { type: "button", class: "chip", "aria-pressed": "true" }, [seriesBadge(sweep, index), sweep.optimizers[index].label]);
+  const button = html("button", { type: "button", class: "chip", "aria-pressed": "true" }, [seriesBadge(sweep.optimizers[index]), sweep.optimizers[index].label]);
   button.addEventListener("click", () => {
     if (state.on.has(index) && state.on.size === sweep.optimizers.length) state.on = new Set([index]); // the first click shows it alone
     else if (!state.on.delete(index)) state.on.add(index);
@@ -237,7 +237,7 @@ function drawTheory(app, figure) {
   if (!view.measure.includes("sharpness") || view.axis !== "learning_rate" || y.kind !== "log") return;
   for (const line of lines.filter((one) => one.optimizer.theory !== null)) {
     const path = line.values.filter((v) => v > 0).map((v) => [x.of(v), y.of(line.optimizer.theory / v)]).filter(([, b]) => b >= box.top && b <= box.bottom);
-    if (path.length > 1) figure.overlay.before(svg("path", { class: `theory ${lines.length > 1 ? `c${line.index % 7}` : "ink"}`, d: polyline(path) }));
+    if (path.length > 1) figure.overlay.before(svg("path", { class: `theory ${lines.length > 1 ? line.optimizer.look : "ink"}`, d: polyline(path) }));
   }
 }
 
