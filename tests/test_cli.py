@@ -92,6 +92,15 @@ def test_importing_gdkit_does_not_import_jax():
         (["run", "small.yaml", "--devices", "0"], "--devices=0: nothing would run"),
         (["run", "small.yaml", "seeds=3"], "seeds: unknown key. It belongs under sweep: sweep.seeds"),
         (["run", "small.yaml", "clip_norm=3"], "It belongs under optimizer: optimizer.0.clip_norm"),
+        (["run", "small.yaml", "learning_rate=0.1"], "sweep.axes.learning_rate=[...] for its values"),
+        (
+            ["run", "small.yaml", "sweep.axes.learning_rate=0.1"],
+            "must be a list of values, for example [0.1], or one of log, linear, random, static. "
+            "If it is not to vary, give it to the optimizer: optimizer.0.learning_rate=0.1.",
+        ),
+        (["run", "small.yaml", "optimizer=adam"], "must be a mapping, or a list of them, for example {name: adam}."),
+        (["run", "small.yaml", "problem=mlp"], "problem = 'mlp': must be a mapping, for example {name: mlp}."),
+        (["run", "small.yaml", "sweep.monitors=sharp"], "must be a list, for example [{name: sharp}]."),
         (["completion", "tcsh"], "fish"),
         (["run", "smal.yaml"], "smal.yaml: no such file. Did you mean 'small.yaml'?"),
         (["run", "."], "this is a folder"),
@@ -450,6 +459,10 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     assert before.drop_attrs().identical(gdkit.open("runs/small").lanes.drop_attrs())
     assert cli.main(["run", "small.yaml", "sweep.steps=30"]) == 2
     assert "sweep.steps is 20 there and 30 here" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "sweep.steps=30", "optimizer.momentun=0.9"]) == 2
+    said = capsys.readouterr().err
+    assert "Did you mean 'momentum'?" in said  # first of all: the folder depends on what else the config says
+    assert "another config" not in said
     assert cli.main(["run", "small.yaml", "sweep.steps=30", "--new"]) == 0
     assert gdkit.open("runs/small-2").lanes.attrs["steps"] == 30
     assert gdkit.open("runs/small").lanes.attrs["steps"] == 20

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cyclopts
 
@@ -69,7 +69,11 @@ def run(
         raise bad_value("--shard", shard, "--distributed deals the shards itself", "Leave one of the two out")
     part = _shard(shard)
     job = configs.load(config, overrides)
-    where = folder.choose(job, output, new=new)
+    try:
+        where = folder.choose(job, output, new=new)
+    except folder.TakenError:
+        _check_names(job)
+        raise
     _start_jax(job.precision, devices)
     from gdkit.app import machines
     from gdkit.app import run as runner
@@ -233,6 +237,17 @@ def _start_jax(precision: str, devices: int | None = None) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", wide)
+
+
+def _check_names(job: Any) -> None:
+    """Raises if a sweep's config names what there is not: its writer should mend that before choosing a folder."""
+    from gdkit.app.config import Job
+
+    if isinstance(job, Job):
+        _start_jax(job.precision)
+        from gdkit.app import build
+
+        build.arguments(job)
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -479,9 +479,18 @@ _WORDS = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "string_type": "must be a word",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
+}
+_SHAPES = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping"}
+_NAMED = ("problem", "optimizer", "monitors", "schedule")  # what has a name
+_EXAMPLES = {
+    "sweep": "{axes: {learning_rate: [0.01, 0.1]}, steps: 100}",
+    "axes": "{learning_rate: [0.01, 0.1]}",
+    "paired": "{learning_rate: [0.01, 0.1], momentum: [0.0, 0.9]}",
+    "log": "{from: 1e-4, to: 1, count: 9}",
+    "linear": "{from: 0, to: 0.9, count: 10}",
+    "random": "{from: 1e-4, to: 1, count: 20}",
+    "values": "[0.01, 0.1]",
+    "static": "[false, true]",
 }
 _PATTERNS = {
     _REFERENCE: "must be module:function",
@@ -503,9 +512,27 @@ def _explain(source: Source, model: type[_Config], error: Mapping[str, Any]) -> 
         return f"{source.place(written)}: {dotted(written)}: missing. {_description(path, model)}".strip()
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     message = _WORDS.get(error["type"], message)
+    message = _shape(path, error) if error["type"] in _SHAPES else message
     if error["type"] == "string_pattern_mismatch":
         message = _PATTERNS.get(error["ctx"]["pattern"], message)
     return _complaint(source, written, message)
+
+
+def _shape(path: KeyPath, error: Mapping[str, Any]) -> str:
+    """What must stand at `path` instead of one value, with an example made of that value."""
+    value = error["input"] if isinstance(error["input"], str | int | float) else None
+    names = [str(part) for part in path if not isinstance(part, int)]
+    if names[-2:-1] == ["axes"] or names[-2:-1] == ["paired"]:
+        fixed = f"optimizer.0.{names[-1]}={_as_yaml(value)}"
+        mend = "" if value is None else f". If it is not to vary, give it to the optimizer: {fixed}."
+        example = f"[{'0.01, 0.1' if value is None else _as_yaml(value)}]"
+        return f"must be a list of values, for example {example}, or one of log, linear, random, static{mend}"
+    example = _EXAMPLES.get(names[-1], "") if names else ""
+    if names and names[-1] in _NAMED:
+        example = f"{{name: {value if isinstance(value, str) else '...'}}}"
+        example = f"[{example}]" if names[-1] == "monitors" and path[-1] == "monitors" else example
+    what = "a mapping, or a list of them" if path == ("optimizer",) else _SHAPES[error["type"]]
+    return f"must be {what}" + (f", for example {example}" if example else "")
 
 
 def _complaint(source: Source, path: KeyPath, message: str) -> str:
@@ -528,7 +555,11 @@ def _mend(path: KeyPath, model: type[_Config]) -> str:
     known = [key for node in _nodes(path[:-1], model) for key in node.get("properties", ())]
     home = _home(str(path[-1]), model)
     close = f"It belongs under {home[0]}: {dotted(home)}" if home else nearest(str(path[-1]), known)
-    return close or f"Known: {', '.join(known)}."
+    if close or path[:-1] not in ((), ("sweep",)) or model is not Job:
+        return close or f"Known: {', '.join(known)}."
+    name = str(path[-1])
+    mend = f" If {name} is a hyperparameter: sweep.axes.{name}=[...] for its values, optimizer.0.{name}=... for one."
+    return f"Known: {', '.join(known)}.{mend if name.isidentifier() else ''}"
 
 
 def _home(name: str, model: type[_Config]) -> KeyPath | None:

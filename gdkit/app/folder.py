@@ -12,16 +12,20 @@ CONFIG, REPORT = "config.yaml", "report.html"
 _BEGUN = ("manifest.json", "results.nc", REPORT)  # what only a run that is worth keeping has written
 
 
+class TakenError(ConfigError):
+    """The folder of a run holds something else."""
+
+
 def choose(config: Config, output: str | Path | None, *, new: bool) -> Path:
     """The folder that a run of `config` may write to: absent, empty, of the same config, or of one that never began.
 
     Raises:
-      ConfigError: it holds something else, and `new` is not set.
+      TakenError: it holds something else, and `new` is not set.
     """
     named = Path(output or config.output or Path("runs", config.name))
     problem = _conflict(config, named)
     if problem and not new:
-        raise ConfigError(f"{problem} Give --new to write beside it, or --output DIR.")
+        raise TakenError(f"{problem} Give --new to write beside it, or --output DIR.")
     return beside(named) if problem else named
 
 
