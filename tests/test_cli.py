@@ -95,8 +95,7 @@ def test_importing_gdkit_does_not_import_jax():
         (["run", "small.yaml", "learning_rate=0.1"], "sweep.axes.learning_rate=[...] for its values"),
         (
             ["run", "small.yaml", "sweep.axes.learning_rate=0.1"],
-            "must be a list of values, for example [0.1], or one of log, linear, random, static. "
-            "If it is not to vary, give it to the optimizer: optimizer.0.learning_rate=0.1.",
+            "random, static. If it is not to vary, give it to the optimizer: optimizer.0.learning_rate=0.1.",
         ),
         (["run", "small.yaml", "optimizer=adam"], "must be a mapping, or a list of them, for example {name: adam}."),
         (["run", "small.yaml", "problem=mlp"], "problem = 'mlp': must be a mapping, for example {name: mlp}."),

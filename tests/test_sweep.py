@@ -12,7 +12,7 @@ import pytest
 
 import gdkit
 from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, problems, random_axes, sgd, static, sweep
-from gdkit.sweeps import execute, store
+from gdkit.sweeps import execute, progress, store
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
 from gdkit.types import Monitor
@@ -300,6 +300,23 @@ def test_progress_in_plain_lines_ends_with_a_total(capsys):
     meter.add(5, lanes=2)
     assert capsys.readouterr().err.splitlines()[-1].startswith("100 %  2 of 2 lanes")
     assert Progress(50, 100, 1, 2, 5.0).left == pytest.approx(5.0)
+
+
+def test_the_rate_counts_neither_compiling_nor_what_was_there_before(monkeypatch):
+    told, now = [], [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    meter = Meter(told.append, lanes=10, steps=100, every=0.0)
+    now[0] = 30.0
+    meter.add(500, lanes=5)  # of a run that was stopped
+    assert told[-1].rate == 0
+    now[0] = 60.0
+    meter.start()
+    now[0] = 62.0
+    meter.start()  # of the second program
+    meter.add(100)
+    assert told[-1] == Progress(600, 1000, 5, 10, 62.0, 60.0, 500)
+    assert told[-1].rate == pytest.approx(50.0)
+    assert told[-1].left == pytest.approx(8.0)
 
 
 def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatch):

@@ -114,9 +114,9 @@ class _Board:
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
         lost, best = sum(part.diverged for part in parts), _best(parts)
-        left = f"{_large(p.rate)} steps/s, {duration(p.left)} left"
+        left = f"{_large(p.rate)} steps/s, {duration(p.left)} left" if p.rate else ""
         if len(parts) == 1 and best:
-            left = f"{left}, {_reached(best)}"
+            left = ", ".join(filter(None, [left, _reached(best)]))
         share = f"{p.lanes_done:,}/{p.lanes:,}"
         return [Text("all", "bold"), ProgressBar(p.total, p.done), share, _lost(lost), left]
 
@@ -143,7 +143,8 @@ class _Lines:
             self._told = time.monotonic()
             begun = [part for part in self._parts if 0 < part.finished < part.lanes] or self._parts
             share = min(99, int(100 * p.done / p.total))
-            said = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs, {duration(p.left)} left"]
+            left = f", {duration(p.left)} left" if p.rate else ""
+            said = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs{left}"]
             self._print("; ".join(said + [_said(part) for part in begun if part.finished]))
 
     def _print(self, text: str) -> None:
@@ -196,7 +197,9 @@ def _tiles(tally: Tally) -> str:
     partition = tally.run.partition
     widths = sorted({group.width * group.depth for group in partition.groups})
     width = f"{widths[0]:,}" if len(widths) == 1 else f"{widths[0]:,} to {widths[-1]:,}"
-    return f"plan: {counted(partition.tiles, 'tile')} of {counted(partition.blocks, 'block')}, {width} runs a block"
+    many = partition.blocks > partition.tiles
+    blocks = f" with {counted(partition.blocks, 'block')}" if many else ""
+    return f"plan: {counted(partition.tiles, 'tile')}{blocks}, {width} runs {'a block' if many else 'each'}"
 
 
 def _listed(texts: Sequence[str], most: int = 8) -> str:
