@@ -159,6 +159,25 @@ def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, cap
     assert "100 %  32 runs in" in said and "\x1b" not in said
 
 
+def test_who_interrupts_the_report_is_told_how_to_write_it_and_the_status_says_that_it_is_missing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("half.yaml").write_text(CONFIG_TEXT)
+    monkeypatch.setattr(runner.figures, "write", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["run", "half.yaml", "--live"]) == 130
+    assert Path("runs/half/results.nc").exists()
+    command = "gdkit run runs/half/config.yaml --output runs/half"
+    assert f"their report is not written yet. To write it:\n  {command}\n" in capsys.readouterr().err
+    assert cli.main(["status", "runs/half"]) == 0
+    assert f"all is run, and the report not written yet: {command} writes it" in capsys.readouterr().out
+    monkeypatch.setattr(runner.figures, "write", lambda *arguments: [])
+    assert cli.main(command.split()[1:]) == 0
+    capsys.readouterr()
+    assert cli.main(["status", "runs/half"]) == 0
+    assert "its report: runs/half/report.html" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_board_has_a_line_an_optimizer_that_fits_the_terminal(width):
     parts = [

@@ -9,6 +9,7 @@ from gdkit.app.config import Config, load
 from gdkit.app.source import ConfigError, dotted, short
 
 CONFIG, REPORT = "config.yaml", "report.html"
+UNFINISHED = '<p class="standing"'  # what is in a report that was written while its run went on
 _BEGUN = ("manifest.json", "results.nc", REPORT)  # what only a run that is worth keeping has written
 
 

@@ -135,7 +135,7 @@ def _run_job(
             _say_what_is_left(job, folder, result, live=live, interrupted=stop.is_set())
             return
         result = dataclasses.replace(result, thresholds=thresholds)
-        with _writing(folder, "results, figures and report cannot be written"):
+        with _writing(folder, "results, figures and report cannot be written"), _to_be_written(folder):
             result.save(folder / RESULTS)
             _note(folder, measured(result))
             _write(job, result, folder)
@@ -287,6 +287,16 @@ def _writing(folder: Path, problem: str) -> Generator[None]:
         raise
     except OSError as error:
         raise failed(problem, folder, error) from error
+
+
+@contextmanager
+def _to_be_written(folder: Path) -> Generator[None]:
+    """Says to who interrupts it how to write what is not written yet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = "interrupted. All runs are finished and kept; their report is not written yet. To write it:"
+        raise KeyboardInterrupt(f"{said}\n  {to_go_on(folder)}") from None
 
 
 def _note(folder: Path, text: str) -> None:

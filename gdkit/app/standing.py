@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdkit.app.folder import REPORT, to_go_on
+from gdkit.app.folder import REPORT, UNFINISHED, to_go_on
 from gdkit.errors import StoreError
 from gdkit.sweeps.store import RESULTS, Status, Store
 from gdkit.sweeps.store.manifest import NAME
@@ -28,11 +28,16 @@ def told(folder: Path) -> str:
         lines += [*_working(status), *_kept(status, run.manifest.steps)]
         lines.append(f"left: {status.missing:,} tiles that nobody has begun")
         lines.append(f"to go on, or to help: {to_go_on(folder)}")
-    elif not (folder / RESULTS).exists():
+    elif not (folder / RESULTS).exists() or not _is_whole(folder / REPORT):
         lines.append(f"all is run, and the report not written yet: {to_go_on(folder)} writes it")
     else:
         lines.append(f"its report: {folder / REPORT}")
     return "\n".join(lines)
+
+
+def _is_whole(page: Path) -> bool:
+    """Whether a report is there, and not one that was written while the run went on."""
+    return page.exists() and UNFINISHED not in page.read_text(encoding="utf-8")
 
 
 def _runs_in(folder: Path) -> str:

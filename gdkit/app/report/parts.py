@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gdkit.app.figures import Drawn
+from gdkit.app.folder import UNFINISHED
 from gdkit.app.report import answers
 from gdkit.app.summary import MEANINGS, Cell, Row, Summary, metric_value, number, span, words
 from gdkit.regimes import Regime
@@ -45,7 +46,7 @@ def table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], text
 
 def standing(said: str) -> str:
     """How far a run is that is not finished; nothing of a finished one."""
-    return f'<p class="standing" role="status">{text(said)}</p>' if said else ""
+    return f'{UNFINISHED} role="status">{text(said)}</p>' if said else ""
 
 
 def answer(summary: Summary) -> str:
