@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import gdkit
 from gdkit.app import cli, folder
@@ -617,6 +618,27 @@ def half_square(x):
 half_square.defvjp(lambda x: (half_square(x), x), lambda x, g: (FACTOR * x * g,))
 PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"w": jnp.array([1.0, 2.0]), "b": 1.0})
 """
+
+
+def test_check_has_what_each_of_its_columns_says_and_fits_80_characters():
+    estimate = importlib.import_module("gdkit.app.estimate")
+    cost = estimate.Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 2.34, 1.5e-3)
+    table = estimate._table([cost])
+    found = {str(column.header).replace("\n", " "): list(column.cells) for column in table.columns}
+    assert found == {
+        "optimizer": ["adamw-cosine"],
+        "programs": ["1"],
+        "runs": ["93"],
+        "blocks": ["12"],
+        "runs a block": ["8"],
+        "memory a block": ["3 MiB"],
+        "compile": ["2.3 s"],
+        "a step of a block": ["1.5 ms"],
+    }
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(table)
+    assert "adamw-cosine" in captured.get()
 
 
 @pytest.mark.parametrize(("factor", "code", "right"), [(1.0, 0, "2 of 2"), (2.0, 1, "1 of 2")])

@@ -152,16 +152,7 @@ def _bytes(tree: Any) -> int:
 def _table(costs: list[Cost]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    for head in (
-        "programs",
-        "runs",
-        "blocks",
-        "runs a\nblock",
-        "chosen\nby",
-        "memory\na block",
-        "compile",
-        "a step of\na block",
-    ):
+    for head in ("programs", "runs", "blocks", "runs a\nblock", "memory\na block", "compile", "a step of\na block"):
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", amount(c.memory)]
