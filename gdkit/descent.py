@@ -620,6 +620,8 @@ class TrainingTable(tuple[TrainingRow, ...]):
         head = f"{'Step':>4} | {'params':>10} | {'loss':>10} | {'gradient':>10} | {'predicted':>10} | {'actual':>10}"
         return "\n".join([head, "-" * len(head), *(_format_row(row).rstrip() for row in self)])
 
+    _repr_html_ = html.printed
+
 
 def training_table(
     problem: Problem, optimizer: Any, steps: int, *, hyperparameters: Hyperparameters | None = None, key: int | Key = 0

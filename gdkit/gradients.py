@@ -35,6 +35,8 @@ class FiniteDifference(NamedTuple):
         rows = [tuple(map(_number, row)) for row in zip(self.step, self.estimate, self.error, strict=True)]
         return _table(("step", "estimate", "error"), [*rows, ("jax.grad", _number(self.derivative), "")], ">>>")
 
+    _repr_html_ = html.printed
+
 
 def finite_difference(
     f: Callable[[Array], Any],
@@ -162,6 +164,8 @@ class Sensitivity(tuple[SensitivityRow, ...]):
         rows = [(row.name, _number(row.value), _number(row.derivative)) for row in self]
         return _table(("input", "value", "derivative"), rows, "<>>")
 
+    _repr_html_ = html.printed
+
 
 def sensitivity(f: Callable, /, **inputs: float) -> Sensitivity:
     """The partial derivatives of `f` at named inputs, steepest first.
@@ -220,6 +224,8 @@ class GradientCheck(NamedTuple):
         ]
         verdicts = ["right" if leaf.ok else "WRONG" for leaf in self.leaves]
         return _table(head, [(*row, verdict) for row, verdict in zip(rows, verdicts, strict=True)], "<>>>>>><")
+
+    _repr_html_ = html.printed
 
 
 def check_gradient(

@@ -17,6 +17,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "
     return f"<div>{said}<table>{head}{body}</table>{after}</div>"
 
 
+def printed(thing: object) -> str:
+    """What `thing` prints, in its columns; as ``_repr_html_ = html.printed``."""
+    return f"<pre>{html.escape(str(thing))}</pre>"
+
+
 def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 

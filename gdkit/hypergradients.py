@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit import descent, factories, monitors
+from gdkit import descent, factories, html, monitors
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import Problem
@@ -198,6 +198,8 @@ class Tuned(NamedTuple):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [" | ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    _repr_html_ = html.printed
 
 
 def tune(

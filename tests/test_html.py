@@ -1,13 +1,15 @@
 """What notebooks show: the numbers of the object, as text."""
 
 import re
+from html import escape
 
 import jax
 import numpy as np
 import synthetic
 
-from gdkit import chain_rule_trace, html
+from gdkit import chain_rule_trace, check_gradient, finite_difference, html, problems, sgd, training_table, tune
 from gdkit.descent import Trajectory
+from gdkit.sweeps.result import Replay
 
 
 def cells(page: str) -> list[list[str]]:
@@ -47,6 +49,30 @@ def test_a_trajectory_shows_its_first_and_last_points():
     assert shown[-1] == ["200", f"{loss[-1]:.4g}", "", ""]
     assert 8 <= len(shown) <= 13
     assert [row[0] for row in cells(trajectory(loss[:2])._repr_html_())] == ["step", "0", "1"]
+
+
+def test_what_prints_as_a_table_or_as_words_shows_so():
+    result, bowl = synthetic.result(), problems.parabola()
+    things = [
+        result.recommend(),
+        result.best(),
+        Replay(3, 5, {"step": np.arange(2), "loss": np.ones(2)}, True),
+        training_table(bowl, sgd(0.2), 2),
+        finite_difference(lambda x: x**2, 3.0, [0.1, 0.01]),
+        check_gradient(bowl.loss, 1.0),
+        tune(bowl, sgd, {"learning_rate": 0.01}, 5, rounds=1),
+    ]
+    for thing in things:
+        assert thing._repr_html_() == f"<pre>{escape(str(thing))}</pre>"
+        assert str(thing) != repr(thing), "prints in words of its own"
+
+
+def test_the_best_point_prints_its_place_and_score():
+    best = synthetic.result(("sgd",)).best()
+    assert str(best) == (
+        f"learning_rate {best.hyperparameters['learning_rate']:.4g}, optimizer sgd: "
+        f"validation_loss {best.score:.4g}, spread {best.spread:.4g} over 3 seeds"
+    )
 
 
 def test_many_trajectories_or_a_traced_one_show_nothing_of_their_own():

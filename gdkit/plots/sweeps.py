@@ -122,7 +122,7 @@ def final_loss(
     _draw_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
     ax.set(xlabel=style.words(axis), ylabel=style.words(by))
-    style.legend(ax, handles, style.regime_handles(np.concatenate([_commonest(line.regimes) for line in lines])))
+    style.legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
     return _titled(ax, result, lines[0], named=False) if len(lines) == 1 else ax
 
 
@@ -187,7 +187,7 @@ def regime_strip(
     _fill_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
     ax.set_xlabel(style.words(axis))
-    style.legend(ax, style.regime_handles(np.concatenate([_commonest(line.regimes) for line in lines])))
+    style.legend(ax, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
     return ax
 
 

@@ -49,6 +49,13 @@ class Best:
         """Mean over seeds of a variable, for example ``test_accuracy``."""
         return float(self.lanes[name].mean())
 
+    def __str__(self) -> str:
+        at = [f"{name} {_short(v) if isinstance(v, float) else v}" for name, v in self.hyperparameters.items()]
+        seeds = _counted(self.lanes.sizes["lane"], "seed")
+        return f"{', '.join(at)}: {self.by} {_short(self.score)}, spread {_short(self.spread)} over {seeds}"
+
+    _repr_html_ = html.printed
+
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
@@ -84,6 +91,8 @@ class Recommendation:
         lines += [f"{name}: {_short(value)}" for name, value in self.metrics.items() if name != self.by]
         return "\n".join([*lines, *(f"Not known: {text}" for text in self.unknown)])
 
+    _repr_html_ = html.printed
+
 
 class Replay(NamedTuple):
     """A lane that was run again; prints as a table."""
@@ -100,6 +109,8 @@ class Replay(NamedTuple):
         lines = [" | ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in (names, *rows)]
         ending = "It ended as before." if self.same else "It did not end as before."
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], ending])
+
+    _repr_html_ = html.printed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import descent, factories
+from gdkit import descent, factories, html
 from gdkit.errors import InputValueError, bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
@@ -111,6 +111,8 @@ class RangeTest(NamedTuple):
         limit = "none found" if self.limit is None else f"{self.limit.value:.3g}"
         lines += [f"{'trial':>9}  {self.best:.3g}", f"{'limit':>9}  {limit}"]
         return "\n".join([*lines, "", str(self.trial.recommend())])
+
+    _repr_html_ = html.printed
 
 
 def lr_range_test(
