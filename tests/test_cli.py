@@ -1,6 +1,7 @@
 """The command line: what it answers, its exit codes, and that nobody ever meets a traceback."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -749,6 +750,8 @@ def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
     if Path("runs/study/claims.json").exists():
         (claim,) = json.loads(Path("runs/study/claims.json").read_text())
         assert (claim["text"], claim["holds"]) == ("it is above 1", code == 0)
+        page = Path("runs/study/report.html").read_text()
+        assert f"gdkit {gdkit.__version__}, jax {importlib.metadata.version('jax')}" in page
 
 
 # Fuzz: whatever the file and the words, an exit code and no traceback

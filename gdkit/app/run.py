@@ -21,15 +21,16 @@ import jax
 import platformdirs
 from rich.console import Console
 
+import gdkit
 from gdkit.app import build, figures, report, room, terminal
 from gdkit.app import live as watch
 from gdkit.app.config import Config, Job, Study, dump
 from gdkit.app.folder import CONFIG, to_go_on
 from gdkit.app.room import Room
-from gdkit.app.summary import counted, measured, summarise
+from gdkit.app.summary import counted, duration, measured, summarise
 from gdkit.errors import RunError
 from gdkit.sweeps import planner
-from gdkit.sweeps.plan import Plan
+from gdkit.sweeps.plan import Plan, visible_cores
 from gdkit.sweeps.progress import Progress
 from gdkit.sweeps.request import check
 from gdkit.sweeps.result import SweepResult
@@ -42,6 +43,7 @@ from gdkit.sweeps.stored import Directory
 
 CLAIMS = "claims.json"
 _CACHE_BYTES = 2**30
+_PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 _PLANS = 1000  # the latest choices of the planner that are kept, a hundred bytes each
 
 
@@ -269,7 +271,7 @@ def _kept(config: Config, folder: Path) -> Generator[None]:
     with _writing(folder, "the run cannot begin"):
         folder.mkdir(parents=True, exist_ok=True)
         publish(FILES, folder / CONFIG, [dump(config).encode()])  # whole, since another process may read it now
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "optax", "numpy"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     _note(folder, f"started {config.name}: Python {platform.python_version()}, {versions}, {os.cpu_count()} cores")
     try:
         yield
@@ -323,12 +325,14 @@ def _run_study(study: Study, folder: Path) -> None:
     module = sys.modules[study.experiment.partition(":")[0]]
     use_cache()
     with _kept(study, folder):
+        begin = time.monotonic()
         with build.located(study, ("settings",)):
             result = function(study.settings)
+        made_with = _made_with(time.monotonic() - begin)
         claims = list(module.claims(result)) if hasattr(module, "claims") else []
         listed = json.dumps(list(map(_listed, claims)), indent=1, ensure_ascii=False)
         (folder / CLAIMS).write_text(f"{listed}\n", encoding="utf-8")
-        _tell(study, module, result, claims, folder)
+        _tell(study, module, result, claims, folder, made_with)
         broken = [claim.text for claim in claims if not claim.holds]
         if broken:
             raise RunError(f"{study.name}: what does not hold: {'; '.join(broken)}")
@@ -342,7 +346,16 @@ def _listed(claim: Any) -> dict[str, Any]:
     return {"text": claim.text, "source": claim.source, **shown, "holds": bool(claim.holds)}
 
 
-def _tell(study: Study, module: Any, result: Any, claims: list[Any], folder: Path) -> None:
+def _made_with(seconds: float) -> dict[str, str]:
+    """What the numbers of a study were made with."""
+    versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)]
+    device = f"{jax.devices()[0].device_kind}, {visible_cores()} cores visible"
+    return {"versions": ", ".join(versions), "device": device, "took": duration(seconds)}
+
+
+def _tell(
+    study: Study, module: Any, result: Any, claims: list[Any], folder: Path, made_with: Mapping[str, str]
+) -> None:
     """What a study found: on the terminal, as figures, as a report."""
     console = Console(highlight=False)
     said = str(result) if type(result).__str__ is not object.__str__ else ""
@@ -350,7 +363,7 @@ def _tell(study: Study, module: Any, result: Any, claims: list[Any], folder: Pat
         console.print(said, markup=False)
     terminal.show_claims(console, claims)
     drawn = _drawn(module, result, folder / figures.FOLDER)
-    page = report.write_study(study, said, claims, drawn, folder)
+    page = report.write_study(study, said, claims, drawn, folder, made_with)
     _where({"report": page, "figures": folder / figures.FOLDER})
 
 

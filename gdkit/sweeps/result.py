@@ -490,7 +490,12 @@ class SweepResult:
             "edge",
         )
         rows = [_cells(part) for part in parts if part.main_axis is not None]
-        unknown = "\n".join(f"Not known: {text}" for text in self.recommend().unknown)
+        said: dict[str, list[str]] = {}
+        for part in parts:
+            for text in part.recommend().unknown if part.main_axis is not None else ():
+                said.setdefault(text, []).extend(part.optimizers)
+        of = lambda who: f"{', '.join(who)}: " if len(who) < len(self.optimizers) else ""
+        unknown = "\n".join(f"Not known: {of(who)}{text}" for text, who in said.items())
         return html.table(heads, rows, title=f"{head}\n{counts}", note=unknown)
 
     # Inside

@@ -1,7 +1,7 @@
 """The report: one HTML file with the answer first, that works offline and is readable without JavaScript."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,13 +55,20 @@ def write_begun(job: Job, folder: Path, standing: Standing) -> Path:
     return _write(folder, page("Learning-rate sweep", job.name, "", body, None, standing.reload))
 
 
-def write_study(study: Study, said: str, claims: Sequence[Any], figures: Iterable[Drawn], folder: Path) -> Path:
+def write_study(
+    study: Study,
+    said: str,
+    claims: Sequence[Any],
+    figures: Iterable[Drawn],
+    folder: Path,
+    made_with: Mapping[str, str] | None = None,
+) -> Path:
     """Writes the report of a study; returns its path."""
     body = [
         parts.claims(claims) if claims else "",
         *map(parts.figure, figures),
         f'<pre tabindex="0">{parts.text(said)}</pre>' if said else "",
-        parts.provenance({}, dump(study), again(folder)),
+        parts.provenance(made_with or {}, dump(study), again(folder)),
     ]
     return _write(folder, page("Study", study.name, study.experiment, body))
 
