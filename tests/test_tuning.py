@@ -5,10 +5,12 @@ import json
 import numpy as np
 import optax
 import pytest
+import synthetic
 from shared import assert_refused
 
 from gdkit import Plan, optuna_search, paired, problems, random_axes, sgd, static, sweep
 from gdkit.sweeps import execute
+from gdkit.sweeps.refine import _edge_bracket
 
 RATES = np.geomspace(1e-2, 2.0, 9)
 
@@ -108,7 +110,13 @@ def test_what_cannot_be_refined_is_named(coarse, quadratic):
     assert_refused(lambda: coarse.along("learning_rate").refine(), "result=.*its problem and optimizer are not known")
     assert_refused(lambda: coarse.refine(around=tuple(RATES[[0, 8]]), count=2), "every value there has been run")
     calm = sweep(quadratic, sgd, {"learning_rate": [0.01, 0.02, 0.04]}, steps=20)
-    assert_refused(lambda: calm.refine(around="edge"), "around='edge': some seed diverged nowhere")
+    assert_refused(lambda: calm.refine(around="edge"), "around='edge': no seed diverged")
+
+
+def test_the_edge_is_refined_where_some_seed_alone_has_it_on_the_axis():
+    found = synthetic.result(("sgd",), rates=5, edge=9.95).edge()  # the largest value is 10; other seeds bear more
+    assert np.isfinite(found["high"]).sum() == 1
+    assert _edge_bracket(found) == pytest.approx((1.0, 10.0))
 
 
 # Batches of a sampler

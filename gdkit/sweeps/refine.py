@@ -104,17 +104,26 @@ def _values(one: SweepResult, axis: str, around: Any, count: int) -> np.ndarray:
     if around == "best":
         return _around_best(values, float(one.best().lanes[axis].values[0]), count, spaced)
     if around == "edge":
-        bracket = one.along(axis).edge(axis)
-        low, high = float(bracket["low"].min()), float(bracket["high"].max())
-        if not np.isfinite(high) or not low > 0:
-            found = "diverged at the smallest value" if np.isfinite(high) else "some seed diverged nowhere"
-            raise bad_value("around", around, f"{found}, so the edge is not on the axis", "Pass (low, high)")
-        return spaced(low, high, count + 2)[1:-1]
+        return spaced(*_edge_bracket(one.along(axis).edge(axis)), count + 2)[1:-1]
     if not isinstance(around, tuple) or len(around) != 2 or not all(map(factories.is_number, around)):
         raise bad_type("around", around, "not a place on the axis", "Pass 'best', 'edge' or (low, high)")
     if not 0 < around[0] < around[1] < np.inf:
         raise bad_value("around", around, "not two values 0 < low < high", "Pass (low, high)")
     return spaced(*around, count)
+
+
+def _edge_bracket(found: Any) -> tuple[float, float]:
+    """Between which values divergence begins, for all seeds whose edge lies on the axis.
+
+    Raises:
+      InputValueError: it does for none.
+    """
+    low, high = found["low"].values, found["high"].values  # (seeds,)
+    there = (low > 0) & np.isfinite(high)
+    if not there.any():
+        why = "it diverged at the smallest value" if np.isfinite(high).any() else "no seed diverged"
+        raise bad_value("around", "edge", f"{why}, so the edge is not on the axis", "Pass (low, high)")
+    return float(low[there].min()), float(high[there].max())
 
 
 def _around_best(values: np.ndarray, best: float, count: int, spaced: Callable[..., np.ndarray]) -> np.ndarray:
