@@ -188,7 +188,7 @@ def _difference(entry: tuple[Run, Row], other: tuple[Run, Row]) -> Difference:
 
 def _table(entries: Sequence[tuple[Run, Row]], lead: int, by: str) -> str:
     heads = ("run", "optimizer", "best", "95 % over seeds", words(by), "more than the first", "can seeds tell?")
-    heads += ("edge (× the first's)", "sensitivity (× the first's)")
+    heads += ("edge (×\u00a0the first's)", "sensitivity (×\u00a0the first's)")
     texts = ("optimizer", "can seeds tell?")
     order = sorted(range(len(entries)), key=lambda i: entries[i][1].score)
     rows = [(i == lead, _cells(entries[i], entries[lead], i == lead)) for i in order]
@@ -210,7 +210,7 @@ def _cells(entry: tuple[Run, Row], lead: tuple[Run, Row], first: bool) -> list[s
 
 
 def _share(value: float | None, other: float | None) -> str:
-    return f" (× {number(value / other)})" if value and other else ""
+    return f" (×\u00a0{number(value / other)})" if value and other else ""
 
 
 def _overlay(shown: Sequence[embed.Part], by: str) -> str:

@@ -6,17 +6,18 @@ function startPage() {
     button.hidden = false;
     button.addEventListener("click", () => copyText(button));
   }
-  printWhole();
+  const app = {};
+  printWhole(app);
   const seconds = Number(document.documentElement.dataset.reload ?? 0);
   if (!source) {
-    takeUpChoices({});
-    if (seconds) reloadLater({}, seconds);
+    takeUpChoices(app);
+    if (seconds) reloadLater(app, seconds);
     return;
   }
   const sweep = readSweep(JSON.parse(source.textContent));
   sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
   const state = { on: new Set(sweep.optimizers.keys()), at: {}, pinned: [], hovered: null };
-  const app = { sweep, state, figures: [], card: document.getElementById("card"), said: document.getElementById("said"), pins: document.getElementById("pins") };
+  Object.assign(app, { sweep, state, figures: [], card: document.getElementById("card"), said: document.getElementById("said"), pins: document.getElementById("pins") });
   for (const part of document.querySelectorAll(".live")) part.hidden = false;
 
   app.draw = () => app.figures.forEach((figure) => figure.draw());
@@ -49,11 +50,22 @@ function startPage() {
   document.documentElement.dataset.drawn = "yes";
 }
 
-// What is folded is printed too.
-function printWhole() {
+// What is folded is printed too, and figures are drawn for the width of paper, so that their texts can be read.
+function printWhole(app) {
   const folded = [];
-  addEventListener("beforeprint", () => folded.push(...document.querySelectorAll("details:not([open])")) && folded.forEach((part) => { part.open = true; }));
-  addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
+  const lay = (paper) => {
+    document.documentElement.classList.toggle("paper", paper);
+    app.draw?.();
+  };
+  addEventListener("beforeprint", () => {
+    folded.push(...document.querySelectorAll("details:not([open])"));
+    folded.forEach((part) => { part.open = true; });
+    lay(true);
+  });
+  addEventListener("afterprint", () => {
+    folded.splice(0).forEach((part) => { part.open = false; });
+    lay(false);
+  });
 }
 
 // A labelled choice; `empty` is what the empty value is called.
