@@ -1,5 +1,6 @@
 """The report: what it says follows from the numbers, what it embeds is them, and nothing in it can run or load."""
 
+import dataclasses
 import json
 import re
 
@@ -11,7 +12,7 @@ from gdkit.app import cli, report, terminal
 from gdkit.app.config import ConfigError, dump, loads
 from gdkit.app.report import answers, embed, parts
 from gdkit.app.report.compare import compare, difference
-from gdkit.app.summary import summarise
+from gdkit.app.summary import provenance, summarise
 from gdkit.plots import REGIME_COLORS
 from gdkit.regimes import Regime
 
@@ -173,6 +174,17 @@ def test_names_of_optimizers_are_not_capitalised_in_what_is_not_known(tmp_path):
     page = report.write(loads(CONFIG), result, summarise(result), [], tmp_path).read_text()
     assert re.search(r"<li>sgd: where it diverges", page) and "<li>Sgd" not in page
     assert "<li>How far chance decides" in page
+
+
+def test_provenance_says_how_long_it_took_and_what_of_that_was_compiling(made):
+    assert provenance(made)["time"] == "1.5 s"
+    timings = json.dumps({"seconds": 100.0, "compile_seconds": 12.3, "plan_seconds": 0.0})
+    longer = dataclasses.replace(made, lanes=made.lanes.assign_attrs(timings=timings))
+    assert provenance(longer)["time"] == "2 min, of which 12 s compiling"
+    plan = json.dumps({"width": [8, 4], "chosen": "rule", "tile": None})
+    assert provenance(made.__class__(made.lanes.assign_attrs(plan=plan), made.forms))["plan"] == (
+        "width [8, 4], chosen by rule"
+    )
 
 
 def test_colours_of_regimes_are_those_of_the_figures(page):

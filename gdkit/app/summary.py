@@ -1,6 +1,7 @@
 """What a sweep found, as rows: one form for the terminal and for the report."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ MEANINGS = {
     Regime.STALLED: "updates vanish before it arrives",
     Regime.DIVERGED: "left for good",
 }
+_PLAN = {"chosen": "chosen by"}
 
 
 class Cell(NamedTuple):
@@ -138,9 +140,18 @@ def provenance(result: SweepResult) -> dict[str, str]:
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "device": f"{attributes['device']}, {attributes['cores']} cores visible",
-        "plan": ", ".join(f"{name} {value}" for name, value in plan.items()),
+        "plan": ", ".join(f"{_PLAN.get(name, name)} {value}" for name, value in plan.items() if value is not None),
+        "time": _time(json.loads(attributes["timings"])),
         "key": str(attributes["key"]),
     }
+
+
+def _time(timings: Mapping[str, float]) -> str:
+    """How long the whole took and, where that is known, what came before the first step."""
+    parts = {"compiling": timings.get("compile_seconds"), "timing plans": timings.get("plan_seconds")}
+    known = [f"{duration(seconds)} {what}" for what, seconds in parts.items() if seconds]
+    whole = duration(timings["seconds"])
+    return f"{whole}, of which {' and '.join(known)}" if known else whole
 
 
 def number(value: float | None) -> str:
