@@ -103,6 +103,26 @@ def test_a_stopped_run_says_how_to_go_on_and_loads_itself_no_more(half):
     assert "data-reload" not in text and 'http-equiv="refresh"' not in text
 
 
+def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_go_on(half, tmp_path, capsys):
+    assert cli.main(["report", str(half)]) == 0
+    said = capsys.readouterr().out
+    go_on = f"To go on, or to help: gdkit run {half / CONFIG} --output {half}"
+    assert "16 of 32 runs have not ended yet" in said and go_on in said
+    assert "results.nc" not in said  # there is none
+    assert f"16 of 32 runs have not ended yet; this is of the others. {go_on}" in (half / "report.html").read_text()
+    assert cli.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert f"What becomes of 16 runs of {half}: not finished yet." in page
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in (CONFIG, "manifest.json"):
+        (begun / name).write_bytes((half / name).read_bytes())
+    (begun / "tiles").mkdir()
+    for words in (["report", str(begun)], ["report", str(half), str(begun), "-o", str(tmp_path / "none.html")]):
+        assert cli.main(words) == 2
+        assert f"{begun}: nothing has ended yet. To go on: gdkit run" in capsys.readouterr().err
+
+
 def test_a_report_is_written_at_most_a_fiftieth_of_the_time(half, monkeypatch):
     clock, spent, written = [0.0], [0.4, 2.0, 0.01], []
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])

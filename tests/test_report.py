@@ -288,6 +288,8 @@ def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys
     assert "first · sgd does best" in out.read_text()
     assert cli.main(["report", str(folders[0]), "-o", str(out)]) == 2
     assert "Name several runs to compare" in capsys.readouterr().err
+    assert cli.main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
+    assert f"its folder does not exist. Make it first: mkdir -p {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
 def test_a_study_cannot_be_compared(tmp_path):

@@ -24,7 +24,7 @@ from rich.console import Console
 import gdkit
 from gdkit.app import build, figures, report, room, terminal
 from gdkit.app import live as watch
-from gdkit.app.config import Config, Job, Study, dump
+from gdkit.app.config import Config, ConfigError, Job, Study, dump
 from gdkit.app.folder import CONFIG, to_go_on
 from gdkit.app.room import Room
 from gdkit.app.summary import counted, duration, measured, summarise
@@ -83,11 +83,24 @@ def run(
 
 
 def write_again(config: Config, folder: Path) -> None:
-    """Writes the figures and the report of a finished run again."""
+    """Writes the figures and the report of a run again; of one that is not finished, the report of what has ended.
+
+    Raises:
+      ConfigError: a study, or a run of which nothing has ended.
+    """
     if isinstance(config, Study):
         raise config.error(("experiment",), "a study's report is written by running it: gdkit run")
     result = dataclasses.replace(open_result(folder), thresholds=build.thresholds_of(config))
-    _write(config, result, folder)
+    if not result.missing:
+        _write(config, result, folder)
+        return
+    if result.missing == result.lanes.sizes["lane"]:
+        raise ConfigError(f"{folder}: nothing has ended yet. To go on: {to_go_on(folder)}")
+    summary = summarise(result)
+    text = f"As of {time.strftime('%H:%M:%S')}: {_unfinished(result)} To go on, or to help: {to_go_on(folder)}"
+    print(f"{text}\n")
+    terminal.show(Console(highlight=False), summary)
+    _where({"report": report.write(config, result, summary, [], folder, report.Standing(text))})
 
 
 @contextmanager
@@ -179,10 +192,14 @@ def _write_meanwhile(job: Job, folder: Path, again: float | None) -> None:
         report.write_begun(job, folder, _standing(folder, text, again))
         return
     found = dataclasses.replace(found, thresholds=build.thresholds_of(job))
-    lanes = counted(found.lanes.sizes["lane"], "run")
-    text = f"{found.missing:,} of {lanes} have not ended yet; this is of the others."
+    text = _unfinished(found)
     if not watch.is_over(folder):  # where another process has written the whole, it stays
         report.write(job, found, summarise(found), [], folder, _standing(folder, text, again))
+
+
+def _unfinished(result: SweepResult) -> str:
+    lanes = counted(result.lanes.sizes["lane"], "run")
+    return f"{result.missing:,} of {lanes} have not ended yet; this is of the others."
 
 
 def _standing(folder: Path, text: str, again: float | None) -> report.Standing:

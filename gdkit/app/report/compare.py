@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from gdkit.app.config import ConfigError, Job
 from gdkit.app.report import embed, parts
 from gdkit.app.report.answers import least_sensitive
 from gdkit.app.report.page import live, page
-from gdkit.app.summary import Row, Summary, measured, number, settings, span, summarise, words
+from gdkit.app.summary import Row, Summary, counted, measured, number, settings, span, summarise, words
+from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import SweepResult
@@ -46,9 +48,12 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
     """Writes a page that compares the runs in several folders; returns its path.
 
     Raises:
-      ConfigError: a folder is not of a run, or of a study.
-      InputValueError: a run that has not been finished.
+      ConfigError: a folder is not of a run, or of a study, or of a run of which nothing has ended.
+      InputValueError: there is no folder for `out`.
     """
+    if not out.absolute().parent.is_dir():
+        mend = f"Make it first: {shlex.join(['mkdir', '-p', str(out.parent)])}"
+        raise bad_value("--output", str(out), "its folder does not exist", mend)
     runs = _read(directories)
     by = _common(runs)
     summaries = [summarise(run.result, by) for run in runs]
@@ -113,6 +118,8 @@ def _read(directories: Sequence[Path]) -> list[Run]:
         if not isinstance(job, Job):
             raise ConfigError(f"{directory}: this is a study, not a sweep. Compare runs of sweeps.")
         result = dataclasses.replace(open_result(directory), thresholds=build.thresholds_of(job))
+        if result.missing == result.lanes.sizes["lane"]:
+            raise ConfigError(f"{directory}: nothing has ended yet. To go on: {folders.to_go_on(directory)}")
         name = directory.name if names.count(directory.name) == 1 else str(directory)
         found.append(Run(name or str(directory), job, result))
     return found
@@ -140,6 +147,8 @@ def _unlike(runs: Sequence[Run], by: str) -> tuple[str, ...]:
         said.append(f"how they compare at equal length: they took {', '.join(f'{n:,}' for n in steps)} steps.")
     if not all(_paired(run, runs[0]) for run in runs):
         said.append("what seeds would tell if they were paired: starts or batches differ from run to run.")
+    left = {run.name: run.result.missing for run in runs}
+    said += [f"what becomes of {counted(n, 'run')} of {name}: not finished yet." for name, n in left.items() if n]
     return tuple(said)
 
 
