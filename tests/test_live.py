@@ -1,5 +1,6 @@
 """A run while it goes on: what is counted of it, the page that shows it, and how rarely that is written."""
 
+import dataclasses
 import io
 import json
 import threading
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import synthetic
 from rich.console import Console
 
 import gdkit
@@ -16,6 +18,9 @@ from gdkit.app import cli, live, terminal
 from gdkit.app import run as runner
 from gdkit.app.config import dump, load, loads
 from gdkit.app.folder import CONFIG
+from gdkit.app.report import answers, embed
+from gdkit.app.report.compare import difference
+from gdkit.app.summary import summarise
 from gdkit.monitors import EndKind
 from gdkit.sweeps.plan import Plan
 from gdkit.sweeps.progress import Progress
@@ -101,6 +106,57 @@ def test_a_stopped_run_says_how_to_go_on_and_loads_itself_no_more(half):
     text = (half / "report.html").read_text()
     assert f"To go on: gdkit run {half / CONFIG} --output {half}" in text
     assert "data-reload" not in text and 'http-equiv="refresh"' not in text
+
+
+@pytest.fixture
+def begun():
+    """A sweep of which seed 2 has ended nowhere and the larger half of the learning rates for no seed."""
+    made = synthetic.result(("sgd",), rates=8, edge=1.0)
+    lanes = made.lanes.copy(deep=True)
+    running = (lanes["seed"].values == 2) | (lanes["learning_rate"].values > 0.2)
+    for name, values in lanes.data_vars.items():
+        if values.dtype.kind == "f" and name != "reference_loss":
+            values.values[running] = np.nan
+    lanes["end_kind"].values[running] = EndKind.RUNNING
+    return made, dataclasses.replace(made, lanes=lanes)
+
+
+def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(begun):
+    whole, found = begun
+    scores = whole.lanes["validation_loss"].values.reshape(8, 3)[:, :2].mean(axis=1)
+    rates = np.geomspace(1e-3, 10, 8)
+    place = int(np.argmin(np.where(rates <= 0.2, scores, np.inf)))
+    best, recommended = found.best(), found.recommend()
+    assert best.score == recommended.score == pytest.approx(scores[place])
+    assert best.hyperparameters["learning_rate"] == recommended.best == pytest.approx(rates[place])
+    assert recommended.interval is None and recommended.unsafe is None
+    assert not any("diverged" in text and "nothing did" not in text for text in recommended.unknown)
+    summary = summarise(found)
+    assert answers.headline(summary).startswith("Use sgd with learning rate")
+    assert "on average over 2 seeds" in answers.deck(summary)
+    content = embed.content(embed.parts_of(found, summary.by), summary.by)
+    assert content["lanes"] == 24 - found.missing == sum(part["count"] for part in content["optimizers"])
+    assert (
+        difference(summary.best.seeds, summary.best.seeds, paired=True).verdict == "can't tell: some seed has not ended"
+    )
+
+
+def test_points_of_which_all_seeds_have_ended_come_before_others(begun):
+    whole, found = begun
+    lanes = found.lanes.copy(deep=True)
+    done = np.isclose(lanes["learning_rate"].values, 1e-3)  # the worst of all, but known
+    for name, values in lanes.data_vars.items():
+        values.values[done] = whole.lanes[name].values[done]
+    found = dataclasses.replace(found, lanes=lanes)
+    assert found.best().hyperparameters["learning_rate"] == found.recommend().best == 1e-3
+
+
+def test_a_run_that_has_only_diverged_so_far_does_not_call_every_run_diverged(begun):
+    _, found = begun
+    lanes = found.lanes.copy(deep=True)
+    lanes["end_kind"].values[lanes["end_kind"].values != EndKind.RUNNING] = EndKind.NONFINITE
+    summary = summarise(dataclasses.replace(found, lanes=lanes))
+    assert answers.headline(summary) == "Every run that has ended diverged."
 
 
 def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_go_on(half, tmp_path, capsys):

@@ -136,8 +136,12 @@ def test_the_status_of_a_running_a_stopped_and_a_finished_run_needs_no_jax(inter
     assert re.search(r"running: 2 tiles by process \d+ on \S+, last heard of \d+ s ago\nkept on their way: \d blocks, "
                      r"at steps \d+ to \d+ of 160\nleft: \d+ tiles that nobody has begun", said["status"])  # fmt: skip
     assert "to go on, or to help: gdkit run" in said["interrupt"][2]
-    all_is_run = f"{folder}: 24 of 24 runs are finished, in 24 of 24 tiles\nits report: {folder / 'report.html'}\n"
-    assert status_of(folder) == all_is_run
+    all_is_run = f"{folder}: 24 of 24 runs are finished, in 24 of 24 tiles\n"
+    writes = f"gdkit run {folder}/config.yaml --output {folder} writes it"  # the report, which is left out here
+    assert status_of(folder) == f"{all_is_run}all is run, and the report not written yet: {writes}\n"
+    (folder / "report.html").touch()
+    assert status_of(folder) == f"{all_is_run}its report: {folder / 'report.html'}\n"
+    (folder / "report.html").unlink()
 
 
 # Several on one directory

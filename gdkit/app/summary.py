@@ -56,7 +56,7 @@ class Row(NamedTuple):
     band: tuple[Cell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
     score: float  # of the best point, to be small; infinite where all diverged
-    seeds: tuple[float, ...]  # the scores of that point's seeds
+    seeds: tuple[float, ...]  # the scores of that point's seeds; infinite if diverged, NaN if not ended
 
 
 class Summary(NamedTuple):
@@ -67,6 +67,7 @@ class Summary(NamedTuple):
     metric: str | None  # what is reported beside it, and never chosen by
     rows: tuple[Row, ...]
     unknown: tuple[str, ...]  # what is not known, in words
+    missing: int = 0  # runs that have not ended
 
     @property
     def best(self) -> Row:
@@ -79,7 +80,7 @@ def summarise(result: SweepResult, by: str | None = None) -> Summary:
     axis = result.main_axis
     by = result.score_name(by)
     rows = tuple(_row(one, label, axis, by) for label, one in begun(result).items())
-    found = Summary(axis, by, _metric(result), rows, _unknown(rows))
+    found = Summary(axis, by, _metric(result), rows, _unknown(rows), result.missing)
     close = undecided(found) if np.isfinite(found.best.score) else ""
     return found._replace(unknown=(close, *found.unknown)) if close else found
 
@@ -95,7 +96,7 @@ def answer(summary: Summary) -> str:
     row = summary.best
     found = row.recommendation
     if not np.isfinite(row.score):
-        return "Every run diverged. Try smaller values."
+        return all_diverged(summary)
     if found is None or found.best is None:
         return f"{row.optimizer} is best, with {words(summary.by)} {number(row.score)}."
     said = f"Use {row.optimizer} with {settings(found)}: {words(summary.by)} {number(found.score)}"
@@ -103,6 +104,11 @@ def answer(summary: Summary) -> str:
     if found.safe is not None:
         said += f" Nothing diverged up to {number(found.safe)}."
     return said
+
+
+def all_diverged(summary: Summary) -> str:
+    """What is said where no run is left to recommend."""
+    return "Every run that has ended diverged." if summary.missing else "Every run diverged. Try smaller values."
 
 
 def settings(found: Recommendation) -> str:
@@ -223,8 +229,15 @@ def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
         _band(result, str(axis)) if own else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         found.score if found and found.score is not None else best.score,
-        tuple(best.lanes[by].values.astype(float).tolist()),
+        _seeds(best.lanes, by),
     )
+
+
+def _seeds(lanes: Any, by: str) -> tuple[float, ...]:
+    """Scores of a point's seeds; infinite where one diverged, NaN where it has not ended."""
+    scores = lanes[by].values.astype(float)
+    running = lanes["end_kind"].values == EndKind.RUNNING
+    return tuple(np.where(running, np.nan, np.where(np.isfinite(scores), scores, np.inf)).tolist())
 
 
 def _band(result: SweepResult, axis: str) -> tuple[Cell, ...]:

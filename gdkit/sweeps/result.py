@@ -283,14 +283,15 @@ class SweepResult:
         """
         by = self.score_name(by)
         scores = self.scores(by, maximise).reshape(-1, self.seeds)
-        mean = scores.mean(axis=1)
+        mean = _means(scores, self._ended.reshape(scores.shape))
         point = self._centred(mean)
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
         sign = -1 if maximise else 1
         names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
         chosen = {name: _item(rows[name].values[0]) for name in names if name in rows.coords}
         chosen = {n: v for n, v in chosen.items() if v == v and v != ""}
-        spread = float(np.std(scores[point])) if np.isfinite(mean[point]) else float("inf")
+        ended = rows["end_kind"].values != EndKind.RUNNING
+        spread = float(np.std(scores[point][ended])) if np.isfinite(mean[point]) else float("inf")
         return Best(chosen, by, sign * float(mean[point]), spread, rows)
 
     def recommend(self, axis: str | None = None, *, by: str | None = None, tolerance: float = 0.05) -> Recommendation:
@@ -767,6 +768,21 @@ def _bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bo
     return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
 
 
+def _told(scores: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Of which points something is known, (points,) of (points, seeds): those of which all seeds have ended.
+
+    Where none of these has a finite mean, as at the beginning of a run, those of which any seed has.
+    """
+    whole = np.asarray(ended.all(axis=1))
+    return whole if np.isfinite(scores[whole]).all(axis=1).any() else np.asarray(ended.any(axis=1))
+
+
+def _means(scores: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Means over the seeds that have ended, (points,); infinite where nothing is known."""
+    count = np.where(_told(scores, ended), ended.sum(axis=1), 0)
+    return np.where(count > 0, np.where(ended, scores, 0.0).sum(axis=1) / np.maximum(count, 1), np.inf)
+
+
 def _least(scores: np.ndarray, rounding: float) -> int:
     """The place of the least score; of several that differ by rounding, the one in their middle.
 
@@ -783,16 +799,16 @@ def _recommend(
     """The recommendation from lanes that vary along `axis` alone, of which those at `best` are the best."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
-    ended = result._ended[line].all(axis=1)
-    line = line[ended] if ended.any() else line  # values with a run that has not ended say nothing yet
+    ended, scores = result._ended[line], result.scores(by)[line]  # (values, seeds)
+    told = _told(scores, ended)
+    line, ended, scores = (part[told] if told.any() else part for part in (line, ended, scores))
     values = result.lanes[axis].values[line[:, 0]].astype(float)
-    scores = result.scores(by)[line]  # (values, seeds)
     regimes = result.verdict.regime[line]
-    mean = scores.mean(axis=1)
+    mean = _means(scores, ended)
     diverged = (regimes == Regime.DIVERGED).any(axis=1)
     calm = int(np.argmax(diverged)) if diverged.any() else len(values)
     edge = _median_edge(values, regimes == Regime.DIVERGED)
-    unknown = _unknown(result, values, scores, regimes, axis)
+    unknown = _unknown(result, values, mean, regimes, axis)
     safe = float(values[calm - 1]) if calm else None
     unsafe = float(values[calm]) if calm < len(values) else None
     if not np.isfinite(mean).any():
@@ -808,15 +824,15 @@ def _recommend(
         by=by,
         best=float(values[top]),
         score=float(mean[top]),
-        interval=_interval(values, scores, rounding, top) if result.seeds > 1 else None,
+        interval=_interval(values, scores, rounding, top) if result.seeds > 1 and ended.all() else None,
         safe=safe,
         unsafe=unsafe,
         edge=edge,
         plateau=_plateau(values, mean, top, mean[top] + tolerance * gap),
         tolerance=tolerance,
-        sensitivity=float(np.mean(np.minimum(scores, cap)) - mean[top]),
+        sensitivity=float(np.mean(np.minimum(scores, cap)[ended]) - mean[top]),
         at={},
-        metrics=_metrics(result, line[top]),
+        metrics=_metrics(result, line[top][ended[top]]),
         unknown=unknown,
     )
 
@@ -859,10 +875,10 @@ def _metrics(result: SweepResult, rows: np.ndarray) -> dict[str, float]:
 
 
 def _unknown(
-    result: SweepResult, values: np.ndarray, scores: np.ndarray, regimes: np.ndarray, axis: str
+    result: SweepResult, values: np.ndarray, mean: np.ndarray, regimes: np.ndarray, axis: str
 ) -> tuple[str, ...]:
     """What the sweep cannot tell, in words."""
-    mean, diverged = scores.mean(axis=1), regimes == Regime.DIVERGED
+    diverged = regimes == Regime.DIVERGED
     there = np.isin(regimes, [Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT])
     said = []
     if not np.isfinite(mean).any():

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit.app.summary import Row, Summary, diverges, metric_value, number, settings, span, words
+from gdkit.app.summary import Row, Summary, all_diverged, diverges, metric_value, number, settings, span, words
 from gdkit.regimes import Regime
 from gdkit.sweeps.result import Recommendation
 
@@ -23,7 +23,7 @@ def headline(summary: Summary) -> str:
     """What to use, in a sentence."""
     row, found = summary.best, summary.best.recommendation
     if not np.isfinite(row.score):
-        return "Every run diverged. Try smaller values."
+        return all_diverged(summary)
     if found is None or found.best is None:
         return f"{row.optimizer or 'The best run'} reaches a {words(summary.by)} of {number(row.score)}."
     what = f"{row.optimizer} with " if row.optimizer else ""
@@ -93,7 +93,8 @@ def _at_the_end(row: Row) -> str:
 def _quality(summary: Summary, row: Row, found: Recommendation) -> str:
     metric = _metric(summary, found)
     also = f" and its {metric}" if metric else ""
-    seeds = f", on average over {len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
+    ended = int(np.sum(~np.isnan(row.seeds)))
+    seeds = f", on average over {ended} seeds" if ended > 1 else ""
     return f"Its {words(summary.by)} is {number(row.score)}{also}{seeds}."
 
 

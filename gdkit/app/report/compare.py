@@ -88,6 +88,8 @@ def difference(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) 
     "can't tell: 3 seeds agree by chance once in 4"
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
+    if np.isnan([*a, *b]).any():
+        return Difference(float("nan"), None, "can't tell: some seed has not ended")
     mean = float(a.mean() - b.mean())
     if not np.isfinite(mean):
         return Difference(mean, None, "can't tell: some seed diverged")

@@ -96,7 +96,7 @@ def content(
         for part, grid, mine, start in zip(parts, grids, rows, starts[:-1], strict=True)
     ]
     return {
-        "lanes": sum(sizes),
+        "lanes": sum(part.result.lanes.sizes["lane"] - part.result.missing for part in parts),
         "by": by,
         "axis": next((part.result.main_axis for part in parts if part.result.main_axis), None),
         "axes": {name: _axis(columns[name]) for name in axes},
