@@ -134,6 +134,9 @@ def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(
     summary = summarise(found)
     assert answers.headline(summary).startswith("Use sgd with learning rate")
     assert "on average over 2 seeds" in answers.deck(summary)
+    assert answers.tiles(summary)[0].detail == "no interval before all seeds have ended"
+    assert summary.unknown[0] == f"what becomes of {found.missing} runs: not finished yet."
+    assert sum("not finished yet" in text for text in summary.unknown) == 1
     content = embed.content(embed.parts_of(found, summary.by), summary.by)
     assert content["lanes"] == 24 - found.missing == sum(part["count"] for part in content["optimizers"])
     assert (

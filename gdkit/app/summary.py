@@ -80,9 +80,10 @@ def summarise(result: SweepResult, by: str | None = None) -> Summary:
     axis = result.main_axis
     by = result.score_name(by)
     rows = tuple(_row(one, label, axis, by) for label, one in begun(result).items())
-    found = Summary(axis, by, _metric(result), rows, _unknown(rows), result.missing)
+    found = Summary(axis, by, _metric(result), rows, (), result.missing)
     close = undecided(found) if np.isfinite(found.best.score) else ""
-    return found._replace(unknown=(close, *found.unknown)) if close else found
+    left = f"what becomes of {counted(result.missing, 'run')}: not finished yet." if result.missing else ""
+    return found._replace(unknown=tuple(filter(None, (left, close, *_unknown(rows)))))
 
 
 def begun(result: SweepResult) -> dict[str, SweepResult]:
@@ -262,7 +263,8 @@ def _unknown(rows: tuple[Row, ...]) -> tuple[str, ...]:
     """Each thing that is not known once, with the optimizers of which it is not."""
     said: dict[str, list[str]] = {}
     for row in rows:
-        for text in row.recommendation.unknown if row.recommendation else ():
+        texts = row.recommendation.unknown if row.recommendation else ()
+        for text in (text for text in texts if not text.startswith("what becomes of")):  # told of all at once
             said.setdefault(text, []).append(row.optimizer)
     everywhere = len(rows)
     return tuple(text if len(who) == everywhere else f"{', '.join(who)}: {text}" for text, who in said.items())

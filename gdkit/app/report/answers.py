@@ -47,7 +47,8 @@ def tiles(summary: Summary) -> list[Tile]:
     row, found = summary.best, summary.best.recommendation
     if found is None or found.best is None:
         return []
-    interval = f"95 % over seeds: {span(found.interval)}" if found.interval else "one seed: no interval"
+    alone = "one seed: no interval" if len(row.seeds) == 1 else "no interval before all seeds have ended"
+    interval = f"95 % over seeds: {span(found.interval)}" if found.interval else alone
     gain = f"within {100 * found.tolerance:g} % of what there is to gain"
     shown = [
         Tile(f"best {words(found.axis)}", number(found.best), interval),
