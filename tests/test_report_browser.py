@@ -341,9 +341,6 @@ def test_a_page_that_loads_itself_again_keeps_what_was_chosen(tab, tmp_path):
 
 def test_paper_has_it_light_whole_and_unfolded(tab, made, tmp_path):
     tab.open(made.address, dark=True)
-    tab.look(width=760, dark=True, media="print")
-    assert tab.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert tab.ask("[...document.querySelectorAll('.wide')].filter((w) => w.scrollWidth > 760).length") == 0
     tab.ask("window.unfolded = 0; window.wide = 0")
     tab.ask("addEventListener('beforeprint', () => { unfolded = document.querySelectorAll('details[open]').length; })")
     widest = "Math.max(...[...document.querySelectorAll('.picture')].map((p) => p.viewBox.baseVal.width))"
@@ -355,6 +352,9 @@ def test_paper_has_it_light_whole_and_unfolded(tab, made, tmp_path):
     assert tab.ask("document.querySelectorAll('details[open]').length") == 0
     assert 400 < tab.ask("wide") <= 720 < before  # so that texts of 12 pixels are 9 points on 19 cm
     assert tab.ask(widest) == before
+    tab.look(width=760, dark=True, media="print")
+    assert tab.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert tab.ask("[...document.querySelectorAll('.wide')].filter((w) => w.scrollWidth > 760).length") == 0
 
 
 def test_the_table_sorts_filters_and_turns_pages(page, made):
