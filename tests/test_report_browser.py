@@ -244,6 +244,23 @@ def test_the_map_has_a_cell_a_point_and_its_edge(page, made):
     assert page.ask('document.querySelectorAll("#map .cell.none").length') == 1  # all that diverged
 
 
+def test_a_cell_of_the_map_tells_how_its_seeds_fared_where_they_differ(page, made):
+    page.ask('document.querySelector("#map .picture").focus()')
+    names = []
+    for _ in range(12):
+        page.press("ArrowRight")
+        names.append(card(page)["name"])
+    lane = lane_named(made.frame, names[-1])
+    assert lane["learning_rate"] == pytest.approx(0.858, rel=1e-3) and lane["regime"] == "DIVERGED"
+    place = ["optimizer", "learning_rate", "momentum"]
+    cell = made.frame[(made.frame[place] == lane[place]).all(axis=1)]
+    (other,) = set(cell["regime"]) - {"DIVERGED"}
+    assert f"of 3 runs here: 2 {other.lower()}, 1 diverged" in text(page, "#card")
+    assert f"2 {other.lower()}, 1 diverged" in text(page, "#said")
+    page.press("ArrowLeft")
+    assert "runs here" not in text(page, "#card")
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """The address of a report of four axes, and the result that it is of."""

@@ -133,7 +133,8 @@ function short(value) {
 function shown(name, value) {
   if (typeof value === "number" && Number.isFinite(value)) {
     if (name.endsWith("accuracy")) return `${(100 * value).toFixed(1)} %`;
-    if (Number.isInteger(value)) return value.toLocaleString("en");
+    const counts = Math.abs(value) < 1e6 || /step|lane|seed/.test(name); // large floats are all whole
+    if (Number.isInteger(value) && counts) return value.toLocaleString("en");
   }
   return short(value);
 }

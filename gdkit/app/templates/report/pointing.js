@@ -72,13 +72,21 @@ function factsOf(sweep, row, measure) {
   return [...facts.map((name) => [wordsFor(name), shown(name, cell(sweep, name, row))]), ["ended at", endOf(sweep, row)]];
 }
 
-function cardOf(app, row, measure) {
+// How the runs of one place fared, where they fared differently; one alone is shown there.
+function mixtureOf(sweep, rows) {
+  const found = regimeCounts(sweep, rows).map((count, code) => [count, code]).filter(([count]) => count);
+  return found.length > 1 ? `of ${rows.length} runs here: ${found.map(([count, code]) => `${count} ${sweep.regimes[code].name}`).join(", ")}` : "";
+}
+
+function cardOf(app, row, measure, rows) {
   const { sweep } = app;
   const regime = sweep.regimes[regimeOf(sweep, row)];
   const facts = factsOf(sweep, row, measure).flatMap(([name, value]) => [html("dt", {}, [name]), html("dd", {}, [value])]);
+  const mixture = mixtureOf(sweep, rows);
   return [
     html("strong", {}, [nameOf(sweep, row)]),
     html("p", {}, [regimeBadge(sweep, regimeOf(sweep, row)), `${regime.name}: ${regime.meaning}`]),
+    ...(mixture ? [html("p", { class: "soft" }, [mixture])] : []),
     html("dl", {}, facts),
     ...(sparkline(sweep, row) ?? []),
   ];
@@ -99,10 +107,11 @@ function showCard(app, figure, point) {
   const { card, said } = app;
   card.hidden = point === null;
   if (point === null) return;
-  card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by));
+  card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by, point.rows ?? [point.row]));
   placeCard(card, figure, point);
   const facts = factsOf(app.sweep, point.row, figure.view.measure ?? app.sweep.by);
-  said.textContent = `${nameOf(app.sweep, point.row)}: ${facts.map((fact) => fact.join(" ")).join("; ")}`;
+  const told = [...facts.map((fact) => fact.join(" ")), mixtureOf(app.sweep, point.rows ?? [])].filter(Boolean);
+  said.textContent = `${nameOf(app.sweep, point.row)}: ${told.join("; ")}`;
 }
 
 // Beside the point, inside the window; nowhere while the point is out of sight.
