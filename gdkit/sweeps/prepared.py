@@ -1,7 +1,6 @@
 """The groups of a sweep, checked by tracing them, and their jobs."""
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +92,7 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     first = {name: values[0] for name, values in group.traced.items()}
     concrete, _ = descent.resolve_problem(request.problem, group.static | first)
     static = {n: factories.hashable(v) for n, v in group.static.items()}
-    known = _known(request.problem, group.section.factory, static | first, request.key)
+    known = _known(request.problem, group.section.factory, static, first, request.key)
     if id(concrete) not in checked:
         checked.add(id(concrete))
         _warn(request, concrete, known.is_impure)
@@ -111,16 +110,25 @@ class _Known(NamedTuple):
     is_impure: bool
 
 
-def _known(problem: Any, factory: Any, point: dict[str, Any], key: Key) -> _Known:
-    """The loss of a group checked, once in a process: tracing it takes longer than running a short sweep does."""
-    given = problem, factory, tuple(sorted(point.items())), jax.ShapeDtypeStruct(key.shape, key.dtype)
-    return _traced(*given) if descent.is_hashable(given) else _traced.__wrapped__(*given)
+_seen: dict[tuple, _Known] = {}  # of the last groups; no traced value changes what is known of a loss
 
 
-@functools.lru_cache(maxsize=64)
-def _traced(problem: Any, factory: Any, point: tuple[tuple[str, Any], ...], key: Any) -> _Known:
-    concrete, _ = descent.resolve_problem(problem, dict(point))
-    loss = descent.check_run(problem, factory, dict(point), key, descent.arrays_of(concrete))
+def _known(problem: Any, factory: Any, static: Mapping[str, Any], traced: Mapping[str, Any], key: Key) -> _Known:
+    """A group's loss checked, once in a process: tracing it takes longer than running a short sweep does."""
+    given = jax.ShapeDtypeStruct(key.shape, key.dtype)
+    group = problem, factory, tuple(sorted(static.items())), tuple(sorted(traced)), given
+    if not descent.is_hashable(group):
+        return _traced(problem, factory, {**static, **traced}, given)
+    if group not in _seen:
+        _seen[group] = _traced(problem, factory, {**static, **traced}, given)
+        if len(_seen) > 64:
+            del _seen[next(iter(_seen))]
+    return _seen[group]
+
+
+def _traced(problem: Any, factory: Any, point: Mapping[str, Any], key: Any) -> _Known:
+    concrete, _ = descent.resolve_problem(problem, point)
+    loss = descent.check_run(problem, factory, point, key, descent.arrays_of(concrete))
     return _Known(descent.has_convolutions(loss), descent.is_impure(concrete, key))
 
 
