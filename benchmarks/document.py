@@ -133,7 +133,8 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - An axis whose upper half diverges within {divergence["latest_end"]} of {divergence["steps"]} steps takes
   {divergence["ratio"]:.2f} of the time of one on which nothing does.
 - A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
-- Progress and store cost {job["share"]:.1%} of the main job (configs/digits_mlp.yaml with {job["steps"]} steps).
+- Progress and store cost {job["share"]:.1%} of the time of the main job (configs/digits_mlp.yaml with {job["steps"]}
+  steps) and {job["processor_share"]:.1%} of its processor time.
 - The sharpness of {sharpness["params"]:,} params takes {sharpness["ratio"]:.2f} of the time of its
   {sharpness["products"]} Hessian-vector products.
 - `gdkit --help` takes {_seconds(part["help"]["seconds"])}.

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import types
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 
 import jax
@@ -130,7 +132,8 @@ def once(action):
     return tell, left
 
 
-def test_a_process_pool_whose_worker_is_killed_is_begun_anew(iris, straight, tmp_path):
+def test_a_process_pool_whose_worker_is_killed_is_begun_anew(iris, straight, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "_LARGE", 0)  # so that both pools read the sweep from a file
     with spawning() as pool:
         tell, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
         assert_same_bits(
@@ -207,6 +210,22 @@ def test_a_worker_traces_a_sweep_once(iris, straight, monkeypatch):
     executor = Pickling()
     assert_same_bits(run(iris, executor=executor), straight)
     assert executor.calls == -(-3 * 3 // 2) and len(crews) == 1
+
+
+def test_a_large_sweep_is_read_from_a_file_of_the_pool_and_a_small_one_travels_with_the_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rates = lambda count: {"learning_rate": np.linspace(0.1, 0.2, count)}
+    sent = [remote.sent_of(check(problems.parabola(), sgd, rates(n), steps=3), None) for n in (10, 200_000)]
+    with contextlib.closing(pools.pool_of(spawning())) as pool:
+        small, large = map(pool.place, sent)
+        assert small == sent[0]
+        assert len(pickle.dumps(large)) < 5000 and remote._Crew(large).request.lanes == 200_000
+        assert large.file.parent.stat().st_mode & 0o077 == 0  # nobody else can put anything there
+    assert not list(tmp_path.iterdir())
+    elsewhere = pools.pool_of(Pickling())  # other machines may not find the file
+    assert elsewhere.place(sent[1]) == sent[1]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    assert pools.pool_of(spawning()).place(sent[1]) == sent[1]
 
 
 def counted(function, calls):
@@ -296,6 +315,8 @@ def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight, monkeypatc
 def test_what_is_no_executor_or_forks_is_refused(iris):
     with pytest.raises(InputTypeError, match=r"executor='two': no executor.*ProcessPoolExecutor"):
         run(iris, executor="two")
+    with pytest.raises(InputTypeError, match=r"executor=.*: no executor.*Submit gdkit\.sweep itself"):
+        run(iris, executor=types.SimpleNamespace(submit=print))
     forking = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
     with pytest.raises(InputValueError, match=r"executor=.*it forks this process.*'spawn'"):
         run(iris, executor=forking)

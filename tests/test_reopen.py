@@ -1,5 +1,7 @@
 """A result from disk goes on, and its lanes run again, once its code is known; else it says what is missing."""
 
+import pickle
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -60,9 +62,23 @@ def test_the_same_call_finds_its_lanes_in_the_directory(iris, folder, longer):
     assert_same_bits(again.extend(60), longer)
 
 
+def test_a_result_travels_to_another_process_as_its_numbers(iris, folder, longer):
+    again = sweep(iris, None, AXES, seeds=3, steps=37, plan=PLAN, store=folder)
+    travelled = pickle.loads(pickle.dumps(again))
+    assert_same_bits(travelled, again)
+    assert str(travelled) == str(again)
+    with pytest.raises(InputValueError, match=r"opened with gdkit\.open"):
+        travelled.extend(60)
+    assert_same_bits(again.extend(60), longer)
+
+
 def test_a_file_lets_lanes_run_again_and_not_go_on(iris, folder, tmp_path):
     gdkit.open(folder).save(tmp_path / "r.nc")
     opened = gdkit.open(tmp_path / "r.nc", problem=iris, optimizer=OPTIMIZERS)
+    assert str(opened) == str(gdkit.open(folder))
+    assert {n: type(v) for n, v in opened.lanes.attrs.items()} == {
+        n: type(v) for n, v in gdkit.open(folder).lanes.attrs.items()
+    }
     assert opened.replay(17).same
     with pytest.raises(InputValueError, match=r"its lanes.*too large to be kept, or another process ran them"):
         opened.extend(60)

@@ -15,6 +15,7 @@ from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.app.standing import told
 from gdkit.errors import GdkitWarning, OtherRunError
 from gdkit.sweeps import archive, execute, stored
+from gdkit.sweeps.progress import Meter
 from gdkit.sweeps.request import check
 from gdkit.sweeps.run import run as run_checked
 from gdkit.sweeps.store import Store
@@ -214,6 +215,26 @@ def test_lanes_go_on_from_where_they_were_kept(iris, tmp_path, monkeypatch):
     assert max(steps.values()) == 21, "three segments of seven steps"
 
 
+def test_what_short_segments_reached_is_kept_as_the_run_stops_and_not_before(iris, straight, tmp_path, monkeypatch):
+    put, kept, stop = Store.put_carry, [], threading.Event()
+
+    def noted(self, block, step, leaves, *, last=False):
+        put(self, block, step, leaves, last=last)
+        if not last:
+            kept.append(step)
+
+    monkeypatch.setattr(Store, "put_carry", noted)
+    monkeypatch.setattr(execute, "_FIRST_SEGMENT", 7)
+    monkeypatch.setattr(execute, "_KEPT_SECONDS", 1e6)
+    monkeypatch.setattr(Meter.__init__, "__defaults__", (0.0,))
+    request = check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, workers=1))
+    run_checked(request, where=stored.Directory(tmp_path / "whole"))
+    assert kept == []
+    run_checked(request, lambda p: p.done and stop.set(), where=stored.Directory(tmp_path / "stopped"), stop=stop)
+    assert kept == [7]
+    assert_same_bits(run(iris, tmp_path / "stopped"), straight)
+
+
 def test_a_damaged_carry_starts_anew(iris, straight, tmp_path, monkeypatch):
     interrupted(iris, tmp_path, monkeypatch, 2, segment=7, workers=1)
     for path in tmp_path.glob("carry/*/*.npz"):
@@ -278,6 +299,7 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     assert low in rates["learning_rate"][there] and high in rates["learning_rate"][there] and low < 1 <= high
     assert part.best().hyperparameters["learning_rate"] in rates["learning_rate"][there]
     assert any("2 runs: not finished yet" in text for text in part.recommend().unknown)
+    assert "2 not finished" in str(part).splitlines()[1]
 
 
 # Tiles

@@ -954,6 +954,16 @@ def test_lanes_that_are_not_finished_are_told_from_those_that_are(full):
     assert np.isnan(full.lazy_columns()["final_loss"].values[lost]).all()
 
 
+def test_columns_that_no_memory_holds_are_refused_before_it_is_taken_and_read_lazily(tmp_path):
+    wide = Group(0, (2**38,), (0,), (None,), seeds=1, width=1024, depth=1, tile=2**14)
+    store = Store.create(tmp_path, a_manifest(partition=Partition((wide,))))
+    with pytest.raises(StoreError, match=r"274,877,906,944 lanes take 8,192\.0 GiB.*lazy_columns"):
+        store.columns()
+    with pytest.raises(StoreError, match=r"1,024\.0 GiB"):
+        store.columns(["end_step"])
+    assert np.isnan(store.lazy_columns()["final_loss"].isel(lane=-1))
+
+
 def test_lazy_columns_read_only_the_tiles_that_are_asked_for(full):
     store, read = counting(full)
     lazy, wanted = store.lazy_columns(), of_lanes(np.arange(28))

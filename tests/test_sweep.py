@@ -299,21 +299,23 @@ def test_progress_in_plain_lines_ends_with_a_total(capsys):
     assert Progress(50, 100, 1, 2, 5.0).left == pytest.approx(5.0)
 
 
-def test_the_rate_counts_neither_compiling_nor_what_was_there_before(monkeypatch):
-    told, now = [], [0.0]
+def test_what_is_left_is_told_by_the_pace_of_this_process_while_lanes_move(monkeypatch):
+    now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    meter = Meter(told.append, lanes=10, steps=100, every=0.0)
-    now[0] = 30.0
-    meter.add(500, lanes=5)  # of a run that was stopped
-    assert told[-1].rate == 0
-    now[0] = 60.0
-    meter.start()
-    now[0] = 62.0
-    meter.start()  # of the second program
-    meter.add(100)
-    assert told[-1] == Progress(600, 1000, 5, 10, 62.0, 60.0, 500)
-    assert told[-1].rate == pytest.approx(50.0)
-    assert told[-1].left == pytest.approx(8.0)
+    told = []
+    meter = Meter(told.append, lanes=10, steps=10, every=0.0)
+    meter.found(40, 4)  # an earlier process left them
+    assert not told[-1].tells
+    now[0] += 30  # compiling
+    meter.add(0)  # a block begins
+    now[0] += 2
+    meter.add(20)
+    assert (told[-1].done, told[-1].seconds, told[-1].tells) == (60, 32.0, True)
+    assert (told[-1].rate, told[-1].left) == (10.0, 4.0)
+
+
+def test_no_end_is_foretold_by_the_first_moments():
+    assert not Progress(64, 10**6, 0, 8, 30.0, waited=29.9).tells
 
 
 def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatch):

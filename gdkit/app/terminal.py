@@ -114,7 +114,7 @@ class _Board:
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
         lost, best = sum(part.diverged for part in parts), _best(parts)
-        left = f"{_large(p.rate)} steps/s, {duration(p.left)} left" if p.rate else ""
+        left = f"{_large(p.rate)} steps/s, {duration(p.left)} left" if p.tells else ""
         if len(parts) == 1 and best:
             left = ", ".join(filter(None, [left, _reached(best)]))
         share = f"{p.lanes_done:,}/{p.lanes:,}"
@@ -143,7 +143,7 @@ class _Lines:
             self._told = time.monotonic()
             begun = [part for part in self._parts if 0 < part.finished < part.lanes] or self._parts
             share = min(99, int(100 * p.done / p.total))
-            left = f", {duration(p.left)} left" if p.rate else ""
+            left = f", {duration(p.left)} left" if p.tells else ""
             said = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs{left}"]
             self._print("; ".join(said + [_said(part) for part in begun if part.finished]))
 
@@ -152,7 +152,7 @@ class _Lines:
             self._console.print(text, markup=False, soft_wrap=True)
 
 
-_FRAMES = 4  # a second: a fiftieth of a core, at most
+_FRAMES = 2  # a second: half a hundredth of a core
 _LINE_EVERY = 10.0  # seconds
 _ROWS = 12  # optimizers that are shown at once
 

@@ -381,9 +381,12 @@ def run_block(
     carry = _begun(job, block, device, checkpoint)
     pace = [segment] if segment or job.pace is None else job.pace
     t0, size = int(carry.t), pace[0] or _FIRST_SEGMENT
+    kept, kept_at = t0, time.monotonic()
     report(t0 - job.begin)
     while t0 < job.steps:
         if stop.is_set():
+            if checkpoint and kept < t0:
+                checkpoint.save(carry)
             return {}, None
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
         carry = advance(program, inputs, carry, t0, t1, job.steps)
@@ -394,8 +397,11 @@ def run_block(
             fitting = (t1 - t0) * wanted / max(time.monotonic() - begin, 1e-4)
             pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
         t0 = t1 if going else job.steps
-        if checkpoint and t0 < job.steps:
+        # what is found out with a short segment is not worth a file; it is kept with the next one
+        due = segment is not None or time.monotonic() - kept_at >= _KEPT_SECONDS / 2
+        if checkpoint and t0 < job.steps and due:
             checkpoint.save(carry)
+            kept, kept_at = t0, time.monotonic()
     lanes = carry.lanes if job.keep else None
     carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     return jax.device_get(program.finish(*inputs, carry)), lanes  # copies side by side

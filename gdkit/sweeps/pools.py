@@ -1,11 +1,16 @@
 """Executors as a sweep uses them: how many tasks they run, what they raise when a worker dies, how they begin anew."""
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from gdkit.errors import RunError, bad_type, bad_value
+
+_LARGE = 2**20  # bytes: processes of this machine read what is larger from a file, instead of with every task
 
 
 class Pool:
@@ -15,6 +20,7 @@ class Pool:
 
     def __init__(self, executor: Any):
         self._executor, self._made = executor, False
+        self._folder: tempfile.TemporaryDirectory | None = None  # for this user's eyes alone
 
     @property
     def size(self) -> int:
@@ -23,7 +29,15 @@ class Pool:
         return next((n for n in known if isinstance(n, int) and n > 0), os.cpu_count() or 1)
 
     def place(self, value: Any) -> Any:
-        """What many tasks are given, brought to where it is cheap to give."""
+        """What many tasks are given, a `remote.Sent`, brought to where it is cheap to give."""
+        is_local = _is_loky(self._executor) or isinstance(self._executor, ProcessPoolExecutor)
+        if not is_local or len(value.pickled) <= _LARGE:
+            return value
+        with contextlib.suppress(OSError):  # it then travels with every task
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="gdkit-")
+            path = Path(self._folder.name, value.digest)
+            path.write_bytes(value.pickled)
+            return value._replace(pickled=b"", file=path)
         return value
 
     def submit(self, function: Any, *arguments: Any) -> Future:
@@ -48,6 +62,8 @@ class Pool:
         """End what was started here; the user's own executor stays."""
         if self._made:
             self._executor.shutdown()
+        if self._folder:
+            self._folder.cleanup()
 
 
 class Dask(Pool):
@@ -77,11 +93,15 @@ def _again(executor: Any) -> tuple[Any, Sequence[str]]:
     """What makes an executor of the same kind, and of which settings; None where that is not known."""
     if isinstance(executor, ProcessPoolExecutor):
         return ProcessPoolExecutor, ("max_workers", "mp_context", "initializer", "initargs")
-    if type(executor).__module__.startswith("loky"):
+    if _is_loky(executor):
         import loky
 
         return loky.ProcessPoolExecutor, ("max_workers", "context", "timeout", "initializer", "initargs", "env")
     return None, ()
+
+
+def _is_loky(executor: Any) -> bool:
+    return type(executor).__module__.startswith("loky")
 
 
 def is_remote(executor: Any) -> bool:
@@ -100,6 +120,8 @@ def pool_of(executor: Any) -> Pool:
         return Dask(executor)
     if not isinstance(executor, Executor):
         mend = "Pass a concurrent.futures.Executor such as ProcessPoolExecutor, or a dask.distributed Client"
+        if callable(getattr(executor, "submit", None)):  # submitit's, whose futures are of its own kind
+            mend = "Submit gdkit.sweep itself to it, several times and with store=DIR: they share the work"
         raise bad_type("executor", executor, "no executor", mend)
     context = getattr(executor, "_mp_context", None)
     if isinstance(executor, ProcessPoolExecutor) and context and context.get_start_method() == "fork":

@@ -1,7 +1,8 @@
 """Tiles run by the processes of an executor, on this machine or on others.
 
-A worker is sent the sweep with every task, pickled, and keeps what it made of the last ones: it traces and compiles
-once. With a run directory it leaves tiles there and only says so; without one, what its lanes read comes back.
+A worker is sent the sweep with every task, pickled (a large one lies in a file, see `Pool.place`), and keeps what it
+made of the last ones: it traces and compiles once. With a run directory it leaves tiles there and only says so; without
+one, what its lanes read comes back.
 """
 
 import collections
@@ -51,6 +52,7 @@ class Sent(NamedTuple):
     paths: tuple[str, ...]  # where modules are found
     directory: Path | None  # the run directory
     asked: Path | None  # a file that is there once workers should stop
+    file: Path | None = None  # has what `pickled` would have
 
 
 class Task(NamedTuple):
@@ -110,7 +112,7 @@ class _Crew:
         for name, value in sent.settings.items():
             if getattr(jax.config, name) != value:
                 jax.config.update(name, value)
-        self.request = _unpickled(sent.pickled)
+        self.request = _unpickled(sent.file.read_bytes() if sent.file else sent.pickled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GdkitWarning)  # who sent it has warned
             prepared = list(prepared_groups(self.request))
@@ -230,13 +232,13 @@ def run_jobs(
     Raises:
       RunError: workers died of tiles.
     """
-    desk = _Desk(pool, sent_of(request, archive), archive, stop or threading.Event())
+    desk = _Desk(pool, sent_of(request, archive), archive, stop or threading.Event(), report)
     try:
         for job in jobs:
             desk.waiting.extend(tiles_of(job))
-            yield from desk.collected(report, patience=0.0)
+            yield from desk.collected(patience=0.0)
         while desk.is_busy:
-            yield from desk.collected(report, patience=_PATIENCE)
+            yield from desk.collected(patience=_PATIENCE)
     finally:
         desk.leave()
     if desk.lost:
@@ -260,8 +262,10 @@ _DEATHS = 6  # in a row, with nothing finished between, after which something el
 class _Desk:
     """Deals tiles to a pool."""
 
-    def __init__(self, pool: Pool, sent: Sent, archive: Archive | None, stop: threading.Event):
-        self._pool, self._sent, self._archive, self._stop = pool, sent, archive, stop
+    def __init__(
+        self, pool: Pool, sent: Sent, archive: Archive | None, stop: threading.Event, report: Callable[[Any, int], None]
+    ):
+        self._pool, self._sent, self._archive, self._stop, self._report = pool, sent, archive, stop, report
         self._placed = pool.place(sent)
         self.waiting: collections.deque[execute.Tile] = collections.deque()
         self._suspects: collections.deque[execute.Tile] = collections.deque()  # their worker died
@@ -277,7 +281,7 @@ class _Desk:
         """Whether anything is left to do."""
         return bool(self._running or self.waiting or self._suspects or self._held)
 
-    def collected(self, report: Callable, patience: float) -> Iterator[execute.Finished]:
+    def collected(self, patience: float) -> Iterator[execute.Finished]:
         """The blocks of tiles that finish within a while."""
         self._deal()
         for future in wait(self._running, patience, FIRST_COMPLETED).done:
@@ -292,7 +296,7 @@ class _Desk:
                 self._archive.release(tile)
             for one in read or ():
                 job = tile.parts[0].job
-                report(one.block, job.steps)
+                self._report(one.block, job.steps)
                 yield execute.Finished(job, execute.Block(*one.block), one.output, None)
 
     def leave(self) -> None:
@@ -335,6 +339,7 @@ class _Desk:
                 self._pool.anew()
                 self._placed, self._broken = self._pool.place(self._sent), False
             self._running[self._pool.submit(run_tile, self._placed, task)] = tile
+            self._report(blocks[0], 0)
         except self._pool.lost as error:
             self._died(tile, error)
 

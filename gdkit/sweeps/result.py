@@ -131,6 +131,10 @@ class SweepResult:
 
     regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all that it tells. What can go on stays where it ran; `gdkit.open` finds it again."""
+        return {"lanes": self.lanes, "forms": self.forms, "thresholds": self.thresholds, "origin": None}
+
     # Views
 
     @functools.cached_property
@@ -466,8 +470,8 @@ class SweepResult:
     def __repr__(self) -> str:
         counts = {
             Regime(int(c)).name: int(n)
-            for c, n in zip(*np.unique(self.verdict.regime, return_counts=True), strict=True)
-        }
+            for c, n in zip(*np.unique(self.verdict.regime[self._ended], return_counts=True), strict=True)
+        } | ({"not finished": self.missing} if self.missing else {})
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = self.lanes.attrs["steps"]
         sizes = f"{_counted(self.lanes.sizes['lane'], 'lane')} of {_counted(steps, 'step')}"
@@ -882,7 +886,9 @@ def _unknown(
     there = np.isin(regimes, [Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT])
     said = []
     if not np.isfinite(mean).any():
-        said.append(f"the best {axis}: at every value some seed diverged.")
+        said.append(
+            f"the best {axis}: at every value some seed diverged{' or is not finished' * bool(result.missing)}."
+        )
     elif len(values) > 1 and int(np.argmin(mean)) in (0, len(values) - 1):
         side = "below" if np.argmin(mean) == 0 else "above"
         said.append(f"whether a better {axis} lies {side} {_short(values[np.argmin(mean)])}, the end of the axis.")

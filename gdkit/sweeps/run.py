@@ -49,9 +49,9 @@ def run(
         jobs = planned.again(before, points) if before else planned.jobs()
         shelf = Memory(request, prepared, before and before.columns)
     goes_on = shelf.lanes_done > 0
-    meter.add(shelf.lanes_done * request.steps, shelf.lanes_done)
+    meter.found(shelf.lanes_done * request.steps, shelf.lanes_done)
     keeper = Keeper(before, keeps=not goes_on and not is_remote(executor))
-    jobs = (job._replace(keep=keeper.fits(job) or shelf.keeps_lanes) for job in _started(jobs, meter))
+    jobs = (job._replace(keep=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
     with closing(shelf):
         for finished in _running(planned, jobs, shelf, executor, meter, stop or threading.Event()):
             shelf.put(finished)
@@ -90,13 +90,6 @@ def _running(
         jobs, tiles_of=shelf.tiles_of, workers=planned.workers, segment=request.plan.segment, executor=executor,
         narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
     )  # fmt: skip
-
-
-def _started(jobs: Iterable[execute.Job], meter: Meter) -> Iterator[execute.Job]:
-    """The jobs; the first, once it is compiled, is where lanes start."""
-    for job in jobs:
-        meter.start()
-        yield job
 
 
 def go_on(

@@ -1,11 +1,12 @@
 """The columns of a run, put together from its tiles: all of them in memory, or tile by tile as they are asked for."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdkit.errors import unknown_name
+from gdkit.errors import StoreError, unknown_name
 
 
 class Columns(NamedTuple):
@@ -21,8 +22,10 @@ def read_columns(store: Any, names: Sequence[str] | None = None) -> Columns:
 
     Raises:
       DamagedFileError: a tile is not what was written.
+      StoreError: there is not so much memory.
     """
     kinds, lanes = _kinds(store, names), store.partition.lanes
+    _check_room(store, lanes * sum(kind.bytes for kind in kinds.values()))
     values = {name: np.full((lanes, *kind.shape), _missing(kind.dtype), kind.dtype) for name, kind in kinds.items()}
     finished, narrower = np.zeros(lanes, bool), {}
     for tile in map(int, np.flatnonzero(store.finished())):
@@ -34,6 +37,15 @@ def read_columns(store: Any, names: Sequence[str] | None = None) -> Columns:
         if found.narrower:
             narrower[tile] = found.narrower
     return Columns(values, finished, narrower)
+
+
+def _check_room(store: Any, needed: int) -> None:
+    """That all columns can be held; before memory is taken, since a system that lends it freely kills who uses it."""
+    known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
+    if known and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        what = f"its {store.partition.lanes:,} lanes take {needed / 2**30:,.1f} GiB of memory, more than there is"
+        mend = "gdkit.sweeps.store.Store.open(path).lazy_columns() reads the tiles of the lanes that are asked for"
+        raise StoreError(f"{store.path}: {what}. Ask for some: {mend}.")
 
 
 def lazy_columns(store: Any, names: Sequence[str] | None = None) -> Any:

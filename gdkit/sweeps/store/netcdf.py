@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gdkit.errors import bad_value, missing_package
 from gdkit.sweeps.store.files import FILES, temporary_for
 
@@ -56,7 +58,8 @@ def load(path: Any) -> "xr.Dataset":
         raise bad_value("path", str(path), f"it cannot be read ({error})", "It may be damaged: run again") from error
     if lanes.attrs.pop("format", None) != FORMAT:
         raise bad_value("path", str(path), f"not a result of format {FORMAT}", "Open it with the gdkit that wrote it")
-    return lanes
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in lanes.attrs.items()}
+    return lanes.assign_attrs(plain)  # as they were before they were saved
 
 
 def _require() -> None:
