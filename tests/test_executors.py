@@ -168,9 +168,10 @@ def deadly(learning_rate):
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def test_a_tile_that_kills_its_workers_is_named_and_the_others_are_run(tmp_path):
+@pytest.mark.parametrize("engine", [spawning, pytest.param(dask, marks=pytest.mark.full)])
+def test_a_tile_that_kills_its_workers_is_named_and_the_others_are_run(engine, tmp_path):
     axes, plan = {"learning_rate": [0.01, 0.03, 0.1, 0.3, 0.9]}, Plan(width=1, tile=1)
-    with spawning() as pool, pytest.raises(RunError, match=r"tile 2 \(lane 2\)\. All others are finished"):
+    with engine() as pool, pytest.raises(RunError, match=r"tile 2 \(lane 2\)\. All others are finished"):
         sweep(problems.parabola(), deadly, axes, steps=3, plan=plan, executor=pool, store=tmp_path)
     assert Store.open(tmp_path).finished().tolist() == [True, True, False, True, True]
 

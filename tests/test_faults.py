@@ -246,6 +246,7 @@ def test_a_changed_comment_is_the_same_run_and_a_changed_loss_another(tmp_path, 
     code, error = run_with("# a bowl", "2 * jnp.sum(x**2)")
     assert code == 2
     assert "runs/mine: it holds another run:\n  program of group 0: hash" in error and "beside it with --new" in error
+    assert "What the loss, an optimizer or a monitor computes has changed. Comments" in error
     assert run_with("# a bowl", "2 * jnp.sum(x**2)", "--new")[0] == 0
     assert tiles(tmp_path / "runs" / "mine") == first
     assert tiles(tmp_path / "runs" / "mine-2") != first

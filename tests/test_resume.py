@@ -155,7 +155,9 @@ def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
     small(bowl(), tmp_path)
     small(bowl_with_other_words(), tmp_path)
     changed = {
-        r"program of group 0: hash \w{10}… in this directory, hash \w{10}… now": lambda: small(bowl(2.0), tmp_path),
+        r"program of group 0: hash \w{10}… in this directory, hash \w{10}… now\n  What the loss": lambda: small(
+            bowl(2.0), tmp_path
+        ),
         r"another run:\n  program of group 0": lambda: small(bowl(shift=jnp.array([0.0, 1.0])), tmp_path),
         "data: hash": lambda: small(dataclasses.replace(bowl(), data=jnp.ones(3)), tmp_path),
         "steps: 5 in this directory, 6 now": lambda: small(bowl(), tmp_path, steps=6),

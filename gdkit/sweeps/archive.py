@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit.errors import DamagedFileError, StoreError, warn
+from gdkit.errors import DamagedFileError, OtherRunError, StoreError, warn
 from gdkit.sweeps import execute
 from gdkit.sweeps.prepared import Prepared
 from gdkit.sweeps.request import Sweep
 from gdkit.sweeps.store import STALE, Store
-from gdkit.sweeps.stored import Directory, Setting, manifest_of
+from gdkit.sweeps.stored import Directory, Setting, explained, manifest_of
 
 
 class Claims:
@@ -175,7 +175,10 @@ class Remaining(NamedTuple):
           OtherRunError: it holds another run.
           StoreError: it cannot be made or read.
         """
-        run = Store.create(where.path, manifest_of(setting, where))
+        try:
+            run = Store.create(where.path, manifest_of(setting, where))
+        except OtherRunError as error:
+            raise explained(error) from error
         run.tidy()
         done = _verified(run)
         return Remaining(Archive(run, setting.reached, Claims(run)), done, where)

@@ -83,7 +83,8 @@ class Dask(Pool):
 
     def place(self, value: Any) -> Any:
         """A copy on every worker that is there."""
-        return self._client.scatter(value, broadcast=True, hash=False)
+        (placed,) = self._client.scatter([value], broadcast=True, hash=False)  # a bare tuple would be taken apart
+        return placed
 
     def anew(self) -> None:
         """The scheduler does that."""

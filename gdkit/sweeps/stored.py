@@ -114,6 +114,14 @@ def manifest_of(setting: Setting, where: Directory) -> Manifest:
 _PROGRAM = "program of group "
 
 
+def explained(error: OtherRunError) -> OtherRunError:
+    """The same error, with what it means where programs alone differ, of which there are only hashes."""
+    if not all(line.startswith(_PROGRAM) for line in error.lines):
+        return error
+    text = "What the loss, an optimizer or a monitor computes has changed. Comments and line breaks do not count."
+    return OtherRunError(error.path, [*error.lines, text])
+
+
 def _said(request: Sweep, prepared: Sequence[Prepared], config: str | None) -> dict[str, Any]:
     """The fingerprint of a sweep without its programs."""
     finite = lambda value: float(value) if math.isfinite(value) else None
