@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shutil
@@ -511,6 +512,41 @@ def test_free_room_is_that_of_this_machine_and_of_the_folder_above(tmp_path):
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "tile0.npz").write_bytes(bytes(2**20))  # a run that goes on has these already
     assert room.there(tmp_path).disk == pytest.approx(shutil.disk_usage(tmp_path).free + 2**20, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "limits", "left"),
+    [
+        ("0::/\n", {"memory.max": "max", "memory.current": "5"}, math.inf),
+        ("0::/\n", {"memory.max": "70", "memory.current": "5"}, 65),
+        ("0::/job_7/step_0\n", {"job_7/memory.max": "50", "job_7/memory.current": "20"}, 30),  # as Slurm has it
+        ("0::/job_7\n", {"memory.max": "9", "memory.current": "8", "job_7/memory.max": "5"}, 1),
+        ("4:cpu:/\n3:memory:/a\n0::/\n", {f"memory/a/memory.{n}_in_bytes": "7" for n in ("limit", "usage")}, 0),
+        ("0::/\n", {"memory.max": "70", "memory.current": "60", "memory.stat": "anon 9\ninactive_file 40"}, 50),
+        ("0::/gone\n", {}, math.inf),
+        ("", {}, math.inf),
+    ],
+)
+def test_memory_that_a_group_of_processes_may_not_take_is_not_free(tmp_path, entry, limits, left):
+    room = importlib.import_module("gdkit.app.room")
+    (tmp_path / "own").write_text(entry)
+    for name, value in limits.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    assert room._of_group(tmp_path / "groups", tmp_path / "own") == left
+    assert room._of_group(tmp_path / "groups", tmp_path / "nowhere") == math.inf
+
+
+def test_check_foretells_what_a_run_directory_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.import_module("gdkit.app.run"), "_write", lambda *_: None)
+    Path("some.yaml").write_text(SMALL.replace("{name: parabola}", "{name: mlp, data: iris, widths: [32]}"))
+    assert cli.main(["check", "some.yaml"]) == 0
+    (said, unit) = re.search(r"disk +about ([\d.]+) ([KM]iB) at most", capsys.readouterr().out).groups()
+    foretold = float(said) * {"KiB": 2**10, "MiB": 2**20}[unit]
+    assert cli.main(["run", "some.yaml"]) == 0
+    taken = sum(p.stat().st_size for part in ("tiles", "lanes") for p in Path("runs/small", part).rglob("*.npz"))
+    assert 0.5 * taken < foretold < 3 * taken
 
 
 MONITORS = """\

@@ -3,6 +3,7 @@
 And whether the gradient of its loss is right.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,10 +23,12 @@ from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.sweeps import execute
+from gdkit.sweeps.kept import KEPT_BYTES, bytes_of_lanes
 from gdkit.sweeps.plan import Plan, workers_for
 from gdkit.sweeps.prepared import Prepared, planned_job, prepared_groups
 from gdkit.sweeps.request import Sweep, devices_of
 from gdkit.sweeps.request import check as checked
+from gdkit.sweeps.stored import STORED_BYTES
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
 
@@ -42,7 +44,9 @@ class Cost(NamedTuple):
     chosen: str  # how the planner came to that
     memory: int  # bytes, of one block at work
     data: int  # bytes, shared by all blocks
-    disk: int  # bytes
+    disk: int  # bytes of results
+    kept: int  # bytes of all lanes at the last step
+    carry: int  # bytes of a block on its way
     compile_seconds: float
     step_seconds: float  # of one step of one block
 
@@ -115,6 +119,8 @@ def _costs(request: Sweep, prepared: list[Prepared]) -> Iterator[Cost]:
             memory=_memory(job),
             data=_bytes(job.shared[0].arrays),
             disk=lanes * _bytes_a_lane(job, block),
+            kept=bytes_of_lanes(job) // len(job.blocks) * sum(map(len, blocks)),
+            carry=_bytes(job.programs[0].carry),
             compile_seconds=compile_seconds * len(several),
             step_seconds=_step_seconds(job, block),
         )
@@ -146,7 +152,8 @@ def _bytes_a_lane(job: execute.Job, block: execute.Block) -> int:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "nbytes"))
+    leaves = (leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
 def _table(costs: list[Cost]) -> Table:
@@ -170,10 +177,16 @@ _SOURCES = {
 
 
 def _needed(costs: list[Cost]) -> Room:
-    """Blocks at work, data, and results twice: as they are put together, in tiles and in the one file at the end."""
-    results = sum(c.disk for c in costs)
-    blocks = workers_for(Plan(), len(jax.local_devices())) * max(c.memory for c in costs)
-    return Room(room.peak() + blocks + max(c.data for c in costs) + 2 * results, 2 * results)
+    """What a run is likely to take.
+
+    Memory: blocks at work, data, and results twice, as they are put together. Disk: results twice, in tiles and in the
+    one file at the end; a carry of each block at work, and its follower. Both: lanes that can go on, if they are few.
+    """
+    results, kept = sum(c.disk for c in costs), sum(c.kept for c in costs)
+    workers = workers_for(Plan(), len(jax.local_devices()))
+    memory = room.peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
+    disk = 2 * results + 2 * workers * max(c.carry for c in costs)
+    return Room(memory + kept * (kept <= KEPT_BYTES), disk + kept * (kept <= STORED_BYTES))
 
 
 def _check_room(request: Sweep, needed: Room, folder: Path) -> None:
@@ -196,7 +209,8 @@ def _totals(costs: list[Cost], needed: Room, steps: int, gradients: list[Gradien
     table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
     mine = amount(room.peak())
     table.add_row("memory", f"about {amount(needed.memory)} at most, of which Python and JAX are {mine}")
-    table.add_row("disk", f"about {amount(needed.disk)} of results, besides figures and report")
+    parts = "results and lanes as they can go on, besides figures and report"
+    table.add_row("disk", f"about {amount(needed.disk)} at most: {parts}")
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))

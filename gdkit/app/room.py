@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from gdkit.app.summary import counted
 from gdkit.errors import InputValueError, bad_value
 
 SMALLER = "Lower sweep.curve_points, seeds or the count of an axis"
+_PARTS = ("tiles", "carry", "lanes")  # of a run directory: what a run that goes on has already
 _STATISTICS = 100  # bytes of a lane's statistics, at least: the monitors that every run has read 25 numbers or more
 
 
@@ -35,7 +37,7 @@ def least(lanes: int, points: int) -> Room:
 def there(folder: Path) -> Room:
     """What is free: memory, of which this process has its part already, and disk where `folder` is or will be."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    return Room(_free_memory() + peak(), shutil.disk_usage(place).free + _size(folder / "tiles"))
+    return Room(_free_memory() + peak(), shutil.disk_usage(place).free + sum(_size(folder / part) for part in _PARTS))
 
 
 def shortage(need: Room, free: Room) -> str:
@@ -84,15 +86,40 @@ def _of_machine() -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
 
-def _of_group() -> float:
-    """https://docs.kernel.org/admin-guide/cgroup-v2.html: what memory.max leaves; infinite where nothing is set."""
-    group = Path("/sys/fs/cgroup")
+def _of_group(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """What the group of this process, and those that it is in, leave of the memory that they are given.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, and cgroup-v1/memory.html; infinite where nothing is set.
+    """
+    with suppress(OSError, StopIteration):
+        entries = (line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines())
+        kind, path = next((k, p) for _, k, p in entries if k == "" or "memory" in k.split(","))
+        root, names = (root / "memory", _FIRST) if kind else (root, _SECOND)
+        inside = root / path.lstrip("/")
+        above = [place for place in (inside, *inside.parents) if place.is_relative_to(root)]
+        return min((_left(place, *names) for place in above), default=math.inf)
+    return math.inf
+
+
+_FIRST, _SECOND = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")  # versions
+
+
+def _left(group: Path, most: str, used: str) -> float:
     try:
-        most = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = (group / "memory.current").read_text(encoding="ascii").strip()
-        return max(int(most) - int(used), 0.0)
+        limit, taken = ((group / name).read_text(encoding="ascii").strip() for name in (most, used))
+        return max(float(int(limit) - int(taken) + _given_back(group)), 0.0)
     except (OSError, ValueError):  # no such group; "max"
         return math.inf
+
+
+def _given_back(group: Path) -> int:
+    """Bytes of files that were read and are kept until somebody needs the memory; they count as taken."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        known = {name: int(value) for name, value in map(str.split, lines)}
+    except (OSError, ValueError):
+        return 0
+    return known.get("total_inactive_file", known.get("inactive_file", 0))
 
 
 def _size(folder: Path) -> int:

@@ -22,7 +22,7 @@ from gdkit.sweeps.request import Sweep
 from gdkit.sweeps.result import Description
 from gdkit.sweeps.store import Kind, Manifest, Partition, Store, differences, digest
 
-_KEPT_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
+STORED_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
 _SECONDS = 1.0  # that a tile should take: long against writing its file
 _TILES_A_WORKER = 4  # at least, where there are so many blocks, so that all workers end at about the same time
 
@@ -102,7 +102,7 @@ def manifest_of(setting: Setting, where: Directory) -> Manifest:
             "unroll": [choice.shape.unroll for choice in setting.choices],
             "chosen": [choice.source for choice in setting.choices],
             "workers": setting.workers,
-            "keeps_lanes": sum(map(bytes_of_lanes, setting.jobs)) <= _KEPT_BYTES,
+            "keeps_lanes": sum(map(bytes_of_lanes, setting.jobs)) <= STORED_BYTES,
             "result": setting.described.as_json(),
         },
         versions=_versions(),
