@@ -120,6 +120,7 @@ def _peer(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
     lanes, steps, workers, million = part["lanes"], part["steps"], part["workers"], part["million"]
     divergence, job, sharpness = part["divergence"], part["main_job"], part["sharpness"]
+    own = f", and {job['processor_share']:.1%} of its processor time" if "processor_share" in job else ""
     large = [s for n, s in zip(lanes["lanes"], lanes["slopes"], strict=False) if n >= 1000] or lanes["slopes"]
     threads = ", ".join(f"{n}: {_seconds(t)}" for n, t in zip(workers["workers"], workers["seconds"], strict=True))
     yield f"""\
@@ -133,8 +134,7 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - An axis whose upper half diverges within {divergence["latest_end"]} of {divergence["steps"]} steps takes
   {divergence["ratio"]:.2f} of the time of one on which nothing does.
 - A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
-- Progress and store cost {job["share"]:.1%} of the time of the main job (configs/digits_mlp.yaml with {job["steps"]}
-  steps) and {job["processor_share"]:.1%} of its processor time.
+- Progress and store cost {job["share"]:.1%} of the main job (configs/digits_mlp.yaml with {job["steps"]} steps){own}.
 - The sharpness of {sharpness["params"]:,} params takes {sharpness["ratio"]:.2f} of the time of its
   {sharpness["products"]} Hessian-vector products.
 - `gdkit --help` takes {_seconds(part["help"]["seconds"])}.
