@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 import threading
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -274,6 +276,24 @@ def test_a_run_that_is_asked_to_stop_keeps_what_it_has(iris, straight, tmp_path,
     assert result.missing > 0
     assert list(Store.open(tmp_path).carries())
     assert_same_bits(run(iris, tmp_path), straight)
+
+
+def test_what_others_finish_meanwhile_counts_in_the_end(iris, tmp_path, monkeypatch):
+    run(iris, tmp_path / "theirs")
+    first, claim, told = Path("tiles", "0000", "0000000.npz"), Store.claim, []
+
+    def claimed(self, tile, *rest):
+        if tile:
+            return claim(self, tile, *rest)
+        (self.path / first).parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "theirs" / first, self.path / first)
+        return False
+
+    monkeypatch.setattr(Store, "claim", claimed)
+    monkeypatch.setattr(execute, "_PATIENCE", 0.01)
+    result = sweep(iris, None, AXES, seeds=3, steps=STEPS, plan=PLAN, store=tmp_path / "ours", progress=told.append)
+    assert result.missing == 0
+    assert (told[-1].lanes_done, told[-1].done) == (told[-1].lanes, told[-1].total)
 
 
 # Unfinished results

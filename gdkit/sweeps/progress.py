@@ -53,6 +53,11 @@ class Meter:
         self._before += lane_steps
         self._add(lane_steps, lanes)
 
+    def over(self) -> None:
+        """Count what others have done meanwhile, now that all is there."""
+        if self._lanes_done < self._lanes:
+            self.found(max(0, self._lanes * self._steps - self._done), self._lanes - self._lanes_done)
+
     def add(self, lane_steps: int, lanes: int = 0) -> None:
         """Count lane-steps done, and lanes that are finished."""
         self._moving = min(self._moving, time.monotonic())  # a block reports as it begins

@@ -65,6 +65,7 @@ def run(
     result = assemble(described, columns, planned.timings(seconds), narrower)
     if result.missing:
         return result, None
+    meter.over()
     shapes = [choice.shape for choice in planned.chosen[: len(prepared)]]
     parts = [keeper.parts[p.number] for p in prepared] if keeper.is_whole(request) else None
     return result, Kept(request, prepared, shapes, columns, parts, shelf.load if shelf.keeps_lanes else None)
