@@ -52,7 +52,8 @@ def results_of(machine: Mapping[str, Any]) -> dict[str, Any]:
 def section(machine: Mapping[str, Any], ending: str) -> Iterable[str]:
     """What one machine did; `ending` is that of its figures' names."""
     about, parts = machine["machine"], results_of(machine)
-    yield f"## {about['processor']}, {about['cores']} cores (`{machine['name']}.json`)\n"
+    on = "" if about["device"] == "cpu" else f"{about['device']} beside "
+    yield f"## {on}{about['processor']}, {about['cores']} cores (`{machine['name']}.json`)\n"
     yield "\n".join(_provenance(machine)) + "\n"
     yield "### Targets\n"
     yield _table(("what", "target", "measured", ""), [judged(target, parts) for target in TARGETS])
@@ -146,11 +147,13 @@ def _roofline(part: Mapping[str, Any]) -> Iterable[str]:
     peaks = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in part["matmul"].items())
     yield (
         f"Best single-precision matmul of any size, in GFLOP/s: {peaks}. Memory: {part['bandwidth'] / 1e9:.0f} GB/s. "
-        "The matmuls of a step count 6 · rows · Σ nᵢnᵢ₊₁ operations, less the gradient of the first layer's inputs.\n"
+        "The matmuls of a step count 6 · rows · Σ nᵢnᵢ₊₁ operations, less the gradient of the first layer's inputs. "
+        "The products alone are those matmuls in blocks of the same width, with nothing between them.\n"
     )
     reached = part["reached"].values()
-    rows = [(row["title"], f"{row['speed'] / 1e9:.1f}", f"{row['share']:.0%}") for row in reached]
-    yield _table(("sweep", "GFLOP/s", "of the best matmul"), rows)
+    alone = lambda row: f"{row['share'] / row['products_share']:.0%}" if "products_share" in row else ""
+    rows = [(row["title"], f"{row['speed'] / 1e9:.1f}", f"{row['share']:.0%}", alone(row)) for row in reached]
+    yield _table(("sweep", "GFLOP/s", "of the best matmul", "its products alone"), rows)
 
 
 def _profile(part: Mapping[str, Any]) -> Iterable[str]:

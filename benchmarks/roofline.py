@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing, workloads
+from benchmarks.compare import plan_of
 from benchmarks.peers import gdkit_peer
 from benchmarks.workloads import Workload
 from gdkit.sweeps.plan import visible_cores
@@ -28,13 +29,14 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         peer = gdkit_peer(work)
         peer.run()
         seconds = min(timing.seconds(peer.run) for _ in range(rounds))
-        reached[name] = {"title": work.title, "flops": flops(work), "seconds": seconds}
+        alone = min(timing.seconds(products_alone(work)) for _ in range(rounds))
+        reached[name] = {"title": work.title, "flops": flops(work), "seconds": seconds, "products_alone": alone}
     again = matmul_peak(sizes, rounds)
     peaks = {name: max(value, again[name]) for name, value in peaks.items()}
     best = max(peaks.values())
     for row in reached.values():
         speed = row["flops"] / row["seconds"]
-        row |= {"speed": speed, "share": speed / best}
+        row |= {"speed": speed, "share": speed / best, "products_share": row["products_alone"] / row["seconds"]}
     return {"matmul": peaks, "peak": best, "bandwidth": bandwidth, "reached": reached}
 
 
@@ -43,6 +45,34 @@ def flops(work: Workload) -> float:
     pairs = [a * b for a, b in zip(work.sizes, work.sizes[1:], strict=False)]
     step = 6 * work.rows * sum(pairs) - 2 * work.rows * pairs[0]
     return float(step) * work.steps * len(work.rates)
+
+
+def products_alone(work: Workload) -> Callable[[], Any]:
+    """The matmuls of a sweep and nothing else, in blocks of gdkit's width on all cores: what it could reach at most."""
+    width = plan_of(work)["width"]
+    keys = jax.random.split(jax.random.key(0), len(work.sizes))
+    x = jax.random.normal(keys[0], (work.rows, work.sizes[0]))
+    pairs = zip(keys[1:], work.sizes, work.sizes[1:], strict=False)
+    weights = [jax.random.normal(key, (width, n, m)) / n**0.5 for key, n, m in pairs]
+
+    @jax.jit
+    def run(weights: list[Any]) -> Any:
+        def step(weights: list[Any], _: Any) -> tuple[list[Any], None]:
+            inputs = [x]
+            for w in weights:
+                inputs.append(inputs[-1] @ w)
+            out, moved = inputs.pop(), []
+            for w, h in zip(reversed(weights), reversed(inputs), strict=True):
+                moved.append(w - 1e-30 * (jnp.swapaxes(h, -1, -2) @ out))
+                out = out @ jnp.swapaxes(w, -1, -2) if h is not x else out
+            return moved[::-1], None
+
+        return jax.lax.scan(step, weights, length=work.steps)[0]
+
+    blocks = -(-len(work.rates) // width)
+    pool = ThreadPoolExecutor(visible_cores())
+    jax.block_until_ready(run(weights))
+    return lambda: list(pool.map(lambda _: jax.block_until_ready(run(weights)), range(blocks)))
 
 
 def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload
 from gdkit import problems
 
 LOW, HIGH = 1e-3, 3.0
-DENSE, GRIDS, HALVED = 96, (9, 31), 81  # learning rates
+DENSE, GRIDS, HALVED = 96, (9, 31), (16, 81)  # learning rates
 CHUNK = 50  # steps between two looks of the pruner
 ON_PYTORCH = "Optuna on PyTorch"
 PATIENCE = 20.0  # seconds, after which a search counts as having failed
@@ -66,7 +66,7 @@ def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
     ways: dict[str, Callable[[Task], float | None]] = {
         f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, scores, n) for n in GRIDS
     }
-    ways[f"gdkit, successive halving of {HALVED}"] = lambda task: by_sweeps(task, halved, HALVED)
+    ways |= {f"gdkit, successive halving of {n}": lambda task, n=n: by_sweeps(task, halved, n) for n in HALVED}
     if importlib.util.find_spec("optuna") is not None:
         ways["Optuna on compiled JAX"] = lambda task: by_optuna(task, _jax_score(task), patience)
         if torch_peers.is_installed():

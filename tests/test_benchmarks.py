@@ -83,7 +83,7 @@ def test_targets_are_judged_by_what_was_measured(at_least, value, verdict):
 
 
 def test_parts_are_kept_one_by_one_and_the_document_is_written_from_those_there_are(tmp_path, monkeypatch):
-    reached = {"digits_mlp": {"title": "an MLP", "speed": 6e10, "share": 0.75}}
+    reached = {"digits_mlp": {"title": "an MLP", "speed": 6e10, "share": 0.75, "products_share": 0.9}}
     found = {
         "roofline": {"matmul": {"JAX": 8e10, "NumPy": 1e11}, "bandwidth": 2e10, "reached": reached},
         "tuning": {"good": [0.1, 0.2], "steps": 300, "patience": 30.0, "seconds": {"gdkit": [0.5, None]}},
@@ -94,7 +94,7 @@ def test_parts_are_kept_one_by_one_and_the_document_is_written_from_those_there_
     (file,) = tmp_path.glob("*.json")
     kept, text = file.read_text(), (tmp_path / "performance.md").read_text()
     assert {name: part["result"] for name, part in json.loads(kept)["parts"].items()} == found
-    assert "| an MLP | 60.0 | 75% |" in text and "| gdkit | over 30 s | 500 ms, none |" in text
+    assert "| an MLP | 60.0 | 75% | 83% |" in text and "| gdkit | over 30 s | 500 ms, none |" in text
     assert "≥ 75 % | 75 % | met |" in text and "not measured" in text
     assert "Tiny sizes" in text and "### Growth" not in text
     assert str(tmp_path) not in kept + text
