@@ -12,22 +12,21 @@ the SDEs and scaling rules for adaptive gradient algorithms, 2022), as long as s
 The step is one of an affine map on the digits by squared error, a quadratic; the runs are of a small network.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import batches
 from experiments.claims import Claim
+from experiments.figures.batch_size import draw
 from experiments.gradient_noise import Noise, measure
 from experiments.learning_rates import Best, inside, resampled, vertex
-from experiments.settings import complete
-from gdkit import Problem, plots, problems, sgd, sweep
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import sgd, sweep
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -52,12 +51,18 @@ class BatchSize(NamedTuple):
     runs: dict[str, Best]  # sgd, adam
 
     def __str__(self) -> str:
-        head = f"{'':>8} | {'batch':>5} | {'best rate':>9} | 95 % of resampled seeds | formula"
-        lines = [f"one step: B_noise = {self.noise.scale:.1f}, η_max = {self.noise.highest:.3g}", head, "-" * len(head)]
-        for name, found in {"one step": self.one_step, **self.runs}.items():
-            for size, rate, low, high in zip(found.batch_sizes, found.rates, *found.interval, strict=True):
-                formula = f"{self.noise.best(size):.3g}" if name == "one step" else ""
-                lines.append(f"{name:>8} | {size:>5} | {rate:9.3g} | {low:>10.3g} to {high:<9.3g} | {formula}")
+        both = {"one step": self.one_step, **self.runs}
+        law = [f"{rate:.3g}" for rate in self.noise.best(self.one_step.batch_sizes)]
+        said = table({
+            "": ("", [name for name, found in both.items() for _ in found.rates]),
+            "batch": ("d", np.concatenate([found.batch_sizes for found in both.values()])),
+            "best rate": (".3g", np.concatenate([found.rates for found in both.values()])),
+            "from": (".3g", np.concatenate([found.interval[0] for found in both.values()])),
+            "to": (".3g", np.concatenate([found.interval[1] for found in both.values()])),
+            "formula": (">5", law + [""] * sum(len(found.rates) for found in self.runs.values())),
+        })  # fmt: skip
+        lines = [f"one step: B_noise = {self.noise.scale:.1f}, η_max = {self.noise.highest:.3g}",
+                 "from, to: 95 % of resampled seeds", said]  # fmt: skip
         exponents = "{}: exponent of the batch size {:.2f} ({:.2f} to {:.2f})"
         return "\n".join([*lines, *(exponents.format(name, *found) for name, found in self.exponents.items())])
 
@@ -76,7 +81,7 @@ def run(settings: Mapping[str, Any]) -> BatchSize:
     """One step at every batch size, and runs of as many rows, by gradient descent and Adam."""
     chosen = complete(settings, DEFAULTS)
     _check(chosen)
-    whole = _affine(None)
+    whole = batches.affine(None)
     noise = measure(whole, whole.init(jax.random.key(0)))
     runs = {name: _run(chosen, name) for name in ("sgd", "adam")}
     return BatchSize(chosen, noise, _one_step(noise, **chosen["one_step"]), runs)
@@ -91,7 +96,7 @@ def _check(chosen: Mapping[str, Any]) -> None:
         if among.sum() < 2:
             mend = "Give more batch sizes, or another bound"
             raise bad_value(f"settings.sgd.{name}", own[name], "it leaves fewer than two batch sizes", mend)
-    adam_of(chosen["adam"], max(chosen["adam"]["batch_sizes"]))
+    batches.adam_of(chosen["adam"], max(chosen["adam"]["batch_sizes"]))
 
 
 def _one_step(noise: Noise, batch_sizes: list[int], rates: int, seeds: int) -> Best:
@@ -99,7 +104,7 @@ def _one_step(noise: Noise, batch_sizes: list[int], rates: int, seeds: int) -> B
     drawn = []
     for size in batch_sizes:
         grid = noise.best(size) * np.linspace(0.25, 2, rates)
-        found = sweep(_affine(size), sgd, {"learning_rate": grid}, steps=1, seeds=seeds, curve_points=0)
+        found = sweep(batches.affine(size), sgd, {"learning_rate": grid}, steps=1, seeds=seeds, curve_points=0)
         losses = resampled(found.scores().reshape(rates, seeds))
         bend, slope, _ = np.polyfit(grid, losses.T, 2)
         drawn.append(-slope / (2 * bend))
@@ -108,78 +113,24 @@ def _one_step(noise: Noise, batch_sizes: list[int], rates: int, seeds: int) -> B
 
 def _run(settings: Mapping[str, Any], name: str) -> Best:
     own, seeds = settings[name], settings["seeds"]
-    rates, drawn = grid_of(own), []
+    rates, drawn = spaced(own), []
     for size in own["batch_sizes"]:
-        factory = sgd if name == "sgd" else adam_of(own, size)
-        problem, steps = _network(settings["width"], size), settings["rows"] // size
+        factory = sgd if name == "sgd" else batches.adam_of(own, size)
+        problem, steps = batches.network(settings["width"], size), settings["rows"] // size
         found = sweep(problem, factory, {"learning_rate": rates}, steps=steps, seeds=seeds, curve_points=0)
         drawn.append([vertex(rates, losses) for losses in resampled(found.scores().reshape(-1, seeds))])
     return Best(np.array(own["batch_sizes"]), np.array(drawn).T)
 
 
-def grid_of(settings: Mapping[str, Any]) -> np.ndarray:
-    """The learning rates of an optimizer."""
-    return np.geomspace(settings["from"], settings["to"], settings["count"])
-
-
-def adam_of(settings: Mapping[str, Any], batch_size: int) -> Callable[..., optax.GradientTransformation]:
-    """Adam with 1 − β₁ and 1 − β₂ in proportion to the batch size.
-
-    Raises:
-      InputValueError: one of them comes to more than 1.
-    """
-    times = batch_size / settings["of"]
-    for name in ("b1", "b2"):
-        if times * (1 - settings[name]) > 1:
-            mend = "Use more, or smaller batches"
-            raise bad_value(f"settings.adam.{name}", settings[name], f"1 − it, {times:g} times, is more than 1", mend)
-    return functools.partial(optax.adam, **{name: 1 - times * (1 - settings[name]) for name in ("b1", "b2")})
-
-
 def plot(result: BatchSize) -> dict[str, Figure]:
     """One figure: the best learning rate against the batch size, of one step, and of runs by sgd and adam."""
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
-    noise, rows = result.noise, result.settings["rows"]
-    dense = np.geomspace(result.one_step.batch_sizes[0], result.one_step.batch_sizes[-1], 100)
-    axes[0].plot(dense, noise.best(dense), color="0.15", linewidth=1.2, label="$\\eta_{max}/(1+B_{noise}/B)$")
-    axes[0].axvline(noise.scale, color="0.55", linewidth=1, linestyle=(0, (1, 1.2)), label="$B_{noise}$")
-    axes[0].set(title="one step on a quadratic, sgd", ylabel="best learning rate")
-    linear = result.settings["sgd"]["linear_to"]
-    _draw_power(axes[1], result.runs["sgd"], 1.0, linear, "in proportion to $B$")
-    axes[1].set_title(f"sgd, runs that read {rows:,} rows")
-    _draw_power(axes[2], result.runs["adam"], 0.5, np.inf, "in proportion to $\\sqrt{B}$")
-    axes[2].set_title(f"adam, runs that read {rows:,} rows")
-    for number, (ax, found) in enumerate(zip(axes, (result.one_step, *result.runs.values()), strict=True)):
-        _draw(ax, found, number)
-    return {"batch_size": figure}
-
-
-def _draw_power(ax: Axes, found: Best, power: float, most: float, label: str) -> None:
-    """The law through batch sizes up to `most`, and dotted beyond."""
-    kept = found.batch_sizes <= most
-    law = found.batch_sizes**power * np.exp(np.mean(np.log(found.rates[kept] / found.batch_sizes[kept] ** power)))
-    ax.plot(found.batch_sizes[kept], law[kept], color="0.15", linewidth=1.2, label=label)
-    beyond = (found.batch_sizes >= most) & (law < 3 * found.rates.max())
-    ax.plot(found.batch_sizes[beyond], law[beyond], color="0.15", linewidth=1.2, linestyle=(0, (1, 1.2)))
-
-
-def _draw(ax: Axes, found: Best, number: int) -> None:
-    bars = np.maximum([found.rates - found.interval[0], found.interval[1] - found.rates], 0)
-    series = plots.style.series(number)
-    label = "measured, 95 % of seeds"
-    ax.errorbar(found.batch_sizes, found.rates, yerr=bars, linestyle="none", markersize=6, label=label, **series)
-    ax.set_xscale("log", base=2)
-    ax.set(yscale="log", xlabel="batch size (rows)")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    plots.style.tidy_ticks(ax.yaxis)
-    ax.legend(edgecolor="none", framealpha=1, fontsize="small", loc="lower right")
+    return {"batch_size": draw(result)}
 
 
 def claims(result: BatchSize) -> list[Claim]:
     """The exact law of one step, and the exponents of runs."""
     one = result.one_step
-    known = [inside(grid_of(result.settings[name]), found.rates) for name, found in result.runs.items()]
+    known = [inside(spaced(result.settings[name]), found.rates) for name, found in result.runs.items()]
     small, large, adam = (found[0] for found in result.exponents.values())
     return [
         Claim("best learning rate of one step: the largest log error over batch sizes", f"{MCCANDLISH}, eq. 2.7", 0.0,
@@ -193,19 +144,3 @@ def claims(result: BatchSize) -> list[Claim]:
         Claim("adam, 1 − β in proportion to the batch: the exponent of the batch size", f"1/2: {MALLADI}", 0.5, 0.1,
               adam),
     ]  # fmt: skip
-
-
-@functools.cache  # compiled programs belong to one problem
-def _affine(batch_size: int | None) -> Problem:
-    made = problems.mlp("digits", widths=(), loss="squared_error", init_scale=0.0, batch_size=batch_size)
-    return _judged_on_training_rows(made)
-
-
-@functools.cache
-def _network(width: int, batch_size: int) -> Problem:
-    return _judged_on_training_rows(problems.mlp("digits", widths=(width,), batch_size=batch_size))
-
-
-def _judged_on_training_rows(problem: Problem) -> Problem:
-    """All of them: the loss that theory is about."""
-    return dataclasses.replace(problem, validation=problem.data, test=None, metrics=None)

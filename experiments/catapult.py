@@ -12,21 +12,19 @@ While k < 2 the loss falls at every step. Beyond it the loss grows until γ², w
 above, k grows without end.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 import gdkit
+from experiments import linear_network
 from experiments.claims import Claim
+from experiments.figures.catapult import draw
+from experiments.printing import table
 from experiments.settings import complete
-from gdkit import Problem, Regime, SweepResult, datasets, plots, stability
-from gdkit.plots.style import mark, regime_handles
+from gdkit import Regime, SweepResult, datasets, stability
 from gdkit.stability import CriticalLearningRate
 
 DEFAULTS: dict[str, Any] = {
@@ -35,9 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "key": 1,  # of the weights at the start
     "sweep": {"from": 0.1, "to": 5.0, "count": 124, "steps": 600},  # learning rates times λ₀
 }
-EXAMPLES = {0.4: ":", 1.5: "-", 2.5: "-", 3.5: "--", 4.3: "-"}  # ηλ₀ of the curves that are drawn, and their lines
-BORDER: dict[str, Any] = {"color": "0.15", "linewidth": 1.2, "linestyle": (0, (1, 1.2))}
-FLOOR = 1e-8  # of what is drawn: float32 has little to say below it
 
 
 class Phases(NamedTuple):
@@ -88,9 +83,13 @@ class Catapult(NamedTuple):
     phases: dict[str, Phases]  # by the data
 
     def __str__(self) -> str:
-        head = f"{'':9} | {'λ₀':>6} | {'first rise · λ₀':>15} | {'critical · λ₀':>13}"
-        rows = [f"{name:9} | {p.kernel:6.3f} | {p.lower:15.3f} | {p.upper:13.3f}" for name, p in self.phases.items()]
-        return "\n".join([head, "-" * len(head), *rows])
+        found = self.phases.values()
+        return table({
+            "": ("", self.phases),
+            "λ₀": (".3f", [phases.kernel for phases in found]),
+            "first rise · λ₀": (".3f", [phases.lower for phases in found]),
+            "critical · λ₀": (".3f", [phases.upper for phases in found]),
+        })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> Catapult:
@@ -101,31 +100,9 @@ def run(settings: Mapping[str, Any]) -> Catapult:
     return Catapult(chosen, {"one datum": _phases(*one, chosen), "diabetes": _phases(x, y, chosen)})
 
 
-def network(x: np.ndarray, y: np.ndarray, width: int, key: int) -> tuple[Problem, float]:
-    """The two-layer linear network on rows x (rows, d) and targets y (rows,), and its λ₀."""
-    first, second = jax.random.split(jax.random.key(key))
-    params = jax.random.normal(first, (x.shape[1], width)), jax.random.normal(second, (width,))
-    outputs = lambda params, x: x @ params[0] @ params[1] / (width * x.shape[1]) ** 0.5
-    loss = lambda params, batch: 0.5 * jnp.mean(jnp.square(outputs(params, batch[0]) - batch[1]))
-    best = x @ np.linalg.lstsq(x, y)[0]
-    problem = Problem(loss, params, data=(x, y), optimum=float(0.5 * np.mean((best - y) ** 2)), name="linear network")
-    return problem, tangent_kernel(lambda params: outputs(params, x), params)
-
-
-def tangent_kernel(outputs: Callable, params: Any) -> float:
-    """The largest eigenvalue of J Jᵀ / rows: the sharpness of ½ · mean squared error where outputs are linear.
-
-    >>> tangent_kernel(lambda w: jnp.asarray([[3.0, 0.0], [0.0, 1.0]]) @ w, jnp.ones(2))
-    4.5
-    """
-    slopes = jax.tree.leaves(jax.jacobian(outputs)(params))
-    rows = jnp.concatenate([slope.reshape(len(slope), -1) for slope in slopes], axis=1)
-    return float(jnp.linalg.eigvalsh(rows @ rows.T / len(rows))[-1])
-
-
 def _phases(x: np.ndarray, y: np.ndarray, chosen: Mapping[str, Any]) -> Phases:
     grid = chosen["sweep"]
-    problem, kernel = network(x, y, chosen["width"], chosen["key"])
+    problem, kernel = linear_network.network(x, y, chosen["width"], chosen["key"])
     rates = np.linspace(grid["from"], grid["to"], grid["count"]) / kernel
     watched = [stability.sharpness_every(problem, grid["steps"])]  # at the first step and the last
     axes, steps = {"learning_rate": rates}, grid["steps"]
@@ -137,54 +114,7 @@ def _phases(x: np.ndarray, y: np.ndarray, chosen: Mapping[str, Any]) -> Phases:
 
 def plot(result: Catapult) -> dict[str, Figure]:
     """A row a network: loss curves in each phase; sharpness at the end, and losses, against the learning rate."""
-    figure = Figure(figsize=(12.5, 7.0), layout="constrained")
-    grid = figure.subplots(len(result.phases), 3, squeeze=False)
-    for row, (name, phases) in zip(grid, result.phases.items(), strict=True):
-        _draw_curves(row[0], phases)
-        _draw_sharpness(row[1], phases)
-        _draw_losses(row[2], phases)
-        row[0].set_title(f"two-layer linear network, {name}", loc="left", fontsize="medium")
-    codes = np.unique(np.concatenate([phases.runs.verdict.regime for phases in result.phases.values()]))
-    handles = [*regime_handles(codes), Line2D([], [], **BORDER, label="theory: 2 and 4"),
-               Line2D([], [], color="0.15", label="highest on the way")]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize="small")
-    return {"catapult": figure}
-
-
-def _draw_curves(ax: Axes, phases: Phases) -> None:
-    seen, bottom = 40, 1.0  # steps, and the least that is drawn
-    for wanted, line in EXAMPLES.items():
-        lane = int(np.argmin(np.abs(phases.scaled - wanted)))
-        steps, gap = phases.gaps(lane)
-        color = plots.REGIME_COLORS[Regime(int(phases.runs.verdict.regime[lane]))]
-        bottom = max(FLOOR, min(bottom, 0.5 * np.min(gap[steps <= seen])))
-        ax.plot(steps, np.maximum(gap, FLOOR / 10), color=color, linestyle=line, label=f"{phases.scaled[lane]:.2f}")
-    ax.set(xlim=(0, seen), ylim=(bottom, 1e5), yscale="log", xlabel="step", ylabel="loss gap (1 at the start)")
-    ax.legend(title="$\\eta\\lambda_0$", fontsize="small", loc="upper right")
-
-
-def _draw_sharpness(ax: Axes, phases: Phases) -> None:
-    _draw_points(ax, phases, phases.sharpness)
-    ax.plot(phases.scaled, 2 / phases.scaled, color="0.15", linestyle="--", linewidth=1.2)
-    ax.annotate("$2/\\eta$", (2.9, 2 / 2.9), (4, 4), textcoords="offset points")
-    ax.set(ylim=(0, 1.5), ylabel="final sharpness / $\\lambda_0$")
-
-
-def _draw_losses(ax: Axes, phases: Phases) -> None:
-    last = np.where(np.isfinite(phases.sharpness), phases.runs.verdict.evidence["gap"], 1e5)
-    ax.plot(phases.scaled, np.minimum(phases.runs.verdict.evidence["rise"], 1e9), color="0.15", linewidth=1.2)
-    _draw_points(ax, phases, np.maximum(last, FLOOR))
-    ax.set(ylim=(FLOOR / 3, 3e5), yscale="log", ylabel="final loss gap (1 at the start)")
-
-
-def _draw_points(ax: Axes, phases: Phases, values: np.ndarray) -> None:
-    codes = phases.runs.verdict.regime
-    for code in np.unique(codes):
-        style: dict[str, Any] = mark(Regime(int(code)), 4.5)
-        ax.plot(phases.scaled[codes == code], values[codes == code], **style)
-    for border in (2, 4):
-        ax.axvline(border, **BORDER)
-    ax.set_xlabel("learning rate $\\eta\\lambda_0$")
+    return {"catapult": draw(result)}
 
 
 def claims(result: Catapult) -> list[Claim]:

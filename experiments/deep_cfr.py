@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 import gdkit
 from experiments import kuhn, regret_learning
 from experiments.claims import Claim
-from experiments.settings import complete
+from experiments.drawing import INK, legend_below
+from experiments.printing import table
+from experiments.settings import complete, spaced
 from gdkit import Regime, SweepResult, plots
 
 DEFAULTS: dict[str, Any] = {
@@ -59,14 +61,12 @@ class DeepCfr(NamedTuple):
         return float(rates[place]), found[place]
 
     def __str__(self) -> str:
-        head = f"{'optimizer':9} | learning rate | exploitability of each seed"
-        lines = [f"tabular: value {self.tabular_value:.5f}, exploitability {self.tabular[-1]:.2e}", "", head]
-        lines.append("-" * len(head))
+        said = [f"tabular: value {self.tabular_value:.5f}, exploitability {self.tabular[-1]:.2e}"]
         for name in OPTIMIZERS:
             rates, found = self.exploitability(name)
-            rows = zip(rates, found[..., -1], strict=True)
-            lines += [f"{name:9} | {rate:13.2e} | {' '.join(f'{x:.4f}' for x in row)}" for rate, row in rows]
-        return "\n".join(lines)
+            each = [" ".join(f"{x:.4f}" for x in row) for row in found[..., -1]]
+            said.append(table({f"{name}, learning rate": (".2e", rates), "exploitability of each seed": ("", each)}))
+        return "\n\n".join(said)
 
 
 def run(settings: Mapping[str, Any]) -> DeepCfr:
@@ -76,10 +76,7 @@ def run(settings: Mapping[str, Any]) -> DeepCfr:
     solutions = jnp.stack([jnp.asarray(kuhn.equilibrium(bluff)) for bluff in np.linspace(0, 1 / 3, 5)])
     exploited = float(jnp.max(jax.vmap(kuhn.exploitability)(solutions)))
     sizes = {name: chosen[name] for name in ("hidden", "iterations", "period", "rows")}
-    axes = {
-        name: (factory, {"learning_rate": np.geomspace(*(chosen[name][key] for key in ("from", "to", "count")))})
-        for name, factory in OPTIMIZERS.items()
-    }
+    axes = {name: (factory, {"learning_rate": spaced(chosen[name])}) for name, factory in OPTIMIZERS.items()}
     deep = gdkit.sweep(
         regret_learning.regret_network(**sizes), None, {"optimizer": axes}, seeds=chosen["seeds"],
         steps=2 * chosen["period"] * chosen["iterations"],
@@ -106,11 +103,11 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
     """Exploitability against the iteration at the best learning rates, and at the end against the learning rate."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color="0.15", linestyle="--", label="table")
+    left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color=INK, linestyle="--", label="table")
     for number, name in enumerate(OPTIMIZERS):
         _draw(left, right, result, number, name)
     at = result.tabular[min(result.settings["iterations"], len(result.tabular)) - 1]
-    right.axhline(at, color="0.15", linestyle="--", label="table")
+    right.axhline(at, color=INK, linestyle="--", label="table")
     left.set(xlabel="iteration", ylabel="exploitability, antes a game", xscale="log", yscale="log")
     left.set_title("networks at their best learning rate, range of seeds")
     right.set(
@@ -119,7 +116,7 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
         title=f"after {result.settings['iterations']} iterations, each seed and the mean",
     )
     for ax in (left, right):
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize="small")
+        legend_below(ax, 4)
     return {"deep_cfr": figure}
 
 

@@ -5,10 +5,14 @@ smooth the losses (a running mean of which each step is 2 %), and end the run wh
 Written from the rules, of fastai 2.7 (fastai/callback/schedule.py) and Lightning 2.5 (pytorch/tuner/lr_finder.py).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from gdkit.sweeps.search import RULES, smoothed
 
+LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"  # names of rules; fastai has its own
 STOP, SMOOTHING = 4.0, 0.98
 
 
@@ -41,3 +45,12 @@ def lightning(rates: np.ndarray, loss: np.ndarray) -> float:
 
 def _steep(rates: np.ndarray, loss: np.ndarray) -> float:
     return float(rates[np.argmin(np.diff(loss) / np.diff(np.log(rates)))])
+
+
+def noisy(chosen: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Suggestions for curves 1 / (1 + η / steepest), whose slope in log η is steepest there, with normal noise."""
+    rates = np.geomspace(chosen["from"], chosen["to"], chosen["steps"])
+    noise = chosen["noise"] * np.random.default_rng(0).normal(size=(chosen["curves"], len(rates)))
+    losses = 1 / (1 + rates / chosen["steepest"]) + noise
+    return {LIGHTNING: np.array([RULES["linear"](rates[10:-1], loss[10:-1]) for loss in losses]),
+            SLOPE: np.array([RULES["steepest"](rates, loss) for loss in losses])}  # fmt: skip

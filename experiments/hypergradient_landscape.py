@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
+from experiments import sharpening
 from experiments.claims import Claim
+from experiments.figures.hypergradient_landscape import draw
+from experiments.printing import table
 from experiments.settings import complete
-from gdkit import Problem, critical_learning_rate, descend, plots, problems, sgd, tune, value_and_hypergradient
+from gdkit import Problem, critical_learning_rate, problems, sgd, tune, value_and_hypergradient
 from gdkit.errors import bad_value
 from gdkit.hypergradients import Tuned
-from gdkit.stability import sharpness_every
-from gdkit.types import Key
 
 DEFAULTS: dict[str, Any] = {
     "share": 0.3,  # of the digits that are trained on
@@ -37,7 +37,6 @@ DEFAULTS: dict[str, Any] = {
     "tune": {"start": 0.01, "rounds": 16},
     "key": 0,
 }
-BLUE, ORANGE, GREEN = plots.SERIES_COLORS[:3]
 SIDES = {"below the edge": (0.0, 0.9), "above it": (1.0, np.inf)}  # shares of the edge
 
 
@@ -53,16 +52,25 @@ class Landscape(NamedTuple):
     critical: float  # the largest learning rate that does not diverge
     tuned: Tuned
 
+    @property
+    def differences(self) -> tuple[np.ndarray, np.ndarray]:
+        """The learning rates with two neighbours, (count − 2,), and d(final loss) / d log η between these."""
+        logs = np.log(self.learning_rate)
+        return self.learning_rate[1:-1], (self.loss[2:] - self.loss[:-2]) / (logs[2:] - logs[:-2])
+
     def __str__(self) -> str:
-        head = f"{'learning rates':>14} | points | sign changes | {'slope':>8} | {'error':>8} | foretells"
-        parts = [(name, part_of(self, *side)) for name, side in SIDES.items()]
-        rows = [
-            f"{name:>14} | {p.points:6d} | {p.turns:12d} | {p.size:8.2g} | {p.error:8.2g} | {p.foretells:9.0%}"
-            for name, p in parts
-        ]
+        parts = [part_of(self, *side) for side in SIDES.values()]
+        said = table({
+            "learning rates": ("", SIDES),
+            "points": ("d", [part.points for part in parts]),
+            "sign changes": ("d", [part.turns for part in parts]),
+            "slope": (".2g", [part.size for part in parts]),
+            "error": (".2g", [part.error for part in parts]),
+            "foretells": (".0%", [part.foretells for part in parts]),
+        })  # fmt: skip
         rate, start = self.tuned.hyperparameters["learning_rate"], self.settings["tune"]["start"]
         found = f"edge of stability {self.edge:.3g}, divergence {self.critical:.3g}; tuned from {start:g} to {rate:.3g}"
-        return "\n".join([head, "-" * len(head), *rows, "", found])
+        return f"{said}\n\n{found}"
 
 
 class Part(NamedTuple):
@@ -90,10 +98,12 @@ def run(settings: Mapping[str, Any]) -> Landscape:
         return loss, rate * slopes["learning_rate"]
 
     ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
-    sharpness = _sharpness(problem, chosen, rates[[0, -1]], lane)
+    sharpness = sharpening.largest(problem, chosen, rates[[0, -1]], lane)
     start = {"learning_rate": chosen["tune"]["start"]}
     tuned = tune(problem, sgd, start, steps, rounds=chosen["tune"]["rounds"], key=chosen["key"])
-    result = Landscape(chosen, rates, *map(np.asarray, ends), sharpness, _edge(sharpness, steps), critical, tuned)
+    result = Landscape(
+        chosen, rates, *map(np.asarray, ends), sharpness, sharpening.edge(sharpness, steps), critical, tuned
+    )
     for side in SIDES.values():
         part_of(result, *side)  # raises where there is nothing
     return result
@@ -101,7 +111,7 @@ def run(settings: Mapping[str, Any]) -> Landscape:
 
 def part_of(result: Landscape, low: float, high: float) -> Part:
     """The slope where both neighbours lie between two shares of the edge."""
-    _, difference = _differences(result)
+    _, difference = result.differences
     share = result.learning_rate / result.edge
     inside = (share[:-2] > low) & (share[2:] < high)
     if not inside.any():
@@ -117,37 +127,7 @@ def part_of(result: Landscape, low: float, high: float) -> Part:
 
 def plot(result: Landscape) -> dict[str, Figure]:
     """One figure over the learning rate: the final loss, its slope, and the sharpness on the way."""
-    figure = Figure(figsize=(8.4, 7.2), layout="constrained")
-    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(1.15, 1.15, 0.7))
-    rates = result.learning_rate
-    upper.plot(rates, result.loss, ".-", color=BLUE, linewidth=0.6, markersize=3.5, label="runs of the grid")
-    tried = [(seen.hyperparameters["learning_rate"], seen.final_loss) for seen in result.tuned.history]
-    upper.plot(*zip(*tried, strict=True), "o", color=ORANGE, fillstyle="none", label="tried by gdkit.tune")
-    best = result.tuned.hyperparameters["learning_rate"], result.tuned.final_loss
-    upper.plot(*best, "*", color=ORANGE, markeredgecolor="0.15", markersize=13.0, label="its result")
-    upper.set(ylabel=f"loss after {result.settings['steps']} steps", ylim=(0, 1.1 * result.loss.max()))
-    upper.annotate(
-        "edge of stability", (result.edge, 0.96), (-4, 0), xycoords=("data", "axes fraction"),
-        textcoords="offset points", rotation=90, ha="right", va="top", fontsize="small",
-    )  # fmt: skip
-    middle.plot(*_differences(result), "_", color=ORANGE, markersize=6.0, label="difference of its neighbours")
-    middle.plot(rates, result.slope, ".", color=BLUE, markersize=3.5, label="hypergradient of a run")
-    middle.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    limit = max(10.0, float(np.abs(result.slope).max()))
-    decades = 10.0 ** np.arange(0, np.log10(limit), 1 + np.log10(limit) // 5)
-    middle.set(yticks=[*-decades[::-1], 0, *decades], ylim=(-2 * limit, 2 * limit), ylabel="$\\eta$ d(loss)/d$\\eta$")
-    lower.plot(*result.sharpness, "o-", color=GREEN, markersize=3.5, linewidth=1.0)
-    lower.axhline(1, color="0.15", linewidth=0.8)
-    lower.set(xlabel="learning rate $\\eta$", xscale="log", xlim=(rates[0], rates[-1]), ylim=(0, None))
-    lower.set_ylabel("largest $\\eta\\lambda/2$")
-    lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    lower.xaxis.set_major_formatter("{x:g}")
-    lower.xaxis.set_minor_formatter(NullFormatter())
-    for ax in (upper, middle, lower):
-        ax.axvline(result.edge, color="0.15", linewidth=1.2, linestyle=(0, (1, 1.2)))
-    for ax in (upper, middle):
-        ax.legend(fontsize="small", loc="lower left")
-    return {"hypergradient_landscape": figure}
+    return {"hypergradient_landscape": draw(result)}
 
 
 def claims(result: Landscape) -> list[Claim]:
@@ -171,32 +151,6 @@ def claims(result: Landscape) -> list[Claim]:
         Claim("the loss that tuning from below ends with, by the least below the edge", "it descends that far",
               1.0, 0.15, result.tuned.final_loss / float(calm.min(initial=np.inf))),
     ]  # fmt: skip
-
-
-def _differences(result: Landscape) -> tuple[np.ndarray, np.ndarray]:
-    """The learning rates with two neighbours, (count − 2,), and d(final loss) / d log η between these."""
-    logs = np.log(result.learning_rate)
-    return result.learning_rate[1:-1], (result.loss[2:] - result.loss[:-2]) / (logs[2:] - logs[:-2])
-
-
-def _sharpness(problem: Problem, chosen: Mapping[str, Any], ends: np.ndarray, key: Key) -> np.ndarray:
-    """Learning rates between `ends`, and η/2 times the largest sharpness on the way."""
-    rates = np.geomspace(*ends, chosen["sharpness"]["count"])
-    watched = sharpness_every(problem, chosen["sharpness"]["every"])
-    walk = lambda rate: descend(
-        problem, sgd, chosen["steps"], hyperparameters={"learning_rate": rate}, key=key, monitors=[watched]
-    )
-    return np.array([rates, [rate * float(walk(rate).statistics["sharpness_max"]) / 2 for rate in rates]])
-
-
-def _edge(sharpness: np.ndarray, steps: int) -> float:
-    """The learning rate at which η/2 times the sharpness first rises to 1."""
-    rates, reached = np.log(sharpness)
-    after = int(np.argmax(reached > 0))
-    if after == 0:
-        mend = "Take more steps, or begin the grid lower"
-        raise bad_value("settings.steps", steps, "the grid does not go from below the edge of stability to above", mend)
-    return float(np.exp(np.interp(0, reached[after - 1 : after + 1], rates[after - 1 : after + 1])))
 
 
 @functools.cache  # compiled programs belong to one problem

@@ -17,31 +17,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
+from experiments.families import FAMILIES
+from experiments.figures.learning_rate_sensitivity import draw
 from experiments.learning_rates import resampled
+from experiments.printing import table
 from experiments.settings import complete
-from experiments.spread import Spread, treated
-from gdkit import Problem, SweepResult, plots, problems, sgd, sweep
+from experiments.spread import TREATMENTS, Spread, treated
+from gdkit import Problem, SweepResult, problems, sweep
 from gdkit.errors import unknown_name
-from gdkit.types import OptimizerFactory
 
-FAMILIES: dict[str, OptimizerFactory] = {
-    "sgd": sgd,
-    "momentum": functools.partial(sgd, momentum=0.9),
-    "nesterov": functools.partial(sgd, momentum=0.9, nesterov=True),
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "lion": optax.lion,
-    "rmsprop": optax.rmsprop,
-}
+NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop")
 DEFAULTS: dict[str, Any] = {
     "mlp": {"widths": [32, 32], "batch_size": 32},
     "transformer": {"width": 16, "heads": 2, "depth": 2, "batch_size": 32},
-    "optimizers": list(FAMILIES),
+    "optimizers": list(NAMES),
     "lowest": {  # learning rate of each; the highest is 1,000 times as much
         "sgd": 0.03, "momentum": 0.003, "nesterov": 0.003, "adam": 6e-4, "adamw": 6e-4, "lion": 1e-4, "rmsprop": 3e-4,
     },
@@ -52,7 +44,6 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 5,
 }  # fmt: skip
 DECADES = 3
-TREATMENTS = {"plain": (0.0, 0.0), "warm-up": (1.0, 0.0), "clipping": (0.0, 1.0), "both": (1.0, 1.0)}
 WORTSMAN, ZHANG = "Wortsman et al. 2023", "Zhang et al., Why gradient clipping accelerates training, 2020"
 
 
@@ -79,14 +70,14 @@ class Sensitivity(NamedTuple):
         return sorted(self.settings["optimizers"], key=lambda family: self.spread(problem, family, "plain").sensitivity)
 
     def __str__(self) -> str:
-        head = f"{'optimizer':>9} | {'best rate':>9}" + "".join(f" | {treatment:>11}" for treatment in TREATMENTS)
         lines = ["Sensitivity to the learning rate (nats) ± half of 95 %; the best rate is of plain"]
+        said = lambda found: f"{found.sensitivity:.3f} ±{np.ptp(found.interval) / 2:.2f}"
         for problem in self.runs:
-            lines += ["", problem, head, "-" * len(head)]
-            for family in self.ranked(problem):
-                found = [self.spread(problem, family, treatment) for treatment in TREATMENTS]
-                cells = "".join(f" | {s.sensitivity:.3f} ±{np.ptp(s.interval) / 2:.2f}" for s in found)
-                lines.append(f"{family:>9} | {found[0].best:9.2g}{cells}")
+            ranked = self.ranked(problem)
+            found = {name: [self.spread(problem, family, name) for family in ranked] for name in TREATMENTS}
+            best = {"best rate": (".2g", [each.best for each in found["plain"]])}
+            cells = {name: ("", [said(each) for each in group]) for name, group in found.items()}
+            lines += ["", problem, table({"optimizer": ("", ranked), **best, **cells})]
         return "\n".join(lines)
 
 
@@ -94,8 +85,8 @@ def run(settings: Mapping[str, Any]) -> Sensitivity:
     """Every family at every learning rate, with and without warm-up and clipping, on both problems."""
     chosen = complete(settings, DEFAULTS)
     for name in chosen["optimizers"]:
-        if name not in FAMILIES:
-            raise unknown_name("settings.optimizers", name, FAMILIES)
+        if name not in NAMES:
+            raise unknown_name("settings.optimizers", name, NAMES)
     ratios = np.geomspace(1, 10**DECADES, chosen["count"])
     named = {
         name: (treated(FAMILIES[name], chosen["steps"], chosen["warmup"], chosen["clip_norm"]),
@@ -112,38 +103,7 @@ def run(settings: Mapping[str, Any]) -> Sensitivity:
 
 def plot(result: Sensitivity) -> dict[str, Figure]:
     """One figure, a row a problem: loss against the learning rate; sensitivity by optimizer and treatment."""
-    figure = Figure(figsize=(11, 7.6), layout="constrained")
-    for (left, right), problem in zip(figure.subplots(len(result.runs), 2), result.runs, strict=True):
-        for number, family in enumerate(result.settings["optimizers"]):
-            found = result.spread(problem, family, "plain")
-            loss = np.minimum(found.losses, found.start).mean(axis=1)
-            left.plot(found.rates, loss, label=family, linewidth=1.1, markersize=4, **plots.style.series(number))
-        left.set(xscale="log", yscale="log", ylabel=f"{problem}\nmin(validation loss, loss at the start)")
-        plots.style.tidy_ticks(left.yaxis)
-        _draw_ranking(right, result, problem)
-    left.set_xlabel("learning rate (plain: cosine decay alone)")
-    right.set_xlabel("sensitivity (nats), with 95 % of resampled seeds")
-    style: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "frameon": False}
-    left.legend(ncols=4, fontsize="small", **style)
-    right.legend(ncols=4, fontsize="small", **style)
-    return {"learning_rate_sensitivity": figure}
-
-
-def _draw_ranking(ax: Axes, result: Sensitivity, problem: str) -> None:
-    ranked = result.ranked(problem)
-    for number, treatment in enumerate(TREATMENTS):
-        found = [result.spread(problem, family, treatment) for family in ranked]
-        value = np.array([s.sensitivity for s in found])
-        low, high = np.array([s.interval for s in found]).T
-        bars = np.maximum([value - low, high - value], 0)
-        heights = np.arange(len(ranked)) + 0.18 * (number - 1.5)
-        series = plots.style.series(number)
-        ax.errorbar(value, heights, xerr=bars, label=treatment, linestyle="none", markersize=5, elinewidth=1, **series)
-    ax.set_yticks(range(len(ranked)), ranked)
-    ax.set_ylim(len(ranked) - 0.5, -0.5)
-    for place in range(1, len(ranked)):
-        ax.axhline(place - 0.5, color="0.85", linewidth=0.8)
-    ax.set_xlim(left=0)
+    return {"learning_rate_sensitivity": draw(result)}
 
 
 def claims(result: Sensitivity) -> list[Claim]:

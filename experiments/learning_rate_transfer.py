@@ -11,7 +11,6 @@ every width. That is the coordinate check; and then the best learning rate stays
 both, as they advise (D.2): the parametrisations differ in nothing but steps, and all widths start with equal outputs.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,13 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.batches import judged_on_training_rows
 from experiments.claims import Claim
-from experiments.learning_rates import inside, vertex
-from experiments.settings import complete
-from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
+from experiments.figures.learning_rate_transfer import draw
+from experiments.learning_rates import curve, inside, vertex
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import Problem, SweepResult, descend, optimizers, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.types import OptimizerFactory
 
@@ -40,8 +41,9 @@ DEFAULTS: dict[str, Any] = {
 }
 STANDARD, MUP = "standard", "μP"
 FACTORIES: dict[str, OptimizerFactory] = {"adam": optax.adam, "sgd": sgd}
-LAYERS = ("first layer", "second layer", "outputs")
 YANG, HAAS = "Yang et al. 2022", "Haas et al. 2025"
+# A grid step at one end of the widths moves an exponent by 0.1; seeds move the best learning rate by two or so. What is
+# allowed of the two parametrisations does not overlap.
 DRIFT = {"adam": (-1.0, 1 / 3, f"−1: {YANG}"), "sgd": (-0.5, 0.2, f"−1/2: {HAAS}")}  # exponent, tolerance, source
 
 
@@ -54,20 +56,21 @@ class Transfer(NamedTuple):
 
     def best(self, optimizer: str, kind: str) -> np.ndarray:
         """The best learning rate at each width, (widths,)."""
-        return np.array([vertex(*_curve(found)) for found in self.runs[optimizer, kind]])
+        return np.array([vertex(*curve(found)) for found in self.runs[optimizer, kind]])
 
     def slope(self, values: np.ndarray) -> float:
         """The exponent of width in positive values, (widths,), by least squares."""
         return float(np.polyfit(np.log(self.settings["widths"]), np.log(values), 1)[0])
 
     def __str__(self) -> str:
-        head = f"{'optimizer':>9} | {'steps':>8} |" + "".join(f" {width:>8}" for width in self.settings["widths"])
-        lines = ["Best learning rate by width, and the exponent of width in it", head + " | exponent", "-" * len(head)]
-        for optimizer, kind in self.runs:
-            best = self.best(optimizer, kind)
-            cells = "".join(f" {rate:>8.3g}" for rate in best)
-            lines.append(f"{optimizer:>9} | {kind:>8} |{cells} | {self.slope(best):8.2f}")
-        return "\n".join(lines)
+        best = {key: self.best(*key) for key in self.runs}
+        every = enumerate(self.settings["widths"])
+        return "Best learning rate by width, and the exponent of width in it\n" + table({
+            "optimizer": ("", [optimizer for optimizer, _ in best]),
+            "steps": ("", [kind for _, kind in best]),
+            **{f"{width}": (".3g", [rates[at] for rates in best.values()]) for at, width in every},
+            "exponent": (".2f", [self.slope(rates) for rates in best.values()]),
+        })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> Transfer:
@@ -87,42 +90,12 @@ def run(settings: Mapping[str, Any]) -> Transfer:
 
 def plot(result: Transfer) -> dict[str, Figure]:
     """One figure, a row an optimizer, a column a parametrisation of: loss against learning rate; coordinate check."""
-    figure = Figure(figsize=(13, 6.8), layout="constrained")
-    axes = figure.subplots(2, 4)
-    for row, optimizer in zip(axes, FACTORIES, strict=True):
-        row[1].sharex(row[0])
-        row[1].sharey(row[0])
-        row[3].sharey(row[2])
-        for ax, kind in zip(row[:2], (STANDARD, MUP), strict=True):
-            _draw_losses(ax, result, optimizer, kind)
-        for ax, kind in zip(row[2:], (STANDARD, MUP), strict=True):
-            plots.coordinate_check(result.settings["widths"], result.changes[optimizer, kind], labels=LAYERS, ax=ax)
-            ax.get_legend().remove()
-            ax.set_title(f"{optimizer}, {kind}: coordinate check", fontsize="medium")
-    for ax, side in ((axes[0, 0], "left"), (axes[0, 2], "right")):
-        handles, labels = ax.get_legend_handles_labels()
-        style: dict[str, Any] = {"loc": f"outside lower {side}", "ncols": len(labels), "frameon": False}
-        figure.legend(handles, labels, **style)
-    return {"learning_rate_transfer": figure}
-
-
-def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:
-    start = max(float(found.lanes["initial_loss"].mean()) for found in result.runs[optimizer, kind])
-    for number, (width, found) in enumerate(zip(result.settings["widths"], result.runs[optimizer, kind], strict=True)):
-        rates, losses = _curve(found)
-        series = plots.style.series(number)
-        shown = losses <= start  # what ends above its start is left out
-        ax.plot(rates[shown], losses[shown], label=f"width {width}", linewidth=1.1, markersize=4, **series)
-        best = vertex(rates, losses)
-        ax.axvline(best, color=series["color"], linewidth=1, linestyle=(0, (1, 1.2)))
-    ax.set(xscale="log", yscale="log", xlabel="learning rate (dotted: best)", ylabel="loss of all training rows (nats)")
-    ax.set_title(f"{optimizer}, {kind}", fontsize="medium")
-    plots.style.tidy_ticks(ax.yaxis)
+    return {"learning_rate_transfer": draw(result)}
 
 
 def claims(result: Transfer) -> list[Claim]:
     """Where the best learning rate goes with width, and what one learning rate does to outputs."""
-    known = [inside(_curve(found)[0], vertex(*_curve(found))) for group in result.runs.values() for found in group]
+    known = [inside(curve(found)[0], vertex(*curve(found))) for group in result.runs.values() for found in group]
     share = float(np.mean(known))
     made = [
         Claim("share of best learning rates that lie inside their grid", "else they are not known", 1.0, 0.0, share)
@@ -142,23 +115,20 @@ def claims(result: Transfer) -> list[Claim]:
 
 @functools.cache  # compiled programs belong to one problem and one factory
 def _setup(optimizer: str, kind: str, width: int, base: int, batch_size: int) -> tuple[Problem, OptimizerFactory]:
-    make = lambda width: _judged(problems.mlp("digits", widths=(width, width), zero_last=True, batch_size=batch_size))
+    make = lambda width: judged_on_training_rows(
+        problems.mlp("digits", widths=(width, width), zero_last=True, batch_size=batch_size)
+    )
     if kind == STANDARD:
         return make(width), FACTORIES[optimizer]
     at_base = jax.eval_shape(make(base).init, jax.random.key(0))
     return make(width), optimizers.mup(FACTORIES[optimizer], at_base, optimizer)
 
 
-def _judged(problem: Problem) -> Problem:
-    """By the loss of all training rows, which theory is about."""
-    return dataclasses.replace(problem, validation=problem.data, test=None, metrics=None)
-
-
 def _measure(chosen: Mapping[str, Any], optimizer: str, kind: str, width: int) -> tuple[SweepResult, np.ndarray]:
     """A sweep of learning rates, and the coordinate check, (seeds, layers)."""
     setup = _setup(optimizer, kind, width, chosen["widths"][0], chosen["batch_size"])
     grid, check = chosen[optimizer], chosen["check"]
-    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
+    rates = spaced(grid)
     made = sweep(*setup, {"learning_rate": rates}, steps=chosen["steps"], seeds=chosen["seeds"], curve_points=0)
     return made, _check(*setup, check[optimizer], check["steps"], check["seeds"])
 
@@ -170,8 +140,3 @@ def _check(problem: Problem, factory: OptimizerFactory, rate: float, steps: int,
     every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
     change = lambda history: problems.layer_changes(problems.mlp_layers, history, problem.data[0][:256])[-1]
     return np.asarray(jax.lax.map(change, every))
-
-
-def _curve(found: SweepResult) -> tuple[np.ndarray, np.ndarray]:
-    """Learning rates, and the mean loss over seeds at each."""
-    return found.axes["learning_rate"], found.scores().reshape(-1, found.seeds).mean(axis=1)

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gdkit import SweepResult
+
 
 def vertex(rates: np.ndarray, losses: np.ndarray) -> float:
     """Where the parabola through the least loss and its neighbours, on log axes, is lowest; at an end, the end.
@@ -33,6 +35,11 @@ def resampled(losses: np.ndarray, times: int = 400) -> np.ndarray:
     seeds = losses.shape[1]
     picks = np.random.default_rng(0).integers(seeds, size=(times, seeds))
     return np.stack([losses[:, pick].mean(axis=1) for pick in (np.arange(seeds), *picks)])
+
+
+def curve(found: SweepResult) -> tuple[np.ndarray, np.ndarray]:
+    """Learning rates of a sweep, and the mean score over seeds at each, (rates,)."""
+    return found.axes["learning_rate"], found.scores().reshape(-1, found.seeds).mean(axis=1)
 
 
 class Best(NamedTuple):

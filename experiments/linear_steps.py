@@ -1,5 +1,7 @@
 """Steps on a quadratic as linear maps: their multipliers in closed form, and Adam as one of them."""
 
+from typing import NamedTuple
+
 import numpy as np
 import optax
 
@@ -53,6 +55,23 @@ def farthest(family: str, rates: np.ndarray, curvatures: np.ndarray, beta: float
     found = spectrum(family, rates, curvatures, beta)
     at = np.abs(found - 1).argmax(axis=-1)[..., None]
     return np.take_along_axis(found, at, axis=-1)[..., 0].real
+
+
+class Point(NamedTuple):
+    """A place in the plane."""
+
+    learning_rate: float
+    momentum: float
+
+
+def polyak(condition_number: float) -> Point:
+    """The fastest learning rate and momentum for curvatures from 1 to `condition_number`.
+
+    >>> polyak(9.0)
+    Point(learning_rate=0.25, momentum=0.25)
+    """
+    root = condition_number**0.5
+    return Point(4 / (root + 1) ** 2, ((root - 1) / (root + 1)) ** 2)
 
 
 def preconditioner(run: Trajectory, b1: float, b2: float = 0.999, eps: float = 1e-8) -> np.ndarray:

@@ -18,15 +18,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import finders, suite
 from experiments.claims import Claim
-from experiments.settings import complete
-from gdkit import Problem, lr_range_test, plots, sgd, sharpness, sweep
+from experiments.figures.lr_range_test import draw
+from experiments.finders import LIGHTNING, SLOPE, TRIED
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import Problem, lr_range_test, sgd, sharpness, sweep
 from gdkit.errors import unknown_name
-from gdkit.sweeps.search import RULES, RangeTest
+from gdkit.sweeps.search import RangeTest
 
 DEFAULTS: dict[str, Any] = {
     "problems": ["quadratic", "rosenbrock", "logistic, breast_cancer", "logistic, digits", "mlp, diabetes",
@@ -38,8 +40,6 @@ DEFAULTS: dict[str, Any] = {
     "noisy": {"steepest": 3.2e-3, "noise": 1e-3, "from": 1e-8, "to": 1.0, "steps": 100, "curves": 200},  # Lightning's
 }  # fmt: skip
 OPTIMIZERS = {"sgd": sgd, "adam": optax.adam}
-LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"
-LEAST, MOST = 1e-3, 10.0  # of the missed decrease, in the figure
 LEAST_STEPS = "the least noise over the least distance is the steepest slope"
 
 
@@ -78,23 +78,14 @@ class Finders(NamedTuple):
     noisy: dict[str, np.ndarray]  # rule -> (curves,), suggestions for noisy curves whose steepest point is known
 
     def __str__(self) -> str:
-        rules = list(self.cases[0].suggestions)
-        names = [rule.removeprefix("gdkit, ") for rule in rules]
-        line = lambda head, cells: (
-            f"{head:<29}" + "".join(f"{cell:>{max(len(name) + 1, 6)}}" for cell, name in zip(cells, names, strict=True))
-        )
-        head = line("log10(suggestion / best)", names)
-        below = "-" * len(head)
-        rows = [
-            line(f"{case.problem}, {case.optimizer}", [f"{case.decades[rule]:.2f}" for rule in rules])
-            for case in self.cases
-        ]
-        lost = np.array([[case.lost[rule] for rule in rules] for case in self.cases])
-        shares = [
-            line(f"decrease missed, {name}", [f"{share:.2f}" for share in found(lost, axis=0)])
-            for name, found in (("median case", np.median), ("worst case", np.max))
-        ]
-        return "\n".join([head, below, *rows, below, *shares])
+        rules, lost = list(self.cases[0].suggestions), [case.lost for case in self.cases]
+        names = [f"{case.problem}, {case.optimizer}" for case in self.cases]
+        over = [{rule: summary([one[rule] for one in lost]) for rule in rules} for summary in (np.median, np.max)]
+        said = lambda head, rows, found: table({
+            head: ("", rows), **{rule.removeprefix("gdkit, "): (".2f", [one[rule] for one in found]) for rule in rules},
+        })  # fmt: skip
+        off = said("log10(suggestion / best)", names, [case.decades for case in self.cases])
+        return f"{off}\n\n{said('share of the decrease missed', [*names, 'median', 'worst'], [*lost, *over])}"
 
 
 def run(settings: Mapping[str, Any]) -> Finders:
@@ -105,7 +96,7 @@ def run(settings: Mapping[str, Any]) -> Finders:
             if value not in known:
                 raise unknown_name(f"settings.{name}", value, known)
     cases = [_case(chosen, problem, optimizer) for problem in chosen["problems"] for optimizer in chosen["optimizers"]]
-    return Finders(chosen, cases, _noisy(chosen["noisy"]))
+    return Finders(chosen, cases, finders.noisy(chosen["noisy"]))
 
 
 def _case(chosen: Mapping[str, Any], name: str, optimizer: str) -> Case:
@@ -116,7 +107,7 @@ def _case(chosen: Mapping[str, Any], name: str, optimizer: str) -> Case:
               for loss in found.loss]  # fmt: skip
     suggestions = {rule: np.array([one[rule] for one in single]) for rule in single[0]}
     suggestions |= {SLOPE: np.array([found.suggestions["steepest"]]), TRIED: np.array([found.best])}
-    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
+    rates = spaced(grid)
     every = np.unique(np.concatenate([rates, *suggestions.values()]).astype(np.float32))
     every = every[np.isfinite(every)].astype(float)
     full = sweep(problem, OPTIMIZERS[optimizer], {"learning_rate": every}, steps=grid["steps"], seeds=chosen["seeds"],
@@ -128,15 +119,6 @@ def _case(chosen: Mapping[str, Any], name: str, optimizer: str) -> Case:
     return Case(name, optimizer, found, suggestions, {r: at(s) for r, s in suggestions.items()}, rates, at(rates))
 
 
-def _noisy(chosen: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Suggestions for curves 1 / (1 + η / steepest), whose slope in log η is steepest there, with normal noise."""
-    rates = np.geomspace(chosen["from"], chosen["to"], chosen["steps"])
-    noise = chosen["noise"] * np.random.default_rng(0).normal(size=(chosen["curves"], len(rates)))
-    losses = 1 / (1 + rates / chosen["steepest"]) + noise
-    return {LIGHTNING: np.array([RULES["linear"](rates[10:-1], loss[10:-1]) for loss in losses]),
-            SLOPE: np.array([RULES["steepest"](rates, loss) for loss in losses])}  # fmt: skip
-
-
 @functools.cache  # compiled programs belong to one problem
 def _problem(name: str) -> Problem:
     return suite.NOISY[name]()
@@ -144,67 +126,7 @@ def _problem(name: str) -> Problem:
 
 def plot(result: Finders) -> dict[str, Figure]:
     """One figure: what is read off a real and off noisy curves; how far each suggestion is off, and what it costs."""
-    figure = Figure(figsize=(13, 7.2), layout="constrained")
-    grid = figure.add_gridspec(2, 3, width_ratios=(1.1, 1, 1))
-    _draw_real(figure.add_subplot(grid[0, 0]), result.cases[-len(result.settings["optimizers"])])
-    _draw_noisy(figure.add_subplot(grid[1, 0]), result)
-    off = figure.add_subplot(grid[:, 1])
-    cost = figure.add_subplot(grid[:, 2], sharey=off)
-    rules = list(result.cases[0].suggestions)
-    for number, rule in enumerate(rules):
-        rows = np.arange(len(result.cases)) + 0.3 * (number / (len(rules) - 1) - 0.5)
-        look: dict[str, Any] = {
-            "label": rule,
-            "linestyle": "none",
-            "markeredgecolor": "0.15",
-            "markeredgewidth": 0.5,
-            "markersize": 6,
-        }
-        look |= plots.style.series(number)
-        off.plot([case.decades[rule] for case in result.cases], rows, **look)
-        cost.plot(np.clip([case.lost[rule] for case in result.cases], LEAST, MOST), rows, **look)
-    off.axvline(0, color="0.15", linewidth=1)
-    off.set(xlabel="$\\log_{10}$ (suggestion / best of the sweep)", ylim=(len(result.cases) - 0.5, -0.5))
-    off.set_yticks(range(len(result.cases)), [f"{c.problem}, {c.optimizer}" for c in result.cases], fontsize="small")
-    cost.set(
-        xscale="log",
-        xlim=(LEAST / 1.5, MOST * 1.5),
-        xlabel="share of the decrease missed (∞: diverged)",
-    )
-    cost.set_xticks([LEAST, 1e-2, 1e-1, 1, MOST], ["≤.001", "0.01", "0.1", "1", "∞"])
-    cost.tick_params(labelleft=False)
-    for ax in (off, cost):
-        for row in range(len(result.cases)):
-            ax.axhspan(row - 0.3, row + 0.3, color="0.95", zorder=0)
-    figure.legend(*off.get_legend_handles_labels(), loc="outside lower right", ncols=7, frameon=False, fontsize="small")
-    return {"lr_range_test": figure}
-
-
-def _draw_real(ax: Axes, case: Case) -> None:
-    found, shown = case.found, slice(0, len(case.found.smooth))
-    for loss in found.loss:
-        ax.plot(found.learning_rate, loss, color="0.8", linewidth=0.6)
-    ax.plot(found.learning_rate[shown], found.smooth, color="0.15", linewidth=2.4, label="median, smoothed")
-    marks = {LIGHTNING: np.median(case.suggestions[LIGHTNING]), SLOPE: case.suggestions[SLOPE][0], "best": case.best}
-    if found.limit is not None:
-        marks["limit"] = found.limit.value
-    top = 1.1 * float(np.nanmax(found.smooth))
-    for (name, rate), style in zip(marks.items(), ("--", "-.", "-", ":"), strict=False):
-        ax.axvline(rate, color="0.15", linewidth=1.2, linestyle=style, label=name)
-    ax.legend(frameon=False, fontsize="small", loc="lower center")
-    ax.set(xscale="log", ylim=(0, top), xlabel="learning rate, growing within the run", ylabel="loss")
-    ax.set_title(f"{case.problem}, {case.optimizer}: {len(found.loss)} seeds", fontsize="medium")
-
-
-def _draw_noisy(ax: Axes, result: Finders) -> None:
-    noisy = result.settings["noisy"]
-    bins = np.geomspace(noisy["from"], noisy["to"], 65).tolist()
-    for number, (rule, found) in enumerate(result.noisy.items()):
-        ax.hist(found, bins, label=rule, color=plots.SERIES_COLORS[1 - number], hatch=("////", "")[number],
-                edgecolor="0.15", linewidth=0.4)  # fmt: skip
-    ax.axvline(noisy["steepest"], color="0.15", linewidth=1, linestyle=":", label="steepest")
-    ax.set(xscale="log", xlabel="suggested learning rate", ylabel=f"of {noisy['curves']} noisy curves")
-    ax.legend(frameon=False, fontsize="small", loc="upper center")
+    return {"lr_range_test": draw(result)}
 
 
 def claims(result: Finders) -> list[Claim]:

@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import profiles, suite
 from experiments.claims import Claim
-from experiments.settings import complete
-from gdkit import paired, plots, problems, sgd, sweep
+from experiments.families import FAMILIES
+from experiments.figures.optimizer_race import draw
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import paired, problems, sgd, sweep
 from gdkit.errors import unknown_name
 
 DEFAULTS: dict[str, Any] = {
@@ -32,24 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 3,
     "spread": 0.1,  # of the starts
     "steps": 3000,
-    "tolerance": {
-        "known": 1e-4,
-        "found": 1e-2,
-    },  # of the gap, where the optimum is known, and where it is the best seen
+    "tolerance": {"known": 1e-4, "found": 1e-2},  # of the gap, where the optimum is known, and where the best seen is
     "conditions": [30.0, 100.0, 300.0, 1000.0],  # of the quadratics that hold momentum to theory
 }
-COLORS = (*plots.SERIES_COLORS, "0.5")
-STYLES: Any = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)))
-OPTIMIZERS: dict[str, Any] = {
-    "sgd": sgd,
-    "momentum": functools.partial(sgd, momentum=0.9),
-    "nesterov": functools.partial(sgd, momentum=0.9, nesterov=True),
-    "rmsprop": optax.rmsprop,
-    "adagrad": optax.adagrad,
-    "adam": optax.adam,
-    "nadam": optax.nadam,
-    "lion": functools.partial(optax.lion, weight_decay=0.0),
-}
+NAMES = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "nadam")
+LION = functools.partial(optax.lion, weight_decay=0.0)  # as the others
+OPTIMIZERS: dict[str, Any] = {name: FAMILIES[name] for name in NAMES} | {"lion": LION}
 DEFAULT_RATES = np.array([0.01, 0.01, 0.01, *[0.001] * 5])
 POLYAK = "Polyak, Some methods of speeding up the convergence of iteration methods, 1964"
 SUITS = "0.001 is a step's length to adam, 0.01 an inverse curvature to gradient descent"
@@ -67,6 +57,11 @@ class Race(NamedTuple):
     bowl: np.ndarray  # (2, conditions), steps of gradient descent and of heavy ball, each at theory's best
 
     @property
+    def names(self) -> list[str]:
+        """Of the optimizers."""
+        return list(OPTIMIZERS)
+
+    @property
     def times(self) -> dict[str, np.ndarray]:
         """Steps at the tuned and at the default learning rates, each (optimizers, problems)."""
         default = np.argmin(np.abs(np.log(self.rates / DEFAULT_RATES[:, None])), axis=1)
@@ -79,12 +74,12 @@ class Race(NamedTuple):
         return dict(zip(self.times, np.split(both, 2), strict=True))
 
     def __str__(self) -> str:
-        lines = [f"{len(self.problems)} problems{'score':>22}{'share solved':>20}"]
-        lines += [f"{'':<16}{'tuned':>11}{'default':>9}{'tuned':>11}{'default':>9}"]
-        scores = [profiles.score(ratio) for ratio in self.ratios.values()]
-        solved = [np.isfinite(time).mean(axis=1) for time in self.times.values()]
-        rows = zip(OPTIMIZERS, *scores, *solved, strict=True)
-        return "\n".join([*lines, *(f"{name:<16}{a:>11.2f}{b:>9.2f}{c:>11.2f}{d:>9.2f}" for name, a, b, c, d in rows)])
+        score, time = ({name: found[name] for name in (TUNED, DEFAULT)} for found in (self.ratios, self.times))
+        return f"{len(self.problems)} problems\n" + table({
+            "optimizer": ("", OPTIMIZERS),
+            **{f"score, {name}": (".2f", profiles.score(ratio)) for name, ratio in score.items()},
+            **{f"solved, {name}": (".2f", np.isfinite(found).mean(axis=1)) for name, found in time.items()},
+        })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> Race:
@@ -93,9 +88,7 @@ def run(settings: Mapping[str, Any]) -> Race:
     for kind in chosen["kinds"]:
         if kind not in suite.KINDS:
             raise unknown_name("settings.kinds", kind, suite.KINDS)
-    grid = chosen["learning_rates"]
-    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
-    defaults = np.unique(DEFAULT_RATES)
+    rates, defaults = spaced(chosen["learning_rates"]), np.unique(DEFAULT_RATES)
     rates = np.sort(np.append(rates[np.abs(np.log(rates / defaults[:, None])).min(axis=0) > 1e-6], defaults))
     families = [family for family in suite.families(chosen["spread"]) if family.kind in chosen["kinds"]]
     axes = {"optimizer": OPTIMIZERS, "learning_rate": rates}
@@ -133,38 +126,7 @@ def _bowl(chosen: Mapping[str, Any]) -> np.ndarray:
 
 def plot(result: Race) -> dict[str, Figure]:
     """One figure: the profiles at tuned and at default learning rates, side by side."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    far = 10 ** np.ceil(np.log10(max(np.max(r[np.isfinite(r)], initial=10.0) for r in result.ratios.values())))
-    for ax, (name, ratio) in zip(axes, result.ratios.items(), strict=True):
-        _draw(ax, ratio, far)
-        ax.set_title(f"{name} learning rates, with scores", fontsize="medium")
-    axes[0].set_ylabel(f"$\\rho(\\tau)$: share of {len(result.problems)} problems solved")
-    return {"optimizer_race": figure}
-
-
-def _draw(ax: Axes, ratio: np.ndarray, far: float) -> None:
-    tau = np.unique(np.append(ratio[np.isfinite(ratio)], [1.0, far]))
-    rho, scores = profiles.profile(ratio, tau), profiles.score(ratio)
-    ax.axvspan(1, profiles.MOST, color="0.93", zorder=0)
-    ax.text(np.sqrt(profiles.MOST), 1.0, "scored", fontsize="small", color="0.35", ha="center", va="top")
-    order = np.argsort(rho[:, -1], kind="stable")
-    heights = _apart(rho[order, -1], 0.062)
-    for i, height in zip(order, heights, strict=True):
-        color = COLORS[i]
-        ax.step(tau, rho[i], where="post", color=color, linestyle=STYLES[i], linewidth=1.7)
-        line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
-        ax.annotate(f"{list(OPTIMIZERS)[i]}  {scores[i]:.2f}", (far, rho[i, -1]), (far * 1.5, height), color=color,
-                    va="center", fontsize="small", annotation_clip=False, arrowprops=line)  # fmt: skip
-    ax.set(xscale="log", xlim=(1, far), ylim=(0, 1.02), xlabel="$\\tau$: steps over those of the fastest")
-
-
-def _apart(values: np.ndarray, gap: float) -> np.ndarray:
-    """Places in [0, 1], `gap` apart at least, near `values`, which are increasing."""
-    steps = gap * np.arange(len(values))
-    low = values - steps
-    middle = (np.maximum.accumulate(low) + np.minimum.accumulate(low[::-1])[::-1]) / 2
-    return np.clip(middle, 0, 1 - steps[-1]) + steps
+    return {"optimizer_race": draw(result)}
 
 
 def claims(result: Race) -> list[Claim]:
@@ -174,7 +136,7 @@ def claims(result: Race) -> list[Claim]:
     sgd_steps, heavy_steps = result.bowl
     exponent = lambda steps: float(np.polyfit(np.log(result.settings["conditions"]), np.log(steps), 1)[0])
     solved = lambda kind: np.isfinite(result.times[DEFAULT])[:, result.kinds == kind].sum(axis=1)
-    names = list(OPTIMIZERS)
+    names = result.names
     rows = [
         Claim("share of optimizers and τ at which the tuned profile is not below the default one",
               "a check: the default is one of those tuned over", 1.0, 0.0, float(np.mean(tuned >= default))),

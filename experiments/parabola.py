@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import drawing
 from experiments.claims import Claim
 from experiments.settings import complete
 from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, problems, sgd, sweep, training_table
@@ -89,12 +90,8 @@ def plot(result: Parabola) -> dict[str, Figure]:
         ax.label_outer()
     ax = plots.final_loss(result.sweep, ax=lower.subplots())
     steps = result.settings["sweep"]["steps"]
-    for value, name in zip(borders(steps), ("just in time", "$1/\\lambda$", "$2/\\lambda$"), strict=True):
-        ax.axvline(value, color="0.15", linewidth=1.2, linestyle=(0, (1, 1.2)))
-        ax.annotate(
-            f"{name} = {value:.3g}", (value, 0.5), (-8, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", rotation=90, ha="right", va="center", fontsize="small",
-        )  # fmt: skip
+    named = zip(("just in time", "$1/\\lambda$", "$2/\\lambda$"), borders(steps), strict=True)
+    drawing.borders(ax, {f"{name} = {value:.3g}": value for name, value in named}, at=0.5)
     ax.set_ylabel(f"loss after {steps} steps")
     return {"parabola": figure}
 

@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 import gdkit
 from experiments import linear_steps
 from experiments.claims import Claim
+from experiments.figures.phase_diagram import draw
+from experiments.printing import table
 from experiments.settings import complete
-from gdkit import Regime, SweepResult, plots, problems
+from gdkit import Regime, SweepResult, problems
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -31,23 +30,6 @@ DEFAULTS: dict[str, Any] = {
     "steps": 400,
     "exponents": {"burn_in": 1000, "steps": 3000},
 }
-INK = "0.15"
-THEORY: dict[str, Any] = {"color": plots.SERIES_COLORS[5], "linewidth": 1.8}
-POLYAK: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "white", "markeredgecolor": INK, "zorder": 5}
-FASTEST: dict[str, Any] = {
-    "marker": "o",
-    "color": plots.SERIES_COLORS[1],
-    "markersize": 17,
-    "markerfacecolor": "none",
-    "zorder": 5,
-}
-
-
-class Point(NamedTuple):
-    """A place in the plane."""
-
-    learning_rate: float
-    momentum: float
 
 
 class PhaseDiagram(NamedTuple):
@@ -58,10 +40,12 @@ class PhaseDiagram(NamedTuple):
     exponents: np.ndarray  # (momentum, learning_rate), log-growth a step of small changes
 
     @property
-    def fastest(self) -> Point:
+    def fastest(self) -> linear_steps.Point:
         """Where late steps shrink the most."""
         row, column = np.unravel_index(np.argmin(self.exponents), self.exponents.shape)
-        return Point(float(self.runs.axes["learning_rate"][column]), float(self.runs.axes["momentum"][row]))
+        return linear_steps.Point(
+            float(self.runs.axes["learning_rate"][column]), float(self.runs.axes["momentum"][row])
+        )
 
     @property
     def edges(self) -> np.ndarray:
@@ -77,10 +61,14 @@ class PhaseDiagram(NamedTuple):
     def __str__(self) -> str:
         momenta = self.runs.axes["momentum"]
         rows = np.unique(np.linspace(0, len(momenta) - 1, 9).round().astype(int))
-        table = [f"{momenta[i]:8.3f} | {self.edges[i]:8.5f} | {self.borders[i]:8.5f}" for i in rows]
-        places = {"fastest at": self.fastest, "Polyak's": polyak(self.settings["condition_number"])}
+        edges = table({
+            "momentum": (".3f", momenta[rows]),
+            "edge": (".5f", self.edges[rows]),
+            "theory": (".5f", self.borders[rows]),
+        })  # fmt: skip
+        places = {"fastest at": self.fastest, "Polyak's": linear_steps.polyak(self.settings["condition_number"])}
         said = [f"{name} learning rate {at[0]:.5f}, momentum {at[1]:.4f}" for name, at in places.items()]
-        return "\n".join([f"{'momentum':8} | {'edge':>8} | {'theory':>8}", "-" * 30, *table, *said])
+        return "\n".join([edges, *said])
 
 
 def run(settings: Mapping[str, Any]) -> PhaseDiagram:
@@ -92,7 +80,7 @@ def run(settings: Mapping[str, Any]) -> PhaseDiagram:
     if ratio < 1:
         raise bad_value("settings.condition_number", ratio, "below 1", "Pass the largest curvature over the least")
     curvatures = np.geomspace(1, ratio, chosen["dimension"])
-    best = polyak(ratio)  # one point: no grid meets it by chance
+    best = linear_steps.polyak(ratio)  # one point: no grid meets it by chance
     axes = {
         "momentum": _with(best.momentum, np.linspace(0, up["to"], up["count"])),
         "learning_rate": _with(best.learning_rate, np.geomspace(across["from"], across["to"], across["count"]) / ratio),
@@ -105,42 +93,9 @@ def run(settings: Mapping[str, Any]) -> PhaseDiagram:
     return PhaseDiagram(chosen, runs, still.data["lyapunov_exponent"].squeeze("seed").values)
 
 
-def polyak(condition_number: float) -> Point:
-    """The fastest learning rate and momentum for curvatures from 1 to `condition_number`.
-
-    >>> polyak(9.0)
-    Point(learning_rate=0.25, momentum=0.25)
-    """
-    root = condition_number**0.5
-    return Point(4 / (root + 1) ** 2, ((root - 1) / (root + 1)) ** 2)
-
-
 def plot(result: PhaseDiagram) -> dict[str, Figure]:
     """Left, the regimes with theory's border over the measured edge; right, how many late steps gain a digit."""
-    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    plots.regime_map(result.runs, x="learning_rate", y="momentum", ax=left)
-    _draw_speed(right, result)
-    for ax in (left, right):
-        ax.plot(result.borders, result.runs.axes["momentum"], **THEORY)
-    return {"phase_diagram": figure}
-
-
-def _draw_speed(ax: Axes, result: PhaseDiagram) -> None:
-    digit = np.log(10) / np.maximum(-result.exponents, 1e-12)
-    shown = np.ma.masked_where(result.exponents >= 0, digit)
-    rates, momenta = result.runs.axes["learning_rate"], result.runs.axes["momentum"]
-    norm = LogNorm(digit.min(), 100 * digit.min())
-    colors = ax.pcolormesh(rates, momenta, shown, cmap="viridis_r", norm=norm, shading="nearest", rasterized=True)
-    ax.figure.colorbar(colors, ax=ax, label="late steps that gain one decimal digit", extend="max")
-    ideal = polyak(result.settings["condition_number"])
-    marks = [ax.plot(*result.fastest, **FASTEST, linestyle="none", label="fastest measured")[0]]
-    marks += ax.plot(*ideal, **POLYAK, linestyle="none", label="Polyak's optimum")
-    line = Line2D([], [], **THEORY, label="theory: $(2 + 2\\beta)/\\lambda$")
-    ax.text(0.97, 0.3, "diverges", transform=ax.transAxes, rotation=90, ha="right", va="center")
-    ax.set_xlabel("learning rate")
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3, "frameon": False}
-    ax.legend(handles=[line, *marks], fontsize="small", markerscale=0.6, **place)
+    return {"phase_diagram": draw(result)}
 
 
 def claims(result: PhaseDiagram) -> list[Claim]:
@@ -152,7 +107,7 @@ def claims(result: PhaseDiagram) -> list[Claim]:
     agrees = (found.regimes.squeeze("seed").values == Regime.DIVERGED) == (away > 0)
     curvatures = np.geomspace(1, ratio, result.settings["dimension"])
     radius = linear_steps.radius("momentum", rates[None, :], curvatures, momenta[:, None])
-    ideal, root = polyak(ratio), ratio**0.5
+    ideal, root = linear_steps.polyak(ratio), ratio**0.5
     return [
         Claim("largest distance of the measured edge from theory, in grid steps", "(2 + 2β) / λ", 0.0, 1.0,
               float(np.abs(np.log(result.edges / result.borders)).max() / step)),

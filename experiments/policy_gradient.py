@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gdkit
 from experiments import environments, policies
 from experiments.claims import Claim
-from experiments.settings import complete
-from gdkit import SweepResult, plots
+from experiments.estimates import NONE, RUNNING, Estimate, estimates
+from experiments.figures.policy_gradient import draw
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import SweepResult
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -49,17 +51,8 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 OPTIMIZERS = {"sgd": gdkit.ascent(gdkit.sgd), "adam": gdkit.ascent(optax.adam)}
-NONE, RUNNING = "no baseline", "baseline"
 WILLIAMS = "Williams 1992: E[(R − b) ∇ log π] is the gradient of E[R]"
 VARIANCE = "E[((r − b)² + σ²) ‖∇ log π‖²] − ‖∇J‖²"
-
-
-class Estimate(NamedTuple):
-    """What many samples of the bandit's gradient say."""
-
-    error: float  # the largest of their mean, in standard errors
-    variance: float  # of one sample, summed over params
-    foretold: float  # the closed form of that variance
 
 
 class PolicyGradient(NamedTuple):
@@ -83,16 +76,18 @@ class PolicyGradient(NamedTuple):
         return found["learning_rate"].values, -found["validation_loss"].transpose("learning_rate", "seed").values
 
     def __str__(self) -> str:
-        lines = [f"{'gradient of the bandit':24} | error / s.e. | variance | closed form", "-" * 64]
-        lines += [
-            f"{name:24} | {e.error:12.2f} | {e.variance:8.4f} | {e.foretold:11.4f}"
-            for name, e in self.estimates.items()
-        ]
-        lines += ["", f"{'cart with a pole':24} | learning rate | return of each seed", "-" * 64]
+        found = list(self.estimates.values())
+        said = [table({
+            "gradient of the bandit": ("", self.estimates),
+            "error / s.e.": (".2f", [e.error for e in found]),
+            "variance": (".4f", [e.variance for e in found]),
+            "closed form": (".4f", [e.foretold for e in found]),
+        })]  # fmt: skip
         for name in OPTIMIZERS:
-            pairs = zip(*self.returns(name), strict=True)
-            lines += [f"{name:24} | {rate:13.2e} | {' '.join(f'{x:5.1f}' for x in row)}" for rate, row in pairs]
-        return "\n".join(lines)
+            rates, returns = self.returns(name)
+            each = [" ".join(f"{x:5.1f}" for x in row) for row in returns]
+            said.append(table({f"cart with a pole, {name}": (".2e", rates), "return of each seed": ("", each)}))
+        return "\n\n".join(said)
 
 
 def run(settings: Mapping[str, Any]) -> PolicyGradient:
@@ -102,37 +97,15 @@ def run(settings: Mapping[str, Any]) -> PolicyGradient:
     if arms["arms"] < 2:
         raise bad_value("settings.bandit.arms", arms["arms"], "nothing to choose from", "Use 2 or more")
     game = functools.partial(policies.bandit, **{name: arms[name] for name in ("contexts", "arms", "noise", "pulls")})
-    axes = {"problem.baseline_rate": [0.0, arms["baseline_rate"]], "learning_rate": _grid(arms["learning_rate"])}
+    axes = {"problem.baseline_rate": [0.0, arms["baseline_rate"]], "learning_rate": spaced(arms["learning_rate"])}
     learned = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"])
-    own = {name: (factory, {"learning_rate": _grid(cart[name])}) for name, factory in OPTIMIZERS.items()}
+    own = {name: (factory, {"learning_rate": spaced(cart[name])}) for name, factory in OPTIMIZERS.items()}
     pole = policies.cartpole(**{name: cart[name] for name in ("hidden", "episodes", "horizon", "baseline_rate")})
     balanced = gdkit.sweep(pole, None, {"optimizer": own}, seeds=cart["seeds"], steps=cart["steps"])
     to_the_right: Any = lambda state: jnp.inf
     push = functools.partial(environments.cartpole_episode, to_the_right, constants=pole.validation.constants)
     _, _, alive = jax.vmap(push)(pole.validation.start, pole.validation.uniform)
     return PolicyGradient(chosen, estimates(arms), learned, balanced, float(jnp.mean(jnp.sum(alive, axis=1))))
-
-
-def estimates(arms: Mapping[str, Any]) -> dict[str, Estimate]:
-    """REINFORCE's gradient of single pulls against the exact one, at a policy that is neither new nor learned."""
-    problem = policies.bandit(arms["contexts"], arms["arms"], arms["noise"], pulls=1)
-    rewards = np.asarray(problem.data, np.float64)
-    logits = np.asarray(jax.random.normal(jax.random.key(1), rewards.shape))
-    exact = environments.bandit_gradient(logits, rewards)
-    true_value = np.sum(environments.bandit_policy(logits) * rewards, axis=1)
-    keys = jax.random.split(jax.random.key(2), arms["samples"])
-    draw = lambda key: problem.sample(key, 0, jnp.asarray(problem.data))
-    one = lambda key, baseline: jax.grad(problem.loss, has_aux=True)(logits, draw(key), baseline)
-    every = jax.jit(jax.vmap(one, in_axes=(0, None)))
-    found = {}
-    for name, baseline in ((NONE, np.zeros_like(true_value)), (RUNNING, true_value)):
-        grads, _ = every(keys, jnp.asarray(baseline, jnp.float32))
-        samples = np.asarray(grads, np.float64)
-        spread = samples.std(axis=0)
-        error = np.abs(samples.mean(axis=0) - exact) / (spread / len(samples) ** 0.5)
-        foretold = environments.bandit_variance(logits, rewards, arms["noise"], baseline)
-        found[name] = Estimate(float(error.max()), float(np.sum(spread**2)), foretold)
-    return found
 
 
 def claims(result: PolicyGradient) -> list[Claim]:
@@ -162,35 +135,4 @@ def claims(result: PolicyGradient) -> list[Claim]:
 
 def plot(result: PolicyGradient) -> dict[str, Figure]:
     """Return against the learning rate: of the bandit with a baseline and without, of the pole by optimizer."""
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rates = result.bandit.axes["learning_rate"]
-    for number, name in enumerate((NONE, RUNNING)):
-        _draw(left, rates, result.values(name), number, name)
-    best = float(np.max(policies.rewards_of(2, 2)))
-    _level(left, best, "best possible", "bottom")
-    left.set(title="contextual bandit, sgd", ylabel="expected reward of the last policy")
-    for number, name in enumerate(OPTIMIZERS):
-        _draw(right, *result.returns(name), number, name)
-    _level(right, result.settings["cartpole"]["horizon"], "longest episode", "bottom")
-    _level(right, result.one_way, "pushing one way only", "top")
-    right.set(title="cart with a pole", ylabel="steps until the pole falls")
-    return {"policy_gradient": figure}
-
-
-def _grid(settings: Mapping[str, Any]) -> np.ndarray:
-    return np.geomspace(settings["from"], settings["to"], settings["count"])
-
-
-def _draw(ax: Axes, rates: np.ndarray, scores: np.ndarray, number: int, name: str) -> None:
-    look: dict[str, Any] = {"color": plots.SERIES_COLORS[number], "marker": plots.SERIES_MARKERS[number]}
-    seeds = scores.shape[1]
-    ax.plot(np.repeat(rates, seeds), scores.ravel(), **look, linestyle="none", alpha=0.35, markersize=4)
-    ax.plot(rates, scores.mean(axis=1), **look, label=f"{name}, mean of {seeds} seeds")
-    ax.set(xscale="log", xlabel="learning rate")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize="small")
-
-
-def _level(ax: Axes, height: float, text: str, above: str) -> None:
-    ax.axhline(height, color="0.15", linewidth=1, linestyle=(0, (1, 1.2)))
-    ax.annotate(text, (0.02, height), xycoords=("axes fraction", "data"), va=above, fontsize="small", color="0.15")
+    return {"policy_gradient": draw(result)}

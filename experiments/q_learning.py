@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gdkit
 from experiments import environments, value_learning
 from experiments.claims import Claim
 from experiments.environments import Baird
-from experiments.settings import complete
-from gdkit import Regime, SweepResult, plots
+from experiments.figures.q_learning import draw
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from gdkit import Regime, SweepResult
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -75,18 +76,20 @@ class QLearning(NamedTuple):
 
     def __str__(self) -> str:
         periods = self.settings["lake"]["periods"]
-        columns = zip(self.lake.axes["learning_rate"], *(self.errors(p).max(axis=1) for p in periods), strict=True)
-        head = " | ".join(["learning rate", *(f"renewed every {p:4}" for p in periods)])
-        lines = ["frozen lake: largest |Q − Q*| over states, actions and seeds", head, "-" * len(head)]
-        lines += [" | ".join([f"{rate:13.4f}", *(f"{gap:18.3g}" for gap in gaps)]) for rate, *gaps in columns]
+        gaps = {f"renewed every {p}": (".3g", self.errors(p).max(axis=1)) for p in periods}
         edges = self.lake.edge("learning_rate")["median"].values
-        lines += [
-            f"diverges above {edge:.3g}, target renewed every {p}" for p, edge in zip(periods, edges, strict=True)
-        ]
-        head = "learning rate | exponent | closed form | behind stop_gradient"
-        rows = zip(self.runs.axes["learning_rate"], self.exponents, self.foretold, self.stopped, strict=True)
-        lines += ["", "Baird's counterexample: log-growth a step", head, "-" * len(head)]
-        return "\n".join(lines + [f"{a:13.4f} | {b:8.5f} | {c:11.5f} | {d:20.5f}" for a, b, c, d in rows])
+        return "\n".join([
+            "frozen lake: largest |Q − Q*| over states, actions and seeds",
+            table({"learning rate": (".4f", self.lake.axes["learning_rate"]), **gaps}),
+            *(f"diverges above {rate:.3g}, target renewed every {p}" for p, rate in zip(periods, edges, strict=True)),
+            "\nBaird's counterexample: log-growth a step",
+            table({
+                "learning rate": (".4f", self.runs.axes["learning_rate"]),
+                "exponent": (".5f", self.exponents),
+                "closed form": (".5f", self.foretold),
+                "behind stop_gradient": (".5f", self.stopped),
+            }),
+        ])  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> QLearning:
@@ -96,15 +99,14 @@ def run(settings: Mapping[str, Any]) -> QLearning:
         if not chosen[part]["discount"] < 1:
             raise bad_value(f"settings.{part}.discount", chosen[part]["discount"], "not below 1", "Use 0.9, say")
     water, star = chosen["lake"], chosen["baird"]
-    game, rates = environments.baird(star["discount"]), {"learning_rate": _grid(star["learning_rate"])}
+    game, rates = environments.baird(star["discount"]), {"learning_rate": spaced(star["learning_rate"])}
     if game.growth(star["shown"]) < 1e-4:
         raise bad_value("settings.baird.discount", star["discount"], "too small for anything to grow", "Use 0.99, say")
     if not star["burn_in"] < star["steps"]:
-        raise bad_value(
-            "settings.baird.burn_in", star["burn_in"], f"not less than the {star['steps']} steps", "Lower it"
-        )
+        why = f"not less than the {star['steps']} steps"
+        raise bad_value("settings.baird.burn_in", star["burn_in"], why, "Lower it")
     factory = functools.partial(value_learning.lake, hidden=water["hidden"], discount=water["discount"])
-    axes = {"problem.period": gdkit.static(water["periods"]), "learning_rate": _grid(water["learning_rate"])}
+    axes = {"problem.period": gdkit.static(water["periods"]), "learning_rate": spaced(water["learning_rate"])}
     learned = gdkit.sweep(factory, gdkit.sgd, axes, seeds=water["seeds"], steps=water["steps"])
     runs = gdkit.sweep(value_learning.baird(game, game.start), gdkit.sgd, rates, steps=star["steps"])
     exponents = []
@@ -156,39 +158,4 @@ def claims(result: QLearning) -> list[Claim]:
 
 def plot(result: QLearning) -> dict[str, Figure]:
     """Left, the error of Q on the lake; right, growth on Baird's counterexample, both against the learning rate."""
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for number, period in enumerate(result.settings["lake"]["periods"]):
-        _draw_errors(left, result.lake.axes["learning_rate"], result.errors(period), number, period)
-    left.set(title="network on a frozen lake", ylabel="largest $|Q - Q^*|$", yscale="log")
-    rates = result.runs.axes["learning_rate"]
-    fine = np.geomspace(rates[0], rates[-1], 300)
-    line = [result.game.growth(rate) for rate in fine]
-    right.plot(fine, line, color="0.15", linewidth=1.5, label=r"theory: $\log \rho(I - \eta A)$")
-    look: dict[str, Any] = {"linestyle": "none", "markersize": 5}
-    held = [result.game.growth(rate, held=True) for rate in fine]
-    right.plot(fine, held, color="0.15", linewidth=1.2, linestyle="--", label=r"$\log \rho(I - \eta X^\top X / 7)$")
-    right.plot(rates, result.exponents, **_series(0), **look, label="Lyapunov exponent")
-    right.plot(rates, result.stopped, **_series(1), **look, markerfacecolor="none", label="behind stop_gradient")
-    right.set(title="Baird's counterexample", ylabel="log-growth a step")
-    right.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    right.set_ylim(-0.004, 6)
-    for ax in (left, right):
-        ax.set(xscale="log", xlabel="learning rate")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize="small")
-    return {"q_learning": figure}
-
-
-def _draw_errors(ax: Axes, rates: np.ndarray, errors: np.ndarray, number: int, period: int) -> None:
-    seeds = errors.shape[1]
-    label = "target renewed every " + (f"{period} steps" if period > 1 else "step")
-    ax.plot(np.repeat(rates, seeds), errors.ravel(), **_series(number), linestyle="none", alpha=0.35, markersize=4)
-    ax.plot(rates, np.median(errors, axis=1), **_series(number), label=label)
-
-
-def _series(number: int) -> dict[str, Any]:
-    return {"color": plots.SERIES_COLORS[number], "marker": plots.SERIES_MARKERS[number]}
-
-
-def _grid(settings: Mapping[str, Any]) -> np.ndarray:
-    return np.geomspace(settings["from"], settings["to"], settings["count"])
+    return {"q_learning": draw(result)}

@@ -13,18 +13,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
 
 import gdkit
 from experiments import linear_steps as theory
+from experiments import quadratic_cases
 from experiments.claims import Claim
-from experiments.settings import complete
-from gdkit import Problem, Regime, SweepResult, Trajectory, plots, problems
+from experiments.figures.quadratic_regimes import draw
+from experiments.printing import table
+from experiments.quadratic_cases import Case
+from experiments.settings import complete, spaced
+from gdkit import Problem, Regime, SweepResult, problems
 from gdkit.errors import bad_value
-from gdkit.plots.style import regime_handles
 
 DEFAULTS: dict[str, Any] = {
     "eigenvalues": [1.0, 3.0, 10.0],
@@ -33,26 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "sweep": {"from": 0.1, "to": 1.7, "count": 64, "steps": 2000},  # learning rates as shares of the threshold
     "exponents": {"burn_in": 2000, "steps": 6000},
 }
-TITLES = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov", "adam": "Adam"}
-HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markersize": 4.5, "markevery": 2}
-SERIES: dict[str, dict[str, Any]] = {
-    "largest modulus of a multiplier": HOLLOW | {"marker": "o", "color": plots.SERIES_COLORS[0]},
-    "multiplier farthest from 1 (real part)": HOLLOW | {"marker": "s", "color": plots.SERIES_COLORS[1]},
-    "Lyapunov exponent": HOLLOW | {"marker": "^", "color": plots.SERIES_COLORS[2]},
-}
-FORMULA: dict[str, Any] = {"color": "0.15", "linewidth": 1.2}
-BORDER: dict[str, Any] = {"color": "0.15", "linewidth": 1.2, "linestyle": (0, (1, 1.2))}
-
-
-class Case(NamedTuple):
-    """An optimizer on a quadratic."""
-
-    name: str  # as `gdkit.stability_threshold` has it
-    curvatures: np.ndarray  # (n,) λ, of adam λ / P
-    threshold: float  # theory's learning rate
-    factories: dict[str, Callable]  # label to factory; the first is the one that theory is about
-    judged: Callable  # the factory whose multipliers are taken
-    state: Trajectory  # and where
 
 
 class Family(NamedTuple):
@@ -83,13 +63,14 @@ class QuadraticRegimes(NamedTuple):
     families: tuple[Family, ...]
 
     def __str__(self) -> str:
-        head = f"{'':9} | {'threshold':>9} | {'· curvature':>11} | {'edge':>9} | {'multiplier there':>16}"
-        rows = [
-            f"{f.case.name:9} | {f.case.threshold:9.5f} | {f.case.threshold * f.case.curvatures.max():11.4f} | "
-            f"{f.edge:9.5f} | {f.crossing:16.6f}"
-            for f in self.families
-        ]
-        return "\n".join([head, "-" * len(head), *rows])
+        tops = [family.case.curvatures.max() for family in self.families]
+        return table({
+            "": ("", [family.case.name for family in self.families]),
+            "threshold": (".5f", [family.case.threshold for family in self.families]),
+            "· curvature": (".4f", [f.case.threshold * top for f, top in zip(self.families, tops, strict=True)]),
+            "edge": (".5f", [family.edge for family in self.families]),
+            "multiplier there": (".6f", [family.crossing for family in self.families]),
+        })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> QuadraticRegimes:
@@ -102,34 +83,17 @@ def run(settings: Mapping[str, Any]) -> QuadraticRegimes:
     heavy_ball = functools.partial(gdkit.sgd, momentum=beta)
     nesterov = functools.partial(heavy_ball, nesterov=True)
     cases = [
-        _case("sgd", problem, curvatures, gdkit.sgd),
-        _case("momentum", problem, curvatures, heavy_ball, momentum=beta),
-        _case("nesterov", problem, curvatures, nesterov, momentum=beta),
-        _adam_case(problem, curvatures, beta, **chosen["adam"]),
+        quadratic_cases.plain("sgd", problem, curvatures, gdkit.sgd),
+        quadratic_cases.plain("momentum", problem, curvatures, heavy_ball, momentum=beta),
+        quadratic_cases.plain("nesterov", problem, curvatures, nesterov, momentum=beta),
+        quadratic_cases.adam(problem, curvatures, beta, **chosen["adam"]),
     ]
     return QuadraticRegimes(chosen, tuple(_measure(case, problem, chosen) for case in cases))
 
 
-def _case(name: str, problem: Problem, curvatures: np.ndarray, factory: Callable, **options: float) -> Case:
-    threshold = gdkit.stability_threshold(name, curvatures.max(), **options)
-    state = gdkit.descend(problem, factory, 1, hyperparameters={"learning_rate": threshold})
-    return Case(name, curvatures, threshold, {name: factory}, factory, state)
-
-
-def _adam_case(problem: Problem, curvatures: np.ndarray, b1: float, learning_rate: float, steps: int) -> Case:
-    """Adam where a run of it has come to; its preconditioner is that of the step which follows."""
-    adam, rate = functools.partial(optax.adam, b1=b1), {"learning_rate": learning_rate}
-    state = gdkit.descend(problem, adam, steps, hyperparameters=rate)
-    sharp = gdkit.preconditioned_sharpness(problem, adam, state, hyperparameters=rate).values[0]
-    held = theory.preconditioner(gdkit.descend(problem, adam, steps + 1, hyperparameters=rate), b1)
-    factories = {"held fixed": functools.partial(theory.frozen_adam, held, b1=b1), "adapting": adam}
-    threshold = gdkit.stability_threshold("adam", float(sharp), b1=b1)
-    return Case("adam", curvatures / held, threshold, factories, adam, state)
-
-
 def _measure(case: Case, problem: Problem, chosen: Mapping[str, Any]) -> Family:
     grid, window = chosen["sweep"], chosen["exponents"]
-    rates = case.threshold * np.geomspace(grid["from"], grid["to"], grid["count"])
+    rates = case.threshold * spaced(grid)
     runs = gdkit.sweep(problem, None, {"optimizer": case.factories, "learning_rate": rates}, steps=grid["steps"])
     at = lambda rate: gdkit.multipliers(problem, case.judged, case.state, hyperparameters={"learning_rate": rate})
     found = [at(float(rate)) for rate in rates]
@@ -150,44 +114,7 @@ def _measure(case: Case, problem: Problem, chosen: Mapping[str, Any]) -> Family:
 
 def plot(result: QuadraticRegimes) -> dict[str, Figure]:
     """A column an optimizer: the regimes of its runs, its multipliers and its exponents, with the closed forms."""
-    figure = Figure(figsize=(12.5, 6.2), layout="constrained")
-    rows = figure.subplots(3, len(result.families), height_ratios=(0.2, 1.4, 1), sharex="col")
-    for column, family in zip(rows.T, result.families, strict=True):
-        _draw(column, family, result.settings["momentum"])
-    rows[1, 0].set_ylabel("multipliers of a step")
-    rows[2, 0].set_ylabel("Lyapunov exponent")
-    for row, limits in zip(rows[1:], ((-3, 3), (-0.3, 1)), strict=True):
-        for ax in row:
-            ax.set_ylim(limits)
-            ax.tick_params(labelleft=ax is row[0])
-    codes = np.unique(np.concatenate([f.runs.verdict.regime for f in result.families]))
-    lines = [Line2D([], [], **FORMULA, label="closed form"), Line2D([], [], **BORDER, label="threshold of theory")]
-    series = [Line2D([], [], **marks, label=name) for name, marks in SERIES.items()]
-    below: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": "small"}
-    figure.legend(handles=[*series, *lines, *regime_handles(codes)], ncols=5, **below)
-    return {"quadratic_regimes": figure}
-
-
-def _draw(column: np.ndarray, family: Family, beta: float) -> None:
-    strip, middle, lower = column
-    plots.regime_strip(family.runs, ax=strip)
-    for own in strip.findobj(Legend):  # the figure has one for all
-        own.remove()
-    strip.set_title(f"{TITLES[family.case.name]}: $\\eta^*$ = {theory.THRESHOLDS[family.case.name]}", fontsize="medium")
-    strip.set_xlabel("")
-    if len(family.case.factories) == 1:
-        strip.set_yticks([])
-    radius, farthest = family.closed(theory.radius, beta), family.closed(theory.farthest, beta)
-    found = family.radius, family.farthest, family.exponents
-    true, places = (radius, farthest, np.log(radius)), (middle, middle, lower)
-    for ax, points, line, marks in zip(places, found, true, SERIES.values(), strict=True):
-        ax.plot(family.rates, points, **marks)
-        ax.plot(family.rates, line, **FORMULA)
-    for ax, levels in ((middle, (-1, 1)), (lower, (0,))):
-        ax.axvline(family.case.threshold, **BORDER)
-        for level in levels:
-            ax.axhline(level, color="0.75", linewidth=0.8, zorder=0)
-    lower.set_xlabel("learning rate $\\eta$")
+    return {"quadratic_regimes": draw(result)}
 
 
 def claims(result: QuadraticRegimes) -> list[Claim]:

@@ -9,22 +9,21 @@ Five schedules, each at every learning rate (its peak), on the digits by minibat
 and the validation loss at the best.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
-from experiments.settings import complete
-from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
+from experiments.figures.schedules import draw
+from experiments.printing import table
+from experiments.settings import complete, spaced
+from experiments.sharpening import Watched, watch
+from gdkit import Problem, SweepResult, optimizers, problems, sgd, sweep
 from gdkit.errors import bad_value
-from gdkit.stability import sharpness_every
 from gdkit.sweeps.result import Best
 
 DEFAULTS: dict[str, Any] = {
@@ -34,25 +33,11 @@ DEFAULTS: dict[str, Any] = {
     "decay": 0.2,  # the end of warm-up, stable, decay
     "steps": 600,
     "seeds": 5,
-    "watched": {
-        "beyond": 1.5,
-        "warmup": 0.4,
-        "steps": 300,
-        "every": 3,
-    },  # a run by all data, so many times past the edge
+    "watched": {"beyond": 1.5, "warmup": 0.4, "steps": 300, "every": 3},  # by all data, so many times past the edge
 }
 BOWL_STEPS = 4000
 PLAIN, WARM, STABLE = "constant", "warm-up cosine", "warm-up, stable, decay"
 GILMER, KALRA = "Gilmer et al. 2022", "Kalra and Barkeshli 2024"
-
-
-class Watched(NamedTuple):
-    """A run by all data, with linear warm-up to a learning rate past the constant edge."""
-
-    step: np.ndarray  # (points,)
-    rate: np.ndarray  # (points,) η at these steps
-    sharpness: np.ndarray  # (points,)
-    warm: int  # steps of the warm-up
 
 
 class Schedules(NamedTuple):
@@ -74,14 +59,15 @@ class Schedules(NamedTuple):
         return {name: _edges(self.runs, name) for name in self.runs.optimizers}
 
     def __str__(self) -> str:
-        head = f"{'schedule':<23}{'best η':>8}{'validation loss':>18}{'diverges at η':>20}"
-        plain = np.median(self.edges[PLAIN])
-        rows = [
-            f"{name:<23}{_rate(best):>8.3g}{best.score:>10.4f} ± {best.spread:.3f}{np.median(edge):>12.3g}"
-            f"{np.median(edge) / plain:>7.1f}×"
-            for (name, best), edge in zip(self.found.items(), self.edges.values(), strict=True)
-        ]
-        return "\n".join([head, "-" * len(head), *rows])
+        plain, edges = np.median(self.edges[PLAIN]), [np.median(edge) for edge in self.edges.values()]
+        found = self.found.values()
+        return table({
+            "schedule": ("", self.found),
+            "best η": (".3g", [_rate(best) for best in found]),
+            "validation loss": ("", [f"{best.score:.4f} ± {best.spread:.3f}" for best in found]),
+            "diverges at η": (".3g", edges),
+            "× constant": (".1f", edges / plain),
+        })  # fmt: skip
 
 
 def shares(steps: int, warmup: float, decay: float) -> dict[str, Callable]:
@@ -100,27 +86,22 @@ def shares(steps: int, warmup: float, decay: float) -> dict[str, Callable]:
 def run(settings: Mapping[str, Any]) -> Schedules:
     """All schedules at all learning rates, warm-up on a quadratic, and one run's sharpness on its way."""
     chosen = complete(settings, DEFAULTS)
-    steps, grid = chosen["steps"], chosen["learning_rates"]
+    steps, rise = chosen["steps"], round(chosen["warmup"] * chosen["steps"])
     for name in ("warmup", "decay"):
         if chosen["warmup"] + chosen["decay"] > 1:
             raise bad_value(f"settings.{name}", chosen[name], "warm-up and decay take more than all steps", "Use less")
     problem = _network(tuple(chosen["network"]["widths"]), chosen["network"]["batch_size"])
-    named = {
-        name: optimizers.scheduled(sgd, share)
-        for name, share in shares(steps, chosen["warmup"], chosen["decay"]).items()
-    }
-    rates = np.geomspace(grid["from"], grid["to"], grid["count"])
-    runs = sweep(
-        problem, None, {"optimizer": named, "learning_rate": rates}, steps=steps, seeds=chosen["seeds"], curve_points=0
-    )
-    rise = round(chosen["warmup"] * steps)  # as many steps on the bowl, and then enough to grow again
+    every = shares(steps, chosen["warmup"], chosen["decay"])
+    named = {name: optimizers.scheduled(sgd, share) for name, share in every.items()}
+    axes = {"optimizer": named, "learning_rate": spaced(chosen["learning_rates"])}
+    runs = sweep(problem, None, axes, steps=steps, seeds=chosen["seeds"], curve_points=0)
+    # as many steps of warm-up on the bowl, and then enough to grow again; 2/λ is 2 there
     warmed = {"warm-up": optimizers.scheduled(sgd, optimizers.schedule("warmup", BOWL_STEPS, warmup=rise / BOWL_STEPS))}
-    near = np.geomspace(0.8, 1.25, 80) * 2  # 2/λ is 2
-    bowl = sweep(
-        problems.quadratic(1.0), None, {"optimizer": warmed, "learning_rate": near}, steps=BOWL_STEPS, curve_points=0
-    )
-    beyond = chosen["watched"]["beyond"] * float(np.median(_edges(runs, PLAIN)))
-    return Schedules(chosen, runs, bowl, _watch(problem, beyond, **chosen["watched"]))
+    axes = {"optimizer": warmed, "learning_rate": np.geomspace(0.8, 1.25, 80) * 2}
+    bowl = sweep(problems.quadratic(1.0), None, axes, steps=BOWL_STEPS, curve_points=0)
+    beyond, *rest = chosen["watched"].values()
+    peak = beyond * float(np.median(_edges(runs, PLAIN)))
+    return Schedules(chosen, runs, bowl, watch(problem, peak, *rest))
 
 
 @functools.cache  # compiled programs belong to one problem
@@ -132,66 +113,9 @@ def _edges(runs: SweepResult, name: str) -> np.ndarray:
     return runs.select(optimizer=name).edge("learning_rate")["edge"].values
 
 
-def _watch(problem: Problem, rate: float, beyond: float, warmup: float, steps: int, every: int) -> Watched:
-    whole = dataclasses.replace(problem, sample=None)
-    share = optimizers.schedule("warmup", steps, warmup=warmup)
-    monitor = sharpness_every(whole, every, record=steps // every + 1)
-    end = descend(
-        whole, optimizers.scheduled(sgd, share), steps, hyperparameters={"learning_rate": rate}, monitors=[monitor]
-    )
-    curve = np.asarray(end.statistics["sharpness_curve"])
-    step = every * np.arange(len(curve))
-    return Watched(step, rate * np.asarray(share(jnp.asarray(step))), curve, round(warmup * steps))
-
-
 def plot(result: Schedules) -> dict[str, Figure]:
     """One figure: validation loss against learning rate, where each schedule diverges, and sharpness in a warm-up."""
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    scores, edges, watched = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
-    for number, name in enumerate(result.runs.optimizers):
-        _draw_scores(scores, result, name, number)
-        values, color = result.edges[name], plots.SERIES_COLORS[number]
-        heights = number + np.linspace(-0.16, 0.16, len(values))
-        edges.plot(values, heights, "o", markersize=4, color=color, markeredgecolor="0.15", markeredgewidth=0.4)
-        edges.plot(np.median(values), number, "|", markersize=24, markeredgewidth=2.5, color=color)
-    scores.set(xscale="log", yscale="log", xlabel="peak learning rate", ylabel="validation loss (squared error)")
-    scores.legend(frameon=False, fontsize="small", loc="lower left")
-    edges.set(xscale="log", xlabel="where divergence begins: seeds, median", ylim=(len(result.edges) - 0.5, -0.5))
-    edges.set_yticks(range(len(result.edges)), [name.replace(", ", ",\n", 1) for name in result.edges])
-    edges.axvline(np.median(result.edges[PLAIN]), color="0.15", linewidth=1, linestyle=(0, (1, 1.2)))
-    for axis in (scores.xaxis, edges.xaxis, scores.yaxis):
-        plots.style.tidy_ticks(axis)
-    _draw_watched(watched, result.watched)
-    return {"schedules": figure}
-
-
-def _draw_scores(ax: Axes, result: Schedules, name: str, number: int) -> None:
-    part, best = result.runs.select(optimizer=name), result.found[name]
-    mean = part.scores().reshape(-1, part.seeds).mean(axis=1)
-    series, rates = plots.style.series(number), part.axes["learning_rate"]
-    kept = np.isfinite(mean)
-    ax.plot(rates[kept], mean[kept], label=name, linewidth=1, markersize=3.5, **series)
-    ax.plot(_rate(best), best.score, "*", color=series["color"], markersize=14, markeredgecolor="0.15", zorder=5)
-
-
-def _draw_watched(ax: Axes, watched: Watched) -> None:
-    ax.semilogy(
-        watched.step,
-        watched.sharpness,
-        ".-",
-        color=plots.SERIES_COLORS[1],
-        linewidth=0.8,
-        markersize=4,
-        label="sharpness",
-    )
-    ax.plot(watched.step[1:], 2 / watched.rate[1:], color="0.15", linewidth=1.2, label="$2/\\eta$ at that step")
-    ax.axhline(2 / watched.rate[-1], color="0.15", linewidth=0.8, linestyle=(0, (4, 2)))
-    ax.axvline(watched.warm, color="0.75", linewidth=0.8)
-    ax.set(
-        xlabel=f"step, with warm-up to $\\eta$ = {watched.rate[-1]:.2g} until {watched.warm}",
-        ylabel="sharpness, all data",
-    )
-    ax.legend(frameon=False, fontsize="small")
+    return {"schedules": draw(result)}
 
 
 def claims(result: Schedules) -> list[Claim]:

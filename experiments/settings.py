@@ -4,6 +4,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gdkit.errors import bad_type, bad_value, unknown_name
 
 
@@ -30,6 +32,15 @@ def complete(
         key: _checked(f"{name}.{key}", given.get(key, value), value, -math.inf if key in free else 0)
         for key, value in defaults.items()
     }
+
+
+def spaced(grid: Mapping[str, Any]) -> np.ndarray:
+    """Values at equal ratios, as a grid's from, to and count say, (count,).
+
+    >>> spaced({"from": 0.5, "to": 2.0, "count": 3}).tolist()
+    [0.5, 1.0, 2.0]
+    """
+    return np.geomspace(grid["from"], grid["to"], grid["count"])
 
 
 def _checked(name: str, value: Any, default: Any, above: float) -> Any:

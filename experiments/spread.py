@@ -8,6 +8,9 @@ import numpy as np
 from gdkit import optimizers
 from gdkit.types import OptimizerFactory
 
+# of as much warm-up and clipping
+TREATMENTS = {"plain": (0.0, 0.0), "warm-up": (1.0, 0.0), "clipping": (0.0, 1.0), "both": (1.0, 1.0)}
+
 
 class Spread(NamedTuple):
     """Runs of one optimizer at every learning rate."""

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import batch_size as study
-from experiments import learning_rates
+from experiments import batches, learning_rates
 from experiments.gradient_noise import Noise
 from experiments.learning_rates import Best
 from gdkit import datasets
@@ -76,13 +76,13 @@ def test_the_best_rate_is_between_the_rates_or_at_their_end(least, expected):
 
 
 def test_adam_averages_over_as_many_rows_whatever_the_batch():
-    made = study.adam_of({"b1": 0.9, "b2": 0.99, "of": 8}, 32)
+    made = batches.adam_of({"b1": 0.9, "b2": 0.99, "of": 8}, 32)
     assert (made.keywords["b1"], made.keywords["b2"]) == pytest.approx((0.6, 0.96))
 
 
 def test_printed_table_has_a_line_a_batch_size_and_the_exponents(result):
     lines = str(result).splitlines()
-    assert len(lines) == 3 + 1 + 4 + 2 + 3
+    assert len(lines) == 4 + 1 + 4 + 2 + 3
     assert lines[-2].startswith("sgd from 128: exponent of the batch size")
 
 

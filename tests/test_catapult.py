@@ -6,6 +6,8 @@ from shared import dense_hessian
 
 import gdkit
 from experiments import catapult
+from experiments.figures import catapult as figures
+from experiments.linear_network import network
 from gdkit import Regime
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -19,7 +21,7 @@ def study():
 
 
 def test_descent_on_one_datum_is_the_map_of_distance_and_curvature():
-    problem, kernel = catapult.network(*ONE, width=64, key=0)
+    problem, kernel = network(*ONE, width=64, key=0)
     rate = 2.7 / kernel
     run = gdkit.descend(problem, gdkit.sgd, 25, hyperparameters={"learning_rate": rate}, record_params=True)
     u, v = run.params_history[0][:, 0].astype(float), run.params_history[1].astype(float)  # (26, 64)
@@ -34,7 +36,7 @@ def test_descent_on_one_datum_is_the_map_of_distance_and_curvature():
 
 def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    problem, kernel = catapult.network(x, np.zeros(6, np.float32), width=16, key=3)
+    problem, kernel = network(x, np.zeros(6, np.float32), width=16, key=3)
     outputs = x @ problem.init[0] @ problem.init[1] / (16 * 3) ** 0.5
     exact = problem.data[0], outputs  # targets that the start already meets
     top = np.linalg.eigvalsh(dense_hessian(problem, problem.init, exact))[-1]
@@ -44,7 +46,7 @@ def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
 def test_optimum_is_least_squares():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=20).astype(np.float32)
-    problem, kernel = catapult.network(x, y, width=64, key=0)
+    problem, kernel = network(x, y, width=64, key=0)
     run = gdkit.descend(problem, gdkit.sgd, 2000, hyperparameters={"learning_rate": 1 / kernel}, record_every=2000)
     np.testing.assert_allclose(run.loss[-1], problem.optimum, rtol=1e-3)
 
@@ -81,7 +83,7 @@ def test_figure_has_the_borders_in_every_panel_over_learning_rates(study):
         assert {2, 4} <= verticals
     for ax in rows[:, 0]:
         shown = [float(text.get_text()) for text in ax.get_legend().get_texts()]
-        np.testing.assert_allclose(shown[1:], list(catapult.EXAMPLES)[1:], atol=0.05)
+        np.testing.assert_allclose(shown[1:], list(figures.EXAMPLES)[1:], atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 from experiments import chaos
+from experiments import period_doubling as theory
 from gdkit import descend, sgd
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -53,30 +54,30 @@ def test_claims_can_fail(result):
 def test_doublings_are_where_the_multiplier_found_by_newton_is_minus_one(result):
     brackets = [(0.9, 1.1, 1), (1.15, 1.28, 2), (1.27, 1.295, 4), (1.295, 1.301, 8)]
     exact = [brentq(lambda rate, p=period: multiplier(rate, p) + 1, low, high) for low, high, period in brackets]
-    np.testing.assert_allclose(exact[:2], chaos.DOUBLINGS, rtol=1e-8)
+    np.testing.assert_allclose(exact[:2], theory.DOUBLINGS, rtol=1e-8)
     np.testing.assert_allclose(result.doublings, exact, atol=1e-3)
 
 
 def test_closed_form_of_the_cycle_is_the_multiplier_found_by_newton():
     rates = np.array([1.02, 1.1, 1.2])
-    np.testing.assert_allclose(chaos.closed_form(rates), [np.log(abs(multiplier(r, 2))) / 2 for r in rates], rtol=1e-6)
+    np.testing.assert_allclose(theory.closed_form(rates), [np.log(abs(multiplier(r, 2))) / 2 for r in rates], rtol=1e-6)
 
 
 def test_curvature_at_the_minimum_is_the_one_that_the_borders_come_from():
-    problem = chaos.double_well(0.5)
-    assert float(jax.hessian(problem.loss)(1.0)) == chaos.CURVATURE
+    problem = theory.double_well(0.5)
+    assert float(jax.hessian(problem.loss)(1.0)) == theory.CURVATURE
     assert float(problem.loss(1.0)) == 0
 
 
 def test_iterates_kept_are_the_last_of_the_run_oldest_first():
     options = {"hyperparameters": {"learning_rate": 1.5}, "record_params": True}
-    run = descend(chaos.double_well(0.5), sgd, 25, monitors=[chaos.last_iterates(10)], **options)
+    run = descend(theory.double_well(0.5), sgd, 25, monitors=[theory.last_iterates(10)], **options)
     np.testing.assert_array_equal(run.statistics["iterates"], run.params_history[-10:])
 
 
 def test_periods_are_the_least_powers_of_two():
     rows = np.stack([np.arange(100) % p for p in (1, 2, 4, 8, 3)])
-    np.testing.assert_array_equal(chaos.periods(rows), [1, 2, 4, 8, np.inf])
+    np.testing.assert_array_equal(theory.periods(rows), [1, 2, 4, 8, np.inf])
 
 
 def test_printed_table_has_a_line_a_doubling(result):
@@ -89,8 +90,8 @@ def test_figure_shows_iterates_exponents_and_intervals(result):
     assert {name: type(figure) for name, figure in figures.items()} == {"chaos": Figure}
     above, below, beside = figures["chaos"].axes
     alive = int(np.isfinite(result.exponents).sum())
-    assert above.lines[0].get_xdata().size == alive * chaos.KEPT
-    assert {*chaos.DOUBLINGS, chaos.JOINED, chaos.LAST} <= {line.get_xdata()[0] for line in below.lines}
+    assert above.lines[0].get_xdata().size == alive * theory.KEPT
+    assert {*theory.DOUBLINGS, theory.JOINED, theory.LAST} <= {line.get_xdata()[0] for line in below.lines}
     np.testing.assert_array_equal(beside.lines[1].get_ydata(), np.diff(result.doublings))
 
 

@@ -84,10 +84,11 @@ def test_before_the_second_players_turn_only_the_first_learns():
 
 
 def test_printed_table_has_a_line_a_learning_rate(tiny):
-    first, _, _, _, *rows = str(tiny).splitlines()
+    first, *tables = str(tiny).split("\n\n")
     assert first.startswith("tabular: value -0.05")
-    assert [row.split()[0] for row in rows] == ["sgd", "sgd", "adam", "adam"]
-    assert "nan" in rows[1] and "nan" not in rows[0]
+    (_, _, *sgd), (_, _, *adam) = (part.splitlines() for part in tables)
+    assert len(sgd) == len(adam) == 2
+    assert "nan" in sgd[1] and "nan" not in sgd[0]
 
 
 def test_figure_lays_the_table_beside_the_networks(tiny):

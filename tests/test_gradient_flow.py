@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import gradient_flow
-from experiments.gradient_flow import distance_to, runge_kutta
+from experiments.flow import Sharpness, distance_to, runge_kutta
 from gdkit import descend, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -60,18 +60,18 @@ def test_distances_are_those_at_the_ends_of_intervals():
 
 
 def test_swing_is_the_product_of_its_factors_down_to_rounding(result):
-    time = np.arange(0, 4.0)
-    flat = result._replace(time=time, sharpness=np.array([1.0, 1.0, 1.0, 1.0]))
-    grown = gradient_flow.growth(flat, 0.5)  # two steps a unit of time, each of factor ½
+    flat = Sharpness(np.arange(0, 4.0), np.ones(4), result.curve.rounding)
+    grown = flat.growth(0.5)  # two steps a unit of time, each of factor ½
     np.testing.assert_allclose(grown[-1], 6 * np.log(0.5), rtol=1e-9)
-    np.testing.assert_allclose(gradient_flow.swing(flat, 0.5), grown)
-    assert gradient_flow.swing(flat, 0.01).min() >= np.log(np.finfo(np.float32).eps)
-    assert gradient_flow.growth(flat, 0.01)[-1] > 50 * np.log(np.finfo(np.float32).eps)
+    np.testing.assert_allclose(flat.swing(0.5), grown)
+    long = flat._replace(time=100 * flat.time)
+    assert long.growth(0.5)[-1] < 2 * np.log(np.finfo(np.float32).eps)
+    assert long.swing(0.5).min() == pytest.approx(np.log(np.finfo(np.float32).eps))
 
 
 def test_a_run_that_swings_from_the_start_is_foretold_to_leave_at_once(result):
     steep = result._replace(sharpness=np.full_like(result.sharpness, 9.0))
-    assert list(gradient_flow.foretold(steep, np.array([0.5, 0.2]))) == [0.0, np.inf]
+    assert list(steep.curve.foretold(np.array([0.5, 0.2]))) == [0.0, np.inf]
 
 
 def test_printed_table_has_a_line_a_run(result):

@@ -75,9 +75,9 @@ def test_too_short_a_run_gets_no_suggestion():
 
 
 def test_without_noise_the_slope_in_log_rate_finds_the_steepest_point_and_noise_drives_lightning_to_the_left_end():
-    clean = lr_range_test._noisy(NOISY | {"noise": 0.0, "curves": 1})
+    clean = finders.noisy(NOISY | {"noise": 0.0, "curves": 1})
     assert clean[lr_range_test.SLOPE] == pytest.approx(1e-2, rel=0.1)
-    noisy = lr_range_test._noisy(NOISY | {"curves": 50})
+    noisy = finders.noisy(NOISY | {"curves": 50})
     assert np.median(noisy[lr_range_test.LIGHTNING]) < 3e-7
     assert np.median(noisy[lr_range_test.SLOPE]) == pytest.approx(1e-2, rel=0.3)
 
@@ -109,8 +109,13 @@ def test_claims_can_fail(found):
 
 
 def test_printed_table_has_a_line_a_case(found):
-    lines = str(found).splitlines()
-    assert lines[2].startswith("quadratic, sgd") and len(lines) == 2 + len(found.cases) + 3
+    off, lost = (part.splitlines() for part in str(found).split("\n\n"))
+    numbers = lambda line: [float(cell) for cell in line.split("|")[1:]]
+    (case,) = found.cases
+    assert numbers(off[2]) == pytest.approx(list(case.decades.values()), abs=0.006)
+    assert [line.split("|")[0].strip() for line in lost[2:]] == ["quadratic, sgd", "median", "worst"]
+    for line in lost[2:]:  # of one case, both
+        assert numbers(line) == pytest.approx(list(case.lost.values()), abs=0.006)
 
 
 def test_figure_shows_curve_noise_and_both_regrets(found):

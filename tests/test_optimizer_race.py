@@ -154,7 +154,7 @@ def test_figure_shows_a_profile_of_every_optimizer_tuned_and_default(race):
 
 
 def test_printed_table_has_a_line_an_optimizer(race):
-    _, _, *rows = str(race).splitlines()
+    _, _, _, *rows = str(race).splitlines()
     assert [row.split()[0] for row in rows] == list(optimizer_race.OPTIMIZERS)
 
 

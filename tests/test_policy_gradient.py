@@ -88,9 +88,11 @@ def test_the_baseline_of_the_pole_is_the_mean_return_from_each_step_on():
 
 
 def test_printed_table_has_the_estimates_and_a_line_a_learning_rate(tiny):
-    lines = str(tiny).splitlines()
-    assert [line.split(" |")[0].strip() for line in lines[2:4]] == ["no baseline", "baseline"]
-    assert [line.split()[0] for line in lines[-4:]] == ["sgd", "sgd", "adam", "adam"]
+    bandit, *poles = [[line.split(" | ") for line in part.splitlines()] for part in str(tiny).split("\n\n")]
+    assert [row[0].strip() for row in bandit[2:]] == ["no baseline", "baseline"]
+    for (head, _, *rows), name in zip(poles, ("sgd", "adam"), strict=True):
+        assert head[0].strip() == f"cart with a pole, {name}"
+        np.testing.assert_allclose([float(row[0]) for row in rows], tiny.returns(name)[0], rtol=5e-3)
 
 
 def test_figure_shows_each_seed_its_mean_and_what_is_known(tiny):
