@@ -134,6 +134,7 @@ def test_random_axes_are_drawn_together():
         ("sweep.target=", lambda job: job.sweep.target is None),
         ("optimizer.1.momentum=0.5", lambda job: job.optimizer[1].fixed["momentum"] == 0.5),
         ("optimizer.0.momentum=0.9", lambda job: job.optimizer[0].fixed["momentum"] == 0.9),
+        ("optimizer[0].momentum=0.9", lambda job: job.optimizer[0].fixed["momentum"] == 0.9),
         ("optimizer.0.schedule.name=cosine", lambda job: job.optimizer[0].schedule.name == "cosine"),
         ("problem.widths.1=32", lambda job: job.problem.arguments["widths"] == [64, 32]),
         ("sweep.axes.learning_rate.log.count=3", lambda job: job.sweep.axes["learning_rate"].log.count == 3),

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def parse(text: str, file: str) -> Source:
 
 
 def override(source: Source, assignment: str) -> Source:
-    """`source` with ``key.path=value`` applied; the value is YAML, a list's entries are numbered from 0.
+    """`source` with ``key.path=value`` applied.
+
+    The value is YAML; a list's entries are numbered from 0, as in ``optimizer.0.name`` or ``optimizer[0].name``.
 
     Raises:
       ConfigError: no ``=``, a value that is not YAML, a path through something that has no parts.
@@ -124,7 +127,7 @@ def override(source: Source, assignment: str) -> Source:
         raise ConfigError(f"{where}: not of the form key.path=value. For example: sweep.steps=1000")
     value = parse(text, where)
     tree = copy.deepcopy(source.tree)
-    path = _descend(tree, name.split("."), where)
+    path = _descend(tree, re.sub(r"\[(\d+)\]", r".\1", name).split("."), where)
     _at(tree, path[:-1])[path[-1]] = value.tree
     kept = {p: place for p, place in source.places.items() if p[: len(path)] != path}
     made = {path[:i]: where for i in range(len(path) + 1)} | {path + p: where for p in value.places}
