@@ -83,7 +83,7 @@ def gallery() -> str:
             continue
         module = ROOT / Path(*study.experiment.partition(":")[0].split(".")).with_suffix(".py")
         about = (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-        title, target = name.replace("_", " ").capitalize(), f"reproductions.md#{name.replace('_', '-')}"
+        title, target = reproduce.title(name), f"reproductions.md#{name.replace('_', '-')}"
         held = sum(claim["holds"] for claim in found[name]["claims"])
         lines = [f"-   **[{title}]({target})**", " ".join(about.split())]
         lines += [f"[![{title}](figures/{figure})]({target})" for figure in found[name]["figures"][:1]]

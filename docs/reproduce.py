@@ -25,6 +25,16 @@ Results that others have published, and closed forms, each reproduced by one com
 the figures, checked the claims and wrote this page (`make reproduce`); no number here was typed.
 """
 
+PRINTED = """<details markdown="1">
+<summary>What it prints</summary>
+
+```text
+{said}
+```
+
+</details>
+"""
+
 
 def studies() -> dict[str, Study]:
     """The configs that run a study, by name."""
@@ -45,7 +55,9 @@ def run(name: str) -> dict[str, Any]:
         shutil.copy(figure, ROOT / "docs" / "figures" / figure.name)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - begin
-    return {"seconds": round(seconds, 1), "figures": [figure.name for figure in figures], "claims": claims}
+    said = (folder / "found.txt").read_text(encoding="utf-8") if (folder / "found.txt").is_file() else ""
+    drawn = [figure.name for figure in figures]
+    return {"seconds": round(seconds, 1), "figures": drawn, "said": said, "claims": claims}
 
 
 def page(found: dict[str, Any]) -> str:
@@ -62,15 +74,22 @@ def section(name: str, config: Study, result: dict[str, Any]) -> str:
     rows = [f"| {_cell(c['text'])} | {_cell(c['source'])} | {_short(c['expected'])} ± {_short(c['tolerance'])} | "
             f"{_short(c['measured'])} | {'yes' if c['holds'] else '**no**'} |" for c in result["claims"]]  # fmt: skip
     return "\n".join([
-        f"## {name.replace('_', ' ').capitalize()}\n",
+        f"## {title(name)}\n",
         f"{about}\n",
         f"`gdkit run configs/{name}.yaml`, {result['seconds']:.0f} s; {held} of {len(rows)} claims hold.\n",
         "| claim | source | expected | measured | holds |",
         "|---|---|---|---|---|",
         *rows,
         "",
-        *(f"![{name.replace('_', ' ')}](figures/{figure})\n" for figure in result["figures"]),
+        *(f"![{title(name)}](figures/{figure})\n" for figure in result["figures"]),
+        *([PRINTED.format(said=result["said"].rstrip())] if result.get("said") else []),
     ])  # fmt: skip
+
+
+def title(name: str) -> str:
+    """A study's name as a heading: deep_cfr as Deep CFR."""
+    words = [word.upper() if word in ("cfr", "lr") else word for word in name.split("_")]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
 
 def _cell(text: str) -> str:

@@ -248,6 +248,17 @@ def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refus
     assert folder.choose(other, None, new=True) == Path("runs/small-3")
 
 
+def test_a_mistake_in_a_config_is_said_before_the_run_that_it_differs_from(capsys):
+    Path("small.yaml").write_text(SMALL)
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/config.yaml").write_text(dump(loads(SMALL)))
+    Path("runs/small/results.nc").touch()
+    assert cli.main(["run", "small.yaml", "optimizer.momentums=0.9"]) == 2
+    assert "optimizer.momentums = 0.9: unknown key. Did you mean 'momentum'?" in capsys.readouterr().err
+    assert cli.main(["run", "small.yaml", "optimizer.momentum=0.9"]) == 2
+    assert "it holds a run of another config" in capsys.readouterr().err
+
+
 def test_a_run_that_failed_does_not_stand_in_the_way():
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(SMALL)
@@ -755,7 +766,7 @@ def run(settings):
     for name in settings:
         if name not in ("value", "broken"):
             raise unknown_name("settings", name, ["value"])
-    return settings["value"]
+    return Found(settings["value"])
 
 def plot(result):
     figure = Figure()
@@ -764,6 +775,10 @@ def plot(result):
 
 def claims(result):
     return [Claim("it is above 1", "thought", 2, 1, result, result > 1)]
+
+class Found(int):
+    def __str__(self):
+        return f"found: {int(self)}"
 """
 
 
@@ -788,6 +803,7 @@ def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
         assert (claim["text"], claim["holds"]) == ("it is above 1", code == 0)
         page = Path("runs/study/report.html").read_text()
         assert f"gdkit {gdkit.__version__}, jax {importlib.metadata.version('jax')}" in page
+        assert Path("runs/study/found.txt").read_text() == f"found: {2 * claim['holds']}\n"
 
 
 # Fuzz: whatever the file and the words, an exit code and no traceback

@@ -41,7 +41,7 @@ from gdkit.sweeps.store.files import FILES, failed, publish
 from gdkit.sweeps.store.manifest import NAME
 from gdkit.sweeps.stored import Directory
 
-CLAIMS = "claims.json"
+CLAIMS, SAID = "claims.json", "found.txt"  # of a study: what it claims, and what it prints
 _CACHE_BYTES = 2**30
 _PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 _PLANS = 1000  # the latest choices of the planner that are kept, a hundred bytes each
@@ -378,6 +378,7 @@ def _tell(
     said = str(result) if type(result).__str__ is not object.__str__ else ""
     if said:
         console.print(said, markup=False)
+        (folder / SAID).write_text(f"{said}\n", encoding="utf-8")
     terminal.show_claims(console, claims)
     drawn = _drawn(module, result, folder / figures.FOLDER)
     page = report.write_study(study, said, claims, drawn, folder, made_with)
