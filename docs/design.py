@@ -36,7 +36,7 @@ BOXES = [
     Box("SweepResult", "gdkit/sweeps/result.py", "right", 2),
     Box("regimes", "gdkit/regimes.py", "right", 3),
     Box("plots", "gdkit/plots/", "right", 4),
-    Box("command line, report", "gdkit/app/", "right", 5),
+    Box("CLI, report", "gdkit/app/", "right", 5),
 ]
 TILE = 264, 150, 432, 300  # left, top, width and height of the picture of a tile
 BLOCKS, LANES, SEGMENTS = 3, 4, 4  # blocks of the tile, lanes of a block, segments of a lane
@@ -99,8 +99,9 @@ def _tile() -> list[str]:
     left, top, width, height = TILE
     parts = [
         f'<rect x="{left + 34}" y="32" width="{width - 68}" height="60" rx="6" fill="{GREEN}" stroke="{INK}"/>',
-        _text(left + width / 2, 57, "step map: (state, hyperparameters) → (state, info)", size=14, weight="bold"),
-        _text(left + width / 2, 78, "gdkit/descent.py", size=11.5, color="#4a5058"),
+        _text(left + width / 2, 50, "step map", size=15, weight="bold"),
+        _text(left + width / 2, 67, "(state, hyperparameters) → (state, info)", size=12.5),
+        _text(left + width / 2, 84, "gdkit/descent.py", size=11.5, color="#4a5058"),
         _text(left + width - 26, 50, "its derivative", size=12, anchor="start"),
         _text(left + width / 2 + 8, 112, "compiled once, by vmap over a block", size=12, anchor="start"),
         (
