@@ -14,7 +14,7 @@ from gdkit.plots.style import mark, regime_handles
 if TYPE_CHECKING:
     from experiments.catapult import Catapult, Phases
 
-EXAMPLES = {0.4: ":", 1.5: "-", 2.5: "-", 3.5: "--", 4.3: "-"}  # ηλ₀ of the curves that are drawn, and their lines
+EXAMPLES = {0.4: ":", 1.5: "-.", 2.5: "-", 3.5: "--", 4.3: (0, (6, 1, 1, 1, 1, 1))}  # ηλ₀ of the curves, and lines
 FLOOR = 1e-8  # of what is drawn: float32 has little to say below it
 
 

@@ -48,6 +48,7 @@ def _draw_losses(ax: Axes, result: "Transfer", optimizer: str, kind: str) -> Non
         ax.plot(rates[shown], losses[shown], label=f"width {width}", linewidth=1.1, markersize=4, **series)
         best = vertex(rates, losses)
         ax.axvline(best, color=series["color"], linewidth=1, linestyle=BORDER["linestyle"])
+        ax.plot(best, 1, **series, markersize=4, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
     ax.set(xscale="log", yscale="log", xlabel="learning rate (dotted: best)", ylabel="loss of all training rows (nats)")
     ax.set_title(f"{optimizer}, {kind}", fontsize="medium")
     plots.style.tidy_ticks(ax.yaxis)
