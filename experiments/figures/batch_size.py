@@ -21,7 +21,7 @@ def draw(result: "BatchSize") -> Figure:
     noise, rows = result.noise, result.settings["rows"]
     dense = np.geomspace(result.one_step.batch_sizes[0], result.one_step.batch_sizes[-1], 100)
     axes[0].plot(dense, noise.best(dense), **FORMULA, label="$\\eta_{max}/(1+B_{noise}/B)$")
-    axes[0].axvline(noise.scale, **BORDER, label="$B_{noise}$")
+    axes[0].axvline(noise.scale, **BORDER | {"color": "0.55", "linewidth": 1}, label="$B_{noise}$")
     axes[0].set(title="one step on a quadratic, sgd", ylabel="best learning rate")
     linear = result.settings["sgd"]["linear_to"]
     _draw_power(axes[1], result.runs["sgd"], 1.0, linear, "in proportion to $B$")

@@ -44,7 +44,7 @@ def _draw_across(ax: Axes, result: "GradientFlow") -> None:
         ax.loglog(result.rates, result.distance[:, i], linestyle="none", label=f"time {result.time[i]:g}", **series)
         ax.plot(result.rates, result.rates / result.rates[-1] * result.distance[-1, i], **FORMULA)
         ax.axvline(border, color=series["color"], linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.plot(border, 1, **series, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
+        ax.plot(border, 0, **series, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
     ax.plot([], [], label="$\\propto\\eta$", **FORMULA)
     ax.plot([], [], color="0.4", linestyle=(0, (4, 2)), label="2/sharpness by then")
     ax.set(xlabel="learning rate $\\eta$", ylabel="distance from the flow, of params")

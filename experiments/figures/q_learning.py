@@ -24,7 +24,7 @@ def draw(result: "QLearning") -> Figure:
     rates = result.runs.axes["learning_rate"]
     fine = np.geomspace(rates[0], rates[-1], 300)
     grown, held = ([result.game.growth(rate, held=flag) for rate in fine] for flag in (False, True))
-    right.plot(fine, grown, **FORMULA, label=r"theory: $\log \rho(I - \eta A)$")
+    right.plot(fine, grown, **FORMULA | {"linewidth": 1.5}, label=r"theory: $\log \rho(I - \eta A)$")
     right.plot(fine, held, **FORMULA, linestyle="--", label=r"$\log \rho(I - \eta X^\top X / 7)$")
     look: dict[str, Any] = {"linestyle": "none", "markersize": 5}
     right.plot(rates, result.exponents, **plots.style.series(0), **look, label="Lyapunov exponent")
