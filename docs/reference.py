@@ -21,8 +21,8 @@ from gdkit import types
 ROOT = Path(gdkit.__file__).parent.parent
 TITLES = {
     "problems": "Problems", "optimizers": "Optimizers", "descent": "One run", "sweeps": "Sweeps", "regimes": "Regimes",
-    "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "monitors": "Monitors",
-    "plots": "Plots",
+    "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Borders",
+    "monitors": "Monitors", "plots": "Plots",
 }  # fmt: skip
 MORE = {"monitors": (types.Monitor, types.Context, types.State, types.Info)}  # what users write monitors with
 REST = "other"  # the page of what has no place above

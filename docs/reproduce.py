@@ -50,7 +50,7 @@ def run(name: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, check=False)
     if not (folder / "claims.json").is_file():
         raise SystemExit(f"{name}: exit code {done.returncode}, and no claims")
-    figures = sorted((folder / "figures").glob("*.png"))
+    figures = [file for end in ("png", "gif") for file in sorted((folder / "figures").glob(f"*.{end}"))]
     for figure in figures:
         shutil.copy(figure, ROOT / "docs" / "figures" / figure.name)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))

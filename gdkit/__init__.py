@@ -48,7 +48,7 @@ _HOME = {
     "Plan": "gdkit.sweeps.plan",
     "faster_cpu": "gdkit.environment",
 }
-_MODULES = ("problems", "optimizers", "monitors", "gradients", "hypergradients", "stability", "plots")
+_MODULES = ("problems", "optimizers", "monitors", "gradients", "hypergradients", "stability", "boundary", "plots")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -1,8 +1,7 @@
 """Borders in a plane: where one answer ends and another begins, how rough that line is, and what it is close up.
 
 A plane is two axes and a function that answers at points of it: converged or not, for example. `explore` asks on a
-lattice, and finely only where neighbours disagree. `dimension` counts the boxes that the border goes through at several
-sizes. `zoom` follows the border into ever smaller windows. `by_runs` makes the function of a sweep. As in
+lattice, and finely only where neighbours disagree. `dimension` counts the boxes that hold border at several sizes. `zoom` follows the border into ever smaller windows. `by_runs` makes the function of a sweep. As in
 Sohl-Dickstein, The boundary of neural network trainability is fractal, 2024, a cell holds border if its four corners
 do not all answer alike.
 """
@@ -26,8 +25,7 @@ Ask = Callable[[np.ndarray], Any]  # points (n, 2) -> answers (n,), bool or whol
 
 _UNKNOWN = -1
 _BLOCKS = 8  # along a side: boxes are no larger than such a block, and blocks are what is resampled
-_SMALLEST = 2  # cells along a box: of single cells some that hold border have corners alike, and are not counted
-_LEAST = {"sizes": 4, "blocks": 8}  # below this a slope says nothing; a line through the window meets 8 blocks
+_LEAST = {"sizes": 4, "blocks": _BLOCKS - 1}  # below this a slope says nothing; a line through the window meets so many
 _RESAMPLES = 2000
 
 
@@ -61,8 +59,8 @@ class Dimension(NamedTuple):
     value: float  # −d log(count) / d log(size), by least squares
     low: float  # 95 % of resamples of the window's blocks
     high: float
-    sizes: np.ndarray  # (sizes,) int, sides of boxes in cells: 2, 4, 8, ...
-    counts: np.ndarray  # (sizes,) int, boxes that hold border
+    sizes: np.ndarray  # (sizes,) int, sides of boxes in cells: 1, 2, 4, ...
+    counts: np.ndarray  # (sizes,) boxes that hold border, on average over where their grid begins
 
     def __str__(self) -> str:
         return f"{self.value:.3f} (95 %: {self.low:.3f} to {self.high:.3f})"
@@ -76,7 +74,7 @@ class Trail(NamedTuple):
     @property
     def dimensions(self) -> list[Dimension | None]:
         """Of the border in each window; None where it is too coarse to be measured."""
-        return [None if _refusal(frame.border) else dimension(frame) for frame in self.frames]
+        return [None if _refusal(frame.answers) else dimension(frame) for frame in self.frames]
 
     def median(self) -> tuple[float, float, float]:
         """The median over windows of the dimension, and 95 % of it over resamples of the windows.
@@ -109,10 +107,11 @@ def explore(ask: Ask, x: tuple[float, float], y: tuple[float, float], *, cells: 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used, or `ask` returns something else.
 
-    >>> found = explore(lambda points: np.hypot(*points.T) < 0.7, (-1.0, 1.0), (-1.0, 1.0), cells=64)
+    >>> found = explore(lambda points: np.hypot(*points.T) < 0.7, (-1.0, 1.0), (-1.0, 1.0))
     >>> print(found)
-    [-1, 1] × [-1, 1]: 180 of 64² cells hold border; 1016 of 4225 points asked
+    [-1, 1] × [-1, 1]: 356 of 128² cells hold border; 2169 of 16641 points asked
     >>> print(dimension(found))
+    1.000 (95 %: 0.852 to 1.108)
     """
     plane = _Plane(_bounds("x", x), _bounds("y", y), _power("cells", cells))
     _check_coarse(coarse, cells)
@@ -144,8 +143,9 @@ def zoom(
         one is so small that float64 cannot tell its points apart.
 
     >>> halves = lambda points: points[:, 1] > np.sin(points[:, 0])
-    >>> trail = zoom(halves, (0.0, 4.0), (-1.5, 1.5), frames=3, cells=64)
-    >>> [round(found.value, 2) for found in trail.dimensions]
+    >>> trail = zoom(halves, (0.0, 4.0), (-1.5, 1.5), frames=3)
+    >>> [round(found.value, 2) for found in trail.dimensions if found]
+    [1.0, 0.97, 0.97]
     """
     plane = _Plane(_bounds("x", x), _bounds("y", y), _power("cells", cells))
     _check_coarse(coarse, cells)
@@ -166,30 +166,34 @@ def zoom(
     return Trail(tuple(found))
 
 
-def dimension(border: Frame | np.ndarray) -> Dimension:
+def dimension(frame: Frame | np.ndarray) -> Dimension:
     """The box-counting dimension of a border, with an interval.
 
-    Boxes of 2, 4, 8, ... cells are counted, up to an eighth of the window. The interval is the bootstrap's over the
-    blocks of that size that hold border: it tells how unlike the parts of the window are. Of a rough border the points
-    of a lattice step over the finest parts, so that its dimension comes out a few hundredths low; that of a smooth one
-    does not.
+    Boxes of 1, 2, 4, ... cells are counted, up to an eighth of the window, on grids that begin at every point of the
+    lattice. As for cells, a box holds border if its corners disagree: so what corners step over is the same share at
+    every size, and a rough border is not taken for a smoother one. (Its share of all boxes is the uncertain fraction of
+    McDonald et al., Fractal basin boundaries, 1985.) The interval is the bootstrap's over the blocks of the largest
+    size: it tells how unlike the parts of the window are.
 
     Args:
-      border: a Frame, or (cells, cells) bool.
+      frame: a Frame, or answers (cells + 1, cells + 1), whole numbers or bool.
 
     Raises:
-      InputValueError: it is too coarse: fewer than 4 sizes of boxes, or a border in fewer than 8 of the 64 blocks.
-      InputTypeError: it is no square of bools.
+      InputValueError: it is too coarse: fewer than 4 sizes of boxes, or a border in fewer than 7 blocks.
+      InputTypeError: it is no square of answers.
     """
-    border = border.border if isinstance(border, Frame) else np.asarray(border)
-    if border.dtype != bool or border.ndim != 2 or border.shape[0] != border.shape[1]:
-        raise bad_type("border", border, "not a square of bools", "Pass a Frame, or (cells, cells) bool")
-    if (refusal := _refusal(border)) is not None:
-        raise bad_value("border", f"{len(border)}² cells", *refusal)
-    sizes, counts = _box_counts(border)
+    answers = frame.answers if isinstance(frame, Frame) else np.asarray(frame)
+    if answers.dtype.kind not in "biu" or answers.ndim != 2 or answers.shape[0] != answers.shape[1]:
+        raise bad_type(
+            "frame", frame, "not a square of answers", "Pass a Frame, or (cells + 1, cells + 1) whole numbers"
+        )
+    if (refusal := _refusal(answers)) is not None:
+        raise bad_value("frame", f"{len(answers) - 1}² cells", *refusal)
+    sizes, counts = _box_counts(answers)
     total = counts.sum(axis=0)
     weights = np.random.default_rng(0).multinomial(len(counts), [1 / len(counts)] * len(counts), size=_RESAMPLES)
-    low, high = np.quantile(_slopes(sizes, weights @ counts), [0.025, 0.975])
+    slopes = _slopes(sizes, np.maximum(weights @ counts, 1 / sizes**2))  # a resample may hold no border at all
+    low, high = np.quantile(slopes, [0.025, 0.975])
     return Dimension(float(_slopes(sizes, total)), float(low), float(high), sizes, total)
 
 
@@ -232,7 +236,7 @@ def by_runs(
         values = np.where(logs, 10.0**points, points)
         _check_apart(points, values)
         filled = np.concatenate([values, np.repeat(values[-1:], -len(values) % width, axis=0)])  # to whole blocks
-        lanes = paired({name: filled[:, column] for column, name in enumerate(axes)})
+        lanes = paired({name: filled[:, column].tolist() for column, name in enumerate(axes)})
         shape: dict[str, Any] = {"plan": Plan(width=width), "curve_points": 0}
         result = sweep(problem, optimizer_factory, lanes, steps=steps, **(shape | options))
         return np.asarray(told(result))[: len(points)]
@@ -272,7 +276,9 @@ def _densest(border: np.ndarray, side: int) -> tuple[int, int]:
     within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     middles = np.argwhere(border)
     starts = np.clip(middles - side // 2, 0, cells - side)
-    away = ((2 * middles + 1 - cells) ** 2).sum(axis=1)  # from the middle of the window; a whole number, so ties are ties
+    away = ((2 * middles + 1 - cells) ** 2).sum(
+        axis=1
+    )  # from the middle of the window; a whole number, so ties are ties
     row, column = starts[np.lexsort((away, -within[*starts.T]))[0]]
     return int(row), int(column)
 
@@ -302,10 +308,11 @@ def _refined(ask: Ask, plane: _Plane, answers: np.ndarray, coarse: int) -> Frame
     return Frame(x, y, answers, asked)
 
 
-def _mixed(answers: np.ndarray) -> np.ndarray:
-    """Whether the corners of a cell that are known disagree: (n + 1, n + 1) to (n, n)."""
-    corners = [answers[:-1, :-1], answers[1:, :-1], answers[:-1, 1:], answers[1:, 1:]]
-    unknown = np.iinfo(answers.dtype).max
+def _mixed(answers: np.ndarray, side: int = 1) -> np.ndarray:
+    """Whether the corners of a box that are known disagree: (n + side, n + side) to (n, n)."""
+    low, high = answers[:-side], answers[side:]
+    corners = [low[:, :-side], low[:, side:], high[:, :-side], high[:, side:]]
+    unknown = np.iinfo(np.int32).max
     return np.max(corners, axis=0) > np.min([np.where(c == _UNKNOWN, unknown, c) for c in corners], axis=0)
 
 
@@ -323,13 +330,15 @@ def _nothing(cells: int) -> np.ndarray:
 # Counting boxes
 
 
-def _box_counts(border: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sides of boxes (sizes,), and how many hold border in each block that does, (blocks, sizes)."""
-    sizes, counts = 2 ** np.arange(int(math.log2(_SMALLEST)), int(math.log2(len(border) // _BLOCKS)) + 1), []
+def _box_counts(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sides of boxes (sizes,), and how many hold border in each block that any do, (blocks, sizes)."""
+    cells = len(answers) - 1
+    side = cells // _BLOCKS
+    sizes, counts = 2 ** np.arange(int(math.log2(side)) + 1), []
     for size in sizes:
-        boxes = border.reshape(len(border) // size, size, len(border) // size, size).any(axis=(1, 3))
-        side = len(boxes) // _BLOCKS
-        counts.append(boxes.reshape(_BLOCKS, side, _BLOCKS, side).sum(axis=(1, 3)).ravel())
+        within = answers[: cells - side + size, : cells - side + size]  # boxes of all sizes begin at the same points
+        boxes = _mixed(within, size).reshape(_BLOCKS - 1, side, _BLOCKS - 1, side)
+        counts.append(boxes.sum(axis=(1, 3)).ravel() / size**2)
     table = np.stack(counts, axis=1)
     return sizes, table[table[:, -1] > 0]
 
@@ -340,15 +349,14 @@ def _slopes(sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return -(np.log(counts) @ away) / (away @ away)
 
 
-def _refusal(border: np.ndarray) -> tuple[str, str] | None:
+def _refusal(answers: np.ndarray) -> tuple[str, str] | None:
     """Why a border is too coarse to be measured, and what would help; None if it is not."""
-    cells = len(border)
-    least = _SMALLEST * _BLOCKS * 2 ** (_LEAST["sizes"] - 1)
+    cells, least = len(answers) - 1, _BLOCKS * 2 ** (_LEAST["sizes"] - 1)
     if not _is_power(cells) or cells < least:
-        return f"fewer than {_LEAST['sizes']} sizes of boxes", f"Explore with {least} cells, 256, ..."
-    blocks = len(_box_counts(border)[1])
+        return f"fewer than {_LEAST['sizes']} sizes of boxes", f"Explore with {least} cells, {2 * least}, ..."
+    blocks = int(np.sum(_box_counts(answers)[1][:, 0] > 0))
     if blocks < _LEAST["blocks"]:
-        return f"border in {blocks} of its {_BLOCKS**2} blocks", "Pass a window that the border goes through"
+        return f"border in {blocks} blocks of an eighth of its side", "Pass a window that the border goes through"
     return None
 
 

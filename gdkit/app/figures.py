@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.animation import Animation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,8 +21,8 @@ class Drawn(NamedTuple):
 
     title: str
     caption: str
-    png: Path
-    svg: Path
+    png: Path  # a GIF where it moves
+    svg: Path | None  # None where it moves
 
 
 class _Figure(NamedTuple):
@@ -38,8 +39,12 @@ def write(result: SweepResult, summary: Summary, folder: Path) -> list[Drawn]:
     return [save(_blank(f.height, f.draw), folder / f.name, f.title, f.caption) for f in _figures(result, summary)]
 
 
-def save(figure: Figure, path: Path, title: str, caption: str) -> Drawn:
-    """Writes one figure as PNG and SVG."""
+def save(figure: Figure | Animation, path: Path, title: str, caption: str) -> Drawn:
+    """Writes one figure as PNG and SVG, or an animation as GIF."""
+    if isinstance(figure, Animation):
+        gif = path.with_name(f"{path.name}.gif")
+        figure.save(gif, writer=PillowWriter(fps=plots.FPS))
+        return Drawn(title, caption, gif, None)
     return Drawn(title, caption, *plots.save(figure, path, dpi=160))
 
 

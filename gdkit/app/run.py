@@ -386,7 +386,7 @@ def _tell(
 
 
 def _drawn(module: Any, result: Any, folder: Path) -> list[figures.Drawn]:
-    """The figures of a study: `plot` returns one, or a mapping of names to them."""
+    """The figures and animations of a study: `plot` returns one, or a mapping of names to them."""
     if not hasattr(module, "plot"):
         return []
     folder.mkdir(exist_ok=True)

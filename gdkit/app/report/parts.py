@@ -211,10 +211,10 @@ def _key(summary: Summary) -> str:
 
 def _image(drawn: Drawn) -> tuple[str, str]:
     """A data address, and the class of what is behind it."""
-    vector = _svg(drawn.svg)
-    if len(vector) <= _LARGEST_SVG:
+    vector = _svg(drawn.svg) if drawn.svg else None
+    if vector and len(vector) <= _LARGEST_SVG:
         return _address("svg+xml", vector), "ink"
-    return _address("png", drawn.png.read_bytes()), "paper"
+    return _address(drawn.png.suffix.removeprefix("."), drawn.png.read_bytes()), "paper"
 
 
 def _svg(path: Path) -> bytes:

@@ -1,0 +1,207 @@
+"""The border between learning rates that train and those that do not is rough at every scale, as fractals are.
+
+A network of one hidden layer without biases, f(x) = v · φ(Ux/√n) / n for n inputs and n hidden units with all weights
+drawn from a unit normal (the mean-field parametrisation), is trained by gradient descent on mean (f − y)², each layer
+at a learning rate of its own. Inputs and targets are drawn from unit normals too, as many rows as the network has
+parameters. A run counts as trained if its last losses are on average below its first. Sohl-Dickstein (The boundary of
+neural network trainability is fractal, 2024) zoomed in on the border in the plane of the two learning rates, and by
+counting boxes found dimensions from 1.17 to 1.98 over six conditions, where 1 is a smooth curve.
+
+Here the way in is chosen by a rule: each window is centred where the last one holds the most border. Seen whole, the
+border looks almost smooth. Deep within it, the same networks are rough in every window, the linear one too: products of
+its layers make its gradient descent a polynomial map. It is rougher where the rule leads than on average.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.claims import Claim
+from experiments.settings import complete
+from gdkit import Problem, SweepResult, boundary, plots
+from gdkit.boundary import Frame, Trail
+from gdkit.errors import bad_value, unknown_name
+from gdkit.monitors import EndKind
+from gdkit.types import Array, Context, Info, Monitor, Optimizer, State
+
+DEFAULTS: dict[str, Any] = {
+    "networks": ["tanh", "linear"],
+    "width": 16,
+    "steps": 500,
+    "late": 20,  # losses that are averaged at the end
+    "from": -3.0,  # log10 of both learning rates
+    "to": 6.0,
+    "zoom": {"frames": 8, "factor": 16, "cells": 128},
+}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": lambda z: jnp.tanh(2**0.5 * z),
+    "relu": lambda z: 2**0.5 * jax.nn.relu(z),
+    "linear": lambda z: z,
+}
+SOURCE = "Sohl-Dickstein 2024"
+PUBLISHED = (1.17, 1.98)  # dimensions over six conditions
+ENOUGH = 1e100  # times the first loss: a run may come back from anything smaller
+NAMES = ("not trained", "trained")
+LABELS = ("log₁₀ learning rate of the hidden layer", "log₁₀ learning rate of the output layer")
+CHECKED = 256  # points beside the deepest border that are asked again
+
+
+class Borders(NamedTuple):
+    """What the study found, by network."""
+
+    settings: dict[str, Any]
+    trails: dict[str, Trail]
+    steady: dict[str, float]  # share of answers beside the deepest border that survive a rounding of learning rates
+
+    def __str__(self) -> str:
+        lines = [f"{'network':>8} | {'magnified':>13} | {'cells with border':>17} | dimension (95 % over its blocks)"]
+        lines.append("-" * 88)
+        for name, trail in self.trails.items():
+            for k, (frame, found) in enumerate(zip(trail.frames, trail.dimensions, strict=True)):
+                size = self.settings["zoom"]["factor"] ** k
+                lines.append(f"{name:>8} | {size:13,} | {frame.border.sum():17} | {found or 'too coarse'}")
+            lines.append(
+                f"{name:>8} | {'median':>13} | {'':17} | {'{:.3f} (95 %: {:.3f} to {:.3f})'.format(*trail.median())}"
+            )
+        return "\n".join(lines)
+
+
+def run(settings: Mapping[str, Any]) -> Borders:
+    """A trail into the border of each network."""
+    chosen = complete(settings, DEFAULTS, free=("from", "to"))
+    trails, steady = {}, {}
+    for name in chosen["networks"]:
+        ask, side = trained(name, chosen["width"], chosen["steps"], chosen["late"]), (chosen["from"], chosen["to"])
+        trails[name] = boundary.zoom(ask, side, side, **chosen["zoom"])
+        steady[name] = _steady(ask, trails[name].frames[-1])
+    return Borders(chosen, trails, steady)
+
+
+@functools.cache  # compiled programs belong to one problem
+def trained(network: str, width: int, steps: int, late: int) -> boundary.Ask:
+    """What tells at log10 learning rates (n, 2), hidden layer first, whether a network trains, (n,) bool."""
+    if network not in ACTIVATIONS:
+        raise unknown_name("settings.networks", network, ACTIVATIONS)
+    if late > steps:
+        raise bad_value("settings.late", late, f"more than the {steps} steps", "Average fewer")
+    return boundary.by_runs(
+        problem(network, width), layerwise, ("hidden", "output"), steps=steps, monitors=(late_mean(steps, late),),
+        diverged_above=ENOUGH, answer=fell,
+    )  # fmt: skip
+
+
+def problem(network: str, width: int, key: int = 0) -> Problem:
+    """Weights and data from unit normals, as many rows as weights."""
+    phi, rows = ACTIVATIONS[network], width * width + width
+    keys = jax.random.split(jax.random.key(key), 4)
+    shapes = ((width, width), (width,), (rows, width), (rows,))
+    U, v, x, y = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+    outputs = lambda params, x: phi(x @ params[0] / width**0.5) @ params[1] / width
+    loss = lambda params, data: jnp.mean((outputs(params, data[0]) - data[1]) ** 2)
+    return Problem(loss, (U, v), data=(x, y), name=f"{network} network")
+
+
+def layerwise(hidden: float, output: float) -> Optimizer:
+    """Gradient descent with a learning rate a layer."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return (-hidden * updates[0], -output * updates[1]), state
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+
+def late_mean(steps: int, late: int) -> Monitor:
+    """The mean of the last losses of a run of `steps`."""
+
+    def update(total: Array, before: State, after: State, info: Info, context: Context) -> Array:
+        return total + jnp.where(context.t > steps - late, info.loss, 0)
+
+    return Monitor(lambda state: jnp.zeros(()), update, lambda total: {"last_losses": total / late})
+
+
+def fell(result: SweepResult) -> np.ndarray:
+    """Whether runs went on to their end, and ended below their start, (lanes,) bool."""
+    lanes = result.lanes
+    ended = lanes["end_kind"].values == EndKind.STEPS
+    return ended & (lanes["last_losses"].values < lanes["initial_loss"].values)
+
+
+def _steady(ask: boundary.Ask, frame: Frame) -> float:
+    """The share of answers beside the border that stay when learning rates move by one rounding."""
+    rows, columns = np.nonzero(frame.border)
+    some = np.unique(np.linspace(0, len(rows) - 1, CHECKED).astype(int))
+    rows, columns = rows[some], columns[some]
+    moved = np.nextafter(np.stack([frame.x[columns], frame.y[rows]], axis=1), np.inf)
+    return float(np.mean(np.asarray(ask(moved)) == frame.answers[rows, columns]))
+
+
+def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
+    """A row a network: the plane, windows ever deeper, the dimension in each; and the way into the first as a film."""
+    figure = Figure(figsize=(14, 3.1 * len(result.trails) + 0.5), layout="constrained")
+    grid = figure.subplots(len(result.trails), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.5))
+    for row, (name, trail) in zip(grid, result.trails.items(), strict=True):
+        last = len(trail.frames) - 1
+        for ax, depth in zip(row[:4], (0, min(1, last), last // 2, last), strict=True):
+            _draw_window(ax, result, trail, depth)
+        row[0].set(xlabel=LABELS[0], ylabel=f"{name}\n{LABELS[1]}")
+        _draw_dimensions(row[4], result, trail)
+    figure.legend(handles=plots.answer_handles(NAMES), loc="outside lower left", ncols=2, frameon=False)
+    film = plots.zoom(next(iter(result.trails.values())), names=NAMES, labels=LABELS)
+    return {"fractal_boundary": figure, "fractal_boundary_zoom": film}
+
+
+def _draw_window(ax: Axes, result: Borders, trail: Trail, depth: int) -> None:
+    inner = trail.frames[depth + 1] if depth + 1 < len(trail.frames) else None
+    plots.answers(trail.frames[depth], inner=inner, ticks=depth == 0, ax=ax)
+    size = result.settings["zoom"]["factor"] ** depth
+    found = trail.dimensions[depth]
+    ax.set_title(f"× {size:,}" + (f": dimension {found.value:.2f}" if found else ""), fontsize="medium")
+    ax.set_box_aspect(1)
+
+
+def _draw_dimensions(ax: Axes, result: Borders, trail: Trail) -> None:
+    known = [(k, found) for k, found in enumerate(trail.dimensions) if found]
+    sizes = [float(result.settings["zoom"]["factor"]) ** k for k, _ in known]
+    values = np.array([(found.value, found.value - found.low, found.high - found.value) for _, found in known])
+    ax.axhspan(*PUBLISHED, color="0.9", label=f"{SOURCE}, medians of six conditions")
+    ax.axhline(1, color="0.15", linewidth=1, linestyle="--", label="smooth curve")
+    median = trail.median()[0]
+    ax.axhline(median, color=plots.SERIES_COLORS[0], linewidth=1.2, linestyle=":", label=f"median {median:.2f}")
+    ax.errorbar(sizes, values[:, 0], yerr=values[:, 1:].T, fmt="o", color=plots.SERIES_COLORS[0], capsize=3,
+                label="window, 95 % over its blocks")  # fmt: skip
+    ax.set(xscale="log", ylim=(0.9, 2.05), xlabel="magnified", ylabel="box-counting dimension")
+    ax.legend(fontsize="x-small", loc="upper left", ncols=2)
+
+
+def claims(result: Borders) -> list[Claim]:
+    """Whether borders are as rough as published, at every scale, and no noise of rounding."""
+    made = []
+    low, high = PUBLISHED
+    for name, trail in result.trails.items():
+        cells = result.settings["zoom"]["cells"]
+        deep = [int(frame.border.sum()) for frame in trail.frames[1:]]
+        value = trail.median()[0]
+        made += [
+            Claim(f"{name}: median dimension of the windows along the zoom", f"{low} to {high}: {SOURCE}",
+                  (low + high) / 2, (high - low) / 2, value),
+            Claim(f"{name}: share of the windows within the plane whose border fills more cells than a straight line "
+                  "can", f"every scale: {SOURCE}", 1.0, 0.0, float(np.mean(np.array(deep) > 2 * cells - 1))),
+            Claim(f"{name}: share of answers beside the deepest border that stay when learning rates move by one "
+                  "rounding", "else it would be noise", 1.0, 0.05, result.steady[name]),
+        ]  # fmt: skip
+    if (linear := result.trails.get("linear")) and (whole := linear.dimensions[0]):
+        made.append(
+            Claim("linear: dimension of the border of the whole plane", "1: a smooth curve", 1.0, 0.1, whole.value)
+        )
+        if tanh := result.trails.get("tanh"):
+            made.append(Claim("tanh: how far the lower end of the interval of that median lies above it",
+                              "above: 0 to 1", 0.5, 0.5, tanh.median()[1] - whole.value))  # fmt: skip
+    return made

@@ -1,0 +1,130 @@
+"""Figures of borders in a plane, and the way into one as an animation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch, Rectangle
+
+from gdkit.boundary import Frame, Trail
+from gdkit.errors import bad_type, bad_value
+from gdkit.plots import style
+
+# From dark to light, so that answers are told apart in grey
+_COLORS = ("#2b2f55", "#f3e7c4", "#4f7d8c", "#a9c3a0", "#8a6f94", "#c9a24b")
+_MARKED = "#d55e00"
+FPS = 10  # of the way in
+
+
+def answers(
+    frame: Frame, *, names: Sequence[str] = (), inner: Frame | None = None, ticks: bool = True, ax: Axes | None = None
+) -> Axes:
+    """What is answered at each point of a window; the border is where colours meet.
+
+    Args:
+      frame: of `boundary.explore`, or one of a trail.
+      names: of the answers 0, 1, ...: a legend says them.
+      inner: a window within this one, to be outlined.
+      ticks: whether coordinates are told; windows far within a border have too many digits.
+      ax: where to draw.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used.
+    """
+    if not isinstance(frame, Frame):
+        raise bad_type("frame", frame, "not a Frame", "Pass what boundary.explore returned, or one of trail.frames")
+    ax = style.axes(ax)
+    _draw(ax, frame)
+    ax.set(xlim=frame.x[[0, -1]], ylim=frame.y[[0, -1]])
+    if not ticks:
+        ax.set(xticks=[], yticks=[])
+    if inner is not None:
+        ax.add_patch(_outline(inner))
+    if names:
+        style.legend(ax, answer_handles(names))
+    return ax
+
+
+def answer_handles(names: Sequence[str]) -> list[Patch]:
+    """What a legend of the answers 0, 1, ... shows."""
+    return [Patch(facecolor=_COLORS[k], edgecolor=style.INK, label=name) for k, name in enumerate(names)]
+
+
+def zoom(
+    trail: Trail, *, names: Sequence[str] = (), labels: tuple[str, str] = ("", ""), seconds: float = 1.5
+) -> FuncAnimation:
+    """The way from the first window of a trail to its last; ``zoom(trail).save("zoom.gif")`` writes it.
+
+    Every window is drawn within the one before, and magnified at a constant rate.
+
+    Args:
+      trail: of `boundary.zoom`.
+      names: of the answers, as in `answers`.
+      labels: of the axes.
+      seconds: from one window to the next.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used.
+    """
+    if not isinstance(trail, Trail):
+        raise bad_type("trail", trail, "not a Trail", "Pass what boundary.zoom returned")
+    if not seconds > 0:
+        raise bad_value("seconds", seconds, "not above 0", "Leave it out for 1.5")
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+    ax = answers(trail.frames[0], names=names, ax=figure.subplots())
+    for depth, frame in enumerate(trail.frames[1:], start=1):
+        _draw(ax, frame).set_zorder(depth)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    title = ax.set_title("")
+    windows = _windows(trail, max(1, round(seconds * FPS)))
+
+    def show(number: int) -> Any:
+        (left, right), (low, high) = windows[number]
+        ax.set(xlim=(left, right), ylim=(low, high))
+        magnified = (trail.frames[0].x[-1] - trail.frames[0].x[0]) / (right - left)
+        title.set_text(f"× {magnified:,.0f}")
+        if number:  # beyond the whole, coordinates have too many digits
+            ax.set(xticks=[], yticks=[])
+        return (title,)
+
+    return FuncAnimation(figure, show, frames=len(windows), interval=1000 / FPS, repeat=True)
+
+
+def _draw(ax: Axes, frame: Frame) -> AxesImage:
+    """Every point of the lattice as the middle of a pixel."""
+    (left, right), (low, high) = (_pixels(side) for side in (frame.x, frame.y))
+    colors = ListedColormap(_COLORS)
+    shown = np.minimum(frame.answers, len(_COLORS) - 1)
+    image = ax.imshow(shown, cmap=colors, vmin=-0.5, vmax=len(_COLORS) - 0.5, origin="lower", interpolation="nearest",
+                      extent=(left, right, low, high), aspect="auto", rasterized=True)  # fmt: skip
+    image.set_clip_on(True)
+    return image
+
+
+def _pixels(side: np.ndarray) -> tuple[float, float]:
+    half = (side[1] - side[0]) / 2
+    return side[0] - half, side[-1] + half
+
+
+def _outline(frame: Frame) -> Rectangle:
+    """At least so large that it is seen."""
+    width, height = (side[-1] - side[0] for side in (frame.x, frame.y))
+    return Rectangle((frame.x[0], frame.y[0]), width, height, fill=False, edgecolor=_MARKED, linewidth=1.6)
+
+
+def _windows(trail: Trail, between: int) -> list[np.ndarray]:
+    """The windows that are shown, (2, 2) each: from one to the next by equal ratios, towards a point that stays."""
+    shown: list[np.ndarray] = []
+    for one, two in zip(trail.frames[:-1], trail.frames[1:], strict=True):
+        a, b = (np.array([f.x[[0, -1]], f.y[[0, -1]]]) for f in (one, two))
+        ratio = (b[:, 1] - b[:, 0]) / (a[:, 1] - a[:, 0])
+        fixed = (b[:, 0] - ratio * a[:, 0]) / (1 - ratio)  # where the map of one window onto the other is at rest
+        grown = [ratio[:, None] ** (step / between) for step in range(between)]
+        shown += [fixed[:, None] + (a - fixed[:, None]) * size for size in grown]
+    last = trail.frames[-1]
+    return shown + [np.array([last.x[[0, -1]], last.y[[0, -1]]])] * between
