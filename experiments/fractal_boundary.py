@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "late": 20,  # losses that are averaged at the end
     "from": -3.0,  # log10 of both learning rates
     "to": 6.0,
-    "zoom": {"frames": 8, "factor": 16, "cells": 128},
+    "zoom": {"frames": 6, "factor": 16, "cells": 128},
 }
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": lambda z: jnp.tanh(2**0.5 * z),
@@ -48,9 +48,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 SOURCE = "Sohl-Dickstein 2024"
 PUBLISHED = (1.17, 1.98)  # dimensions over six conditions
-ENOUGH = 1e100  # times the first loss: a run may come back from anything smaller
+ENOUGH = 1e30  # times the first loss: runs come back from a million times it
 NAMES = ("not trained", "trained")
-LABELS = ("log₁₀ learning rate of the hidden layer", "log₁₀ learning rate of the output layer")
+LABELS = ("log₁₀ learning rate, hidden layer", "log₁₀ learning rate, output layer")
 CHECKED = 256  # points beside the deepest border that are asked again
 
 
@@ -145,15 +145,18 @@ def _steady(ask: boundary.Ask, frame: Frame) -> float:
 
 def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
     """A row a network: the plane, windows ever deeper, the dimension in each; and the way into the first as a film."""
-    figure = Figure(figsize=(14, 3.1 * len(result.trails) + 0.5), layout="constrained")
+    figure = Figure(figsize=(15, 3.35 * len(result.trails) + 0.5), layout="constrained")
     grid = figure.subplots(len(result.trails), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.5))
     for row, (name, trail) in zip(grid, result.trails.items(), strict=True):
         last = len(trail.frames) - 1
-        for ax, depth in zip(row[:4], (0, min(1, last), last // 2, last), strict=True):
+        for ax, depth in zip(row[:4], (0, min(1, last), (last + 1) // 2, last), strict=True):
             _draw_window(ax, result, trail, depth)
-        row[0].set(xlabel=LABELS[0], ylabel=f"{name}\n{LABELS[1]}")
+        row[0].set(xlabel=LABELS[0], ylabel=LABELS[1])
+        row[0].set_title(f"{name}, {row[0].get_title()}", fontsize="medium")
         _draw_dimensions(row[4], result, trail)
-    figure.legend(handles=plots.answer_handles(NAMES), loc="outside lower left", ncols=2, frameon=False)
+    drawn, labels = grid[0, 4].get_legend_handles_labels()
+    handles = [*plots.answer_handles(NAMES), *drawn]
+    figure.legend(handles=handles, labels=[*NAMES, *labels], loc="outside lower center", ncols=6, frameon=False)
     film = plots.zoom(next(iter(result.trails.values())), names=NAMES, labels=LABELS)
     return {"fractal_boundary": figure, "fractal_boundary_zoom": film}
 
@@ -161,9 +164,10 @@ def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
 def _draw_window(ax: Axes, result: Borders, trail: Trail, depth: int) -> None:
     inner = trail.frames[depth + 1] if depth + 1 < len(trail.frames) else None
     plots.answers(trail.frames[depth], inner=inner, ticks=depth == 0, ax=ax)
-    size = result.settings["zoom"]["factor"] ** depth
+    power = {0: "whole", 1: f"× {result.settings['zoom']['factor']}"}
+    size = power.get(depth, f"× ${result.settings['zoom']['factor']}^{depth}$")
     found = trail.dimensions[depth]
-    ax.set_title(f"× {size:,}" + (f": dimension {found.value:.2f}" if found else ""), fontsize="medium")
+    ax.set_title(f"{size}: dimension {found.value:.2f}" if found else size, fontsize="medium")
     ax.set_box_aspect(1)
 
 
@@ -171,14 +175,15 @@ def _draw_dimensions(ax: Axes, result: Borders, trail: Trail) -> None:
     known = [(k, found) for k, found in enumerate(trail.dimensions) if found]
     sizes = [float(result.settings["zoom"]["factor"]) ** k for k, _ in known]
     values = np.array([(found.value, found.value - found.low, found.high - found.value) for _, found in known])
-    ax.axhspan(*PUBLISHED, color="0.9", label=f"{SOURCE}, medians of six conditions")
-    ax.axhline(1, color="0.15", linewidth=1, linestyle="--", label="smooth curve")
-    median = trail.median()[0]
-    ax.axhline(median, color=plots.SERIES_COLORS[0], linewidth=1.2, linestyle=":", label=f"median {median:.2f}")
+    median, low, high = trail.median()
+    ax.axhspan(*PUBLISHED, color="0.9", label=f"{SOURCE}: medians of six conditions")
+    ax.axhline(1, color="0.15", linewidth=1.2, linestyle="--", label="smooth curve")
+    ax.axhspan(low, high, color=plots.SERIES_COLORS[5], alpha=0.35, linewidth=0)
+    ax.axhline(median, color=plots.SERIES_COLORS[0], linewidth=1.4, linestyle=":", label="median of windows, 95 %")
     ax.errorbar(sizes, values[:, 0], yerr=values[:, 1:].T, fmt="o", color=plots.SERIES_COLORS[0], capsize=3,
                 label="window, 95 % over its blocks")  # fmt: skip
-    ax.set(xscale="log", ylim=(0.9, 2.05), xlabel="magnified", ylabel="box-counting dimension")
-    ax.legend(fontsize="x-small", loc="upper left", ncols=2)
+    ax.set(xscale="log", ylim=(0.7, 2.05), xlabel="magnification", ylabel="box-counting dimension")
+    ax.set_title(f"median {median:.2f} ({low:.2f} to {high:.2f})", fontsize="medium")
 
 
 def claims(result: Borders) -> list[Claim]:

@@ -1,5 +1,6 @@
 """The command line: what it answers, its exit codes, and that nobody ever meets a traceback."""
 
+import base64
 import importlib
 import importlib.metadata
 import json
@@ -751,6 +752,7 @@ def test_float64_is_switched_on_for_the_process_that_asks():
 
 STUDY = """\
 from typing import NamedTuple
+from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 from gdkit.errors import unknown_name
 
@@ -770,8 +772,9 @@ def run(settings):
 
 def plot(result):
     figure = Figure()
-    figure.subplots().plot([0, result])
-    return {"a line": figure}
+    (line,) = figure.subplots().plot([0, result])
+    film = FuncAnimation(figure, lambda k: line.set_ydata([k, result]) or (line,), frames=3)
+    return {"a line": figure, "a film": film}
 
 def claims(result):
     return [Claim("it is above 1", "thought", 2, 1, result, result > 1)]
@@ -787,7 +790,7 @@ class Found(int):
     [
         ("{value: 2}", 0, ""),
         ("{value: 0}", 1, "error: study: what does not hold: it is above 1\n"),
-        ("{broken: 2}", 1, "error: losses.py:17 in run: KeyError: 'value'\n"),
+        ("{broken: 2}", 1, "error: losses.py:18 in run: KeyError: 'value'\n"),
         ("{vale: 2}", 2, "error: study.yaml:3: settings='vale': no such name. Did you mean 'value'?\n"),
     ],
 )
@@ -798,6 +801,9 @@ def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
     assert capsys.readouterr().err == said
     assert Path("runs/study/report.html").exists() == (code == 0 or "does not hold" in said)
     assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
+    if code == 0:
+        film = base64.b64encode(Path("runs/study/figures/a-film.gif").read_bytes()).decode("ascii")
+        assert f"data:image/gif;base64,{film}" in Path("runs/study/report.html").read_text(encoding="utf-8")
     if Path("runs/study/claims.json").exists():
         (claim,) = json.loads(Path("runs/study/claims.json").read_text())
         assert (claim["text"], claim["holds"]) == ("it is above 1", code == 0)

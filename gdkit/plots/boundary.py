@@ -81,6 +81,8 @@ def zoom(
         _draw(ax, frame).set_zorder(depth)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     title = ax.set_title("")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: nothing jumps
     windows = _windows(trail, max(1, round(seconds * FPS)))
 
     def show(number: int) -> Any:
