@@ -22,6 +22,7 @@ COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?`
 TUTORIALS = (
     "derivatives",
     "tuning",
+    "borders",
     "tour",
     "own_loss",
     "own_model",

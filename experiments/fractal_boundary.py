@@ -29,7 +29,6 @@ from experiments.settings import complete
 from gdkit import Problem, SweepResult, boundary, plots
 from gdkit.boundary import Frame, Trail
 from gdkit.errors import bad_value, unknown_name
-from gdkit.monitors import EndKind
 from gdkit.types import Array, Context, Info, Monitor, Optimizer, State
 
 DEFAULTS: dict[str, Any] = {
@@ -128,10 +127,9 @@ def late_mean(steps: int, late: int) -> Monitor:
 
 
 def fell(result: SweepResult) -> np.ndarray:
-    """Whether runs went on to their end, and ended below their start, (lanes,) bool."""
+    """Whether runs stayed to their end, and ended below their start, (lanes,) bool."""
     lanes = result.lanes
-    ended = lanes["end_kind"].values == EndKind.STEPS
-    return ended & (lanes["last_losses"].values < lanes["initial_loss"].values)
+    return boundary.stayed(result) & (lanes["last_losses"].values < lanes["initial_loss"].values)
 
 
 def _steady(ask: boundary.Ask, frame: Frame) -> float:

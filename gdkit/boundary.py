@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.errors import InputValueError, bad_type, bad_value
+from gdkit.monitors import EndKind
 from gdkit.problems import Problem
-from gdkit.regimes import Regime
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.plan import Plan
 from gdkit.sweeps.result import SweepResult
@@ -215,7 +215,8 @@ def by_runs(
       problem, optimizer_factory, steps: as in `sweep`.
       axes: the names along x and y.
       log: whether coordinates are the logarithms to base 10 of the hyperparameters, for both or for each.
-      answer: a sweep to an answer for each of its lanes, by that lane alone; by default whether it did not diverge.
+      answer: a sweep to an answer for each of its lanes, by that lane alone (regimes may depend on the others); by
+        default `stayed`.
       width: lanes a block: the same for all, so that the answer at a point is the same whoever asks.
       options: what else `sweep` takes: monitors, key, target, diverged_above, executor.
 
@@ -231,7 +232,7 @@ def by_runs(
         raise bad_value("axes", axes, "not two names", 'Pass the names along x and y, as ("learning_rate", "momentum")')
     if "seeds" in options:
         raise bad_value("seeds", options["seeds"], "a point is one run", "Leave it out, and pass another key")
-    told, logs = answer or _stays, np.broadcast_to(log, 2)
+    told, logs = answer or stayed, np.broadcast_to(log, 2)
 
     def ask(points: np.ndarray) -> np.ndarray:
         values = np.where(logs, 10.0**points, points)
@@ -243,6 +244,11 @@ def by_runs(
         return np.asarray(told(result))[: len(points)]
 
     return ask
+
+
+def stayed(result: SweepResult) -> np.ndarray:
+    """Whether the loss of a lane stayed finite and below ``diverged_above``, (lanes,) bool."""
+    return ~np.isin(result.lanes["end_kind"].values, (EndKind.NONFINITE, EndKind.EXCEEDED))
 
 
 # Where a window lies
@@ -415,7 +421,3 @@ def _check_apart(points: np.ndarray, values: np.ndarray) -> None:
             f"points: {dtype} cannot tell hyperparameters so close apart. Zoom less far, or use float64 "
             "(in a config: precision: float64)."
         )
-
-
-def _stays(result: SweepResult) -> np.ndarray:
-    return result.verdict.regime != Regime.DIVERGED
