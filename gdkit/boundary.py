@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.errors import InputValueError, bad_type, bad_value
+from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
 from gdkit.sweeps.axes import paired
@@ -185,9 +185,8 @@ def dimension(frame: Frame | np.ndarray) -> Dimension:
     """
     answers = frame.answers if isinstance(frame, Frame) else np.asarray(frame)
     if answers.dtype.kind not in "biu" or answers.ndim != 2 or answers.shape[0] != answers.shape[1]:
-        raise bad_type(
-            "frame", frame, "not a square of answers", "Pass a Frame, or (cells + 1, cells + 1) whole numbers"
-        )
+        mend = "Pass a Frame, or whole numbers (cells + 1, cells + 1)"
+        raise bad_type("frame", frame, "not a square of answers", mend)
     if (refusal := _refusal(answers)) is not None:
         raise bad_value("frame", f"{len(answers) - 1}² cells", *refusal)
     sizes, counts = _box_counts(answers)
@@ -235,7 +234,10 @@ def by_runs(
     told, logs = answer or stayed, np.broadcast_to(log, 2)
 
     def ask(points: np.ndarray) -> np.ndarray:
-        values = np.where(logs, 10.0**points, points)
+        values = np.array(points, float)
+        if values.ndim != 2 or values.shape[1] != 2 or not len(values):
+            raise bad_value("points", values.shape, "not the shape (n, 2)", "Pass x and y of each point")
+        values[:, logs] = 10 ** values[:, logs]
         _check_apart(points, values)
         filled = np.concatenate([values, np.repeat(values[-1:], -len(values) % width, axis=0)])  # to whole blocks
         lanes = paired({name: filled[:, column].tolist() for column, name in enumerate(axes)})
@@ -283,9 +285,7 @@ def _densest(border: np.ndarray, side: int) -> tuple[int, int]:
     within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     middles = np.argwhere(border)
     starts = np.clip(middles - side // 2, 0, cells - side)
-    away = ((2 * middles + 1 - cells) ** 2).sum(
-        axis=1
-    )  # from the middle of the window; a whole number, so ties are ties
+    away = ((2 * middles + 1 - cells) ** 2).sum(axis=1)  # from the middle; whole numbers, so that ties are ties
     row, column = starts[np.lexsort((away, -within[*starts.T]))[0]]
     return int(row), int(column)
 
@@ -300,8 +300,8 @@ def _refined(ask: Ask, plane: _Plane, answers: np.ndarray, coarse: int) -> Frame
     wanted = np.ones((coarse + 1, coarse + 1), bool)
     for stride in strides:
         grid = answers[::stride, ::stride]  # a view
-        while (rows_columns := np.nonzero(wanted & (grid == _UNKNOWN)))[0].size:
-            rows, columns = rows_columns
+        while (missing := wanted & (grid == _UNKNOWN)).any():
+            rows, columns = np.nonzero(missing)
             points = np.stack([x[::stride][columns], y[::stride][rows]], axis=1)
             grid[rows, columns] = _checked(ask(points), len(points))
             wanted = _corners(_mixed(grid), around=1)
@@ -417,7 +417,5 @@ def _check_apart(points: np.ndarray, values: np.ndarray) -> None:
     """Raise if points that differ are one in the precision of the runs."""
     dtype = np.dtype(jnp.result_type(float))
     if len(np.unique(values.astype(dtype), axis=0)) < len(np.unique(points, axis=0)):
-        raise InputValueError(
-            f"points: {dtype} cannot tell hyperparameters so close apart. Zoom less far, or use float64 "
-            "(in a config: precision: float64)."
-        )
+        mend = "Zoom less far, or use float64 (in a config: precision: float64)"
+        raise bad_value("points", len(points), f"{dtype} cannot tell hyperparameters so close apart", mend)

@@ -320,6 +320,12 @@ def test_bad_input_of_runs_is_named(change, said):
         by_runs(problems.parabola(), optimizers.sgd, **({"axes": ("learning_rate", "momentum"), "steps": 3} | change))
 
 
+@pytest.mark.parametrize("points", [np.zeros(2), np.zeros((3, 3)), np.zeros((0, 2))])
+def test_points_of_another_shape_are_refused(points):
+    with pytest.raises(InputValueError, match=r"points=.*not the shape \(n, 2\)"):
+        heavy_ball()(points)
+
+
 def test_points_that_single_precision_cannot_tell_apart_are_refused():
     with pytest.raises(
         InputValueError, match=r"float32 cannot tell hyperparameters so close apart.*precision: float64"

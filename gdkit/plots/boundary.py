@@ -58,9 +58,10 @@ def answer_handles(names: Sequence[str]) -> list[Patch]:
 def zoom(
     trail: Trail, *, names: Sequence[str] = (), labels: tuple[str, str] = ("", ""), seconds: float = 1.5
 ) -> FuncAnimation:
-    """The way from the first window of a trail to its last; ``zoom(trail).save("zoom.gif")`` writes it.
+    """The way from the first window of a trail to its last.
 
-    Every window is drawn within the one before, and magnified at a constant rate.
+    Every window is drawn within the one before, and magnified at a constant rate. ``.save("zoom.gif", writer="pillow")``
+    of what is returned writes it.
 
     Args:
       trail: of `boundary.zoom`.
@@ -102,10 +103,8 @@ def _draw(ax: Axes, frame: Frame) -> AxesImage:
     (left, right), (low, high) = (_pixels(side) for side in (frame.x, frame.y))
     colors = ListedColormap(_COLORS)
     shown = np.minimum(frame.answers, len(_COLORS) - 1)
-    image = ax.imshow(shown, cmap=colors, vmin=-0.5, vmax=len(_COLORS) - 0.5, origin="lower", interpolation="nearest",
+    return ax.imshow(shown, cmap=colors, vmin=-0.5, vmax=len(_COLORS) - 0.5, origin="lower", interpolation="nearest",
                       extent=(left, right, low, high), aspect="auto", rasterized=True)  # fmt: skip
-    image.set_clip_on(True)
-    return image
 
 
 def _pixels(side: np.ndarray) -> tuple[float, float]:
@@ -114,7 +113,6 @@ def _pixels(side: np.ndarray) -> tuple[float, float]:
 
 
 def _outline(frame: Frame) -> Rectangle:
-    """At least so large that it is seen."""
     width, height = (side[-1] - side[0] for side in (frame.x, frame.y))
     return Rectangle((frame.x[0], frame.y[0]), width, height, fill=False, edgecolor=_MARKED, linewidth=1.6)
 
