@@ -60,8 +60,8 @@ def zoom(
 ) -> FuncAnimation:
     """The way from the first window of a trail to its last.
 
-    Every window is drawn within the one before, and magnified at a constant rate. ``.save("zoom.gif", writer="pillow")``
-    of what is returned writes it.
+    Every window is drawn within the one before, and magnified at a constant rate. What is returned is written by
+    ``.save("zoom.gif", writer="pillow")``.
 
     Args:
       trail: of `boundary.zoom`.
