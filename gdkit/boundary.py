@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
 from gdkit.sweeps.axes import paired
@@ -126,18 +126,22 @@ def zoom(
     *,
     frames: int,
     factor: int = 8,
+    toward: str = "roughest",
     cells: int = 128,
     coarse: int = 16,
 ) -> Trail:
     """Follow the border of a window into smaller and smaller ones.
 
-    The next window is centred on the cell around which most cells hold border, of those the one nearest to the middle.
-    Its lattice holds the points of the last, with their answers, so no window loses the border that it was put on.
+    The next window is centred on a cell that holds border. Its lattice holds the points of the last, with their
+    answers, so no window loses the border that it was put on.
 
     Args:
       ask, x, y, cells, coarse: as in `explore`.
       frames: how many windows, the first included.
       factor: how much smaller the next one is, a power of two.
+      toward: which cell the next window is centred on: ``roughest``, that around which most cells hold border, of
+        those the one nearest to the middle; ``middle``, the one nearest to the middle, which does not look for a rough
+        place.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used; there is no border in the first window; or the last
@@ -154,12 +158,14 @@ def zoom(
         raise bad_value("factor", factor, f"not a power of two from 2 to {cells // 2}", "Leave it out for 8")
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
         raise bad_value("frames", frames, "not a number of windows", "Pass a whole number above 0")
+    if toward not in ("roughest", "middle"):
+        raise unknown_name("toward", toward, ("roughest", "middle"))
     _check_depth(plane, factor, frames)
     found = [_refined(ask, plane, _nothing(cells), coarse)]
     if not found[0].border.any():
         raise bad_value("x, y", (x, y), "every point answers alike", "Pass a window with a border in it")
     while len(found) < frames:
-        row, column = _densest(found[-1].border, cells // factor)
+        row, column = _next(found[-1].border, cells // factor, rough=toward == "roughest")
         plane, known = plane.within(row, column, factor), _nothing(cells)
         part = np.s_[row : row + cells // factor + 1, column : column + cells // factor + 1]
         known[::factor, ::factor] = np.where(found[-1].asked[part], found[-1].answers[part], _UNKNOWN)
@@ -278,15 +284,15 @@ class _Plane(NamedTuple):
         return smaller._replace(column=(self.column + column) * factor, row=(self.row + row) * factor)
 
 
-def _densest(border: np.ndarray, side: int) -> tuple[int, int]:
-    """The first cell of the window of `side` cells with most border, of those around a cell that holds some."""
+def _next(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, int]:
+    """The first cell of the next window, of `side` cells: around the middle cell with border, or that with most."""
     cells = len(border)
     sums = np.pad(border.astype(int).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     middles = np.argwhere(border)
     starts = np.clip(middles - side // 2, 0, cells - side)
     away = ((2 * middles + 1 - cells) ** 2).sum(axis=1)  # from the middle; whole numbers, so that ties are ties
-    row, column = starts[np.lexsort((away, -within[*starts.T]))[0]]
+    row, column = starts[np.lexsort((away, -within[*starts.T] * rough))[0]]
     return int(row), int(column)
 
 

@@ -174,6 +174,14 @@ def test_the_next_window_is_around_the_cell_with_most_border():
     assert first.border[row : row + 16, column : column + 16].sum() == most
 
 
+def test_the_next_window_may_be_around_the_middle_cell_with_border():
+    first, second = zoom(KOCH, (0.2, 1.0), (-0.2, 0.6), frames=2, toward="middle").frames
+    rows, columns = np.nonzero(first.border)
+    nearest = np.hypot(rows - 63.5, columns - 63.5).min()
+    middle = np.searchsorted(first.y, second.y[0]) + 8, np.searchsorted(first.x, second.x[0]) + 8
+    assert first.border[middle] and np.hypot(middle[0] - 63.5, middle[1] - 63.5) == pytest.approx(nearest)
+
+
 def test_dimension_along_a_zoom_is_the_one_that_is_known(trail):
     value, low, high = trail.median()
     assert value == np.median([found.value for found in trail.dimensions])
@@ -296,6 +304,7 @@ def test_bad_input_of_a_window_is_named(change, error, said):
     ("change", "said"),
     [
         ({"frames": 0}, "frames=0: not a number of windows"),
+        ({"toward": "edge"}, "toward='edge': no such name"),
         ({"factor": 3}, "factor=3: not a power of two from 2 to 64"),
         ({"factor": 128}, "factor=128: not a power of two from 2 to 64"),
         ({"frames": 17}, "frames=17: float64 cannot tell the points of the last window apart"),
