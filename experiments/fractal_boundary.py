@@ -7,11 +7,11 @@ parameters. A run counts as trained if its last losses are on average below its 
 neural network trainability is fractal, 2024) zoomed in on the border in the plane of the two learning rates, and by
 counting boxes found dimensions from 1.17 to 1.98 over six conditions, where 1 is a smooth curve.
 
-Here the way in is chosen by a rule that looks for no rough place: each window is centred on the border nearest to the
-middle of the last. (A rule that looks for the roughest place leads tanh to hidden learning rates so large that runs
-neither settle nor leave: there the border fills the plane, and the check for rounding, below, fails.) The linear
-network's border is smooth as a whole and rough close up: its gradient descent is a polynomial map, as those of the
-classical fractals are.
+The way in is chosen by a rule. The middle way does not look for a rough place: each window is centred on the border
+nearest to the middle of the last. On it the border of tanh is rough in every window, and that of the linear network
+smooth, as far as it is followed. The roughest way goes where the last window holds the most border, and there the
+linear network's is rough too. (With tanh it leads to hidden learning rates so large that runs neither settle nor leave:
+the border fills the plane, and the check for rounding, below, fails.)
 """
 
 import functools
@@ -34,7 +34,7 @@ from gdkit.errors import bad_value, unknown_name
 from gdkit.types import Array, Context, Info, Monitor, Optimizer, State
 
 DEFAULTS: dict[str, Any] = {
-    "networks": ["tanh", "linear"],
+    "ways": ["tanh middle", "linear middle", "linear roughest"],  # a network, and where the next window is
     "width": 16,
     "steps": 500,
     "late": 20,  # losses that are averaged at the end
@@ -48,6 +48,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda z: z,
 }
 SOURCE = "Sohl-Dickstein 2024"
+SMOOTH = "linear middle"  # the way on which nothing is rough
 PUBLISHED = (1.17, 1.98)  # dimensions over six conditions
 ENOUGH = 1e30  # times the first loss: runs come back from a million times it
 NAMES = ("not trained", "trained")
@@ -56,32 +57,31 @@ CHECKED = 256  # points beside the deepest border that are asked again
 
 
 class Borders(NamedTuple):
-    """What the study found, by network."""
+    """What the study found, by way."""
 
     settings: dict[str, Any]
     trails: dict[str, Trail]
     steady: dict[str, float]  # share of answers beside the deepest border that survive a rounding of learning rates
 
     def __str__(self) -> str:
-        lines = [f"{'network':>8} | {'magnified':>13} | {'cells with border':>17} | dimension (95 % over its blocks)"]
-        lines.append("-" * 88)
+        lines = [f"{'way':>15} | {'magnified':>9} | {'border':>6} | dimension (95 % over its blocks)", "-" * 78]
         for name, trail in self.trails.items():
             for k, (frame, found) in enumerate(zip(trail.frames, trail.dimensions, strict=True)):
                 size = self.settings["zoom"]["factor"] ** k
-                lines.append(f"{name:>8} | {size:13,} | {frame.border.sum():17} | {found or 'too coarse'}")
-            lines.append(
-                f"{name:>8} | {'median':>13} | {'':17} | {'{:.3f} (95 %: {:.3f} to {:.3f})'.format(*trail.median())}"
-            )
+                lines.append(f"{name:>15} | {size:9,} | {frame.border.sum():6} | {found or 'too coarse'}")
+            median = "{:.3f} (95 %: {:.3f} to {:.3f})".format(*trail.median())
+            lines.append(f"{name:>15} | {'median':>9} | {'':6} | {median}")
         return "\n".join(lines)
 
 
 def run(settings: Mapping[str, Any]) -> Borders:
-    """A trail into the border of each network."""
+    """A trail into the border, each way."""
     chosen = complete(settings, DEFAULTS, free=("from", "to"))
     trails, steady = {}, {}
-    for name in chosen["networks"]:
-        ask, side = trained(name, chosen["width"], chosen["steps"], chosen["late"]), (chosen["from"], chosen["to"])
-        trails[name] = boundary.zoom(ask, side, side, **chosen["zoom"], toward="middle")
+    for name in chosen["ways"]:
+        network, _, toward = name.partition(" ")
+        ask, side = trained(network, chosen["width"], chosen["steps"], chosen["late"]), (chosen["from"], chosen["to"])
+        trails[name] = boundary.zoom(ask, side, side, **chosen["zoom"], toward=toward)
         steady[name] = _steady(ask, trails[name].frames[-1])
     return Borders(chosen, trails, steady)
 
@@ -90,7 +90,7 @@ def run(settings: Mapping[str, Any]) -> Borders:
 def trained(network: str, width: int, steps: int, late: int) -> boundary.Ask:
     """What tells at log10 learning rates (n, 2), hidden layer first, whether a network trains, (n,) bool."""
     if network not in ACTIVATIONS:
-        raise unknown_name("settings.networks", network, ACTIVATIONS)
+        raise unknown_name("settings.ways", network, ACTIVATIONS)
     if late > steps:
         raise bad_value("settings.late", late, f"more than the {steps} steps", "Average fewer")
     return boundary.by_runs(
@@ -144,7 +144,7 @@ def _steady(ask: boundary.Ask, frame: Frame) -> float:
 
 
 def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
-    """A row a network: the plane, windows ever deeper, the dimension in each; and the way into the first as a film."""
+    """A row a way: the plane, windows ever deeper, the dimension in each; and the first as a film."""
     figure = Figure(figsize=(15, 3.35 * len(result.trails) + 0.5), layout="constrained")
     grid = figure.subplots(len(result.trails), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.5))
     for row, (name, trail) in zip(grid, result.trails.items(), strict=True):
@@ -152,7 +152,7 @@ def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
         for ax, depth in zip(row[:4], (0, min(1, last), (last + 1) // 2, last), strict=True):
             _draw_window(ax, result, trail, depth)
         row[0].set(xlabel=LABELS[0], ylabel=LABELS[1])
-        row[0].set_title(f"{name}, {row[0].get_title()}", fontsize="medium")
+        row[0].set_title(f"{name}: {row[0].get_title()}", fontsize="medium")
         _draw_dimensions(row[4], result, trail)
     drawn, labels = grid[0, 4].get_legend_handles_labels()
     handles = [*plots.answer_handles(NAMES), *drawn]
@@ -188,25 +188,33 @@ def _draw_dimensions(ax: Axes, result: Borders, trail: Trail) -> None:
 
 def claims(result: Borders) -> list[Claim]:
     """Whether borders are as rough as published, at every scale, and no noise of rounding."""
-    made = []
-    low, high = PUBLISHED
-    for name, trail in result.trails.items():
-        cells = result.settings["zoom"]["cells"]
-        deep = [int(frame.border.sum()) for frame in trail.frames[1:]]
-        value = trail.median()[0]
-        made += [
-            Claim(f"{name}: median dimension of the windows along the zoom", f"{low} to {high}: {SOURCE}",
-                  (low + high) / 2, (high - low) / 2, value),
-            Claim(f"{name}: share of the windows within the plane whose border fills more cells than a straight line "
-                  "can", f"every scale: {SOURCE}", 1.0, 0.0, float(np.mean(np.array(deep) > 2 * cells - 1))),
-            Claim(f"{name}: share of answers beside the deepest border that stay when learning rates move by one "
-                  "rounding", "else it would be noise", 1.0, 0.05, result.steady[name]),
-        ]  # fmt: skip
-    if (linear := result.trails.get("linear")) and (whole := linear.dimensions[0]):
-        made.append(
-            Claim("linear: dimension of the border of the whole plane", "1: a smooth curve", 1.0, 0.1, whole.value)
-        )
-        if tanh := result.trails.get("tanh"):
-            made.append(Claim("tanh: how far the lower end of the interval of that median lies above it",
-                              "above: 0 to 1", 0.5, 0.5, tanh.median()[1] - whole.value))  # fmt: skip
+    made, trails = [], result.trails
+    for name, trail in trails.items():
+        made += _smooth(trail) if name == SMOOTH else _rough(name, trail)
+        made.append(Claim(f"{name}: share of answers beside the deepest border that stay when learning rates move by "
+                          "one rounding", "else it would be noise", 1.0, 0.05, result.steady[name]))  # fmt: skip
+    if "tanh middle" in trails and SMOOTH in trails:
+        apart = trails["tanh middle"].median()[1] - trails[SMOOTH].median()[2]
+        made.append(Claim("middle: how far the interval of the median for tanh lies above that for the linear "
+                          "network", "above: 0 to 1", 0.5, 0.5, apart))  # fmt: skip
     return made
+
+
+def _rough(name: str, trail: Trail) -> list[Claim]:
+    (low, high), cells = PUBLISHED, trail.frames[0].cells
+    deep = np.array([frame.border.sum() for frame in trail.frames[1:]])
+    return [
+        Claim(f"{name}: median dimension of the windows", f"{low} to {high}: {SOURCE}", (low + high) / 2,
+              (high - low) / 2, trail.median()[0]),
+        Claim(f"{name}: share of the windows within the plane whose border fills more cells than a straight line can",
+              f"every scale: {SOURCE}", 1.0, 0.0, float(np.mean(deep > 2 * cells - 1))),
+    ]  # fmt: skip
+
+
+def _smooth(trail: Trail) -> list[Claim]:
+    whole = trail.dimensions[0]
+    return [
+        Claim(f"{SMOOTH}: dimension of the border of the whole plane", "1: a smooth curve", 1.0, 0.1,
+              whole.value if whole else np.nan),
+        Claim(f"{SMOOTH}: median dimension of the windows", "1: a smooth curve", 1.0, 0.1, trail.median()[0]),
+    ]  # fmt: skip

@@ -6,10 +6,10 @@ import pytest
 
 from experiments import fractal_boundary
 from experiments.fractal_boundary import Borders
-from gdkit.boundary import Frame, Trail, explore, zoom
+from gdkit.boundary import Frame, Trail, explore
 from gdkit.errors import GdkitError, InputValueError
 
-TINY = {"networks": ["linear"], "width": 2, "steps": 20, "late": 5, "zoom": {"frames": 4, "factor": 4, "cells": 64}}
+TINY = {"ways": ["linear middle"], "width": 2, "steps": 20, "late": 5, "zoom": {"frames": 4, "factor": 4, "cells": 64}}
 NUMPY = {
     "tanh": (lambda z: np.tanh(2**0.5 * z), lambda z: 2**0.5 / np.cosh(2**0.5 * z) ** 2),
     "relu": (lambda z: 2**0.5 * np.maximum(z, 0), lambda z: 2**0.5 * (z > 0)),
@@ -53,7 +53,7 @@ def test_rows_are_as_many_as_parameters():
 
 
 def test_windows_of_the_trail_are_answered_by_runs(found):
-    trail = found.trails["linear"]
+    trail = found.trails["linear middle"]
     assert [len(frame.x) for frame in trail.frames] == [65] * 4
     assert trail.frames[0].x[[0, -1]].tolist() == [-3, 6]
     frame = trail.frames[2]
@@ -62,45 +62,45 @@ def test_windows_of_the_trail_are_answered_by_runs(found):
         assert frame.answers[row, column] == trains("linear", 2, 20, 5, point)
 
 
-def borders(ask, frames=4, **others):
-    trail = zoom(ask, (-3.0, 6.0), (-3.0, 6.0), frames=frames, factor=16)
-    settings = fractal_boundary.DEFAULTS | {"zoom": {"frames": frames, "factor": 16, "cells": 128}}
-    return Borders(settings, {"linear": trail}, {"linear": 1.0}, **others)
+def line(slope):
+    return explore(lambda p: p[:, 1] > slope * p[:, 0], (-3.0, 6.0), (-3.0, 6.0))
 
 
-def test_claims_fail_of_a_smooth_border_that_is_noise_of_rounding():
-    smooth = borders(lambda p: p[:, 1] > 1.5 + np.sin(p[:, 0]))._replace(steady={"linear": 0.8})
-    assert [claim.holds for claim in fractal_boundary.claims(smooth)] == [False, False, False, True]
-
-
-def test_claims_hold_of_a_border_that_is_smooth_from_afar_and_rough_within():
-    rng = np.random.default_rng(0)
-    rough = Frame(np.arange(129.0), np.arange(129.0), _rough(rng), np.ones((129, 129), bool))
-    whole = explore(lambda p: p[:, 1] > p[:, 0] / 3, (-3.0, 6.0), (-3.0, 6.0))
-    trails = {name: Trail((whole, *[rough] * 4)) for name in ("tanh", "linear")}
-    made = Borders(fractal_boundary.DEFAULTS, trails, {"tanh": 1.0, "linear": 1.0})
-    claims = fractal_boundary.claims(made)
-    assert len(claims) == 8 and all(claim.holds for claim in claims)
-
-
-def _rough(rng):
+def rough():
     """A random walk's graph, of dimension 1.5."""
-    heights = 64 + np.cumsum(rng.choice([-6, 6], 129))
-    return (np.arange(129)[:, None] > heights).astype(int)
+    heights = 64 + np.cumsum(np.random.default_rng(0).choice([-6, 6], 129))
+    answers = (np.arange(129)[:, None] > heights).astype(int)
+    return Frame(np.arange(129.0), np.arange(129.0), answers, np.ones((129, 129), bool))
+
+
+def borders(of_tanh, of_linear, steady):
+    trails = {"tanh middle": of_tanh, "linear middle": of_linear, "linear roughest": of_tanh}
+    made = {name: Trail((line(0.3), *[frame] * 4)) for name, frame in trails.items()}
+    return Borders(fractal_boundary.DEFAULTS, made, dict.fromkeys(made, steady))
+
+
+def test_claims_hold_where_tanh_is_rough_and_the_linear_network_smooth():
+    claims = fractal_boundary.claims(borders(rough(), line(0.4), 1.0))
+    assert len(claims) == 10 and all(claim.holds for claim in claims)
+
+
+def test_claims_fail_where_it_is_the_other_way_round_and_rounding_decides():
+    claims = fractal_boundary.claims(borders(line(0.4), rough(), 0.8))
+    assert [claim.holds for claim in claims] == [False, False, False, True, False, False, False, False, False, False]
 
 
 def test_table_has_a_row_a_window_and_the_median(found):
     _, _, *rows = str(found).splitlines()
     assert [row.split("|")[1].strip() for row in rows] == ["1", "4", "16", "64", "median"]
     counts = [int(row.split("|")[2]) for row in rows[:-1]]
-    assert counts == [frame.border.sum() for frame in found.trails["linear"].frames]
+    assert counts == [frame.border.sum() for frame in found.trails["linear middle"].frames]
 
 
 def test_figure_shows_windows_dimensions_and_a_film(found):
     made = fractal_boundary.plot(found)
     figure, film = made["fractal_boundary"], made["fractal_boundary_zoom"]
     *windows, last = figure.axes
-    trail = found.trails["linear"]
+    trail = found.trails["linear middle"]
     for ax, depth in zip(windows, (0, 1, 2, 3), strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), trail.frames[depth].answers)
     assert last.get_ylabel() == "box-counting dimension"
@@ -111,7 +111,8 @@ def test_figure_shows_windows_dimensions_and_a_film(found):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"networks": ["tan"]}, "settings.networks='tan': no such name. Did you mean 'tanh'"),
+        ({"ways": ["tan middle"]}, "settings.ways='tan': no such name. Did you mean 'tanh'"),
+        ({"ways": ["tanh edge"]}, "toward='edge': no such name"),
         ({"late": 600}, "settings.late=600: more than the 500 steps"),
         ({"zoom": {"cells": 100}}, "cells=100: not a power of two"),
         ({"from": 7.0}, "x=.*: not two finite numbers low < high"),
