@@ -1,4 +1,4 @@
-"""The border between learning rates that train and those that do not is rough at every scale, as fractals are.
+"""The border between learning rates that train a network and those that do not can be rough at every scale.
 
 A network of one hidden layer without biases, f(x) = v · φ(Ux/√n) / n for n inputs and n hidden units with all weights
 drawn from a unit normal (the mean-field parametrisation), is trained by gradient descent on mean (f − y)², each layer
