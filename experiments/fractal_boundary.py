@@ -152,7 +152,7 @@ def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
         for ax, depth in zip(row[:4], (0, min(1, last), (last + 1) // 2, last), strict=True):
             _draw_window(ax, result, trail, depth)
         row[0].set(xlabel=LABELS[0], ylabel=LABELS[1])
-        row[0].set_title(f"{name}: {row[0].get_title()}", fontsize="medium")
+        row[0].set_title(f"{name}, {row[0].get_title()}", fontsize="medium")
         _draw_dimensions(row[4], result, trail)
     drawn, labels = grid[0, 4].get_legend_handles_labels()
     handles = [*plots.answer_handles(NAMES), *drawn]
@@ -164,7 +164,7 @@ def plot(result: Borders) -> dict[str, Figure | FuncAnimation]:
 def _draw_window(ax: Axes, result: Borders, trail: Trail, depth: int) -> None:
     inner = trail.frames[depth + 1] if depth + 1 < len(trail.frames) else None
     plots.answers(trail.frames[depth], inner=inner, ticks=depth == 0, ax=ax)
-    power = {0: "whole", 1: f"× {result.settings['zoom']['factor']}"}
+    power = {0: "× 1", 1: f"× {result.settings['zoom']['factor']}"}
     size = power.get(depth, f"× ${result.settings['zoom']['factor']}^{depth}$")
     found = trail.dimensions[depth]
     ax.set_title(f"{size}: dimension {found.value:.2f}" if found else size, fontsize="medium")

@@ -81,7 +81,7 @@ def zoom(
     for depth, frame in enumerate(trail.frames[1:], start=1):
         _draw(ax, frame).set_zorder(depth)
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    title = ax.set_title("")
+    title = ax.set_title("× 1")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once: nothing jumps
     windows = _windows(trail, max(1, round(seconds * FPS)))
