@@ -671,7 +671,7 @@ PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"
 
 def test_check_has_what_each_of_its_columns_says_and_fits_80_characters():
     estimate = importlib.import_module("gdkit.app.estimate")
-    cost = estimate.Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 2.34, 1.5e-3)
+    cost = estimate.Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 0, 0, 2.34, 1.5e-3)
     table = estimate._table([cost])
     found = {str(column.header).replace("\n", " "): list(column.cells) for column in table.columns}
     assert found == {

@@ -114,7 +114,7 @@ def test_lanes_that_are_gone_are_named_and_large_ones_not_kept(iris, tmp_path, m
     next((tmp_path / "a" / "lanes").rglob("*.npz")).unlink()
     with pytest.raises(StoreError, match=r"the lanes of block \d were not kept. Run the sweep with more steps"):
         gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30)
-    monkeypatch.setattr(stored, "_KEPT_BYTES", 100)
+    monkeypatch.setattr(stored, "STORED_BYTES", 100)
     sweep(iris, sgd, store=tmp_path / "b", **options)
     assert not list((tmp_path / "b" / "lanes").rglob("*.npz"))
     with pytest.raises(InputValueError, match="too large to be kept"):
