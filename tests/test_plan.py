@@ -274,3 +274,13 @@ def test_a_block_whose_lanes_have_all_ended_stops_inside_a_segment():
     run([0.9, 0.91, 0.92, 0.93])
     assert dead.lanes["end_step"].max() < 100
     assert took < 0.5 * (time.process_time() - begin)  # it makes under a thousandth of the steps
+
+
+def test_options_that_this_xla_does_not_know_are_left_out_and_other_errors_are_not(monkeypatch):
+    lowered = jax.jit(lambda x: 2 * x).lower(np.ones(3, np.float32))
+    on = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    options = {"xla_of_tomorrow": 1, "xla_cpu_prefer_vector_width": 512, "xla_of_yesterday": False}
+    made = execute._compile(lowered, on, options)
+    np.testing.assert_array_equal(made(np.ones(3, np.float32)), np.full(3, 2.0))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_prefer_vector_width"):
+        execute._compile(lowered, on, {"xla_cpu_prefer_vector_width": "wide"})
