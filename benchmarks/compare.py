@@ -1,6 +1,5 @@
 """One workload, by gdkit and by all its peers: equal final losses, then interleaved rounds."""
 
-import json
 from typing import Any
 
 import jax
@@ -49,7 +48,7 @@ def _row(name: str, peer: Peer, work: Workload, times: timing.Times) -> dict[str
 def plan_of(work: Workload) -> dict[str, Any]:
     """How gdkit ran it."""
     result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
-    return json.loads(result.lanes.attrs["plan"])
+    return result.plan
 
 
 def contestants(work: Workload, quick: bool) -> list[Peer]:

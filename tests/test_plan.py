@@ -37,7 +37,7 @@ def forgotten(monkeypatch):
 
 
 def plan_of(result):
-    return json.loads(result.lanes.attrs["plan"])
+    return result.plan
 
 
 def same_bits(a, b):
@@ -232,14 +232,14 @@ def test_a_plan_of_more_devices_than_there_are_is_refused(iris):
 
 
 SPLIT = """
-import jax, json, jax.numpy as jnp, numpy as np
+import jax, jax.numpy as jnp, numpy as np
 from gdkit import Plan, Problem, sgd, sweep
 assert len(jax.local_devices()) == 8
 problem = Problem(lambda x: jnp.sum(x**4), lambda key: jax.random.normal(key, (3,)))
 axes = {"learning_rate": np.geomspace(1e-3, 1.5, 16)}
 run = lambda devices: sweep(problem, sgd, axes, seeds=2, steps=30, plan=Plan(width=2, depth=1, devices=devices))
 all_, one = run(8), run(1)
-plan = json.loads(all_.lanes.attrs["plan"])
+plan = all_.plan
 assert (plan["devices"], plan["workers"]) == (8, 8), plan
 for name in all_.lanes.data_vars:
     np.testing.assert_array_equal(all_.lanes[name].values, one.lanes[name].values)

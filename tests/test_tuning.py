@@ -1,7 +1,5 @@
 """Tuning beyond the grid: refined sweeps and batches of a sampler judge as one sweep would, by one program."""
 
-import json
-
 import numpy as np
 import optax
 import pytest
@@ -47,7 +45,7 @@ def fine(coarse):
 
 
 def test_a_refined_sweep_is_that_of_all_its_values_bit_for_bit(quadratic, coarse, fine):
-    plan = Plan(width=json.loads(coarse.lanes.attrs["plan"])["width"])
+    plan = Plan(width=coarse.plan["width"])
     axes = {"learning_rate": fine.axes["learning_rate"], "momentum": [0.0, 0.9]}
     assert_same(fine, sweep(quadratic, sgd, axes, steps=60, plan=plan))
     assert set(RATES) <= set(axes["learning_rate"]) and len(axes["learning_rate"]) == 15
@@ -61,7 +59,7 @@ def test_refining_brings_the_edge_to_where_theory_has_it(coarse, fine):
 
 def test_refined_sweeps_go_on_and_are_refined_again(quadratic, fine):
     longer = fine.extend(90)
-    plan = Plan(width=json.loads(fine.lanes.attrs["plan"])["width"])
+    plan = Plan(width=fine.plan["width"])
     axes = {"learning_rate": fine.axes["learning_rate"], "momentum": [0.0, 0.9]}
     assert_same(longer, sweep(quadratic, sgd, axes, steps=90, plan=plan))
     assert fine.replay(25).same
@@ -147,7 +145,7 @@ def test_values_that_a_study_is_told_are_those_of_a_sweep_of_the_same_points(opt
     losses, start = found.result.scores(), found.result.lanes["initial_loss"].values
     assert [t.value for t in found.study.trials] == pytest.approx(np.minimum(losses, start))
     assert any(t.user_attrs["regimes"] == ["DIVERGED"] for t in found.study.trials)
-    width = json.loads(found.result.lanes.attrs["plan"])["width"]
+    width = found.result.plan["width"]
     axes = paired({name: [t.params[name] for t in found.study.trials] for name in SPACE})
     assert_same(found.result, sweep(quadratic, sgd, axes, steps=40, plan=Plan(width=width)))
 

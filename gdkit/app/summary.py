@@ -134,7 +134,7 @@ def measured(result: SweepResult) -> str:
     """How many runs, how long, on what."""
     attributes = result.lanes.attrs
     seconds = json.loads(attributes["timings"])["seconds"]
-    plan = json.loads(attributes["plan"])
+    plan = result.plan
     runs = f"{result.lanes.sizes['lane']:,} runs of {int(attributes['steps']):,} steps"
     return f"{runs} in {duration(seconds)} on {attributes['device']}, {counted(plan['workers'], 'worker')}"
 
@@ -143,7 +143,7 @@ def provenance(result: SweepResult) -> dict[str, str]:
     """What the numbers were made with."""
     attributes = result.lanes.attrs
     versions = json.loads(attributes["versions"])
-    plan = json.loads(attributes["plan"])
+    plan = result.plan
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "device": f"{attributes['device']}, {attributes['cores']} cores visible",

@@ -103,6 +103,6 @@ def reopened(result: SweepResult, path: Path, make: Callable[[], Sweep]) -> Swee
 
 
 def _shapes(result: SweepResult, groups: int) -> list[Shape]:
-    plan = json.loads(result.lanes.attrs["plan"])
+    plan = result.plan
     each = lambda value: value if isinstance(value, list) else [value] * groups
     return [Shape(*numbers) for numbers in zip(*(each(plan[name]) for name in Shape._fields), strict=True)][:groups]

@@ -190,6 +190,18 @@ class SweepResult:
         return self.lanes["end_kind"].values != EndKind.RUNNING
 
     @property
+    def plan(self) -> dict[str, Any]:
+        """How the lanes were run: `Plan`'s fields as they were carried out, and by what they were ``chosen``.
+
+        The width, depth, unroll and choice of several programs are lists, in their order.
+
+        >>> from gdkit import problems, sgd, sweep
+        >>> sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=3).plan["width"]
+        1
+        """
+        return json.loads(self.lanes.attrs["plan"])
+
+    @property
     def seeds(self) -> int:
         """Runs a point."""
         return int(self.lanes.attrs["seeds"])
