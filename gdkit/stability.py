@@ -61,15 +61,13 @@ def _extend(apply: Callable[[Array], Array], krylov: _Krylov, negligible: Any = 
     basis = krylov.basis.at[j].set(krylov.direction)
     product = apply(krylov.direction)
     scale = jnp.maximum(krylov.scale, _length(product))
-    first = basis @ product
-    rest = product - first @ basis
+    first, rest = _project(basis, product, j + 1)
     length = _length(rest)
     least = jnp.maximum(32 * jnp.finfo(rest.dtype).eps, negligible) * scale
     broken = (length <= least) | (j + 1 == size)
     key, draw = jax.random.split(krylov.key)
     rest = jnp.where(broken, jax.random.normal(draw, rest.shape, rest.dtype), rest / jnp.where(broken, 1, length))
-    second = basis @ rest
-    rest = rest - second @ basis
+    second, rest = _project(basis, rest, j + 1)
     left = jnp.linalg.norm(rest)
     coupling = jnp.where(broken, 0, length * left)
     column = first + jnp.where(broken, 0, length * second)
@@ -77,6 +75,21 @@ def _extend(apply: Callable[[Array], Array], krylov: _Krylov, negligible: Any = 
     projected = krylov.projected.at[:, j].set(column)
     direction = rest / jnp.where(left > 0, left, 1)
     return _Krylov(basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken, scale, key)
+
+
+def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
+    """The coefficients of `vector` in the rows in use, zero for others, (m,), and what is left of it, (n,).
+
+    Of a basis with room for many rows most are not in use yet, and reading them is what would take the time.
+    """
+    rows = math.gcd(len(basis), 8)
+
+    def some(block: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        part = jax.lax.dynamic_slice_in_dim(basis, block * rows, rows)
+        along = part @ vector
+        return jax.lax.dynamic_update_slice_in_dim(found[0], along, block * rows, 0), found[1] - along @ part
+
+    return jax.lax.fori_loop(0, (count + rows - 1) // rows, some, (jnp.zeros(len(basis), vector.dtype), vector))
 
 
 def _length(vector: Array) -> Array:
@@ -107,16 +120,28 @@ def _largest_symmetric(
     return Spectrum(values, residuals, residuals <= tolerance * krylov.scale, krylov.count)
 
 
+_FEW = 16  # rows; eigenvalues of matrices of up to this size cost next to nothing, and larger ones occupy every core
+
+
 def _ritz(krylov: _Krylov) -> tuple[Array, Array]:
     """Eigenvalues of the projection, ascending, and their residuals; the unused come first."""
     depth = len(krylov.projected)
-    used = jnp.arange(depth) < krylov.count
-    inside = jnp.where(used[:, None] & used[None, :], krylov.projected, 0)
-    inside = 0.5 * (inside + inside.T)
-    below = -2 * jnp.max(jnp.sum(jnp.abs(inside), axis=1))  # a padding of zeros would be the top of a negative spectrum
-    padded = inside + jnp.diag(jnp.where(used, 0, below))
-    values, vectors = jax.lax.platform_dependent(padded, cpu=_eigh_one_by_one, default=_eigh)
-    return values, krylov.coupling * jnp.abs(vectors[krylov.count - 1])
+
+    def within(size: int) -> tuple[Array, Array]:
+        used = jnp.arange(size) < krylov.count
+        inside = jnp.where(used[:, None] & used[None, :], krylov.projected[:size, :size], 0)
+        inside = 0.5 * (inside + inside.T)
+        # a padding of zeros would be the top of a negative spectrum
+        below = -2 * jnp.max(jnp.sum(jnp.abs(inside), axis=1))
+        padded = inside + jnp.diag(jnp.where(used, 0, below))
+        values, vectors = jax.lax.platform_dependent(padded, cpu=_eigh_one_by_one, default=_eigh)
+        unused = jnp.full((depth - size,), below)
+        last = vectors[jnp.minimum(krylov.count, size) - 1]
+        return jnp.append(unused, values), jnp.append(jnp.zeros_like(unused), last)
+
+    few = min(_FEW, depth)
+    values, last = jax.lax.cond(krylov.count <= few, lambda: within(few), lambda: within(depth))
+    return values, krylov.coupling * jnp.abs(last)
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
@@ -180,7 +205,7 @@ def sharpness(
     _check_search(k, vector.size, tolerance, max_iterations)
     batch = problem.data if batch is None else batch
     gradient = _raveled_gradient(problem, unravel, batch, aux)
-    product = lambda v: jax.jvp(gradient, (vector,), (v,))[1]
+    _, product = jax.linearize(gradient, vector)  # what all products have in common is computed once
     depth = min(max_iterations, vector.size)
     return _largest_symmetric(product, vector.size, k, _key(key), vector.dtype, tolerance, depth)
 
@@ -567,7 +592,8 @@ def _largest_preconditioned(
     inverse = -gain / rate
     positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
     root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
-    product = lambda v: root * jax.jvp(gradient, (vector,), (root * v,))[1]
+    _, curved = jax.linearize(gradient, vector)
+    product = lambda v: root * curved(root * v)
     found = _largest_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
     return found, diagonal, positive
 
