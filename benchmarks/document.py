@@ -28,13 +28,12 @@ the first step that was out of bounds. *All* has every statistic and the curve t
 in a plain scan, in NumPy written by hand. gdkit keeps all of them where nothing else is said.
 """
 
-WHY = """Why some are not met: against bare peers, statistics are the difference, and *Where the time goes* says what
-each of them costs. Of the matmul peak no more can be reached than *its products alone* do in *Share of the
-machine*: it is that of large matrices, and these are small. Against the best variant by hand with all
-statistics it is the calls around the steps: a block takes four, with every array of its lanes as an argument,
-which is also what a tile costs. On an accelerator these calls are most of a short sweep. Against PyTorch and
-against one `jit(vmap(scan))` the processor decides: the wider its vectors, the less the overhead of either
-counts. A search that is told what is good stops at the first good rate.
+WHY = """What is known of why some are not met. Against bare peers: statistics are part of it, and *Where the time
+goes* says what each of them costs. Of the matmul peak: it is that of large matrices, and *its products alone*
+in *Share of the machine* are what these small ones reach with nothing between them. A tile costs what its
+calls cost, not its steps. A search that is told what is good stops at the first good rate; a sweep is timed
+to its end. What remains against the best variant by hand with all statistics, and on an accelerator, has not
+been taken apart.
 """
 
 
