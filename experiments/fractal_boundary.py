@@ -15,23 +15,22 @@ the border fills the plane, and the check for rounding, below, fails.)
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
 from experiments.figures.fractal_boundary import PUBLISHED, SOURCE, draw
+from experiments.mean_field import ACTIVATIONS, layerwise, problem
 from experiments.settings import complete
-from gdkit import Problem, SweepResult, boundary
+from gdkit import SweepResult, boundary
 from gdkit.boundary import Frame, Trail
 from gdkit.errors import bad_value, unknown_name
-from gdkit.types import Array, Context, Info, Monitor, Optimizer, State
+from gdkit.types import Array, Context, Info, Monitor, State
 
 DEFAULTS: dict[str, Any] = {
     "ways": ["tanh middle", "linear middle", "linear roughest"],  # a network, and where the next window is
@@ -41,11 +40,6 @@ DEFAULTS: dict[str, Any] = {
     "from": -3.0,  # log10 of both learning rates
     "to": 6.0,
     "zoom": {"frames": 6, "factor": 16, "cells": 128},
-}
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": lambda z: jnp.tanh(2**0.5 * z),
-    "relu": lambda z: 2**0.5 * jax.nn.relu(z),
-    "linear": lambda z: z,
 }
 SMOOTH = "linear middle"  # the way on which nothing is rough
 ENOUGH = 1e30  # times the first loss: runs come back from a million times it
@@ -93,26 +87,6 @@ def trained(network: str, width: int, steps: int, late: int) -> boundary.Ask:
         problem(network, width), layerwise, ("hidden", "output"), steps=steps, monitors=(late_mean(steps, late),),
         diverged_above=ENOUGH, answer=fell,
     )  # fmt: skip
-
-
-def problem(network: str, width: int, key: int = 0) -> Problem:
-    """Weights and data from unit normals, as many rows as weights."""
-    phi, rows = ACTIVATIONS[network], width * width + width
-    keys = jax.random.split(jax.random.key(key), 4)
-    shapes = ((width, width), (width,), (rows, width), (rows,))
-    U, v, x, y = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
-    outputs = lambda params, x: phi(x @ params[0] / width**0.5) @ params[1] / width
-    loss = lambda params, data: jnp.mean((outputs(params, data[0]) - data[1]) ** 2)
-    return Problem(loss, (U, v), data=(x, y), name=f"{network} network")
-
-
-def layerwise(hidden: float, output: float) -> Optimizer:
-    """Gradient descent with a learning rate a layer."""
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return (-hidden * updates[0], -output * updates[1]), state
-
-    return optax.GradientTransformation(lambda params: (), update)
 
 
 def late_mean(steps: int, late: int) -> Monitor:

@@ -25,7 +25,7 @@ from experiments.figures.learning_rate_sensitivity import draw
 from experiments.learning_rates import resampled
 from experiments.printing import table
 from experiments.settings import complete
-from experiments.spread import TREATMENTS, Spread, treated
+from experiments.spread import TREATMENTS, Spread, saved, treated
 from gdkit import Problem, SweepResult, problems, sweep
 from gdkit.errors import unknown_name
 
@@ -109,14 +109,15 @@ def plot(result: Sensitivity) -> dict[str, Figure]:
 def claims(result: Sensitivity) -> list[Claim]:
     """That the number is the paper's, that its decades are fair, and what warm-up and clipping save."""
     chosen = result.settings["optimizers"]
-    surely = lambda text, source, saved: Claim(f"{text}: share of resampled seeds", source, 1.0, 0.05, _positive(saved))
-    by_clipping = {name: _saved_by_clipping(result, name) for name in chosen}
+    surely = lambda text, source, each: Claim(f"{text}: share of resampled seeds", source, 1.0, 0.05, _positive(each))
+    by_clipping = {n: saved(*(result.spread("mlp", n, t) for t in ("plain", "clipping"))) for n in chosen}
+    by_warmup = lambda n: saved(*(result.spread("transformer", n, t) for t in ("clipping", "both")), above_best=True)
     return [
         Claim("recommend().sensitivity is E[min(L, L₀)] − L*: the largest error", WORTSMAN, 0.0, 1e-6, _error(result)),
         Claim("share of optimizers and problems whose best learning rate lies in the middle third of the decades",
               "a fair comparison", 1.0, 0.0, _centred(result)),
         *(surely(f"{name}, clipped, on the transformer: warm-up lowers the loss above the best learning rate", WORTSMAN,
-                 _saved_by_warmup(result, name))
+                 by_warmup(name))
           for name in ("adam", "adamw") if name in chosen),
         *(surely(f"{name} on the mlp: clipping lowers the sensitivity", ZHANG, by_clipping[name])
           for name in ("sgd", "momentum", "nesterov") if name in chosen),
@@ -141,22 +142,9 @@ def _centred(result: Sensitivity) -> float:
     return float(np.mean(np.abs(np.array(decades) - DECADES / 2) < DECADES / 6 + 1e-6))
 
 
-def _saved_by_clipping(result: Sensitivity, name: str) -> np.ndarray:
-    """Of each seed's sensitivity on the mlp, (seeds,)."""
-    plain, clipped = (result.spread("mlp", name, treatment).each for treatment in ("plain", "clipping"))
-    return np.array([before.sensitivity - after.sensitivity for before, after in zip(plain, clipped, strict=True)])
-
-
-def _saved_by_warmup(result: Sensitivity, name: str) -> np.ndarray:
-    """Of each seed's loss on the transformer above the learning rate that is best without it, (seeds,)."""
-    cold, warm = (result.spread("transformer", name, treatment) for treatment in ("clipping", "both"))
-    pairs = zip(cold.each, warm.each, strict=True)
-    return np.array([before.above(cold.best) - after.above(cold.best) for before, after in pairs])
-
-
-def _positive(saved: np.ndarray) -> float:
+def _positive(each: np.ndarray) -> float:
     """In what share of resamples of the seeds the mean is above 0."""
-    return float(np.mean(resampled(saved[None])[1:] > 0))
+    return float(np.mean(resampled(each[None])[1:] > 0))
 
 
 def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -50,6 +50,12 @@ class Spread(NamedTuple):
         return Spread(self.rates, self.losses[:, seeds], self.start[:, seeds])
 
 
+def saved(before: Spread, after: Spread, *, above_best: bool = False) -> np.ndarray:
+    """How much less sensitive each seed is, (seeds,); or by how much less it loses above the best rate of `before`."""
+    lost = lambda spread: spread.above(before.best) if above_best else spread.sensitivity
+    return np.array([lost(one) - lost(other) for one, other in zip(before.each, after.each, strict=True)])
+
+
 def treated(factory: OptimizerFactory, steps: int, warm: float, clip_norm: float) -> OptimizerFactory:
     """`factory` with cosine decay, and with as much of warm-up and clipping, 0 to 1, as its lanes say."""
     decay = optimizers.schedule("cosine", steps)
