@@ -75,8 +75,8 @@ class Faults:
         self._unsynced.add(os.fstat(descriptor).st_ino)
         return os.write(descriptor, data[: max(1, len(data) // 2)] if self.short else data)
 
-    def _fsync(self, descriptor: int) -> None:
-        self._unsynced.discard(os.fstat(descriptor).st_ino)
+    def _fsync(self, path: Path) -> None:
+        self._unsynced.discard(path.stat().st_ino)
 
     def _replace(self, source: Path, target: Path) -> None:
         old = target.with_name(f"{target.name}.before{len(self.done)}")  # the inode that a lost rename brings back

@@ -252,16 +252,17 @@ def test_an_executor_of_an_unknown_kind_that_breaks_is_named(iris, monkeypatch):
         run(iris, executor=Pickling(dies={1}))
 
 
-def test_an_error_in_a_worker_is_raised_here(iris, tmp_path, monkeypatch):
-    monkeypatch.setattr(Store, "put_tile", lambda *_: (_ for _ in ()).throw(StoreError("no room")))
+@pytest.mark.parametrize("half", ["write_tile", "name_tile"])
+def test_an_error_in_a_worker_is_raised_here(iris, tmp_path, monkeypatch, half):
+    monkeypatch.setattr(Store, half, lambda *_: (_ for _ in ()).throw(StoreError("no room")))
     with pytest.raises(StoreError, match="no room"):
         run(iris, executor=Pickling(), store=tmp_path)
     assert not list((tmp_path / "claims").iterdir())
 
 
 def test_a_run_by_processes_stops_when_asked_and_goes_on_with_threads(iris, straight, tmp_path, monkeypatch):
-    stop, put = threading.Event(), Store.put_tile
-    monkeypatch.setattr(Store, "put_tile", lambda *a: (put(*a), stop.set()))
+    stop, name = threading.Event(), Store.name_tile
+    monkeypatch.setattr(Store, "name_tile", lambda *a: (name(*a), stop.set()))
     request = check(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
     result, kept = run_checked(request, None, Pickling(), where=Directory(tmp_path), stop=stop)
     assert 0 < result.missing < result.lanes.sizes["lane"] and kept is None

@@ -310,7 +310,7 @@ def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archi
     assert shelf.take(tile(0)) and not shelf.take(tile(1))
     assert set(run.claims()) == {0}
     block = execute.Block(np.arange(1), np.arange(1))
-    shelf.put(tile(0), [execute.Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])
+    shelf.write(tile(0), [execute.Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
     assert run.claims() == {}
 
 

@@ -301,13 +301,9 @@ def test_what_others_finish_meanwhile_counts_in_the_end(iris, tmp_path, monkeypa
 
 def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     rates = {"learning_rate": np.geomspace(0.01, 10, 8)}
-    put, done = Store.put_tile, []
-
-    def some(self, tile, *rest):
-        if tile not in (2, 5):
-            done.append(put(self, tile, *rest))
-
-    monkeypatch.setattr(Store, "put_tile", some)
+    write = Store.write_tile
+    some = lambda self, tile, *rest: None if tile in (2, 5) else write(self, tile, *rest)
+    monkeypatch.setattr(Store, "write_tile", some)
     plan = Plan(width=1)
     whole = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan)
     part = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan, store=tmp_path)

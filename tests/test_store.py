@@ -1058,21 +1058,49 @@ def test_the_status_comes_from_names_alone(store):
     assert sorted(read) == [3, 4]
 
 
-def test_what_interrupted_writers_left_behind_is_removed_and_that_of_others_is_not(store):
-    def crash(_):
-        raise Crash
-
-    with pytest.raises(Crash):
-        put(store._replace(files=FILES._replace(fsync=crash, unlink=crash)), 0)
-    (left,) = (store.path / "tiles" / "0000").iterdir()
-    assert store.tidy() == 0 and left.exists()  # of this process, which lives
-    dead = left.with_name(left.name.replace(f".{os.getpid()}.", f".{2**22 + 1}."))
-    left.rename(dead)
-    foreign, old = (dead.with_name(f".0000001.npz.elsewhere.7.8-{n}.tmp") for n in "ab")
+def test_what_interrupted_writers_left_behind_is_finished_or_removed_and_that_of_others_is_not(store):
+    whole, half, known = (written_by_the_dead(store, tile) for tile in (0, 2, 3))
+    half.write_bytes(half.read_bytes()[:-1])
+    put(store, 3)
+    store.put_carry(store.partition.blocks_of(0)[0], 64, [np.zeros(2)])
+    mine = store.write_tile(4, of_lanes(store.partition.lanes_of(4)))
+    assert store.tidy() == 3
+    assert store.finished().nonzero()[0].tolist() == [0, 3] and not list(store.carries())
+    assert same(store.tile(0), of_lanes(store.partition.lanes_of(0)))
+    assert mine.exists()  # of this process, which lives
+    store.name_tile(4, mine)
+    foreign, old = (mine.with_name(f".0000001.npz.elsewhere.7.8-{n}.tmp") for n in "ab")
     foreign.write_bytes(b"")
     old.write_bytes(b"")
     os.utime(old, (0, 0))
-    assert store.tidy() == 2 and [p.name for p in foreign.parent.iterdir()] == [foreign.name]
+    assert store.tidy() == 1 and list(foreign.parent.glob("*.tmp")) == [foreign]
+    assert store.finished().nonzero()[0].tolist() == [0, 3, 4] and not (
+        whole.exists() or half.exists() or known.exists()
+    )
+
+
+def written_by_the_dead(store, tile):
+    """A tile that a process wrote and was killed before it could name it."""
+    left = store.write_tile(tile, of_lanes(store.partition.lanes_of(tile)))
+    return left.rename(left.with_name(left.name.replace(f".{os.getpid()}.", f".{2**22 + 1}.")))
+
+
+@pytest.mark.parametrize("change", ["another tile's name", "of another run", "a tile elsewhere"])
+def test_what_only_looks_like_a_tile_that_was_left_behind_gets_no_name(store, tmp_path, change):
+    if change == "of another run":
+        other = Store.create(tmp_path / "other", a_manifest(fingerprint={"steps": 999}))
+        left = written_by_the_dead(other, 0)
+        (store.path / "tiles" / "0000").mkdir()
+        left.rename(store.path / "tiles" / "0000" / left.name)
+    else:
+        left = written_by_the_dead(store, 0)
+        if change == "another tile's name":
+            left.rename(left.with_name(left.name.replace("0000000", "0000001")))
+        else:
+            (store.path / "carry" / "0000").mkdir()
+            left.rename(store.path / "carry" / "0000" / left.name)
+    store.tidy()
+    assert not store.finished().any()
 
 
 # Several at once

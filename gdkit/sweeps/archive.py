@@ -1,7 +1,7 @@
 """What workers leave in a run directory and find again: tiles, lanes on their way, claims."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,6 +117,8 @@ class Archive:
         return execute.Checkpoint(lambda job, device: self._carry(job, device, block), save)
 
     def _carry(self, job: execute.Job, device: int, block: int) -> execute.Carry | None:
+        if not self.run.has_carry(block):
+            return None
         like, tree = jax.tree.flatten(job.programs[device].carry)
         try:
             kept = self.run.carry(block, [execute.shape_on_host(x) for x in like])
@@ -127,8 +129,8 @@ class Archive:
             return None
         return jax.tree.unflatten(tree, map(execute.on_device, kept.leaves, like))
 
-    def put(self, tile: execute.Tile, finished: list[execute.Finished]) -> None:
-        """Publish a tile, and forget the lanes on their way."""
+    def write(self, tile: execute.Tile, finished: list[execute.Finished]) -> Callable[[], None]:
+        """Write a tile; what is returned publishes it, and then forgets the lanes on their way."""
         rows = [rows_of(f.block, f.output, self._reached) for f in finished]
         if self.keeps_lanes and len(finished) == len(tile.parts):  # unless blocks were cut for want of memory
             for part, done in zip(tile.parts, finished, strict=True):
@@ -136,10 +138,16 @@ class Archive:
                     leaves = [execute.on_host(x) for x in jax.tree.leaves(done.lanes)]
                     self.run.put_carry(part.number, part.job.steps, leaves, last=True)
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
-        self.run.put_tile(tile.number, columns, self._narrower(tile, finished))
-        for block in self.run.partition.blocks_of(tile.number):
-            self.run.drop_carry(block)
-        self.release(tile)
+        unnamed = self.run.write_tile(tile.number, columns, self._narrower(tile, finished))
+
+        def publish() -> None:
+            if unnamed is not None:
+                self.run.name_tile(tile.number, unnamed)
+            for block in self.run.partition.blocks_of(tile.number):
+                self.run.drop_carry(block)
+            self.release(tile)
+
+        return publish
 
     def _narrower(self, tile: execute.Tile, finished: list[execute.Finished]) -> set[tuple[int, int]]:
         """Width and depth of the blocks that ran smaller than planned, after a device ran out of memory."""

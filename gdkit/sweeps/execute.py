@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -501,8 +501,8 @@ class Archive(Protocol):
     def checkpoint(self, tile: Tile, part: Part) -> Checkpoint | None:
         """Where a block's lanes are kept."""
 
-    def put(self, tile: Tile, finished: list[Finished]) -> None:
-        """Keep a tile."""
+    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None]:
+        """Keep a tile once what is returned has been called, which waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
         """Whether somebody has kept a tile."""
@@ -621,14 +621,38 @@ def _work(
     stop: threading.Event,
     archive: Archive | None,
 ) -> None:
-    while (tile := queued.get()) is not None:
-        try:
-            taken = archive is None or (not stop.is_set() and archive.take(tile))
-            done.put(
-                _run_tile(worker, tile, segment, report, stop, archive) if taken else Ran(tile, [], [], stop.is_set())
-            )
-        except Exception as error:  # it is raised again in the caller's thread
-            done.put(Ran(tile, [], [(tile.parts[0], error)]))
+    """Run tiles as they come. What a tile leaves in the archive is published while the next one runs."""
+    with ThreadPoolExecutor(1, thread_name_prefix="gdkit-publish") as publisher:
+        published: Future | None = None
+        while (tile := queued.get()) is not None:
+            try:
+                taken = archive is None or (not stop.is_set() and archive.take(tile))
+                ran = (
+                    _run_tile(worker, tile, segment, report, stop, archive)
+                    if taken
+                    else Ran(tile, [], [], stop.is_set())
+                )
+                publish = archive.write(tile, ran.finished) if archive and ran.finished else None
+            except Exception as error:  # it is raised again in the caller's thread
+                ran, publish = _broken(tile, error), None
+            if published is not None:
+                wait([published])  # where the disk is slower than the lanes, they wait for it
+            if publish is None:
+                done.put(ran)
+            else:
+                published = publisher.submit(_published, ran, publish, done)
+
+
+def _published(ran: Ran, publish: Callable[[], None], done: queue.SimpleQueue) -> None:
+    try:
+        publish()
+    except Exception as error:  # it is raised again in the caller's thread
+        ran = _broken(ran.tile, error)
+    done.put(ran)
+
+
+def _broken(tile: Tile, error: Exception) -> Ran:
+    return Ran(tile, [], [(tile.parts[0], error)])
 
 
 def _run_tile(
@@ -639,7 +663,7 @@ def _run_tile(
     stop: threading.Event,
     archive: Archive | None,
 ) -> Ran:
-    """Run the blocks of a tile, and leave it in the archive."""
+    """Run the blocks of a tile; with an archive, all or none of them."""
     ran = Ran(tile, [], [])
     for part in tile.parts:
         job, block, _ = part
@@ -655,6 +679,4 @@ def _run_tile(
         if not found[0]:  # asked to stop
             return ran._replace(finished=[])
         ran.finished.append(Finished(job, block, *found))
-    if archive and not ran.failed:
-        archive.put(tile, ran.finished)
     return ran._replace(finished=[]) if archive and ran.failed else ran

@@ -17,7 +17,7 @@ from gdkit.sweeps.store import arrays, claims, manifest, places
 from gdkit.sweeps.store.arrays import Kind, digest
 from gdkit.sweeps.store.claims import STALE, Claim
 from gdkit.sweeps.store.columns import Columns, lazy_columns, read_columns
-from gdkit.sweeps.store.files import FILES, Files, failed, make_folder, publish
+from gdkit.sweeps.store.files import FILES, Files, failed, give_name, make_folder, publish, written
 from gdkit.sweeps.store.manifest import Manifest, differences
 from gdkit.sweeps.store.netcdf import FORMAT, RESULTS, load, save
 from gdkit.sweeps.store.partition import Group, Partition, group_of
@@ -128,6 +128,18 @@ class Store(NamedTuple):
           InputValueError: the columns are not those of the manifest.
           StoreError: the system refused; the tile is as it was.
         """
+        unnamed = self.write_tile(tile, columns, narrower)
+        if unnamed is not None:
+            self.name_tile(tile, unnamed)
+        return unnamed is not None
+
+    def write_tile(
+        self, tile: int, columns: Mapping[str, np.ndarray], narrower: Collection[tuple[int, int]] = ()
+    ) -> Path | None:
+        """Half of `put_tile`, quick: the tile under a temporary name, None if it was there already.
+
+        A process that is killed before `name_tile` has done the other half leaves it for `tidy` to do.
+        """
         path, like = self._tile_path(tile), self._like(tile)
         if columns.keys() != like.keys():
             names = ", ".join(sorted(columns.keys() ^ like.keys()))
@@ -139,13 +151,23 @@ class Store(NamedTuple):
         if path.exists():
             with contextlib.suppress(DamagedFileError):
                 self.verify(tile)
-                return False
+                return None
         about = self._about("tile", tile)
         if narrower:
             about["narrower"] = sorted(narrower)
             self._mark(path.with_suffix(places.NARROWER))
-        self._publish(path, arrays.packed(about, columns), f"tile {tile} cannot be written")
-        return True
+        try:
+            self._folder(path.parent)
+            return written(self.files, path, arrays.packed(about, columns))
+        except OSError as error:
+            raise failed(f"tile {tile} cannot be written", path, error) from error
+
+    def name_tile(self, tile: int, unnamed: Path) -> None:
+        """The other half, which waits for the disk: sync what `write_tile` has written, and give it the tile's name."""
+        try:
+            give_name(self.files, unnamed, self._tile_path(tile))
+        except OSError as error:
+            raise failed(f"tile {tile} cannot be written", self._tile_path(tile), error) from error
 
     def tile(self, tile: int, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """A tile's columns, read-only, verified against its checksum.
@@ -242,6 +264,10 @@ class Store(NamedTuple):
                 raise arrays.damaged(path, f"leaf {number} is {leaf.dtype} and should be {wanted.dtype}")
         return Carry(step, leaves)
 
+    def has_carry(self, block: int) -> bool:
+        """Whether the lanes of a block were stored on their way."""
+        return self._carry_path(block).exists()
+
     def carries(self) -> Iterator[int]:
         """The numbers of the blocks that have a carry, by their names alone."""
         return (b for b in places.numbers(self.files, self.path / _CARRY) if b < self.partition.blocks)
@@ -299,13 +325,29 @@ class Store(NamedTuple):
         return status_of(self, verify=verify, younger_than=younger_than)
 
     def tidy(self) -> int:
-        """Remove temporary files that nobody will finish, of dead processes or a day old; returns how many."""
+        """See to temporary files that nobody will finish, of dead processes or a day old; returns how many.
+
+        What is a whole tile gets its name; all others are removed.
+        """
         inside = [f for name in (_TILES, _CARRY, _LANES) for f in places.folders(self.files, self.path / name)]
         left = [path for folder in (self.path, *inside) for path in places.left_behind(self.files, folder)]
         for path in left:
             with contextlib.suppress(OSError):
+                self._adopt(path)
+            with contextlib.suppress(OSError):
                 self.files.unlink(path)
         return len(left)
+
+    def _adopt(self, temporary: Path) -> None:
+        """Give a tile its name if that is what a temporary file is, and nobody else has."""
+        tile = places.number_of(temporary)
+        if tile is None or temporary.parent != self._tile_path(tile).parent or self._tile_path(tile).exists():
+            return
+        with contextlib.suppress(StoreError):
+            self._read(temporary, self._about("tile", tile), self._like(tile))
+            give_name(self.files, temporary, self._tile_path(tile))
+            for block in self.partition.blocks_of(tile):
+                self.drop_carry(block)
 
     def _like(self, tile: int) -> dict[str, Kind]:
         rows = self.partition.rows(tile)

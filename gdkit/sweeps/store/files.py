@@ -21,8 +21,8 @@ class Files(NamedTuple):
 
     create: Callable[[Path], int]  # exclusively, for writing
     write: Callable[[int, Any], int]
-    fsync: Callable[[int], None]
     close: Callable[[int], None]
+    fsync: Callable[[Path], None]
     replace: Callable[[Path, Path], None]
     link: Callable[[Path, Path], None]
     unlink: Callable[[Path], None]
@@ -35,6 +35,14 @@ class Files(NamedTuple):
 
 def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(path: Path) -> None:
@@ -52,7 +60,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 FILES = Files(
-    _create, os.write, os.fsync, os.close, os.replace, os.link, os.unlink, os.utime, os.mkdir, _fsync_folder,
+    _create, os.write, os.close, _fsync, os.replace, os.link, os.unlink, os.utime, os.mkdir, _fsync_folder,
     os.listdir, _open,
 )  # fmt: skip
 
@@ -75,9 +83,30 @@ def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool 
       FileExistsError: there is one already and `exclusive` was asked for.
       OSError: whatever went wrong; nothing has changed then, or only the sync of the folder failed.
     """
+    give_name(files, written(files, path, pieces), path, exclusive=exclusive, lasting=lasting)
+
+
+def written(files: Files, path: Path, pieces: Iterable[Any]) -> Path:
+    """Half of `publish`, which waits for no disk: the temporary file, whole, for `give_name`.
+
+    Raises:
+      OSError: whatever went wrong; nothing has changed then.
+    """
     temporary = temporary_for(path)
     try:
-        _write_whole(files, temporary, pieces, lasting)
+        _write_whole(files, temporary, pieces)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+        raise
+    return temporary
+
+
+def give_name(files: Files, temporary: Path, path: Path, *, exclusive: bool = False, lasting: bool = True) -> None:
+    """The other half, by the same rules: sync what was written, and give it its name."""
+    try:
+        if lasting:
+            files.fsync(temporary)
         (files.link if exclusive else files.replace)(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -96,15 +125,13 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f".{path.name}.{writer}.tmp")
 
 
-def _write_whole(files: Files, path: Path, pieces: Iterable[Any], lasting: bool) -> None:
+def _write_whole(files: Files, path: Path, pieces: Iterable[Any]) -> None:
     descriptor = files.create(path)
     try:
         for piece in _joined(pieces):
             view = memoryview(piece)
             while view:  # a write may take less than it is given
                 view = view[files.write(descriptor, view) :]
-        if lasting:
-            files.fsync(descriptor)
     finally:
         files.close(descriptor)
 

@@ -51,6 +51,16 @@ def _names(files: Files, folder: Path) -> list[str]:
         raise failed("it cannot be listed", folder, error) from error
 
 
+def number_of(temporary: Path) -> int | None:
+    """The number of the file that a temporary one was to become, None if it was to be something else.
+
+    >>> number_of(Path(".0003906.npz.host.7.8-ab.tmp"))
+    3906
+    """
+    stem = temporary.name.removeprefix(".").partition(".")[0]
+    return int(stem) if _is_number(stem, "", 7) and temporary.name.startswith(f".{stem}{SUFFIX}.") else None
+
+
 def left_behind(files: Files, folder: Path) -> list[Path]:
     """Temporary files that nobody will finish: of dead processes of this machine, or a day old."""
     return [folder / name for name in _names(files, folder) if name.endswith(".tmp") and _is_left(folder / name)]
