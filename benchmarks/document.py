@@ -145,11 +145,22 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - The MLP sweep by workers: {threads}.
 - An axis whose upper half diverges within {divergence["latest_end"]} of {divergence["steps"]} steps takes
   {divergence["ratio"]:.2f} of the time of one on which nothing does.
-- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
+{_repacking(part)}- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
 - Progress and store cost {job["share"]:.1%} of the main job (configs/digits_mlp.yaml with {job["steps"]} steps){own}.
 - The sharpness of {sharpness["params"]:,} params takes {sharpness["ratio"]:.2f} of the time of its
   {sharpness["products"]} Hessian-vector products.
 - `gdkit --help` takes {_seconds(part["help"]["seconds"])}.
+"""
+
+
+def _repacking(part: Mapping[str, Any]) -> str:
+    if "repacking" not in part:
+        return ""
+    found = part["repacking"]
+    return f"""\
+- In one block of all lanes, as an accelerator takes them, that axis takes {found["half"]:.2f} of the time, since
+  nothing ends before its last lane. Half of the lanes alone take {found["repacked"]:.2f}: what moving the lanes that
+  are left into a block half as wide could reach at best, on this device.
 """
 
 

@@ -31,7 +31,8 @@ def run(*, quick: bool = False, full: bool = False) -> dict[str, Any]:
     """All of it."""
     parts: dict[str, Callable[..., Any]] = {
         "lanes": lanes, "steps": steps, "workers": workers, "params": params, "divergence": divergence,
-        "dispatch": dispatch, "sharpness": sharpness, "million": million, "main_job": main_job, "help": helps,
+        "repacking": repacking, "dispatch": dispatch, "sharpness": sharpness, "million": million, "main_job": main_job,
+        "help": helps,
     }  # fmt: skip
     return {name: part(quick, full) if name == "lanes" else part(quick) for name, part in parts.items()}
 
@@ -137,6 +138,25 @@ def divergence(quick: bool) -> dict[str, Any]:
     diverged = int((results["none"].data["end_step"].values < steps).sum())
     ratio = timing.ratio(times, "half", "none")
     return {"ratio": ratio, "steps": steps, "latest_end": int(ends.max()), "diverged_of_none": diverged}
+
+
+def repacking(quick: bool) -> dict[str, Any]:
+    """What it would save to move the lanes that are left into a block half as wide, where one block holds all lanes.
+
+    That is how an accelerator takes them: then nothing ends before the last lane does. The time of half the lanes from
+    the first step on is the least that repacking could reach.
+    """
+    problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
+    count, steps = (4, 50) if quick else (64, 300)
+    below = np.geomspace(1e-4, 1e-2, count)
+    half = np.append(below[: count // 2], np.geomspace(3.0, 30.0, count // 2))
+    one_block = lambda rates: lambda: _sweep(problem, rates, steps, plan=Plan(width=len(rates), workers=1))
+    runs = {"none": one_block(below), "half": one_block(half), "repacked": one_block(below[: count // 2])}
+    for run in (*runs.values(), *runs.values()):
+        run()
+    rounds = 1 if quick else 7
+    times = timing.interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
+    return {name: timing.ratio(times, name, "none") for name in ("half", "repacked")}
 
 
 def dispatch(quick: bool) -> dict[str, Any]:
