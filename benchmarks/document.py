@@ -32,8 +32,11 @@ WHY = """What is known of why some are not met. Against bare peers: statistics a
 goes* says what each of them costs. Of the matmul peak: it is that of large matrices, and *its products alone*
 in *Share of the machine* are what these small ones reach with nothing between them. A tile costs what its
 calls cost, not its steps. A search that is told what is good stops at the first good rate; a sweep is timed
-to its end. What remains against the best variant by hand with all statistics, and on an accelerator, has not
-been taken apart.
+to its end. Progress and store: not the disk, which waits in threads of its own, but the processor time of packing,
+summing and writing tiles and, most of all, the lanes that can go on; both cores are busy, so that nothing hides it.
+On two workers the same steps also take more processor time than in a process that is held to one core; why is not
+known. What remains against the best variant by hand with all statistics, and on an accelerator, has not been taken
+apart.
 """
 
 
