@@ -33,8 +33,8 @@ goes* says what each of them costs. Of the matmul peak: it is that of large matr
 in *Share of the machine* are what these small ones reach with nothing between them. A tile costs what its
 calls cost, not its steps. A search that is told what is good stops at the first good rate; a sweep is timed
 to its end. Progress and store: not the disk, which waits in threads of its own, but the processor time of packing,
-summing and writing tiles and, most of all, the lanes that can go on; both cores are busy, so that nothing hides it.
-On two workers the same steps also take more processor time than in a process that is held to one core; why is not
+summing and writing tiles and, most of all, the lanes that can go on; where all cores are busy, nothing hides it. On a
+CPU, two workers also take more processor time for the same steps than a process that is held to one core; why is not
 known. What remains against the best variant by hand with all statistics, and on an accelerator, has not been taken
 apart.
 """
@@ -134,7 +134,7 @@ def _peer(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
     lanes, steps, workers, million = part["lanes"], part["steps"], part["workers"], part["million"]
-    divergence, job, sharpness = part["divergence"], part["main_job"], part["sharpness"]
+    divergence, repacking, job, sharpness = (part[n] for n in ("divergence", "repacking", "main_job", "sharpness"))
     own = f", and {job['processor_share']:.1%} of its processor time" if "processor_share" in job else ""
     large = [s for n, s in zip(lanes["lanes"], lanes["slopes"], strict=False) if n >= 1000] or lanes["slopes"]
     threads = ", ".join(f"{n}: {_seconds(t)}" for n, t in zip(workers["workers"], workers["seconds"], strict=True))
@@ -148,22 +148,14 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - The MLP sweep by workers: {threads}.
 - An axis whose upper half diverges within {divergence["latest_end"]} of {divergence["steps"]} steps takes
   {divergence["ratio"]:.2f} of the time of one on which nothing does.
-{_repacking(part)}- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
+- In one block of all lanes, as an accelerator takes them, that axis takes {repacking["half"]:.2f} of the time, since
+  nothing ends before its last lane. Half of the lanes alone take {repacking["repacked"]:.2f}: what moving the lanes
+  that are left into a block half as wide could reach at best, on this device.
+- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
 - Progress and store cost {job["share"]:.1%} of the main job (configs/digits_mlp.yaml with {job["steps"]} steps){own}.
 - The sharpness of {sharpness["params"]:,} params takes {sharpness["ratio"]:.2f} of the time of its
   {sharpness["products"]} Hessian-vector products.
 - `gdkit --help` takes {_seconds(part["help"]["seconds"])}.
-"""
-
-
-def _repacking(part: Mapping[str, Any]) -> str:
-    if "repacking" not in part:
-        return ""
-    found = part["repacking"]
-    return f"""\
-- In one block of all lanes, as an accelerator takes them, that axis takes {found["half"]:.2f} of the time, since
-  nothing ends before its last lane. Half of the lanes alone take {found["repacked"]:.2f}: what moving the lanes that
-  are left into a block half as wide could reach at best, on this device.
 """
 
 

@@ -124,10 +124,8 @@ def _memory(field: str) -> float:
 
 def divergence(quick: bool) -> dict[str, Any]:
     """An axis whose upper half diverges in the first tenth of the steps, against one of which nothing does."""
-    problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
-    count, steps = (4, 50) if quick else (64, 300)
-    below = np.geomspace(1e-4, 1e-2, count)
-    half = np.append(below[: count // 2], np.geomspace(3.0, 30.0, count // 2))
+    problem, below, half, steps = _half_diverging(quick)
+    count = len(below)
     runs = {"none": lambda: _sweep(problem, below, steps), "half": lambda: _sweep(problem, half, steps)}
     results = {name: run() for name, run in runs.items()}
     ends = results["half"].data["end_step"].values[count // 2 :, 0]
@@ -140,18 +138,23 @@ def divergence(quick: bool) -> dict[str, Any]:
     return {"ratio": ratio, "steps": steps, "latest_end": int(ends.max()), "diverged_of_none": diverged}
 
 
+def _half_diverging(quick: bool) -> tuple[gdkit.Problem, np.ndarray, np.ndarray, int]:
+    """A problem, learning rates of which none diverges, as many of which the upper half does at once, and the steps."""
+    problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
+    count, steps = (4, 50) if quick else (64, 300)
+    below = np.geomspace(1e-4, 1e-2, count)
+    return problem, below, np.append(below[: count // 2], np.geomspace(3.0, 30.0, count // 2)), steps
+
+
 def repacking(quick: bool) -> dict[str, Any]:
     """What it would save to move the lanes that are left into a block half as wide, where one block holds all lanes.
 
     That is how an accelerator takes them: then nothing ends before the last lane does. The time of half the lanes from
     the first step on is the least that repacking could reach.
     """
-    problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
-    count, steps = (4, 50) if quick else (64, 300)
-    below = np.geomspace(1e-4, 1e-2, count)
-    half = np.append(below[: count // 2], np.geomspace(3.0, 30.0, count // 2))
+    problem, below, half, steps = _half_diverging(quick)
     one_block = lambda rates: lambda: _sweep(problem, rates, steps, plan=Plan(width=len(rates), workers=1))
-    runs = {"none": one_block(below), "half": one_block(half), "repacked": one_block(below[: count // 2])}
+    runs = {"none": one_block(below), "half": one_block(half), "repacked": one_block(below[: len(below) // 2])}
     for run in (*runs.values(), *runs.values()):
         run()
     rounds = 1 if quick else 7

@@ -1085,7 +1085,7 @@ def written_by_the_dead(store, tile):
     return left.rename(left.with_name(left.name.replace(f".{os.getpid()}.", f".{2**22 + 1}.")))
 
 
-@pytest.mark.parametrize("change", ["another tile's name", "of another run", "a tile elsewhere"])
+@pytest.mark.parametrize("change", ["another tile's name", "no tile's name", "of another run", "a tile elsewhere"])
 def test_what_only_looks_like_a_tile_that_was_left_behind_gets_no_name(store, tmp_path, change):
     if change == "of another run":
         other = Store.create(tmp_path / "other", a_manifest(fingerprint={"steps": 999}))
@@ -1094,13 +1094,14 @@ def test_what_only_looks_like_a_tile_that_was_left_behind_gets_no_name(store, tm
         left.rename(store.path / "tiles" / "0000" / left.name)
     else:
         left = written_by_the_dead(store, 0)
-        if change == "another tile's name":
-            left.rename(left.with_name(left.name.replace("0000000", "0000001")))
+        if change.endswith("name"):
+            number = "0000001" if change == "another tile's name" else "0000999"
+            left.rename(left.with_name(left.name.replace("0000000", number)))
         else:
             (store.path / "carry" / "0000").mkdir()
             left.rename(store.path / "carry" / "0000" / left.name)
-    store.tidy()
-    assert not store.finished().any()
+    assert store.tidy() == 1
+    assert not store.finished().any() and not list(store.path.rglob("*.tmp"))
 
 
 # Several at once

@@ -17,7 +17,7 @@ from gdkit.sweeps.store import RESULTS, Store
 from gdkit.sweeps.store.manifest import NAME
 
 SHARE = 50  # what took so long is not done again before this many times as long: less than 2 % of the run's time
-_LOOKING = 200  # the same of looking at tiles: a quarter of a hundredth of two cores
+_LOOK_SHARE = 200  # the same of looking at tiles: a quarter of a hundredth of two cores
 _LOOK_EVERY = 0.5  # seconds, at least: the table moves as often
 WRITE_EVERY = 5.0
 FIRST = 0.3  # seconds of processor time that a first report is taken to need
@@ -131,7 +131,7 @@ class _Watcher(threading.Thread):
                 self.news.wait(WRITE_EVERY)
                 self.news.clear()
                 if not self.over.is_set():
-                    rest = max(_LOOK_EVERY, _LOOKING * _timed(self._look))
+                    rest = max(_LOOK_EVERY, _LOOK_SHARE * _timed(self._look))
                     self._report()
                     self.over.wait(rest)
         except (GdkitError, OSError) as error:

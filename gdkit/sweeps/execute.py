@@ -626,12 +626,10 @@ def _work(
         published: Future | None = None
         while (tile := queued.get()) is not None:
             try:
-                taken = archive is None or (not stop.is_set() and archive.take(tile))
-                ran = (
-                    _run_tile(worker, tile, segment, report, stop, archive)
-                    if taken
-                    else Ran(tile, [], [], stop.is_set())
-                )
+                if archive is not None and (stop.is_set() or not archive.take(tile)):
+                    ran = Ran(tile, [], [], stop.is_set())
+                else:
+                    ran = _run_tile(worker, tile, segment, report, stop, archive)
                 publish = archive.write(tile, ran.finished) if archive and ran.finished else None
             except Exception as error:  # it is raised again in the caller's thread
                 ran, publish = _broken(tile, error), None

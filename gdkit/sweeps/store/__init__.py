@@ -6,7 +6,7 @@ the partition from it; tiles do not change once they are there, and equal runs m
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,18 +156,15 @@ class Store(NamedTuple):
         if narrower:
             about["narrower"] = sorted(narrower)
             self._mark(path.with_suffix(places.NARROWER))
-        try:
+        with _refused(f"tile {tile} cannot be written", path):
             self._folder(path.parent)
             return written(self.files, path, arrays.packed(about, columns))
-        except OSError as error:
-            raise failed(f"tile {tile} cannot be written", path, error) from error
 
     def name_tile(self, tile: int, unnamed: Path) -> None:
         """The other half, which waits for the disk: sync what `write_tile` has written, and give it the tile's name."""
-        try:
-            give_name(self.files, unnamed, self._tile_path(tile))
-        except OSError as error:
-            raise failed(f"tile {tile} cannot be written", self._tile_path(tile), error) from error
+        path = self._tile_path(tile)
+        with _refused(f"tile {tile} cannot be written", path):
+            give_name(self.files, unnamed, path)
 
     def tile(self, tile: int, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """A tile's columns, read-only, verified against its checksum.
@@ -228,9 +225,10 @@ class Store(NamedTuple):
         plain, bits = arrays.to_bits(leaves)
         about = self._about("lanes" if last else "carry", block) | {"step": int(step), "bits": bits}
         pieces = arrays.packed(about, {f"leaf{i}": leaf for i, leaf in enumerate(plain)})
-        self._publish(
-            self._carry_path(block, last), pieces, f"the carry of block {block} cannot be written", lasting=not last
-        )
+        path = self._carry_path(block, last)
+        with _refused(f"the carry of block {block} cannot be written", path):
+            self._folder(path.parent)
+            publish(self.files, path, pieces, lasting=not last)
 
     def carry(self, block: int, like: Sequence[Any] | None = None, *, last: bool = False) -> Carry | None:
         """The lanes of a block at the step that was stored last, None if none was.
@@ -341,11 +339,14 @@ class Store(NamedTuple):
     def _adopt(self, temporary: Path) -> None:
         """Give a tile its name if that is what a temporary file is, and nobody else has."""
         tile = places.number_of(temporary)
-        if tile is None or temporary.parent != self._tile_path(tile).parent or self._tile_path(tile).exists():
+        if tile is None or tile >= self.partition.tiles:
+            return
+        path = self._tile_path(tile)
+        if temporary.parent != path.parent or path.exists():
             return
         with contextlib.suppress(StoreError):
             self._read(temporary, self._about("tile", tile), self._like(tile))
-            give_name(self.files, temporary, self._tile_path(tile))
+            give_name(self.files, temporary, path)
             for block in self.partition.blocks_of(tile):
                 self.drop_carry(block)
 
@@ -368,22 +369,11 @@ class Store(NamedTuple):
                 raise arrays.damaged(path, f"its {part} is {said.get(part)!r:.80} and should be {value!r}")
         return said, found
 
-    def _publish(self, path: Path, pieces: Iterable[Any], problem: str, *, lasting: bool = True) -> None:
-        try:
-            self._folder(path.parent)
-            publish(self.files, path, pieces, lasting=lasting)
-        except OSError as error:
-            raise failed(problem, path, error) from error
-
     def _mark(self, path: Path) -> None:
         """Make a file of no content, kept once a tile beside it is: both names are synced with their folder."""
-        try:
+        with _refused("it cannot be made", path), contextlib.suppress(FileExistsError):
             self._folder(path.parent)
             self.files.close(self.files.create(path))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise failed("it cannot be made", path, error) from error
 
     def _folder(self, path: Path) -> None:
         if path not in self.made:
@@ -398,6 +388,15 @@ class Store(NamedTuple):
 
     def _claim_path(self, tile: int) -> Path:
         return claims.place(self.path / _CLAIMS, tile, self.partition.tiles)
+
+
+@contextlib.contextmanager
+def _refused(what: str, path: Path) -> Generator[None]:
+    """Says of what the system refuses within what it was for."""
+    try:
+        yield
+    except OSError as error:
+        raise failed(what, path, error) from error
 
 
 def _shapes(about: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
