@@ -1063,9 +1063,15 @@ def test_what_interrupted_writers_left_behind_is_finished_or_removed_and_that_of
     half.write_bytes(half.read_bytes()[:-1])
     put(store, 3)
     store.put_carry(store.partition.blocks_of(0)[0], 64, [np.zeros(2)])
+    for tile in (3, 5):  # the first was named by a process that was killed before it could forget its lanes
+        store.put_carry(store.partition.blocks_of(tile)[0], 64, [np.zeros(2)])
     mine = store.write_tile(4, of_lanes(store.partition.lanes_of(4)))
+    claimed_by_the_dead(store, 3)
+    claimed_by_the_dead(store, 5)
+    store.claim(4)
     assert store.tidy() == 3
-    assert store.finished().nonzero()[0].tolist() == [0, 3] and not list(store.carries())
+    assert store.finished().nonzero()[0].tolist() == [0, 3] and list(store.claims()) == [4]
+    assert list(store.carries()) == [store.partition.blocks_of(5)[0]]
     assert same(store.tile(0), of_lanes(store.partition.lanes_of(0)))
     assert mine.exists()  # of this process, which lives
     store.name_tile(4, mine)
@@ -1083,6 +1089,13 @@ def written_by_the_dead(store, tile):
     """A tile that a process wrote and was killed before it could name it."""
     left = store.write_tile(tile, of_lanes(store.partition.lanes_of(tile)))
     return left.rename(left.with_name(left.name.replace(f".{os.getpid()}.", f".{2**22 + 1}.")))
+
+
+def claimed_by_the_dead(store, tile):
+    """A tile that a process worked on which is no more."""
+    store.claim(tile)
+    path = store.path / "claims" / f"{tile:07d}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"process": 2**22 + 1}))
 
 
 @pytest.mark.parametrize("change", ["another tile's name", "no tile's name", "of another run", "a tile elsewhere"])

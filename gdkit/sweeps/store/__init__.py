@@ -323,9 +323,10 @@ class Store(NamedTuple):
         return status_of(self, verify=verify, younger_than=younger_than)
 
     def tidy(self) -> int:
-        """See to temporary files that nobody will finish, of dead processes or a day old; returns how many.
+        """See to what processes left behind that are no more; returns how many temporary files of theirs there were.
 
-        What is a whole tile gets its name; all others are removed.
+        Of temporary files, those of dead processes or a day old, a whole tile gets its name and all others are removed.
+        So are claims that no longer count, and the lanes on their way of tiles that are finished.
         """
         inside = [f for name in (_TILES, _CARRY, _LANES) for f in places.folders(self.files, self.path / name)]
         left = [path for folder in (self.path, *inside) for path in places.left_behind(self.files, folder)]
@@ -334,6 +335,12 @@ class Store(NamedTuple):
                 self._adopt(path)
             with contextlib.suppress(OSError):
                 self.files.unlink(path)
+        for block in self.carries():
+            if self._tile_path(self.partition.tile_of_block(block)).exists():
+                self.drop_carry(block)
+        for first, claim in self.claims().items():
+            if not claim.is_live():
+                self.release(first)
         return len(left)
 
     def _adopt(self, temporary: Path) -> None:
@@ -347,8 +354,6 @@ class Store(NamedTuple):
         with contextlib.suppress(StoreError):
             self._read(temporary, self._about("tile", tile), self._like(tile))
             give_name(self.files, temporary, path)
-            for block in self.partition.blocks_of(tile):
-                self.drop_carry(block)
 
     def _like(self, tile: int) -> dict[str, Kind]:
         rows = self.partition.rows(tile)
