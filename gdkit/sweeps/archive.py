@@ -161,7 +161,7 @@ def rows_of(block: execute.Block, output: Mapping[str, np.ndarray], reached: int
     points, seeds = block.sizes
     rows = {}
     for name, value in output.items():
-        own = np.swapaxes(value[:seeds, :points], 0, 1).reshape(-1, *value.shape[2:])
+        own = value[:seeds, :points].swapaxes(0, 1).reshape(-1, *value.shape[2:])
         if name == "curve_loss":
             own = own[:, :reached]
         rows[name] = own.astype(np.float32) if own.dtype.kind == "V" else own  # bfloat16, which numpy cannot name
@@ -249,8 +249,8 @@ class Memory:
     archive, lanes_done, keeps_lanes = None, 0, False
 
     def __init__(self, request: Sweep, prepared: Sequence[Prepared], before: Mapping[str, np.ndarray] | None):
-        self._request, self._prepared = request, prepared
-        self._columns = _longer(before, request.reached) if before else {}
+        self._request, self._prepared, self._reached = request, prepared, request.reached
+        self._columns = _longer(before, self._reached) if before else {}
 
     def tiles_of(self, job: execute.Job) -> list[execute.Tile]:
         """The tiles of a job."""
@@ -258,7 +258,7 @@ class Memory:
 
     def put(self, finished: execute.Finished) -> None:
         """Keep what a block's lanes read."""
-        rows = rows_of(finished.block, finished.output, self._request.reached)
+        rows = rows_of(finished.block, finished.output, self._reached)
         at = self._prepared[finished.job.group].rows_at(finished.block, self._request.seeds)
         where = slice(at[0], at[-1] + 1) if np.all(np.diff(at) == 1) else at
         for name, value in rows.items():

@@ -18,8 +18,9 @@ import numpy as np
 from gdkit import monitors
 from gdkit.descent import Arrays, Lane, evaluate, keys_of, observation, start_lane, step_map
 from gdkit.monitors import EndKind, Limits
+from gdkit.sweeps.packing import Packed
 from gdkit.sweeps.plan import Shape, visible_cores
-from gdkit.types import Array, Key, Monitor, PyTree
+from gdkit.types import Array, Key, Monitor
 
 
 class Shared(NamedTuple):
@@ -42,8 +43,9 @@ class Carry(NamedTuple):
     """A block of lanes on its way: an outer product of seeds and points, at one step."""
 
     t: Any  # () int32, the step that comes next
-    lanes: Any  # a Lane, each leaf (seeds, points, ...)
+    lanes: Any  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
     curve: Any  # (slots, seeds, points), the losses at the recorded steps
+    going: Any  # () bool, whether any lane has not ended; as of the end of a call
 
 
 class Program(NamedTuple):
@@ -54,10 +56,10 @@ class Program(NamedTuple):
 
     start: Any  # (inputs, shared) -> carry
     advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
-    finish: Any  # (inputs, shared, carry) -> name -> (seeds, points, ...)
+    finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
     carry: Any = None  # of the compiled: its shapes
-    output: Any = None  # of the compiled: what finish returns, as shapes
+    output: Any = None  # of the compiled: the shapes of what it reads in the end, name -> (seeds, points, ...)
     loops: bool = True  # whether `advance` makes all steps to t1, not just one
 
 
@@ -85,7 +87,8 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
         one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
         lanes = over_block(one, inputs, keys_in(inputs, shared)[0])
         loss = lanes.record.initial_loss
-        return Carry(jnp.int32(0), lanes, jnp.zeros((len(curve_steps), *loss.shape), loss.dtype))
+        curve = jnp.zeros((len(curve_steps), *loss.shape), loss.dtype)
+        return _packed(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
 
     def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
         step, observe = step_map(problem, factory), observation(watched)
@@ -100,14 +103,14 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             moved = over_block(move, inputs, keys, carry.lanes.state, squeeze=True)
             lanes, loss = over_block(look, inputs, keys, carry.lanes, moved)
             if not len(curve_steps):
-                return Carry(t + 1, lanes, carry.curve), slot
+                return carry._replace(t=t + 1, lanes=lanes), slot
             # a step that is not recorded leaves its loss where that of the next recorded one will be
             curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
-            return Carry(t + 1, lanes, curve), slot + (jnp.asarray(curve_steps)[slot] == t)
+            return carry._replace(t=t + 1, lanes=lanes, curve=curve), slot + (jnp.asarray(curve_steps)[slot] == t)
 
         def until(end: Array, body: Callable, at: tuple[Carry, Array], stride: int = 1) -> tuple[Carry, Array]:
             def goes_on(at: tuple[Carry, Array]) -> Array:
-                return (at[0].t <= end - stride) & jnp.any(at[0].lanes.record.end_kind == EndKind.RUNNING)
+                return (at[0].t <= end - stride) & _goes_on(at[0].lanes)
 
             return jax.lax.while_loop(goes_on, body, at)
 
@@ -128,21 +131,30 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             end = jnp.minimum(t1, monitors.next_window(at[0].t))
             return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
 
+        carry = carry._replace(lanes=carry.lanes.tree())
         slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
-        return until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0]
+        return _packed(until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0])
 
-    def finish(inputs: Inputs, shared: Shared, carry: Carry) -> dict[str, Array]:
+    def finish(inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
         def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
             read = monitors.read(watched, lane.record)
             return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes)
+        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes.tree())
         if len(curve_steps):
             reached = curve_steps[:, None, None] <= found["end_step"][None]
             found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
-        return found
+        return Packed.of(found)
 
     return Program(start, advance, finish, loops=unroll > 0)
+
+
+def _packed(carry: Carry) -> Carry:
+    return carry._replace(lanes=Packed.of(carry.lanes), going=_goes_on(carry.lanes))
+
+
+def _goes_on(lanes: Lane) -> Array:
+    return jnp.any(lanes.record.end_kind == EndKind.RUNNING)
 
 
 def _mapped(f: Callable, in_axes: tuple[int | None, ...], squeeze: bool) -> Callable:
@@ -170,13 +182,13 @@ def _jit(program: Program) -> Program:
 class Block(NamedTuple):
     """The lanes that one call advances: a chunk of points for a chunk of seeds. The last of each is padded."""
 
-    points: np.ndarray  # (points,) int, places in the group
-    seeds: np.ndarray  # (seeds,) int
+    points: np.ndarray  # (points,) int, places in the group, increasing
+    seeds: np.ndarray  # (seeds,) int, increasing
 
     @property
     def sizes(self) -> tuple[int, int]:
         """How many points and seeds it has without padding, which repeats the last."""
-        points, seeds = (1 + int(np.count_nonzero(np.diff(items))) for items in self)
+        points, seeds = (1 + int(items.searchsorted(items[-1])) for items in self)
         return points, seeds
 
     @property
@@ -208,7 +220,7 @@ def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
 class Kept(NamedTuple):
     """Lanes on the host that can go on, all at one step; of keys their data."""
 
-    lanes: PyTree  # each leaf (points, seeds, ...)
+    lanes: Packed  # each array (points, seeds, ...)
     curve: np.ndarray  # (points, seeds, steps recorded so far)
 
 
@@ -230,8 +242,8 @@ def shape_on_host(x: Any) -> Any:
     return jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
 
 
-def gathered(parts: Sequence[tuple[Block, Lane]], points: int, seeds: int) -> PyTree:
-    """The lanes of blocks as one tree, each leaf (points, seeds, ...); of a lane in several the last counts."""
+def gathered(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int) -> Packed:
+    """The lanes of blocks together, each array (points, seeds, ...); of a lane in several the last counts."""
     whole = jax.tree.map(lambda x: np.zeros((points, seeds, *on_host(x).shape[2:]), on_host(x).dtype), parts[0][1])
     for block, lanes in parts:
         at = np.ix_(block.points, block.seeds)
@@ -312,12 +324,12 @@ def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Progra
     finish = program.finish.lower(*inputs, carry)
     texts = tuple(lowered.as_text() for lowered in (start, advance, finish))
     made = _compile(start, on, _ONCE), _compile(advance, on, _OFTEN), finish.compile()
-    return Program(*made, _fingerprint(texts, on), carry, finish.out_info, program.loops)
+    return Program(*made, _fingerprint(texts, on), carry, finish.out_info.tree(), program.loops)
 
 
 # On a CPU. The start runs once a block, and its random numbers would take a second to optimise; statistics of a scalar
 # take 0.7 of the time by the widest vectors, which XLA leaves out by default, and other programs as long as without.
-# Its newer analysis copies less of what a loop carries: 0.84 of the time for a scalar, 0.96 for networks, the same bits.
+# The newer analysis copies less of what a loop carries: 0.84 of the time for a scalar, 0.96 for networks, same bits.
 _ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 _OFTEN = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_use_region_analysis": True}
 
@@ -376,7 +388,7 @@ def run_block(
     report: Callable[[int], None],
     stop: threading.Event,
     checkpoint: Checkpoint | None = None,
-) -> tuple[dict[str, np.ndarray], Lane | None]:
+) -> tuple[dict[str, np.ndarray], Packed | None]:
     """Advance a block to its end, segment by segment: what its lanes read, and its lanes before the last observation.
 
     Nothing if asked to stop on the way.
@@ -394,7 +406,7 @@ def run_block(
             return {}, None
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
         carry = advance(program, inputs, carry, t0, t1, job.steps)
-        going = bool(np.any(np.asarray(carry.lanes.record.end_kind) == EndKind.RUNNING))  # waits for the segment
+        going = bool(carry.going)  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
         if segment is None:
             wanted = _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS
@@ -408,7 +420,12 @@ def run_block(
             kept, kept_at = t0, time.monotonic()
     lanes = carry.lanes if job.keep else None
     carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
-    return jax.device_get(program.finish(*inputs, carry)), lanes  # copies side by side
+    return read_out(program, inputs, carry), lanes
+
+
+def read_out(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:
+    """What lanes read in the end, on the host: name -> (seeds, points, ...)."""
+    return jax.device_get(program.finish(*inputs, carry)).tree()
 
 
 def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -> Carry:
@@ -432,20 +449,21 @@ def replay(
     inputs, program = inputs_of(job, block), job.programs[0]
     to = lambda carry, t0, t1: advance(program, inputs, carry, t0, t1, job.steps)
     mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
+    params = lambda carry: mine(carry.lanes.tree().state.params)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)
     carry = to(program.start(*inputs), 0, first)
     watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
     for t in range(first, last):
-        before = jax.tree_util.tree_leaves_with_path(mine(carry.lanes.state.params))
+        before = jax.tree_util.tree_leaves_with_path(params(carry))
         carry = to(carry, t, t + 1)
-        after = jax.tree.leaves(mine(carry.lanes.state.params))
-        watched["loss"].append(mine(program.finish(*inputs, carry)["final_loss"]))
+        after = jax.tree.leaves(params(carry))
+        watched["loss"].append(mine(read_out(program, inputs, carry)["final_loss"]))
         for (path, old), new in zip(before, after, strict=True):
             name = jax.tree_util.keystr(path) or "params"
             watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
             watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
     carry = to(carry, last, job.steps + 1)
-    return {name: np.asarray(values) for name, values in watched.items()}, mine(program.finish(*inputs, carry))
+    return {name: np.asarray(values) for name, values in watched.items()}, mine(read_out(program, inputs, carry))
 
 
 def _carry_at(job: Job, kept: Kept, block: Block, device: int) -> Carry:
@@ -456,7 +474,7 @@ def _carry_at(job: Job, kept: Kept, block: Block, device: int) -> Carry:
     leaf = lambda x, like: on_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
     curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
-    return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve)
+    return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve, np.bool_(True))
 
 
 def _is_key(x: Any) -> bool:
@@ -475,7 +493,7 @@ class Finished(NamedTuple):
     job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
-    lanes: Lane | None  # before the last observation; None unless they are kept
+    lanes: Packed | None  # before the last observation; None unless they are kept
 
 
 class Part(NamedTuple):
