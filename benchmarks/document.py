@@ -182,9 +182,22 @@ def _profile(part: Mapping[str, Any]) -> Iterable[str]:
     yield "Time of all steps of one block a worker, by what is observed, as a multiple of the updates alone.\n"
     costs = lambda way: [f"{row['advance'][way] / row['advance']['updates alone']:.2f}" for row in found]
     yield _table(("observed", *titles), [(way, *costs(way)) for way in found[0]["advance"]])
+    yield from _operations([row for row in found if "operations" in row])
     yield "Before the first step, when nothing is compiled yet:\n"
     rows = [(row["title"], *map(_seconds, row["first"].values())) for row in found]
     yield _table(("sweep", *found[0]["first"]), rows)
+
+
+def _operations(found: list[Mapping[str, Any]]) -> Iterable[str]:
+    if found:
+        yield (
+            "Microseconds of one step of one block, a block a core, by the kind of operation that XLA's profiler sees. "
+            "Sums are over params, classes and batches; every row has blocks of gdkit's shape.\n"
+        )
+    for row in found:
+        ways = row["operations"]
+        spent = [(way, *(f"{x:.0f}" for x in (*kinds.values(), sum(kinds.values())))) for way, kinds in ways.items()]
+        yield _table((row["title"], *next(iter(ways.values())), "all"), spent)
 
 
 def _tuning(part: Mapping[str, Any]) -> Iterable[str]:

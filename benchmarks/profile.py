@@ -1,7 +1,7 @@
 """Where the time of a sweep goes: its stages, and what statistics and the tests for an end cost."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 import gdkit
 from benchmarks import timing, workloads
-from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, start_of
+from benchmarks.operations import operations, side_by_side
+from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator, start_of
 from benchmarks.workloads import Workload
 from gdkit import descent, monitors
 from gdkit.monitors import Limits
@@ -42,11 +43,20 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 def _profile(work: Workload, rounds: int) -> dict[str, Any]:
     job, shape, seconds = _planned(work)
     costs = advance_seconds(work, shape, rounds)
-    return {"title": work.title, "shape": shape._asdict(), "first": seconds, "stages": stages(work, job, rounds)} | {
+    found = {
+        "title": work.title,
+        "shape": shape._asdict(),
+        "first": seconds,
+        "stages": stages(work, job, rounds),
         "advance": costs,
-        "sharing": {"statistics": 1 - costs["none"] / costs["all statistics and a curve"],
-                    "end tests": (costs["none"] - costs["updates alone"]) / costs["all statistics and a curve"]},
-    }  # fmt: skip
+        "sharing": {
+            "statistics": 1 - costs["none"] / costs["all statistics and a curve"],
+            "end tests": (costs["none"] - costs["updates alone"]) / costs["all statistics and a curve"],
+        },
+    }
+    if work.sizes and not on_accelerator():  # all steps of a scalar are one operation
+        found["operations"] = operations(work, job, shape, CURVE_POINTS)
+    return found
 
 
 def _planned(work: Workload) -> tuple[execute.Job, Shape, dict[str, float]]:
@@ -97,7 +107,7 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
     start = start_of(work)
     for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():
         program = jax.jit(jax.vmap(lane, in_axes=(0, None)))
-        ways[name] = lambda program=program: _side_by_side(lambda r: program(r, start), rates)
+        ways[name] = lambda program=program: side_by_side(lambda r: program(r, start), rates)
     for way in ways.values():
         way()
     reference = next(iter(ways))
@@ -117,12 +127,7 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
     inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
     to_end = lambda each: execute.advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
-    return lambda: _side_by_side(to_end, given)
-
-
-def _side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:
-    with ThreadPoolExecutor(len(given)) as pool:
-        list(pool.map(lambda each: jax.block_until_ready(run(each)), given))
+    return lambda: side_by_side(to_end, given)
 
 
 def _updates(work: Workload, shape: Shape) -> Callable[[Any, Any], Any]:

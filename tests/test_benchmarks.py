@@ -3,11 +3,12 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gdkit
-from benchmarks import COMPARED, compare, document, numpy_peers, peers, timing, workloads
+from benchmarks import COMPARED, compare, document, numpy_peers, operations, peers, profile, timing, workloads
 from benchmarks.__main__ import PARTS, main
 from benchmarks.roofline import flops
 from benchmarks.targets import Target, judged
@@ -72,6 +73,24 @@ def test_flops_count_what_a_matmul_does():
     work = workloads.make("small_mlp", quick=True)
     forward, first = 2 * 16 * (64 * 16 + 16 * 10), 2 * 16 * 64 * 16
     assert flops(work) == (3 * forward - first) * work.steps * len(work.rates)
+
+
+def test_the_operations_of_a_step_are_told_apart():
+    work = workloads.make("small_mlp", quick=True)
+    job, shape, _ = profile._planned(work)
+    found = operations.operations(work, job, shape, points=4)
+    assert len(found) == 4 and all(spent.keys() == set(operations.KINDS) for spent in found.values())
+    for spent in found.values():
+        assert min(spent[kind] for kind in ("products", "sums", "elementwise")) > 0
+
+
+def test_kinds_of_operations_are_read_from_a_compiled_program():
+    def step(w, x):
+        return jnp.cumsum(jnp.tanh(x @ w).sum(0)), jax.lax.fori_loop(0, x.shape[0], lambda i, s: s * 1.5 + i, x[0, 0])
+
+    compiled = jax.jit(step).lower(jnp.ones((64, 32)), jnp.ones((128, 64))).compile()
+    kinds = operations.kinds_of(compiled.as_text())
+    assert {"products", "sums", "elementwise"} <= set(kinds.values()) <= set(operations.KINDS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""Which operations of a step take the time: what XLA's profiler sees of gdkit's steps, and of the same by hand."""
+
+import collections
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import gdkit
+from benchmarks import timing
+from benchmarks.peers import LANES, start_of
+from benchmarks.workloads import Workload
+from gdkit import monitors
+from gdkit.monitors import Monitor
+from gdkit.sweeps import execute
+from gdkit.sweeps.plan import Shape, visible_cores
+
+KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between operations")
+
+
+def operations(work: Workload, job: execute.Job, shape: Shape, points: int) -> dict[str, dict[str, float]]:
+    """Microseconds of a step of a block by what they are spent on, for each way to make it, with all cores at work."""
+    ways = {
+        "gdkit": _advance(work, job, shape, monitors.DEFAULT, points),
+        "gdkit, nothing observed": _advance(work, job, shape, (), 0),
+        "by hand, all statistics": _by_hand(work, shape, "all"),
+        "by hand, bare": _by_hand(work, shape, "bare"),
+    }
+    return {name: _by_kind(run, text, work.steps) for name, (run, text) in ways.items()}
+
+
+def _advance(
+    work: Workload, job: execute.Job, shape: Shape, watched: tuple[Monitor, ...], points: int
+) -> tuple[Callable[[], Any], str]:
+    curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
+    watching = execute.Watching(watched, curve)
+    program = execute.program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
+    inputs, last = execute.inputs_of(job, job.blocks[0]), np.int32(work.steps)
+    carry = jax.jit(program.start)(*inputs)
+    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), execute.OFTEN)
+    return lambda: compiled(*inputs, carry, last, last), compiled.as_text()
+
+
+def _by_hand(work: Workload, shape: Shape, flavour: str) -> tuple[Callable[[], Any], str]:
+    given = work.rates[: shape.width], start_of(work)
+    compiled = _compiled(jax.jit(jax.vmap(LANES[flavour](work, shape.unroll), in_axes=(0, None))).lower(*given), {})
+    return lambda: compiled(*given), compiled.as_text()
+
+
+def _compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
+    """The executable, each of whose operations the profiler sees."""
+    return lowered.compile(compiler_options={**options, "xla_cpu_enable_xprof_traceme": True})
+
+
+def _by_kind(run: Callable[[], Any], text: str, steps: int) -> dict[str, float]:
+    """Microseconds a step, one block a core; the profiler's own time lies between operations, and is left out."""
+    kinds, spent, cores = kinds_of(text), dict.fromkeys(KINDS, 0.0), visible_cores()
+    blocks = lambda: side_by_side(lambda _: run(), range(cores))
+    blocks()
+    whole = np.median([timing.seconds(blocks) for _ in range(5)]) * 1e6
+    for name, microseconds in _traced(blocks).items():
+        if name in kinds:
+            spent[kinds[name]] += microseconds / cores
+    spent["between operations"] = max(float(whole) - sum(spent.values()), 0.0)
+    return {kind: taken / steps for kind, taken in spent.items()}
+
+
+def side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:
+    """Run it with each of these in a thread of its own, to its end."""
+    with ThreadPoolExecutor(len(given)) as pool:
+        list(pool.map(lambda each: jax.block_until_ready(run(each)), given))
+
+
+def _traced(run: Callable[[], Any]) -> dict[str, float]:
+    """Microseconds of each operation by its name in the compiled program."""
+    options, spent = jax.profiler.ProfileOptions(), collections.defaultdict(float)
+    options.host_tracer_level, options.python_tracer_level = 3, 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            run()
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    spent[event.name] += event.duration_ns / 1e3
+    return spent
+
+
+def kinds_of(text: str) -> dict[str, str]:
+    """What each operation of a compiled program is, by its name; loops and branches are what is in them.
+
+    >>> kinds_of('''
+    ... %summed (p: f32[8]) -> f32[] {
+    ...   ROOT %r = f32[] reduce(%p, %z), dimensions={0}, to_apply=%add
+    ... }
+    ... ENTRY %main (x: f32[8]) -> f32[] {
+    ...   %c = f32[8]{0} copy(%x)
+    ...   ROOT %f = f32[] fusion(%c), kind=kLoop, calls=%summed
+    ... }''')["f"]
+    'sums'
+    """
+    inside: dict[str, set[str]] = {}
+    lines: list[tuple[str, str, str]] = []  # name, opcode, the computation that it calls
+    for line in text.splitlines():
+        if head := _COMPUTATION.match(line):
+            operations = inside.setdefault(head[1], set())
+        elif found := _OPERATION.match(line):
+            name, opcode = found.groups()
+            called = _CALLED.search(line)
+            operations.add(opcode)
+            lines.append((name, opcode, called[1] if called else ""))
+    return {name: _kind(opcode, inside.get(called, set())) for name, opcode, called in lines if opcode not in _OPEN}
+
+
+_COMPUTATION = re.compile(r"(?:ENTRY )?%([\w.\-]+) .*\{$")
+_OPERATION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(")
+_CALLED = re.compile(r"(?:calls|to_apply)=%([\w.\-]+)")
+_OPEN = {"while", "conditional", "parameter", "tuple", "get-tuple-element", "constant", "bitcast"}
+
+
+def _kind(opcode: str, inside: set[str]) -> str:
+    if opcode in ("copy", "call"):
+        return {"copy": "copies", "call": "random numbers"}[opcode]
+    found = {opcode} | (inside if opcode == "fusion" else set())
+    if "dot" in found or "convolution" in found:
+        return "products"
+    return "sums" if found & {"reduce", "reduce-window"} else "elementwise"
