@@ -28,15 +28,27 @@ the first step that was out of bounds. *All* has every statistic and the curve t
 in a plain scan, in NumPy written by hand. gdkit keeps all of them where nothing else is said.
 """
 
-WHY = """What is known of why some are not met. Against bare peers: statistics are part of it, and *Where the time
-goes* says what each of them costs. Of the matmul peak: it is that of large matrices, and *its products alone*
-in *Share of the machine* are what these small ones reach with nothing between them. A tile costs what its
-calls cost, not its steps. A search that is told what is good stops at the first good rate; a sweep is timed
-to its end. Progress and store: not the disk, which waits in threads of its own, but the processor time of packing,
-summing and writing tiles and, most of all, the lanes that can go on; where all cores are busy, nothing hides it. On a
-CPU, two workers also take more processor time for the same steps than a process that is held to one core; why is not
-known. What remains against the best variant by hand with all statistics, and on an accelerator, has not been taken
-apart.
+WHY = """Why some are not met, as far as it is known:
+
+- *Bare peers and PyTorch*: statistics. *Where the time goes* has what each of them costs, and what a step takes by
+  hand, by the kind of operation: products take as long for everybody; sums over params, and what is computed element by
+  element, take more. These read the params, the gradient and the last two updates again and again, from memory that the
+  cores share: on a CPU XLA computes them one after the other.
+- *The best variant by hand with all statistics*: its steps take about what gdkit's take. The rest lies around them: a
+  sweep is checked, its blocks begin, end and are handed over one by one, and the result gets its labels.
+- *The matmul peak*: it is that of large matrices. *Its products alone* in *Share of the machine* are what these small
+  ones reach with nothing between them. XLA leaves those of a layer's gradient, whose left side is transposed, to a
+  slower library than the others.
+- *A tile*: its cost is that of its calls, of handing over between threads that share Python's lock, and of its rows;
+  not that of its steps.
+- *A search*: it is told what is good and stops at the first good rate; a sweep is timed to its end. All the lanes of
+  a sweep share the cores from the beginning, so that no rate is known before nearly all are.
+- *Progress and store*: not the disk, which waits in threads of its own, but processor time: packing, summing and
+  writing tiles and the lanes that can go on. Where all cores are busy, nothing hides it. Two runs of the job alone
+  differ by about as much.
+- *Two workers on a CPU* take more processor time than one on one core for the same steps: XLA has one pool of threads,
+  any of which takes parts of a product or a sum from any worker, and the memory beyond the cores' own is shared.
+- *On an accelerator* each of many small operations is started on its own; that has not been taken apart.
 """
 
 
