@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps import execute, planner
+from gdkit.sweeps.packing import Packed
 from gdkit.sweeps.plan import Shape, shape_for
 from gdkit.sweeps.prepared import job_of, prepared_groups
 from gdkit.sweeps.request import check
@@ -148,6 +149,25 @@ def test_the_faster_shape_is_chosen(iris, monkeypatch):
     make = lambda shape: job_of(request, prepared, jax.local_devices()[:1], shape)
     _, choice = planner.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
     assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
+
+
+def test_a_padded_block_knows_its_sizes_in_any_order():
+    for points, expected in (([4, 1, 7, 7], 3), ([5, 2, 0], 3), ([3, 3, 3], 1), ([9], 1)):
+        assert execute.Block(np.array(points), np.array([0, 2, 2])).sizes == (expected, 2)
+
+
+def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
+    key = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    numbers = {n: np.arange(6).reshape(2, 3).astype(n) for n in ("float32", "int32", "bool")}
+    tree = {"w": np.ones((2, 3, 5), np.float32), "key": key, "more": 2 * numbers["float32"]} | numbers
+    packed = jax.jit(Packed.of)(tree)
+    assert len(jax.tree.leaves(packed)) == 5, "two on their own, and one a dtype"
+    shapes = jax.eval_shape(Packed.of, tree).tree()
+    for back in (packed.tree(), jax.jit(Packed.tree)(packed)):
+        assert jax.tree.structure(back) == jax.tree.structure(tree)
+        for one, other, shape in zip(*map(jax.tree.leaves, (back, tree, shapes)), strict=True):
+            assert one.dtype == other.dtype == shape.dtype and shape.shape == one.shape
+            assert np.array_equal(execute.on_host(one), execute.on_host(other))
 
 
 def test_choices_survive_a_process_and_nonsense_is_left_out():

@@ -182,13 +182,13 @@ def _jit(program: Program) -> Program:
 class Block(NamedTuple):
     """The lanes that one call advances: a chunk of points for a chunk of seeds. The last of each is padded."""
 
-    points: np.ndarray  # (points,) int, places in the group, increasing
-    seeds: np.ndarray  # (seeds,) int, increasing
+    points: np.ndarray  # (points,) int, places in the group, all different
+    seeds: np.ndarray  # (seeds,) int, all different
 
     @property
     def sizes(self) -> tuple[int, int]:
         """How many points and seeds it has without padding, which repeats the last."""
-        points, seeds = (1 + int(items.searchsorted(items[-1])) for items in self)
+        points, seeds = (1 + int((items == items[-1]).argmax()) for items in self)
         return points, seeds
 
     @property

@@ -20,9 +20,7 @@ class Packed:
     """
 
     arrays: tuple[Any, ...]  # each (seeds, points, ...), of JAX or NumPy
-    places: tuple[tuple[int, int | None], ...] = dataclasses.field(
-        metadata=_STATIC
-    )  # of each leaf: its array, and where on its last axis
+    places: tuple[tuple[int, int | None], ...] = dataclasses.field(metadata=_STATIC)  # a leaf's array, and column of it
     structure: Any = dataclasses.field(metadata=_STATIC)
 
     @classmethod
