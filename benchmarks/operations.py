@@ -19,6 +19,7 @@ from gdkit import monitors
 from gdkit.monitors import Monitor
 from gdkit.sweeps import execute
 from gdkit.sweeps.plan import Shape, visible_cores
+from gdkit.sweeps.programs import OFTEN, Watching, program_of
 
 KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between operations")
 
@@ -38,11 +39,11 @@ def _advance(
     work: Workload, job: execute.Job, shape: Shape, watched: tuple[Monitor, ...], points: int
 ) -> tuple[Callable[[], Any], str]:
     curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
-    watching = execute.Watching(watched, curve)
-    program = execute.program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
+    watching = Watching(watched, curve)
+    program = program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
     inputs, last = execute.inputs_of(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
-    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), execute.OFTEN)
+    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), OFTEN)
     return lambda: compiled(*inputs, carry, last, last), compiled.as_text()
 
 

@@ -17,8 +17,10 @@ from benchmarks.workloads import Workload
 from gdkit import descent, monitors
 from gdkit.monitors import Limits
 from gdkit.sweeps import execute
+from gdkit.sweeps.blocks import Block, blocks_of
 from gdkit.sweeps.plan import Shape, visible_cores
 from gdkit.sweeps.prepared import planned_job, prepared_groups
+from gdkit.sweeps.programs import Shared, Watching, advance
 from gdkit.sweeps.request import check, curve_within, devices_of
 from gdkit.types import Monitor
 
@@ -86,12 +88,12 @@ def stages(work: Workload, job: execute.Job, rounds: int) -> dict[str, float]:
     return dict(zip(names, np.median(spent, axis=0).tolist(), strict=True))
 
 
-def _staged(job: execute.Job, block: execute.Block) -> list[float]:
+def _staged(job: execute.Job, block: Block) -> list[float]:
     """Seconds of each stage of a block."""
     inputs, program, clock = execute.inputs_of(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))
     clock.append(time.perf_counter())
-    lanes = jax.block_until_ready(execute.advance(program, inputs, lanes, 0, job.steps + 1, job.steps))
+    lanes = jax.block_until_ready(advance(program, inputs, lanes, 0, job.steps + 1, job.steps))
     clock.append(time.perf_counter())
     output = jax.block_until_ready(program.finish(*inputs, lanes))
     clock.append(time.perf_counter())
@@ -119,14 +121,14 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
     problem = work.problem
     job = execute.prepare(
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
-        execute.Watching(watched, curve_within(points, work.steps)),
-        execute.Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
-        dtype=descent.params_dtype(problem), steps=work.steps, blocks=execute.blocks_of(len(work.rates), 1, shape),
+        Watching(watched, curve_within(points, work.steps)),
+        Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
+        dtype=descent.params_dtype(problem), steps=work.steps, blocks=blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
     inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
-    to_end = lambda each: execute.advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
+    to_end = lambda each: advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
     return lambda: side_by_side(to_end, given)
 
 

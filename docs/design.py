@@ -30,7 +30,7 @@ BOXES = [
     Box("monitors", "gdkit/monitors.py", "left", 2),
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),
     Box("planner", "gdkit/sweeps/planner.py", "left", 4),
-    Box("executor", "gdkit/sweeps/execute.py", "left", 5),
+    Box("executor", "gdkit/sweeps/dispatch.py", "left", 5),
     Box("stability", "gdkit/stability.py", "right", 0),
     Box("store", "gdkit/sweeps/store/", "right", 1),
     Box("SweepResult", "gdkit/sweeps/result.py", "right", 2),

@@ -155,6 +155,7 @@ def deadly(learning_rate):
     """An optimizer that kills the process it runs in at one learning rate, unless it is the parent."""
 
     def strike(rate):
+        rate = np.asarray(rate)  # it is JAX's, and to compute with JAX in here can wait for its own caller for ever
         if np.any(rate == np.float32(0.1)) and str(os.getpid()) != os.environ[PARENT]:
             os.kill(os.getpid(), signal.SIGKILL)
         return np.zeros_like(rate)

@@ -16,7 +16,8 @@ from faults import filling
 from processes import CONFIG, TILES, Process, bits, environment, here, tiles
 
 import gdkit
-from gdkit.sweeps import archive, execute
+from gdkit.sweeps import archive, dispatch
+from gdkit.sweeps.blocks import Block
 from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store
 
 
@@ -270,7 +271,7 @@ def an_archive(tmp_path):
 
 
 def tile(number):
-    return execute.Tile([], number)
+    return dispatch.Tile([], number)
 
 
 def until(condition):
@@ -309,8 +310,8 @@ def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archi
     run.put_tile(1, {"x": np.zeros(1, np.float32)})
     assert shelf.take(tile(0)) and not shelf.take(tile(1))
     assert set(run.claims()) == {0}
-    block = execute.Block(np.arange(1), np.arange(1))
-    shelf.write(tile(0), [execute.Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
+    block = Block(np.arange(1), np.arange(1))
+    shelf.write(tile(0), [dispatch.Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
     assert run.claims() == {}
 
 

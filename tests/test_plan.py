@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps import execute, planner
+from gdkit.sweeps.blocks import Block, on_host
 from gdkit.sweeps.packing import Packed
 from gdkit.sweeps.plan import Shape, shape_for
 from gdkit.sweeps.prepared import job_of, prepared_groups
+from gdkit.sweeps.programs import _compile
 from gdkit.sweeps.request import check
 
 RATES = np.geomspace(1e-3, 1.5, 11)
@@ -153,7 +155,7 @@ def test_the_faster_shape_is_chosen(iris, monkeypatch):
 
 def test_a_padded_block_knows_its_sizes_in_any_order():
     for points, expected in (([4, 1, 7, 7], 3), ([5, 2, 0], 3), ([3, 3, 3], 1), ([9], 1)):
-        assert execute.Block(np.array(points), np.array([0, 2, 2])).sizes == (expected, 2)
+        assert Block(np.array(points), np.array([0, 2, 2])).sizes == (expected, 2)
 
 
 def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
@@ -167,7 +169,7 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
         assert jax.tree.structure(back) == jax.tree.structure(tree)
         for one, other, shape in zip(*map(jax.tree.leaves, (back, tree, shapes)), strict=True):
             assert one.dtype == other.dtype == shape.dtype and shape.shape == one.shape
-            assert np.array_equal(execute.on_host(one), execute.on_host(other))
+            assert np.array_equal(on_host(one), on_host(other))
 
 
 def test_choices_survive_a_process_and_nonsense_is_left_out():
@@ -300,7 +302,7 @@ def test_options_that_this_xla_does_not_know_are_left_out_and_other_errors_are_n
     lowered = jax.jit(lambda x: 2 * x).lower(np.ones(3, np.float32))
     on = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     options = {"xla_of_tomorrow": 1, "xla_cpu_prefer_vector_width": 512, "xla_of_yesterday": False}
-    made = execute._compile(lowered, on, options)
+    made = _compile(lowered, on, options)
     np.testing.assert_array_equal(made(np.ones(3, np.float32)), np.full(3, 2.0))
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_prefer_vector_width"):
-        execute._compile(lowered, on, {"xla_cpu_prefer_vector_width": "wide"})
+        _compile(lowered, on, {"xla_cpu_prefer_vector_width": "wide"})

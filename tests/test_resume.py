@@ -7,6 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -16,7 +17,7 @@ import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.app.standing import told
 from gdkit.errors import GdkitWarning, OtherRunError
-from gdkit.sweeps import archive, execute, stored
+from gdkit.sweeps import archive, dispatch, execute, stored
 from gdkit.sweeps.progress import Meter
 from gdkit.sweeps.request import check
 from gdkit.sweeps.run import run as run_checked
@@ -252,7 +253,7 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
 
     def small(job, *rest):
         if job.lanes_a_block > 1:
-            raise execute.jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return run_block(job, *rest)
 
     monkeypatch.setattr(execute, "run_block", small)
@@ -290,7 +291,7 @@ def test_what_others_finish_meanwhile_counts_in_the_end(iris, tmp_path, monkeypa
         return False
 
     monkeypatch.setattr(Store, "claim", claimed)
-    monkeypatch.setattr(execute, "_PATIENCE", 0.01)
+    monkeypatch.setattr(dispatch, "_PATIENCE", 0.01)
     result = sweep(iris, None, AXES, seeds=3, steps=STEPS, plan=PLAN, store=tmp_path / "ours", progress=told.append)
     assert result.missing == 0
     assert (told[-1].lanes_done, told[-1].done) == (told[-1].lanes, told[-1].total)

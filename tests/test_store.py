@@ -25,7 +25,8 @@ from faults import Crash, Faults
 
 from gdkit import problems
 from gdkit.errors import DamagedFileError, GdkitError, InputTypeError, InputValueError, OtherRunError, StoreError
-from gdkit.sweeps import axes, execute
+from gdkit.sweeps import axes
+from gdkit.sweeps.blocks import blocks_of
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.store import (
     Group,
@@ -113,7 +114,7 @@ def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
             for group in axes.groups_of(section):
                 options = {"first": first, "seeds": seeds, "width": width, "depth": depth, "tile": tile}
                 groups.append(group_of(group.points, section.shape, **options))
-                blocks = execute.blocks_of(len(group.points), seeds, Shape(width, depth))
+                blocks = blocks_of(len(group.points), seeds, Shape(width, depth))
                 lanes = [
                     [first + int(group.points[p]) * seeds + int(s) for p in np.unique(b.points) for s in set(b.seeds)]
                     for b in blocks

@@ -13,6 +13,7 @@ import pytest
 import gdkit
 from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, problems, random_axes, sgd, static, sweep
 from gdkit.sweeps import execute, progress, store
+from gdkit.sweeps.blocks import blocks_of
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
 from gdkit.types import Monitor
@@ -67,7 +68,7 @@ def test_same_bits_with_other_workers_tiles_and_segments(iris, result, plan):
 def test_same_bits_with_tiles_in_another_order(iris, monkeypatch):
     plan = Plan(width=2)
     forward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    cut = execute.blocks_of
+    cut = blocks_of
     monkeypatch.setattr(execute, "blocks_of", lambda *sizes: cut(*sizes)[::-1])
     backward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
     assert_same_bits(forward, backward)
@@ -330,7 +331,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatc
 
 def test_blocks_hold_every_lane_once_but_for_padding():
     for points, seeds, shape in [(1, 1, (8, 1)), (7, 3, (4, 2)), (3, 10, (3, 4)), (100, 2, (16, 1)), (5, 5, (1, 1))]:
-        blocks = execute.blocks_of(points, seeds, Shape(*shape))
+        blocks = blocks_of(points, seeds, Shape(*shape))
         assert len({(b.points.shape, b.seeds.shape) for b in blocks}) == 1
         seen = {(p, s) for b in blocks for p in b.points for s in b.seeds}
         assert seen == {(p, s) for p in range(points) for s in range(seeds)}

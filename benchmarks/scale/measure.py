@@ -23,6 +23,7 @@ import numpy as np
 import gdkit
 from gdkit import Plan, problems, sgd
 from gdkit.sweeps import execute, remote, stored
+from gdkit.sweeps.blocks import blocks_of
 from gdkit.sweeps.jobs import Planned
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.pools import Pool, pool_of
@@ -228,7 +229,7 @@ def dealt(pool: Pool, tasks: int) -> None:
     """Tasks dealt as `remote.run_jobs` deals tiles, two for each that the pool runs at once."""
     request = asked(1024)
     sent, running, left = pool.place(remote.sent_of(request, None)), set(), iter(range(tasks))
-    block = execute.blocks_of(1024, 1, Shape(1024, 1))[0]
+    block = blocks_of(1024, 1, Shape(1024, 1))[0]
     while True:
         for number in left:
             running.add(pool.submit(nothing, sent, remote.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))

@@ -23,9 +23,11 @@ from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.sweeps import execute
+from gdkit.sweeps.blocks import Block, blocks_of
 from gdkit.sweeps.kept import KEPT_BYTES, bytes_of_lanes
 from gdkit.sweeps.plan import Plan, workers_for
 from gdkit.sweeps.prepared import Prepared, planned_job, prepared_groups
+from gdkit.sweeps.programs import advance
 from gdkit.sweeps.request import Sweep, devices_of
 from gdkit.sweeps.request import check as checked
 from gdkit.sweeps.stored import STORED_BYTES
@@ -107,7 +109,7 @@ def _costs(request: Sweep, prepared: list[Prepared]) -> Iterator[Cost]:
         job, choice = planned_job(request, several[0], devices, workers_for(request.plan, len(devices)))
         compile_seconds = time.monotonic() - begin - choice.seconds
         block = job.blocks[0]
-        blocks = [execute.blocks_of(len(p.group.points), request.seeds, choice.shape) for p in several]
+        blocks = [blocks_of(len(p.group.points), request.seeds, choice.shape) for p in several]
         lanes = sum(len(p.group.points) for p in several) * request.seeds
         yield Cost(
             optimizer=label,
@@ -126,7 +128,7 @@ def _costs(request: Sweep, prepared: list[Prepared]) -> Iterator[Cost]:
         )
 
 
-def _step_seconds(job: execute.Job, block: execute.Block) -> float:
+def _step_seconds(job: execute.Job, block: Block) -> float:
     """Seconds a step of one block, from as many steps as fit the time; ended lanes would cost nothing."""
     inputs, program = execute.inputs_of(job, block), job.programs[0]
     steps, seconds = 1, 0.0
@@ -134,7 +136,7 @@ def _step_seconds(job: execute.Job, block: execute.Block) -> float:
         steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
         carry = jax.block_until_ready(program.start(*inputs))
         begin = time.perf_counter()
-        jax.block_until_ready(execute.advance(program, inputs, carry, 0, steps, job.steps))
+        jax.block_until_ready(advance(program, inputs, carry, 0, steps, job.steps))
         seconds = time.perf_counter() - begin
     return seconds / steps
 
@@ -146,7 +148,7 @@ def _memory(job: execute.Job) -> int:
     return sum(getattr(analysis, size) for size in sizes) - analysis.alias_size_in_bytes
 
 
-def _bytes_a_lane(job: execute.Job, block: execute.Block) -> int:
+def _bytes_a_lane(job: execute.Job, block: Block) -> int:
     inputs, program = execute.inputs_of(job, block), job.programs[0]
     return _bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
 

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from gdkit.errors import DamagedFileError, OtherRunError, StoreError, warn
-from gdkit.sweeps import execute
+from gdkit.sweeps import dispatch, execute
+from gdkit.sweeps.blocks import Block, on_device, on_host, shape_on_host
 from gdkit.sweeps.prepared import Prepared
+from gdkit.sweeps.programs import Carry
 from gdkit.sweeps.request import Sweep
 from gdkit.sweeps.store import STALE, Store
 from gdkit.sweeps.stored import Directory, Setting, explained, manifest_of
@@ -57,7 +59,7 @@ _RENEWED = STALE / 4  # seconds between renewals
 
 
 class Archive:
-    """A run directory as workers use it: an `execute.Archive`.
+    """A run directory as workers use it: an `dispatch.Archive`.
 
     Without claims, its tiles are dealt by somebody who has them.
     """
@@ -70,13 +72,13 @@ class Archive:
         """Whether lanes are kept at their last step too, so that they can go on."""
         return bool(self.run.manifest.plan.get("keeps_lanes"))
 
-    def tile(self, job: execute.Job, number: int) -> execute.Tile:
-        """A tile of a job, as `execute.run_jobs` takes it."""
+    def tile(self, job: execute.Job, number: int) -> dispatch.Tile:
+        """A tile of a job, as `dispatch.run_jobs` takes it."""
         _, low, high = self.run.partition.span(number)
         blocks = zip(job.blocks[low:high], self.run.partition.blocks_of(number), strict=True)
-        return execute.Tile([execute.Part(job, block, place) for block, place in blocks], number)
+        return dispatch.Tile([dispatch.Part(job, block, place) for block, place in blocks], number)
 
-    def take(self, tile: execute.Tile) -> bool:
+    def take(self, tile: dispatch.Tile) -> bool:
         """Whether to run a tile now: unless somebody else works on it, or has finished it meanwhile."""
         if self._claims is None:
             return True
@@ -87,7 +89,7 @@ class Archive:
             return False
         return True
 
-    def release(self, tile: execute.Tile) -> None:
+    def release(self, tile: dispatch.Tile) -> None:
         """Say that nobody works on a tile any more."""
         if self._claims is not None:
             self._claims.release(tile.number)
@@ -97,7 +99,7 @@ class Archive:
         if self._claims is not None:
             self._claims.close()
 
-    def is_done(self, tile: execute.Tile) -> bool:
+    def is_done(self, tile: dispatch.Tile) -> bool:
         """Whether somebody has finished a tile."""
         try:
             self.run.verify(tile.number)
@@ -105,37 +107,37 @@ class Archive:
             return False
         return True
 
-    def checkpoint(self, tile: execute.Tile, part: execute.Part) -> execute.Checkpoint | None:
+    def checkpoint(self, tile: dispatch.Tile, part: dispatch.Part) -> execute.Checkpoint | None:
         """Where the lanes of a block are kept; nowhere for a part of one."""
         block = part.number
         if block is None:
             return None
 
-        def save(carry: execute.Carry) -> None:
-            self.run.put_carry(block, int(carry.t), [execute.on_host(x) for x in jax.tree.leaves(carry)])
+        def save(carry: Carry) -> None:
+            self.run.put_carry(block, int(carry.t), [on_host(x) for x in jax.tree.leaves(carry)])
 
         return execute.Checkpoint(lambda job, device: self._carry(job, device, block), save)
 
-    def _carry(self, job: execute.Job, device: int, block: int) -> execute.Carry | None:
+    def _carry(self, job: execute.Job, device: int, block: int) -> Carry | None:
         if not self.run.has_carry(block):
             return None
         like, tree = jax.tree.flatten(job.programs[device].carry)
         try:
-            kept = self.run.carry(block, [execute.shape_on_host(x) for x in like])
+            kept = self.run.carry(block, [shape_on_host(x) for x in like])
         except DamagedFileError as error:
             warn(f"{error} Its lanes start anew.")
             return None
         if kept is None:
             return None
-        return jax.tree.unflatten(tree, map(execute.on_device, kept.leaves, like))
+        return jax.tree.unflatten(tree, map(on_device, kept.leaves, like))
 
-    def write(self, tile: execute.Tile, finished: list[execute.Finished]) -> Callable[[], None]:
+    def write(self, tile: dispatch.Tile, finished: list[dispatch.Finished]) -> Callable[[], None]:
         """Write a tile; what is returned publishes it, and then forgets the lanes on their way."""
         rows = [rows_of(f.block, f.output, self._reached) for f in finished]
         if self.keeps_lanes and len(finished) == len(tile.parts):  # unless blocks were cut for want of memory
             for part, done in zip(tile.parts, finished, strict=True):
                 if part.number is not None:
-                    leaves = [execute.on_host(x) for x in jax.tree.leaves(done.lanes)]
+                    leaves = [on_host(x) for x in jax.tree.leaves(done.lanes)]
                     self.run.put_carry(part.number, part.job.steps, leaves, last=True)
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower(tile, finished))
@@ -149,14 +151,14 @@ class Archive:
 
         return publish
 
-    def _narrower(self, tile: execute.Tile, finished: list[execute.Finished]) -> set[tuple[int, int]]:
+    def _narrower(self, tile: dispatch.Tile, finished: list[dispatch.Finished]) -> set[tuple[int, int]]:
         """Width and depth of the blocks that ran smaller than planned, after a device ran out of memory."""
         group = self.run.partition.groups[self.run.partition.span(tile.number).group]
         shapes = {(len(f.block.points), len(f.block.seeds)) for f in finished}
         return shapes - {(group.width, group.depth)}
 
 
-def rows_of(block: execute.Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
+def rows_of(block: Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
     """What a block's lanes read without padding, name -> (rows, ...): the seeds of a point side by side."""
     points, seeds = block.sizes
     rows = {}
@@ -191,8 +193,8 @@ class Remaining(NamedTuple):
         done = _verified(run)
         return Remaining(Archive(run, setting.reached, Claims(run)), done, where)
 
-    def tiles_of(self, job: execute.Job) -> list[execute.Tile]:
-        """The tiles of a job that are this process's to run, as `execute.run_jobs` takes them."""
+    def tiles_of(self, job: execute.Job) -> list[dispatch.Tile]:
+        """The tiles of a job that are this process's to run, as `dispatch.run_jobs` takes them."""
         partition = self.archive.run.partition
         index, count = self.where.shard
         left = [t for t in partition.tiles_in(job.group) if not self.done[t]]
@@ -210,14 +212,14 @@ class Remaining(NamedTuple):
         """Whether the directory keeps lanes at their last step."""
         return self.archive.keeps_lanes
 
-    def put(self, finished: execute.Finished) -> None:
+    def put(self, finished: dispatch.Finished) -> None:
         """Nothing: workers leave their tiles there."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """What all lanes read, name -> ``(lanes, ...)``; with gaps where tiles are missing."""
         return self.archive.run.columns().values
 
-    def load(self, job: execute.Job) -> list[tuple[execute.Block, Any]]:
+    def load(self, job: execute.Job) -> list[tuple[Block, Any]]:
         """The lanes of a job's group at their last step."""
         return last_lanes(self.archive.run, job)
 
@@ -226,14 +228,14 @@ class Remaining(NamedTuple):
         self.archive.close()
 
 
-def last_lanes(run: Store, job: execute.Job) -> list[tuple[execute.Block, Any]]:
+def last_lanes(run: Store, job: execute.Job) -> list[tuple[Block, Any]]:
     """The lanes of a job's group at the last step of its run, block by block, on the host.
 
     Raises:
       StoreError: they are not there, or damaged.
     """
     like, tree = jax.tree.flatten(job.programs[0].carry.lanes)
-    kinds = [execute.shape_on_host(x) for x in like]
+    kinds = [shape_on_host(x) for x in like]
     found = []
     for block, number in zip(job.blocks, run.partition.blocks_in(job.group), strict=True):
         kept = run.carry(number, kinds, last=True)
@@ -252,11 +254,11 @@ class Memory:
         self._request, self._prepared, self._reached = request, prepared, request.reached
         self._columns = _longer(before, self._reached) if before else {}
 
-    def tiles_of(self, job: execute.Job) -> list[execute.Tile]:
+    def tiles_of(self, job: execute.Job) -> list[dispatch.Tile]:
         """The tiles of a job."""
-        return execute.tiles_of(job, self._request.plan.tile or 1)
+        return dispatch.tiles_of(job, self._request.plan.tile or 1)
 
-    def put(self, finished: execute.Finished) -> None:
+    def put(self, finished: dispatch.Finished) -> None:
         """Keep what a block's lanes read."""
         rows = rows_of(finished.block, finished.output, self._reached)
         at = self._prepared[finished.job.group].rows_at(finished.block, self._request.seeds)
@@ -270,7 +272,7 @@ class Memory:
         """What all lanes read, name -> ``(lanes, ...)``."""
         return self._columns
 
-    def load(self, job: execute.Job) -> list[tuple[execute.Block, Any]]:
+    def load(self, job: execute.Job) -> list[tuple[Block, Any]]:
         """Nothing: a `Keeper` has the lanes."""
         return []
 

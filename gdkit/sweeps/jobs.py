@@ -9,6 +9,7 @@ import numpy as np
 from gdkit.errors import OtherRunError
 from gdkit.sweeps import execute, planner, stored
 from gdkit.sweeps.archive import Remaining
+from gdkit.sweeps.blocks import Block, cut
 from gdkit.sweeps.kept import Kept
 from gdkit.sweeps.plan import Plan, Shape
 from gdkit.sweeps.prepared import Prepared, job_of, planned_job
@@ -44,7 +45,7 @@ class Planned:
             if not which.size:
                 self.chosen.append(choice)
                 continue
-            blocks = execute.cut(execute.Block(which, np.arange(self.request.seeds)), choice.shape)
+            blocks = cut(Block(which, np.arange(self.request.seeds)), choice.shape)
             job = job_of(self.request, group, self.devices, choice.shape, blocks)
             self._note(choice, start)
             yield job._replace(begin=before.request.steps, kept=before.lanes(job))
@@ -63,12 +64,12 @@ class Planned:
                 if shapes is not None:
                     raise  # else another process was faster, perhaps with other shapes
 
-    def narrower(self, job: execute.Job, block: execute.Block) -> execute.Job:
+    def narrower(self, job: execute.Job, block: Block) -> execute.Job:
         """The job of a block's lanes in blocks of half the size."""
         shape = planner.half(Shape(len(block.points), len(block.seeds)))
         self.chosen.append(planner.Choice(shape, "memory"))
-        lanes = execute.Block(np.unique(block.points), np.unique(block.seeds))
-        blocks = execute.cut(lanes, shape)
+        lanes = Block(np.unique(block.points), np.unique(block.seeds))
+        blocks = cut(lanes, shape)
         made = job_of(self.request, self.prepared[job.group], self.devices, shape, blocks)
         return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdkit.sweeps.axes import Axis, Dimension, Group, Section
-from gdkit.sweeps.execute import Block
+from gdkit.sweeps.blocks import Block
 from gdkit.sweeps.kept import Kept
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.prepared import Prepared, prepared_groups

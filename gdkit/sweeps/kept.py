@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from gdkit.errors import bad_value
-from gdkit.sweeps import execute
+from gdkit.sweeps import dispatch, execute
+from gdkit.sweeps.blocks import Block, gathered
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.prepared import Prepared
 from gdkit.sweeps.request import Sweep
@@ -21,8 +22,8 @@ class Kept(NamedTuple):
     prepared: list[Prepared]
     shapes: list[Shape]  # one a group
     columns: Mapping[str, np.ndarray]  # what all lanes read so far
-    parts: list[list[tuple[execute.Block, Any]]] | None  # one a group: its blocks and their lanes, if in memory
-    load: Callable[[execute.Job], list[tuple[execute.Block, Any]]] | None = None  # else where they are, if anywhere
+    parts: list[list[tuple[Block, Any]]] | None  # one a group: its blocks and their lanes, if in memory
+    load: Callable[[execute.Job], list[tuple[Block, Any]]] | None = None  # else where they are, if anywhere
 
     def lanes(self, job: execute.Job) -> execute.Kept:
         """The lanes of a job's group, as it takes them.
@@ -37,9 +38,9 @@ class Kept(NamedTuple):
             raise bad_value("result", "its lanes", "they were too large to be kept, or another process ran them", mend)
         group = self.prepared[job.group]
         points, seeds = len(group.group.points), self.request.seeds
-        at = group.lanes_of(execute.Block(np.arange(points), np.arange(seeds)), seeds)
+        at = group.lanes_of(Block(np.arange(points), np.arange(seeds)), seeds)
         curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
-        return execute.Kept(execute.gathered(parts, points, seeds), curve)
+        return execute.Kept(gathered(parts, points, seeds), curve)
 
 
 KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
@@ -65,7 +66,7 @@ class Keeper:
         """Whether the lanes of a sweep are all there."""
         return self.keeps and (self._goes_on or self.lanes == request.lanes)
 
-    def put(self, finished: execute.Finished) -> None:
+    def put(self, finished: dispatch.Finished) -> None:
         """Keep the lanes of a block."""
         if self.keeps and finished.lanes is not None:
             self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))

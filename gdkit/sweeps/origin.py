@@ -10,6 +10,7 @@ import numpy as np
 from gdkit import descent, optimizers
 from gdkit.errors import bad_value
 from gdkit.sweeps import execute
+from gdkit.sweeps.blocks import blocks_of
 from gdkit.sweeps.kept import Kept
 from gdkit.sweeps.prepared import Prepared, job_of
 from gdkit.sweeps.progress import Progress
@@ -56,7 +57,7 @@ class Origin:
         mine = next(p for p in reversed(kept.prepared) if p.offset <= lane and self._place(p, lane) is not None)
         shape, place = kept.shapes[mine.number], self._place(mine, lane)
         points, seeds = len(mine.group.points), kept.request.seeds
-        block = next(b for b in execute.blocks_of(points, seeds, shape) if place in b.points and seed in b.seeds)
+        block = next(b for b in blocks_of(points, seeds, shape) if place in b.points and seed in b.seeds)
         job = job_of(kept.request, mine, devices_of(kept.request.plan)[:1], shape, [block])
         at = int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])
         return execute.replay(job, block, at, onset, around)

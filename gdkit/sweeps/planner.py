@@ -11,6 +11,7 @@ import jax
 from gdkit.sweeps import execute
 from gdkit.sweeps.execute import Job
 from gdkit.sweeps.plan import Plan, Shape
+from gdkit.sweeps.programs import advance
 
 SHARE = 0.05  # of the sweep, that planning may take with all its compiling
 _COMPILE = 1.0  # seconds that another shape's program takes at least, however soon the first one was there
@@ -149,13 +150,13 @@ def _sample(job: Job, workers: int, steps: int) -> float:
     jax.block_until_ready([carry for *_, carry in started])
     gate = threading.Barrier(workers + 1)
 
-    def advance(device: int, inputs: Any, carry: Any) -> None:
+    def run(device: int, inputs: Any, carry: Any) -> None:
         gate.wait()
-        done = execute.advance(job.programs[device], inputs, carry, 0, steps, job.steps)
+        done = advance(job.programs[device], inputs, carry, 0, steps, job.steps)
         jax.block_until_ready(done)
 
     with ThreadPoolExecutor(workers) as pool:
-        crew = [pool.submit(advance, *one) for one in started]
+        crew = [pool.submit(run, *one) for one in started]
         gate.wait()
         begin = time.perf_counter()
         for member in crew:

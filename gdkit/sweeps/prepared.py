@@ -11,7 +11,9 @@ from gdkit.errors import bad_value, warn
 from gdkit.problems import Problem
 from gdkit.sweeps import execute, planner
 from gdkit.sweeps.axes import Group, groups_of
+from gdkit.sweeps.blocks import Block, blocks_of
 from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
+from gdkit.sweeps.programs import Shared
 from gdkit.sweeps.request import Sweep, devices_of, is_seeded
 from gdkit.types import Key
 
@@ -27,11 +29,11 @@ class Prepared(NamedTuple):
     most: int  # lanes a block should have
     unroll: int  # as the rule has it
 
-    def lanes_of(self, block: execute.Block, seeds: int) -> np.ndarray:
+    def lanes_of(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
         return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]
 
-    def rows_at(self, block: execute.Block, seeds: int) -> np.ndarray:
+    def rows_at(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes as `archive.rows_of` puts them, without padding."""
         points, own = block.sizes
         return self.lanes_of(block, seeds)[:own, :points].T.ravel()
@@ -67,7 +69,7 @@ def job_of(
     prepared: Prepared,
     devices: Sequence[Any],
     shape: Shape,
-    blocks: list[execute.Block] | None = None,
+    blocks: list[Block] | None = None,
 ) -> execute.Job:
     """The job of a group in blocks of a shape, compiled and placed on `devices`."""
     floorless = prepared.problem.optimum is None and request.limits.target == -np.inf
@@ -78,10 +80,10 @@ def job_of(
         prepared.static,
         prepared.group.traced,
         request.watching,
-        execute.Shared(request.key, descent.arrays_of(prepared.problem), limits),
+        Shared(request.key, descent.arrays_of(prepared.problem), limits),
         dtype=descent.params_dtype(prepared.problem),
         steps=request.steps,
-        blocks=blocks or execute.blocks_of(len(prepared.group.points), request.seeds, shape),
+        blocks=blocks or blocks_of(len(prepared.group.points), request.seeds, shape),
         devices=devices,
         unroll=shape.unroll,
         group=prepared.number,

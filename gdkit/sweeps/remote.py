@@ -25,8 +25,9 @@ from jax._src import xla_bridge  # the only way to ask whether JAX has computed 
 
 from gdkit.errors import GdkitWarning, RunError, bad_value
 from gdkit.problems import Problem
-from gdkit.sweeps import execute
+from gdkit.sweeps import dispatch, execute
 from gdkit.sweeps.archive import Archive
+from gdkit.sweeps.blocks import Block
 from gdkit.sweeps.jobs import Planned
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.pools import Pool
@@ -62,13 +63,13 @@ class Task(NamedTuple):
     shape: Shape
     fingerprint: str  # of the program that must run
     number: int  # in a run directory, else -1
-    blocks: tuple[execute.Block, ...]
+    blocks: tuple[Block, ...]
 
 
 class Read(NamedTuple):
     """What a block's lanes read; nothing where they are in a run directory."""
 
-    block: execute.Block
+    block: Block
     output: dict[str, np.ndarray]
 
 
@@ -83,7 +84,7 @@ def run_tile(sent: Sent, task: Task) -> list[Read] | None:
     """
     crew = _crew_of(sent)
     stop = _Asked(sent.asked)
-    finished = execute.run_jobs(
+    finished = dispatch.run_jobs(
         [crew.job(task)], tiles_of=lambda job: [crew.tile(job, task)], workers=1, segment=crew.request.plan.segment,
         report=lambda *_: None, narrower=crew.planned.narrower, archive=crew.archive, stop=stop,
     )  # fmt: skip
@@ -133,11 +134,11 @@ class _Crew:
             raise RunError(f"{text}, and so would not compute the same. Give all workers the same environment.")
         return job
 
-    def tile(self, job: execute.Job, task: Task) -> execute.Tile:
+    def tile(self, job: execute.Job, task: Task) -> dispatch.Tile:
         """The tile of a task."""
         if self.archive:
             return self.archive.tile(job, task.number)
-        return execute.Tile([execute.Part(job, block) for block in task.blocks])
+        return dispatch.Tile([dispatch.Part(job, block) for block in task.blocks])
 
 
 _lock = threading.RLock()  # a worker may have threads
@@ -217,14 +218,14 @@ except ImportError:
 def run_jobs(
     jobs: Iterable[execute.Job],
     *,
-    tiles_of: Callable[[execute.Job], list[execute.Tile]],
+    tiles_of: Callable[[execute.Job], list[dispatch.Tile]],
     pool: Pool,
     request: Sweep,
-    lanes_of: Callable[[execute.Tile], np.ndarray],
-    report: Callable[[execute.Block, int], None],
+    lanes_of: Callable[[dispatch.Tile], np.ndarray],
+    report: Callable[[Block, int], None],
     archive: Archive | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[execute.Finished]:
+) -> Iterator[dispatch.Finished]:
     """Run the tiles of all jobs in the processes of a pool; yields blocks as their tiles finish.
 
     A tile whose worker dies is run again, alone; if that happens twice, the others are run and it is named.
@@ -267,21 +268,21 @@ class _Desk:
     ):
         self._pool, self._sent, self._archive, self._stop, self._report = pool, sent, archive, stop, report
         self._placed = pool.place(sent)
-        self.waiting: collections.deque[execute.Tile] = collections.deque()
-        self._suspects: collections.deque[execute.Tile] = collections.deque()  # their worker died
-        self._held: list[execute.Tile] = []  # somebody else works on them
-        self._running: dict[Future, execute.Tile] = {}
+        self.waiting: collections.deque[dispatch.Tile] = collections.deque()
+        self._suspects: collections.deque[dispatch.Tile] = collections.deque()  # their worker died
+        self._held: list[dispatch.Tile] = []  # somebody else works on them
+        self._running: dict[Future, dispatch.Tile] = {}
         self._strikes: collections.Counter = collections.Counter()
-        self._alone: execute.Tile | None = None  # the suspect that runs
+        self._alone: dispatch.Tile | None = None  # the suspect that runs
         self._broken, self._deaths = False, 0
-        self.lost: list[execute.Tile] = []
+        self.lost: list[dispatch.Tile] = []
 
     @property
     def is_busy(self) -> bool:
         """Whether anything is left to do."""
         return bool(self._running or self.waiting or self._suspects or self._held)
 
-    def collected(self, patience: float) -> Iterator[execute.Finished]:
+    def collected(self, patience: float) -> Iterator[dispatch.Finished]:
         """The blocks of tiles that finish within a while."""
         self._deal()
         for future in wait(self._running, patience, FIRST_COMPLETED).done:
@@ -297,7 +298,7 @@ class _Desk:
             for one in read or ():
                 job = tile.parts[0].job
                 self._report(one.block, job.steps)
-                yield execute.Finished(job, execute.Block(*one.block), one.output, None)
+                yield dispatch.Finished(job, Block(*one.block), one.output, None)
 
     def leave(self) -> None:
         """Wait for what runs, which ends with its segment if it is kept, and for nothing else."""
@@ -329,7 +330,7 @@ class _Desk:
             self.waiting.extend(tile for tile in self._held if self._archive and not self._archive.is_done(tile))
             self._held.clear()
 
-    def _start(self, tile: execute.Tile) -> None:
+    def _start(self, tile: dispatch.Tile) -> None:
         job, blocks = tile.parts[0].job, [part.block for part in tile.parts]
         shape = Shape(len(blocks[0].points), len(blocks[0].seeds), job.unroll)
         known = () if self._archive else tuple(blocks)
@@ -343,7 +344,7 @@ class _Desk:
         except self._pool.lost as error:
             self._died(tile, error)
 
-    def _died(self, tile: execute.Tile, error: BaseException) -> None:
+    def _died(self, tile: dispatch.Tile, error: BaseException) -> None:
         """Note that a worker died while a tile was with it, or that the tile was given back."""
         if self._stop.is_set():
             return

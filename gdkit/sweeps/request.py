@@ -11,9 +11,9 @@ from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Problem
-from gdkit.sweeps import execute
 from gdkit.sweeps.axes import Section, read_sections
 from gdkit.sweeps.plan import Plan
+from gdkit.sweeps.programs import Watching
 from gdkit.types import Key, Monitor
 
 
@@ -41,9 +41,9 @@ class Sweep(NamedTuple):
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
     @property
-    def watching(self) -> execute.Watching:
+    def watching(self) -> Watching:
         """What is recorded: what every lane has, the user's monitors, the curve."""
-        return execute.Watching(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
+        return Watching(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
 
 
 _HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program

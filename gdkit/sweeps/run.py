@@ -10,7 +10,7 @@ import numpy as np
 
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
-from gdkit.sweeps import execute, remote, stored
+from gdkit.sweeps import dispatch, execute, remote, stored
 from gdkit.sweeps.archive import Memory, Remaining
 from gdkit.sweeps.jobs import Planned
 from gdkit.sweeps.kept import Keeper, Kept
@@ -78,7 +78,7 @@ def _running(
     executor: Any,
     meter: Meter,
     stop: threading.Event,
-) -> Iterator[execute.Finished]:
+) -> Iterator[dispatch.Finished]:
     """The blocks of all jobs as they finish: run by threads, or by the processes of an executor."""
     request, report = planned.request, lambda block, steps: meter.add(steps * block.lanes)
     if is_remote(executor):
@@ -87,7 +87,7 @@ def _running(
             jobs, tiles_of=shelf.tiles_of, pool=pool_of(executor), request=request, report=report,
             lanes_of=lambda tile: np.concatenate(list(map(lanes, tile.parts))), archive=shelf.archive, stop=stop,
         )  # fmt: skip
-    return execute.run_jobs(
+    return dispatch.run_jobs(
         jobs, tiles_of=shelf.tiles_of, workers=planned.workers, segment=request.plan.segment, executor=executor,
         narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
     )  # fmt: skip

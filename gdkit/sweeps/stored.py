@@ -15,6 +15,7 @@ from gdkit import descent
 from gdkit.errors import OtherRunError, bad_value
 from gdkit.sweeps import execute, planner, store
 from gdkit.sweeps.axes import Section
+from gdkit.sweeps.blocks import on_host
 from gdkit.sweeps.kept import bytes_of_lanes
 from gdkit.sweeps.plan import Shape, visible_cores
 from gdkit.sweeps.prepared import Prepared
@@ -150,7 +151,7 @@ def _dtype(prepared: Sequence[Prepared]) -> Any:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    return execute.on_host(x) if isinstance(x, jax.Array) else np.asarray(x)
+    return on_host(x) if isinstance(x, jax.Array) else np.asarray(x)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,247 @@
+"""The programs of a sweep: traced from a problem and an optimizer, compiled for blocks of lanes, and called."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit import monitors
+from gdkit.descent import Arrays, Lane, evaluate, keys_of, observation, start_lane, step_map
+from gdkit.monitors import EndKind, Limits
+from gdkit.sweeps.packing import Packed
+from gdkit.sweeps.plan import visible_cores
+from gdkit.types import Array, Key, Monitor
+
+
+class Shared(NamedTuple):
+    """What every block of a job is given, placed on a device once."""
+
+    key: Key  # the root; seed s has fold_in(key, s)
+    arrays: Arrays
+    limits: Limits
+
+
+class Inputs(NamedTuple):
+    """What a block is, on the way into its program."""
+
+    traced: dict[str, np.ndarray]  # name -> (points,)
+    points: np.ndarray  # (points,) int32, places in the group; without traced values only their number matters
+    seeds: np.ndarray  # (seeds,) int32
+
+
+class Carry(NamedTuple):
+    """A block of lanes on its way: an outer product of seeds and points, at one step."""
+
+    t: Any  # () int32, the step that comes next
+    lanes: Any  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
+    curve: Any  # (slots, seeds, points), the losses at the recorded steps
+    going: Any  # () bool, whether any lane has not ended; as of the end of a call
+
+
+class Program(NamedTuple):
+    """Three pure functions over a block of lanes.
+
+    Lanes of one seed share their batches: the seed's key is not batched over the points.
+    """
+
+    start: Any  # (inputs, shared) -> carry
+    advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
+    finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
+    fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
+    carry: Any = None  # of the compiled: its shapes
+    output: Any = None  # of the compiled: the shapes of what it reads in the end, name -> (seeds, points, ...)
+    loops: bool = True  # whether `advance` makes all steps to t1, not just one
+
+
+class Watching(NamedTuple):
+    """What is recorded of lanes."""
+
+    monitors: tuple[Monitor, ...]
+    curve: tuple[int, ...] = ()  # the steps whose losses are kept, and one more
+
+
+def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: Watching, unroll: int = 1) -> Program:
+    """The program that advances lanes which share `static`, `unroll` steps at a time; without a loop if that is 0."""
+    watched, curve_steps = watching.monitors, np.asarray(watching.curve, np.int32)
+
+    def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
+        return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
+
+    def over_block(f: Callable, inputs: Inputs, keys: Key, *lanes: Any, squeeze: bool = False) -> Any:
+        one = lambda point, key, *lane: f({**static, **point[0]}, key, *lane)
+        along_points = _mapped(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
+        along_seeds = _mapped(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
+        return along_seeds(inputs[:2], keys, *lanes)
+
+    def start(inputs: Inputs, shared: Shared) -> Carry:
+        one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
+        lanes = over_block(one, inputs, keys_in(inputs, shared)[0])
+        loss = lanes.record.initial_loss
+        curve = jnp.zeros((len(curve_steps), *loss.shape), loss.dtype)
+        return _packed(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
+
+    def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
+        step, observe = step_map(problem, factory), observation(watched)
+        _, keys = keys_in(inputs, shared)  # made here, not at every step
+
+        def body(carry: Carry, slot: Array) -> tuple[Carry, Array]:
+            t = carry.t
+            data, limits = shared.arrays.data, shared.limits
+            move = lambda point, key, state: step(state, point, t, key, data)
+            look = lambda point, key, lane, found: observe(lane, *found, point, t, key, data, limits, t == steps)
+            # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
+            moved = over_block(move, inputs, keys, carry.lanes.state, squeeze=True)
+            lanes, loss = over_block(look, inputs, keys, carry.lanes, moved)
+            if not len(curve_steps):
+                return carry._replace(t=t + 1, lanes=lanes), slot
+            # a step that is not recorded leaves its loss where that of the next recorded one will be
+            curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
+            return carry._replace(t=t + 1, lanes=lanes, curve=curve), slot + (jnp.asarray(curve_steps)[slot] == t)
+
+        def until(end: Array, body: Callable, at: tuple[Carry, Array], stride: int = 1) -> tuple[Carry, Array]:
+            def goes_on(at: tuple[Carry, Array]) -> Array:
+                return (at[0].t <= end - stride) & _goes_on(at[0].lanes)
+
+            return jax.lax.while_loop(goes_on, body, at)
+
+        def stride(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
+            for _ in range(unroll):
+                at = body(*at)
+            return at
+
+        def rolled(carry: Carry) -> Carry:
+            roll = jax.vmap(jax.vmap(lambda lane: monitors.roll(watched, lane.record, lane.state)))
+            starts = monitors.starts_window(carry.t)
+            record = jax.lax.cond(starts, roll, lambda lanes: lanes.record, carry.lanes)
+            return carry._replace(lanes=carry.lanes._replace(record=record))
+
+        def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
+            # windows of statistics move up between two loops, so that the inner one does not touch the older ones
+            at = rolled(at[0]), at[1]
+            end = jnp.minimum(t1, monitors.next_window(at[0].t))
+            return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
+
+        carry = carry._replace(lanes=carry.lanes.tree())
+        slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
+        return _packed(until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0])
+
+    def finish(inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
+        def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
+            read = monitors.read(watched, lane.record)
+            return read | evaluate(problem, factory, point, lane.state, shared.arrays)
+
+        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes.tree())
+        if len(curve_steps):
+            reached = curve_steps[:, None, None] <= found["end_step"][None]
+            found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
+        return Packed.of(found)
+
+    return Program(start, advance, finish, loops=unroll > 0)
+
+
+def _packed(carry: Carry) -> Carry:
+    return carry._replace(lanes=Packed.of(carry.lanes), going=_goes_on(carry.lanes))
+
+
+def _goes_on(lanes: Lane) -> Array:
+    return jnp.any(lanes.record.end_kind == EndKind.RUNNING)
+
+
+def _mapped(f: Callable, in_axes: tuple[int | None, ...], squeeze: bool) -> Callable:
+    """`f` along an axis; to squeeze one of size 1 is to take it away and put it back."""
+    if not squeeze:
+        return jax.vmap(f, in_axes=in_axes)
+
+    def alone(*arguments: Any) -> Any:
+        first = lambda x, axis: x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
+        return jax.tree.map(lambda leaf: leaf[None], f(*map(first, arguments, in_axes)))
+
+    return alone
+
+
+def jitted(problem: Any, factory: Any, static: Mapping[str, Any], watching: Watching, unroll: int) -> Program:
+    """`program_of` as JAX traces it when it is called; remembered, unless something static cannot be hashed."""
+    try:
+        return _jitted(problem, factory, tuple(sorted(static.items())), watching, unroll)
+    except TypeError:
+        return _jit(program_of(problem, factory, dict(static), watching, unroll))
+
+
+@functools.lru_cache(maxsize=32)
+def _jitted(problem: Any, factory: Any, static: tuple, watching: Watching, unroll: int) -> Program:
+    return _jit(program_of(problem, factory, dict(static), watching, unroll))
+
+
+def _jit(program: Program) -> Program:
+    start, advance, finish = map(jax.jit, program[:3])
+    return Program(start, advance, finish, loops=program.loops)
+
+
+def compiled(program: Program, inputs: tuple[Inputs, Shared], device: Any) -> Program:
+    """The program's executables for blocks of inputs like these; compiled once a program, shape and device."""
+    leaves, treedef = jax.tree.flatten(inputs)
+    on = jax.sharding.SingleDeviceSharding(device)
+    return _compiled(program, treedef, tuple(_shape(x, on) for x in leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
+    inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
+    start = program.start.lower(*inputs)
+    carry = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
+    advance = program.advance.lower(*inputs, carry, step, step)
+    finish = program.finish.lower(*inputs, carry)
+    texts = tuple(lowered.as_text() for lowered in (start, advance, finish))
+    made = _compile(start, on, ONCE), _compile(advance, on, OFTEN), finish.compile()
+    return Program(*made, _fingerprint(texts, on), carry, finish.out_info.tree(), program.loops)
+
+
+# On a CPU. The start runs once a block, and its random numbers would take a second to optimise; statistics of a scalar
+# take 0.7 of the time by the widest vectors, which XLA leaves out by default, and other programs as long as without.
+# The newer analysis copies less of what a loop carries: 0.84 of the time for a scalar, 0.96 for networks, same bits.
+ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+OFTEN = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_use_region_analysis": True}
+
+
+def _compile(lowered: Any, on: Any, options: Mapping[str, Any]) -> Any:
+    """The executable; options that this version of XLA does not know are left out."""
+    (device,) = on.device_set
+    known = dict(options) if device.platform == "cpu" else {}
+    while True:
+        try:
+            return lowered.compile(compiler_options=known or None)
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in known if f"No such compile option: '{name}'" in str(error)]
+            if not unknown:
+                raise
+            del known[unknown[0]]
+
+
+def _fingerprint(program: tuple[str, ...], on: Any) -> str:
+    """A hash of lowered programs, without locations, and of all else that decides what they compute and how fast."""
+    (device,) = on.device_set
+    versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", "")
+    where = device.platform, device.device_kind, visible_cores()
+    return hashlib.sha256(repr((program, where, versions)).encode()).hexdigest()
+
+
+def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def advance(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
+    """The carry of step `t0` advanced to `t1`: by one call, or by one a step where the program has no loop."""
+    for end in (t1,) if program.loops else range(t0 + 1, t1 + 1):
+        carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
+    return carry
+
+
+def read_out(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:
+    """What lanes read in the end, on the host: name -> (seeds, points, ...)."""
+    return jax.device_get(program.finish(*inputs, carry)).tree()
