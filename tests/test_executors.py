@@ -23,7 +23,7 @@ import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.app.cli import main
 from gdkit.errors import InputTypeError, InputValueError, RunError, StoreError
-from gdkit.sweeps import execute, pools, remote
+from gdkit.sweeps import execute, pools, remote, stored
 from gdkit.sweeps.archive import Archive
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.prepared import job_of
@@ -212,6 +212,15 @@ def test_a_worker_traces_a_sweep_once(iris, straight, monkeypatch):
     executor = Pickling()
     assert_same_bits(run(iris, executor=executor), straight)
     assert executor.calls == -(-3 * 3 // 2) and len(crews) == 1
+
+
+def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored.planner, "pace", lambda job, workers: 1e-9)  # a step of a lane takes a nanosecond
+    executor = Pickling()
+    executor.num_workers = 4
+    rates = {"learning_rate": np.geomspace(0.01, 1, 64)}
+    sweep(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1), executor=executor, store=tmp_path)
+    assert Store.open(tmp_path).partition.tiles == executor.calls == 16
 
 
 def test_a_large_sweep_is_read_from_a_file_of_the_pool_and_a_small_one_travels_with_the_task(tmp_path, monkeypatch):

@@ -80,8 +80,8 @@ def interrupted(iris, folder, monkeypatch, after, **plan):
     kept = [0]
     put = Store.put_carry
 
-    def failing(self, *rest):
-        put(self, *rest)
+    def failing(self, *rest, **options):
+        put(self, *rest, **options)
         kept[0] += 1
         if kept[0] >= after:
             raise StoppedError
@@ -305,7 +305,7 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     write = Store.write_tile
     some = lambda self, tile, *rest: None if tile in (2, 5) else write(self, tile, *rest)
     monkeypatch.setattr(Store, "write_tile", some)
-    plan = Plan(width=1)
+    plan = Plan(width=1, tile=1)
     whole = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan)
     part = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan, store=tmp_path)
     assert (part.missing, whole.missing) == (2, 0)
@@ -324,12 +324,15 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
 # Tiles
 
 
-def test_tiles_take_about_a_second_and_every_worker_has_some(iris, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored.planner, "pace", lambda job, workers: 1e-9)  # a lane-step in a nanosecond
-    sweep(problems.parabola(), sgd, {"learning_rate": np.geomspace(0.01, 1, 64)}, steps=5,
-          plan=Plan(width=1, workers=2), store=tmp_path / "fast")  # fmt: skip
-    assert Store.open(tmp_path / "fast").partition.tiles == 8
-    monkeypatch.setattr(stored.planner, "pace", lambda job, workers: 1.0)
-    sweep(problems.parabola(), sgd, {"learning_rate": np.geomspace(0.01, 1, 64)}, steps=5,
-          plan=Plan(width=1, workers=2), store=tmp_path / "slow")  # fmt: skip
-    assert Store.open(tmp_path / "slow").partition.tiles == 64
+def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path, monkeypatch):
+    folders = (tmp_path / str(number) for number in range(9))
+
+    def tiles(seconds, **where):  # that a step of a lane takes
+        monkeypatch.setattr(stored.planner, "pace", lambda job, workers: seconds)
+        rates, folder = {"learning_rate": np.geomspace(0.01, 1, 64)}, next(folders)
+        request = check(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1, workers=2))
+        run_checked(request, where=stored.Directory(folder, **where))
+        return Store.open(folder).partition.tiles
+
+    assert (tiles(1e-9), tiles(1.0), tiles(0.025)) == (4, 64, 16)  # two threads share a tile
+    assert tiles(1e-9, shard=(0, 2)) == 8

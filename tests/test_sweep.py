@@ -12,7 +12,7 @@ import pytest
 
 import gdkit
 from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, problems, random_axes, sgd, static, sweep
-from gdkit.sweeps import execute, progress, store
+from gdkit.sweeps import execute, prepared, progress, store
 from gdkit.sweeps.blocks import blocks_of
 from gdkit.sweeps.plan import Shape
 from gdkit.sweeps.progress import Meter, Progress, plain_lines
@@ -68,8 +68,7 @@ def test_same_bits_with_other_workers_tiles_and_segments(iris, result, plan):
 def test_same_bits_with_tiles_in_another_order(iris, monkeypatch):
     plan = Plan(width=2)
     forward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    cut = blocks_of
-    monkeypatch.setattr(execute, "blocks_of", lambda *sizes: cut(*sizes)[::-1])
+    monkeypatch.setattr(prepared, "blocks_of", lambda *sizes: blocks_of(*sizes)[::-1])
     backward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
     assert_same_bits(forward, backward)
 

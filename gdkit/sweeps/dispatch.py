@@ -1,4 +1,4 @@
-"""Workers that pull blocks from one queue."""
+"""Tiles, and workers that pull their blocks from one queue."""
 
 import functools
 import queue
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Blocks that a worker runs one after the other."""
+    """Blocks that are kept together."""
 
     parts: list[Part]
     number: int = -1  # in a run directory
@@ -48,26 +48,95 @@ class Archive(Protocol):
     def checkpoint(self, tile: Tile, part: Part) -> Checkpoint | None:
         """Where a block's lanes are kept."""
 
-    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None]:
-        """Keep a tile once what is returned has been called, which waits for the disk."""
+    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None] | None:
+        """Keep a tile, once what is returned, if anything, has been called: that waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
         """Whether somebody has kept a tile."""
-
-
-class Ran(NamedTuple):
-    """What became of a tile: `finished` of all its parts, or `failed` ones, or neither if it was not run to its end."""
-
-    tile: Tile
-    finished: list[Finished]
-    failed: list[tuple[Part, Exception]]
-    taken: bool = True  # False if it is left to somebody else for now
 
 
 def tiles_of(job: Job, size: int) -> list[Tile]:
     """The blocks of a job as tiles of `size`."""
     parts = [Part(job, block) for block in job.blocks]
     return [Tile(parts[low : low + size]) for low in range(0, len(parts), size)]
+
+
+_Place = tuple[int, ...]  # of a block in its tile: one that is made narrower leaves its own to several, a number longer
+_WHOLE: _Place = ()
+
+
+class _Step(NamedTuple):
+    """A block that is to be run."""
+
+    course: "_Course"
+    place: _Place
+    part: Part
+
+
+class _Course:
+    """A tile on its way: workers share its blocks, and whoever runs the last one hands it in."""
+
+    def __init__(self, tile: Tile):
+        self.tile = tile
+        self.failed: dict[_Place, tuple[Part, Exception]] = {}
+        self._ran: dict[_Place, Finished] = {}
+        self._left = len(tile.parts)  # blocks whose end is not known
+        self._taken: bool | None = None  # None: not asked yet
+        self._is_whole = True  # False: some blocks did not run to their end
+        self._lock = threading.Lock()
+
+    @property
+    def finished(self) -> list[Finished]:
+        """All its blocks in order; none unless all have run."""
+        return [self._ran[place] for place in sorted(self._ran)] if self._is_whole and not self.failed else []
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it is left to somebody else for now."""
+        return self._taken is False
+
+    def steps(self) -> list[_Step]:
+        """What is to be run."""
+        return [_Step(self, (number,), part) for number, part in enumerate(self.tile.parts)]
+
+    def begins(self, archive: Archive | None, stop: threading.Event) -> bool:
+        """Whether a block of it is to be run now; the first that asks takes the tile."""
+        with self._lock:
+            if self._taken is None and not stop.is_set():
+                self._taken = archive is None or archive.take(self.tile)
+            return bool(self._taken) and not stop.is_set()
+
+    def ends(self, place: _Place, ran: Finished | None) -> bool:
+        """Note a block that has run, or has not to its end; whether nothing is left to wait for."""
+        with self._lock:
+            if ran is None:
+                self._is_whole = False
+            else:
+                self._ran[place] = ran
+            self._left -= 1
+            return self._left == 0
+
+    def fails(self, step: _Step, error: Exception) -> bool:
+        """Note a block's error; the same. Only blocks that lacked memory let the others run."""
+        with self._lock:
+            self.failed[step.place] = step.part, error
+            self._left -= 1
+            return self._left == 0 or not execute.is_out_of_memory(error)
+
+    def breaks(self, error: Exception) -> None:
+        """Note that it could not be kept."""
+        self.failed[_WHOLE] = self.tile.parts[0], error
+
+    def mended(self, narrower: Callable[[Job, Block], Job]) -> list[_Step]:
+        """What is to be run in place of blocks that failed for want of memory; any other error is raised."""
+        steps = []
+        for place, (part, error) in self.failed.items():
+            if place == _WHOLE or not execute.is_out_of_memory(error) or part.job.lanes_a_block == 1:
+                raise error
+            job = narrower(part.job, part.block)
+            steps += [_Step(self, (*place, number), Part(job, block)) for number, block in enumerate(job.blocks)]
+        self.failed, self._left = {}, len(steps)
+        return steps
 
 
 def run_jobs(
@@ -82,7 +151,7 @@ def run_jobs(
     archive: Archive | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Finished]:
-    """Run the blocks of all jobs by workers that pull tiles from one queue; yields blocks as their tiles finish.
+    """Run the blocks of all jobs by workers that pull them from one queue; yields blocks as their tiles finish.
 
     The jobs are taken, and so compiled, in the caller's thread while the workers run those before. A block for which
     the device has no memory is run again as the job that `narrower` makes of it. `stop`, closing the iterator, or
@@ -97,19 +166,25 @@ def run_jobs(
 
     def put(tiles: list[Tile]) -> int:
         for tile in tiles:
-            queued.put(tile)
+            send(_Course(tile).steps())
         return len(tiles)
+
+    def send(steps: list[_Step]) -> None:
+        for step in steps:
+            queued.put(step)
 
     try:
         waiting, awaited, held = iter(jobs), 0, []
         while (job := next(waiting, None)) is not None or awaited or held:
             awaited += put(tiles_of(job)) if job is not None else 0
             while awaited and (job is None or not done.empty()):
-                ran = done.get()
+                course = done.get()
+                if course.failed:
+                    send(course.mended(narrower))
+                    continue
                 awaited -= 1
-                yield from ran.finished
-                held += [] if ran.taken else [ran.tile]
-                awaited += put(_mended(ran, narrower, archive)) if ran.failed else 0
+                yield from course.finished
+                held += [course.tile] if course.was_refused else []
             if job is None and held:
                 awaited += put(_still_wanted(held, archive, stop))
                 held = []
@@ -142,18 +217,6 @@ def _still_wanted(held: list[Tile], archive: Any, stop: threading.Event) -> list
 _PATIENCE = 1.0  # seconds between looks at what others work on
 
 
-def _mended(ran: Ran, narrower: Callable[[Job, Block], Job], archive: Archive | None) -> list[Tile]:
-    """The tiles to run after blocks failed for want of memory; any other error is raised."""
-    parts: dict[int, list[Part]] = {}
-    for part, error in ran.failed:
-        if not execute.is_out_of_memory(error) or part.job.lanes_a_block == 1:
-            raise error
-        parts[id(part)] = tiles_of(narrower(part.job, part.block), 2**30)[0].parts
-    if archive is None:  # the others have run
-        return [Tile([part]) for mended in parts.values() for part in mended]
-    return [ran.tile._replace(parts=[p for part in ran.tile.parts for p in parts.get(id(part), [part])])]
-
-
 def _work(
     worker: int,
     queued: queue.SimpleQueue,
@@ -163,60 +226,59 @@ def _work(
     stop: threading.Event,
     archive: Archive | None,
 ) -> None:
-    """Run tiles as they come. What a tile leaves in the archive is published while the next one runs."""
+    """Run blocks as they come. What their tiles leave in the archive is published while the next ones run."""
     with ThreadPoolExecutor(1, thread_name_prefix="gdkit-publish") as publisher:
         published: Future | None = None
-        while (tile := queued.get()) is not None:
-            try:
-                if archive is not None and (stop.is_set() or not archive.take(tile)):
-                    ran = Ran(tile, [], [], stop.is_set())
-                else:
-                    ran = _run_tile(worker, tile, segment, report, stop, archive)
-                publish = archive.write(tile, ran.finished) if archive and ran.finished else None
-            except Exception as error:  # it is raised again in the caller's thread
-                ran, publish = _broken(tile, error), None
+        while (step := queued.get()) is not None:
+            course = step.course
+            try:  # an error is raised again, or mended, in the caller's thread
+                is_over = course.ends(step.place, _run(worker, step, segment, report, stop, archive))
+            except Exception as error:
+                is_over = course.fails(step, error)
+            if not is_over:
+                continue
+            publish = _handed_in(course, archive)
             if published is not None:
                 wait([published])  # where the disk is slower than the lanes, they wait for it
             if publish is None:
-                done.put(ran)
+                done.put(course)
             else:
-                published = publisher.submit(_published, ran, publish, done)
+                published = publisher.submit(_published, course, publish, done)
 
 
-def _published(ran: Ran, publish: Callable[[], None], done: queue.SimpleQueue) -> None:
-    try:
-        publish()
-    except Exception as error:  # it is raised again in the caller's thread
-        ran = _broken(ran.tile, error)
-    done.put(ran)
-
-
-def _broken(tile: Tile, error: Exception) -> Ran:
-    return Ran(tile, [], [(tile.parts[0], error)])
-
-
-def _run_tile(
+def _run(
     worker: int,
-    tile: Tile,
+    step: _Step,
     segment: int | None,
     report: Callable[[Block, int], None],
     stop: threading.Event,
     archive: Archive | None,
-) -> Ran:
-    """Run the blocks of a tile; with an archive, all or none of them."""
-    ran = Ran(tile, [], [])
-    for part in tile.parts:
-        job, block, _ = part
-        checkpoint = archive.checkpoint(tile, part) if archive else None
-        try:
-            device = worker % len(job.programs)
-            found = execute.run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
-        except Exception as error:  # it is raised again, or mended, in the caller's thread
-            ran.failed.append((part, error))
-            if execute.is_out_of_memory(error):
-                continue
-            break
-        if not found[0]:  # asked to stop
-            return ran._replace(finished=[])
-        ran.finished.append(Finished(job, block, *found))
-    return ran._replace(finished=[]) if archive and ran.failed else ran
+) -> Finished | None:
+    """Run a block; None if it is not to be run now, or not to its end."""
+    if not step.course.begins(archive, stop):
+        return None
+    job, block, _ = step.part
+    checkpoint = archive.checkpoint(step.course.tile, step.part) if archive else None
+    device = worker % len(job.programs)
+    found = execute.run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
+    return Finished(job, block, *found) if found[0] else None
+
+
+def _handed_in(course: _Course, archive: Archive | None) -> Callable[[], None] | None:
+    """Leave a tile in the archive, if all of it has run; what is to be called then, if anything."""
+    finished = course.finished
+    if not finished or archive is None:
+        return None
+    try:
+        return archive.write(course.tile, finished)
+    except Exception as error:  # it is raised again in the caller's thread
+        course.breaks(error)
+        return None
+
+
+def _published(course: _Course, publish: Callable[[], None], done: queue.SimpleQueue) -> None:
+    try:
+        publish()
+    except Exception as error:  # the same
+        course.breaks(error)
+    done.put(course)

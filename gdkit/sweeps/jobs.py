@@ -20,8 +20,11 @@ from gdkit.sweeps.result import Description, describe
 class Planned:
     """Compiles the jobs of a sweep, group by group, and notes how their shapes came about."""
 
-    def __init__(self, request: Sweep, prepared: list[Prepared], devices: Sequence[Any], workers: int):
-        self.request, self.prepared, self.devices, self.workers = request, prepared, devices, workers
+    def __init__(
+        self, request: Sweep, prepared: list[Prepared], devices: Sequence[Any], workers: int, processes: int = 1
+    ):
+        self.request, self.prepared, self.devices = request, prepared, devices
+        self.workers, self.processes = workers, processes
         self.chosen: list[planner.Choice] = []
         self.compiling = 0.0  # seconds
 
@@ -58,7 +61,9 @@ class Planned:
             jobs = list(self.jobs(shapes))
             described = self.described(optimum_known="optimum" in jobs[0].programs[0].output)
             try:
-                setting = stored.Setting(self.request, self.prepared, jobs, self.chosen, self.workers, described)
+                setting = stored.Setting(
+                    self.request, self.prepared, jobs, self.chosen, self.workers, self.processes, described
+                )
                 return jobs, Remaining.open(setting, where)
             except OtherRunError:
                 if shapes is not None:

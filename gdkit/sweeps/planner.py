@@ -131,7 +131,8 @@ def _seconds_a_lane_step(job: Job, workers: int) -> float:
 
 
 def _quick(job: Job, workers: int) -> float:
-    """The same, from as few steps as tell anything."""
+    """The same, from as few steps as tell anything; not the first, for which threads and memory are only then got."""
+    _sample(job, workers, 1)
     steps, seconds = 1, 0.0
     while seconds * steps * job.lanes_a_block < _SAMPLE / 20 and steps < job.steps:
         steps = min(4 * steps, job.steps)

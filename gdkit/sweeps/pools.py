@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -73,7 +74,6 @@ class Dask(Pool):
         super().__init__(client.get_executor(pure=False))
         from distributed.scheduler import KilledWorker
 
-        # a worker that takes the only copy of what was placed with it cancels the tasks that wait for it
         self._client, self.lost = client, (KilledWorker, CancelledError)
 
     @property
@@ -82,12 +82,20 @@ class Dask(Pool):
         return sum(self._client.nthreads().values()) or 1
 
     def place(self, value: Any) -> Any:
-        """A copy on every worker that is there."""
-        (placed,) = self._client.scatter([value], broadcast=True, hash=False)  # a bare tuple would be taken apart
-        return placed
+        """As the result of a task, which the scheduler runs again when workers die with every copy.
+
+        Scattered data is lost then, and tasks that need it can wait for ever.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
+            return self._client.submit(_same, value, pure=False)
 
     def anew(self) -> None:
         """The scheduler does that."""
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _again(executor: Any) -> tuple[Any, Sequence[str]]:

@@ -25,7 +25,7 @@ from gdkit.sweeps.store import Kind, Manifest, Partition, Store, differences, di
 
 STORED_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
 _SECONDS = 1.0  # that a tile should take: long against writing its file
-_TILES_A_WORKER = 4  # at least, where there are so many blocks, so that all workers end at about the same time
+_TILES_A_PROCESS = 4  # at least, where there are so many blocks, so that all processes end at about the same time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Setting(NamedTuple):
     jobs: Sequence[execute.Job]  # one a group
     choices: Sequence[planner.Choice]
     workers: int
+    processes: int  # that run tiles at once, as far as is known here, in every shard
     described: Description
 
     @property
@@ -173,16 +174,16 @@ def _groups(setting: Setting, shards: int) -> Iterator[store.Group]:
     seeds = setting.request.seeds
     for prepared, job in zip(setting.prepared, setting.jobs, strict=True):
         width, depth = (len(items) for items in job.blocks[0])
-        tile = setting.request.plan.tile or _tile(job, setting.workers * shards)
+        tile = setting.request.plan.tile or _tile(job, setting.workers, setting.processes * shards)
         yield store.group_of(
             prepared.group.points, prepared.group.section.shape,
             first=prepared.offset, seeds=seeds, width=width, depth=depth, tile=tile,
         )  # fmt: skip
 
 
-def _tile(job: execute.Job, workers: int) -> int:
-    """Blocks that take about a second, yet no so many that workers go without."""
-    most = len(job.blocks) // (_TILES_A_WORKER * workers)
+def _tile(job: execute.Job, workers: int, processes: int) -> int:
+    """Blocks that take a worker about a second, yet not so many that a process goes without; threads share a tile."""
+    most = len(job.blocks) // (_TILES_A_PROCESS * processes)
     if most <= 1:
         return 1
     seconds = planner.pace(job, workers) * job.lanes_a_block * job.steps * workers
