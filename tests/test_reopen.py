@@ -10,8 +10,8 @@ import pytest
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, static, sweep
 from gdkit.app.cli import main
-from gdkit.errors import InputValueError, OtherRunError, StoreError
-from gdkit.sweeps import stored
+from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
+from gdkit.sweeps import execute, stored
 from gdkit.sweeps.store import Store
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
@@ -108,12 +108,21 @@ def test_another_problem_is_refused_with_what_differs(iris, folder):
         gdkit.open(folder, problem=iris)
 
 
-def test_lanes_that_are_gone_are_named_and_large_ones_not_kept(iris, tmp_path, monkeypatch):
+def test_lanes_that_are_gone_or_damaged_start_anew_and_large_ones_are_not_kept(iris, tmp_path, monkeypatch):
     options = {"axes": {"learning_rate": RATES}, "steps": 20, "plan": PLAN}
-    sweep(iris, sgd, store=tmp_path / "a", **options)
-    next((tmp_path / "a" / "lanes").rglob("*.npz")).unlink()
-    with pytest.raises(StoreError, match=r"the lanes of block \d were not kept. Run the sweep with more steps"):
-        gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30)
+    expected = sweep(iris, sgd, store=tmp_path / "a", **options).extend(30)
+    files = sorted((tmp_path / "a" / "lanes").rglob("*.npz"))
+    files[0].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:-100])
+    run_block, begun = execute.run_block, []
+    monkeypatch.setattr(execute, "run_block", lambda job, *rest: (begun.append(job.begin), run_block(job, *rest))[1])
+    opened = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd)
+    with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start anew"):
+        assert_same_bits(opened.extend(30), expected)
+    assert sorted(begun) == [0, 0] + [20] * (len(files) - 2)
+    for file in files:
+        file.unlink(missing_ok=True)
+    assert_same_bits(gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30), expected)
     monkeypatch.setattr(stored, "STORED_BYTES", 100)
     sweep(iris, sgd, store=tmp_path / "b", **options)
     assert not list((tmp_path / "b" / "lanes").rglob("*.npz"))

@@ -132,24 +132,30 @@ class Archive:
         return jax.tree.unflatten(tree, map(on_device, kept.leaves, like))
 
     def write(self, tile: dispatch.Tile, finished: list[dispatch.Finished]) -> Callable[[], None]:
-        """Write a tile; what is returned publishes it, and then forgets the lanes on their way."""
+        """Write a tile; what is returned publishes it, keeps its lanes, and forgets those on their way.
+
+        A process that is killed before the lanes are kept loses them alone: `last_lanes` leaves them out.
+        """
         rows = [rows_of(f.block, f.output, self._reached) for f in finished]
-        if self.keeps_lanes and len(finished) == len(tile.parts):  # unless blocks were cut for want of memory
-            for part, done in zip(tile.parts, finished, strict=True):
-                if part.number is not None:
-                    leaves = [on_host(x) for x in jax.tree.leaves(done.lanes)]
-                    self.run.put_carry(part.number, part.job.steps, leaves, last=True)
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower(tile, finished))
 
         def publish() -> None:
             if unnamed is not None:
                 self.run.name_tile(tile.number, unnamed)
+            if self.keeps_lanes and len(finished) == len(tile.parts):  # unless blocks were cut for want of memory
+                for part, done in zip(tile.parts, finished, strict=True):
+                    self._keep(part, done)
             for block in self.run.partition.blocks_of(tile.number):
                 self.run.drop_carry(block)
             self.release(tile)
 
         return publish
+
+    def _keep(self, part: dispatch.Part, done: dispatch.Finished) -> None:
+        if part.number is not None:
+            leaves = [on_host(x) for x in jax.tree.leaves(done.lanes)]
+            self.run.put_carry(part.number, part.job.steps, leaves, last=True)
 
     def _narrower(self, tile: dispatch.Tile, finished: list[dispatch.Finished]) -> set[tuple[int, int]]:
         """Width and depth of the blocks that ran smaller than planned, after a device ran out of memory."""
@@ -229,19 +235,22 @@ class Remaining(NamedTuple):
 
 
 def last_lanes(run: Store, job: execute.Job) -> list[tuple[Block, Any]]:
-    """The lanes of a job's group at the last step of its run, block by block, on the host.
+    """The lanes of a job's group at the last step of its run, block by block, on the host; those that are there.
 
     Raises:
-      StoreError: they are not there, or damaged.
+      StoreError: they cannot be read.
     """
     like, tree = jax.tree.flatten(job.programs[0].carry.lanes)
     kinds = [shape_on_host(x) for x in like]
     found = []
     for block, number in zip(job.blocks, run.partition.blocks_in(job.group), strict=True):
-        kept = run.carry(number, kinds, last=True)
-        if kept is None:
-            raise StoreError(f"{run.path}: the lanes of block {number} were not kept. Run the sweep with more steps.")
-        found.append((block, jax.tree.unflatten(tree, kept.leaves)))
+        try:
+            kept = run.carry(number, kinds, last=True)
+        except DamagedFileError as error:
+            warn(f"{error} Its lanes start anew.")
+            continue
+        if kept is not None:
+            found.append((block, jax.tree.unflatten(tree, kept.leaves)))
     return found
 
 

@@ -51,7 +51,7 @@ class Planned:
             blocks = cut(Block(which, np.arange(self.request.seeds)), choice.shape)
             job = job_of(self.request, group, self.devices, choice.shape, blocks)
             self._note(choice, start)
-            yield job._replace(begin=before.request.steps, kept=before.lanes(job))
+            yield from before.going_on(job)
 
     def archive(self, where: stored.Directory) -> tuple[list[execute.Job], Remaining]:
         """All jobs, and the directory that they are kept in: in the shapes of the run that is there, if one is."""

@@ -1,7 +1,7 @@
 """Lanes that can go on from where a sweep left them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,11 +25,11 @@ class Kept(NamedTuple):
     parts: list[list[tuple[Block, Any]]] | None  # one a group: its blocks and their lanes, if in memory
     load: Callable[[execute.Job], list[tuple[Block, Any]]] | None = None  # else where they are, if anywhere
 
-    def lanes(self, job: execute.Job) -> execute.Kept:
-        """The lanes of a job's group, as it takes them.
+    def going_on(self, job: execute.Job) -> Iterator[execute.Job]:
+        """A job of its group from the last step on; blocks whose lanes are not there, from the first.
 
         Raises:
-          InputValueError: they were not kept.
+          InputValueError: no lanes were kept.
           StoreError: they cannot be read.
         """
         parts = self.parts[job.group] if self.parts is not None else self.load(job) if self.load is not None else None
@@ -40,7 +40,16 @@ class Kept(NamedTuple):
         points, seeds = len(group.group.points), self.request.seeds
         at = group.lanes_of(Block(np.arange(points), np.arange(seeds)), seeds)
         curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
-        return execute.Kept(gathered(parts, points, seeds), curve)
+        there = np.zeros((points, seeds), bool)
+        for block, _ in parts:
+            there[np.ix_(*block)] = True
+        known = [block for block in job.blocks if there[np.ix_(*block)].all()]
+        lost = [block for block in job.blocks if not there[np.ix_(*block)].all()]
+        if known:
+            kept = execute.Kept(gathered(parts, points, seeds), curve)
+            yield job._replace(blocks=known, begin=self.request.steps, kept=kept)
+        if lost:
+            yield job._replace(blocks=lost)
 
 
 KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
