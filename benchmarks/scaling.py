@@ -189,7 +189,7 @@ def main_job(quick: bool) -> dict[str, Any]:
         runs = {name: lambda name=name: _spending(ways[name], spent[name]) for name in ways}
         for run in runs.values():
             run()
-        rounds = 1 if quick else 11  # of two jobs whose times differ by chance more than by what is looked for
+        rounds = 1 if quick else 21  # of two jobs whose times differ by chance more than by what is looked for
         times = timing.interleaved(runs, reference="plain", budget=0.0, most=rounds, least=rounds)
     own: timing.Times = {name: list(taken[1:]) for name, taken in spent.items()}
     share = lambda taken: timing.ratio(taken, "watched", "plain") - 1

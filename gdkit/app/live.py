@@ -18,7 +18,7 @@ from gdkit.sweeps.store.manifest import NAME
 
 SHARE = 50  # what took so long is not done again before this many times as long: less than 2 % of the run's time
 _LOOK_SHARE = 200  # the same of looking at tiles: a quarter of a hundredth of two cores
-_LOOK_EVERY = 0.5  # seconds, at least: the table moves as often
+_LOOK_EVERY = 1.0  # seconds, at least
 WRITE_EVERY = 5.0
 FIRST = 0.3  # seconds of processor time that a first report is taken to need
 
