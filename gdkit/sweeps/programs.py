@@ -226,7 +226,7 @@ def _compile(lowered: Any, on: Any, options: Mapping[str, Any]) -> Any:
 def _fingerprint(program: tuple[str, ...], on: Any) -> str:
     """A hash of lowered programs, without locations, and of all else that decides what they compute and how fast."""
     (device,) = on.device_set
-    versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", "")
+    versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", ""), sorted({**ONCE, **OFTEN}.items())
     where = device.platform, device.device_kind, visible_cores()
     return hashlib.sha256(repr((program, where, versions)).encode()).hexdigest()
 
