@@ -59,7 +59,7 @@ _RENEWED = STALE / 4  # seconds between renewals
 
 
 class Archive:
-    """A run directory as workers use it: an `dispatch.Archive`.
+    """A run directory as workers use it: a `dispatch.Archive`.
 
     Without claims, its tiles are dealt by somebody who has them.
     """

@@ -43,8 +43,9 @@ class Kept(NamedTuple):
         there = np.zeros((points, seeds), bool)
         for block, _ in parts:
             there[np.ix_(*block)] = True
-        known = [block for block in job.blocks if there[np.ix_(*block)].all()]
-        lost = [block for block in job.blocks if not there[np.ix_(*block)].all()]
+        is_there = [there[np.ix_(*block)].all() for block in job.blocks]
+        known = [block for block, kept in zip(job.blocks, is_there, strict=True) if kept]
+        lost = [block for block, kept in zip(job.blocks, is_there, strict=True) if not kept]
         if known:
             kept = execute.Kept(gathered(parts, points, seeds), curve)
             yield job._replace(blocks=known, begin=self.request.steps, kept=kept)
