@@ -219,7 +219,7 @@ class Remaining(NamedTuple):
         return self.archive.keeps_lanes
 
     def put(self, finished: dispatch.Finished) -> None:
-        """Nothing: processes leave their tiles there."""
+        """Nothing: workers leave their tiles there."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """What all lanes read, name -> ``(lanes, ...)``; with gaps where tiles are missing."""
@@ -255,14 +255,13 @@ def last_lanes(run: Store, job: execute.Job) -> list[tuple[Block, Any]]:
 
 
 class Memory:
-    """What lanes read, where no directory is asked for; threads that run tiles leave them here."""
+    """What lanes read, where no directory is asked for."""
 
     archive, lanes_done, keeps_lanes = None, 0, False
 
     def __init__(self, request: Sweep, prepared: Sequence[Prepared], before: Mapping[str, np.ndarray] | None):
         self._request, self._prepared, self._reached = request, prepared, request.reached
         self._columns = _longer(before, self._reached) if before else {}
-        self._lock = threading.Lock()
 
     def tiles_of(self, job: execute.Job) -> list[dispatch.Tile]:
         """The tiles of a job."""
@@ -273,29 +272,10 @@ class Memory:
         rows = rows_of(finished.block, finished.output, self._reached)
         at = self._prepared[finished.job.group].rows_at(finished.block, self._request.seeds)
         where = slice(at[0], at[-1] + 1) if np.all(np.diff(at) == 1) else at
-        with self._lock:
-            for name, value in rows.items():
-                if name not in self._columns:  # every lane is written
-                    self._columns[name] = np.empty((self._request.lanes, *value.shape[1:]), value.dtype)
         for name, value in rows.items():
+            if name not in self._columns:  # every lane is written
+                self._columns[name] = np.empty((self._request.lanes, *value.shape[1:]), value.dtype)
             self._columns[name][where] = value
-
-    def take(self, tile: dispatch.Tile) -> bool:
-        """Whether to run a tile now: nobody else does."""
-        return True
-
-    def checkpoint(self, tile: dispatch.Tile, part: dispatch.Part) -> execute.Checkpoint | None:
-        """Where the lanes of a block are kept: nowhere."""
-        return None
-
-    def write(self, tile: dispatch.Tile, finished: list[dispatch.Finished]) -> None:
-        """Keep what a tile's lanes read."""
-        for one in finished:
-            self.put(one)
-
-    def is_done(self, tile: dispatch.Tile) -> bool:
-        """Whether somebody else has finished a tile."""
-        return False
 
     def columns(self) -> dict[str, np.ndarray]:
         """What all lanes read, name -> ``(lanes, ...)``."""

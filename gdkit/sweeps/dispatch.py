@@ -48,8 +48,8 @@ class Archive(Protocol):
     def checkpoint(self, tile: Tile, part: Part) -> Checkpoint | None:
         """Where a block's lanes are kept."""
 
-    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None] | None:
-        """Keep a tile, once what is returned, if anything, has been called: that waits for the disk."""
+    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None]:
+        """Keep a tile once what is returned has been called, which waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
         """Whether somebody has kept a tile."""

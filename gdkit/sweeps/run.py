@@ -55,6 +55,7 @@ def run(
     jobs = (job._replace(keep=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
     with closing(shelf):
         for finished in _running(planned, jobs, shelf, executor, meter, stop or threading.Event()):
+            shelf.put(finished)  # here: workers that did it would take longer, for they share caches and Python's lock
             keeper.put(finished)
             meter.add(0, finished.block.lanes)
         columns = shelf.columns()
@@ -83,17 +84,13 @@ def _running(
     request, report = planned.request, lambda block, steps: meter.add(steps * block.lanes)
     if is_remote(executor):
         lanes = lambda part: planned.prepared[part.job.group].rows_at(part.block, request.seeds)
-        for finished in remote.run_jobs(
+        return remote.run_jobs(
             jobs, tiles_of=shelf.tiles_of, pool=pool_of(executor), request=request, report=report,
             lanes_of=lambda tile: np.concatenate(list(map(lanes, tile.parts))), archive=shelf.archive, stop=stop,
-        ):  # fmt: skip
-            shelf.put(finished)
-            yield finished
-        return
-    archive = shelf if isinstance(shelf, Memory) else shelf.archive
-    yield from dispatch.run_jobs(
+        )  # fmt: skip
+    return dispatch.run_jobs(
         jobs, tiles_of=shelf.tiles_of, workers=planned.workers, segment=request.plan.segment, executor=executor,
-        narrower=planned.narrower, report=report, archive=archive, stop=stop,
+        narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
     )  # fmt: skip
 
 
