@@ -43,9 +43,8 @@ WHY = """Why some are not met, as far as it is known:
   not that of its steps.
 - *A search*: it is told what is good and stops at the first good rate; a sweep is timed to its end. All the lanes of
   a sweep share the cores from the beginning, so that no rate is known before nearly all are.
-- *Lanes beyond a million* each take longer: their results lie in memory that is touched for the first time. Where a
-  virtual machine must ask its host for it, that takes longer than computing what is written there; the programs
-  themselves take no longer a lane.
+- *Lanes beyond a million* each take longer: their results lie in memory that is touched for the first time, which a
+  virtual machine asks its host for. So writing a lane's row takes longer; the programs themselves do not.
 - *Two workers on a CPU* take more processor time than one on one core for the same steps: XLA has one pool of threads,
   any of which takes parts of a product or a sum from any worker, and the memory beyond the cores' own is shared.
 - *On an accelerator* each of many small operations is started on its own; that has not been taken apart.

@@ -130,7 +130,7 @@ class _Course:
     def mended(self, narrower: Callable[[Job, Block], Job]) -> list[_Step]:
         """What is to be run in place of blocks that failed for want of memory; any other error is raised."""
         steps = []
-        for place, (part, error) in self.failed.items():
+        for place, (part, error) in tuple(self.failed.items()):  # others may still fail
             if place == _WHOLE or not execute.is_out_of_memory(error) or part.job.lanes_a_block == 1:
                 raise error
             job = narrower(part.job, part.block)
