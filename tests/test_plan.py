@@ -21,7 +21,7 @@ from gdkit.errors import InputValueError
 from gdkit.sweeps import execute, planner
 from gdkit.sweeps.blocks import Block, on_host
 from gdkit.sweeps.packing import Packed
-from gdkit.sweeps.plan import Shape, shape_for
+from gdkit.sweeps.plan import Room, Shape, shape_for
 from gdkit.sweeps.prepared import job_of, prepared_groups
 from gdkit.sweeps.programs import _compile
 from gdkit.sweeps.request import check
@@ -55,7 +55,7 @@ def same_bits(a, b):
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 20), st.sampled_from([1, 8, 64, 1024]), st.integers(1, 16))
 def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, workers):
-    shape = shape_for(points, seeds, most, Plan(), workers)
+    shape = shape_for(points, seeds, Room(most, 4), Plan(), workers)
     assert 1 <= shape.lanes <= most
     blocks = -(-points // shape.width) * -(-seeds // shape.depth)
     rounds = -(-blocks // workers)
@@ -66,12 +66,12 @@ def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, work
 
 
 def test_rule_gives_each_worker_one_block_of_a_small_sweep():
-    assert shape_for(64, 1, 64, Plan(), 2) == Shape(32, 1)
-    assert shape_for(31, 3, 64, Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
+    assert shape_for(64, 1, Room(64, 3), Plan(), 2) == Shape(32, 1)
+    assert shape_for(31, 3, Room(64, 3), Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
 
 
 def test_what_a_plan_fixes_is_kept():
-    assert shape_for(100, 5, 64, Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
+    assert shape_for(100, 5, Room(64, 3), Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
 
 
 # Bits

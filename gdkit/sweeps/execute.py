@@ -21,6 +21,9 @@ class Kept(NamedTuple):
     curve: np.ndarray  # (points, seeds, steps recorded so far)
 
 
+paces: dict[str, float] = {}  # seconds a step of a block, by a program's fingerprint, as it was last seen
+
+
 class Job(NamedTuple):
     """A group, ready to run: compiled programs and placed arrays, one of each a device."""
 
@@ -34,7 +37,6 @@ class Job(NamedTuple):
     kept: Kept | None = None  # lanes that go on; None where they start
     keep: bool = False  # whether the lanes are handed out, so that they can go on after the last step
     unroll: int = 1  # steps in the body of its programs' loop
-    pace: list[int] | None = None  # [steps of a segment], as blocks before found it; shared by all of them
 
     @property
     def lanes_a_block(self) -> int:
@@ -61,16 +63,7 @@ def prepare(
     program = jitted(problem, factory, static, watching, unroll)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
-    job = Job(
-        [],
-        placed,
-        {n: v.astype(dtype) for n, v in traced.items()},
-        steps,
-        blocks,
-        group,
-        unroll=unroll,
-        pace=[_FIRST_SEGMENT],
-    )
+    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group, unroll=unroll)
     first = lambda number: inputs_of(job, blocks[0], number)
     return job._replace(programs=[compiled(program, first(number), device) for number, device in enumerate(devices)])
 
@@ -103,23 +96,21 @@ def run_block(
     """
     inputs, program = inputs_of(job, block, device), job.programs[device]
     carry = _begun(job, block, device, checkpoint)
-    pace = [segment] if segment or job.pace is None else job.pace
-    t0, size = int(carry.t), pace[0] or _FIRST_SEGMENT
-    kept, kept_at = t0, time.monotonic()
+    t0 = kept = int(carry.t)
+    kept_at = time.monotonic()
     report(t0 - job.begin)
     while t0 < job.steps:
         if stop.is_set():
             if checkpoint and kept < t0:
                 checkpoint.save(carry)
             return {}, None
+        size = segment or _fitting(program, _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS)
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
         carry = advance(program, inputs, carry, t0, t1, job.steps)
         going = bool(carry.going)  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
-        if segment is None:
-            wanted = _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS
-            fitting = (t1 - t0) * wanted / max(time.monotonic() - begin, 1e-4)
-            pace[0] = size = max(1, min(int(fitting), 32 * size, 2**30))
+        if going:  # else the steps were fewer
+            paces[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (t1 - t0)
         t0 = t1 if going else job.steps
         # what is found out with a short segment is not worth a file; it is kept with the next one
         due = segment is not None or time.monotonic() - kept_at >= _KEPT_SECONDS / 2
@@ -129,6 +120,12 @@ def run_block(
     lanes = carry.lanes if job.keep else None
     carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     return read_out(program, inputs, carry), lanes
+
+
+def _fitting(program: Program, seconds: float) -> int:
+    """Steps that a block makes in about so many seconds."""
+    known = paces.get(program.fingerprint)
+    return _FIRST_SEGMENT if known is None else max(1, min(int(seconds / known), 2**30))
 
 
 def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -> Carry:

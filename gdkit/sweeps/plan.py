@@ -56,43 +56,55 @@ class Shape(NamedTuple):
 
 
 class _Capacity(NamedTuple):
-    """How much a block should hold."""
+    """How much a block should hold, and what a step of it costs besides its lanes; in numbers of a lane's params."""
 
-    floats: int  # of params
+    floats: int
     lanes: int
+    overhead: int
 
 
 # On a CPU some 256 KiB, so that a block and its work stay in a core's cache; beyond 1,024 lanes the vector units are
 # full and only the cache is lost. On an accelerator a step of a block costs much the same for any width, so all lanes
 # go into one block; 256 MiB of params leave room for gradients and activations, and what does not fit is halved.
-_CPU = _Capacity(65_536, 1024)
-_ACCELERATOR = _Capacity(2**26, 2**17)
+_CPU = _Capacity(65_536, 1024, 4096)
+_ACCELERATOR = _Capacity(2**26, 2**17, 2**22)
+_SCALARS = 340  # what a lane takes besides its params, in numbers of them: its statistics
 _VECTOR = 16  # numbers in the widest vector of a CPU
-OVERHEAD = 4  # what a step of a block costs besides its lanes, in lanes: 3 for a small network, 12 of a scalar's 1,024
 
 
-def lanes_for(params: Any, platform: str | None = None) -> int:
-    """Lanes that a block should hold at most, from the size of one lane's params: a power of two.
+class Room(NamedTuple):
+    """What a block of a problem has room for."""
 
-    >>> lanes_for(np.zeros(()), "cpu"), lanes_for(np.zeros(9_000), "cpu"), lanes_for(np.zeros(10**6), "cpu")
-    (1024, 8, 1)
-    >>> lanes_for(np.zeros(()), "gpu"), lanes_for(np.zeros(9_000), "gpu"), lanes_for(np.zeros(10**6), "gpu")
-    (131072, 8192, 64)
+    most: int  # lanes
+    overhead: float  # what a step of a block costs besides its lanes, in lanes
+
+
+def room_for(params: Any, platform: str | None = None) -> Room:
+    """The room of a block, from the size of one lane's params: a power of two.
+
+    >>> [room_for(np.zeros(n), "cpu").most for n in (1, 9_000, 10**6)]
+    [1024, 8, 1]
+    >>> [room_for(np.zeros(n), "gpu").most for n in (1, 9_000, 10**6)]
+    [131072, 8192, 64]
+    >>> [round(room_for(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]
+    [12.0, 2.7, 0.4]
     """
     capacity = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
     floats = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-    return int(np.clip(2 ** round(np.log2(capacity.floats / max(floats, 1))), 1, capacity.lanes))
+    most = int(np.clip(2 ** round(np.log2(capacity.floats / max(floats, 1))), 1, capacity.lanes))
+    return Room(most, capacity.overhead / (floats + _SCALARS))
 
 
-def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int, unroll: int = 1) -> Shape:
-    """The shape of the blocks of `points` × `seeds` lanes, at most `most` a block, that keeps `workers` busiest.
+def shape_for(points: int, seeds: int, room: Room, plan: Plan, workers: int, unroll: int = 1) -> Shape:
+    """The shape of the blocks of `points` × `seeds` lanes that keeps `workers` busiest.
 
     Of all shapes, that whose blocks are done soonest: blocks come in rounds, one a worker, padding counts, and so does
     what a block costs besides its lanes. On a tie, the one of fewer lanes, since it ends sooner when they diverge.
 
-    >>> shape_for(64, 1, 64, Plan(), 2), shape_for(31, 3, 64, Plan(), 2)
+    >>> shape_for(64, 1, Room(64, 3), Plan(), 2), shape_for(31, 3, Room(64, 3), Plan(), 2)
     (Shape(width=32, depth=1, unroll=1), Shape(width=16, depth=3, unroll=1))
     """
+    most = room.most
     widths = [min(plan.width, points)] if plan.width else _divisors(points, min(most, points))
     shapes = [
         Shape(width, depth, unroll if plan.unroll is None else plan.unroll)
@@ -100,9 +112,9 @@ def shape_for(points: int, seeds: int, most: int, plan: Plan, workers: int, unro
         for depth in ([min(plan.depth, seeds)] if plan.depth else _divisors(seeds, max(1, min(seeds, most // width))))
     ]
 
-    def cost(shape: Shape) -> tuple[int, int]:
+    def cost(shape: Shape) -> tuple[float, int]:
         blocks = math.ceil(points / shape.width) * math.ceil(seeds / shape.depth)
-        return math.ceil(blocks / workers) * (shape.lanes + OVERHEAD), shape.lanes
+        return math.ceil(blocks / workers) * (shape.lanes + room.overhead), shape.lanes
 
     return min(shapes, key=cost)
 

@@ -64,11 +64,11 @@ def choose(
 
 
 def pace(job: Job, workers: int) -> float:
-    """Seconds that a step of a lane takes when all workers are busy, from as few steps as tell anything."""
-    program = job.programs[0].fingerprint
-    if program not in _paces:
-        _paces[program] = _quick(job, workers)
-    return _paces[program]
+    """Seconds that a step of a lane takes when all workers are busy; from as few steps as tell, unless it has run."""
+    program, at_once = job.programs[0].fingerprint, job.lanes_a_block * workers
+    if program not in execute.paces:
+        execute.paces[program] = _quick(job, workers) * at_once
+    return execute.paces[program] / at_once
 
 
 def _climb(
@@ -168,7 +168,6 @@ def _sample(job: Job, workers: int, steps: int) -> float:
 # What was chosen before, by the fingerprint of the rule's program. The command line keeps it between processes.
 
 _remembered: dict[str, Shape] = {}
-_paces: dict[str, float] = {}  # seconds a lane-step of programs that were tried at all
 
 
 def remembered() -> dict[str, tuple[int, int, int]]:

@@ -12,10 +12,10 @@ from gdkit.problems import Problem
 from gdkit.sweeps import execute, planner
 from gdkit.sweeps.axes import Group, groups_of
 from gdkit.sweeps.blocks import Block, blocks_of
-from gdkit.sweeps.plan import Plan, Shape, lanes_for, shape_for, workers_for
+from gdkit.sweeps.plan import Plan, Room, Shape, room_for, shape_for, workers_for
 from gdkit.sweeps.programs import Shared
 from gdkit.sweeps.request import Sweep, devices_of, is_seeded
-from gdkit.types import Key
+from gdkit.types import Params
 
 
 class Prepared(NamedTuple):
@@ -26,7 +26,8 @@ class Prepared(NamedTuple):
     group: Group
     problem: Problem  # concrete
     static: dict[str, Any]
-    most: int  # lanes a block should have
+    params: Params  # of a lane, as shapes
+    room: Room  # of a block
     unroll: int  # as the rule has it
 
     def lanes_of(self, block: Block, seeds: int) -> np.ndarray:
@@ -41,7 +42,7 @@ class Prepared(NamedTuple):
     def shape(self, request: Sweep) -> Shape:
         """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
         usual = workers_for(Plan(), len(devices_of(request.plan)))
-        return shape_for(len(self.group.points), request.seeds, self.most, request.plan, usual, self.unroll)
+        return shape_for(len(self.group.points), request.seeds, self.room, request.plan, usual, self.unroll)
 
 
 def prepared_groups(request: Sweep) -> Iterator[Prepared]:
@@ -60,8 +61,8 @@ def planned_job(
 ) -> tuple[execute.Job, planner.Choice]:
     """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
     make = lambda shape: job_of(request, prepared, devices, shape)
-    lanes = len(prepared.group.points) * request.seeds
-    return planner.choose(make, prepared.shape(request), request.plan, most=prepared.most, lanes=lanes, workers=workers)
+    lanes, most = len(prepared.group.points) * request.seeds, prepared.room.most
+    return planner.choose(make, prepared.shape(request), request.plan, most=most, lanes=lanes, workers=workers)
 
 
 def job_of(
@@ -81,7 +82,7 @@ def job_of(
         prepared.group.traced,
         request.watching,
         Shared(request.key, descent.arrays_of(prepared.problem), limits),
-        dtype=descent.params_dtype(prepared.problem),
+        dtype=descent.dtype_of(prepared.params),
         steps=request.steps,
         blocks=blocks or blocks_of(len(prepared.group.points), request.seeds, shape),
         devices=devices,
@@ -94,44 +95,53 @@ def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     first = {name: values[0] for name, values in group.traced.items()}
     concrete, _ = descent.resolve_problem(request.problem, group.static | first)
     static = {n: factories.hashable(v) for n, v in group.static.items()}
-    known = _known(request.problem, group.section.factory, static, first, request.key)
+    known = known_of(request, group)
     if id(concrete) not in checked:
         checked.add(id(concrete))
         _warn(request, concrete, known.is_impure)
     _check_used(request, group, concrete, static)
-    if jax.default_backend() == "cpu" and known.has_convolutions:
-        # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
-        return Prepared(0, 0, group, concrete, static, most=1, unroll=0)
-    return Prepared(0, 0, group, concrete, static, lanes_for(descent.params_shape(concrete)), unroll=1)
+    return Prepared(0, 0, group, concrete, static, known.params, known.room, unroll=0 if known.is_stepped else 1)
 
 
-class _Known(NamedTuple):
-    """What tracing a loss tells."""
+class Known(NamedTuple):
+    """What tracing a group's loss tells."""
 
-    has_convolutions: bool
+    params: Params  # of a lane, as shapes
+    is_stepped: bool  # whether each step is a call
     is_impure: bool
 
+    @property
+    def room(self) -> Room:
+        """The room of a block."""
+        room = room_for(self.params)
+        return room._replace(most=1) if self.is_stepped else room
 
-_seen: dict[tuple, _Known] = {}  # of the last groups; no traced value changes what is known of a loss
+
+_seen: dict[tuple, Known] = {}  # of the last groups; no traced value changes what is known of a loss
 
 
-def _known(problem: Any, factory: Any, static: Mapping[str, Any], traced: Mapping[str, Any], key: Key) -> _Known:
+def known_of(request: Sweep, group: Group) -> Known:
     """A group's loss checked, once in a process: tracing it takes longer than running a short sweep does."""
-    given = jax.ShapeDtypeStruct(key.shape, key.dtype)
-    group = problem, factory, tuple(sorted(static.items())), tuple(sorted(traced)), given
-    if not descent.is_hashable(group):
-        return _traced(problem, factory, {**static, **traced}, given)
-    if group not in _seen:
-        _seen[group] = _traced(problem, factory, {**static, **traced}, given)
+    point = {name: values[0] for name, values in group.traced.items()}
+    static = {name: factories.hashable(value) for name, value in group.static.items()}
+    key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
+    trace = lambda: _traced(request.problem, group.section.factory, {**static, **point}, key)
+    name = request.problem, group.section.factory, tuple(sorted(static.items())), tuple(sorted(point)), key
+    if not descent.is_hashable(name):
+        return trace()
+    if name not in _seen:
+        _seen[name] = trace()
         if len(_seen) > 64:
             del _seen[next(iter(_seen))]
-    return _seen[group]
+    return _seen[name]
 
 
-def _traced(problem: Any, factory: Any, point: Mapping[str, Any], key: Any) -> _Known:
+def _traced(problem: Any, factory: Any, point: Mapping[str, Any], key: Any) -> Known:
     concrete, _ = descent.resolve_problem(problem, point)
     loss = descent.check_run(problem, factory, point, key, descent.arrays_of(concrete))
-    return _Known(descent.has_convolutions(loss), descent.is_impure(concrete, key))
+    # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
+    is_stepped = jax.default_backend() == "cpu" and descent.has_convolutions(loss)
+    return Known(descent.params_shape(concrete), is_stepped, descent.is_impure(concrete, key))
 
 
 def _warn(request: Sweep, problem: Problem, is_impure: bool) -> None:

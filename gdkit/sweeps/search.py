@@ -18,7 +18,8 @@ from gdkit.problems import Problem
 from gdkit.stability import CriticalLearningRate, critical_learning_rate
 from gdkit.sweeps import request
 from gdkit.sweeps.axes import groups_of
-from gdkit.sweeps.plan import OVERHEAD, Plan, lanes_for, workers_for
+from gdkit.sweeps.plan import Plan, workers_for
+from gdkit.sweeps.prepared import known_of
 from gdkit.sweeps.progress import Progress
 from gdkit.sweeps.result import SweepResult
 from gdkit.sweeps.run import go_on, run
@@ -286,17 +287,15 @@ def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int
 def _narrow(wanted: request.Sweep, lengths: Sequence[int], keep: float) -> Plan:
     """The plan, with blocks so narrow that the few points which go on keep the workers busy and are padded little."""
     group, plan = groups_of(wanted.sections[0])[0], wanted.plan
-    first = group.static | {name: values[0] for name, values in group.traced.items()}
-    concrete, _ = descent.resolve_problem(wanted.problem, first)
-    loss = descent.check_run(wanted.problem, group.section.factory, first, wanted.key, descent.arrays_of(concrete))
-    if plan.width is not None or descent.has_convolutions(loss):
+    known = known_of(wanted, group)
+    if plan.width is not None or known.is_stepped:
         return plan
-    most = lanes_for(descent.params_shape(concrete))
+    most, overhead = known.room
     widths = np.arange(max(1, most // 8), most + 1)  # of small lanes, what calling a block costs counts too
     workers = workers_for(plan, len(request.devices_of(plan)))
     points, cost = wanted.lanes // wanted.seeds, np.zeros(len(widths))
     for steps in np.diff(lengths, prepend=0):
-        cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + OVERHEAD)
+        cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + overhead)
         points = max(1, math.ceil(points * keep))
     return dataclasses.replace(plan, width=int(widths[np.argmin(cost)]), depth=plan.depth or 1)
 
