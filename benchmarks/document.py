@@ -32,17 +32,20 @@ WHY = """Why some are not met, as far as it is known:
 
 - *Bare peers and PyTorch*: statistics. *Where the time goes* has what each of them costs, and what a step takes by
   hand, by the kind of operation: products take as long for everybody; sums over params, and what is computed element by
-  element, take more. These read the params, the gradient and the last two updates again and again, from memory that the
+  element, take more. These read the params, the gradient and the one before it again and again, from memory that the
   cores share: on a CPU XLA computes them one after the other.
 - *The best variant by hand with all statistics*: its steps take about what gdkit's take. The rest lies around them: a
-  sweep is checked, its blocks begin, end and are handed over one by one, and the result gets its labels.
+  sweep is checked, its blocks begin, end and are handed over one by one, and the result gets its labels. Also the
+  variant was searched for, in programs of up to four steps a loop. gdkit compiles a second program only for sweeps that
+  take far longer than that.
 - *The matmul peak*: it is that of large matrices. *Its products alone* in *Share of the machine* are what these small
   ones reach with nothing between them. XLA leaves those of a layer's gradient, whose left side is transposed, to a
   slower library than the others.
-- *A tile*: its cost is that of its calls, of handing over between threads that share Python's lock, and of its rows;
-  not that of its steps.
+- *A tile*: it makes four calls: to begin, to the last step, the last observation, and what is read. *Growth* has what
+  one takes alone. The rest is handing over between threads that share Python's lock, and its rows; not its steps.
 - *A search*: it is told what is good and stops at the first good rate; a sweep is timed to its end. All the lanes of
-  a sweep share the cores from the beginning, so that no rate is known before nearly all are.
+  a sweep share the cores from the beginning, so that no rate is known before nearly all are. Successive halving gives
+  most lanes few steps, and begins, ends and judges its blocks once a round; in its last round other cores are idle.
 - *Lanes beyond a million* each take longer: their results lie in memory that is touched for the first time, which a
   virtual machine asks its host for. So writing a lane's row takes longer; the programs themselves do not.
 - *Two workers on a CPU* take more processor time than one on one core for the same steps: XLA has one pool of threads,
@@ -162,7 +165,8 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - In one block of all lanes, as an accelerator takes them, that axis takes {repacking["half"]:.2f} of the time, since
   nothing ends before its last lane. Half of the lanes alone take {repacking["repacked"]:.2f}: what moving the lanes
   that are left into a block half as wide could reach at best, on this device.
-- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}.
+- A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}; one call of its program
+  alone, for no step, {_seconds(part["dispatch"]["seconds_a_call"])}.
 - Progress and store cost {job["share"]:.1%} of the main job (configs/digits_mlp.yaml with {job["steps"]} steps){own}.
 - The sharpness of {sharpness["params"]:,} params takes {sharpness["ratio"]:.2f} of the time of its
   {sharpness["products"]} Hessian-vector products.

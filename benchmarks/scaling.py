@@ -19,7 +19,9 @@ import numpy as np
 import gdkit
 from benchmarks import timing, workloads
 from gdkit import Plan, problems
-from gdkit.sweeps.plan import visible_cores
+from gdkit.sweeps import execute
+from gdkit.sweeps.plan import Shape, visible_cores
+from gdkit.sweeps.prepared import job_of, prepared_groups
 from gdkit.sweeps.request import check
 from gdkit.sweeps.run import run as run_checked
 from gdkit.sweeps.stored import Directory
@@ -168,7 +170,18 @@ def dispatch(quick: bool) -> dict[str, Any]:
     plan = Plan(width=1, workers=1)
     call = lambda n: lambda: _sweep(problem, _rates(n), 1, plan=plan)
     few, many = (_time(call(n), 1 if quick else 5) for n in (count, 2 * count))
-    return {"tiles": count, "seconds_a_tile": (many - few) / count}
+    return {"tiles": count, "seconds_a_tile": (many - few) / count, "seconds_a_call": _call(problem, count)}
+
+
+def _call(problem: gdkit.Problem, count: int) -> float:
+    """Seconds of calling a tile's program for no step and waiting for what it gives back, with nothing beside it."""
+    request = check(problem, gdkit.sgd, {"learning_rate": _rates(1)}, steps=1)
+    (prepared,) = prepared_groups(request)
+    job = job_of(request, prepared, jax.local_devices()[:1], Shape(1, 1))
+    program, inputs = job.programs[0], execute.inputs_of(job, job.blocks[0])
+    carry = program.start(*inputs)
+    call = lambda: jax.block_until_ready(program.advance(*inputs, carry, np.int32(0), np.int32(1)))
+    return float(np.median([timing.seconds(call) for _ in range(count)]))
 
 
 def main_job(quick: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload
 from gdkit import problems
 
 LOW, HIGH = 1e-3, 3.0
-DENSE, GRIDS, HALVED = 96, (9, 31), (16, 81)  # learning rates
+DENSE, GRIDS, HALVED = 96, (9, 31), (9, 16, 81)  # learning rates
 CHUNK = 50  # steps between two looks of the pruner
 ON_PYTORCH = "Optuna on PyTorch"
 PATIENCE = 20.0  # seconds, after which a search counts as having failed

@@ -161,7 +161,7 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
     A lane that has ended, or ends at this step, stays where it stands. With `last`, the loss is observed and no update
     is made. `key` is the second that `keys_of` makes of the seed's.
     """
-    step, observe = step_map(problem, factory), observation(watched)
+    step, observe = step_map(problem, factory), observation(factory, watched)
 
     def advance(
         lane: Lane, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree, limits: Limits, last: Array
@@ -172,7 +172,7 @@ def lane_map(problem: Any, factory: Any, watched: Sequence[Monitor]) -> Callable
     return advance
 
 
-def observation(watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]:
+def observation(factory: Any, watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]:
     """What `lane_map` does after the step: ``(lane, after, info, hyperparameters, t, ..., last) -> (lane, loss)``."""
 
     def observe(
@@ -190,7 +190,8 @@ def observation(watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]
         record = monitors.end_of(lane.record, info.loss, t, limits, last)
         moves = record.end_kind == EndKind.RUNNING
         after = monitors.select(moves, after, lane.state)
-        context = Context(t, key, hyperparameters, data, moves, going)
+        multiple = optimizers.multiple_of(factory, hyperparameters)
+        context = Context(t, key, hyperparameters, data, moves, going, multiple)
         record = monitors.fold(watched, record, lane.state, after, info, context)
         return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
@@ -314,6 +315,7 @@ def _one_run(
     init_key, sample_key = keys_of(key)
     step, limits = step_map(problem, optimizer), Limits()
     start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
+    multiple = jax.lax.stop_gradient(optimizers.multiple_of(optimizer, hyperparameters))
     record = monitors.start_record(watched, start)
 
     def observe(record: Record, before: State, after: State, info: Info, t: Array, last: bool) -> Record:
@@ -322,7 +324,8 @@ def _one_run(
         starts = monitors.starts_window(t)
         record = jax.lax.cond(starts, lambda r: monitors.roll(watched, r, before), lambda r: r, record)
         record = monitors.end_of(record, info.loss, t, limits, jnp.bool_(last))
-        context = Context(t, sample_key, hyperparameters, arrays.data, record.end_kind == EndKind.RUNNING, going)
+        moves = record.end_kind == EndKind.RUNNING
+        context = Context(t, sample_key, hyperparameters, arrays.data, moves, going, multiple)
         return monitors.fold(watched, record, before, after, info, context)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple]:

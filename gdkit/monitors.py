@@ -234,8 +234,8 @@ def loss_statistics() -> Monitor:
 
 
 class _ReversalState(NamedTuple):
-    previous: Params  # the last update
-    size: Array  # () its norm, 0 if it did not move
+    previous: Params  # the direction of the last update
+    size: Array  # () its norm, 0 if the update did not move
     least: Array  # () the norm that moves, as of the start of the window
     first: Array  # () int32, the step of the first update that reversed, -1 before
     count: tuple[Array, Array]  # cosines in the newest window and in the one before
@@ -261,14 +261,16 @@ def reversals() -> Monitor:
         return _ReversalState(previous, zero, least(state), none, (zero, zero), (zero, zero))
 
     def update(m: _ReversalState, before: State, after: State, info: Info, context: Context) -> _ReversalState:
-        update = flat(info.update)
-        size = norm(update).astype(m.size.dtype)
-        moves = context.moves & jnp.isfinite(size) & (size > m.least)
+        # where updates are multiples of gradients, these have the same cosines and are there already
+        direction = flat(info.update if context.multiple is None else info.grad)
+        size = norm(direction).astype(m.size.dtype)
+        length = size if context.multiple is None else abs(context.multiple) * size
+        moves = context.moves & jnp.isfinite(length) & (length > m.least)
         valid = moves & (m.size > 0)
-        cosine = jnp.clip(optax.tree.vdot(update, m.previous) / jnp.where(valid, size * m.size, 1), -1, 1)
+        cosine = jnp.clip(optax.tree.vdot(direction, m.previous) / jnp.where(valid, size * m.size, 1), -1, 1)
         cosine = jnp.where(valid, cosine, 0)
         return _ReversalState(
-            previous=jax.tree.map(lambda u, p: u.astype(p.dtype), update, m.previous),
+            previous=jax.tree.map(lambda u, p: u.astype(p.dtype), direction, m.previous),
             size=jnp.where(moves, size, 0),
             least=m.least,
             first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
@@ -308,9 +310,13 @@ def norms() -> Monitor:
         return _NormState(zero, *((zero, zero),) * 4)
 
     def update(m: _NormState, before: State, after: State, info: Info, context: Context) -> _NormState:
-        slope, move = flat(info.grad), flat(info.update)
-        grad, update = norm(slope), norm(move)
-        predicted = -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
+        slope = flat(info.grad)
+        grad = norm(slope)
+        if context.multiple is None:
+            move = flat(info.update)
+            update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
+        else:
+            update, predicted = abs(context.multiple) * grad, -context.multiple * grad**2
         valid = context.moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
         add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
         return _NormState(

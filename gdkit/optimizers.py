@@ -22,6 +22,12 @@ class SgdState(NamedTuple):
     count: Any  # () int32, or () without a schedule
 
 
+class Plain(optax.GradientTransformation):
+    """Gradient descent without memory: its updates are `multiple` times the gradients."""
+
+    multiple: Any = None
+
+
 def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
     """Gradient descent, with heavy-ball or Nesterov momentum.
 
@@ -53,7 +59,11 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
         direction = jax.tree.map(lambda g, v: g + momentum * v, updates, trace) if nesterov else trace
         return jax.tree.map(lambda v: -rate * v, direction), SgdState(trace, count)
 
-    return optax.GradientTransformation(init, update)
+    if momentum is not None or scheduled:
+        return optax.GradientTransformation(init, update)
+    plain = Plain(init, update)
+    plain.multiple = -learning_rate
+    return plain
 
 
 class Ascent(optax.GradientTransformationExtraArgs):
@@ -87,6 +97,12 @@ def build(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Optimizer:
     if not is_optimizer(made):
         raise bad_type("optimizer", made, "the factory returned no (init, update) pair", "Return an optax optimizer")
     return made
+
+
+def multiple_of(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Any:
+    """What updates are as a multiple of the gradients, if that is known of an optimizer or of what a factory makes."""
+    made = build(optimizer, factories.split_hyperparameters(hyperparameters)[0])
+    return made.multiple if isinstance(made, Plain) else None
 
 
 def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class Context(NamedTuple):
     data: PyTree
     moves: Array  # () bool, whether an update is made: False in a run's last observation
     going: Array  # () bool, whether the loss is one of the run's: False after its end
+    multiple: Array | None = None  # () what an update is of the gradient; None where it is no multiple for sure
 
 
 class Monitor(NamedTuple):

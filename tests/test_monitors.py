@@ -1,11 +1,15 @@
 """Streaming statistics equal those that numpy makes of the whole history."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from gdkit import Problem, descend, monitors, problems, sgd
+import gdkit
+from gdkit import Problem, descend, monitors, optimizers, problems, sgd, sweep
 from gdkit.types import Monitor
 
 
@@ -57,6 +61,24 @@ def test_predicted_decrease_tends_to_the_actual_one_as_the_learning_rate_falls()
         late = slice(windows_by_hand(199)[-2], None)
         ratios.append(float(run.statistics["late_predicted"]) / (losses[late][0] - losses[-1]))
     assert abs(ratios[2] - 1) < 0.01 and abs(ratios[2] - 1) < abs(ratios[1] - 1)
+
+
+def test_what_plain_descent_tells_from_its_gradients_is_what_its_updates_tell():
+    problem, axes = problems.mlp("iris", widths=(5,), batch_size=16), {"learning_rate": [0, *np.geomspace(1e-3, 30, 9)]}
+    found = [sweep(problem, factory, axes, steps=60).lanes for factory in (sgd, optax.sgd)]
+    np.testing.assert_array_equal(*(lanes["final_loss"] for lanes in found))
+    for name in ("reversal", "reversal_step", "grad_norm", "update_norm", "peak_update_norm", "late_predicted"):
+        np.testing.assert_allclose(*(lanes[name] for lanes in found), rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_what_updates_are_of_gradients_is_known_of_plain_descent_alone():
+    of = lambda factory, **given: optimizers.multiple_of(factory, {"learning_rate": 0.5} | given)
+    assert of(sgd) == of(functools.partial(sgd, momentum=None)) == optimizers.multiple_of(sgd(0.5), {}) == -0.5
+    assert of(sgd, **{"problem.width": 3}) == -0.5
+    for other in (functools.partial(sgd, momentum=0.9), gdkit.ascent(sgd), optax.adam, optax.sgd):
+        assert of(other) is None
+    assert of(sgd, learning_rate=lambda count: 0.5) is None
+    assert of(sgd, momentum=0.0) is None
 
 
 @pytest.mark.parametrize(("rate", "sign"), [(0.3, 1.0), (0.7, -1.0)])

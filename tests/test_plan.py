@@ -108,6 +108,18 @@ def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):
     same_bits(fixed, sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan))
 
 
+def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeypatch):
+    monkeypatch.setattr(execute, "paces", {})
+    calls, advance = [], execute.advance
+    monkeypatch.setattr(execute, "advance", lambda *given: calls.append(given[-3:-1]) or advance(*given))
+    plan, last = Plan(width=len(RATES), workers=1), 10 * execute._FIRST_SEGMENT
+    for _ in range(2):
+        sweep(iris, sgd, {"learning_rate": RATES}, steps=last, plan=plan)
+    first, again = calls[: calls.index((last, last + 1)) + 1], calls[calls.index((last, last + 1)) + 1 :]
+    assert first[0] == (0, execute._FIRST_SEGMENT)
+    assert again == [(0, last), (last, last + 1)]
+
+
 def test_the_shape_does_not_depend_on_the_workers_of_a_run(iris):
     one, two = (sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(workers=n)) for n in (1, 2))
     assert plan_of(one)["width"] == plan_of(two)["width"]

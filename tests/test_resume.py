@@ -229,7 +229,7 @@ def test_what_short_segments_reached_is_kept_as_the_run_stops_and_not_before(iri
             kept.append(step)
 
     monkeypatch.setattr(Store, "put_carry", noted)
-    monkeypatch.setattr(execute, "_FIRST_SEGMENT", 7)
+    monkeypatch.setattr(execute, "_fitting", lambda program, seconds: 7)
     monkeypatch.setattr(execute, "_KEPT_SECONDS", 1e6)
     monkeypatch.setattr(Meter.__init__, "__defaults__", (0.0,))
     request = check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, workers=1))

@@ -86,7 +86,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
         return _packed(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
 
     def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
-        step, observe = step_map(problem, factory), observation(watched)
+        step, observe = step_map(problem, factory), observation(factory, watched)
         _, keys = keys_in(inputs, shared)  # made here, not at every step
 
         def body(carry: Carry, slot: Array) -> tuple[Carry, Array]:
