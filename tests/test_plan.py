@@ -1,6 +1,7 @@
 """The planner: what it may choose, what it must not change, and what it costs."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -118,6 +119,31 @@ def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeyp
     first, again = calls[: calls.index((last, last + 1)) + 1], calls[calls.index((last, last + 1)) + 1 :]
     assert first[0] == (0, execute._FIRST_SEGMENT)
     assert again == [(0, last), (last, last + 1)]
+
+
+@pytest.mark.filterwarnings("ignore:seeds=2")
+@pytest.mark.parametrize("alike", [True, False])
+def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch, alike):
+    problem = iris if alike else problems.parabola
+    axes = {"learning_rate": RATES} if alike else {"problem.start": np.arange(1.0, 12.0)}
+    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], execute.prepare
+
+    def counted(*given, **options):
+        job = prepare(*given, **options)
+        (program,) = job.programs
+        assert program.starts_alike == alike
+        start = lambda *inputs: starts.append(inputs[0].seeds.tolist()) or program.start(*inputs)
+        return job._replace(programs=[program._replace(start=start)])
+
+    run = lambda: sweep(problem, factory, axes, seeds=2, steps=9, plan=Plan(width=3, depth=1, workers=1))
+    straight = run()
+    monkeypatch.setattr(execute, "prepare", counted)
+    same_bits(straight, run())
+    assert starts == [[0], [1]] * (1 if alike else 4)
+    starts.clear()
+    monkeypatch.setattr(execute, "_STARTS_BYTES", 0)
+    same_bits(straight, run())
+    assert starts == [[0], [1]] * 4
 
 
 def test_the_shape_does_not_depend_on_the_workers_of_a_run(iris):

@@ -1,5 +1,6 @@
 """Execution: a group's programs and arrays made ready, and a block of its lanes advanced to its end."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ class Job(NamedTuple):
     kept: Kept | None = None  # lanes that go on; None where they start
     keep: bool = False  # whether the lanes are handed out, so that they can go on after the last step
     unroll: int = 1  # steps in the body of its programs' loop
+    starts: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, where these alone decide them
 
     @property
     def lanes_a_block(self) -> int:
@@ -63,7 +65,8 @@ def prepare(
     program = jitted(problem, factory, static, watching, unroll)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
-    job = Job([], placed, {n: v.astype(dtype) for n, v in traced.items()}, steps, blocks, group, unroll=unroll)
+    traced = {name: values.astype(dtype) for name, values in traced.items()}
+    job = Job([], placed, traced, steps, blocks, group, unroll=unroll, starts={})
     first = lambda number: inputs_of(job, blocks[0], number)
     return job._replace(programs=[compiled(program, first(number), device) for number, device in enumerate(devices)])
 
@@ -135,7 +138,16 @@ def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -
         return kept
     if job.kept is not None:
         return _carry_at(job, job.kept, block, device)
-    return job.programs[device].start(*inputs_of(job, block, device))
+    program, seeds = job.programs[device], (device, block.seeds.tobytes())
+    if job.starts is None or not program.starts_alike:
+        return program.start(*inputs_of(job, block, device))
+    carry = job.starts.get(seeds)
+    if carry is None:
+        carry = program.start(*inputs_of(job, block, device))
+        size = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(program.carry))
+        if (len(job.starts) + 1) * size <= _STARTS_BYTES:
+            job.starts[seeds] = carry
+    return carry
 
 
 def replay(
@@ -181,6 +193,7 @@ def _carry_at(job: Job, kept: Kept, block: Block, device: int) -> Carry:
 _SEGMENT_SECONDS = 0.5
 _KEPT_SECONDS = 2.0  # where the lanes are written to disk at its end
 _FIRST_SEGMENT = 64
+_STARTS_BYTES = 2**25  # of starts that a job keeps for its later blocks
 
 
 def is_out_of_memory(error: Exception) -> bool:

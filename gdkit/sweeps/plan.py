@@ -63,10 +63,11 @@ class _Capacity(NamedTuple):
     overhead: int
 
 
-# On a CPU some 256 KiB, so that a block and its work stay in a core's cache; beyond 1,024 lanes the vector units are
-# full and only the cache is lost. On an accelerator a step of a block costs much the same for any width, so all lanes
-# go into one block; 256 MiB of params leave room for gradients and activations, and what does not fit is halved.
-_CPU = _Capacity(65_536, 1024, 4096)
+# On a CPU some 256 KiB, so that a block and its work stay in a core's cache; beyond 1,536 lanes the vector units are
+# full and only the cache is lost; of a power of two, arrays would fall on the same lines of it. On an accelerator a
+# step of a block costs much the same for any width, so all lanes go into one block; 256 MiB of params leave room for
+# gradients and activations, and what does not fit is halved.
+_CPU = _Capacity(65_536, 1536, 4096)
 _ACCELERATOR = _Capacity(2**26, 2**17, 2**22)
 _SCALARS = 340  # what a lane takes besides its params, in numbers of them: its statistics
 _VECTOR = 16  # numbers in the widest vector of a CPU
@@ -80,10 +81,10 @@ class Room(NamedTuple):
 
 
 def room_for(params: Any, platform: str | None = None) -> Room:
-    """The room of a block, from the size of one lane's params: a power of two.
+    """The room of a block, from the size of one lane's params.
 
     >>> [room_for(np.zeros(n), "cpu").most for n in (1, 9_000, 10**6)]
-    [1024, 8, 1]
+    [1536, 8, 1]
     >>> [room_for(np.zeros(n), "gpu").most for n in (1, 9_000, 10**6)]
     [131072, 8192, 64]
     >>> [round(room_for(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]

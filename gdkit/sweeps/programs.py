@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import monitors
-from gdkit.descent import Arrays, Lane, evaluate, keys_of, observation, start_lane, step_map
+from gdkit.descent import Arrays, Lane, depends_on, evaluate, keys_of, observation, start_lane, step_map
 from gdkit.monitors import EndKind, Limits
 from gdkit.sweeps.packing import Packed
 from gdkit.sweeps.plan import visible_cores
@@ -56,6 +56,7 @@ class Program(NamedTuple):
     carry: Any = None  # of the compiled: its shapes
     output: Any = None  # of the compiled: the shapes of what it reads in the end, name -> (seeds, points, ...)
     loops: bool = True  # whether `advance` makes all steps to t1, not just one
+    starts_alike: bool = False  # of the compiled: whether lanes of one seed start alike at every point
 
 
 class Watching(NamedTuple):
@@ -192,14 +193,16 @@ def compiled(program: Program, inputs: tuple[Inputs, Shared], device: Any) -> Pr
 @functools.lru_cache(maxsize=64)
 def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
     inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
-    start = program.start.lower(*inputs)
-    carry = jax.tree.map(lambda x: _shape(x, on), jax.eval_shape(program.start, *inputs))
+    traced = program.start.trace(*inputs)
+    start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
+    carry = jax.tree.map(lambda x: _shape(x, on), traced.out_info)
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
     texts = tuple(lowered.as_text() for lowered in (start, advance, finish))
     made = _compile(start, on, ONCE), _compile(advance, on, OFTEN), _compile(finish, on, LAST)
-    return Program(*made, _fingerprint(texts, on), carry, finish.out_info.tree(), program.loops)
+    alike = not any(used[: len(inputs[0].traced)])
+    return Program(*made, _fingerprint(texts, on), carry, finish.out_info.tree(), program.loops, alike)
 
 
 # On a CPU. The start runs once a block, and its random numbers would take a second to optimise; statistics of a scalar
