@@ -43,6 +43,9 @@ WHY = """Why some are not met, as far as it is known:
   slower library than the others.
 - *A tile*: it makes four calls: to begin, to the last step, the last observation, and what is read. *Growth* has what
   one takes alone. The rest is handing over between threads that share Python's lock, and its rows; not its steps.
+- *Progress and store*: tiles, and lanes that can go on, are packed, checked and synced beside workers that already have
+  every core. That takes as long however fast the steps are, and so a larger share of faster ones. Two measurements of
+  it differ by about a quarter of it.
 - *A search*: it is told what is good and stops at the first good rate; a sweep is timed to its end. All the lanes of
   a sweep share the cores from the beginning, so that no rate is known before nearly all are. Successive halving gives
   most lanes few steps, and begins, ends and judges its blocks once a round; in its last round other cores are idle.
