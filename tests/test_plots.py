@@ -354,6 +354,19 @@ def test_files_are_the_same_bytes_twice(tmp_path, noisy):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.1e-3.{e}" for n in "ab" for e in ("png", "svg")]
 
 
+def test_very_many_points_are_an_image_within_the_svg_and_few_are_not(tmp_path):
+    sizes = []
+    for count, is_image in ((1_000, False), (60_000, True)):
+        figure = plt.figure()
+        ax = figure.subplots()
+        ax.plot(np.linspace(0, 1, count), np.random.default_rng(0).random(count))
+        ax.scatter(np.linspace(0, 1, count), np.random.default_rng(1).random(count))
+        _, svg = plots.save(figure, tmp_path / f"{count}")
+        assert ("<image" in svg.read_text()) == is_image
+        sizes.append(svg.stat().st_size)
+    assert sizes[1] < 3e6, "as paths it would be sixty times the first"
+
+
 def test_file_in_no_folder_is_refused(tmp_path):
     with pytest.raises(InputValueError, match="its folder does not exist"):
         plots.save(plt.figure(), tmp_path / "none" / "figure")

@@ -178,15 +178,20 @@ _SOURCES = {
 }
 
 
+_DRAWN = 1800  # bytes a lane that regimes, figures and report take, measured with 300,000 lanes
+
+
 def _needed(costs: list[Cost]) -> Room:
     """What a run is likely to take.
 
-    Memory: blocks at work, data, and results twice, as they are put together. Disk: results twice, in tiles and in the
-    one file at the end; a carry of each block at work, and its follower. Both: lanes that can go on, if they are few.
+    Memory: blocks at work, data, and results twice, as they are put together; then what judges and draws them. Disk:
+    results twice, in tiles and in the one file at the end; a carry of each block at work, and its follower. Both: lanes
+    that can go on, if they are few.
     """
     results, kept = sum(c.disk for c in costs), sum(c.kept for c in costs)
     workers = workers_for(Plan(), len(jax.local_devices()))
     memory = room.peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
+    memory += _DRAWN * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
     return Room(memory + kept * (kept <= KEPT_BYTES), disk + kept * (kept <= STORED_BYTES))
 

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -48,6 +49,8 @@ _OUTLINE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "lin
 def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Path]:
     """Write ``path.png`` and ``path.svg``; the same figure gives the same bytes.
 
+    What would take megabytes as paths is an image within the SVG.
+
     >>> import tempfile
     >>> [file.name for file in save(Figure(), Path(tempfile.mkdtemp(), "empty"))]
     ['empty.png', 'empty.svg']
@@ -56,10 +59,24 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Pat
     if not base.parent.is_dir():
         raise bad_value("path", str(path), "its folder does not exist", f"Make it first: mkdir -p {base.parent}")
     png, svg = (base.with_name(base.name + end) for end in (".png", ".svg"))
+    for artist in figure.findobj(lambda artist: _corners(artist) > _MANY_CORNERS):
+        artist.set_rasterized(True)
     with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}):
         figure.savefig(png, dpi=dpi, metadata={"Software": None})
         figure.savefig(svg, dpi=dpi, metadata={"Date": None, "Creator": None})
     return png, svg
+
+
+_MANY_CORNERS = 50_000
+
+
+def _corners(artist: Any) -> int:
+    """How many points a line or a collection draws."""
+    if isinstance(artist, Line2D):
+        return len(artist.get_xydata())
+    if isinstance(artist, Collection):
+        return max(len(artist.get_offsets()), sum(len(path.vertices) for path in artist.get_paths()))
+    return 0
 
 
 def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Line2D]:
