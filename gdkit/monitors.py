@@ -316,7 +316,8 @@ def norms() -> Monitor:
             move = flat(info.update)
             update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
         else:
-            update, predicted = abs(context.multiple) * grad, -context.multiple * grad**2
+            multiple = jnp.asarray(context.multiple, _dtype(before.params))
+            update, predicted = abs(multiple) * grad, -multiple * grad**2
         valid = context.moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
         add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
         return _NormState(
