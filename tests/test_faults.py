@@ -176,7 +176,8 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_damaged_tiles_and_carries_are_named_and_computed_again(root, straight, half, copy, capsys, way):
     folder = copy(half)
-    damaged = [*sorted(folder.glob("tiles/*/*.npz"))[::3], *folder.glob("carry/*/*.npz")]
+    going = Store.open(folder).status().carries  # a disk that is full once a tile is there leaves its carry too
+    damaged = [*sorted(folder.glob("tiles/*/*.npz"))[::3], *(folder / f"carry/0000/{block:07}.npz" for block in going)]
     for path in damaged:
         path.write_bytes(WAYS[way](path.read_bytes()))
     assert run(root, folder) == 0
