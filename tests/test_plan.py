@@ -146,6 +146,18 @@ def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch,
     assert starts == [[0], [1]] * 4
 
 
+def test_what_is_known_of_a_problem_is_asked_again_in_another_precision():
+    problem = Problem(lambda w: jnp.sum((w - 3) ** 2), lambda key: jax.random.normal(key, (3,)))
+    found = lambda: sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5).lanes["final_loss"].dtype
+    before = jax.config.read("jax_enable_x64")
+    try:
+        for precise, dtype in ((False, "float32"), (True, "float64"), (False, "float32")):
+            jax.config.update("jax_enable_x64", precise)
+            assert found() == dtype
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
 def test_the_shape_does_not_depend_on_the_workers_of_a_run(iris):
     one, two = (sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(workers=n)) for n in (1, 2))
     assert plan_of(one)["width"] == plan_of(two)["width"]

@@ -126,7 +126,8 @@ def known_of(request: Sweep, group: Group) -> Known:
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
     trace = lambda: _traced(request.problem, group.section.factory, {**static, **point}, key)
-    name = request.problem, group.section.factory, tuple(sorted(static.items())), tuple(sorted(point)), key
+    precision = jax.config.read("jax_enable_x64")  # decides the dtype of what a function makes
+    name = request.problem, group.section.factory, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
     if not descent.is_hashable(name):
         return trace()
     if name not in _seen:
