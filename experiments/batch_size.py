@@ -94,8 +94,8 @@ def _check(chosen: Mapping[str, Any]) -> None:
         raise bad_value("settings.rows", chosen["rows"], "not one batch of the largest", "Use more")
     for name, among in (("linear_to", sizes <= own["linear_to"]), ("level_from", sizes >= own["level_from"])):
         if among.sum() < 2:
-            mend = "Give more batch sizes, or another bound"
-            raise bad_value(f"settings.sgd.{name}", own[name], "it leaves fewer than two batch sizes", mend)
+            remedy = "Give more batch sizes, or another bound"
+            raise bad_value(f"settings.sgd.{name}", own[name], "it leaves fewer than two batch sizes", remedy)
     batches.adam_of(chosen["adam"], max(chosen["adam"]["batch_sizes"]))
 
 

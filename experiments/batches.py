@@ -20,8 +20,8 @@ def adam_of(settings: Mapping[str, Any], batch_size: int) -> Callable[..., optax
     times = batch_size / settings["of"]
     for name in ("b1", "b2"):
         if times * (1 - settings[name]) > 1:
-            mend = "Use more, or smaller batches"
-            raise bad_value(f"settings.adam.{name}", settings[name], f"1 − it, {times:g} times, is more than 1", mend)
+            remedy = "Use more, or smaller batches"
+            raise bad_value(f"settings.adam.{name}", settings[name], f"1 − it, {times:g} times, is more than 1", remedy)
     return functools.partial(optax.adam, **{name: 1 - times * (1 - settings[name]) for name in ("b1", "b2")})
 
 

@@ -115,8 +115,8 @@ def part_of(result: Landscape, low: float, high: float) -> Part:
     share = result.learning_rate / result.edge
     inside = (share[:-2] > low) & (share[2:] < high)
     if not inside.any():
-        mend = "Take more learning rates, or a wider grid"
-        raise bad_value("settings.grid", result.settings["grid"], "too few points on one side of the edge", mend)
+        remedy = "Take more learning rates, or a wider grid"
+        raise bad_value("settings.grid", result.settings["grid"], "too few points on one side of the edge", remedy)
     slope, ahead = result.slope[1:-1][inside], np.diff(result.loss)[1:][inside]
     with np.errstate(all="ignore"):
         error = np.abs(slope - difference[inside]) / np.abs(slope)

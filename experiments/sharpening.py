@@ -48,6 +48,8 @@ def edge(sharpness: np.ndarray, steps: int) -> float:
     rates, reached = np.log(sharpness)
     after = int(np.argmax(reached > 0))
     if after == 0:
-        mend = "Take more steps, or begin the grid lower"
-        raise bad_value("settings.steps", steps, "the grid does not go from below the edge of stability to above", mend)
+        remedy = "Take more steps, or begin the grid lower"
+        raise bad_value(
+            "settings.steps", steps, "the grid does not reach from below to above the edge of stability", remedy
+        )
     return float(np.exp(np.interp(0, reached[after - 1 : after + 1], rates[after - 1 : after + 1])))

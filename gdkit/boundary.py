@@ -191,8 +191,8 @@ def dimension(frame: Frame | np.ndarray) -> Dimension:
     """
     answers = frame.answers if isinstance(frame, Frame) else np.asarray(frame)
     if answers.dtype.kind not in "biu" or answers.ndim != 2 or answers.shape[0] != answers.shape[1]:
-        mend = "Pass a Frame, or whole numbers (cells + 1, cells + 1)"
-        raise bad_type("frame", frame, "not a square of answers", mend)
+        remedy = "Pass a Frame, or whole numbers (cells + 1, cells + 1)"
+        raise bad_type("frame", frame, "not a square of answers", remedy)
     if (refusal := _refusal(answers)) is not None:
         raise bad_value("frame", f"{len(answers) - 1}² cells", *refusal)
     sizes, counts = _box_counts(answers)
@@ -415,13 +415,13 @@ def _check_depth(plane: _Plane, factor: int, frames: int) -> None:
     for low, high in (plane.x, plane.y):
         spacing = (high - low) / (plane.cells * factor ** (frames - 1))
         if spacing < 8 * np.spacing(max(abs(low), abs(high))):
-            mend = "Zoom less far, or pass a smaller factor"
-            raise bad_value("frames", frames, "float64 cannot tell the points of the last window apart", mend)
+            remedy = "Zoom less far, or pass a smaller factor"
+            raise bad_value("frames", frames, "float64 cannot tell the points of the last window apart", remedy)
 
 
 def _check_apart(points: np.ndarray, values: np.ndarray) -> None:
     """Raise if points that differ are one in the precision of the runs."""
     dtype = np.dtype(jnp.result_type(float))
     if len(np.unique(values.astype(dtype), axis=0)) < len(np.unique(points, axis=0)):
-        mend = "Zoom less far, or use float64 (in a config: precision: float64)"
-        raise bad_value("points", len(points), f"{dtype} cannot tell hyperparameters so close apart", mend)
+        remedy = "Zoom less far, or use float64 (in a config: precision: float64)"
+        raise bad_value("points", len(points), f"{dtype} cannot tell hyperparameters so close apart", remedy)

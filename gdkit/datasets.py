@@ -139,8 +139,8 @@ def load(data: Any, *, split: Sequence[float] = SPLIT, split_key: int = 0) -> Da
         return _load_named(_known_set(data), *options)
     if isinstance(data, tuple | list) and len(data) == 2:
         return _prepare(_table_of_arrays(*data), None, *options)
-    mend = "Pass the name of a set, {'file': path, 'target': column}, a pair (x, y) of arrays, or a Dataset"
-    raise bad_type("data", data, "not a data set", mend)
+    remedy = "Pass the name of a set, {'file': path, 'target': column}, a pair (x, y) of arrays, or a Dataset"
+    raise bad_type("data", data, "not a data set", remedy)
 
 
 # --- sources
@@ -207,8 +207,8 @@ def _existing_file(file: Any) -> Path:
         raise bad_value("file", str(file), "neither a .csv nor an .npz file", "Convert it to one of them")
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         beside = [f.name for f in path.parent.glob(f"*{path.suffix}")] if os.path.isdir(path.parent) else []
-        mend = nearest(path.name, beside) or "A relative path starts from the current folder"
-        raise bad_value("file", str(file), "no such file", mend)
+        remedy = nearest(path.name, beside) or "A relative path starts from the current folder"
+        raise bad_value("file", str(file), "no such file", remedy)
     return path
 
 
@@ -231,8 +231,8 @@ def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
             pairs[1] = None
     for name in (name for pair in pairs if pair for name in pair):
         if name not in arrays:
-            mend = nearest(name, arrays) or "Save arrays x and y, or x_train, y_train, x_test and y_test"
-            raise bad_value("file", str(path), f"it holds {sorted(arrays)}, and no array {name!r}", mend)
+            remedy = nearest(name, arrays) or "Save arrays x and y, or x_train, y_train, x_test and y_test"
+            raise bad_value("file", str(path), f"it holds {sorted(arrays)}, and no array {name!r}", remedy)
     return _join([_checked_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
 
 
@@ -243,8 +243,8 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     # Damaged bytes can raise nearly anything from zipfile, zlib, struct and NumPy's header parser.
     except Exception as error:
-        mend = "Save it anew with np.savez(path, x=x, y=y), of arrays of numbers: pickled objects are never loaded"
-        raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", mend) from error
+        remedy = "Save it anew with np.savez(path, x=x, y=y), of arrays of numbers: pickled objects are never loaded"
+        raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", remedy) from error
 
 
 def _join(pairs: Sequence[Pair | None], task: str | None) -> Table:
@@ -276,8 +276,8 @@ def _read_csv(path: Path, target: str | int | None, task: str | None) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _parse_csv(str(path), csv.reader(file, strict=True), target, task)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        mend = "Write it as comma-separated UTF-8 text with one line of column names first"
-        raise bad_value("file", str(path), f"it cannot be read as .csv ({error})", mend) from error
+        remedy = "Write it as comma-separated UTF-8 text with one line of column names first"
+        raise bad_value("file", str(path), f"it cannot be read as .csv ({error})", remedy) from error
 
 
 def _parse_csv(path: str, reader: Any, target: str | int | None, task: str | None) -> Table:
@@ -325,8 +325,8 @@ def _check_header(path: str, header: list[str]) -> None:
 
 def _target_column(header: list[str], target: str | int | None) -> int:
     if target is None:
-        mend = f"Name one of {reprlib.repr(header)}, or its index"
-        raise bad_value("target", None, "it is not said which column is the target", mend)
+        remedy = f"Name one of {reprlib.repr(header)}, or its index"
+        raise bad_value("target", None, "it is not said which column is the target", remedy)
     if isinstance(target, str):
         if target not in header:
             raise unknown_name("target", target, header)
@@ -488,8 +488,8 @@ def _numeric(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarray
     if jax.dtypes.issubdtype(values.dtype, np.floating) and values.dtype.kind != "f":
         return values.astype(np.float32)  # bfloat16 and its like, which NumPy cannot judge
     if values.dtype.kind not in ("fiubUS" if text else "fiub"):
-        mend = "Pass numbers, with text columns written as numbers first"
-        raise bad_type(name, values.dtype.name, "the array holds no real numbers", mend)
+        remedy = "Pass numbers, with text columns written as numbers first"
+        raise bad_type(name, values.dtype.name, "the array holds no real numbers", remedy)
     return values
 
 
@@ -531,16 +531,16 @@ def _check_task(task: Any) -> None:
 
 def _fractions(split: Any) -> tuple[float, ...]:
     """The split as three floats."""
-    mend = "Pass fractions for train, validation and test, or for train and test, such as (0.7, 0.15, 0.15)"
+    remedy = "Pass fractions for train, validation and test, or for train and test, such as (0.7, 0.15, 0.15)"
     if not isinstance(split, Sequence) or isinstance(split, str) or len(split) not in (2, 3):
-        raise bad_type("split", split, "not two or three fractions", mend)
+        raise bad_type("split", split, "not two or three fractions", remedy)
     if not all(isinstance(f, float | int | np.number) and not isinstance(f, bool) for f in split):
-        raise bad_type("split", split, "not all of them are numbers", mend)
+        raise bad_type("split", split, "not all of them are numbers", remedy)
     if not (all(0 <= f <= 1 for f in split) and split[0] > 0):
-        raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left to train on", mend)
+        raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left to train on", remedy)
     fractions = tuple(map(float, split))
     if abs(sum(fractions) - 1) > 1e-6:
-        raise bad_value("split", split, f"the fractions sum to {sum(fractions):g}, not 1", mend)
+        raise bad_value("split", split, f"the fractions sum to {sum(fractions):g}, not 1", remedy)
     return fractions if len(fractions) == 3 else (fractions[0], 0.0, fractions[1])
 
 

@@ -440,8 +440,8 @@ def _check_call(argument: str, function: Callable, names: tuple[str, ...]) -> No
         inspect.signature(function).bind(*names)
     except TypeError as error:
         form = f"{argument}({', '.join(names)})"
-        mend = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
-        raise bad_type(argument, function, f"it cannot be called as {form} ({error})", mend) from error
+        remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
+        raise bad_type(argument, function, f"it cannot be called as {form} ({error})", remedy) from error
     except ValueError:
         pass  # a builtin without a signature
 
@@ -471,8 +471,8 @@ def check_hyperparameters(problem: Any, optimizer: Any, names: Sequence[str] | M
     of_optimizer, of_problem = factories.split_hyperparameters(dict.fromkeys(names))
     if of_problem and isinstance(problem, Problem):
         name = factories.PROBLEM_PREFIX + next(iter(of_problem))
-        mend = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
-        raise bad_value("hyperparameters", name, "a finished Problem takes no hyperparameters", mend)
+        remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
+        raise bad_value("hyperparameters", name, "a finished Problem takes no hyperparameters", remedy)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     if optimizers.is_optimizer(optimizer):
@@ -505,8 +505,8 @@ def check_run(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, ke
             "loss", dtype, "not a float", "Return a float scalar; integers and complex numbers have no slope"
         )
     if not any(depends_on(jaxpr.jaxpr)[:leaves]):
-        mend = "Use the params in it; an array made of them before the call is a constant"
-        raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", mend)
+        remedy = "Use the params in it; an array made of them before the call is a constant"
+        raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
     return jaxpr.jaxpr
 
 
@@ -532,8 +532,8 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
     _check_call("sample", problem.sample, ("key", "t", "data"))
     first, second = (jax.eval_shape(problem.sample, key, np.int32(t), data) for t in (0, 1))
     if jax.tree.map(lambda x: x.shape, first) != jax.tree.map(lambda x: x.shape, second):
-        mend = "Return batches of one shape at every step"
-        raise bad_value("sample", problem.sample, "the batch's shape changes with the step", mend)
+        remedy = "Return batches of one shape at every step"
+        raise bad_value("sample", problem.sample, "the batch's shape changes with the step", remedy)
     return first
 
 

@@ -1,4 +1,4 @@
-"""Typed errors whose message names the argument, the value and the mend. Imports nothing heavy."""
+"""Typed errors whose message names the argument, the value and the remedy. Imports nothing heavy."""
 
 import difflib
 import reprlib
@@ -40,8 +40,8 @@ class OtherRunError(InputValueError):
 
     def __init__(self, path: object, lines: Iterable[str]):
         self.path, self.lines = path, tuple(lines)
-        mend = "Name another directory, or begin anew beside it with --new."
-        super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, mend]))
+        remedy = "Name another directory, or begin anew beside it with --new."
+        super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, remedy]))
 
     def __reduce__(self) -> tuple:  # so that it comes back whole from another process
         return type(self), (self.path, self.lines)
@@ -55,14 +55,14 @@ _short = reprlib.Repr()  # its settings are arguments only from Python 3.12 on
 _short.maxstring = _short.maxother = 120
 
 
-def bad_value(argument: str, value: object, problem: str, mend: str) -> InputValueError:
-    """The error for a bad value: ``argument=value: problem. mend.``"""
-    return InputValueError(_message(argument, value, problem, mend))
+def bad_value(argument: str, value: object, problem: str, remedy: str) -> InputValueError:
+    """The error for a bad value: ``argument=value: problem. remedy.``"""
+    return InputValueError(_message(argument, value, problem, remedy))
 
 
-def bad_type(argument: str, value: object, problem: str, mend: str) -> InputTypeError:
-    """The error for a bad type: ``argument=value: problem. mend.``"""
-    return InputTypeError(_message(argument, value, problem, mend))
+def bad_type(argument: str, value: object, problem: str, remedy: str) -> InputTypeError:
+    """The error for a bad type: ``argument=value: problem. remedy.``"""
+    return InputTypeError(_message(argument, value, problem, remedy))
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> InputValueError:
@@ -90,6 +90,6 @@ def warn(text: str) -> None:
     warnings.warn(text, GdkitWarning, stacklevel=level)
 
 
-def _message(argument: str, value: object, problem: str, mend: str) -> str:
-    mend = mend if mend.endswith((".", "?", "!")) else mend + "."
-    return f"{argument}={_short.repr(value)}: {problem}. {mend}"
+def _message(argument: str, value: object, problem: str, remedy: str) -> str:
+    remedy = remedy if remedy.endswith((".", "?", "!")) else remedy + "."
+    return f"{argument}={_short.repr(value)}: {problem}. {remedy}"

@@ -119,5 +119,5 @@ def _is_float_parameter(factory: Callable, name: str, values: Sequence[Any]) -> 
 
 
 def _undecided(name: str, values: Sequence[Any], why: str) -> InputTypeError:
-    mend = "Say gdkit.lanes([...]) for traced values of one program, or gdkit.static([...]) for one program a value"
-    return bad_type(name, list(values), f"{why}: it cannot be told whether this axis is lanes or static", mend)
+    remedy = "Say gdkit.lanes([...]) for traced values of one program, or gdkit.static([...]) for one program a value"
+    return bad_type(name, list(values), f"{why}: it cannot be told whether this axis is lanes or static", remedy)

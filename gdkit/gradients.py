@@ -692,12 +692,12 @@ def _check_scalar(argument: str, value: Any) -> None:
     """Raise unless `value`, which a function returned, is one finite real float."""
     shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
     if shape != () or (dtype is None and not isinstance(value, int | float | complex)):
-        mend = "Reduce it, for example with jnp.sum, or choose one entry"
-        raise bad_type(argument, shape or type(value).__name__, "it does not return a scalar", mend)
+        remedy = "Reduce it, for example with jnp.sum, or choose one entry"
+        raise bad_type(argument, shape or type(value).__name__, "it does not return a scalar", remedy)
     dtype = jnp.result_type(value)
     if not jnp.issubdtype(dtype, jnp.floating):
-        mend = "Return a real float; integers and complex numbers have no slope"
-        raise bad_type(argument, str(dtype), "it does not return a float", mend)
+        remedy = "Return a real float; integers and complex numbers have no slope"
+        raise bad_type(argument, str(dtype), "it does not return a float", remedy)
     if not _is_finite(value):
         raise bad_value(argument, float(value), "its value is not finite here", "Choose another point")
 
@@ -720,8 +720,8 @@ def _check_floats(argument: str, tree: PyTree) -> None:
             raise bad_type(where, leaf, "not a number or an array", "Pass floats, arrays of them, or a pytree of these")
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
-            mend = "Make it float, e.g. 3.0 for 3"
-            raise bad_type(where, leaf, f"its dtype is {dtype}, which has no derivative", mend)
+            remedy = "Make it float, e.g. 3.0 for 3"
+            raise bad_type(where, leaf, f"its dtype is {dtype}, which has no derivative", remedy)
         if not _is_finite(leaf):
             raise bad_value(where, leaf, "not finite", "Pass finite numbers")
 

@@ -127,8 +127,8 @@ def value_and_hypergradient(
     chosen = dict(hyperparameters)
     program, traced, arrays = _bind(problem, factory, chosen, steps, key)
     if not traced:
-        mend = "Pass at least one float, for example {'learning_rate': 0.1}"
-        raise bad_value("hyperparameters", chosen, "none of them has a derivative", mend)
+        remedy = "Pass at least one float, for example {'learning_rate': 0.1}"
+        raise bad_value("hyperparameters", chosen, "none of them has a derivative", remedy)
     loss, slopes = program(traced, {}, jnp.int32(steps), descent.key_of(key), arrays)
     for name, slope in slopes.items():
         if _is_finite(loss) and not _is_finite(slope):
@@ -362,16 +362,16 @@ def _checked_rate(rate: Any) -> float:
 
 def _check_start(start: Round) -> None:
     if not math.isfinite(start.final_loss):
-        mend = "Begin where it is stable, for example with a smaller learning rate"
-        raise bad_value("hyperparameters", start.hyperparameters, "the run diverges there", mend)
+        remedy = "Begin where it is stable, for example with a smaller learning rate"
+        raise bad_value("hyperparameters", start.hyperparameters, "the run diverges there", remedy)
     for name, slope in start.slope.items():
         if not math.isfinite(slope):
             raise _no_derivative(name, start.hyperparameters[name])
 
 
 def _no_derivative(name: str, value: Any) -> Exception:
-    mend = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
-    return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative in it", mend)
+    remedy = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
+    return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative in it", remedy)
 
 
 def _is_finite(value: Any) -> bool:

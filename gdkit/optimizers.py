@@ -90,8 +90,8 @@ def build(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Optimizer:
     """The optimizer that a factory makes of `hyperparameters`, or `optimizer` itself where it is one already."""
     if is_optimizer(optimizer):
         if hyperparameters:
-            mend = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
-            raise bad_type("optimizer", optimizer, f"a finished optimizer takes no {sorted(hyperparameters)}", mend)
+            remedy = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
+            raise bad_type("optimizer", optimizer, f"a finished optimizer takes no {sorted(hyperparameters)}", remedy)
         return optimizer
     made = factories.call("optimizer", optimizer, hyperparameters)
     if not is_optimizer(made):
@@ -241,8 +241,8 @@ def mup(factory: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
 
     def scale(updates: Params, params: Params | None = None) -> Params:
         if jax.tree.structure(updates) != jax.tree.structure(base):
-            mend = "Pass params of the same model at another width"
-            raise bad_type("base", jax.tree.structure(base), "its structure is not that of the params", mend)
+            remedy = "Pass params of the same model at another width"
+            raise bad_type("base", jax.tree.structure(base), "its structure is not that of the params", remedy)
         return jax.tree.map(
             lambda update, base: update * _mup_factor(update.shape, jnp.shape(base), rule), updates, base
         )

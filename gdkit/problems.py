@@ -257,8 +257,8 @@ def logistic_regression(
     l2 = _number("l2", l2, at_least=0)
     dataset = _load_rows(data, split, split_key)
     if dataset.task != "classification":
-        mend = "Use data of task classification, or problems.mlp with widths=() for linear regression"
-        raise bad_value("data", dataset.name or data, "logistic regression needs classes", mend)
+        remedy = "Use data of task classification, or problems.mlp with widths=() for linear regression"
+        raise bad_value("data", dataset.name or data, "logistic regression needs classes", remedy)
     outputs = () if dataset.outputs == 2 else (dataset.outputs,)
     init = Layer(_floats("init", np.zeros((_inputs(dataset), *outputs))), _floats("init", np.zeros(outputs)))
     name = f"logistic regression on {dataset.name or 'data'}"

@@ -553,11 +553,11 @@ def preconditioned_sharpness(
     data = arrays.data if data is None else data
     found, diagonal, positive = program(state, traced, jnp.int32(t), descent.keys_of(key)[1], data, rate, tolerance)
     if not diagonal:
-        mend = "Use sharpness, or multipliers, which need no preconditioner"
-        raise bad_type("optimizer", optimizer, "its preconditioner is not diagonal", mend)
+        remedy = "Use sharpness, or multipliers, which need no preconditioner"
+        raise bad_type("optimizer", optimizer, "its preconditioner is not diagonal", remedy)
     if not positive:
-        mend = "Take a state after some steps"
-        raise bad_value("state", state, "the preconditioner is not positive and finite there", mend)
+        remedy = "Take a state after some steps"
+        raise bad_value("state", state, "the preconditioner is not positive and finite there", remedy)
     return found
 
 
@@ -979,8 +979,8 @@ def _known_rate(hyperparameters: Hyperparameters, learning_rate: Any) -> Any:
     """The learning rate of a run, from its hyperparameters or, where they lack it, as it was told."""
     rate = hyperparameters.get("learning_rate", learning_rate)
     if rate is None or callable(rate):
-        mend = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
-        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", mend)
+        remedy = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
+        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", remedy)
     if not isinstance(rate, Tracer):  # which only the program knows; it finds no preconditioner at 0
         _check_number("learning_rate", rate, least=0)
     return rate
@@ -991,15 +991,15 @@ def _check_moments(state: State) -> None:
     part = _part(state, freeze=True)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.params)]
-    mend = "Use sharpness, or multipliers, which need no preconditioner"
+    remedy = "Use sharpness, or multipliers, which need no preconditioner"
     held = [leaves[i][1].shape for i in part.held]
     if not held or any(held[i : i + len(shapes)] != shapes for i in range(0, len(held), len(shapes))):
         problem = "it keeps no second moment for each param, so that no diagonal preconditioner is known"
-        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, mend)
+        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
     own = [(path, leaf) for path, leaf in (leaves[i] for i in part.moving) if path[0].name == "opt_state"]
     if own and (not all("mu" in _fields(path) for path, _ in own) or [leaf.shape for _, leaf in own] != shapes):
         problem = "it keeps more than second moments and one mean of gradients, so that its gain is not known"
-        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, mend)
+        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
 
 
 def _check_interval(low: Any, high: Any, rtol: Any) -> tuple[float, float]:
@@ -1020,15 +1020,15 @@ def _state(problem: Any, optimizer: Any, hyperparameters: Hyperparameters, state
     start = functools.partial(descent.initial_state, problem, optimizer, hyperparameters)
     like = jax.eval_shape(lambda: start(jax.random.key(0), arrays))
     if jax.tree.structure(state) != jax.tree.structure(like):
-        mend = f"This optimizer's has the structure {jax.tree.structure(like)}"
-        raise bad_value("state", state, "it is not the state of this optimizer on this problem", mend)
+        remedy = f"This optimizer's has the structure {jax.tree.structure(like)}"
+        raise bad_value("state", state, "it is not the state of this optimizer on this problem", remedy)
     return jax.tree.map(lambda x, model: jnp.asarray(x, model.dtype), state, like)
 
 
 def _check_problem(problem: Any) -> None:
     if not isinstance(problem, Problem):
-        mend = "Pass a Problem; call a factory with its hyperparameters first"
-        raise bad_type("problem", problem, "not a Problem", mend)
+        remedy = "Pass a Problem; call a factory with its hyperparameters first"
+        raise bad_type("problem", problem, "not a Problem", remedy)
 
 
 def _check_search(k: Any, size: int, tolerance: Any, max_iterations: Any) -> None:

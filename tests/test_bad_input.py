@@ -1,4 +1,4 @@
-"""Bad input gets a typed error that names the argument, the value and the mend."""
+"""Bad input gets a typed error that names the argument, the value and the remedy."""
 
 import random
 

@@ -254,7 +254,7 @@ def test_each_mistake_is_named_with_its_line_its_path_and_its_mend(old, new, sai
 def test_all_mistakes_are_told_at_once():
     text = FULL.replace("seeds: 3", "sedes: 3").replace("float64", "float16").replace("steps: 600", "steps: -1")
     lines = message(text).splitlines()
-    assert lines[0] == "3 things to mend:"
+    assert lines[0] == "3 things to fix:"
     assert [line.split(":")[1] for line in lines[1:]] == ["20", "19", "22"]
 
 

@@ -183,8 +183,8 @@ def test_damaged_tiles_and_carries_are_named_and_computed_again(root, straight, 
     assert run(root, folder) == 0
     error = capsys.readouterr().err
     for path in damaged:
-        mend = "It is computed again." if "tiles" in path.parts else "Its lanes start anew."
-        assert sum(f"{path}: it is damaged" in line and line.endswith(mend) for line in error.splitlines()) == 1
+        remedy = "It is computed again." if "tiles" in path.parts else "Its lanes start anew."
+        assert sum(f"{path}: it is damaged" in line and line.endswith(remedy) for line in error.splitlines()) == 1
     assert tiles(folder) == tiles(straight)
 
 

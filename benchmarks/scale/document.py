@@ -130,7 +130,7 @@ def _limits(c: model.Constants) -> Iterator[str]:
            "result held by its columns, whatever the tile.\n")  # fmt: skip
     for rows in ROWS:
         yield f"### Tiles of {rows:,} lanes\n"
-        found = [(limit.what, limit.budget, _power(limit.lanes), limit.mend) for limit in model.limits(c, rows)]
+        found = [(limit.what, limit.budget, _power(limit.lanes), limit.remedy) for limit in model.limits(c, rows)]
         yield _table(("what", "budget", "met at", "what to set"), found)
     yield _advice(c)
 

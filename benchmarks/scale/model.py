@@ -142,7 +142,7 @@ class Limit(NamedTuple):
     what: str
     budget: str
     lanes: float
-    mend: str
+    remedy: str
 
 
 def limits(c: Constants, rows: int) -> list[Limit]:

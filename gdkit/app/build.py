@@ -116,8 +116,8 @@ def monitors_of(job: Job, problem: Any, optimizers: Sequence[Any]) -> tuple[Moni
         if mark in found:
             raise job.error(path, f"a second {spec.name or spec.use}, which would read the same numbers. Keep one")
         if "factory" in factories.parameters(factory) and len(optimizers) > 1:
-            mend = "Keep one, and run the others with configs of their own; sharpness_every suits them all"
-            raise job.error(path, f"it looks into the step of one optimizer, and here are {len(optimizers)}. {mend}")
+            remedy = "Keep one, and run the others with configs of their own; sharpness_every suits them all"
+            raise job.error(path, f"it looks into the step of one optimizer, and here are {len(optimizers)}. {remedy}")
         arguments = _monitor_arguments(job, path, spec, factory) | {"problem": problem, "factory": optimizers[0]}
         taken = {n: v for n, v in arguments.items() if n in factories.parameters(factory) or n in spec.arguments}
         with located(job, path):
@@ -247,8 +247,8 @@ def _check_shared(job: Job, spec: Optimizer, path: KeyPath, factory: Callable[..
     shared = [name for name in _shared(job) if not name.startswith(PROBLEM_PREFIX) and name not in spec.arguments]
     for name in shared:
         if name not in known and not factories.takes_any_name(factory):
-            mend = nearest(name, known) or "Move the axis to the optimizers that take it"
-            raise job.error(_axis_path(job, name), f"{spec.title} takes no {name}. {mend}")
+            remedy = nearest(name, known) or "Move the axis to the optimizers that take it"
+            raise job.error(_axis_path(job, name), f"{spec.title} takes no {name}. {remedy}")
         for value in axis_values(_axis_at(job, name))[:1]:
             _check_value(job, _axis_path(job, name), known.get(name), value)
     for name, parameter in known.items():
@@ -276,9 +276,9 @@ def _check_value(job: Job, path: KeyPath, parameter: inspect.Parameter | None, v
         raise job.error(path, "must be a number")
 
 
-def _lookup(job: Job, path: KeyPath, name: str, known: Mapping[str, Any], mend: str) -> Any:
+def _lookup(job: Job, path: KeyPath, name: str, known: Mapping[str, Any], remedy: str) -> Any:
     if name not in known:
-        raise job.error(path, f"no such name. {nearest(name, known) or mend}")
+        raise job.error(path, f"no such name. {nearest(name, known) or remedy}")
     return known[name]
 
 

@@ -240,7 +240,7 @@ def _start_jax(precision: str, devices: int | None = None) -> None:
 
 
 def _check_names(job: Any) -> None:
-    """Raises if a sweep's config names what there is not: its writer should mend that before choosing a folder."""
+    """Raises if a sweep's config names what there is not: its writer should fix that before choosing a folder."""
     from gdkit.app.config import Job
 
     if isinstance(job, Job):

@@ -524,9 +524,9 @@ def _shape(path: KeyPath, error: Mapping[str, Any]) -> str:
     names = [str(part) for part in path if not isinstance(part, int)]
     if names[-2:-1] == ["axes"] or names[-2:-1] == ["paired"]:
         fixed = f"optimizer.0.{names[-1]}={_as_yaml(value)}"
-        mend = "" if value is None else f". If it is not to vary, give it to the optimizer: {fixed}."
+        remedy = "" if value is None else f". If it is not to vary, give it to the optimizer: {fixed}."
         example = f"[{'0.01, 0.1' if value is None else _as_yaml(value)}]"
-        return f"must be a list of values, for example {example}, or one of log, linear, random, static{mend}"
+        return f"must be a list of values, for example {example}, or one of log, linear, random, static{remedy}"
     example = _EXAMPLES.get(names[-1], "") if names else ""
     if names and names[-1] in _NAMED:
         example = f"{{name: {value if isinstance(value, str) else '...'}}}"
@@ -558,8 +558,8 @@ def _mend(path: KeyPath, model: type[_Config]) -> str:
     if close or path[:-1] not in ((), ("sweep",)) or model is not Job:
         return close or f"Known: {', '.join(known)}."
     name = str(path[-1])
-    mend = f" If {name} is a hyperparameter: sweep.axes.{name}=[...] for its values, optimizer.0.{name}=... for one."
-    return f"Known: {', '.join(known)}.{mend if name.isidentifier() else ''}"
+    remedy = f" If {name} is a hyperparameter: sweep.axes.{name}=[...] for its values, optimizer.0.{name}=... for one."
+    return f"Known: {', '.join(known)}.{remedy if name.isidentifier() else ''}"
 
 
 def _home(name: str, model: type[_Config]) -> KeyPath | None:
@@ -616,4 +616,4 @@ def _listed_lines(complaints: list[str]) -> str:
         return complaints[0]
     more = len(complaints) - _SHOWN_ERRORS
     shown = complaints[:_SHOWN_ERRORS] + ([f"and {more} more"] if more > 0 else [])
-    return "\n".join([f"{len(complaints)} things to mend:", *(f"  {line}" for line in shown)])
+    return "\n".join([f"{len(complaints)} things to fix:", *(f"  {line}" for line in shown)])

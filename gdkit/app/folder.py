@@ -46,8 +46,8 @@ def config(folder: Path) -> Config:
         what = "this is a file" if folder.exists() else "no such folder"
         raise ConfigError(f"{folder}: {what}. Name the folder of a run, for example runs/digits_mlp.")
     if not (folder / CONFIG).is_file():
-        mend = "Name the folder of a run, for example runs/digits_mlp."
-        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {mend}")
+        remedy = "Name the folder of a run, for example runs/digits_mlp."
+        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {remedy}")
     return load(folder / CONFIG)
 
 

@@ -29,8 +29,8 @@ def dask_at(address: str | None) -> Generator[Any]:
     try:
         client = distributed.Client(**at, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
-        mend = "Start one with: dask scheduler, and workers with: dask worker ADDRESS --nthreads 1"
-        raise RunError(f"--dask {address}: no scheduler answers there ({error}). {mend}") from error
+        remedy = "Start one with: dask scheduler, and workers with: dask worker ADDRESS --nthreads 1"
+        raise RunError(f"--dask {address}: no scheduler answers there ({error}). {remedy}") from error
     with client:
         if not client.nthreads():
             raise RunError(f"--dask {address}: it has no workers. Start some with: dask worker {address} --nthreads 1")

@@ -50,9 +50,9 @@ def shortage(need: Room, free: Room) -> str:
     return " and ".join(short)
 
 
-def refused(lanes: int, short: str, mend: str = "") -> InputValueError:
+def refused(lanes: int, short: str, remedy: str = "") -> InputValueError:
     """The error for a run that has no room, with what it is short of."""
-    return bad_value("sweep", counted(lanes, "run"), f"it needs at least {short}", f"{SMALLER}{mend}")
+    return bad_value("sweep", counted(lanes, "run"), f"it needs at least {short}", f"{SMALLER}{remedy}")
 
 
 def amount(size: float) -> str:

@@ -23,7 +23,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class ConfigError(GdkitError, ValueError):
-    """A config that cannot be used; the message says where and how to mend it."""
+    """A config that cannot be used; the message says where and how to fix it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,8 +112,8 @@ def chain_rule(trace: ChainRuleTrace, *, ax: Axes | None = None) -> Axes:
     if not isinstance(trace, ChainRuleTrace):
         raise bad_type("trace", trace, "not a ChainRuleTrace", "Pass what gdkit.chain_rule_trace returned")
     if len(trace.rows) > _NODES:
-        mend = "Print the trace, or trace a part of the function"
-        raise bad_value("trace", f"{len(trace.rows)} operations", f"more than {_NODES} cannot be read", mend)
+        remedy = "Print the trace, or trace a part of the function"
+        raise bad_value("trace", f"{len(trace.rows)} operations", f"more than {_NODES} cannot be read", remedy)
     owner = {name: row.output for row in trace.rows for name in row.outputs}
     edges = [_Edge(owner[source], owner[target], slope) for source, target, slope in trace.graph().edges]
     depths = _depths(trace.rows, edges)

@@ -255,7 +255,7 @@ def check_limits(limits: Any, shape: tuple[int, ...]) -> None:
     """Raise unless `limits` are increasing pairs of this shape, or None."""
     if limits is None:
         return
-    mend = "Pass (left, right)" if shape == (2,) else "Pass ((left, right), (bottom, top))"
+    remedy = "Pass (left, right)" if shape == (2,) else "Pass ((left, right), (bottom, top))"
     pairs = np.asarray(limits, float) if np.shape(limits) == shape else None
     if pairs is None or not np.isfinite(pairs).all() or not (np.diff(pairs) > 0).all():
-        raise bad_value("limits", limits, "not increasing pairs of numbers", mend)
+        raise bad_value("limits", limits, "not increasing pairs of numbers", remedy)

@@ -130,8 +130,8 @@ def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...
     parts = [axes] if isinstance(axes, Mapping) else list(axes) if isinstance(axes, list | tuple) else [axes]
     for part in parts:
         if not isinstance(part, Mapping):
-            mend = 'Pass a mapping, for example {"learning_rate": [0.1, 0.01]}'
-            raise bad_type("axes", part, "neither a mapping of names to values nor a list of such", mend)
+            remedy = 'Pass a mapping, for example {"learning_rate": [0.1, 0.01]}'
+            raise bad_type("axes", part, "neither a mapping of names to values nor a list of such", remedy)
     common = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
     zipped = [part for part in parts if isinstance(part, Paired)]
     choices = dict(common).get("optimizer")
@@ -139,13 +139,13 @@ def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...
     if choices is None:
         return (_section(None, problem, _named(optimizer), common, zipped, {}),)
     if optimizer is not None:
-        mend = "Pass None for it, or leave the axis out"
-        raise bad_value("optimizer_factory", optimizer, "axes has an 'optimizer' axis as well", mend)
+        remedy = "Pass None for it, or leave the axis out"
+        raise bad_value("optimizer_factory", optimizer, "axes has an 'optimizer' axis as well", remedy)
     sections = tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
     for name, values in common:
         if all(name in section.fixed for section in sections):
-            mend = "Leave one of the two out"
-            raise bad_value(f"axes[{name!r}]", values, "every optimizer has a fixed value for it", mend)
+            remedy = "Leave one of the two out"
+            raise bad_value(f"axes[{name!r}]", values, "every optimizer has a fixed value for it", remedy)
     return sections
 
 
@@ -256,12 +256,12 @@ def _taker(name: str, factory: Any, problem: Any) -> Callable[..., Any]:
     """The factory that the hyperparameter `name` goes into."""
     if not name.startswith(factories.PROBLEM_PREFIX):
         if optimizers.is_optimizer(factory):
-            mend = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
-            raise bad_value("axes", name, "a finished optimizer takes no hyperparameters", mend)
+            remedy = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
+            raise bad_value("axes", name, "a finished optimizer takes no hyperparameters", remedy)
         return factory
     if isinstance(problem, Problem):
-        mend = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
-        raise bad_value("axes", name, "a finished Problem takes no hyperparameters", mend)
+        remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
+        raise bad_value("axes", name, "a finished Problem takes no hyperparameters", remedy)
     return problem
 
 
@@ -269,8 +269,8 @@ def _named(optimizer: Any) -> Any:
     if isinstance(optimizer, str):
         return optimizers.by_name(optimizer)
     if not callable(optimizer) and not optimizers.is_optimizer(optimizer):
-        mend = "Pass a factory such as optax.adam, a name, or an 'optimizer' axis"
-        raise bad_type("optimizer_factory", optimizer, "not an optimizer factory", mend)
+        remedy = "Pass a factory such as optax.adam, a name, or an 'optimizer' axis"
+        raise bad_type("optimizer_factory", optimizer, "not an optimizer factory", remedy)
     return optimizer
 
 
@@ -281,8 +281,8 @@ def _choices(choices: Any) -> list[tuple[str, Any]]:
         found = [(_label(choice), choice) for choice in _plain(choices)]
     labels = [label for label, _ in found]
     if not found or len(set(labels)) < len(labels):
-        mend = "Give at least one, each with its own label: {'label': factory, ...}"
-        raise bad_value("axes['optimizer']", labels, "labels are missing or twice there", mend)
+        remedy = "Give at least one, each with its own label: {'label': factory, ...}"
+        raise bad_value("axes['optimizer']", labels, "labels are missing or twice there", remedy)
     return found
 
 

@@ -34,8 +34,9 @@ class Kept(NamedTuple):
         """
         parts = self.parts[job.group] if self.parts is not None else self.load(job) if self.load is not None else None
         if parts is None:
-            mend = f"Run the sweep again with more steps; up to {KEPT_BYTES >> 20} MiB of lanes are kept"
-            raise bad_value("result", "its lanes", "they were too large to be kept, or another process ran them", mend)
+            remedy = f"Run the sweep again with more steps; up to {KEPT_BYTES >> 20} MiB of lanes are kept"
+            problem = "they were too large to be kept, or another process ran them"
+            raise bad_value("result", "its lanes", problem, remedy)
         group = self.prepared[job.group]
         points, seeds = len(group.group.points), self.request.seeds
         at = group.lanes_of(Block(np.arange(points), np.arange(seeds)), seeds)

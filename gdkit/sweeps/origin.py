@@ -46,8 +46,8 @@ class Origin:
             )
         for section in kept.request.sections:
             if optimizers.counts_steps(section.factory):
-                mend = "Run the sweep again with more steps"
-                raise bad_value("steps", steps, "the schedule depends on how many steps there are in all", mend)
+                remedy = "Run the sweep again with more steps"
+                raise bad_value("steps", steps, "the schedule depends on how many steps there are in all", remedy)
         return finished(*go_on(kept, steps, tell=progress))
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -128,12 +128,12 @@ def pool_of(executor: Any) -> Pool:
     if hasattr(executor, "get_executor") and hasattr(executor, "scatter"):
         return Dask(executor)
     if not isinstance(executor, Executor):
-        mend = "Pass a concurrent.futures.Executor such as ProcessPoolExecutor, or a dask.distributed Client"
+        remedy = "Pass a concurrent.futures.Executor such as ProcessPoolExecutor, or a dask.distributed Client"
         if callable(getattr(executor, "submit", None)):  # submitit's, whose futures are of its own kind
-            mend = "Submit gdkit.sweep itself to it, several times and with store=DIR: they share the work"
-        raise bad_type("executor", executor, "no executor", mend)
+            remedy = "Submit gdkit.sweep itself to it, several times and with store=DIR: they share the work"
+        raise bad_type("executor", executor, "no executor", remedy)
     context = getattr(executor, "_mp_context", None)
     if isinstance(executor, ProcessPoolExecutor) and context and context.get_start_method() == "fork":
-        mend = "Pass ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
-        raise bad_value("executor", executor, "it forks this process, and JAX's threads do not survive that", mend)
+        remedy = "Pass ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
+        raise bad_value("executor", executor, "it forks this process, and JAX's threads do not survive that", remedy)
     return Pool(executor)

@@ -166,5 +166,5 @@ def _check_used(request: Sweep, group: Group, problem: Problem, static: dict[str
         point = {n: values[0] for n, values in group.traced.items()}
         arrays = descent.arrays_of(problem)
         if not descent.is_used(request.problem, group.section.factory, static | point, name, request.key, arrays):
-            mend = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
-            raise bad_value("axes", name, "the factory takes it and nothing uses it", mend)
+            remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
+            raise bad_value("axes", name, "the factory takes it and nothing uses it", remedy)

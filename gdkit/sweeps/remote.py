@@ -180,8 +180,8 @@ def _pickled(request: Sweep) -> bytes:
         return _dumps(({**request._asdict(), "key": None}, key))
     except Exception as error:  # pickling calls anything
         name, value = next(_unpicklable(request), ("problem", request.problem))
-        mend = "Install cloudpickle, or define it in a module" if _dumps is pickle.dumps else f"{error}"
-        raise bad_value(name, value, "it cannot be sent to another process", mend) from error
+        remedy = "Install cloudpickle, or define it in a module" if _dumps is pickle.dumps else f"{error}"
+        raise bad_value(name, value, "it cannot be sent to another process", remedy) from error
 
 
 def _unpickled(pickled: bytes) -> Sweep:
@@ -351,8 +351,8 @@ class _Desk:
         self._broken = True
         self._deaths += 1
         if self._deaths > _DEATHS + 2 * self._pool.size:
-            mend = "A script must start its work under if __name__ == '__main__'. Look at what the workers print"
-            raise RunError(f"workers die before anything is finished: {error}. {mend}.") from error
+            remedy = "A script must start its work under if __name__ == '__main__'. Look at what the workers print"
+            raise RunError(f"workers die before anything is finished: {error}. {remedy}.") from error
         self._strikes[id(tile)] += tile is self._alone
         (self.lost if self._strikes[id(tile)] >= _STRIKES else self._suspects).append(tile)
 

@@ -84,8 +84,8 @@ def check(
         raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
     for monitor in monitors:
         if not isinstance(monitor, Monitor):
-            mend = "Pass for example gdkit.monitors.time_to(0.1), or a gdkit.monitors.Monitor of your own"
-            raise bad_type("monitors", monitor, "not a Monitor", mend)
+            remedy = "Pass for example gdkit.monitors.time_to(0.1), or a gdkit.monitors.Monitor of your own"
+            raise bad_type("monitors", monitor, "not a Monitor", remedy)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = read_sections(problem, optimizer_factory, axes)
@@ -105,8 +105,8 @@ def devices_of(plan: Plan) -> list[Any]:
     """
     devices = jax.local_devices()
     if plan.devices is not None and plan.devices > len(devices):
-        mend = "Use fewer; a CPU is split with XLA_FLAGS=--xla_force_host_platform_device_count=N before JAX starts"
-        raise bad_value("plan.devices", plan.devices, f"there are {len(devices)}", mend)
+        remedy = "Use fewer; a CPU is split with XLA_FLAGS=--xla_force_host_platform_device_count=N before JAX starts"
+        raise bad_value("plan.devices", plan.devices, f"there are {len(devices)}", remedy)
     return devices[: plan.devices]
 
 

@@ -577,14 +577,16 @@ class SweepResult:
 
     def _origin(self) -> Any:
         if self.origin is None:
-            mend = "Ask the whole of a sweep; one from disk is opened with gdkit.open(path, problem=..., optimizer=...)"
-            raise bad_value("result", "its lanes", "its problem and optimizer are not known", mend)
+            remedy = (
+                "Ask the whole of a sweep; one from disk is opened with gdkit.open(path, problem=..., optimizer=...)"
+            )
+            raise bad_value("result", "its lanes", "its problem and optimizer are not known", remedy)
         return self.origin
 
     def _product(self, question: str) -> xr.Dataset:
         if "lane" in self.verdicts.dims:
-            mend = f"Choose one first: .select(optimizer=...).{question}(); there are {', '.join(self.optimizers)}"
-            raise bad_value("optimizer", None, "optimizers have axes of their own", mend)
+            remedy = f"Choose one first: .select(optimizer=...).{question}(); there are {', '.join(self.optimizers)}"
+            raise bad_value("optimizer", None, "optimizers have axes of their own", remedy)
         return self.verdicts
 
     def _check_axis(self, axis: str | None, array: Any) -> str:

@@ -200,8 +200,8 @@ def _columns(setting: Setting) -> dict[str, Kind]:
     for other in found[1:]:
         for name in found[0].keys() | other.keys():
             if found[0].get(name) != other.get(name):
-                mend = "Run the kinds of problem or monitors one by one, or save to a file: store='results.nc'"
-                raise bad_value("store", name, "the programs of the sweep read different things", mend)
+                remedy = "Run the kinds of problem or monitors one by one, or save to a file: store='results.nc'"
+                raise bad_value("store", name, "the programs of the sweep read different things", remedy)
     return found[0]
 
 

@@ -55,8 +55,8 @@ def check_study(study: Any, direction: str) -> None:
         raise bad_type("study", study, "not a study", "Pass what optuna.create_study returns, or leave it out")
     found = [d.name.lower() for d in study.directions]
     if found != [direction]:
-        mend = f"Pass one whose direction is to {direction}, or the other `maximise`"
-        raise bad_value("study", ", ".join(found), "it has other directions", mend)
+        remedy = f"Pass one whose direction is to {direction}, or the other `maximise`"
+        raise bad_value("study", ", ".join(found), "it has other directions", remedy)
 
 
 def capped(result: Any, by: str | None = None, maximise: bool = False) -> np.ndarray:
@@ -132,8 +132,8 @@ def read_space(space: Any) -> dict[str, Any]:
     """
     package = optuna()
     if not isinstance(space, Mapping) or not space:
-        mend = 'Pass for example {"learning_rate": (1e-4, 1.0)}'
-        raise bad_type("space", space, "not a mapping of names to bounds or distributions", mend)
+        remedy = 'Pass for example {"learning_rate": (1e-4, 1.0)}'
+        raise bad_type("space", space, "not a mapping of names to bounds or distributions", remedy)
     return {str(name): _distribution(package, str(name), given) for name, given in space.items()}
 
 
@@ -144,9 +144,9 @@ def _distribution(package: Any, name: str, given: Any) -> Any:
     if isinstance(given, package.distributions.BaseDistribution):
         return given
     if not isinstance(given, tuple) or len(given) != 2:
-        mend = "Pass (low, high), or one of optuna.distributions"
-        raise bad_type(argument, given, "neither two bounds nor a distribution", mend)
+        remedy = "Pass (low, high), or one of optuna.distributions"
+        raise bad_type(argument, given, "neither two bounds nor a distribution", remedy)
     if not 0 < given[0] < given[1] < np.inf:
-        mend = "Pass (low, high), or one of optuna.distributions"
-        raise bad_value(argument, given, "not two bounds 0 < low < high", mend)
+        remedy = "Pass (low, high), or one of optuna.distributions"
+        raise bad_value(argument, given, "not two bounds 0 < low < high", remedy)
     return package.distributions.FloatDistribution(*map(float, given), log=True)

@@ -64,7 +64,7 @@ def sweep(
       A SweepResult: a row for every lane, diverged ones too; `regimes`, `edge`, `best` and `recommend` judge them.
 
     Raises:
-      GdkitError: an argument cannot be used; the message names it, its value and the mend.
+      GdkitError: an argument cannot be used; the message names it, its value and the remedy.
 
     >>> from gdkit import problems, sgd
     >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2, 0.8, 1.0, 1.2]}, steps=400)

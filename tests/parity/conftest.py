@@ -21,5 +21,5 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def torch():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PyTorch says while it is imported is not ours to mend
+        warnings.simplefilter("ignore")  # what PyTorch says while it is imported is not ours to fix
         return pytest.importorskip("torch", reason=REASON)

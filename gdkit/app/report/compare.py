@@ -52,8 +52,8 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
       InputValueError: there is no folder for `out`.
     """
     if not out.absolute().parent.is_dir():
-        mend = f"Make it first: {shlex.join(['mkdir', '-p', str(out.parent)])}"
-        raise bad_value("--output", str(out), "its folder does not exist", mend)
+        remedy = f"Make it first: {shlex.join(['mkdir', '-p', str(out.parent)])}"
+        raise bad_value("--output", str(out), "its folder does not exist", remedy)
     runs = _read(directories)
     by = _common(runs)
     summaries = [summarise(run.result, by) for run in runs]

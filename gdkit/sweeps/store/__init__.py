@@ -425,7 +425,7 @@ def _fits(files: Files, path: Path, run: str) -> bool:
 
 
 def _orphaned(path: Path) -> StoreError:
-    mend = (
+    remedy = (
         "Run with the same config, plan and version again: it is made anew if it fits them. Or name another directory"
     )
-    return StoreError(f"{path / manifest.NAME}: it is missing, and there are tiles, which mean nothing alone. {mend}.")
+    return StoreError(f"{path / manifest.NAME}: it is missing, and tiles cannot be read without it. {remedy}.")

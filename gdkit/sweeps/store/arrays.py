@@ -255,8 +255,8 @@ def to_bits(leaves: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, s
     plain, names = [], {}
     for number, leaf in enumerate(leaves):
         if not isinstance(leaf, np.ndarray | np.generic):
-            mend = "Pass np.asarray(x), and of PRNG keys np.asarray(jax.random.key_data(x))"
-            raise bad_type(f"leaves[{number}]", type(leaf), "not a numpy array", mend)
+            remedy = "Pass np.asarray(x), and of PRNG keys np.asarray(jax.random.key_data(x))"
+            raise bad_type(f"leaves[{number}]", type(leaf), "not a numpy array", remedy)
         leaf = np.asarray(leaf)
         if leaf.dtype.name not in PLAIN:
             names[str(number)] = _known(f"leaves[{number}]", leaf.dtype).name

@@ -44,8 +44,8 @@ def _check_room(store: Any, needed: int) -> None:
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     if known and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         what = f"its {store.partition.lanes:,} lanes take {needed / 2**30:,.1f} GiB of memory, more than there is"
-        mend = "gdkit.sweeps.store.Store.open(path).lazy_columns() reads the tiles of the lanes that are asked for"
-        raise StoreError(f"{store.path}: {what}. Ask for some: {mend}.")
+        remedy = "gdkit.sweeps.store.Store.open(path).lazy_columns() reads the tiles of the lanes that are asked for"
+        raise StoreError(f"{store.path}: {what}. Ask for some: {remedy}.")
 
 
 def lazy_columns(store: Any, names: Sequence[str] | None = None) -> Any:

@@ -199,14 +199,14 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def failed(what: str, path: Path, error: OSError) -> StoreError:
-    """The error for an operation that the system refused, with the mend that its reason suggests."""
-    mend = "Look at the disk, then run the same again"
+    """The error for an operation that the system refused, with the remedy that its reason suggests."""
+    remedy = "Look at the disk, then run the same again"
     if error.errno in _ROOM:
-        mend = "Make room and run the same again"
+        remedy = "Make room and run the same again"
     if error.errno in _RIGHTS:
-        mend = "Make it writable, or name another directory"
+        remedy = "Make it writable, or name another directory"
     if error.errno in _NO_LINKS:
-        mend = "Make it writable, or name a directory on a file system that has hard links"
+        remedy = "Make it writable, or name a directory on a file system that has hard links"
     if error.errno == errno.ENOENT:
-        mend = "It was removed or renamed: put it back, or begin anew in another directory"
-    return StoreError(f"{path}: {what} ({error.strerror or error}). What is finished can be read. {mend}.")
+        remedy = "It was removed or renamed: put it back, or begin anew in another directory"
+    return StoreError(f"{path}: {what} ({error.strerror or error}). What is finished can be read. {remedy}.")

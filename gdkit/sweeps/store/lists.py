@@ -99,8 +99,8 @@ class Listed:
 
 def _lost(path: Path, what: object) -> StoreError:
     what = "it is missing" if isinstance(what, FileNotFoundError) else what
-    mend = "Remove it and manifest.json, and run the same again: both are made anew if they fit the tiles"
-    return DamagedFileError(f"{path}: lists of the manifest cannot be read: {what}. {mend}.")
+    remedy = "Remove it and manifest.json, and run the same again: both are made anew if they fit the tiles"
+    return DamagedFileError(f"{path}: lists of the manifest cannot be read: {what}. {remedy}.")
 
 
 def together(content: Any, known: Mapping[str, Any]) -> Any:

@@ -131,8 +131,8 @@ def read(files: Files, path: Path) -> Manifest:
         except (ValueError, OSError, RecursionError) as error:
             if isinstance(error, StoreError):
                 raise
-            mend = "Name another directory, or begin anew beside it with --new"
-            raise DamagedFileError(f"{path}: it is damaged: {error}. {mend}.") from error
+            remedy = "Name another directory, or begin anew beside it with --new"
+            raise DamagedFileError(f"{path}: it is damaged: {error}. {remedy}.") from error
 
 
 def _listed(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[str, Listed]:
@@ -156,8 +156,8 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
     if 1 <= found <= FORMAT:
         return
     by = f"gdkit {str(content.get('gdkit', 'of an unknown version'))[:40]} wrote it"
-    mend = "Install a newer gdkit" if found > FORMAT else "Open it with that version, or begin anew elsewhere"
-    raise StoreError(f"{path}: it has format {found} and this gdkit reads formats 1 to {FORMAT}; {by}. {mend}.")
+    remedy = "Install a newer gdkit" if found > FORMAT else "Open it with that version, or begin anew elsewhere"
+    raise StoreError(f"{path}: it has format {found} and this gdkit reads formats 1 to {FORMAT}; {by}. {remedy}.")
 
 
 # Nothing that a file says is believed before it is checked.
