@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
 
 _FLAG = "--xla_backend_extra_options"
 
@@ -39,3 +40,20 @@ def split_cpu(devices: int, environment: MutableMapping[str, str] = os.environ) 
     flag = "--xla_force_host_platform_device_count"
     kept = [word for word in environment.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
     environment["XLA_FLAGS"] = " ".join([*kept, f"{flag}={devices}"])
+
+
+def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
+    """`jax.enable_x64`: whether JAX computes with 64-bit numbers within the context.
+
+    >>> import jax.numpy as jnp
+    >>> with enable_x64():
+    ...     jnp.asarray(1.5).dtype
+    dtype('float64')
+    """
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(enabled)
+    from jax.experimental import enable_x64 as experimental  # its only place before JAX 0.8
+
+    return experimental(enabled)

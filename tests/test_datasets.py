@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gdkit import datasets
+from gdkit.environment import enable_x64
 from gdkit.errors import GdkitError, MissingPackageError
 
 
@@ -93,7 +94,7 @@ def test_built_in_sets_are_those_of_scikit_learn_standardised_by_their_training_
 def test_arrays_are_numpy_of_the_default_dtypes_and_read_only():
     x, y = datasets.load("iris").train
     assert (type(x), x.dtype, y.dtype) == (np.ndarray, np.float32, np.int32)
-    with jax.enable_x64(True):
+    with enable_x64():
         assert datasets.load("iris").train[0].dtype == np.float64
     with pytest.raises(ValueError, match="read-only"):
         x[0] = 0

@@ -11,6 +11,7 @@ from shared import assert_refused
 
 from gdkit import Problem, descend, hypergradient, problems, sgd, sweep, tune, value_and_hypergradient
 from gdkit.descent import arrays_of
+from gdkit.environment import enable_x64
 from gdkit.hypergradients import FRACTIONS, final_loss_map
 
 
@@ -33,7 +34,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_hypergradients_equal_central_differences_in_float64(name):
     make, factory, hyperparameters = RUNS[name]
-    with jax.enable_x64(True):
+    with enable_x64():
         problem = problems.parabola if make is None else make()
         end = lambda h: descend(problem, factory, 20, hyperparameters=h).loss[-1]
         slopes = hypergradient(problem, factory, hyperparameters, 20)

@@ -12,6 +12,7 @@ from shared import dense_hessian
 
 from gdkit import problems
 from gdkit.datasets import Dataset
+from gdkit.environment import enable_x64
 from gdkit.errors import GdkitError
 from gdkit.problems import Problem
 
@@ -47,7 +48,7 @@ def toy(n=24, features=3, classes=3, seed=0):
 
 @pytest.mark.parametrize("name", ANALYTIC)
 def test_the_gradient_is_that_of_central_differences(name):
-    with jax.enable_x64(True):
+    with enable_x64():
         problem = ANALYTIC[name]()
         x = np.asarray(problem.init)
         steps = 1e-6 * np.eye(x.size).reshape(x.size, *x.shape)
@@ -58,7 +59,7 @@ def test_the_gradient_is_that_of_central_differences(name):
 
 @pytest.mark.parametrize(("factory", "x"), MINIMA)
 def test_known_minima_have_the_optimum_no_slope_and_no_descent(factory, x):
-    with jax.enable_x64(True):
+    with enable_x64():
         problem, x = factory(), np.asarray(x)
         loss, slope = jax.jit(jax.value_and_grad(problem.loss))(x)
         assert abs(loss - problem.optimum) < 1e-20
@@ -67,7 +68,7 @@ def test_known_minima_have_the_optimum_no_slope_and_no_descent(factory, x):
 
 
 def test_the_hessian_of_a_quadratic_has_the_eigenvalues():
-    with jax.enable_x64(True):
+    with enable_x64():
         given, spaced = problems.quadratic([4.0, -1.0, 0.5]), problems.quadratic(dimension=5, condition_number=1e4)
         assert np.allclose(np.linalg.eigvalsh(dense_hessian(given, given.init)), [-1.0, 0.5, 4.0])
         assert np.allclose(np.linalg.eigvalsh(dense_hessian(spaced, spaced.init)), [1, 10, 100, 1e3, 1e4])
@@ -92,7 +93,7 @@ def test_params_are_numpy_of_the_default_float_dtype(name):
     assert type(ANALYTIC[name]().init) is np.ndarray
     loss_dtype = lambda problem: jax.eval_shape(problem.loss, problem.init).dtype
     assert ANALYTIC[name]().init.dtype == loss_dtype(ANALYTIC[name]()) == np.float32
-    with jax.enable_x64(True):
+    with enable_x64():
         assert ANALYTIC[name]().init.dtype == loss_dtype(ANALYTIC[name]()) == np.float64
 
 
@@ -203,7 +204,7 @@ def test_logistic_regression_finds_what_scikit_learn_finds(data):
     from sklearn.linear_model import LogisticRegression
 
     l2 = 0.1
-    with jax.enable_x64(True):
+    with enable_x64():
         problem = problems.logistic_regression(data, l2=l2)
         x, y = problem.data
         peer = LogisticRegression(C=1 / (l2 * len(y)), tol=1e-10, max_iter=1000).fit(x, y)

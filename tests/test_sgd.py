@@ -9,6 +9,7 @@ import pytest
 
 import gdkit
 from gdkit import optimizers, problems
+from gdkit.environment import enable_x64
 from gdkit.errors import InputTypeError, InputValueError
 
 STEPS = 8
@@ -72,7 +73,7 @@ def _trace(state):
 )
 @pytest.mark.parametrize("variant", ["plain", "momentum", "nesterov"])
 def test_sgd_equals_optax_bit_for_bit(variant, make, rate, dtype):
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         loss, params = make()
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
         ours = _run(gdkit.sgd(rate, **VARIANTS[variant]), loss, params)
@@ -118,13 +119,13 @@ def _path(**hyperparameters):
 
 
 def test_plain_descent_on_a_quadratic_shrinks_by_one_minus_rate_times_curvature():
-    with jax.enable_x64(True):
+    with enable_x64():
         factors = 1 - RATE * EIGENVALUES
         np.testing.assert_allclose(_path(), factors ** np.arange(21)[:, None] * START, rtol=1e-12)
 
 
 def test_heavy_ball_on_a_quadratic_follows_its_two_term_recursion():
-    with jax.enable_x64(True):
+    with enable_x64():
         x = [START, (1 - RATE * EIGENVALUES) * START]
         for _ in range(19):
             x.append((1 + BETA - RATE * EIGENVALUES) * x[-1] - BETA * x[-2])
@@ -133,7 +134,7 @@ def test_heavy_ball_on_a_quadratic_follows_its_two_term_recursion():
 
 def test_nesterov_on_a_quadratic_follows_its_two_term_recursion():
     # eliminate v from v ← g + βv, x ← x − η(g + βv): x₊ = x − η(1+β)g + β(x − x₋) + ηβ g₋, with g = λx
-    with jax.enable_x64(True):
+    with enable_x64():
         shrink = RATE * EIGENVALUES
         x = [START, (1 - (1 + BETA) * shrink) * START]
         for _ in range(19):
