@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import optax
 from matplotlib.figure import Figure
 
-from experiments import edge
-from experiments.claims import Claim
-from experiments.edge import Run
-from experiments.settings import complete
+from experiments.analysis import edge_runs
+from experiments.analysis.edge_runs import Run
+from experiments.common.claims import Claim
+from experiments.common.settings import complete
 from gdkit import stability_threshold
 from gdkit.stability import preconditioned_sharpness_every
 
 DEFAULTS: dict[str, Any] = {
-    "network": edge.NETWORK,
+    "network": edge_runs.NETWORK,
     "learning_rates": [3e-4, 1e-3, 3e-3],
     "b1": 0.9,
     "b2": 0.99,  # 100 steps of memory: with 0.999 all takes longer
@@ -41,17 +41,17 @@ class AdaptiveEdgeOfStability(NamedTuple):
     runs: list[Run]
 
     def __str__(self) -> str:
-        return edge.table({"adam": self.runs})
+        return edge_runs.table({"adam": self.runs})
 
 
 def run(settings: Mapping[str, Any]) -> AdaptiveEdgeOfStability:
     """Full-batch Adam at several learning rates, its preconditioned sharpness measured on the way."""
     chosen = complete(settings, DEFAULTS)
-    problem, steps, every = edge.network(chosen["network"]), chosen["steps"], chosen["every"]
+    problem, steps, every = edge_runs.network(chosen["network"]), chosen["steps"], chosen["every"]
     watched = preconditioned_sharpness_every(
-        problem, optax.adam, every, iterations=edge.ITERATIONS, record=steps // every + 1
+        problem, optax.adam, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1
     )
-    follow = functools.partial(edge.follow, problem, optax.adam, watched=watched, steps=steps, every=every)
+    follow = functools.partial(edge_runs.follow, problem, optax.adam, watched=watched, steps=steps, every=every)
     others = {name: chosen[name] for name in ("b1", "b2", "eps")}
     # ηλ is what theory bounds, so that its threshold of η, given λ, is that of λ, given η
     runs = [
@@ -66,9 +66,9 @@ def plot(result: AdaptiveEdgeOfStability) -> dict[str, Figure]:
     beta = result.settings["b1"]
     name = f"Adam, $\\beta_1$ = {beta:g}, $\\beta_2$ = {result.settings['b2']:g}"
     formula = f"${stability_threshold('adam', 1.0, b1=beta):.4g}/\\eta$"
-    return {"adaptive_edge_of_stability": edge.draw({name: result.runs}, CURVATURE, [formula], scale="log")}
+    return {"adaptive_edge_of_stability": edge_runs.draw({name: result.runs}, CURVATURE, [formula], scale="log")}
 
 
 def claims(result: AdaptiveEdgeOfStability) -> list[Claim]:
     """Theory's edges against where the preconditioned sharpness stays."""
-    return edge.claims({"Adam": result.runs}, CURVATURE, ["(2 + 2β₁)/((1 − β₁) η)"], SOURCE)
+    return edge_runs.claims({"Adam": result.runs}, CURVATURE, ["(2 + 2β₁)/((1 − β₁) η)"], SOURCE)

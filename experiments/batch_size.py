@@ -1,7 +1,7 @@
 """How the best learning rate grows with the batch: in proportion for gradient descent, as the root for Adam.
 
-Of one step on a quadratic the answer is exact (`experiments.gradient_noise`): η_max / (1 + B_noise/B), in proportion to
-the batch B where noise dominates, and level above B_noise (McCandlish et al. 2018).
+Of one step on a quadratic the answer is exact, η_max / (1 + B_noise/B) (`experiments.analysis.gradient_noise`): in
+proportion to the batch B where noise dominates, and level above B_noise (McCandlish et al. 2018).
 
 Of a whole run the best learning rate depends on how long it is. At a fixed number of steps a small batch wants nearly
 the rate that arrives in time, whatever its noise; at a fixed number of rows read, noise decides. There gradient
@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import batches
-from experiments.claims import Claim
-from experiments.figures.batch_size import draw
-from experiments.gradient_noise import Noise, measure
-from experiments.learning_rates import Best, inside, resampled, vertex
-from experiments.printing import table
-from experiments.settings import complete, spaced
-from gdkit import sgd, sweep
+from experiments.analysis.gradient_noise import Noise, measure
+from experiments.common.best_rates import Best, inside, resampled, vertex
+from experiments.common.claims import Claim
+from experiments.common.drawing import BORDER, FORMULA, bars, powers_of_two
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import digits
+from gdkit import plots, sgd, sweep
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -81,7 +82,7 @@ def run(settings: Mapping[str, Any]) -> BatchSize:
     """One step at every batch size, and runs of as many rows, by gradient descent and Adam."""
     chosen = complete(settings, DEFAULTS)
     _check(chosen)
-    whole = batches.affine(None)
+    whole = digits.affine(None)
     noise = measure(whole, whole.init(jax.random.key(0)))
     runs = {name: _run(chosen, name) for name in ("sgd", "adam")}
     return BatchSize(chosen, noise, _one_step(noise, **chosen["one_step"]), runs)
@@ -96,7 +97,7 @@ def _check(chosen: Mapping[str, Any]) -> None:
         if among.sum() < 2:
             remedy = "Give more batch sizes, or another bound"
             raise bad_value(f"settings.sgd.{name}", own[name], "it leaves fewer than two batch sizes", remedy)
-    batches.adam_of(chosen["adam"], max(chosen["adam"]["batch_sizes"]))
+    digits.adam_of(chosen["adam"], max(chosen["adam"]["batch_sizes"]))
 
 
 def _one_step(noise: Noise, batch_sizes: list[int], rates: int, seeds: int) -> Best:
@@ -104,7 +105,7 @@ def _one_step(noise: Noise, batch_sizes: list[int], rates: int, seeds: int) -> B
     drawn = []
     for size in batch_sizes:
         grid = noise.best(size) * np.linspace(0.25, 2, rates)
-        found = sweep(batches.affine(size), sgd, {"learning_rate": grid}, steps=1, seeds=seeds, curve_points=0)
+        found = sweep(digits.affine(size), sgd, {"learning_rate": grid}, steps=1, seeds=seeds, curve_points=0)
         losses = resampled(found.scores().reshape(rates, seeds))
         bend, slope, _ = np.polyfit(grid, losses.T, 2)
         drawn.append(-slope / (2 * bend))
@@ -115,8 +116,8 @@ def _run(settings: Mapping[str, Any], name: str) -> Best:
     own, seeds = settings[name], settings["seeds"]
     rates, drawn = spaced(own), []
     for size in own["batch_sizes"]:
-        factory = sgd if name == "sgd" else batches.adam_of(own, size)
-        problem, steps = batches.network(settings["width"], size), settings["rows"] // size
+        factory = sgd if name == "sgd" else digits.adam_of(own, size)
+        problem, steps = digits.network(settings["width"], size), settings["rows"] // size
         found = sweep(problem, factory, {"learning_rate": rates}, steps=steps, seeds=seeds, curve_points=0)
         drawn.append([vertex(rates, losses) for losses in resampled(found.scores().reshape(-1, seeds))])
     return Best(np.array(own["batch_sizes"]), np.array(drawn).T)
@@ -124,7 +125,21 @@ def _run(settings: Mapping[str, Any], name: str) -> Best:
 
 def plot(result: BatchSize) -> dict[str, Figure]:
     """One figure: the best learning rate against the batch size, of one step, and of runs by sgd and adam."""
-    return {"batch_size": draw(result)}
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    noise, rows = result.noise, result.settings["rows"]
+    dense = np.geomspace(result.one_step.batch_sizes[0], result.one_step.batch_sizes[-1], 100)
+    axes[0].plot(dense, noise.best(dense), **FORMULA, label="$\\eta_{max}/(1+B_{noise}/B)$")
+    axes[0].axvline(noise.scale, **BORDER | {"color": "0.55", "linewidth": 1}, label="$B_{noise}$")
+    axes[0].set(title="one step on a quadratic, sgd", ylabel="best learning rate")
+    linear = result.settings["sgd"]["linear_to"]
+    _draw_power(axes[1], result.runs["sgd"], 1.0, linear, "in proportion to $B$")
+    axes[1].set_title(f"sgd, runs that read {rows:,} rows")
+    _draw_power(axes[2], result.runs["adam"], 0.5, np.inf, "in proportion to $\\sqrt{B}$")
+    axes[2].set_title(f"adam, runs that read {rows:,} rows")
+    for number, (ax, found) in enumerate(zip(axes, (result.one_step, *result.runs.values()), strict=True)):
+        _draw(ax, found, number)
+    return {"batch_size": figure}
 
 
 def claims(result: BatchSize) -> list[Claim]:
@@ -144,3 +159,21 @@ def claims(result: BatchSize) -> list[Claim]:
         Claim("adam, 1 − β in proportion to the batch: the exponent of the batch size", f"1/2: {MALLADI}", 0.5, 0.1,
               adam),
     ]  # fmt: skip
+
+
+def _draw_power(ax: Axes, found: Best, power: float, most: float, label: str) -> None:
+    """The law through batch sizes up to `most`, and dotted beyond."""
+    kept = found.batch_sizes <= most
+    law = found.batch_sizes**power * np.exp(np.mean(np.log(found.rates[kept] / found.batch_sizes[kept] ** power)))
+    ax.plot(found.batch_sizes[kept], law[kept], **FORMULA, label=label)
+    beyond = (found.batch_sizes >= most) & (law < 3 * found.rates.max())
+    ax.plot(found.batch_sizes[beyond], law[beyond], **BORDER)
+
+
+def _draw(ax: Axes, found: Best, number: int) -> None:
+    look: dict[str, Any] = plots.style.series(number) | {"markersize": 6, "label": "measured, 95 % of seeds"}
+    bars(ax, found.batch_sizes, found.rates, found.interval, **look)
+    powers_of_two(ax, "batch size (rows)")
+    ax.set_yscale("log")
+    plots.style.tidy_ticks(ax.yaxis)
+    ax.legend(edgecolor="none", framealpha=1, fontsize="small", loc="lower right")

@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gdkit
-from experiments import kuhn, regret_learning
-from experiments.claims import Claim
-from experiments.drawing import INK, legend_below
-from experiments.printing import table
-from experiments.settings import complete, spaced
+from experiments.common.claims import Claim
+from experiments.common.drawing import INK, legend_below
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import deep_regret, kuhn
 from gdkit import Regime, SweepResult, plots
 
 DEFAULTS: dict[str, Any] = {
@@ -79,9 +79,9 @@ def run(settings: Mapping[str, Any]) -> DeepCfr:
     sizes = {name: chosen[name] for name in ("hidden", "iterations", "period", "rows")}
     axes = {name: (factory, {"learning_rate": spaced(chosen[name])}) for name, factory in OPTIMIZERS.items()}
     deep = gdkit.sweep(
-        regret_learning.regret_network(**sizes), None, {"optimizer": axes}, seeds=chosen["seeds"],
+        deep_regret.regret_network(**sizes), None, {"optimizer": axes}, seeds=chosen["seeds"],
         steps=2 * chosen["period"] * chosen["iterations"],
-        monitors=[regret_learning.exploitability(chosen["iterations"])],
+        monitors=[deep_regret.exploitability(chosen["iterations"])],
     )  # fmt: skip
     return DeepCfr(chosen, float(kuhn.value(strategy)), np.asarray(tabular), exploited, deep)
 

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments import edge
-from experiments.claims import Claim
-from experiments.edge import Run
-from experiments.settings import complete
+from experiments.analysis import edge_runs
+from experiments.analysis.edge_runs import Run
+from experiments.common.claims import Claim
+from experiments.common.settings import complete
 from gdkit import multipliers, sgd, sharpness, stability_threshold
 from gdkit.stability import sharpness_every
 
 DEFAULTS: dict[str, Any] = {
-    "network": edge.NETWORK,
+    "network": edge_runs.NETWORK,
     "learning_rates": [0.15, 0.2, 0.3],  # of plain gradient descent
     "heavy_ball": {"momentum": 0.8, "learning_rates": [0.3, 0.4, 0.5]},
     "steps": 3000,
@@ -41,15 +41,15 @@ class EdgeOfStability(NamedTuple):
 
     def __str__(self) -> str:
         last = f"where the first run ends: multiplier {self.multiplier:.4f}, 1 − ηλ = {self.foretold:.4f}"
-        return f"{edge.table(self.runs)}\n{last}"
+        return f"{edge_runs.table(self.runs)}\n{last}"
 
 
 def run(settings: Mapping[str, Any]) -> EdgeOfStability:
     """Gradient descent and heavy ball, the sharpness measured on the way, and a multiplier where the first run ends."""
     chosen = complete(settings, DEFAULTS)
-    problem, steps, every = edge.network(chosen["network"]), chosen["steps"], chosen["every"]
-    watched = sharpness_every(problem, every, iterations=edge.ITERATIONS, record=steps // every + 1)
-    follow = functools.partial(edge.follow, problem, sgd, watched=watched, steps=steps, every=every)
+    problem, steps, every = edge_runs.network(chosen["network"]), chosen["steps"], chosen["every"]
+    watched = sharpness_every(problem, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1)
+    follow = functools.partial(edge_runs.follow, problem, sgd, watched=watched, steps=steps, every=every)
     # ηλ is what theory bounds, so that its threshold of η, given λ, is that of λ, given η
     plain = [follow({"learning_rate": rate}, stability_threshold("sgd", rate)) for rate in chosen["learning_rates"]]
     beta = {"momentum": chosen["heavy_ball"]["momentum"]}
@@ -67,13 +67,15 @@ def plot(result: EdgeOfStability) -> dict[str, Figure]:
     """One figure: sharpness and loss against the step, a column each for gradient descent and heavy ball."""
     beta = f"{HEAVY}, $\\beta$ = {result.settings['heavy_ball']['momentum']:g}"
     runs = {PLAIN: result.runs[PLAIN], beta: result.runs[HEAVY]}
-    return {"edge_of_stability": edge.draw(runs, "sharpness", ("$2/\\eta$", "$(2+2\\beta)/\\eta$"), scale="linear")}
+    return {
+        "edge_of_stability": edge_runs.draw(runs, "sharpness", ("$2/\\eta$", "$(2+2\\beta)/\\eta$"), scale="linear")
+    }
 
 
 def claims(result: EdgeOfStability) -> list[Claim]:
     """Theory's edges against where the sharpness stays, and the multiplier there."""
     return [
-        *edge.claims(result.runs, "sharpness", ("2/η", "(2 + 2β)/η"), SOURCE),
+        *edge_runs.claims(result.runs, "sharpness", ("2/η", "(2 + 2β)/η"), SOURCE),
         Claim("most negative multiplier of the step map, where the first run ends", "1 − ηλ", result.foretold, 1e-3,
               result.multiplier),
     ]  # fmt: skip

@@ -14,19 +14,20 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import edge
-from experiments.claims import Claim
-from experiments.figures.gradient_flow import draw
-from experiments.flow import Sharpness, distance_to, integrate
-from experiments.printing import table
-from experiments.settings import complete
-from gdkit import sgd, sweep
+from experiments.analysis import edge_runs
+from experiments.analysis.continuous_flow import Sharpness, distance_to, integrate
+from experiments.common.claims import Claim
+from experiments.common.drawing import FORMULA, INK
+from experiments.common.printing import table
+from experiments.common.settings import complete
+from gdkit import plots, sgd, sweep
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
-    "network": edge.NETWORK | {"share": 0.05},
+    "network": edge_runs.NETWORK | {"share": 0.05},
     "intervals": {"length": 2.0, "count": 30},  # of time; at their ends the runs are compared
     "flow_steps": 40,  # of Runge and Kutta, an interval
     "descent_steps": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40, 50, 64],  # an interval, by run
@@ -82,11 +83,11 @@ def run(settings: Mapping[str, Any]) -> GradientFlow:
     steps = np.unique(chosen["descent_steps"])
     if steps.size < 3:
         raise bad_value("settings.descent_steps", chosen["descent_steps"], "fewer than 3 runs", "Give more")
-    problem, (length, count) = edge.network(chosen["network"]), chosen["intervals"].values()
+    problem, (length, count) = edge_runs.network(chosen["network"]), chosen["intervals"].values()
     start = jax.tree.map(np.asarray, problem.init(jax.random.key(0)))
     problem = dataclasses.replace(problem, init=start)  # whatever the seed
-    flow, sharpness = integrate(problem, length, count, chosen["flow_steps"], edge.ITERATIONS)
-    finer, _ = integrate(problem, length, count, 2 * chosen["flow_steps"], edge.ITERATIONS)
+    flow, sharpness = integrate(problem, length, count, chosen["flow_steps"], edge_runs.ITERATIONS)
+    finer, _ = integrate(problem, length, count, 2 * chosen["flow_steps"], edge_runs.ITERATIONS)
     watched = [distance_to(finer, length)]
     rates = length / steps
     runs = sweep(problem, sgd, {"learning_rate": rates}, steps=int(steps[-1]) * count, monitors=watched, curve_points=0)
@@ -96,7 +97,12 @@ def run(settings: Mapping[str, Any]) -> GradientFlow:
 
 def plot(result: GradientFlow) -> dict[str, Figure]:
     """One figure: the distance against time and against the learning rate, and when the flow is left."""
-    return {"gradient_flow": draw(result)}
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    along, across, when = figure.subplots(1, 3)
+    _draw_along(along, result)
+    _draw_across(across, result)
+    _draw_when(when, result)
+    return {"gradient_flow": figure}
 
 
 def claims(result: GradientFlow) -> list[Claim]:
@@ -124,3 +130,44 @@ def claims(result: GradientFlow) -> list[Claim]:
         Claim("the flow's own error, over the least distance from it", "Runge and Kutta, order 4", 0.0, 0.02,
               result.error / float(result.distance[-1, 1:].min())),
     ]  # fmt: skip
+
+
+def _draw_along(ax: Axes, result: GradientFlow) -> None:
+    shown = np.unique(np.linspace(0, len(result.rates) - 1, 6).round().astype(int))
+    for number, i in enumerate(shown):
+        series = plots.style.series(number)
+        look: dict[str, Any] = series | {"linewidth": 1, "markersize": 3.5}
+        ax.semilogy(result.time[1:], result.distance[i, 1:], label=f"{result.rates[i]:.3g}", **look)
+        at = result.curve.reached(result.rates)[i]
+        if np.isfinite(at):
+            height = np.interp(at, result.time, result.distance[i])
+            ax.plot(at, height, "*", markersize=13, color=series["color"], markeredgecolor=INK, zorder=5)
+    ax.set(xlabel="time $\\eta t$", ylabel="distance from the flow, of params", ylim=(None, 9 * ax.get_ylim()[1]))
+    ax.legend(title="$\\eta$ (star: flow at $2/\\eta$)", frameon=False, fontsize="small", ncols=2)
+
+
+def _draw_across(ax: Axes, result: GradientFlow) -> None:
+    for number, i in enumerate((len(result.time) // 5, len(result.time) // 2, len(result.time) - 1)):
+        series = plots.style.series(number)
+        border = 2 / result.sharpness[: i + 1].max()
+        ax.loglog(result.rates, result.distance[:, i], linestyle="none", label=f"time {result.time[i]:g}", **series)
+        ax.plot(result.rates, result.rates / result.rates[-1] * result.distance[-1, i], **FORMULA)
+        ax.axvline(border, color=series["color"], linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.plot(border, 0, **series, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
+    ax.plot([], [], label="$\\propto\\eta$", **FORMULA)
+    ax.plot([], [], color="0.4", linestyle=(0, (4, 2)), label="2/sharpness by then")
+    ax.set(xlabel="learning rate $\\eta$", ylabel="distance from the flow, of params")
+    plots.style.tidy_ticks(ax.xaxis)
+    ax.legend(frameon=False, fontsize="small")
+
+
+def _draw_when(ax: Axes, result: GradientFlow) -> None:
+    left, rates = np.isfinite(result.left), np.linspace(result.rates[-1], result.rates[0], 400)
+    ax.plot(result.time, result.sharpness, color=plots.SERIES_COLORS[0], label="sharpness of the flow")
+    ax.plot(result.curve.foretold(rates), 2 / rates, label="foretold: swing back at 1", **FORMULA)
+    half = (result.time[1] - result.time[0]) / 2
+    look: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": plots.SERIES_COLORS[1]}
+    ax.errorbar(result.left[left], 2 / result.rates[left], xerr=half, label="a run leaves the flow", **look)
+    ax.set(xlabel="time $\\eta t$", ylabel="sharpness, or $2/\\eta$ of a run")
+    ax.set(xlim=(0, result.time[-1]), ylim=(0, None))
+    ax.legend(frameon=False, fontsize="small", loc="lower right")

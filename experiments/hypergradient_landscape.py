@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments import sharpening
-from experiments.claims import Claim
-from experiments.figures.hypergradient_landscape import draw
-from experiments.printing import table
-from experiments.settings import complete
-from gdkit import Problem, critical_learning_rate, problems, sgd, tune, value_and_hypergradient
+from experiments.analysis import sharpness_runs
+from experiments.common.claims import Claim
+from experiments.common.drawing import BORDER, INK, STAR, borders
+from experiments.common.printing import table
+from experiments.common.settings import complete
+from gdkit import Problem, critical_learning_rate, plots, problems, sgd, tune, value_and_hypergradient
 from gdkit.errors import bad_value
 from gdkit.hypergradients import Tuned
 
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "key": 0,
 }
 SIDES = {"below the edge": (0.0, 0.9), "above it": (1.0, np.inf)}  # shares of the edge
+BLUE, ORANGE, GREEN = plots.SERIES_COLORS[:3]
 
 
 class Landscape(NamedTuple):
@@ -98,11 +100,11 @@ def run(settings: Mapping[str, Any]) -> Landscape:
         return loss, rate * slopes["learning_rate"]
 
     ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
-    sharpness = sharpening.largest(problem, chosen, rates[[0, -1]], lane)
+    sharpness = sharpness_runs.largest(problem, chosen, rates[[0, -1]], lane)
     start = {"learning_rate": chosen["tune"]["start"]}
     tuned = tune(problem, sgd, start, steps, rounds=chosen["tune"]["rounds"], key=chosen["key"])
     result = Landscape(
-        chosen, rates, *map(np.asarray, ends), sharpness, sharpening.edge(sharpness, steps), critical, tuned
+        chosen, rates, *map(np.asarray, ends), sharpness, sharpness_runs.edge(sharpness, steps), critical, tuned
     )
     for side in SIDES.values():
         part_of(result, *side)  # raises where there is nothing
@@ -127,7 +129,34 @@ def part_of(result: Landscape, low: float, high: float) -> Part:
 
 def plot(result: Landscape) -> dict[str, Figure]:
     """One figure over the learning rate: the final loss, its slope, and the sharpness on the way."""
-    return {"hypergradient_landscape": draw(result)}
+    figure = Figure(figsize=(8.4, 7.2), layout="constrained")
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(1.15, 1.15, 0.7))
+    rates = result.learning_rate
+    upper.plot(rates, result.loss, ".-", color=BLUE, linewidth=0.6, markersize=3.5, label="runs of the grid")
+    tried = [(seen.hyperparameters["learning_rate"], seen.final_loss) for seen in result.tuned.history]
+    upper.plot(*zip(*tried, strict=True), "o", color=ORANGE, fillstyle="none", label="tried by gdkit.tune")
+    best = result.tuned.hyperparameters["learning_rate"], result.tuned.final_loss
+    upper.plot(*best, **STAR, color=ORANGE, markersize=13.0, label="its result")
+    upper.set(ylabel=f"loss after {result.settings['steps']} steps", ylim=(0, 1.1 * result.loss.max()))
+    borders(upper, {"edge of stability": result.edge})
+    middle.plot(*result.differences, "_", color=ORANGE, markersize=6.0, label="difference of its neighbours")
+    middle.plot(rates, result.slope, ".", color=BLUE, markersize=3.5, label="hypergradient of a run")
+    middle.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    limit = max(10.0, float(np.abs(result.slope).max()))
+    decades = 10.0 ** np.arange(0, np.log10(limit), 1 + np.log10(limit) // 5)
+    middle.set(yticks=[*-decades[::-1], 0, *decades], ylim=(-2 * limit, 2 * limit), ylabel="$\\eta$ d(loss)/d$\\eta$")
+    lower.plot(*result.sharpness, "o-", color=GREEN, markersize=3.5, linewidth=1.0)
+    lower.axhline(1, color=INK, linewidth=0.8)
+    lower.set(xlabel="learning rate $\\eta$", xscale="log", xlim=(rates[0], rates[-1]), ylim=(0, None))
+    lower.set_ylabel("largest $\\eta\\lambda/2$")
+    lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lower.xaxis.set_major_formatter("{x:g}")
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    for ax in (middle, lower):
+        ax.axvline(result.edge, **BORDER)
+    for ax in (upper, middle):
+        ax.legend(fontsize="small", loc="lower left")
+    return {"hypergradient_landscape": figure}
 
 
 def claims(result: Landscape) -> list[Claim]:

@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.batches import judged_on_training_rows
-from experiments.claims import Claim
-from experiments.figures.learning_rate_transfer import draw
-from experiments.learning_rates import curve, inside, vertex
-from experiments.printing import table
-from experiments.settings import complete, spaced
-from gdkit import Problem, SweepResult, descend, optimizers, problems, sgd, sweep
+from experiments.common.best_rates import curve, inside, vertex
+from experiments.common.claims import Claim
+from experiments.common.drawing import BORDER
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems.digits import judged_on_training_rows
+from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.types import OptimizerFactory
 
@@ -45,6 +46,7 @@ YANG, HAAS = "Yang et al. 2022", "Haas et al. 2025"
 # A grid step at one end of the widths moves an exponent by 0.1; seeds move the best learning rate by two or so. What is
 # allowed of the two parametrisations does not overlap.
 DRIFT = {"adam": (-1.0, 1 / 3, f"−1: {YANG}"), "sgd": (-0.5, 0.2, f"−1/2: {HAAS}")}  # exponent, tolerance, source
+LAYERS = ("first layer", "second layer", "outputs")
 
 
 class Transfer(NamedTuple):
@@ -90,7 +92,26 @@ def run(settings: Mapping[str, Any]) -> Transfer:
 
 def plot(result: Transfer) -> dict[str, Figure]:
     """One figure, a row an optimizer, a column a parametrisation of: loss against learning rate; coordinate check."""
-    return {"learning_rate_transfer": draw(result)}
+    figure = Figure(figsize=(13, 6.8), layout="constrained")
+    axes = figure.subplots(2, 4)
+    optimizers, kinds = (tuple(dict.fromkeys(names)) for names in zip(*result.runs, strict=True))
+    for row, optimizer in zip(axes, optimizers, strict=True):
+        row[1].sharex(row[0])
+        row[1].sharey(row[0])
+        row[3].sharey(row[2])
+        for ax, kind in zip(row[:2], kinds, strict=True):
+            _draw_losses(ax, result, optimizer, kind)
+        for ax, kind in zip(row[2:], kinds, strict=True):
+            plots.coordinate_check(result.settings["widths"], result.changes[optimizer, kind], labels=LAYERS, ax=ax)
+            ax.get_legend().remove()
+            ax.set_title(f"{optimizer}, {kind}: coordinate check", fontsize="medium")
+        for ax in row[1::2]:
+            ax.set_ylabel("")  # as beside it
+    for ax, side in ((axes[0, 0], "left"), (axes[0, 2], "right")):
+        handles, labels = ax.get_legend_handles_labels()
+        style: dict[str, Any] = {"loc": f"outside lower {side}", "ncols": len(labels), "frameon": False}
+        figure.legend(handles, labels, **style)
+    return {"learning_rate_transfer": figure}
 
 
 def claims(result: Transfer) -> list[Claim]:
@@ -140,3 +161,18 @@ def _check(problem: Problem, factory: OptimizerFactory, rate: float, steps: int,
     every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
     change = lambda history: problems.layer_changes(problems.mlp_layers, history, problem.data[0][:256])[-1]
     return np.asarray(jax.lax.map(change, every))
+
+
+def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:
+    start = max(float(found.lanes["initial_loss"].mean()) for found in result.runs[optimizer, kind])
+    for number, (width, found) in enumerate(zip(result.settings["widths"], result.runs[optimizer, kind], strict=True)):
+        rates, losses = curve(found)
+        series = plots.style.series(number)
+        shown = losses <= start  # what ends above its start is left out
+        ax.plot(rates[shown], losses[shown], label=f"width {width}", linewidth=1.1, markersize=4, **series)
+        best = vertex(rates, losses)
+        ax.axvline(best, color=series["color"], linewidth=1, linestyle=BORDER["linestyle"])
+        ax.plot(best, 1, **series, markersize=4, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
+    ax.set(xscale="log", yscale="log", xlabel="learning rate (dotted: best)", ylabel="loss of all training rows (nats)")
+    ax.set_title(f"{optimizer}, {kind}", fontsize="medium")
+    plots.style.tidy_ticks(ax.yaxis)

@@ -18,15 +18,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import finders, suite
-from experiments.claims import Claim
-from experiments.figures.lr_range_test import draw
-from experiments.finders import LIGHTNING, SLOPE, TRIED
-from experiments.printing import table
-from experiments.settings import complete, spaced
-from gdkit import Problem, lr_range_test, sgd, sharpness, sweep
+from experiments.analysis import rate_finders
+from experiments.analysis.rate_finders import LIGHTNING, SLOPE, TRIED
+from experiments.common.claims import Claim
+from experiments.common.drawing import FORMULA, INK
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import suite
+from gdkit import Problem, lr_range_test, plots, sgd, sharpness, sweep
 from gdkit.errors import unknown_name
 from gdkit.sweeps.search import RangeTest
 
@@ -41,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 OPTIMIZERS = {"sgd": sgd, "adam": optax.adam}
 LEAST_STEPS = "the least noise over the least distance is the steepest slope"
+LEAST, MOST = 1e-3, 10.0  # of the missed decrease, in the figure
 
 
 class Case(NamedTuple):
@@ -96,15 +99,15 @@ def run(settings: Mapping[str, Any]) -> Finders:
             if value not in known:
                 raise unknown_name(f"settings.{name}", value, known)
     cases = [_case(chosen, problem, optimizer) for problem in chosen["problems"] for optimizer in chosen["optimizers"]]
-    return Finders(chosen, cases, finders.noisy(chosen["noisy"]))
+    return Finders(chosen, cases, rate_finders.noisy(chosen["noisy"]))
 
 
 def _case(chosen: Mapping[str, Any], name: str, optimizer: str) -> Case:
     finder, grid, problem = chosen["finder"], chosen["sweep"], _problem(name)
     ends = {"low": finder["from"], "high": finder["to"]}
     found = lr_range_test(problem, OPTIMIZERS[optimizer], **ends, steps=finder["steps"], seeds=chosen["seeds"])
-    single = [{LIGHTNING: finders.lightning(found.learning_rate, loss)} | finders.fastai(found.learning_rate, loss)
-              for loss in found.loss]  # fmt: skip
+    single = [{LIGHTNING: rate_finders.lightning(found.learning_rate, loss)}
+              | rate_finders.fastai(found.learning_rate, loss) for loss in found.loss]  # fmt: skip
     suggestions = {rule: np.array([one[rule] for one in single]) for rule in single[0]}
     suggestions |= {SLOPE: np.array([found.suggestions["steepest"]]), TRIED: np.array([found.best])}
     rates = spaced(grid)
@@ -126,7 +129,30 @@ def _problem(name: str) -> Problem:
 
 def plot(result: Finders) -> dict[str, Figure]:
     """One figure: what is read off a real and off noisy curves; how far each suggestion is off, and what it costs."""
-    return {"lr_range_test": draw(result)}
+    figure = Figure(figsize=(13, 7.2), layout="constrained")
+    grid = figure.add_gridspec(2, 3, width_ratios=(1.1, 1, 1))
+    _draw_real(figure.add_subplot(grid[0, 0]), result.cases[-len(result.settings["optimizers"])])
+    _draw_noisy(figure.add_subplot(grid[1, 0]), result)
+    off = figure.add_subplot(grid[:, 1])
+    cost = figure.add_subplot(grid[:, 2], sharey=off)
+    rules = list(result.cases[0].suggestions)
+    for number, rule in enumerate(rules):
+        rows = np.arange(len(result.cases)) + 0.3 * (number / (len(rules) - 1) - 0.5)
+        look: dict[str, Any] = plots.style.series(number) | {"label": rule, "linestyle": "none", "markersize": 6}
+        look |= {"markeredgecolor": INK, "markeredgewidth": 0.5}
+        off.plot([case.decades[rule] for case in result.cases], rows, **look)
+        cost.plot(np.clip([case.lost[rule] for case in result.cases], LEAST, MOST), rows, **look)
+    off.axvline(0, color=INK, linewidth=1)
+    off.set(xlabel="$\\log_{10}$ (suggestion / best of the sweep)", ylim=(len(result.cases) - 0.5, -0.5))
+    off.set_yticks(range(len(result.cases)), [f"{c.problem}, {c.optimizer}" for c in result.cases], fontsize="small")
+    cost.set(xscale="log", xlim=(LEAST / 1.5, MOST * 1.5), xlabel="share of the decrease missed (∞: diverged)")
+    cost.set_xticks([LEAST, 1e-2, 1e-1, 1, MOST], ["≤.001", "0.01", "0.1", "1", "∞"])
+    cost.tick_params(labelleft=False)
+    for ax in (off, cost):
+        for row in range(len(result.cases)):
+            ax.axhspan(row - 0.3, row + 0.3, color="0.95", zorder=0)
+    figure.legend(*off.get_legend_handles_labels(), loc="outside lower right", ncols=7, frameon=False, fontsize="small")
+    return {"lr_range_test": figure}
 
 
 def claims(result: Finders) -> list[Claim]:
@@ -155,3 +181,30 @@ def _limit_over_theory(case: Case) -> float:
     problem = _problem(case.problem)
     top = float(sharpness(problem, problem.init(jax.random.key(0))).values[0])
     return case.found.limit.value / (2 / top) if case.found.limit is not None else float("nan")
+
+
+def _draw_real(ax: Axes, case: Case) -> None:
+    found, shown = case.found, slice(0, len(case.found.smooth))
+    for loss in found.loss:
+        ax.plot(found.learning_rate, loss, color="0.8", linewidth=0.6)
+    ax.plot(found.learning_rate[shown], found.smooth, color=INK, linewidth=2.4, label="median, smoothed")
+    marks = {LIGHTNING: np.median(case.suggestions[LIGHTNING]), SLOPE: case.suggestions[SLOPE][0], "best": case.best}
+    if found.limit is not None:
+        marks["limit"] = found.limit.value
+    top = 1.1 * float(np.nanmax(found.smooth))
+    for (name, rate), style in zip(marks.items(), ("--", "-.", "-", ":"), strict=False):
+        ax.axvline(rate, **FORMULA, linestyle=style, label=name)
+    ax.legend(frameon=False, fontsize="small", loc="lower center")
+    ax.set(xscale="log", ylim=(0, top), xlabel="learning rate, growing within the run", ylabel="loss")
+    ax.set_title(f"{case.problem}, {case.optimizer}: {len(found.loss)} seeds", fontsize="medium")
+
+
+def _draw_noisy(ax: Axes, result: Finders) -> None:
+    noisy = result.settings["noisy"]
+    bins = np.geomspace(noisy["from"], noisy["to"], 65).tolist()
+    for number, (rule, found) in enumerate(result.noisy.items()):
+        ax.hist(found, bins, label=rule, color=plots.SERIES_COLORS[1 - number], hatch=("////", "")[number],
+                edgecolor=INK, linewidth=0.4)  # fmt: skip
+    ax.axvline(noisy["steepest"], color=INK, linewidth=1, linestyle=":", label="steepest")
+    ax.set(xscale="log", xlabel="suggested learning rate", ylabel=f"of {noisy['curves']} noisy curves")
+    ax.legend(frameon=False, fontsize="small", loc="upper center")

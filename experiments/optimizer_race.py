@@ -11,21 +11,27 @@ problem, the fastest of all: Dolan and Moré 2002; their score is AlgoPerf's (Da
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import profiles, suite
-from experiments.claims import Claim
-from experiments.families import FAMILIES
-from experiments.figures.optimizer_race import draw
-from experiments.printing import table
-from experiments.settings import complete, spaced
-from gdkit import paired, problems, sgd, sweep
+from experiments.analysis.performance_profiles import (
+    LARGEST_RATIO,
+    algoperf_score,
+    performance_profile,
+    performance_ratios,
+)
+from experiments.common.claims import Claim
+from experiments.common.optimizers import FAMILIES
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import suite
+from gdkit import paired, plots, problems, sgd, sweep
 from gdkit.errors import unknown_name
 
 DEFAULTS: dict[str, Any] = {
@@ -44,6 +50,8 @@ DEFAULT_RATES = np.array([0.01, 0.01, 0.01, *[0.001] * 5])
 POLYAK = "Polyak, Some methods of speeding up the convergence of iteration methods, 1964"
 SUITS = "0.001 is a step's length to adam, 0.01 an inverse curvature to gradient descent"
 TUNED, DEFAULT = "tuned", "default"
+COLORS = (*plots.SERIES_COLORS, "0.5")
+STYLES: Any = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)))
 
 
 class Race(NamedTuple):
@@ -70,14 +78,14 @@ class Race(NamedTuple):
     @property
     def ratios(self) -> dict[str, np.ndarray]:
         """The same over the fastest of all."""
-        both = profiles.ratios(np.concatenate(list(self.times.values())))
+        both = performance_ratios(np.concatenate(list(self.times.values())))
         return dict(zip(self.times, np.split(both, 2), strict=True))
 
     def __str__(self) -> str:
         score, time = ({name: found[name] for name in (TUNED, DEFAULT)} for found in (self.ratios, self.times))
         return f"{len(self.problems)} problems\n" + table({
             "optimizer": ("", OPTIMIZERS),
-            **{f"score, {name}": (".2f", profiles.score(ratio)) for name, ratio in score.items()},
+            **{f"score, {name}": (".2f", algoperf_score(ratio)) for name, ratio in score.items()},
             **{f"solved, {name}": (".2f", np.isfinite(found).mean(axis=1)) for name, found in time.items()},
         })  # fmt: skip
 
@@ -126,13 +134,20 @@ def _bowl(chosen: Mapping[str, Any]) -> np.ndarray:
 
 def plot(result: Race) -> dict[str, Figure]:
     """One figure: the profiles at tuned and at default learning rates, side by side."""
-    return {"optimizer_race": draw(result)}
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    far = 10 ** np.ceil(np.log10(max(np.max(r[np.isfinite(r)], initial=10.0) for r in result.ratios.values())))
+    for ax, (name, ratio) in zip(axes, result.ratios.items(), strict=True):
+        _draw(ax, result.names, ratio, far)
+        ax.set_title(f"{name} learning rates, with scores", fontsize="medium")
+    axes[0].set_ylabel(f"$\\rho(\\tau)$: share of {len(result.problems)} problems solved")
+    return {"optimizer_race": figure}
 
 
 def claims(result: Race) -> list[Claim]:
     """What holds by construction, what theory says of momentum, and whom the defaults suit."""
     tau = np.geomspace(1, 1e6, 1000)
-    tuned, default = (profiles.profile(ratio, tau) for ratio in result.ratios.values())
+    tuned, default = (performance_profile(ratio, tau) for ratio in result.ratios.values())
     sgd_steps, heavy_steps = result.bowl
     exponent = lambda steps: float(np.polyfit(np.log(result.settings["conditions"]), np.log(steps), 1)[0])
     solved = lambda kind: np.isfinite(result.times[DEFAULT])[:, result.kinds == kind].sum(axis=1)
@@ -150,3 +165,27 @@ def claims(result: Race) -> list[Claim]:
             ahead = float(count[names.index(more)] > count[names.index(less)])
             rows.append(Claim(f"{more}'s default solves more of the {kind} than {less}'s", SUITS, 1.0, 0.0, ahead))
     return rows
+
+
+def _draw(ax: Axes, names: Sequence[str], ratio: np.ndarray, far: float) -> None:
+    tau = np.unique(np.append(ratio[np.isfinite(ratio)], [1.0, far]))
+    rho, scores = performance_profile(ratio, tau), algoperf_score(ratio)
+    ax.axvspan(1, LARGEST_RATIO, color="0.93", zorder=0)
+    ax.text(np.sqrt(LARGEST_RATIO), 1.0, "scored", fontsize="small", color="0.35", ha="center", va="top")
+    order = np.argsort(rho[:, -1], kind="stable")
+    heights = _apart(rho[order, -1], 0.062)
+    for i, height in zip(order, heights, strict=True):
+        color, text = COLORS[i], f"{names[i]}  {scores[i]:.2f}"
+        ax.step(tau, rho[i], where="post", color=color, linestyle=STYLES[i], linewidth=1.7)
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
+        look: dict[str, Any] = {"color": color, "va": "center", "fontsize": "small", "annotation_clip": False}
+        ax.annotate(text, (far, rho[i, -1]), (far * 1.5, height), arrowprops=line, **look)
+    ax.set(xscale="log", xlim=(1, far), ylim=(0, 1.02), xlabel="$\\tau$: steps over those of the fastest")
+
+
+def _apart(values: np.ndarray, gap: float) -> np.ndarray:
+    """Places in [0, 1], `gap` apart at least, near `values`, which are increasing."""
+    steps = gap * np.arange(len(values))
+    low = values - steps
+    middle = (np.maximum.accumulate(low) + np.minimum.accumulate(low[::-1])[::-1]) / 2
+    return np.clip(middle, 0, 1 - steps[-1]) + steps

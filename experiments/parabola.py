@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import drawing
-from experiments.claims import Claim
-from experiments.settings import complete
+from experiments.common import drawing
+from experiments.common.claims import Claim
+from experiments.common.settings import complete
 from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, problems, sgd, sweep, training_table
 from gdkit.descent import TrainingTable
 

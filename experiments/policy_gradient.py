@@ -18,12 +18,12 @@ import optax
 from matplotlib.figure import Figure
 
 import gdkit
-from experiments import environments, policies
-from experiments.claims import Claim
-from experiments.estimates import NONE, RUNNING, Estimate, estimates
-from experiments.figures.policy_gradient import draw
-from experiments.printing import table
-from experiments.settings import complete, spaced
+from experiments.analysis.sampled_gradients import NONE, RUNNING, Estimate, estimates
+from experiments.common.claims import Claim
+from experiments.common.drawing import legend_below, level, seeds
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import environments, policies
 from gdkit import SweepResult
 from gdkit.errors import bad_value
 
@@ -135,4 +135,20 @@ def claims(result: PolicyGradient) -> list[Claim]:
 
 def plot(result: PolicyGradient) -> dict[str, Figure]:
     """Return against the learning rate: of the bandit with a baseline and without, of the pole by optimizer."""
-    return {"policy_gradient": draw(result)}
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rates, arms, cart = result.bandit.axes["learning_rate"], result.settings["bandit"], result.settings["cartpole"]
+    for number, name in enumerate(result.estimates):
+        seeds(left, rates, result.values(name), number, f"{name}, mean of {arms['seeds']} seeds")
+    for number, name in enumerate(result.cartpole.optimizers):
+        seeds(right, *result.returns(name), number, f"{name}, mean of {cart['seeds']} seeds")
+    level(left, float(np.max(policies.rewards_of(2, 2))), "best possible", above=True)
+    level(right, cart["horizon"], "longest episode", above=True)
+    level(right, result.one_way, "pushing one way only", above=False)
+    left.set(title="contextual bandit, sgd", ylabel="expected reward of the last policy")
+    right.set(title="cart with a pole", ylabel="steps until the pole falls")
+    for ax in (left, right):
+        ax.margins(y=0.08)
+        ax.set(xscale="log", xlabel="learning rate")
+        legend_below(ax)
+    return {"policy_gradient": figure}

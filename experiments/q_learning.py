@@ -15,13 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import gdkit
-from experiments import environments, value_learning
-from experiments.claims import Claim
-from experiments.environments import Baird
-from experiments.figures.q_learning import draw
-from experiments.printing import table
-from experiments.settings import complete, spaced
-from gdkit import Regime, SweepResult
+from experiments.common.claims import Claim
+from experiments.common.drawing import FORMULA, legend_below, seeds
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from experiments.problems import environments, temporal_differences
+from experiments.problems.environments import Baird
+from gdkit import Regime, SweepResult, plots
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -105,13 +105,13 @@ def run(settings: Mapping[str, Any]) -> QLearning:
     if not star["burn_in"] < star["steps"]:
         why = f"not less than the {star['steps']} steps"
         raise bad_value("settings.baird.burn_in", star["burn_in"], why, "Lower it")
-    factory = functools.partial(value_learning.lake, hidden=water["hidden"], discount=water["discount"])
+    factory = functools.partial(temporal_differences.lake, hidden=water["hidden"], discount=water["discount"])
     axes = {"problem.period": gdkit.static(water["periods"]), "learning_rate": spaced(water["learning_rate"])}
     learned = gdkit.sweep(factory, gdkit.sgd, axes, seeds=water["seeds"], steps=water["steps"])
-    runs = gdkit.sweep(value_learning.baird(game, game.start), gdkit.sgd, rates, steps=star["steps"])
+    runs = gdkit.sweep(temporal_differences.baird(game, game.start), gdkit.sgd, rates, steps=star["steps"])
     exponents = []
     for hidden in (False, True):
-        rest = value_learning.baird(game, 0 * game.start, hidden=hidden)  # there no run ends
+        rest = temporal_differences.baird(game, 0 * game.start, hidden=hidden)  # there no run ends
         watched = [gdkit.lyapunov_exponent(rest, gdkit.sgd, burn_in=star["burn_in"])]
         still = gdkit.sweep(rest, gdkit.sgd, rates, steps=star["steps"], monitors=watched, curve_points=0)
         exponents.append(still.data["lyapunov_exponent"].squeeze("seed").values)
@@ -123,7 +123,7 @@ def _growth(game: Baird, rate: float) -> Growth:
     steps = int(30 / game.growth(rate))  # in which the loss, a square of the weights, grows by e⁶⁰: float32 holds e⁸⁸
     moduli, runs = [], []
     for hidden in (False, True):
-        problem = value_learning.baird(game, game.start, hidden=hidden)
+        problem = temporal_differences.baird(game, game.start, hidden=hidden)
         end = gdkit.descend(problem, gdkit.sgd, steps, hyperparameters={"learning_rate": rate})
         runs.append(np.log(np.asarray(end.loss, np.float64)))
         found = gdkit.multipliers(problem, gdkit.sgd, end, 8, hyperparameters={"learning_rate": rate})
@@ -158,4 +158,26 @@ def claims(result: QLearning) -> list[Claim]:
 
 def plot(result: QLearning) -> dict[str, Figure]:
     """Left, the error of Q on the lake; right, growth on Baird's counterexample, both against the learning rate."""
-    return {"q_learning": draw(result)}
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rates = result.lake.axes["learning_rate"]
+    for number, period in enumerate(result.settings["lake"]["periods"]):
+        label = "target renewed every " + (f"{period} steps" if period > 1 else "step")
+        seeds(left, rates, result.errors(period), number, label, middle=np.median)
+    left.set(title="network on a frozen lake", ylabel="largest $|Q - Q^*|$", yscale="log")
+    rates = result.runs.axes["learning_rate"]
+    fine = np.geomspace(rates[0], rates[-1], 300)
+    grown, held = ([result.game.growth(rate, held=flag) for rate in fine] for flag in (False, True))
+    right.plot(fine, grown, **FORMULA | {"linewidth": 1.5}, label=r"theory: $\log \rho(I - \eta A)$")
+    right.plot(fine, held, **FORMULA, linestyle="--", label=r"$\log \rho(I - \eta X^\top X / 7)$")
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 5}
+    right.plot(rates, result.exponents, **plots.style.series(0), **look, label="Lyapunov exponent")
+    hollow = plots.style.series(1) | look | {"markerfacecolor": "none"}
+    right.plot(rates, result.stopped, **hollow, label="behind stop_gradient")
+    right.set(title="Baird's counterexample", ylabel="log-growth a step")
+    right.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    right.set_ylim(-0.004, 6)
+    for ax in (left, right):
+        ax.set(xscale="log", xlabel="learning rate")
+        legend_below(ax)
+    return {"q_learning": figure}

@@ -14,17 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 import gdkit
-from experiments import linear_steps as theory
-from experiments import quadratic_cases
-from experiments.claims import Claim
-from experiments.figures.quadratic_regimes import draw
-from experiments.printing import table
-from experiments.quadratic_cases import Case
-from experiments.settings import complete, spaced
-from gdkit import Problem, Regime, SweepResult, problems
+from experiments.analysis import linear_steps as theory
+from experiments.analysis import quadratic_cases
+from experiments.analysis.quadratic_cases import Case
+from experiments.common.claims import Claim
+from experiments.common.drawing import BORDER, FORMULA
+from experiments.common.printing import table
+from experiments.common.settings import complete, spaced
+from gdkit import Problem, Regime, SweepResult, plots, problems
 from gdkit.errors import bad_value
+from gdkit.plots.style import regime_handles
 
 DEFAULTS: dict[str, Any] = {
     "eigenvalues": [1.0, 3.0, 10.0],
@@ -32,6 +35,13 @@ DEFAULTS: dict[str, Any] = {
     "adam": {"learning_rate": 0.01, "steps": 100},  # the run whose preconditioner is held fixed
     "sweep": {"from": 0.1, "to": 1.7, "count": 64, "steps": 2000},  # learning rates as shares of the threshold
     "exponents": {"burn_in": 2000, "steps": 6000},
+}
+TITLES = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov", "adam": "Adam"}
+HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markersize": 4.5, "markevery": 2}
+SERIES: dict[str, dict[str, Any]] = {
+    "largest modulus of a multiplier": HOLLOW | {"marker": "o", "color": plots.SERIES_COLORS[0]},
+    "multiplier farthest from 1 (real part)": HOLLOW | {"marker": "s", "color": plots.SERIES_COLORS[1]},
+    "Lyapunov exponent": HOLLOW | {"marker": "^", "color": plots.SERIES_COLORS[2]},
 }
 
 
@@ -114,7 +124,22 @@ def _measure(case: Case, problem: Problem, chosen: Mapping[str, Any]) -> Family:
 
 def plot(result: QuadraticRegimes) -> dict[str, Figure]:
     """A column an optimizer: the regimes of its runs, its multipliers and its exponents, with the closed forms."""
-    return {"quadratic_regimes": draw(result)}
+    figure = Figure(figsize=(12.5, 6.2), layout="constrained")
+    rows = figure.subplots(3, len(result.families), height_ratios=(0.2, 1.4, 1), sharex="col")
+    for column, family in zip(rows.T, result.families, strict=True):
+        _draw(column, family, result.settings["momentum"])
+    rows[1, 0].set_ylabel("multipliers of a step")
+    rows[2, 0].set_ylabel("Lyapunov exponent")
+    for row, limits in zip(rows[1:], ((-3, 3), (-0.3, 1)), strict=True):
+        for ax in row:
+            ax.set_ylim(limits)
+            ax.tick_params(labelleft=ax is row[0])
+    codes = np.unique(np.concatenate([f.runs.verdict.regime for f in result.families]))
+    lines = [Line2D([], [], **FORMULA, label="closed form"), Line2D([], [], **BORDER, label="threshold of theory")]
+    series = [Line2D([], [], **marks, label=name) for name, marks in SERIES.items()]
+    below: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": "small"}
+    figure.legend(handles=[*series, *lines, *regime_handles(codes)], ncols=5, **below)
+    return {"quadratic_regimes": figure}
 
 
 def claims(result: QuadraticRegimes) -> list[Claim]:
@@ -147,3 +172,25 @@ def _claims_of(family: Family, beta: float) -> list[Claim]:
         Claim(f"{name}: largest error of a Lyapunov exponent", "log of the largest modulus", 0.0, 1e-3,
               float(np.abs(family.exponents - np.log(radius)).max())),
     ]  # fmt: skip
+
+
+def _draw(column: np.ndarray, family: Family, beta: float) -> None:
+    strip, middle, lower = column
+    plots.regime_strip(family.runs, ax=strip)
+    for own in strip.findobj(Legend):  # the figure has one for all
+        own.remove()
+    strip.set_title(f"{TITLES[family.case.name]}: $\\eta^*$ = {theory.THRESHOLDS[family.case.name]}", fontsize="medium")
+    strip.set_xlabel("")
+    if len(family.case.factories) == 1:
+        strip.set_yticks([])
+    radius, farthest = family.closed(theory.radius, beta), family.closed(theory.farthest, beta)
+    found = family.radius, family.farthest, family.exponents
+    true, places = (radius, farthest, np.log(radius)), (middle, middle, lower)
+    for ax, points, line, marks in zip(places, found, true, SERIES.values(), strict=True):
+        ax.plot(family.rates, points, **marks)
+        ax.plot(family.rates, line, **FORMULA)
+    for ax, levels in ((middle, (-1, 1)), (lower, (0,))):
+        ax.axvline(family.case.threshold, **BORDER)
+        for level in levels:
+            ax.axhline(level, color="0.75", linewidth=0.8, zorder=0)
+    lower.set_xlabel("learning rate $\\eta$")

@@ -5,9 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import batch_size as study
-from experiments import batches, learning_rates
-from experiments.gradient_noise import Noise
-from experiments.learning_rates import Best
+from experiments.analysis.gradient_noise import Noise
+from experiments.common import best_rates
+from experiments.common.best_rates import Best
+from experiments.problems import digits
 from gdkit import datasets
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -70,13 +71,13 @@ def test_exponents_are_those_of_power_laws():
 def test_the_best_rate_is_between_the_rates_or_at_their_end(least, expected):
     rates = np.geomspace(0.01, 0.1, 8)
     losses = np.exp(np.log(rates / least) ** 2)
-    assert learning_rates.vertex(rates, losses) == pytest.approx(expected)
-    assert learning_rates.inside(rates, learning_rates.vertex(rates, losses)) == (0.01 < expected < 0.1)
-    assert learning_rates.vertex(rates, np.where(rates > 0.05, np.inf, 1 / rates)) == pytest.approx(rates[4])
+    assert best_rates.vertex(rates, losses) == pytest.approx(expected)
+    assert best_rates.inside(rates, best_rates.vertex(rates, losses)) == (0.01 < expected < 0.1)
+    assert best_rates.vertex(rates, np.where(rates > 0.05, np.inf, 1 / rates)) == pytest.approx(rates[4])
 
 
 def test_adam_averages_over_as_many_rows_whatever_the_batch():
-    made = batches.adam_of({"b1": 0.9, "b2": 0.99, "of": 8}, 32)
+    made = digits.adam_of({"b1": 0.9, "b2": 0.99, "of": 8}, 32)
     assert (made.keywords["b1"], made.keywords["b2"]) == pytest.approx((0.6, 0.96))
 
 

@@ -6,8 +6,7 @@ from shared import dense_hessian
 
 import gdkit
 from experiments import catapult
-from experiments.figures import catapult as figures
-from experiments.linear_network import network
+from experiments.problems.linear_network import network
 from gdkit import Regime
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -83,7 +82,7 @@ def test_figure_has_the_borders_in_every_panel_over_learning_rates(study):
         assert {2, 4} <= verticals
     for ax in rows[:, 0]:
         shown = [float(text.get_text()) for text in ax.get_legend().get_texts()]
-        np.testing.assert_allclose(shown[1:], list(figures.EXAMPLES)[1:], atol=0.05)
+        np.testing.assert_allclose(shown[1:], list(catapult.EXAMPLES)[1:], atol=0.05)
 
 
 @pytest.mark.parametrize(

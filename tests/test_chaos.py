@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 from experiments import chaos
-from experiments import period_doubling as theory
+from experiments.analysis import period_doubling as theory
 from gdkit import descend, sgd
 from gdkit.errors import InputTypeError, InputValueError
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import deep_cfr, kuhn, regret_learning
+from experiments import deep_cfr
+from experiments.problems import deep_regret, kuhn
 from gdkit import descend, sgd
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -32,7 +33,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def memory():
     """After three iterations with a learning rate of 0, so that every strategy is the first, even one."""
-    return descend(regret_learning.regret_network(iterations=3, period=2, rows=4), sgd(0.0), 12)
+    return descend(deep_regret.regret_network(iterations=3, period=2, rows=4), sgd(0.0), 12)
 
 
 def test_every_claim_holds_but_that_few_iterations_leave_more_to_exploit(tiny):
@@ -61,7 +62,7 @@ def test_strategies_add_up_weighted_by_iteration_and_reach(memory):
 
 
 def test_the_loss_is_least_where_networks_predict_the_weighted_mean():
-    problem = regret_learning.regret_network(iterations=4, period=2, rows=20000)
+    problem = deep_regret.regret_network(iterations=4, period=2, rows=20000)
     params, blank = problem.init(jax.random.key(0))
     held = jax.random.normal(jax.random.key(1), blank.advantages.shape)
     memory = blank._replace(advantages=held)
@@ -73,7 +74,7 @@ def test_the_loss_is_least_where_networks_predict_the_weighted_mean():
 
 
 def test_before_the_second_players_turn_only_the_first_learns():
-    problem = regret_learning.regret_network(iterations=4, period=2, rows=8)
+    problem = deep_regret.regret_network(iterations=4, period=2, rows=8)
     params, memory = problem.init(jax.random.key(0))
     grad, memory = jax.grad(problem.loss, has_aux=True)(
         params, problem.sample(jax.random.key(0), 0, problem.data), memory

@@ -7,8 +7,9 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 from shared import dense_hessian
 
-from experiments import adaptive_edge_of_stability, edge, edge_of_stability
-from experiments.edge import Run
+from experiments import adaptive_edge_of_stability, edge_of_stability
+from experiments.analysis import edge_runs
+from experiments.analysis.edge_runs import Run
 from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.stability import sharpness_every
@@ -103,9 +104,9 @@ def test_descent_at_the_edge_is_neither_steady_nor_lost(bowl, loss, descends):
 
 
 def test_sharpness_on_the_way_is_that_of_the_dense_hessian():
-    problem = edge.network(edge.NETWORK | SMALL)
-    watched = sharpness_every(problem, 15, iterations=edge.ITERATIONS, record=3)
-    run = edge.follow(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
+    problem = edge_runs.network(edge_runs.NETWORK | SMALL)
+    watched = sharpness_every(problem, 15, iterations=edge_runs.ITERATIONS, record=3)
+    run = edge_runs.follow(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
     top = np.linalg.eigvalsh(dense_hessian(problem, run.end.params))[-1]
     assert list(run.step) == [0, 15, 30]
     np.testing.assert_allclose(run.curvature[-1], top, rtol=1e-3)
@@ -114,7 +115,7 @@ def test_sharpness_on_the_way_is_that_of_the_dense_hessian():
 def test_preconditioned_sharpness_on_the_way_is_that_of_the_preconditioner_by_hand():
     settings = {"network": SMALL, "learning_rates": [0.01], "steps": 30, "every": 15}
     result = adaptive_edge_of_stability.run(settings)
-    problem, end = edge.network(result.settings["network"]), result.runs[0].end
+    problem, end = edge_runs.network(result.settings["network"]), result.runs[0].end
     grad, _ = ravel_pytree(jax.jit(jax.grad(problem.loss))(end.params, problem.data))
     second = 0.99 * ravel_pytree(end.opt_state[0].nu)[0] + 0.01 * grad**2  # of step 31
     p = np.asarray((1 - 0.9**31) * (np.sqrt(second / (1 - 0.99**31)) + 1e-7), np.float64)

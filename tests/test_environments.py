@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import environments, policies
-from experiments.environments import CartPole
+from experiments.problems import environments, policies
+from experiments.problems.environments import CartPole
 
 STATE = np.array([0.3, -0.7, 0.15, 1.1])
 

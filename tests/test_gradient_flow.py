@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import gradient_flow
-from experiments.flow import Sharpness, distance_to, runge_kutta
+from experiments.analysis.continuous_flow import Sharpness, distance_to, runge_kutta
 from gdkit import descend, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
 

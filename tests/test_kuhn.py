@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import kuhn
+from experiments.problems import kuhn
 
 PLACES = {"": (0, 0), "p": (1, 0), "b": (1, 1), "pb": (0, 1)}
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import learning_rate_sensitivity as study
-from experiments.spread import Spread, treated
+from experiments.analysis.sensitivity import Spread, treated
 from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import finders, lr_range_test, suite
+from experiments import lr_range_test
+from experiments.analysis import rate_finders
+from experiments.problems import suite
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.sweeps.search import RULES
 
@@ -19,7 +21,7 @@ def found():
     return lr_range_test.run(TINY)
 
 
-def raw(smooth, share=finders.SMOOTHING):
+def raw(smooth, share=rate_finders.SMOOTHING):
     """Losses whose bias-corrected running mean is `smooth`."""
     means = np.asarray(smooth) * (1 - share ** np.arange(1, len(smooth) + 1))
     return (means - share * np.append(0.0, means[:-1])) / (1 - share)
@@ -27,26 +29,28 @@ def raw(smooth, share=finders.SMOOTHING):
 
 def test_raw_losses_of_these_tests_are_smoothed_to_the_curve_meant():
     smooth = np.linspace(2.0, 1.0, 30)
-    np.testing.assert_allclose(finders.recorded(raw(smooth)), smooth)
+    np.testing.assert_allclose(rate_finders.recorded(raw(smooth)), smooth)
 
 
 def test_a_run_ends_with_the_point_above_four_times_the_least():
-    assert len(finders.recorded(raw([3.0, 1.0, 3.9, 4.1, 1.0]))) == 4
-    assert len(finders.recorded(np.array([3.0, 1.0, 2.0, np.nan, 1.0]))) == 4
+    assert len(rate_finders.recorded(raw([3.0, 1.0, 3.9, 4.1, 1.0]))) == 4
+    assert len(rate_finders.recorded(np.array([3.0, 1.0, 2.0, np.nan, 1.0]))) == 4
 
 
 def test_fastai_leaves_out_the_first_tenth_and_the_last_five():
     smooth = np.full(100, 2.0)
     smooth[[9, 95]] = 1.0  # outside of what it looks at
     smooth[[20, 50]] = 1.7, 1.2
-    found = finders.fastai(RATES, raw(smooth))
+    found = rate_finders.fastai(RATES, raw(smooth))
     assert found["minimum"] == pytest.approx(RATES[50] / 10)
     assert found["steep"] == pytest.approx(RATES[49]), "the drop to the least, by its left end"
 
 
 def test_valley_is_halfway_through_the_middle_third_of_the_longest_way_down():
     smooth = np.concatenate([np.linspace(1.95, 2.0, 30), np.linspace(1.9, 1.0, 30), np.linspace(1.01, 1.2, 40)])
-    assert finders.fastai(RATES, raw(smooth))["valley"] == RATES[59 - 31 + 10 + 5], "31 long: one above, and the way"
+    assert rate_finders.fastai(RATES, raw(smooth))["valley"] == RATES[59 - 31 + 10 + 5], (
+        "31 long: one above, and the way"
+    )
 
 
 def test_slide_stops_where_a_window_of_fifteen_has_like_slopes_at_both_ends():
@@ -64,20 +68,20 @@ def test_lightning_leaves_out_ten_points_and_the_last_and_takes_the_slope_agains
     smooth = np.full(100, 2.0)
     smooth[5], smooth[30:] = 1.9, 1.999  # a tiny drop far left beats a large one far right
     smooth[80:] = 1.0
-    assert finders.lightning(RATES, raw(smooth)) in (RATES[29], RATES[30])
-    assert finders.fastai(RATES, raw(smooth))["steep"] == RATES[79]
+    assert rate_finders.lightning(RATES, raw(smooth)) in (RATES[29], RATES[30])
+    assert rate_finders.fastai(RATES, raw(smooth))["steep"] == RATES[79]
 
 
 def test_too_short_a_run_gets_no_suggestion():
     leaves = np.append(np.full(8, 1.0), np.full(92, np.nan))
-    assert np.isnan(finders.lightning(RATES, leaves))
-    assert all(np.isnan(rate) for rate in finders.fastai(RATES, leaves).values())
+    assert np.isnan(rate_finders.lightning(RATES, leaves))
+    assert all(np.isnan(rate) for rate in rate_finders.fastai(RATES, leaves).values())
 
 
 def test_without_noise_the_slope_in_log_rate_finds_the_steepest_point_and_noise_drives_lightning_to_the_left_end():
-    clean = finders.noisy(NOISY | {"noise": 0.0, "curves": 1})
+    clean = rate_finders.noisy(NOISY | {"noise": 0.0, "curves": 1})
     assert clean[lr_range_test.SLOPE] == pytest.approx(1e-2, rel=0.1)
-    noisy = finders.noisy(NOISY | {"curves": 50})
+    noisy = rate_finders.noisy(NOISY | {"curves": 50})
     assert np.median(noisy[lr_range_test.LIGHTNING]) < 3e-7
     assert np.median(noisy[lr_range_test.SLOPE]) == pytest.approx(1e-2, rel=0.3)
 

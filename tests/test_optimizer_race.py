@@ -10,7 +10,9 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 from shared import dense_hessian
 
-from experiments import optimizer_race, profiles, suite
+from experiments import optimizer_race
+from experiments.analysis.performance_profiles import algoperf_score, performance_profile, performance_ratios
+from experiments.problems import suite
 from gdkit.errors import InputTypeError, InputValueError
 
 INF = np.inf
@@ -33,16 +35,16 @@ def race():
 
 
 def test_ratios_profile_and_score_are_those_worked_by_hand():
-    ratio = profiles.ratios(TIMES)
+    ratio = performance_ratios(TIMES)
     np.testing.assert_array_equal(ratio, [[1, 3, INF, 1], [2, 1, INF, INF], [5, 3.5, INF, INF]])
-    rho = profiles.profile(ratio, TAU) * 4
+    rho = performance_profile(ratio, TAU) * 4
     np.testing.assert_array_equal(rho, [[2, 2, 3, 3, 3, 3], [1, 2, 2, 2, 2, 2], [0, 0, 0, 1, 2, 2]])
-    np.testing.assert_allclose(profiles.score(ratio), np.array([3 + 1 + 3, 2 + 3, 0.5]) / 3 / 4)
+    np.testing.assert_allclose(algoperf_score(ratio), np.array([3 + 1 + 3, 2 + 3, 0.5]) / 3 / 4)
 
 
 def test_what_nobody_solves_counts_as_unsolved_for_all_and_is_not_left_out():
-    ratio = profiles.ratios(np.full((3, 2), INF))
-    assert np.isinf(ratio).all() and not profiles.profile(ratio, TAU).any() and not profiles.score(ratio).any()
+    ratio = performance_ratios(np.full((3, 2), INF))
+    assert np.isinf(ratio).all() and not performance_profile(ratio, TAU).any() and not algoperf_score(ratio).any()
 
 
 times = arrays(float, (3, 5), elements=st.sampled_from([1.0, 2.0, 3.0, 7.0, 40.0, 900.0, INF]))
@@ -51,21 +53,21 @@ times = arrays(float, (3, 5), elements=st.sampled_from([1.0, 2.0, 3.0, 7.0, 40.0
 @given(times, st.permutations(range(5)), arrays(float, 5, elements=st.sampled_from([0.5, 1.0, 8.0, 1024.0])))
 @settings(deadline=None, max_examples=50)
 def test_order_of_problems_and_units_of_time_change_nothing(times, order, units):
-    ratio, other = profiles.ratios(times), profiles.ratios((times * units)[:, order])
-    np.testing.assert_array_equal(profiles.profile(other, TAU), profiles.profile(ratio, TAU))
-    np.testing.assert_allclose(profiles.score(other), profiles.score(ratio))
+    ratio, other = performance_ratios(times), performance_ratios((times * units)[:, order])
+    np.testing.assert_array_equal(performance_profile(other, TAU), performance_profile(ratio, TAU))
+    np.testing.assert_allclose(algoperf_score(other), algoperf_score(ratio))
 
 
 @given(times)
 @settings(deadline=None, max_examples=50)
 def test_profiles_rise_to_the_share_solved_and_the_score_is_their_integral(times):
-    ratio = profiles.ratios(times)
-    rho = profiles.profile(ratio, TAU)
+    ratio = performance_ratios(times)
+    rho = performance_profile(ratio, TAU)
     assert (np.diff(rho, axis=1) >= 0).all()
     np.testing.assert_allclose(rho[:, -1], np.isfinite(times).mean(axis=1))
     assert rho[:, 0].sum() >= np.isfinite(times).any(axis=0).mean() - 1e-12, "each problem that is solved has a winner"
     middles = 1 + 3 * (np.arange(3000) + 0.5) / 3000
-    np.testing.assert_allclose(profiles.score(ratio), profiles.profile(ratio, middles).mean(axis=1), atol=1e-3)
+    np.testing.assert_allclose(algoperf_score(ratio), performance_profile(ratio, middles).mean(axis=1), atol=1e-3)
 
 
 # The suite

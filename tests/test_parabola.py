@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import parabola
-from experiments.claims import Claim
+from experiments.common.claims import Claim
 from gdkit import Regime, problems, sgd, training_table
 from gdkit.errors import InputTypeError, InputValueError
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import linear_steps, phase_diagram
-from experiments.linear_steps import polyak
+from experiments import phase_diagram
+from experiments.analysis import linear_steps
+from experiments.analysis.linear_steps import polyak
 from gdkit.errors import InputTypeError, InputValueError
 
 SMALL = {

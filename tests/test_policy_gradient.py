@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import environments, policies, policy_gradient
+from experiments import policy_gradient
+from experiments.problems import environments, policies
 from gdkit.errors import InputTypeError, InputValueError
 
 TINY = {

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import environments, q_learning, value_learning
+from experiments import q_learning
+from experiments.problems import environments, temporal_differences
 from gdkit import descend, sgd
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.problems import squared_error
@@ -51,7 +52,7 @@ def test_claims_can_fail(tiny):
 def test_semi_gradients_second_derivative_counts_the_target_and_stop_gradients_does_not():
     loss = lambda x, held: 0.5 * jnp.sum((x - jnp.sin(3 * held)) ** 2)
     x = jnp.array([0.3, -0.2])
-    slopes = [value_learning.semi_gradient(loss), lambda x: loss(x, jax.lax.stop_gradient(x))]
+    slopes = [temporal_differences.semi_gradient(loss), lambda x: loss(x, jax.lax.stop_gradient(x))]
     for slope, bend in zip(map(jax.grad, slopes), (1 - 3 * np.cos(3 * x), np.ones(2)), strict=True):
         np.testing.assert_allclose(slope(x), x - np.sin(3 * x), rtol=1e-6)
         np.testing.assert_allclose(jax.jacfwd(slope)(x), np.diag(bend), atol=1e-6)
@@ -60,13 +61,13 @@ def test_semi_gradients_second_derivative_counts_the_target_and_stop_gradients_d
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_run_on_bairds_counterexample_is_the_matrixs_power(hidden):
     game = environments.baird()
-    end = descend(value_learning.baird(game, game.start, hidden=hidden), sgd(0.1), 40)
+    end = descend(temporal_differences.baird(game, game.start, hidden=hidden), sgd(0.1), 40)
     power = np.linalg.matrix_power(np.eye(8) - 0.1 * game.matrix, 40)
     np.testing.assert_allclose(end.params, power @ game.start, rtol=1e-4)
 
 
 def test_targets_are_those_of_the_weights_that_were_last_copied():
-    problem = value_learning.lake(hidden=3, period=2)
+    problem = temporal_differences.lake(hidden=3, period=2)
     params, target = problem.init(jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 1, params)
     _, target = problem.loss(moved, problem.data, target)  # age 0: copies
@@ -79,7 +80,7 @@ def test_targets_are_those_of_the_weights_that_were_last_copied():
 
 
 def test_the_lakes_step_is_that_of_regression_on_targets_of_every_outcome():
-    problem, steps = value_learning.lake(hidden=3, discount=0.9, period=1), environments.lake_transitions()
+    problem, steps = temporal_differences.lake(hidden=3, discount=0.9, period=1), environments.lake_transitions()
     params, target = problem.init(jax.random.key(1))
     q = lambda params: jnp.tanh(params[0]) @ params[1] + params[2]
     targets = steps.reward + 0.9 * steps.goes_on * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
@@ -91,7 +92,7 @@ def test_the_lakes_step_is_that_of_regression_on_targets_of_every_outcome():
 
 
 def test_gap_and_regret_are_zero_at_q_star_and_count_only_where_an_action_matters():
-    problem = value_learning.lake(hidden=16, discount=0.9)
+    problem = temporal_differences.lake(hidden=16, discount=0.9)
     best = environments.optimal_q(environments.lake_transitions(), 0.9)
     there = (100 * jnp.eye(16), jnp.asarray(best, jnp.float32), jnp.zeros((1, 4)))  # tanh makes each state's own unit
     assert float(problem.metrics["gap"](there, problem.data)) < 1e-6

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import gdkit
-from experiments import linear_steps, quadratic_regimes
-from experiments.figures import quadratic_regimes as figures
+from experiments import quadratic_regimes
+from experiments.analysis import linear_steps
 from gdkit import problems
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -80,13 +80,13 @@ def test_table_tells_thresholds_times_curvature_among_them_the_38_of_adam(study)
 def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
     (figure,) = quadratic_regimes.plot(study).values()
     columns = np.array(figure.axes[:12]).reshape(3, 4)
-    assert [ax.get_title().split(":")[0] for ax in columns[0]] == list(figures.TITLES.values())
+    assert [ax.get_title().split(":")[0] for ax in columns[0]] == list(quadratic_regimes.TITLES.values())
     for ax, family in zip(columns[2], study.families, strict=True):
         points, line, border, *_ = ax.lines
         np.testing.assert_allclose(points.get_ydata(), line.get_ydata(), atol=1e-3)
         assert border.get_xdata()[0] == family.case.threshold
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"closed form", "threshold of theory", "diverged", *figures.SERIES} <= legend
+    assert {"closed form", "threshold of theory", "diverged", *quadratic_regimes.SERIES} <= legend
 
 
 @pytest.mark.parametrize(

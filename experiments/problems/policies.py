@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import environments
-from experiments.environments import CartPole
+from experiments.problems import environments
+from experiments.problems.environments import CartPole
 from gdkit import Problem
 from gdkit.types import Array, Key, Params
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import environments
-from experiments.environments import Baird, Transitions
+from experiments.problems import environments
+from experiments.problems.environments import Baird, Transitions
 from gdkit import Problem
 from gdkit.types import Array, Key, Params
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import gdkit
-from experiments import linear_steps
+from experiments.analysis import linear_steps
 from gdkit import Problem, Trajectory
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import environments, policies
+from experiments.problems import environments, policies
 
 NONE, RUNNING = "no baseline", "baseline"
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim
+from experiments.common.claims import Claim
 from gdkit import Problem, Trajectory, descend, plots, problems
 from gdkit.types import Monitor
 

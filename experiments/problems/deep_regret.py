@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import kuhn
+from experiments.problems import kuhn
 from gdkit import Problem
 from gdkit.types import Array, Context, Info, Key, Monitor, Params, State
 

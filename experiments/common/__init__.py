@@ -1,0 +1,1 @@
+"""What every study uses: claims, settings, optimizers to compare, the best learning rate of a grid, drawing."""

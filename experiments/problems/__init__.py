@@ -1,0 +1,1 @@
+"""Problems that studies train: networks, games, environments, test functions."""
