@@ -25,7 +25,7 @@ class Box(NamedTuple):
 
 
 BOXES = [
-    Box("Problem", "gdkit/problems.py", "left", 0),
+    Box("Problem", "gdkit/problems/", "left", 0),
     Box("optimizer factory", "gdkit/optimizers.py", "left", 1),
     Box("monitors", "gdkit/monitors.py", "left", 2),
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),

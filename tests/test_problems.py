@@ -14,7 +14,7 @@ from gdkit import problems
 from gdkit.datasets import Dataset
 from gdkit.environment import enable_x64
 from gdkit.errors import GdkitError
-from gdkit.problems import Problem
+from gdkit.problems import Problem, models
 
 KEY = jax.random.key(0)
 ANALYTIC = {
@@ -223,14 +223,14 @@ def test_logistic_regression_starts_at_the_logarithm_of_the_classes():
         assert np.allclose(jax.jit(problem.loss)(problem.init, problem.data), np.log(classes), rtol=1e-5)
 
 
-@pytest.mark.parametrize("activation", sorted(problems._ACTIVATIONS))
+@pytest.mark.parametrize("activation", sorted(models.ACTIVATIONS))
 def test_an_mlp_is_the_formula(activation):
     problem = problems.mlp("iris", widths=[5, 4], activation=activation, loss="squared_error")
     params = problem.init(KEY)
     x, y = problem.data
     h = x
     for layer in params[:-1]:
-        h = np.asarray(problems._ACTIVATIONS[activation][0](h @ layer.weight + layer.bias[None, :]))
+        h = np.asarray(models.ACTIVATIONS[activation][0](h @ layer.weight + layer.bias[None, :]))
     outputs = h @ params[-1].weight + params[-1].bias[None, :]
     assert np.allclose(problem.loss(params, problem.data), ((outputs - np.eye(3)[y]) ** 2).sum(1).mean(), rtol=1e-4)
     assert np.allclose(problem.metrics["accuracy"](params, (x, y)), (outputs.argmax(1) == y).mean())

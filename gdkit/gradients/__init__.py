@@ -1,0 +1,30 @@
+"""How a derivative comes about, and whether it is right."""
+
+from gdkit.gradients.chain_rule import ChainRow, ChainRuleTrace, Graph, chain_rule_trace
+from gdkit.gradients.differences import (
+    FiniteDifference,
+    GradientCheck,
+    LeafCheck,
+    Sensitivity,
+    SensitivityRow,
+    check_gradient,
+    finite_difference,
+    partial_derivative,
+    sensitivity,
+)
+
+__all__ = [
+    "ChainRow",
+    "ChainRuleTrace",
+    "FiniteDifference",
+    "GradientCheck",
+    "Graph",
+    "LeafCheck",
+    "Sensitivity",
+    "SensitivityRow",
+    "chain_rule_trace",
+    "check_gradient",
+    "finite_difference",
+    "partial_derivative",
+    "sensitivity",
+]

@@ -1,0 +1,106 @@
+"""Losses and metrics of outputs and targets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gdkit.datasets import Dataset
+from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.types import Array
+
+
+def cross_entropy(outputs: Array, y: Array) -> Array:
+    """Mean cross-entropy in nats of labels y (...), by logits (..., classes), or one logit (...) or (..., 1) for two.
+
+    >>> round(float(cross_entropy(jnp.zeros((5, 8)), jnp.zeros(5, jnp.int32))), 4)  # the logarithm of 8
+    2.0794
+    """
+    if _is_single(outputs, y):
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(outputs.reshape(y.shape), y))
+    labels = y.reshape(outputs.shape[:-1])
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
+
+
+def squared_error(outputs: Array, y: Array) -> Array:
+    """Mean over rows of ‖outputs − y‖². Labels stand for their one-hot vectors, or ±1 with a single output.
+
+    >>> float(squared_error(jnp.zeros((4, 10)), jnp.arange(4)))
+    1.0
+    """
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        targets = y.reshape(outputs.shape)
+    elif _is_single(outputs, y):
+        targets = (2 * y - 1).reshape(outputs.shape)
+    else:
+        targets = jax.nn.one_hot(y.reshape(outputs.shape[:-1]), outputs.shape[-1])
+    return jnp.sum(optax.squared_error(outputs, targets.astype(outputs.dtype))) / y.shape[0]
+
+
+def accuracy(outputs: Array, y: Array) -> Array:
+    """The fraction of labels y (...) where the largest output is, or the sign of a single one, 0 to 1.
+
+    >>> float(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
+    0.75
+    """
+    if _is_single(outputs, y):
+        return jnp.mean((outputs.reshape(y.shape) > 0) == (y > 0))
+    return jnp.mean(jnp.argmax(outputs, axis=-1) == y.reshape(outputs.shape[:-1]))
+
+
+def r2(outputs: Array, y: Array) -> Array:
+    """1 − Σ (y − outputs)² / Σ (y − mean of y)²: 1 is exact, 0 is no better than the mean.
+
+    >>> float(r2(jnp.full(2, 2.0), jnp.array([1.0, 3.0])))
+    0.0
+    """
+    y = y.reshape(outputs.shape)
+    return 1.0 - jnp.sum(jnp.square(y - outputs)) / jnp.sum(jnp.square(y - jnp.mean(y, axis=0, keepdims=True)))
+
+
+_LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+
+
+def loss_of(loss: str | Callable[[Any, Any], Any], dataset: Dataset) -> Callable[[Any, Any], Any]:
+    """The loss function that `loss` names, with a check that the model's outputs suit the data."""
+    if callable(loss):
+        return loss
+    if loss not in _LOSSES:
+        raise unknown_name("loss", loss, _LOSSES)
+    if loss == "cross_entropy" and dataset.task != "classification":
+        raise bad_value("loss", loss, "the targets are no classes", "Use loss='squared_error', or integer labels")
+
+    def checked(outputs: Any, y: Any) -> Array:
+        _check_outputs(outputs, y, dataset)
+        return _LOSSES[loss](outputs, y)
+
+    return checked
+
+
+def metrics_of(dataset: Dataset) -> dict[str, Callable[[Any, Any], Any]]:
+    """The default metric of a task: accuracy or r2."""
+    return {"accuracy": accuracy} if dataset.task == "classification" else {"r2": r2}
+
+
+def _is_single(outputs: Array, y: Array) -> bool:
+    """Whether there is one output a label, and so two classes."""
+    return outputs.size == y.size
+
+
+def _check_outputs(outputs: Any, y: Any, dataset: Dataset) -> None:
+    """Shapes alone, so that this runs once, while the loss is traced."""
+    if not hasattr(outputs, "shape"):
+        raise bad_type("apply", outputs, "it returned no array", "Return the outputs alone")
+    shape, single = np.shape(outputs), np.size(outputs) == np.size(y)
+    if dataset.task == "regression":
+        fits, expected = single and shape[:1] == y.shape[:1], f"outputs of the shape of y, {y.shape}"
+    else:
+        rows = y.shape[:-1] if y.ndim > 1 and y.shape[-1] == 1 else y.shape
+        many = shape[:-1] == rows and shape[-1] >= dataset.outputs
+        fits = many or (single and dataset.outputs == 2 and shape[:1] == y.shape[:1])
+        expected = f"logits of shape {(*rows, dataset.outputs)} for y of shape {y.shape}"
+    if not fits:
+        raise bad_value("apply", shape, "the shape of its outputs does not suit the data", f"Return {expected}")
