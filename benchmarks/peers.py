@@ -21,7 +21,7 @@ import optax
 
 import gdkit
 from benchmarks.workloads import Workload
-from gdkit import descent, monitors
+from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
 from gdkit.sweeps.plan import visible_cores
 from gdkit.types import Array, Key, Params, PyTree
@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
 def start_of(work: Workload, key: int = 0) -> Start:
     """The start of the first seed of a sweep with that key, on the device."""
-    init_key, sample_key = descent.keys_of(jax.random.fold_in(descent.key_of(key), 0))
+    init_key, sample_key = descent.keys_of(jax.random.fold_in(checks.as_key(key), 0))
     problem = work.problem
     params = jax.jit(problem.init)(init_key) if problem.init_is_function else problem.init
     return jax.device_put(Start(params, init_key, sample_key, problem.data))
@@ -117,7 +117,7 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
             lane = lane._replace(record=record)
             return step(lane, chosen, t, start.key, start.data, limits, t == work.steps)[0], None
 
-        arrays = descent.arrays_of(problem)._replace(data=start.data)
+        arrays = binding.arrays_of(problem)._replace(data=start.data)
         lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)
         lane, _ = jax.lax.scan(body, lane, jnp.arange(work.steps + 1, dtype=jnp.int32), unroll=unroll)
         return monitors.read(watched, lane.record)
@@ -169,7 +169,7 @@ def _over_devices(lane: Callable) -> Any:
 @functools.lru_cache(maxsize=8)
 def _optax_step(problem: gdkit.Problem) -> Any:
     def step(params: Params, state: Any, rate: Array, t: Array, key: Key, data: PyTree) -> tuple[Params, Any, Array]:
-        batch = descent.batch_of(problem, t, key, data)
+        batch = binding.batch_of(problem, t, key, data)
         loss = problem.loss if data is None else lambda params: problem.loss(params, batch)
         value, grad = jax.value_and_grad(loss)(params)
         updates, state = optax.sgd(rate).update(grad, state, params)

@@ -14,7 +14,7 @@ from benchmarks import timing, workloads
 from benchmarks.operations import operations, side_by_side
 from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator, start_of
 from benchmarks.workloads import Workload
-from gdkit import descent, monitors
+from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
 from gdkit.sweeps import execute
 from gdkit.sweeps.blocks import Block, blocks_of
@@ -122,8 +122,8 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
     job = execute.prepare(
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
         Watching(watched, curve_within(points, work.steps)),
-        Shared(descent.key_of(0), descent.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
-        dtype=descent.params_dtype(problem), steps=work.steps, blocks=blocks_of(len(work.rates), 1, shape),
+        Shared(checks.as_key(0), binding.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
+        dtype=binding.params_dtype(problem), steps=work.steps, blocks=blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
     inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]

@@ -1,9 +1,10 @@
 """Factories: callables that hyperparameters go into, and which of these can be traced."""
 
+import functools
 import inspect
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,33 @@ from jax.core import Tracer
 from gdkit.errors import InputTypeError, bad_type, bad_value, unknown_name
 
 PROBLEM_PREFIX = "problem."
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def cache_if_hashable(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """``functools.lru_cache``, except that a call with arguments that cannot be hashed is made anew each time."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        cached: Any = functools.lru_cache(maxsize)(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return (cached if is_hashable(*args, *kwargs.values()) else function)(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def is_hashable(*values: Any) -> bool:
+    """Whether all values can be part of the key of a cache."""
+    try:
+        hash(values)
+    except TypeError:
+        return False
+    return True
 
 
 def parameters(factory: Callable) -> dict[str, inspect.Parameter]:

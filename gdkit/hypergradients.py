@@ -1,6 +1,5 @@
 """Hypergradients: how a run's final loss moves with its hyperparameters, and hyperparameters tuned by that."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from gdkit import descent, factories, html, monitors
+from gdkit import binding, checks, descent, factories, html, monitors
 from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import Problem
 from gdkit.types import Array, Hyperparameters, Key, State
 
-FinalLoss = Callable[[Hyperparameters, Array, Key, descent.Arrays], Array]
+FinalLoss = Callable[[Hyperparameters, Array, Key, binding.Arrays], Array]
 FRACTIONS = ("b1", "b2", "b3", "decay", "decay_rate", "momentum")  # tuned between 0 and 1, both as far as infinity
 
 
@@ -40,17 +39,17 @@ def final_loss_map(problem: Problem | Callable[..., Problem], factory: Any) -> F
       factory: an optimizer factory, or a finished optimizer.
 
     Returns:
-      A pure function; `arrays` are those that `gdkit.descent.bind` or `gdkit.descent.arrays_of` finds in the problem.
+      A pure function; `arrays` are those that `gdkit.binding.bind` or `gdkit.binding.arrays_of` finds in the problem.
 
     >>> from gdkit import problems, sgd
     >>> parabola = problems.parabola()
     >>> end = final_loss_map(parabola, sgd)
-    >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), descent.arrays_of(parabola)))  # 9 (1 − 2η)⁴
+    >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), binding.arrays_of(parabola)))  # 9 (1 − 2η)⁴
     0.5625
     """
     step = descent.step_map(problem, factory)
 
-    def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: descent.Arrays) -> Array:
+    def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: binding.Arrays) -> Array:
         init_key, sample_key = descent.keys_of(key)
         start = descent.initial_state(problem, factory, hyperparameters, init_key, arrays)
         record = monitors.start_record((), start)
@@ -129,36 +128,33 @@ def value_and_hypergradient(
     if not traced:
         remedy = "Pass at least one float, for example {'learning_rate': 0.1}"
         raise bad_value("hyperparameters", chosen, "none of them has a derivative", remedy)
-    loss, slopes = program(traced, {}, jnp.int32(steps), descent.key_of(key), arrays)
+    loss, slopes = program(traced, {}, jnp.int32(steps), checks.as_key(key), arrays)
     for name, slope in slopes.items():
-        if _is_finite(loss) and not _is_finite(slope):
+        if checks.is_finite(loss) and not checks.is_finite(slope):
             raise _no_derivative(name, chosen[name])
     return loss, slopes
 
 
 def _bind(
     problem: Any, factory: Any, chosen: dict[str, Any], steps: int, key: int | Key
-) -> tuple[Callable, dict[str, Array], descent.Arrays]:
+) -> tuple[Callable, dict[str, Array], binding.Arrays]:
     """The compiled program, the hyperparameters that can be traced, and the problem's arrays, all checked."""
-    descent.check_positive("steps", steps)
-    descent.check_hyperparameters(problem, factory, chosen)
+    checks.check_integer("steps", steps)
+    binding.check_hyperparameters(problem, factory, chosen)
     for name, value in chosen.items():
-        if factories.is_number(value) and not _is_finite(value):
+        if factories.is_number(value) and not checks.is_finite(value):
             raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
-    arrays, static, traced = descent.bind(problem, factory, chosen)
-    descent.check_run(problem, factory, chosen, descent.key_of(key), arrays)
-    try:
-        return _program(problem, factory, static), traced, arrays
-    except TypeError:  # something static cannot be hashed, so this program is not remembered
-        return _program.__wrapped__(problem, factory, static), traced, arrays
+    arrays, static, traced = binding.bind(problem, factory, chosen)
+    binding.check_run(problem, factory, chosen, checks.as_key(key), arrays)
+    return _program(problem, factory, static), traced, arrays
 
 
-@functools.lru_cache(maxsize=32)
+@cache_if_hashable(maxsize=32)
 def _program(problem: Any, factory: Any, static: tuple) -> Callable:
     """``(moving, still, steps, key, arrays) -> (final loss, its derivatives in what moves)``."""
     end = final_loss_map(problem, factory)
 
-    def final_loss(moving: dict, still: dict, steps: Array, key: Key, arrays: descent.Arrays) -> tuple[Array, Array]:
+    def final_loss(moving: dict, still: dict, steps: Array, key: Key, arrays: binding.Arrays) -> tuple[Array, Array]:
         loss = end(dict(static) | still | moving, steps, key, arrays)
         return loss, loss
 
@@ -257,12 +253,13 @@ def tune(
     0.39
     """
     for argument, value in (("rounds", rounds), ("seeds", seeds)):
-        descent.check_positive(argument, value)
+        checks.check_integer(argument, value)
+    checks.check_number("rate", rate, above=0)
     chosen = dict(hyperparameters)
     program, traced, arrays = _bind(problem, factory, chosen, steps, key)
     names = _checked_names(names, chosen, traced)
     still = {name: value for name, value in traced.items() if name not in names}
-    keys = [jax.random.fold_in(descent.key_of(key), seed) for seed in range(seeds)]
+    keys = [jax.random.fold_in(checks.as_key(key), seed) for seed in range(seeds)]
 
     def trial(values: dict[str, float], least: float) -> Round:
         moving = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
@@ -272,7 +269,7 @@ def tune(
         return Round(values, loss, slopes, loss < least)
 
     start = {name: float(chosen[name]) for name in names}
-    history = tuple(_search(trial, start, rounds, _checked_rate(rate)))
+    history = tuple(_search(trial, start, rounds, float(rate)))
     best = min((seen for seen in history if seen.better), key=lambda seen: seen.final_loss)
     return Tuned(chosen | best.hyperparameters, best.final_loss, history)
 
@@ -352,14 +349,6 @@ def _checked_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, A
     return tuple(names)
 
 
-def _checked_rate(rate: Any) -> float:
-    if not factories.is_number(rate):
-        raise bad_type("rate", rate, "not a number", "Pass a positive number; 1.0 is a factor of e")
-    if not 0 < rate < math.inf:
-        raise bad_value("rate", rate, "not positive and finite", "Pass a positive number; 1.0 is a factor of e")
-    return float(rate)
-
-
 def _check_start(start: Round) -> None:
     if not math.isfinite(start.final_loss):
         remedy = "Begin where it is stable, for example with a smaller learning rate"
@@ -372,7 +361,3 @@ def _check_start(start: Round) -> None:
 def _no_derivative(name: str, value: Any) -> Exception:
     remedy = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
     return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative in it", remedy)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Tracer) or bool(np.all(np.isfinite(np.asarray(value))))

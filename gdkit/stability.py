@@ -12,9 +12,11 @@ from jax.core import Tracer
 from jax.extend.core import Literal
 from jax.flatten_util import ravel_pytree
 
-from gdkit import descent, factories, monitors, optimizers
-from gdkit.descent import Arrays, Lane
+from gdkit import binding, checks, descent, factories, monitors, optimizers
+from gdkit.binding import Arrays
+from gdkit.descent import Lane
 from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import Problem
 from gdkit.types import Array, Context, Hyperparameters, Info, Key, Monitor, Params, PyTree, State
@@ -207,13 +209,13 @@ def sharpness(
     gradient = _raveled_gradient(problem, unravel, batch, aux)
     _, product = jax.linearize(gradient, vector)  # what all products have in common is computed once
     depth = min(max_iterations, vector.size)
-    return _largest_symmetric(product, vector.size, k, _key(key), vector.dtype, tolerance, depth)
+    return _largest_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth)
 
 
 def _raveled_gradient(
     problem: Problem, unravel: Callable[[Array], Params], batch: PyTree, aux: PyTree
 ) -> Callable[[Array], Array]:
-    loss = descent.objective(problem, None, batch, aux)  # ty: ignore[invalid-argument-type]
+    loss = binding.objective(problem, None, batch, aux)
     return jax.grad(lambda x: loss(unravel(x))[0])
 
 
@@ -327,18 +329,15 @@ def multipliers(
     -1.4
     """
     chosen = dict(hyperparameters or {})
-    descent.check_hyperparameters(problem, optimizer, chosen)
-    arrays, static, traced = descent.bind(problem, optimizer, chosen)
+    binding.check_hyperparameters(problem, optimizer, chosen)
+    arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = _state(problem, optimizer, chosen, state, arrays)
     part = _part(state, freeze)
     size = sum(jax.tree.leaves(state)[i].size for i in part.moving)
     _check_search(k, size, tolerance, max_iterations)
     data = arrays.data if data is None else data
     arguments = (state, traced, jnp.int32(t), descent.keys_of(key)[1], data)
-    try:
-        program = _jacobian(problem, optimizer, static, freeze)
-    except TypeError:  # something static cannot be hashed, so this program is not remembered
-        program = _jacobian.__wrapped__(problem, optimizer, static, freeze)
+    program = _jacobian(problem, optimizer, static, freeze)
     if size <= DENSE:
         found = _both_sides(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)
     else:
@@ -353,7 +352,7 @@ class _Jacobian(NamedTuple):
     extend: Any  # krylov, ... -> krylov, a few products later
 
 
-@functools.lru_cache(maxsize=32)
+@cache_if_hashable(maxsize=32)
 def _jacobian(problem: Any, factory: Any, static: tuple, freeze: bool) -> _Jacobian:
     def displacement(state: State, traced: Hyperparameters, *rest: Any) -> tuple[Callable[[Array], Array], Array]:
         advance, vector = _vector_map(problem, factory, freeze, state, dict(static) | dict(traced), *rest)
@@ -539,17 +538,14 @@ def preconditioned_sharpness(
     True
     """
     chosen = dict(hyperparameters or {})
-    descent.check_hyperparameters(problem, optimizer, chosen)
-    arrays, static, traced = descent.bind(problem, optimizer, chosen)
+    binding.check_hyperparameters(problem, optimizer, chosen)
+    arrays, static, traced = binding.bind(problem, optimizer, chosen)
     rate = _known_rate(chosen, learning_rate)
     state = _state(problem, optimizer, chosen, state, arrays)
     _check_moments(state)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     _check_search(k, size, tolerance, max_iterations)
-    try:
-        program = _preconditioned(problem, optimizer, static, k, min(max_iterations, size))
-    except TypeError:  # something static cannot be hashed, so this program is not remembered
-        program = _preconditioned.__wrapped__(problem, optimizer, static, k, min(max_iterations, size))
+    program = _preconditioned(problem, optimizer, static, k, min(max_iterations, size))
     data = arrays.data if data is None else data
     found, diagonal, positive = program(state, traced, jnp.int32(t), descent.keys_of(key)[1], data, rate, tolerance)
     if not diagonal:
@@ -561,7 +557,7 @@ def preconditioned_sharpness(
     return found
 
 
-@functools.lru_cache(maxsize=32)
+@cache_if_hashable(maxsize=32)
 def _preconditioned(problem: Any, factory: Any, static: tuple, k: int, depth: int) -> Any:
     def search(state: State, traced: dict, *rest: Any) -> tuple[Spectrum, Array, Array]:
         return _largest_preconditioned(problem, factory, state, dict(static) | traced, *rest, k=k, depth=depth)
@@ -584,8 +580,8 @@ def _largest_preconditioned(
     depth: int,
 ) -> tuple[Spectrum, Array, Array]:
     """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
-    judged, optimizer = descent.resolve(problem, factory, hyperparameters)
-    loss = descent.objective(judged, optimizer, descent.batch_of(judged, t, key, data), state.aux)
+    judged, optimizer = binding.resolve(problem, factory, hyperparameters)
+    loss = binding.objective(judged, optimizer, binding.batch_of(judged, t, key, data), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
     gain, diagonal = _gain(optimizer, state, unravel(gradient(vector)), lambda params: loss(params)[0])
@@ -669,8 +665,7 @@ def lyapunov_exponent(
     >>> round(float(run.statistics["lyapunov_exponent"]), 4)  # log 0.9
     -0.1054
     """
-    if burn_in != 0:
-        descent.check_positive("burn_in", burn_in)
+    checks.check_integer("burn_in", burn_in, at_least=0)
 
     def init(state: State) -> _LyapunovState:
         leaves = jax.tree.leaves(state)
@@ -730,8 +725,8 @@ def sharpness_every(
     """
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        judged, _ = descent.resolve_problem(problem, context.hyperparameters)
-        batch = descent.batch_of(judged, context.t, context.key, context.data)
+        judged, _ = binding.resolve_problem(problem, context.hyperparameters)
+        batch = binding.batch_of(judged, context.t, context.key, context.data)
         found = sharpness(judged, before.params, batch=batch, aux=before.aux, max_iterations=iterations)
         return found.values[0], found.residuals[0]
 
@@ -790,9 +785,8 @@ def _curvature_every(
 ) -> Monitor:
     """A monitor of what `measure` finds, value and residual, at each `every`-th step."""
     for argument, value in (("every", every), ("iterations", iterations)):
-        descent.check_positive(argument, value)
-    if record != 0:
-        descent.check_positive("record", record)
+        checks.check_integer(argument, value)
+    checks.check_integer("record", record, at_least=0)
 
     def init(state: State) -> _CurvatureState:
         nothing = jnp.full((), jnp.nan, ravel_pytree(state.params)[0].dtype)
@@ -878,8 +872,8 @@ def critical_learning_rate(
     (True, True)
     """
     low, high = _check_interval(low, high, rtol)
-    descent.check_positive("steps", steps)
-    descent.check_positive("lanes", lanes)
+    checks.check_integer("steps", steps)
+    checks.check_integer("lanes", lanes)
     if lanes < 3:
         raise bad_value("lanes", lanes, "too few to cut an interval", "Pass at least 3")
     diverge = _trial(problem, factory, dict(hyperparameters or {}), key, steps, diverged_above, low)
@@ -912,16 +906,13 @@ def _trial(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Learning rates (lanes,) to whether each diverges (lanes,); one compiled program for all calls."""
     chosen = chosen | {"learning_rate": low}
-    descent.check_hyperparameters(problem, factory, chosen)
-    arrays, static, traced = descent.bind(problem, factory, chosen)
-    descent.check_run(problem, factory, chosen, _key(key), arrays)
+    binding.check_hyperparameters(problem, factory, chosen)
+    arrays, static, traced = binding.bind(problem, factory, chosen)
+    binding.check_run(problem, factory, chosen, checks.as_key(key), arrays)
     dtype = traced["learning_rate"].dtype
     limits = Limits(jnp.asarray(diverged_above, dtype), jnp.asarray(-math.inf, dtype))
-    try:
-        program = _side_by_side(problem, factory, static)
-    except TypeError:  # something static cannot be hashed, so this program is not remembered
-        program = _side_by_side.__wrapped__(problem, factory, static)
-    optimum = descent.resolve_problem(problem, chosen)[0].optimum
+    program = _side_by_side(problem, factory, static)
+    optimum = binding.resolve_problem(problem, chosen)[0].optimum
     keys, last = descent.keys_of(key), jnp.int32(steps)
 
     def diverge(rates: np.ndarray) -> np.ndarray:
@@ -931,7 +922,7 @@ def _trial(
     return diverge
 
 
-@functools.lru_cache(maxsize=32)
+@cache_if_hashable(maxsize=32)
 def _side_by_side(problem: Any, factory: Any, static: tuple) -> Any:
     """Runs that differ in their learning rates: their loss statistics and ends, each (lanes,)."""
     watched = (monitors.loss_statistics(),)
@@ -982,7 +973,7 @@ def _known_rate(hyperparameters: Hyperparameters, learning_rate: Any) -> Any:
         remedy = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
         raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", remedy)
     if not isinstance(rate, Tracer):  # which only the program knows; it finds no preconditioner at 0
-        _check_number("learning_rate", rate, least=0)
+        checks.check_number("learning_rate", rate, above=0)
     return rate
 
 
@@ -1004,7 +995,7 @@ def _check_moments(state: State) -> None:
 
 def _check_interval(low: Any, high: Any, rtol: Any) -> tuple[float, float]:
     for argument, value in (("low", low), ("high", high), ("rtol", rtol)):
-        _check_number(argument, value, least=0)
+        checks.check_number(argument, value, above=0)
     if not low < high:
         raise bad_value("high", high, f"not above low={low}", "Pass low < high")
     if rtol < 1e-6:
@@ -1032,26 +1023,15 @@ def _check_problem(problem: Any) -> None:
 
 
 def _check_search(k: Any, size: int, tolerance: Any, max_iterations: Any) -> None:
-    descent.check_positive("k", k)
-    descent.check_positive("max_iterations", max_iterations)
+    checks.check_integer("k", k)
+    checks.check_integer("max_iterations", max_iterations)
     if k > size:
         raise bad_value("k", k, f"there are only {size} eigenvalues", f"Ask for at most {size}")
     if max_iterations < k:
         raise bad_value("max_iterations", max_iterations, f"too few for {k} eigenvalues", f"Allow at least {k}")
-    _check_number("tolerance", tolerance, least=0)
-
-
-def _check_number(argument: str, value: Any, least: float) -> None:
-    if isinstance(value, bool) or not factories.is_number(value):
-        raise bad_type(argument, value, "not a number", f"Pass a finite number above {least:g}")
-    if not (math.isfinite(value) and value > least):
-        raise bad_value(argument, value, f"must be finite and above {least:g}", f"Pass a finite number above {least:g}")
+    checks.check_number("tolerance", tolerance, above=0)
 
 
 def _arrays(params: Params) -> Params:
-    descent.check_params(params)
+    checks.check_params(params)
     return jax.tree.map(jnp.asarray, params)
-
-
-def _key(key: int | Key) -> Key:
-    return jax.random.key(key) if isinstance(key, int | np.integer) else key

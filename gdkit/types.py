@@ -22,6 +22,7 @@ class Optimizer(Protocol):
 
 
 OptimizerFactory = Callable[..., Optimizer]  # (**hyperparameters) -> Optimizer
+OptimizerLike = Optimizer | OptimizerFactory
 
 
 class State(NamedTuple):

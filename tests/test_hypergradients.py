@@ -10,7 +10,7 @@ import pytest
 from shared import assert_refused
 
 from gdkit import Problem, descend, hypergradient, problems, sgd, sweep, tune, value_and_hypergradient
-from gdkit.descent import arrays_of
+from gdkit.binding import arrays_of
 from gdkit.environment import enable_x64
 from gdkit.hypergradients import FRACTIONS, final_loss_map
 
@@ -266,8 +266,8 @@ BAD = {
     "tune steps": (trial(steps=0), "steps=0: must be at least 1"),
     "tune rounds": (trial(rounds=0), "rounds=0: must be at least 1"),
     "tune seeds": (trial(seeds=1.5), "seeds=1.5: not an integer"),
-    "tune rate": (trial(rate=0.0), "rate=0.0: not positive and finite. Pass a positive number"),
-    "tune rate text": (trial(rate="big"), "rate='big': not a number. Pass a positive number"),
+    "tune rate": (trial(rate=0.0), "rate=0.0: must be a finite number above 0"),
+    "tune rate text": (trial(rate="big"), "rate='big': not a number. Pass a finite number above 0"),
     "tune a name": (trial(names="learning_rate"), "names='learning_rate': not a sequence of names. Pass for example"),
     "tune no name": (trial(names=()), r"names=\(\): not a sequence of names"),
     "tune twice": (trial(names=("learning_rate",) * 2), "a name occurs twice. Pass each once"),

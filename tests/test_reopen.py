@@ -19,7 +19,7 @@ PLAN = Plan(width=2, depth=1, tile=2)
 
 
 def noisy(learning_rate):  # its state holds a key
-    return optax.noisy_sgd(learning_rate, key=gdkit.descent.key_of(3))
+    return optax.noisy_sgd(learning_rate, key=gdkit.checks.as_key(3))
 
 
 OPTIMIZERS = {"sgd": (sgd, {"momentum": 0.5}), "noisy": noisy}

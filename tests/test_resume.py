@@ -28,7 +28,7 @@ STEPS = 60
 
 
 def noisy(learning_rate):  # its state holds a key
-    return optax.noisy_sgd(learning_rate, key=gdkit.descent.key_of(3))
+    return optax.noisy_sgd(learning_rate, key=gdkit.checks.as_key(3))
 
 
 AXES = {"optimizer": {"sgd": sgd, "noisy": (noisy, {})}, "learning_rate": RATES}

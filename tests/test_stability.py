@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from shared import dense_hessian
 
 from gdkit import Problem, Regime, descend, problems, sgd, stability, sweep
-from gdkit.descent import arrays_of, initial_state, keys_of, step_map
+from gdkit.binding import arrays_of
+from gdkit.descent import initial_state, keys_of, step_map
 from gdkit.errors import InputTypeError, InputValueError
 
 
@@ -122,7 +123,13 @@ def test_sharpness_equals_that_of_matfree():
         (problems.parabola(), {}, {}, InputValueError, "no leaves"),
         (problems.parabola(), 3.0, {"k": 2}, InputValueError, "only 1 eigenvalues"),
         (problems.parabola(), 3.0, {"k": 0}, InputValueError, "k=0: must be at least 1"),
-        (problems.parabola(), 3.0, {"tolerance": 0.0}, InputValueError, "tolerance=0.0: must be finite and above 0"),
+        (
+            problems.parabola(),
+            3.0,
+            {"tolerance": 0.0},
+            InputValueError,
+            "tolerance=0.0: must be a finite number",
+        ),
         (problems.parabola(), 3.0, {"tolerance": float("nan")}, InputValueError, "tolerance=nan"),
         (problems.parabola(), 3.0, {"tolerance": "x"}, InputTypeError, "tolerance='x': not a number"),
         (problems.beale(), jnp.ones(2), {"k": 2, "max_iterations": 1}, InputValueError, "too few for 2"),
@@ -376,7 +383,7 @@ def test_monitors_of_a_sweep_are_those_of_each_lane():
     [
         (lambda: stability.sharpness_every(QUADRATIC, 0), InputValueError, "every=0: must be at least 1"),
         (lambda: stability.sharpness_every(QUADRATIC, 5, iterations=2.5), InputTypeError, "iterations=2.5"),
-        (lambda: stability.sharpness_every(QUADRATIC, 5, record=-1), InputValueError, "record=-1: must be at least 1"),
+        (lambda: stability.sharpness_every(QUADRATIC, 5, record=-1), InputValueError, "record=-1: must be at least 0"),
         (lambda: stability.preconditioned_sharpness_every(QUADRATIC, sgd, 0), InputValueError, "every=0"),
         (lambda: stability.lyapunov_exponent(QUADRATIC, sgd, burn_in=-1), InputValueError, "burn_in=-1"),
     ],
@@ -463,7 +470,7 @@ def test_critical_learning_rate_says_when_the_border_is_not_one_point():
     ("options", "error", "message"),
     [
         ({"low": 2.0}, InputValueError, "high=1.0: not above low=2.0"),
-        ({"low": 0.0}, InputValueError, "low=0.0: must be finite and above 0"),
+        ({"low": 0.0}, InputValueError, "low=0.0: must be a finite number above 0"),
         ({"high": float("inf")}, InputValueError, "high=inf"),
         ({"low": "a"}, InputTypeError, "low='a': not a number"),
         ({"rtol": 1e-9}, InputValueError, "rtol=1e-09: below the rounding"),

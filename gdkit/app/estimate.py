@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from gdkit import descent
+from gdkit import binding, descent
 from gdkit.app import build, room
 from gdkit.app.config import Config, Study
 from gdkit.app.room import Room, amount
@@ -90,10 +90,10 @@ def _gradients(request: Sweep, prepared: list[Prepared]) -> Iterator[GradientChe
     for problem in {id(group.problem): group.problem for group in prepared}.values():
         made = problem.init(init_key) if problem.init_is_function else problem.init
         params, aux = made if problem.has_aux else (made, ())
-        batch = descent.batch_of(problem, jnp.int32(0), sample_key, problem.data)
+        batch = binding.batch_of(problem, jnp.int32(0), sample_key, problem.data)
 
         def loss(params: Any, batch: Any, aux: Any, problem: Problem = problem) -> Any:
-            return descent.objective(problem, None, batch, aux)(params)[0]  # ty: ignore[invalid-argument-type]
+            return binding.objective(problem, None, batch, aux)(params)[0]
 
         yield check_gradient(loss, params, batch, aux)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import descent, factories, html
+from gdkit import checks, factories, html, jaxprs
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.gradients.differentiable import (
     check_choice,
@@ -265,7 +265,7 @@ def check_gradient(
     """
     check_floats("params", params)
     for argument, value in (("limit", limit), ("directions", directions)):
-        descent.check_positive(argument, value)
+        checks.check_integer(argument, value)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     drawn = _directions(params, limit, directions, key)
     with jax.enable_x64(True):
@@ -312,7 +312,7 @@ def _compare_leaves(loss: Callable, params: Params, args: PyTree, drawn: list[np
     compiled = jax.jit(lambda leaves, args: loss(jax.tree.unflatten(tree, leaves), *args))
     value = compiled(at, args)
     check_scalar("loss", value)
-    if not any(descent.depends_on(jax.make_jaxpr(loss)(params, *args).jaxpr)[: len(at)]):
+    if not any(jaxprs.depends_on(jax.make_jaxpr(loss)(params, *args).jaxpr)[: len(at)]):
         raise bad_value("loss", shown, "it does not depend on the params", "Use the params in it")
     try:
         gradient = jax.jit(jax.grad(loss))(params, *args)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkit import descent, optimizers
+from gdkit import checks, optimizers
 from gdkit.errors import bad_value
 from gdkit.sweeps import execute
 from gdkit.sweeps.blocks import blocks_of
@@ -38,7 +38,7 @@ class Origin:
 
     def extend(self, steps: int, *, progress: Callable[[Progress], None] | None = None) -> SweepResult:
         """Every lane until `steps` in all; those that ended stay as they are."""
-        descent.check_positive("steps", steps)
+        checks.check_integer("steps", steps)
         kept = self.kept
         if steps <= kept.request.steps:
             raise bad_value(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit.descent import check_positive
+from gdkit.checks import check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None and not (field.name == "unroll" and value == 0 and value is not False):
-                check_positive(f"plan.{field.name}", value)
+                check_integer(f"plan.{field.name}", value)
 
 
 class Shape(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import descent, factories
+from gdkit import binding, descent, factories, jaxprs
 from gdkit.errors import bad_value, warn
 from gdkit.problems import Problem
 from gdkit.sweeps import execute, planner
@@ -81,8 +81,8 @@ def job_of(
         prepared.static,
         prepared.group.traced,
         request.watching,
-        Shared(request.key, descent.arrays_of(prepared.problem), limits),
-        dtype=descent.dtype_of(prepared.params),
+        Shared(request.key, binding.arrays_of(prepared.problem), limits),
+        dtype=binding.dtype_of(prepared.params),
         steps=request.steps,
         blocks=blocks or blocks_of(len(prepared.group.points), request.seeds, shape),
         devices=devices,
@@ -93,7 +93,7 @@ def job_of(
 
 def _prepare(request: Sweep, group: Group, checked: set[int]) -> Prepared:
     first = {name: values[0] for name, values in group.traced.items()}
-    concrete, _ = descent.resolve_problem(request.problem, group.static | first)
+    concrete, _ = binding.resolve_problem(request.problem, group.static | first)
     static = {n: factories.hashable(v) for n, v in group.static.items()}
     known = known_of(request, group)
     if id(concrete) not in checked:
@@ -128,7 +128,7 @@ def known_of(request: Sweep, group: Group) -> Known:
     trace = lambda: _traced(request.problem, group.section.factory, {**static, **point}, key)
     precision = jax.config.read("jax_enable_x64")  # decides the dtype of what a function makes
     name = request.problem, group.section.factory, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
-    if not descent.is_hashable(name):
+    if not factories.is_hashable(name):
         return trace()
     if name not in _seen:
         _seen[name] = trace()
@@ -138,11 +138,11 @@ def known_of(request: Sweep, group: Group) -> Known:
 
 
 def _traced(problem: Any, factory: Any, point: Mapping[str, Any], key: Any) -> Known:
-    concrete, _ = descent.resolve_problem(problem, point)
-    loss = descent.check_run(problem, factory, point, key, descent.arrays_of(concrete))
+    concrete, _ = binding.resolve_problem(problem, point)
+    loss = binding.check_run(problem, factory, point, key, binding.arrays_of(concrete))
     # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
-    is_stepped = jax.default_backend() == "cpu" and descent.has_convolutions(loss)
-    return Known(descent.params_shape(concrete), is_stepped, descent.is_impure(concrete, key))
+    is_stepped = jax.default_backend() == "cpu" and jaxprs.has_convolutions(loss)
+    return Known(binding.params_shape(concrete), is_stepped, binding.is_impure(concrete, key))
 
 
 def _warn(request: Sweep, problem: Problem, is_impure: bool) -> None:
@@ -164,7 +164,7 @@ def _check_used(request: Sweep, group: Group, problem: Problem, static: dict[str
         if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
             continue
         point = {n: values[0] for n, values in group.traced.items()}
-        arrays = descent.arrays_of(problem)
+        arrays = binding.arrays_of(problem)
         if not descent.is_used(request.problem, group.section.factory, static | point, name, request.key, arrays):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
             raise bad_value("axes", name, "the factory takes it and nothing uses it", remedy)

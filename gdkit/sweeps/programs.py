@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import monitors
-from gdkit.descent import Arrays, Lane, depends_on, evaluate, keys_of, observation, start_lane, step_map
+from gdkit.binding import Arrays
+from gdkit.descent import Lane, evaluate, keys_of, observation, start_lane, step_map
+from gdkit.jaxprs import depends_on
 from gdkit.monitors import EndKind, Limits
 from gdkit.sweeps.packing import Packed
 from gdkit.sweeps.plan import visible_cores

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkit import descent, factories
+from gdkit import checks, factories
 from gdkit.errors import bad_type, bad_value
 from gdkit.sweeps.axes import Dimension, Section, groups_of
 from gdkit.sweeps.joined import Part, alone, filled, joined, of_shape, same_static
@@ -21,7 +21,7 @@ def refine(
     result: SweepResult, kept: Kept, axis: str, around: Any, count: int, tell: Callable[[Progress], None] | None
 ) -> tuple[SweepResult, Kept | None]:
     """The sweep with more values of `axis`; what `SweepResult.refine` does."""
-    descent.check_positive("count", count)
+    checks.check_integer("count", count)
     widened, old, offset = [], [], 0
     for section in kept.request.sections:
         one = result.select(optimizer=section.label) if section.label is not None else result

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import descent, factories
+from gdkit import binding, checks, factories, jaxprs
 from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
@@ -73,10 +73,10 @@ def check(
     plan: Plan | None = None,
 ) -> Sweep:
     """The sweep that these arguments of `sweep` describe, checked as far as that goes without compiling."""
-    descent.check_positive("steps", steps)
-    descent.check_positive("seeds", seeds)
+    checks.check_integer("steps", steps)
+    checks.check_integer("seeds", seeds)
     if curve_points != 0:
-        descent.check_positive("curve_points", curve_points)
+        checks.check_integer("curve_points", curve_points)
     for name, value in (("diverged_above", diverged_above), ("target", 0.0 if target is None else target)):
         if not factories.is_number(value):
             raise bad_type(name, value, "not a number", "Leave it out for the default")
@@ -91,8 +91,8 @@ def check(
     sections = read_sections(problem, optimizer_factory, axes)
     for section in sections:
         names = [axis.name for d in section.dimensions for axis in d.axes]
-        descent.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
-    key = descent.key_of(key)
+        binding.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
+    key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
     return Sweep(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
 
@@ -114,4 +114,4 @@ def is_seeded(problem: Problem, key: Key) -> bool:
     """Whether the start or the batches depend on the seed."""
     if problem.sample is not None:
         return True
-    return problem.init_is_function and any(descent.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))
+    return problem.init_is_function and any(jaxprs.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))

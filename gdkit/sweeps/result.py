@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import gdkit
-from gdkit import descent, html, monitors
+from gdkit import checks, html, monitors
 from gdkit.errors import bad_value, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
@@ -393,7 +393,7 @@ class SweepResult:
         """
         if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
             raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
-        descent.check_positive("around", around)
+        checks.check_integer("around", around)
         onset = int(np.broadcast_to(self.verdict.onset, self.lanes.sizes["lane"])[lane])
         onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
         watched, end = self._origin().replay(int(lane), onset, around)

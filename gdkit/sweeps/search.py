@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import descent, factories, html
+from gdkit import checks, factories, html
 from gdkit.errors import InputValueError, bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
@@ -67,7 +67,7 @@ def successive_halving(
     >>> json.loads(found.lanes.attrs["rounds"])
     [[10, 41], [30, 14], [90, 5], [270, 2]]
     """
-    descent.check_positive("steps", steps)
+    checks.check_integer("steps", steps)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
     wanted = request.check(problem, optimizer_factory, axes, steps=steps, **options)
@@ -163,9 +163,9 @@ def lr_range_test(
     _check_range(low, high, steps, stop, smoothing)
     if seeds is None:
         concrete = problem if isinstance(problem, Problem) else factories.call("problem", problem, {})
-        seeds = 3 if request.is_seeded(concrete, descent.key_of(key)) else 1
+        seeds = 3 if request.is_seeded(concrete, checks.as_key(key)) else 1
     for argument, value in (("seeds", seeds), ("trials", trials)):
-        descent.check_positive(argument, value)
+        checks.check_integer(argument, value)
     others = dict(hyperparameters or {})
     log_ratio = math.log(high / low) / (steps - 1)
 
@@ -186,7 +186,7 @@ def lr_range_test(
     least = min(suggestions["steepest"] / 10, suggestions["valley"])  # either may be decades too high
     around = np.geomspace(least, max(kept[-1], 2 * suggestions["steepest"]), trials)
     trial = sweep(problem, functools.partial(optimizer_factory, **others), {"learning_rate": around}, **options)
-    limit = _limit(problem, optimizer_factory, others, descent.key_of(key), steps, around)
+    limit = _limit(problem, optimizer_factory, others, checks.as_key(key), steps, around)
     return RangeTest(rates, loss, smooth, suggestions, trial, limit)
 
 
@@ -260,7 +260,7 @@ def _check_range(low: Any, high: Any, steps: Any, stop: Any, smoothing: Any) -> 
             raise bad_value(argument, value, "not a number above 0", "Leave it out for the default")
     if not low < high:
         raise bad_value("high", high, f"not above low={low}", "Pass low < high")
-    descent.check_positive("steps", steps)
+    checks.check_integer("steps", steps)
     if steps < 8:
         raise bad_value("steps", steps, "too few for a curve", "Pass at least 8")
     if not stop > 1:
@@ -275,7 +275,7 @@ def _check_range(low: Any, high: Any, steps: Any, stop: Any, smoothing: Any) -> 
 def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int]:
     """The steps of each round, the last `steps`."""
     if least is not None:
-        descent.check_positive("least", least)
+        checks.check_integer("least", least)
         if least > steps:
             raise bad_value("least", least, f"more than steps={steps}", "Pass fewer, or leave it out")
     count = 1 + math.floor(math.log(max(points, 1)) / -math.log(keep) + 1e-9)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import gdkit
-from gdkit import descent
+from gdkit import binding
 from gdkit.errors import OtherRunError, bad_value
 from gdkit.sweeps import execute, planner, store
 from gdkit.sweeps.axes import Section
@@ -131,7 +131,7 @@ def _said(request: Sweep, prepared: Sequence[Prepared], config: str | None) -> d
     device = jax.devices()[0]
     return {
         "config": None if config is None else digest(config),
-        "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(descent.arrays_of(problem)))),
+        "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.arrays_of(problem)))),
         **{name: text for section in request.sections for name, text in _axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
         "seeds": request.seeds,
@@ -148,7 +148,7 @@ def _said(request: Sweep, prepared: Sequence[Prepared], config: str | None) -> d
 
 
 def _dtype(prepared: Sequence[Prepared]) -> Any:
-    return descent.params_dtype(prepared[0].problem)
+    return binding.params_dtype(prepared[0].problem)
 
 
 def _numbers(x: Any) -> np.ndarray:

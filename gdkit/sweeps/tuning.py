@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import descent
+from gdkit import checks
 from gdkit.errors import bad_value
 from gdkit.problems import Problem
 from gdkit.regimes import Regime
@@ -70,7 +70,7 @@ def optuna_search(
       GdkitError: an argument cannot be used.
     """
     for argument, value in (("trials", trials), ("batch", batch)):
-        descent.check_positive(argument, value)
+        checks.check_integer(argument, value)
     if over_seeds not in _OVER_SEEDS:
         raise bad_value("over_seeds", over_seeds, "not a way to put seeds together", "Pass 'mean' or 'median'")
     known = studies.read_space(space)
@@ -92,7 +92,7 @@ def _study(study: Any, maximise: bool, key: Any) -> Any:
     package = studies.optuna()
     direction = "maximize" if maximise else "minimize"
     if study is None:
-        seed = int(np.asarray(jax.random.key_data(descent.key_of(key))).ravel()[-1])
+        seed = int(np.asarray(jax.random.key_data(checks.as_key(key))).ravel()[-1])
         sampler = package.samplers.TPESampler(seed=seed, constant_liar=True)
         return package.create_study(sampler=sampler, direction=direction)
     studies.check_study(study, direction)

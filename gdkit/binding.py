@@ -1,0 +1,210 @@
+"""A problem and an optimizer bound to hyperparameters: resolved, checked, and with their arrays as arguments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from gdkit import checks, factories, jaxprs, optimizers
+from gdkit.errors import bad_type, bad_value
+from gdkit.problems import Problem, ProblemLike
+from gdkit.types import Array, Hyperparameters, Key, Optimizer, OptimizerLike, Params, PyTree
+
+
+class Arrays(NamedTuple):
+    """The arrays of a problem: arguments of compiled programs rather than constants in them."""
+
+    init: PyTree  # the initial params where they are given, else ()
+    data: PyTree
+    validation: PyTree
+    test: PyTree
+
+
+class Binding(NamedTuple):
+    """The arrays of a run, and its hyperparameters apart: static ones make a program, traced ones are arguments."""
+
+    arrays: Arrays
+    static: tuple[tuple[str, Any], ...]  # sorted by name
+    traced: dict[str, Array]  # (), of the dtype of the params
+
+
+def arrays_of(problem: Problem) -> Arrays:
+    """The arrays of `problem`, its validation and test data with ``None`` for what it lacks."""
+    init = () if problem.init_is_function else problem.init
+    return Arrays(init, problem.data, problem.validation, problem.test)
+
+
+def bind(problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Binding:
+    """The arrays of the problem, and the hyperparameters as static values and as arrays without weak types."""
+    static, traced = {}, {}
+    for name, value in hyperparameters.items():
+        factory: Any = problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
+        short = name.removeprefix(factories.PROBLEM_PREFIX)
+        (traced if factories.is_traced(factory, short, [value]) else static)[name] = value
+    concrete, _ = resolve_problem(problem, hyperparameters)
+    dtype = params_dtype(concrete)
+    traced = {name: jnp.asarray(value, dtype) for name, value in traced.items()}
+    return Binding(arrays_of(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced)
+
+
+def resolve(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters
+) -> tuple[Problem, Optimizer]:
+    """The problem and the optimizer of these hyperparameters."""
+    concrete, of_optimizer = resolve_problem(problem, hyperparameters)
+    return concrete, optimizers.build(optimizer, of_optimizer)
+
+
+def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> tuple[Problem, dict[str, Any]]:
+    """The problem of these hyperparameters, and those that are the optimizer's."""
+    of_optimizer, of_problem = factories.split_hyperparameters(hyperparameters)
+    if isinstance(problem, Problem):
+        return problem, of_optimizer
+    concrete = factories.call("problem", problem, of_problem)
+    if not isinstance(concrete, Problem):
+        raise bad_type("problem", concrete, "the factory returned no Problem", "Return gdkit.Problem(loss, init, ...)")
+    return concrete, of_optimizer
+
+
+def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux: PyTree) -> Callable[[Params], Any]:
+    """``params -> (loss, aux)`` on `batch`; negated under ascent."""
+    is_ascent = isinstance(optimizer, optimizers.Ascent)
+
+    def loss(params: Params) -> tuple[Array, PyTree]:
+        if problem.has_aux:
+            value, new_aux = problem.loss(params, batch, aux)
+        else:
+            value, new_aux = problem.loss(params) if batch is None else problem.loss(params, batch), aux
+        return (-value if is_ascent else value), new_aux
+
+    return loss
+
+
+def batch_of(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
+    """The batch of step `t`: a sample, or all the data, or None for a problem without data."""
+    return data if problem.sample is None else problem.sample(key, t, data)
+
+
+def is_stochastic(problem: ProblemLike, hyperparameters: Hyperparameters) -> bool:
+    """Whether the loss is that of a sample."""
+    return resolve_problem(problem, hyperparameters)[0].sample is not None
+
+
+def params_dtype(problem: Problem) -> Any:
+    """The dtype of a run: that of the params."""
+    return dtype_of(params_shape(problem))
+
+
+def params_shape(problem: Problem) -> Params:
+    """The params as shapes and dtypes."""
+    key = jax.eval_shape(jax.random.key, 0)
+    start = jax.eval_shape(problem.init, key) if problem.init_is_function else problem.init
+    params, _ = split_aux(problem, start)
+    checks.check_params(params)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+
+
+def dtype_of(params: Params) -> Any:
+    """The dtype that the leaves of `params` promote to, canonical."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(params)))
+
+
+def split_aux(problem: Problem, start: Any) -> tuple[Params, PyTree]:
+    """The params and the aux of what `init` returns."""
+    if not problem.has_aux:
+        return start, ()
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise bad_type("init", start, "has_aux wants params and aux", "Return (params, aux) from init(key)")
+    return start
+
+
+# Checks before a run
+
+
+def check_hyperparameters(
+    problem: ProblemLike, optimizer: OptimizerLike, names: Sequence[str] | Mapping[str, Any]
+) -> None:
+    """Raise for names that the factories do not take."""
+    of_optimizer, of_problem = factories.split_hyperparameters(dict.fromkeys(names))
+    if of_problem and isinstance(problem, Problem):
+        name = factories.PROBLEM_PREFIX + next(iter(of_problem))
+        remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
+        raise bad_value("hyperparameters", name, "a finished Problem takes no hyperparameters", remedy)
+    if not isinstance(problem, Problem) and not callable(problem):
+        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+    if optimizers.is_optimizer(optimizer):
+        optimizers.build(optimizer, of_optimizer)
+    elif callable(optimizer):
+        factories.check_names("hyperparameters", optimizer, of_optimizer)
+    else:
+        raise bad_type("optimizer", optimizer, "neither an optimizer nor a factory", "Pass for example optax.adam")
+    if not isinstance(problem, Problem):
+        factories.check_names("hyperparameters", problem, of_problem)
+
+
+def check_run(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
+) -> Jaxpr:
+    """The loss as a program; raises if it is not a float scalar, is constant, or its batch changes shape."""
+    concrete, built = resolve(problem, optimizer, hyperparameters)
+    closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
+    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
+    if shape != ():
+        raise bad_type("loss", shape or type(loss).__name__, "not a scalar", "Reduce it, for example with jnp.mean")
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        remedy = "Return a float scalar; integers and complex numbers have no slope"
+        raise bad_type("loss", dtype, "not a float", remedy)
+    if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
+        remedy = "Use the params in it; an array made of them before the call is a constant"
+        raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
+    return closed.jaxpr
+
+
+def _trace_loss(
+    problem: Problem, optimizer: Optimizer | None, key: Key, arrays: Arrays
+) -> tuple[ClosedJaxpr, Any, int]:
+    """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
+    start = jax.eval_shape(problem.init, key) if problem.init_is_function else arrays.init
+    params, aux = split_aux(problem, start)
+    checks.check_params(params)
+    remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
+    checks.check_call("loss", problem.loss, _loss_arguments(problem), remedy)
+    batch = check_batch(problem, key, arrays.data)
+
+    def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX caches the traces of old ones
+        return objective(problem, optimizer, batch, aux)(params)[0]
+
+    closed, out = jax.make_jaxpr(loss, return_shape=True)(params, batch, aux)
+    return closed, out, len(jax.tree.leaves(params))
+
+
+def _loss_arguments(problem: Problem) -> tuple[str, ...]:
+    if problem.has_aux:
+        return ("params", "batch", "aux")
+    return ("params",) if problem.data is None else ("params", "batch")
+
+
+def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
+    """The shapes of a batch; raises if they change with the step."""
+    if problem.sample is None:
+        return data
+    checks.check_call("sample", problem.sample, ("key", "t", "data"), "Give it these arguments")
+    first, second = (jax.eval_shape(problem.sample, key, np.int32(t), data) for t in (0, 1))
+    if jax.tree.map(lambda x: x.shape, first) != jax.tree.map(lambda x: x.shape, second):
+        remedy = "Return batches of one shape at every step"
+        raise bad_value("sample", problem.sample, "the batch's shape changes with the step", remedy)
+    return first
+
+
+def is_impure(problem: Problem, key: Key) -> bool:
+    """Whether two traces of the loss hold different constants, as they do when it draws numbers outside JAX."""
+    trace = lambda: jaxprs.constants(_trace_loss(problem, None, key, arrays_of(problem))[0])
+    first, second = trace(), trace()
+    return len(first) != len(second) or not all(map(_is_same, first, second))
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.inexact)))
