@@ -17,7 +17,7 @@ from experiments.common import drawing
 from experiments.common.claims import Claim
 from experiments.common.settings import complete
 from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, problems, sgd, sweep, training_table
-from gdkit.descent import TrainingTable
+from gdkit.gradients import TrainingTable
 
 CURVATURE = 2.0
 DEFAULTS: dict[str, Any] = {

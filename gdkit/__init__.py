@@ -17,7 +17,7 @@ _HOME = {
     "step_map": "gdkit.descent",
     "descend": "gdkit.descent",
     "Trajectory": "gdkit.descent",
-    "training_table": "gdkit.descent",
+    "training_table": "gdkit.gradients",
     "Regime": "gdkit.regimes",
     "Thresholds": "gdkit.regimes",
     "Verdict": "gdkit.regimes",

@@ -1,9 +1,10 @@
 """How numbers, counts, ranges and tables are printed as text."""
 
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 
-def format_number(value: float | None, digits: int = 4) -> str:
+def format_number(value: SupportsFloat | None, digits: int = 4) -> str:
     """`value` rounded to that many significant digits, with a short exponent; an en dash for None.
 
     >>> [format_number(x) for x in (0.25, 12345.6, 1.5e-05, 2e10, float("inf"), None)]
@@ -11,10 +12,10 @@ def format_number(value: float | None, digits: int = 4) -> str:
     """
     if value is None:
         return "–"
-    return f"{float(f'{value:.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return f"{float(f'{float(value):.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def format_range(bounds: tuple[float, float] | None, digits: int = 4) -> str:
+def format_range(bounds: tuple[SupportsFloat, SupportsFloat] | None, digits: int = 4) -> str:
     """``0.1 to 0.4``, or one number where both bounds print alike; an en dash for None.
 
     >>> format_range((0.1, 0.4)), format_range((0.1, 0.1))

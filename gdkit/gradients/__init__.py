@@ -12,19 +12,10 @@ from gdkit.gradients.differences import (
     partial_derivative,
     sensitivity,
 )
+from gdkit.gradients.training_table import TrainingRow, TrainingTable, training_table
 
 __all__ = [
-    "ChainRow",
-    "ChainRuleTrace",
-    "FiniteDifference",
-    "GradientCheck",
-    "Graph",
-    "LeafCheck",
-    "Sensitivity",
-    "SensitivityRow",
-    "chain_rule_trace",
-    "check_gradient",
-    "finite_difference",
-    "partial_derivative",
-    "sensitivity",
-]
+    "ChainRow", "ChainRuleTrace", "FiniteDifference", "GradientCheck", "Graph", "LeafCheck", "Sensitivity",
+    "SensitivityRow", "TrainingRow", "TrainingTable", "chain_rule_trace", "check_gradient", "finite_difference",
+    "partial_derivative", "sensitivity", "training_table",
+]  # fmt: skip
