@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import is_number
 from gdkit.types import Key, Params
 
@@ -33,6 +33,12 @@ def check_number(argument: str, value: Any, *, above: float = -math.inf, at_leas
         return
     if not (abs(value) <= float(np.finfo(np.float64).max) and value > above and value >= at_least):
         raise bad_value(argument, value, f"must be a finite number{bound}", f"Pass a finite number{bound}")
+
+
+def check_choice(argument: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise unless `value` is one of `choices`, with the nearest one."""
+    if value not in choices:
+        raise unknown_name(argument, value, choices)
 
 
 def is_finite(value: Any) -> bool:

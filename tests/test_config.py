@@ -167,7 +167,7 @@ def test_the_last_override_wins_and_a_single_optimizer_may_be_numbered():
         ("sweep.steps=0", "override 'sweep.steps=0': sweep.steps = 0: must be greater than or equal to 1"),
     ],
 )
-def test_an_override_that_cannot_be_meant_is_refused_with_the_mend(assignment, said):
+def test_an_override_that_cannot_be_meant_is_refused_with_the_remedy(assignment, said):
     assert said in message(FULL, assignment)
 
 
@@ -246,7 +246,7 @@ def test_an_override_that_cannot_be_meant_is_refused_with_the_mend(assignment, s
         ("b2: [0.9, 0.99]", "b2 b: [0.9, 0.99]", "c.yaml:17: sweep.paired.b2 b: must be the name of a hyperparameter"),
     ],
 )
-def test_each_mistake_is_named_with_its_line_its_path_and_its_mend(old, new, said):
+def test_each_mistake_is_named_with_its_line_its_path_and_its_remedy(old, new, said):
     assert old in FULL
     assert said in message(FULL.replace(old, new, 1))
 

@@ -371,12 +371,21 @@ BAD = {
     "x of text": (lambda: finite_difference(square, "3", **ONE), "x='3': not a number or an array. Pass floats"),
     "x not one number": (lambda: finite_difference(jnp.sum, jnp.ones(2), **ONE), "not one number. Pass one float"),
     "NaN x": (lambda: finite_difference(square, math.nan, **ONE), "x=nan: not finite. Pass finite numbers"),
-    "zero step": (lambda: finite_difference(square, 3.0, [0.1, 0.0]), "step_sizes=0.0: not positive and finite. Pass"),
-    "negative step": (lambda: finite_difference(square, 3.0, [-0.1]), "step_sizes=-0.1: not positive and finite. Pass"),
-    "infinite step": (lambda: finite_difference(square, 3.0, [math.inf]), "step_sizes=inf: not positive and finite"),
+    "zero step": (
+        lambda: finite_difference(square, 3.0, [0.1, 0.0]),
+        "step_sizes=0.0: must be .* above 0. Pass",
+    ),
+    "negative step": (
+        lambda: finite_difference(square, 3.0, [-0.1]),
+        "step_sizes=-0.1: must be .* above 0",
+    ),
+    "infinite step": (
+        lambda: finite_difference(square, 3.0, [math.inf]),
+        "step_sizes=inf: must be a finite number",
+    ),
     "no steps": (lambda: finite_difference(square, 3.0, []), r"step_sizes=\[\]: not a sequence of step sizes. Pass"),
     "one step": (lambda: finite_difference(square, 3.0, 0.1), "step_sizes=0.1: not a sequence of step sizes. Pass"),
-    "step of text": (lambda: finite_difference(square, 3.0, ["a"]), "step_sizes='a': not a real number. Pass positive"),
+    "step of text": (lambda: finite_difference(square, 3.0, ["a"]), "step_sizes='a': not a number. Pass a finite"),
     "method": (lambda: finite_difference(square, 3.0, [0.1], "centrl"), r"method='centrl'.*Did you mean 'central'\?"),
     "dtype": (lambda: finite_difference(square, 3.0, [0.1], dtype="float16"), "dtype='float16'.*Did you mean 'float"),
     "step out of the domain": (
@@ -409,7 +418,7 @@ BAD = {
         lambda: partial_derivative(lesson, 0.5, (1.0, 2.0)),
         "argnum=0.5: neither a position nor",
     ),
-    "partial at a number": (lambda: partial_derivative(lesson, 0, 1.0), "at=1.0: neither a tuple of inputs nor names"),
+    "partial at a number": (lambda: partial_derivative(lesson, 0, 1.0), "at=1.0: neither a tuple nor a mapping"),
     "partial of a vector": (lambda: partial_derivative(lesson, 0, (jnp.ones(2), 1.0)), r"f=\(2,\): it does not return"),
     "sensitivity name": (lambda: sensitivity(lesson, c=1.0, e=2.0), "inputs='e': no such name"),
     "sensitivity integer": (lambda: sensitivity(lesson, c=1.0, d=2), "d=2: its dtype is int32"),
@@ -439,5 +448,5 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named_with_its_mend(name):
+def test_bad_input_is_named_with_its_remedy(name):
     assert_refused(*BAD[name])

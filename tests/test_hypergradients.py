@@ -296,5 +296,5 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named_with_its_mend(name):
+def test_bad_input_is_named_with_its_remedy(name):
     assert_refused(*BAD[name])

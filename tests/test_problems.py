@@ -426,7 +426,7 @@ def test_an_equinox_module_is_params_though_it_can_be_called():
         (lambda: problems.minibatches(0), "batch_size=0: less than one row"),
     ],
 )
-def test_bad_input_is_an_error_with_the_mend(call, match):
+def test_bad_input_is_an_error_with_the_remedy(call, match):
     with pytest.raises(GdkitError, match=match):
         call()
 

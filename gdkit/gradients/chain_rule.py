@@ -1,4 +1,4 @@
-"""The chain rule, operation by operation."""
+"""The chain rule, one row per operation of a program."""
 
 import dataclasses
 import itertools
@@ -8,61 +8,63 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from gdkit import factories, html
+from gdkit import factories, html, jaxprs
 from gdkit.errors import bad_value
-from gdkit.gradients.differentiable import check_floats, check_scalar, inner_equations, no_derivative
+from gdkit.gradients.differentiable import check_floats, check_scalar, name_of, no_derivative
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, PyTree
 
 
 class ChainRow(NamedTuple):
-    """One operation of a program: what it makes of what, and what the chain rule says of it."""
+    """One operation: its inputs and outputs, its local derivatives, and the adjoint of its output."""
 
     operation: str  # "input" for the inputs of the function
     inputs: tuple[str, ...]  # names of rows, or the values of constants
-    outputs: tuple[str, ...]  # what it makes, nearly always one
+    outputs: tuple[str, ...]  # nearly always one
     value: Any  # an array, or a tuple of them
     derivative: tuple[float | None, ...]  # ∂output/∂input for each input; None where it is not one number
     adjoint: Any  # ∂result/∂output, like the value; None where that has no derivative
 
     @property
     def output(self) -> str:
-        """The name of what it makes."""
+        """The names of its outputs."""
         return ", ".join(self.outputs)
 
 
 class Graph(NamedTuple):
     """A program as nodes and edges, from the inputs to the result."""
 
-    nodes: dict[str, ChainRow]  # name of a value -> the row that makes it
+    nodes: dict[str, ChainRow]  # name of a value -> the row that computes it
     edges: list[tuple[str, str, float | None]]  # from, to, ∂to/∂from
 
 
-_TRACED = ("", "operation", "value", "local derivative", "adjoint")
+_HEADS = ("", "operation", "value", "local derivative", "adjoint")
 
 
 @dataclasses.dataclass(frozen=True)
 class ChainRuleTrace:
-    """The forward and the backward walk through a function; prints as a table, read back from its last line."""
+    """The forward and the backward pass through a function; prints as a table whose last row is the result.
 
-    rows: tuple[ChainRow, ...]  # the inputs first, then the operations in their order
-    value: Array  # ()
-    gradient: Any  # like the arguments: one pytree, or a tuple of them
+    Attributes:
+      rows: the inputs, then the operations in the order of the forward pass.
+      value: ().
+      gradient: like the arguments: one pytree, or a tuple of them.
+    """
+
+    rows: tuple[ChainRow, ...]
+    value: Array
+    gradient: PyTree
 
     def __str__(self) -> str:
-        return text_table(_TRACED, self._cells(), "><><>")
+        return text_table(_HEADS, list(map(_format_row, self.rows)), "><><>")
 
     def _repr_html_(self) -> str:
-        return html.table(_TRACED, self._cells())
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        adjoint = lambda row: "" if row.adjoint is None else _show(row.adjoint)
-        return [(row.output, _call(row), _show(row.value), _show_local(row), adjoint(row)) for row in self.rows]
+        return html.table(_HEADS, map(_format_row, self.rows))
 
     def graph(self) -> Graph:
-        """Nodes and edges, for drawing; an edge for every use of a value."""
+        """The nodes, and one edge for every use of a value."""
         nodes = {name: row for row in self.rows for name in row.outputs}
         edges = [
             (source, target, slope)
@@ -75,19 +77,19 @@ class ChainRuleTrace:
 
 
 def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
-    """Walk through the operations of `f` forward, for the values, and back, for the adjoints.
+    """The operations of `f`, with their values from the forward pass and their adjoints from the backward pass.
 
-    The adjoint of a value is the derivative of the result in it. That of the result is 1; each operation hands to each
-    of its inputs its own adjoint times its local derivative; a value used twice gets the sum. What the inputs get is
-    the gradient. What jit and checkpoint wrap is walked through; scan, cond, while and functions with their own
-    derivative rule are one row each.
+    The adjoint of a value is the derivative of the result with respect to it. That of the result is 1; each operation
+    passes to each of its inputs its own adjoint times its local derivative; a value that is used twice gets the sum.
+    The adjoints of the inputs are the gradient. The inside of jit and checkpoint is traced; scan, cond, while and
+    functions with their own derivative rule are one row each.
 
     Args:
       f: a function of pytrees of float arrays that returns one number.
-      args: where.
+      args: its arguments.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> print(chain_rule_trace(lambda x: (2 * x + 1) ** 2, 1.0))
        | operation            | value | local derivative | adjoint
@@ -97,160 +99,53 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
     v2 | add(v1, 1)           |     3 | 1                |       6
     v3 | integer_pow[y=2](v2) |     9 | 6                |       1
     """
-    for name, value in _named(f, args):
+    named = _name_arguments(f, args)
+    for name, value in named:
         check_floats(name, value)
     args = jax.tree.map(jnp.asarray, args)
-    shown = getattr(f, "__name__", f)
     check_scalar("f", f(*args))
     try:
         program = jax.make_jaxpr(f)(*args)
     except (TypeError, ValueError) as error:
-        raise no_derivative("f", shown, error) from error
-    names = [name + jax.tree_util.keystr(path) for name, value in _named(f, args) for path, _ in _leaves(value)]
+        raise no_derivative("f", name_of(f), error) from error
+    leaves = ((name, path) for name, value in named for path, _ in jax.tree_util.tree_leaves_with_path(value))
+    names = [name + jax.tree_util.keystr(path) for name, path in leaves]
     inputs = [_Node(name, leaf, True) for name, leaf in zip(names, jax.tree.leaves(args), strict=True)]
-    steps: list[_Operation] = []
-    letter = next(letter for letter in itertools.accumulate(itertools.repeat("v")) if not _begins(names, letter))
+    operations: list[_Operation] = []
     try:
-        (result,) = _walk_forward(program.jaxpr, program.consts, inputs, steps, letter)
+        (result,) = _forward(program.jaxpr, program.consts, inputs, operations, _unused_prefix(names))
         result.adjoint = jnp.ones_like(result.value)
-        _walk_back(steps)
+        _backward(operations)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise no_derivative("f", shown, error) from error
+        raise no_derivative("f", name_of(f), error) from error
     if all(node.adjoint is None for node in inputs):
-        raise bad_value("f", shown, "it does not depend on its inputs", "Use them in it")
-    gradient = jax.tree.unflatten(jax.tree.structure(args), [_adjoint(node) for node in inputs])
-    rows = [ChainRow("input", (), (node.name,), node.value, (), _adjoint(node)) for node in inputs]
-    return ChainRuleTrace((*rows, *map(_row, steps)), result.value, gradient[0] if len(args) == 1 else gradient)
+        raise bad_value("f", name_of(f), "it does not depend on its inputs", "Use them in it")
+    gradient = jax.tree.unflatten(jax.tree.structure(args), [_adjoint_of(node) for node in inputs])
+    rows = [ChainRow("input", (), (node.name,), node.value, (), _adjoint_of(node)) for node in inputs]
+    return ChainRuleTrace((*rows, *map(_row_of, operations)), result.value, gradient[0] if len(args) == 1 else gradient)
 
 
 @dataclasses.dataclass(eq=False)
 class _Node:
-    """A value of the program, and what has arrived of its adjoint."""
+    """A value of the program, and the sum of the adjoints that its uses have passed to it so far."""
 
     name: str
     value: Any
-    moves: bool  # whether it can depend on the inputs
+    is_variable: bool  # whether it can depend on the inputs
     adjoint: Any = None
 
 
 class _Operation(NamedTuple):
-    """An operation that was carried out, and how it hands adjoints back."""
+    """An operation of the forward pass, and its pullback."""
 
-    operation: str
+    name: str
     inputs: list[_Node]
     outputs: list[_Node]
-    pull: Callable[[list], list]  # adjoints of the outputs -> adjoints of the inputs, None for those without
+    pullback: Callable[[list], list]  # adjoints of the outputs -> adjoints of the inputs, None for those without
 
 
-def _begins(names: Sequence[str], letter: str) -> bool:
-    """Whether one of `names` might be mistaken for `letter` and a number."""
-    return any(name.removeprefix(letter).isdecimal() for name in names if name.startswith(letter))
-
-
-def _walk_forward(
-    jaxpr: Any, consts: Sequence[Any], arguments: list[_Node], steps: list[_Operation], letter: str
-) -> list[_Node]:
-    """Carry out a program, note every operation in `steps`, and return its outputs, named `letter` and a number."""
-    nodes = dict(zip(jaxpr.invars, arguments, strict=True))
-    nodes |= {var: _constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
-    read = lambda atom: _constant(atom.val) if isinstance(atom, Literal) else nodes[atom]
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        if equation.primitive.name in _INLINED:
-            inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-            outputs = _walk_forward(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, steps, letter)
-        else:
-            values, pull = _carry_out(equation, inputs)
-            count = sum(len(step.outputs) for step in steps)
-            moves = any(node.moves for node in inputs)
-            outputs = [_Node(f"{letter}{count + i}", value, moves) for i, value in enumerate(values, 1)]
-            steps.append(_Operation(_operation(equation), inputs, outputs, pull))
-        nodes.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-_INLINED = ("jit", "pjit", "closed_call", "checkpoint", "remat2")
-
-
-def _walk_back(steps: list[_Operation]) -> None:
-    """Hand the adjoints back from the result to the inputs."""
-    for step in reversed(steps):
-        if all(node.adjoint is None for node in step.outputs):
-            continue
-        for node, adjoint in zip(step.inputs, step.pull([_adjoint(node) for node in step.outputs]), strict=True):
-            if adjoint is not None:
-                node.adjoint = adjoint if node.adjoint is None else node.adjoint + adjoint
-
-
-def _carry_out(equation: Any, inputs: list[_Node]) -> tuple[list, Callable[[list], list]]:
-    """The outputs of one operation, and its pullback."""
-    values = [node.value for node in inputs]
-    places = [i for i, node in enumerate(inputs) if node.moves and _has_slope(node.value)]
-
-    def apply(*moving: Array) -> tuple[list, list]:
-        given = list(values)
-        for i, value in zip(places, moving, strict=True):
-            given[i] = value
-        out = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
-        out = list(out) if equation.primitive.multiple_results else [out]
-        return [o for o in out if _has_slope(o)], out
-
-    moving = [values[i] for i in places]
-    slopes: Any = None
-    if equation.primitive.name in ("while", "cond", "scan") and any(
-        inner.primitive.name == "while" for inner in (equation, *inner_equations(equation))
-    ):  # only forward mode goes through a while
-        slopes, outputs = jax.jacfwd(apply, argnums=tuple(range(len(moving))), has_aux=True)(*moving)
-    else:
-        _, transposed, outputs = jax.vjp(apply, *moving, has_aux=True)
-
-    def pull(adjoints: list) -> list:
-        arrived = [a for a, o in zip(adjoints, outputs, strict=True) if _has_slope(o)]
-        if slopes is None:
-            back = transposed(arrived)
-        else:
-            products = [[jnp.tensordot(a, s, a.ndim) for s in row] for a, row in zip(arrived, slopes, strict=True)]
-            back = [sum(column) for column in zip(*products, strict=True)]
-        handed = dict(zip(places, back, strict=True))
-        return [handed.get(i) for i in range(len(values))]
-
-    return outputs, pull
-
-
-def _row(step: _Operation) -> ChainRow:
-    only = step.outputs[0]
-    several = len(step.outputs) > 1
-    local: list = [None] * len(step.inputs)
-    if not several and _is_real(only.value):
-        local = [float(x) if _is_real(x) else None for x in step.pull([jnp.ones_like(only.value)])]
-    return ChainRow(
-        step.operation,
-        tuple(node.name for node in step.inputs),
-        tuple(node.name for node in step.outputs),
-        tuple(node.value for node in step.outputs) if several else only.value,
-        tuple(local),
-        tuple(map(_adjoint, step.outputs)) if several else _adjoint(only),
-    )
-
-
-def _adjoint(node: _Node) -> Any:
-    """What arrived, zeros where nothing did, None where nothing can."""
-    if node.adjoint is None:
-        return jnp.zeros_like(node.value) if node.moves and _has_slope(node.value) else None
-    return node.adjoint
-
-
-def _has_slope(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)  # complex numbers may occur on the way
-
-
-def _is_real(value: Any) -> bool:
-    """One float."""
-    return value is not None and np.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
-
-
-def _named(f: Callable, args: Sequence[Any]) -> list[tuple[str, Any]]:
-    """The arguments with the names that `f` gives them."""
+def _name_arguments(f: Callable, args: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The arguments with the names of the parameters of `f`."""
     try:
         names = list(factories.parameters(f))
     except TypeError:  # some built-in functions have no signature
@@ -259,12 +154,135 @@ def _named(f: Callable, args: Sequence[Any]) -> list[tuple[str, Any]]:
     return list(zip(names, args, strict=False))
 
 
-def _leaves(tree: PyTree) -> list:
-    return jax.tree_util.tree_leaves_with_path(tree)
+def _unused_prefix(names: Sequence[str]) -> str:
+    """The first of v, vv, vvv, ... with which no name followed by a number is in `names`."""
+    is_taken = lambda prefix: any(n.startswith(prefix) and n.removeprefix(prefix).isdecimal() for n in names)
+    return next(prefix for prefix in itertools.accumulate(itertools.repeat("v")) if not is_taken(prefix))
 
 
-def _operation(equation: Any) -> str:
-    """The name of an operation, with the exponent of a power and the name of a function with its own rule."""
+def _forward(
+    jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[_Node], operations: list[_Operation], prefix: str
+) -> list[_Node]:
+    """The outputs of a program, named `prefix` and a number; appends its operations to `operations`."""
+    nodes = dict(zip(jaxpr.invars, arguments, strict=True))
+    nodes |= {var: _constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+    read = lambda atom: _constant(atom.val) if isinstance(atom, Literal) else nodes[atom]
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        if equation.primitive.name in _INLINED:
+            inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+            inner_jaxpr, inner_consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+            outputs = _forward(inner_jaxpr, inner_consts, inputs, operations, prefix)
+        else:
+            values, pullback = _evaluate(equation, inputs)
+            count = sum(len(operation.outputs) for operation in operations)
+            is_variable = any(node.is_variable for node in inputs)
+            outputs = [_Node(f"{prefix}{count + i}", value, is_variable) for i, value in enumerate(values, 1)]
+            operations.append(_Operation(_operation_name(equation), inputs, outputs, pullback))
+        nodes.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+_INLINED = ("jit", "pjit", "closed_call", "checkpoint", "remat2")
+
+
+def _backward(operations: list[_Operation]) -> None:
+    """Pass the adjoints from the result to the inputs."""
+    for operation in reversed(operations):
+        if all(node.adjoint is None for node in operation.outputs):
+            continue
+        adjoints = operation.pullback([_adjoint_of(node) for node in operation.outputs])
+        for node, adjoint in zip(operation.inputs, adjoints, strict=True):
+            if adjoint is not None:
+                node.adjoint = adjoint if node.adjoint is None else node.adjoint + adjoint
+
+
+def _evaluate(equation: JaxprEqn, inputs: list[_Node]) -> tuple[list, Callable[[list], list]]:
+    """The outputs of one operation, and its pullback."""
+    values = [node.value for node in inputs]
+    places = [i for i, node in enumerate(inputs) if node.is_variable and _is_differentiable(node.value)]
+
+    def apply(*variables: Array) -> tuple[list, list]:
+        arguments = list(values)
+        for i, value in zip(places, variables, strict=True):
+            arguments[i] = value
+        outputs = _bind(equation, arguments)
+        return [output for output in outputs if _is_differentiable(output)], outputs
+
+    variables = [values[i] for i in places]
+    if _contains_while(equation):  # only forward mode differentiates a while loop
+        jacobian, outputs = jax.jacfwd(apply, argnums=tuple(range(len(variables))), has_aux=True)(*variables)
+        transpose = lambda adjoints: _transposed_product(adjoints, jacobian)
+    else:
+        _, transpose, outputs = jax.vjp(apply, *variables, has_aux=True)
+
+    def pullback(adjoints: list) -> list:
+        of_floats = [a for a, output in zip(adjoints, outputs, strict=True) if _is_differentiable(output)]
+        by_place = dict(zip(places, transpose(of_floats), strict=True))
+        return [by_place.get(i) for i in range(len(values))]
+
+    return outputs, pullback
+
+
+def _bind(equation: JaxprEqn, arguments: list) -> list:
+    """The outputs of an operation."""
+    params = equation.primitive.get_bind_params(equation.params)
+    functions, params = params if isinstance(params, tuple) else ((), params)  # a pair before JAX 0.9
+    output = equation.primitive.bind(*functions, *arguments, **params)
+    return list(output) if equation.primitive.multiple_results else [output]
+
+
+def _contains_while(equation: JaxprEqn) -> bool:
+    if equation.primitive.name not in ("while", "cond", "scan"):
+        return False
+    inner = (e for jaxpr in jaxprs.inner_jaxprs(equation) for e in jaxprs.equations(jaxpr))
+    return any(e.primitive.name == "while" for e in (equation, *inner))
+
+
+def _transposed_product(adjoints: list, jacobian: list) -> list:
+    """The adjoints of the inputs, from those of the outputs and the Jacobian (outputs, inputs)."""
+    products = [[jnp.tensordot(a, s, a.ndim) for s in row] for a, row in zip(adjoints, jacobian, strict=True)]
+    return [sum(column) for column in zip(*products, strict=True)]
+
+
+def _row_of(operation: _Operation) -> ChainRow:
+    outputs = operation.outputs
+    first, is_single = outputs[0], len(outputs) == 1
+    local: list = [None] * len(operation.inputs)
+    if is_single and _is_one_float(first.value):
+        slopes = operation.pullback([jnp.ones_like(first.value)])
+        local = [float(slope) if _is_one_float(slope) else None for slope in slopes]
+    return ChainRow(
+        operation.name,
+        tuple(node.name for node in operation.inputs),
+        tuple(node.name for node in outputs),
+        first.value if is_single else tuple(node.value for node in outputs),
+        tuple(local),
+        _adjoint_of(first) if is_single else tuple(map(_adjoint_of, outputs)),
+    )
+
+
+def _adjoint_of(node: _Node) -> Any:
+    """The sum of the adjoints passed to a node; zeros without any, None where it has no derivative."""
+    if node.adjoint is None:
+        return jnp.zeros_like(node.value) if node.is_variable and _is_differentiable(node.value) else None
+    return node.adjoint
+
+
+def _is_differentiable(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)  # intermediate values may be complex
+
+
+def _is_one_float(value: Any) -> bool:
+    return value is not None and np.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def _is_number_or_bool(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.result_type(value) == np.bool_
+
+
+def _operation_name(equation: JaxprEqn) -> str:
+    """The name of an operation, with the exponent of a power; of a function with its own rule, the function's name."""
     name, params = equation.primitive.name, equation.params
     if name == "integer_pow":
         return f"integer_pow[y={params['y']}]"
@@ -275,35 +293,37 @@ def _operation(equation: Any) -> str:
 
 
 def _constant(value: Any) -> _Node:
-    return _Node(_show(value) if np.shape(value) == () and _is_plain(value) else f"const{_shape(value)}", value, False)
+    is_plain = np.shape(value) == () and _is_number_or_bool(value)
+    return _Node(_format_value(value) if is_plain else f"const{_format_shape(value)}", value, False)
 
 
-def _is_plain(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.result_type(value) == np.bool_
+# The cells of the table
 
 
-def _call(row: ChainRow) -> str:
-    return row.operation if row.operation == "input" else f"{row.operation}({', '.join(row.inputs)})"
+def _format_row(row: ChainRow) -> tuple[str, ...]:
+    call = row.operation if row.operation == "input" else f"{row.operation}({', '.join(row.inputs)})"
+    adjoint = "" if row.adjoint is None else _format_value(row.adjoint)
+    return row.output, call, _format_value(row.value), _format_local(row), adjoint
 
 
-def _show_local(row: ChainRow) -> str:
-    known = [(name, slope) for name, slope in zip(row.inputs, row.derivative, strict=True) if slope is not None]
-    if len(known) == 1:
-        return format_number(known[0][1], 6)
-    return ", ".join(f"{format_number(slope, 6)} in {name}" for name, slope in known)
+def _format_local(row: ChainRow) -> str:
+    slopes = [(name, slope) for name, slope in zip(row.inputs, row.derivative, strict=True) if slope is not None]
+    if len(slopes) == 1:
+        return format_number(slopes[0][1], 6)
+    return ", ".join(f"{format_number(slope, 6)} in {name}" for name, slope in slopes)
 
 
-def _show(value: Any) -> str:
-    """A number as it is, an array by its shape and norm, several joined."""
+def _format_value(value: Any) -> str:
+    """A number; the shape and norm of an array; the values of a tuple, separated by commas."""
     if isinstance(value, tuple):
-        return ", ".join("-" if v is None else _show(v) for v in value)
-    if not _is_plain(value):
+        return ", ".join("-" if v is None else _format_value(v) for v in value)
+    if not _is_number_or_bool(value):
         return str(jnp.result_type(value))
     plain = np.asarray(value, complex if jnp.iscomplexobj(value) else float)
-    if plain.shape == ():
-        return f"{plain[()]:.6g}"
-    return f"{_shape(value)} |{np.linalg.norm(np.ravel(plain)):.4g}|"
+    if plain.shape != ():
+        return f"{_format_shape(value)} |{format_number(np.linalg.norm(np.ravel(plain)))}|"
+    return f"{plain[()]:.6g}" if np.iscomplexobj(plain) else format_number(plain, 6)
 
 
-def _shape(value: Any) -> str:
+def _format_shape(value: Any) -> str:
     return "(" + "×".join(map(str, np.shape(value))) + ")"

@@ -1,5 +1,6 @@
-"""Derivatives and finite differences: slopes, sensitivities, and whether a gradient is right."""
+"""Derivatives beside finite differences: slopes, partial derivatives, and whether a gradient is right."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import checks, factories, html, jaxprs
+from gdkit.environment import enable_x64
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.gradients.differentiable import (
-    check_choice,
+    check_float,
     check_floats,
-    check_number,
     check_scalar,
-    equations,
     gradient_of,
+    name_of,
     no_derivative,
 )
 from gdkit.tables import format_number, text_table
@@ -25,21 +26,21 @@ from gdkit.types import Array, Key, Params, PyTree
 
 
 class FiniteDifference(NamedTuple):
-    """Slopes estimated with smaller and smaller steps, beside the derivative; prints as a table."""
+    """Finite differences of a function for several step sizes, beside its derivative; prints as a table."""
 
-    derivative: float  # what jax.grad says
+    derivative: float  # by jax.grad
     step: np.ndarray  # (n,)
     estimate: np.ndarray  # (n,)
     error: np.ndarray  # (n,) |estimate − derivative|
 
     @property
     def best(self) -> float:
-        """The step with the least error."""
+        """The step size with the smallest error."""
         return float(self.step[np.argmin(self.error)])
 
     def __str__(self) -> str:
-        rows = [_cells(*row) for row in zip(self.step, self.estimate, self.error, strict=True)]
-        return text_table(("step", "estimate", "error"), [*rows, ("jax.grad", *_cells(self.derivative), "")])
+        rows = [_format_row(row) for row in zip(self.step, self.estimate, self.error, strict=True)]
+        return text_table(("step", "estimate", "error"), [*rows, ("jax.grad", *_format_row([self.derivative]), "")])
 
     _repr_html_ = html.printed
 
@@ -52,21 +53,21 @@ def finite_difference(
     *,
     dtype: str = "float64",
 ) -> FiniteDifference:
-    """The slope of `f` at `x`, estimated with each step size, and how far that is from ``jax.grad``.
+    """Finite differences of `f` at `x` for each step size, and their errors against ``jax.grad``.
 
-    A large step errs because the function bends, a small one because its values are rounded. The least error of
-    forward differences is near a step of √ε, that of central ones near ε^(1/3), where ε is the dtype's (Press et al.,
-    Numerical Recipes, 5.7).
+    A large step has a truncation error, a small one a rounding error. The error of forward differences is smallest
+    near a step of √ε, that of central differences near ε^(1/3), where ε is the machine epsilon of the dtype (Press et
+    al., Numerical Recipes, 5.7).
 
     Args:
-      f: a function of one number that returns one number.
-      x: where.
+      f: a function from one number to one number.
+      x: the point.
       step_sizes: the steps h, all positive.
       method: ``"forward"``: (f(x + h) − f(x)) / h; ``"central"``: (f(x + h) − f(x − h)) / 2h.
       dtype: ``"float64"`` or ``"float32"``; no setting of JAX is changed outside this call.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> print(finite_difference(lambda t: t**2, 3.0, [1.0, 0.01, 0.001]))
         step | estimate | error
@@ -76,18 +77,18 @@ def finite_difference(
        0.001 |    6.001 | 0.001
     jax.grad |        6 |
     """
-    check_choice("method", method, ("forward", "central"))
-    check_choice("dtype", dtype, ("float32", "float64"))
-    check_number("x", x)
-    steps = _checked_steps(step_sizes)
-    with jax.enable_x64(dtype == "float64"):
+    checks.check_choice("method", method, ("forward", "central"))
+    checks.check_choice("dtype", dtype, ("float32", "float64"))
+    check_float("x", x)
+    steps = _check_steps(step_sizes)
+    with enable_x64(dtype == "float64"):
         at = jnp.asarray(x, dtype)
-        derivative = float(gradient_of("f", f, at))
-        slopes = np.array([_slope(f, at, jnp.asarray(h, dtype), method) for h in steps])
-    return FiniteDifference(derivative, steps, slopes, np.abs(slopes - derivative))
+        derivative = float(gradient_of(f, at))
+        estimates = np.array([_slope(f, at, jnp.asarray(h, dtype), method) for h in steps])
+    return FiniteDifference(derivative, steps, estimates, np.abs(estimates - derivative))
 
 
-def _cells(*values: float) -> tuple[str, ...]:
+def _format_row(values: Sequence[float]) -> tuple[str, ...]:
     return tuple(format_number(value, 6) for value in values)
 
 
@@ -99,53 +100,50 @@ def _slope(f: Callable, x: Array, h: Array, method: str) -> float:
     return float((high - low) / (2 * h if method == "central" else h))
 
 
-def _checked_steps(step_sizes: Any) -> np.ndarray:
+def _check_steps(step_sizes: Any) -> np.ndarray:
     if isinstance(step_sizes, str) or np.ndim(step_sizes) != 1 or np.size(step_sizes) == 0:
         raise bad_value("step_sizes", step_sizes, "not a sequence of step sizes", "Pass for example [1.0, 0.1, 0.01]")
     for h in step_sizes:
-        if not factories.is_number(h):
-            raise bad_type("step_sizes", h, "not a real number", "Pass positive numbers")
-        if not (np.isfinite(h) and h > 0):
-            raise bad_value("step_sizes", float(h), "not positive and finite", "Pass positive numbers")
+        checks.check_number("step_sizes", h, above=0)
     return np.asarray(step_sizes, np.float64)
 
 
-# Several inputs
+# Partial derivatives
 
 
 def partial_derivative(f: Callable, argnum: int | str, at: Sequence[Any] | Mapping[str, Any]) -> Array:
-    """The derivative of `f` in one of its inputs, the others held still.
+    """The partial derivative of `f` with respect to one of its inputs.
 
     Args:
       f: a function of several inputs that returns one number.
-      argnum: which input, by position or by name.
-      at: the inputs, in order or by name.
+      argnum: the input, by position or by name.
+      at: the values of all inputs, in order or by name.
 
     Returns:
       ∂f/∂(input), of the shape of that input.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> f = lambda c, d: c**2 + 2 * c * d + d
     >>> [round(float(partial_derivative(f, name, (0.5, 0.3))), 4) for name in ("c", "d")]
     [1.6, 2.0]
     """
     if not isinstance(at, list | tuple | Mapping):
-        raise bad_type("at", at, "neither a tuple of inputs nor names with inputs", "Pass for example (0.5, 0.3)")
-    place = _place_of(f, argnum, at)
+        raise bad_type("at", at, "neither a tuple nor a mapping of inputs", "Pass for example (0.5, 0.3)")
+    position = _position_of(f, argnum, at)
     names, inputs = (list(at), list(at.values())) if isinstance(at, Mapping) else (None, list(at))
-    check_floats(f"at[{place if names is None else names[place]!r}]", inputs[place])
+    check_floats(f"at[{position if names is None else names[position]!r}]", inputs[position])
 
     def along(value: PyTree) -> Any:
-        moved = [*inputs[:place], value, *inputs[place + 1 :]]
+        moved = [*inputs[:position], value, *inputs[position + 1 :]]
         return f(*moved) if names is None else f(**dict(zip(names, moved, strict=True)))
 
-    return gradient_of("f", along, jax.tree.map(jnp.asarray, inputs[place]), name=f)
+    return gradient_of(along, jax.tree.map(jnp.asarray, inputs[position]), name=name_of(f))
 
 
-def _place_of(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -> int:
-    """The position in `at` of the input that `argnum` means."""
+def _position_of(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -> int:
+    """The position in `at` of the input that `argnum` stands for."""
     if isinstance(argnum, bool) or not isinstance(argnum, int | np.integer | str):
         raise bad_type("argnum", argnum, "neither a position nor a name", "Pass for example 0 or 'c'")
     if isinstance(argnum, str):
@@ -160,7 +158,7 @@ def _place_of(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -
 
 
 class SensitivityRow(NamedTuple):
-    """One input of a function, and the derivative in it."""
+    """One input of a function, and the partial derivative with respect to it."""
 
     name: str
     value: float
@@ -168,10 +166,10 @@ class SensitivityRow(NamedTuple):
 
 
 class Sensitivity(tuple[SensitivityRow, ...]):
-    """The inputs of a function, the one it answers to most steeply first; prints as a table."""
+    """The inputs of a function, the one with the steepest slope first; prints as a table."""
 
     def __str__(self) -> str:
-        rows = [(row.name, *_cells(row.value, row.derivative)) for row in self]
+        rows = [(row.name, *_format_row([row.value, row.derivative])) for row in self]
         return text_table(("input", "value", "derivative"), rows, "<>>")
 
     _repr_html_ = html.printed
@@ -179,6 +177,9 @@ class Sensitivity(tuple[SensitivityRow, ...]):
 
 def sensitivity(f: Callable, /, **inputs: float) -> Sensitivity:
     """The partial derivatives of `f` at named inputs, steepest first.
+
+    Raises:
+      InputValueError, InputTypeError: an input is unknown or not one float, or `f` cannot be differentiated.
 
     >>> print(sensitivity(lambda c, d: c**2 + 2 * c * d + d, c=0.5, d=0.3))
     input | value | derivative
@@ -188,44 +189,38 @@ def sensitivity(f: Callable, /, **inputs: float) -> Sensitivity:
     """
     factories.check_names("inputs", f, inputs)
     for name, value in inputs.items():
-        check_number(name, value)
+        check_float(name, value)
     at = {name: jnp.asarray(value) for name, value in inputs.items()}
-    slopes = gradient_of("f", lambda at: f(**at), at, name=f)
+    slopes = gradient_of(lambda at: f(**at), at, name=name_of(f))
     rows = [SensitivityRow(name, float(at[name]), float(slopes[name])) for name in inputs]
     return Sensitivity(sorted(rows, key=lambda row: -abs(row.derivative)))
 
 
-# Whether a gradient is right
+# Checking a gradient
 
 
 class LeafCheck(NamedTuple):
-    """The gradient in one leaf against central differences, where they agree least."""
+    """The gradient in one leaf against central differences, along the direction with the worst agreement."""
 
     leaf: str
     size: int
-    directions: int  # how many were compared
-    gradient: float  # what jax.grad says along the worst direction
-    difference: float  # what central differences say
+    directions: int  # number of directions that were compared
+    gradient: float  # slope by jax.grad
+    difference: float  # slope by central differences
     error: float  # |gradient − difference|
-    allowed: float  # what rounding and truncation explain
+    allowed: float  # error that rounding and truncation explain
 
     @property
     def ok(self) -> bool:
-        """Whether rounding and truncation explain the error; NaN they do not."""
+        """Whether rounding and truncation explain the error; False for a NaN."""
         return bool(self.error <= self.allowed)
-
-    def cells(self) -> tuple[str, ...]:
-        """The row of this leaf in the table of a `GradientCheck`."""
-        slopes = _cells(self.gradient, self.difference)
-        errors = f"{self.error:.1e}", f"{self.allowed:.1e}"
-        return self.leaf, str(self.size), str(self.directions), *slopes, *errors, "right" if self.ok else "WRONG"
 
 
 class GradientCheck(NamedTuple):
-    """A gradient against central differences, leaf by leaf; prints as a table."""
+    """A gradient against central differences, one row per leaf; prints as a table."""
 
     leaves: tuple[LeafCheck, ...]
-    dtype: str  # in which both were computed
+    dtype: str  # of both computations
 
     @property
     def ok(self) -> bool:
@@ -234,9 +229,15 @@ class GradientCheck(NamedTuple):
 
     def __str__(self) -> str:
         heads = ("leaf", "size", "directions", "jax.grad", "difference", "error", "allowed", "verdict")
-        return text_table(heads, [leaf.cells() for leaf in self.leaves], "<>>>>>><")
+        return text_table(heads, list(map(_format_leaf, self.leaves)), "<>>>>>><")
 
     _repr_html_ = html.printed
+
+
+def _format_leaf(row: LeafCheck) -> tuple[str, ...]:
+    slopes = _format_row([row.gradient, row.difference])
+    errors = f"{row.error:.1e}", f"{row.allowed:.1e}"
+    return row.leaf, str(row.size), str(row.directions), *slopes, *errors, "right" if row.ok else "WRONG"
 
 
 def check_gradient(
@@ -244,128 +245,126 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare ``jax.grad(loss)`` with central differences, leaf by leaf.
 
-    Both are computed in float64 if the loss does all its work in it when params and args are cast, else in the dtypes
-    they have, with a tolerance to match. An error that rounding, truncation or a kink explains is allowed; a
+    Both are computed in float64 if the loss computes in it throughout when params and args are cast; otherwise in the
+    dtypes that they have, with a larger tolerance. Errors that rounding, truncation or a kink explain are allowed; a
     custom_vjp that is wrong by a factor is not.
 
     Args:
       loss: ``loss(params, *args) -> scalar``.
       params: any pytree of float arrays.
-      args: what else the loss takes, for example a batch.
+      args: further arguments of the loss, for example a batch.
       limit: leaves up to this size are compared in every coordinate.
-      directions: larger ones are compared along their gradient and along this many random directions.
-      key: decides the random directions.
+      directions: larger leaves are compared along their gradient and along this many random directions.
+      key: seed of the random directions.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> check = check_gradient(lambda p: jnp.sum(p["w"] ** 2) + 3 * p["b"], {"w": jnp.ones(2), "b": 1.0})
     >>> check.ok, [leaf.leaf for leaf in check.leaves]
     (True, ["['b']", "['w']"])
     """
     check_floats("params", params)
-    for argument, value in (("limit", limit), ("directions", directions)):
-        checks.check_integer(argument, value)
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    drawn = _directions(params, limit, directions, key)
-    with jax.enable_x64(True):
-        doubled, others = _cast((params, args), np.float64)
-        if _computes_in_double(loss, doubled, others):
-            return _compare_leaves(loss, doubled, others, drawn)
-    return _compare_leaves(loss, jax.tree.map(jnp.asarray, params), args, drawn)
+    checks.check_integer("limit", limit)
+    checks.check_integer("directions", directions)
+    compared = _draw_directions(params, limit, directions, checks.as_key(key))
+    with enable_x64(True):
+        double_params, double_args = _cast_floats((params, args), np.float64)
+        if _computes_in_double(loss, double_params, double_args):
+            return _compare_leaves(loss, double_params, double_args, compared)
+    return _compare_leaves(loss, jax.tree.map(jnp.asarray, params), args, compared)
 
 
-def _directions(params: Params, limit: int, directions: int, key: Key) -> list[np.ndarray]:
-    """Unit vectors of each leaf, (count, size): every coordinate of a small leaf, random ones of a large one."""
-    drawn = []
+def _draw_directions(params: Params, limit: int, directions: int, key: Key) -> list[np.ndarray]:
+    """Directions per leaf, (count, size): the coordinates of a small leaf, random ones in a large leaf."""
+    per_leaf = []
     for i, leaf in enumerate(jax.tree.leaves(params)):
         if np.size(leaf) <= limit:
-            drawn.append(np.eye(np.size(leaf)))
+            per_leaf.append(np.eye(np.size(leaf)))
         else:
-            drawn.append(np.asarray(jax.random.normal(jax.random.fold_in(key, i), (directions, np.size(leaf)))))
-    return drawn
+            per_leaf.append(np.asarray(jax.random.normal(jax.random.fold_in(key, i), (directions, np.size(leaf)))))
+    return per_leaf
 
 
-def _cast(tree: PyTree, dtype: Any) -> PyTree:
-    """The float leaves of `tree` as `dtype`."""
+def _cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     is_float = lambda x: jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, tree)
 
 
 def _computes_in_double(loss: Callable, params: Params, args: PyTree) -> bool:
-    """Whether the loss and its gradient, given float64, make nothing of a smaller float type on the way."""
+    """Whether the loss and its gradient, given float64, compute in no smaller float type."""
     try:
         program = jax.make_jaxpr(jax.value_and_grad(loss))(params, *args).jaxpr
     except (TypeError, ValueError, NotImplementedError):
         return False
     return all(
         dtype.itemsize >= 8
-        for equation in equations(program)
+        for equation in jaxprs.equations(program)
         for dtype in (getattr(v.aval, "dtype", None) for v in equation.outvars)
         if dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     )
 
 
-def _compare_leaves(loss: Callable, params: Params, args: PyTree, drawn: list[np.ndarray]) -> GradientCheck:
-    shown = getattr(loss, "__name__", loss)
+def _compare_leaves(loss: Callable, params: Params, args: PyTree, directions: list[np.ndarray]) -> GradientCheck:
     at, tree = jax.tree.flatten(params)
     compiled = jax.jit(lambda leaves, args: loss(jax.tree.unflatten(tree, leaves), *args))
     value = compiled(at, args)
     check_scalar("loss", value)
     if not any(jaxprs.depends_on(jax.make_jaxpr(loss)(params, *args).jaxpr)[: len(at)]):
-        raise bad_value("loss", shown, "it does not depend on the params", "Use the params in it")
+        raise bad_value("loss", name_of(loss), "it does not depend on the params", "Use the params in it")
     try:
         gradient = jax.jit(jax.grad(loss))(params, *args)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise no_derivative("loss", shown, error) from error
+        raise no_derivative("loss", name_of(loss), error) from error
     eps = max(float(jnp.finfo(x.dtype).eps) for x in (*at, value))
-    checks = []
+    rows = []
     for i, (path, slope) in enumerate(jax.tree_util.tree_leaves_with_path(gradient)):
         slope = np.ravel(np.asarray(slope, np.float64))
-        leaf = _compare_leaf(
-            lambda x, i=i: float(compiled([*at[:i], x, *at[i + 1 :]], args)), np.asarray(at[i]), slope, drawn[i], eps
-        )
-        checks.append(LeafCheck(jax.tree_util.keystr(path) or "params", slope.size, *leaf))
-    return GradientCheck(tuple(checks), str(value.dtype))
+        of_leaf = lambda x, i=i: float(compiled([*at[:i], x, *at[i + 1 :]], args))
+        worst = _compare_leaf(of_leaf, np.asarray(at[i]), slope, directions[i], eps)
+        rows.append(LeafCheck(jax.tree_util.keystr(path) or "params", slope.size, *worst))
+    return GradientCheck(tuple(rows), str(value.dtype))
 
 
-def _compare_leaf(f: Callable, leaf: np.ndarray, slope: np.ndarray, drawn: np.ndarray, eps: float) -> tuple:
-    """Count, gradient, difference, error and what is allowed, along the direction that is worst."""
-    if len(drawn) < slope.size and np.any(slope) and np.all(np.isfinite(slope)):
-        drawn = np.vstack([slope, drawn])  # along the gradient its own size is seen best
+def _compare_leaf(
+    f: Callable[[np.ndarray], float], leaf: np.ndarray, slope: np.ndarray, directions: np.ndarray, eps: float
+) -> tuple[int, float, float, float, float]:
+    """The number of directions, and gradient, difference, error and allowed error along the worst of them."""
+    if len(directions) < slope.size and np.any(slope) and np.all(np.isfinite(slope)):
+        directions = np.vstack([slope, directions])  # an error in the gradient's size shows most along itself
     scale = float(np.max(np.abs(leaf), initial=0.0)) or 1.0
-    found = []
-    for direction in drawn / np.linalg.norm(drawn, axis=1, keepdims=True):
+    compared = []
+    for direction in directions / np.linalg.norm(directions, axis=1, keepdims=True):
         along = np.dot(slope, direction)
-        found.append((along, *_difference(f, leaf, along, direction.reshape(leaf.shape), scale, eps)))
-    if not found:
+        compared.append((along, *_difference(f, leaf, along, direction.reshape(leaf.shape), scale, eps)))
+    if not compared:
         return 0, 0.0, 0.0, 0.0, 0.0
-    worst = max(found, key=lambda row: row[2] / row[3] if np.isfinite(row[2]) else np.inf)
-    return len(found), *worst
+    worst = max(compared, key=lambda row: row[2] / row[3] if np.isfinite(row[2]) else math.inf)
+    return len(compared), *worst
 
 
 def _difference(
-    f: Callable, leaf: np.ndarray, along: float, direction: np.ndarray, scale: float, eps: float
+    f: Callable[[np.ndarray], float], leaf: np.ndarray, along: float, direction: np.ndarray, scale: float, eps: float
 ) -> tuple[float, float, float]:
-    """The central difference of `f`, how far `along` is from it, and how far it may be."""
+    """The central difference of `f`, the distance of the slope `along` from it, and the distance allowed."""
     middle, relative = f(leaf), eps ** (1 / 3)
     steps = relative * scale / 8.0 ** np.arange(8)
     rounding = 16 * eps * max(abs(middle), eps) / steps
     sides = np.array([_one_sided(f, leaf, direction, steps[0], middle)])
     central, unexplained = sides[0].mean(), rounding[0]
     if not abs(central - along) <= relative * max(abs(along), abs(central)) + unexplained:
-        # a bend or an edge of the domain? Take the step at which the next smaller one changes least
+        # Curvature or the end of the domain may explain it: use the step where the next smaller one changes least.
         sides = np.array([_one_sided(f, leaf, direction, step, middle) for step in steps])
         changes = np.abs(np.diff(sides.mean(axis=1))) + rounding[:-1]
         best = int(np.argmin(np.where(np.isfinite(changes), changes, np.inf)))
         central, unexplained = sides[best].mean(), changes[best]
         gap = np.abs(sides[best : best + 2, 0] - sides[best : best + 2, 1])
-        if gap[1] > gap[0] / 2:  # a kink, which no step smooths: any slope between the two sides will do
+        if gap[1] > gap[0] / 2:  # a kink, which no step smooths: any slope between those of the two sides is allowed
             unexplained += gap[1] / 2
     return central, abs(central - along), relative * max(abs(along), abs(central)) + unexplained
 
 
 def _one_sided(f: Callable, leaf: np.ndarray, direction: np.ndarray, step: float, middle: float) -> tuple[float, float]:
-    """The slopes to the side of `direction`, and to the other."""
-    above, below = (f((leaf + way * step * direction).astype(leaf.dtype)) for way in (1, -1))
+    """The slopes on the side of `direction` and on the opposite side."""
+    above, below = (f((leaf + sign * step * direction).astype(leaf.dtype)) for sign in (1, -1))
     return (above - middle) / step, (middle - below) / step
