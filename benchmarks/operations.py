@@ -17,14 +17,16 @@ from benchmarks.peers import LANES, start_of
 from benchmarks.workloads import Workload
 from gdkit import monitors
 from gdkit.monitors import Monitor
-from gdkit.sweeps import execute
-from gdkit.sweeps.plan import Shape, visible_cores
-from gdkit.sweeps.programs import OFTEN, Watching, program_of
+from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.programs.build import program_of
+from gdkit.sweeps.programs.compile import OFTEN
+from gdkit.sweeps.programs.job import Job, inputs_of
+from gdkit.sweeps.request import Recording
 
 KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between operations")
 
 
-def operations(work: Workload, job: execute.Job, shape: Shape, points: int) -> dict[str, dict[str, float]]:
+def operations(work: Workload, job: Job, shape: Shape, points: int) -> dict[str, dict[str, float]]:
     """Microseconds of a step of a block by what they are spent on, for each way to make it, with all cores at work."""
     ways = {
         "gdkit": _advance(work, job, shape, monitors.DEFAULT, points),
@@ -36,12 +38,12 @@ def operations(work: Workload, job: execute.Job, shape: Shape, points: int) -> d
 
 
 def _advance(
-    work: Workload, job: execute.Job, shape: Shape, watched: tuple[Monitor, ...], points: int
+    work: Workload, job: Job, shape: Shape, watched: tuple[Monitor, ...], points: int
 ) -> tuple[Callable[[], Any], str]:
     curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
-    watching = Watching(watched, curve)
+    watching = Recording(watched, curve)
     program = program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
-    inputs, last = execute.inputs_of(job, job.blocks[0]), np.int32(work.steps)
+    inputs, last = inputs_of(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
     compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), OFTEN)
     return lambda: compiled(*inputs, carry, last, last), compiled.as_text()

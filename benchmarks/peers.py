@@ -23,7 +23,7 @@ import gdkit
 from benchmarks.workloads import Workload
 from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
-from gdkit.sweeps.plan import visible_cores
+from gdkit.sweeps.plan.shapes import visible_cores
 from gdkit.types import Array, Key, Params, PyTree
 
 BOUND = 1e6  # above the initial loss by this many times its size, a run counts as diverged

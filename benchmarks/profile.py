@@ -16,12 +16,13 @@ from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator
 from benchmarks.workloads import Workload
 from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
-from gdkit.sweeps import execute
-from gdkit.sweeps.blocks import Block, blocks_of
-from gdkit.sweeps.plan import Shape, visible_cores
-from gdkit.sweeps.prepared import planned_job, prepared_groups
-from gdkit.sweeps.programs import Shared, Watching, advance
-from gdkit.sweeps.request import check, curve_within, devices_of
+from gdkit.sweeps.plan.blocks import Block, blocks_of
+from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.programs.build import Shared
+from gdkit.sweeps.programs.compile import advance
+from gdkit.sweeps.programs.groups import planned_job, trace_groups
+from gdkit.sweeps.programs.job import Job, inputs_of, prepare
+from gdkit.sweeps.request import Recording, check_request, curve_within, devices_of
 from gdkit.types import Monitor
 
 SIZES = ("scalar", "small_mlp", "digits_mlp")
@@ -61,11 +62,11 @@ def _profile(work: Workload, rounds: int) -> dict[str, Any]:
     return found
 
 
-def _planned(work: Workload) -> tuple[execute.Job, Shape, dict[str, float]]:
+def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
     """The job that a sweep would run, and how long checking, tracing and compiling, and planning took."""
     begun = time.perf_counter()
-    request = check(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
-    (prepared,) = prepared_groups(request)
+    request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    (prepared,) = trace_groups(request)
     checked = time.perf_counter()
     job, choice = planned_job(request, prepared, devices_of(request.plan), visible_cores())
     compiled = time.perf_counter() - checked - choice.seconds
@@ -73,7 +74,7 @@ def _planned(work: Workload) -> tuple[execute.Job, Shape, dict[str, float]]:
     return job, choice.shape, spent
 
 
-def stages(work: Workload, job: execute.Job, rounds: int) -> dict[str, float]:
+def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
     """Seconds of a whole sweep by stage, a worker's mean; the rest is what Python does outside of the workers."""
     workers = visible_cores()
     peer = gdkit_peer(work)
@@ -88,9 +89,9 @@ def stages(work: Workload, job: execute.Job, rounds: int) -> dict[str, float]:
     return dict(zip(names, np.median(spent, axis=0).tolist(), strict=True))
 
 
-def _staged(job: execute.Job, block: Block) -> list[float]:
+def _staged(job: Job, block: Block) -> list[float]:
     """Seconds of each stage of a block."""
-    inputs, program, clock = execute.inputs_of(job, block), job.programs[0], [time.perf_counter()]
+    inputs, program, clock = inputs_of(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))
     clock.append(time.perf_counter())
     lanes = jax.block_until_ready(advance(program, inputs, lanes, 0, job.steps + 1, job.steps))
@@ -119,14 +120,14 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
 
 def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points: int) -> Callable[[], Any]:
     problem = work.problem
-    job = execute.prepare(
+    job = prepare(
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
-        Watching(watched, curve_within(points, work.steps)),
+        Recording(watched, curve_within(points, work.steps)),
         Shared(checks.as_key(0), binding.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
         dtype=binding.params_dtype(problem), steps=work.steps, blocks=blocks_of(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
-    inputs = [execute.inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
+    inputs = [inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
     to_end = lambda each: advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
     return lambda: side_by_side(to_end, given)

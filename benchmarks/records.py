@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import gdkit
-from gdkit.sweeps.plan import visible_cores
+from gdkit.sweeps.plan.shapes import visible_cores
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "optuna")

@@ -12,7 +12,7 @@ from benchmarks import timing, workloads
 from benchmarks.compare import plan_of
 from benchmarks.peers import gdkit_peer
 from benchmarks.workloads import Workload
-from gdkit.sweeps.plan import visible_cores
+from gdkit.sweeps.plan.shapes import visible_cores
 
 MLPS = ("small_mlp", "digits_mlp", "wide_mlp")
 SIZES = (256, 512, 1024, 2048)

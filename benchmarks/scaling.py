@@ -19,12 +19,12 @@ import numpy as np
 import gdkit
 from benchmarks import timing, workloads
 from gdkit import Plan, problems
-from gdkit.sweeps import execute
-from gdkit.sweeps.plan import Shape, visible_cores
-from gdkit.sweeps.prepared import job_of, prepared_groups
-from gdkit.sweeps.request import check
-from gdkit.sweeps.run import run as run_checked
-from gdkit.sweeps.stored import Directory
+from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.programs.groups import job_of, trace_groups
+from gdkit.sweeps.programs.job import inputs_of
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request as run_checked
 
 ROOT = Path(__file__).parent.parent
 
@@ -175,10 +175,10 @@ def dispatch(quick: bool) -> dict[str, Any]:
 
 def _call(problem: gdkit.Problem, count: int) -> float:
     """Seconds of calling a tile's program for no step and waiting for what it gives back, with nothing beside it."""
-    request = check(problem, gdkit.sgd, {"learning_rate": _rates(1)}, steps=1)
-    (prepared,) = prepared_groups(request)
+    request = check_request(problem, gdkit.sgd, {"learning_rate": _rates(1)}, steps=1)
+    (prepared,) = trace_groups(request)
     job = job_of(request, prepared, jax.local_devices()[:1], Shape(1, 1))
-    program, inputs = job.programs[0], execute.inputs_of(job, job.blocks[0])
+    program, inputs = job.programs[0], inputs_of(job, job.blocks[0])
     carry = program.start(*inputs)
     call = lambda: jax.block_until_ready(program.advance(*inputs, carry, np.int32(0), np.int32(1)))
     return float(np.median([timing.seconds(call) for _ in range(count)]))
@@ -190,11 +190,11 @@ def main_job(quick: bool) -> dict[str, Any]:
     By the clock, and by the processor time of all threads: that leaves out waiting for the disk, and is less disturbed
     by what else the machine does.
     """
-    from gdkit.app import build, config
+    from gdkit.app.config import build, schema
 
     overrides = ("sweep.steps=6",) if quick else ()
-    job: Any = config.load(ROOT / "configs" / "digits_mlp.yaml", overrides)
-    request = check(**build.arguments(job), plan=Plan())
+    job: Any = schema.load(ROOT / "configs" / "digits_mlp.yaml", overrides)
+    request = check_request(**build.arguments(job), plan=Plan())
     spent: dict[str, list[float]] = {"plain": [], "watched": []}
     with tempfile.TemporaryDirectory() as folder:
         fresh = (Path(folder, str(number)) for number in itertools.count())
@@ -214,11 +214,11 @@ def _watched(request: Any, folder: Path) -> None:
     """A sweep in a run directory, with the table that moves."""
     from rich.console import Console
 
-    from gdkit.app import live, terminal
+    from gdkit.app import tally, terminal
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with terminal.progress(console) as (tell, show), live.watching(folder, tell, show) as noted:
-        run_checked(request, noted, where=Directory(folder))
+    with terminal.progress(console) as (tell, show), tally.watching(folder, tell, show) as noted:
+        run_checked(request, noted, where=RunDirectory(folder))
 
 
 def _spending(run: Callable[[], Any], spent: list[float]) -> None:

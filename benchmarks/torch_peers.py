@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.peers import Peer, on_accelerator, spaced, start_of
 from benchmarks.timing import seconds
 from benchmarks.workloads import HEADS, LENGTH, WIDTH, Workload
-from gdkit.sweeps.plan import visible_cores
+from gdkit.sweeps.plan.shapes import visible_cores
 
 Loss = Callable[..., Any]  # (params, x, y) -> scalar tensor
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gdkit.app.config import Study, load
+from gdkit.app.config.schema import StudyConfig, load
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reproductions.md"
@@ -36,10 +36,10 @@ PRINTED = """<details markdown="1">
 """
 
 
-def studies() -> dict[str, Study]:
+def studies() -> dict[str, StudyConfig]:
     """The configs that run a study, by name."""
     found = [load(path) for path in sorted((ROOT / "configs").glob("*.yaml"))]
-    return {config.name: config for config in found if isinstance(config, Study)}
+    return {config.name: config for config in found if isinstance(config, StudyConfig)}
 
 
 def run(name: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def section(name: str, config: Study, result: dict[str, Any]) -> str:
+def section(name: str, config: StudyConfig, result: dict[str, Any]) -> str:
     """One study: what it asks, its claims, its figures, and how to run it."""
     module = ROOT / Path(*config.experiment.partition(":")[0].split(".")).with_suffix(".py")
     about = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""

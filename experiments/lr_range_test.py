@@ -30,7 +30,7 @@ from experiments.common.settings import complete, spaced
 from experiments.problems import suite
 from gdkit import Problem, lr_range_test, plots, sgd, sharpness, sweep
 from gdkit.errors import unknown_name
-from gdkit.sweeps.search import RangeTest
+from gdkit.sweeps.search.range_test import RangeTest
 
 DEFAULTS: dict[str, Any] = {
     "problems": ["quadratic", "rosenbrock", "logistic, breast_cancer", "logistic, digits", "mlp, diabetes",

@@ -25,7 +25,7 @@ from experiments.common.printing import table
 from experiments.common.settings import complete, spaced
 from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
-from gdkit.sweeps.result import Best
+from gdkit.sweeps.result.result import Best
 
 DEFAULTS: dict[str, Any] = {
     "network": {"widths": [32, 32], "batch_size": 64},

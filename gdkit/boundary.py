@@ -18,8 +18,8 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
 from gdkit.sweeps.axes import paired
-from gdkit.sweeps.plan import Plan
-from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.plan.shapes import Plan
+from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.sweep import sweep
 
 Ask = Callable[[np.ndarray], Any]  # points (n, 2) -> answers (n,), bool or whole numbers from 0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gdkit.sweeps.store.files import FILES, Files
+from gdkit.store.files import FILES, Files
 
 CHANGES = ("create", "write", "fsync", "close", "replace", "link", "unlink", "touch", "make_folder", "fsync_folder")
 

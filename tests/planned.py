@@ -14,12 +14,12 @@ import resource
 import sys
 import time
 
-import gdkit.app.run
-from gdkit.app import cli
-from gdkit.sweeps import archive
-from gdkit.sweeps.plan import Plan
+from gdkit.app.command_line import main as command_line
+from gdkit.app.run import run as runner
+from gdkit.sweeps.plan.shapes import Plan
+from gdkit.sweeps.rundir import archive
 
-_checkpoint = archive.Archive.checkpoint
+_checkpoint = archive.RunArchive.checkpoint
 
 
 def trace(path, hold=None):
@@ -45,19 +45,19 @@ def trace(path, hold=None):
 
         return kept._replace(load=load, save=save)
 
-    archive.Archive.checkpoint = checkpoint
+    archive.RunArchive.checkpoint = checkpoint
 
 
 def main(options, words):
     """Run the command line under these options."""
-    gdkit.app.run.Plan = lambda **given: Plan(**given | options["plan"])
-    gdkit.app.run._write = lambda *_: None
+    runner.Plan = lambda **given: Plan(**given | options["plan"])
+    runner._write = lambda *_: None
     if "trace" in options:
         trace(options["trace"], options.get("hold"))
     if "bytes" in options:
         sys.dont_write_bytecode = True  # it would be cut short
         resource.setrlimit(resource.RLIMIT_FSIZE, (options["bytes"], resource.RLIM_INFINITY))
-    return cli.main(words)
+    return command_line.main(words)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from gdkit.sweeps.store import Store
+from gdkit.store import Store
 
 ROOT = Path(__file__).parent.parent
 PLANNED = ROOT / "tests" / "planned.py"
@@ -77,7 +77,7 @@ def here(*words, plan=None):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Plan", "_write"):  # which it replaces
-            patch.setattr(planned.gdkit.app.run, name, None)
+            patch.setattr(planned.runner, name, None)
         return planned.main({"plan": PLAN | (plan or {})}, [str(word) for word in words])
 
 

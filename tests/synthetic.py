@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from gdkit.monitors import EndKind, curve_steps
-from gdkit.sweeps.result import Form, SweepResult
+from gdkit.sweeps.description import LaneGrid
+from gdkit.sweeps.result.result import SweepResult
 
 STEPS = 200
 
@@ -42,7 +43,7 @@ def result(
     variables |= {"curve_loss": (("lane", "point"), curve.astype(np.float32))}
     variables |= {"reference_loss": ("lane", np.zeros(len(rate)))}
     named: dict[str, Any] = {name: ("lane", v) for name, v in coords.items()}
-    forms = tuple(Form(label, tuple((n, (n,), len(v)) for n, v in axes.items())) for label in optimizers)
+    forms = tuple(LaneGrid(label, tuple((n, (n,), len(v)) for n, v in axes.items())) for label in optimizers)
     attributes = _attributes(seeds, key) | {"forms": json.dumps(forms)}
     return SweepResult(xr.Dataset(variables, named | {"curve_step": ("point", steps)}, attributes), forms)
 

@@ -10,8 +10,8 @@ import synthetic
 from shared import assert_refused
 
 from gdkit import plots
-from gdkit.sweeps.result import Form
-from gdkit.sweeps.studies import is_log
+from gdkit.sweeps.description import LaneGrid
+from gdkit.sweeps.result.optuna_study import is_log
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def result():
     lanes = made.lanes.assign_coords(momentum=("lane", np.where(sgd, 0.9, np.nan)))
     first, second = made.forms
     return dataclasses.replace(
-        made, lanes=lanes, forms=(Form("sgd", (*first.dimensions, ("momentum", ("momentum",), 1))), second)
+        made, lanes=lanes, forms=(LaneGrid("sgd", (*first.dimensions, ("momentum", ("momentum",), 1))), second)
     )
 
 

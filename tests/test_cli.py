@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import gdkit
-from gdkit.app import cli, folder
-from gdkit.app.config import ConfigError, dump, load, loads
+from gdkit.app import directory
+from gdkit.app.command_line import main
+from gdkit.app.config.schema import ConfigError, dump, load, loads
 
 ROOT = Path(__file__).parents[1]
 SMALL = """\
@@ -115,7 +116,7 @@ def test_importing_gdkit_does_not_import_jax():
 )
 def test_bad_input_exits_2_and_says_what_to_do(words, said, capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     shown = capsys.readouterr()
     assert said in shown.err
     assert shown.err.startswith("error: ")
@@ -123,24 +124,24 @@ def test_bad_input_exits_2_and_says_what_to_do(words, said, capsys):
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does(capsys, monkeypatch):
-    assert cli.main(["run", "absent.yaml"]) == 2
+    assert main.main(["run", "absent.yaml"]) == 2
     assert "Traceback" not in capsys.readouterr().err
-    assert cli.main(["run", "absent.yaml", "--debug"]) == 2
+    assert main.main(["run", "absent.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
     monkeypatch.setenv("GDKIT_DEBUG", "1")
-    assert cli.main(["run", "absent.yaml"]) == 2
+    assert main.main(["run", "absent.yaml"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_an_interrupt_exits_130(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_dispatch", lambda words: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert cli.main(["run"]) == 130
+    monkeypatch.setattr(main, "_dispatch", lambda words: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main.main(["run"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_missing_extra_says_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    assert cli.main(["--help"]) == 2
+    monkeypatch.setattr(main.importlib.util, "find_spec", lambda name: None)
+    assert main.main(["--help"]) == 2
     assert "pip install 'gdkit[app]'" in capsys.readouterr().err
 
 
@@ -157,7 +158,7 @@ def test_a_reader_that_stops_early_is_no_error():
 
 
 def test_the_schema_is_json(capsys):
-    assert cli.main(["schema"]) == 0
+    assert main.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$defs"]["Job"]["properties"]["sweep"]
 
 
@@ -165,19 +166,19 @@ def test_the_schema_is_json(capsys):
 
 
 def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
-    assert cli.main(["new", "my-study"]) == 0
+    assert main.main(["new", "my-study"]) == 0
     assert load("my-study.yaml").name == "my-study"
     assert "my_study_problem:problem" in Path("my-study.yaml").read_text()
     compile(Path("my_study_problem.py").read_text(), "my_study_problem.py", "exec")
     before = Path("my-study.yaml").read_text()
     capsys.readouterr()
-    assert cli.main(["new", "my-study"]) == 2
+    assert main.main(["new", "my-study"]) == 2
     assert "there already, and not overwritten" in capsys.readouterr().err
     assert Path("my-study.yaml").read_text() == before
 
 
 def test_experiments_that_are_nowhere_are_told_where_they_were_looked_for(capsys):
-    assert cli.main(["list", "experiments"]) == 0
+    assert main.main(["list", "experiments"]) == 0
     said = capsys.readouterr().out
     assert str(Path.cwd()) in said and "go to a clone of gdkit" in said
 
@@ -187,7 +188,7 @@ def test_experiments_that_are_nowhere_are_told_where_they_were_looked_for(capsys
 
 @pytest.mark.parametrize(("shell", "begins"), [("bash", "# Bash"), ("zsh", "#compdef gdkit"), ("fish", "# Fish")])
 def test_a_completion_script_is_made_for_each_shell(shell, begins, capsys):
-    assert cli.main(["completion", shell]) == 0
+    assert main.main(["completion", shell]) == 0
     said = capsys.readouterr().out
     assert said.startswith(begins)
     if shutil.which(shell):
@@ -207,7 +208,7 @@ done
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_commands_options_kinds_and_files(capsys):
-    cli.main(["completion", "bash"])
+    main.main(["completion", "bash"])
     Path("gdkit.bash").write_text(capsys.readouterr().out)
     Path("small.yaml").write_text(SMALL)
     asked = {
@@ -227,9 +228,9 @@ def test_bash_completes_commands_options_kinds_and_files(capsys):
 
 def test_a_run_goes_to_runs_name_unless_it_is_told_elsewhere():
     job = loads(SMALL)
-    assert folder.choose(job, None, new=False) == Path("runs/small")
-    assert folder.choose(loads(SMALL + "output: there"), None, new=False) == Path("there")
-    assert folder.choose(loads(SMALL + "output: there"), "here", new=False) == Path("here")
+    assert directory.choose(job, None, new=False) == Path("runs/small")
+    assert directory.choose(loads(SMALL + "output: there"), None, new=False) == Path("there")
+    assert directory.choose(loads(SMALL + "output: there"), "here", new=False) == Path("here")
 
 
 def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refused():
@@ -237,16 +238,16 @@ def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refus
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(dump(job))
     Path("runs/small/results.nc").touch()
-    assert folder.choose(job, None, new=False) == Path("runs/small")
-    assert folder.choose(loads(SMALL + "output: runs/small"), None, new=False) == Path("runs/small")
+    assert directory.choose(job, None, new=False) == Path("runs/small")
+    assert directory.choose(loads(SMALL + "output: runs/small"), None, new=False) == Path("runs/small")
     other = loads(SMALL, ["sweep.steps=30", "optimizer.momentum=0.9"])
     with pytest.raises(
         ConfigError, match=r"another config: optimizer.0.momentum is None there and 0.9 here; sweep.steps is 20 there"
     ):
-        folder.choose(other, None, new=False)
-    assert folder.choose(other, None, new=True) == Path("runs/small-2")
+        directory.choose(other, None, new=False)
+    assert directory.choose(other, None, new=True) == Path("runs/small-2")
     Path("runs/small-2").mkdir()
-    assert folder.choose(other, None, new=True) == Path("runs/small-3")
+    assert directory.choose(other, None, new=True) == Path("runs/small-3")
 
 
 def test_a_mistake_in_a_config_is_said_before_the_run_that_it_differs_from(capsys):
@@ -254,16 +255,16 @@ def test_a_mistake_in_a_config_is_said_before_the_run_that_it_differs_from(capsy
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(dump(loads(SMALL)))
     Path("runs/small/results.nc").touch()
-    assert cli.main(["run", "small.yaml", "optimizer.momentums=0.9"]) == 2
+    assert main.main(["run", "small.yaml", "optimizer.momentums=0.9"]) == 2
     assert "optimizer.momentums = 0.9: unknown key. Did you mean 'momentum'?" in capsys.readouterr().err
-    assert cli.main(["run", "small.yaml", "optimizer.momentum=0.9"]) == 2
+    assert main.main(["run", "small.yaml", "optimizer.momentum=0.9"]) == 2
     assert "it holds a run of another config" in capsys.readouterr().err
 
 
 def test_a_run_that_failed_does_not_stand_in_the_way():
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(SMALL)
-    assert folder.choose(loads(SMALL, ["sweep.steps=30"]), None, new=False) == Path("runs/small")
+    assert directory.choose(loads(SMALL, ["sweep.steps=30"]), None, new=False) == Path("runs/small")
 
 
 def test_a_folder_that_is_not_a_runs_is_never_written_to():
@@ -272,7 +273,7 @@ def test_a_folder_that_is_not_a_runs_is_never_written_to():
     Path("file").write_text("")
     for where, said in {"mine": "not empty, and not the folder of a run", "file": "this is a file"}.items():
         with pytest.raises(ConfigError, match=said):
-            folder.choose(loads(SMALL), where, new=False)
+            directory.choose(loads(SMALL), where, new=False)
 
 
 # What a config names is looked up before anything is compiled, and said with its line
@@ -376,7 +377,7 @@ def test_names_and_arguments_are_checked_with_their_line(old, new, said, capsys)
     Path("losses.py").write_text(LOSSES)
     assert old in SMALL
     Path("small.yaml").write_text(SMALL.replace(old, new))
-    assert cli.main(["run", "small.yaml"]) == 2
+    assert main.main(["run", "small.yaml"]) == 2
     assert said in capsys.readouterr().err
     assert not Path("runs").exists()
 
@@ -385,11 +386,11 @@ def test_names_and_arguments_are_checked_with_their_line(old, new, said, capsys)
 def test_an_error_of_the_engine_names_the_line_of_what_it_is_about(capsys):
     Path("losses.py").write_text(LOSSES)
     Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: losses:vector"))
-    assert cli.main(["run", "small.yaml"]) == 2
+    assert main.main(["run", "small.yaml"]) == 2
     assert "error: small.yaml:2: loss=(2,): not a scalar" in capsys.readouterr().err
-    assert cli.main(["run", "small.yaml", "problem.use=losses:bowl", "sweep.axes.learning_rate=[-1.0, 1.0]"]) == 2
+    assert main.main(["run", "small.yaml", "problem.use=losses:bowl", "sweep.axes.learning_rate=[-1.0, 1.0]"]) == 2
     assert "override 'sweep.axes.learning_rate=[-1.0, 1.0]': axes['learning_rate']=-1.0" in capsys.readouterr().err
-    assert cli.main(["run", "small.yaml", "problem.use=losses:bowl"]) == 0  # what failed does not stand in the way
+    assert main.main(["run", "small.yaml", "problem.use=losses:bowl"]) == 0  # what failed does not stand in the way
     assert "not finished" in Path("runs/small/log.txt").read_text()
 
 
@@ -403,7 +404,7 @@ def test_an_error_of_the_engine_names_the_line_of_what_it_is_about(capsys):
 def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, place, said, capsys):
     Path("losses.py").write_text(LOSSES)
     Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {factory}"))
-    assert cli.main(["run", "small.yaml"]) == 1
+    assert main.main(["run", "small.yaml"]) == 1
     shown = capsys.readouterr().err
     assert f"error: {place}: {said}" in shown.splitlines()
     assert "Traceback" not in shown
@@ -413,7 +414,7 @@ def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, pl
 def test_a_module_of_the_user_that_cannot_be_imported_is_shown_with_its_line(capsys):
     Path("unfinished.py").write_text("def f(:\n")
     Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: unfinished:f"))
-    assert cli.main(["run", "small.yaml"]) == 1
+    assert main.main(["run", "small.yaml"]) == 1
     assert "unfinished.py:1: SyntaxError" in capsys.readouterr().err
 
 
@@ -431,7 +432,7 @@ def test_what_can_be_named_is_listed(kind, said, capsys):
     Path("experiments").mkdir()
     Path("experiments/mine.py").write_text('"""What happens."""\n\ndef run(settings):\n    raise AssertionError\n')
     Path("experiments/helper.py").write_text("x = 1\n")
-    assert cli.main(["list", kind]) == 0
+    assert main.main(["list", kind]) == 0
     shown = capsys.readouterr().out
     assert said in shown
     assert "helper" not in shown
@@ -442,7 +443,7 @@ def test_what_can_be_named_is_listed(kind, said, capsys):
 
 def test_a_run_prints_its_answer_and_writes_everything(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(["run", "small.yaml"]) == 0
+    assert main.main(["run", "small.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "Use sgd with learning rate" in shown
     assert "runs/small/report.html" in shown
@@ -460,24 +461,24 @@ def test_a_run_prints_its_answer_and_writes_everything(capsys):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without figures, which take longer than all else here."""
-    figures = importlib.import_module("gdkit.app.figures")
+    figures = importlib.import_module("gdkit.app.report.figures")
     monkeypatch.setattr(figures, "write", lambda *arguments: [])
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(["run", "small.yaml"]) == 0
+    assert main.main(["run", "small.yaml"]) == 0
     before = gdkit.open("runs/small").lanes
-    assert cli.main(["run", "small.yaml"]) == 0
+    assert main.main(["run", "small.yaml"]) == 0
     assert before.drop_attrs().identical(gdkit.open("runs/small").lanes.drop_attrs())
-    assert cli.main(["run", "small.yaml", "sweep.steps=30"]) == 2
+    assert main.main(["run", "small.yaml", "sweep.steps=30"]) == 2
     assert "sweep.steps is 20 there and 30 here" in capsys.readouterr().err
-    assert cli.main(["run", "small.yaml", "sweep.steps=30", "optimizer.momentun=0.9"]) == 2
+    assert main.main(["run", "small.yaml", "sweep.steps=30", "optimizer.momentun=0.9"]) == 2
     said = capsys.readouterr().err
     assert "Did you mean 'momentum'?" in said  # first of all: the folder depends on what else the config says
     assert "another config" not in said
-    assert cli.main(["run", "small.yaml", "sweep.steps=30", "--new"]) == 0
+    assert main.main(["run", "small.yaml", "sweep.steps=30", "--new"]) == 0
     assert gdkit.open("runs/small-2").lanes.attrs["steps"] == 30
     assert gdkit.open("runs/small").lanes.attrs["steps"] == 20
 
@@ -485,39 +486,39 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
 @pytest.mark.usefixtures("undrawn")
 def test_o_is_short_for_output_and_for_nothing_else(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(["run", "small.yaml", "-o", "there"]) == 0
+    assert main.main(["run", "small.yaml", "-o", "there"]) == 0
     assert Path("there/report.html").exists()
-    assert cli.main(["report", "there", "-o", "one.html"]) == 2
+    assert main.main(["report", "there", "-o", "one.html"]) == 2
     assert "--output='one.html': one run's report is in its own folder" in capsys.readouterr().err
-    assert cli.main(["run", "small.yaml", "--output=-o"]) == 0
+    assert main.main(["run", "small.yaml", "--output=-o"]) == 0
     assert Path("-o/report.html").exists()
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_without_room_is_refused_with_the_numbers_unless_it_is_to_begin_anyway(capsys, monkeypatch):
     Path("small.yaml").write_text(SMALL)
-    room = importlib.import_module("gdkit.app.room")
+    room = importlib.import_module("gdkit.app.resources")
     free = {"memory": 2**20, "disk": 100}
-    monkeypatch.setattr(room, "there", lambda folder: room.Room(**free))
+    monkeypatch.setattr(room, "there", lambda directory: room.Room(**free))
     for command in ("run", "check"):
-        assert cli.main([command, "small.yaml"]) == 2
+        assert main.main([command, "small.yaml"]) == 2
         said = capsys.readouterr().err
         assert re.search(r"sweep='8 runs': it needs at least [\d.]+ [MG]iB of memory, and 1 MiB are free", said)
         assert re.search(r"and 1\.\d+ KiB of disk, and 100 B are free", said)
         assert "Lower sweep.curve_points" in said
     assert not Path("runs").exists()
     free["memory"] = 2**50
-    assert cli.main(["run", "small.yaml"]) == 2
+    assert main.main(["run", "small.yaml"]) == 2
     assert "of disk" in (said := capsys.readouterr().err) and "of memory" not in said
     assert "begin all the same, with --anyway" in said
-    assert cli.main(["run", "small.yaml", "--anyway"]) == 0
+    assert main.main(["run", "small.yaml", "--anyway"]) == 0
     free["disk"] = room.least(8, 21).disk  # enough for the least, and not for what is likely
-    assert cli.main(["check", "small.yaml"]) == 0
+    assert main.main(["check", "small.yaml"]) == 0
     assert re.search(r"warning: it may not fit: it needs about [\d.]+ KiB of disk", capsys.readouterr().err)
 
 
 def test_free_room_is_that_of_this_machine_and_of_the_folder_above(tmp_path):
-    room = importlib.import_module("gdkit.app.room")
+    room = importlib.import_module("gdkit.app.resources")
     found = room.there(tmp_path / "not" / "there")
     assert found.disk == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
     assert room.peak() < found.memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + room.peak()
@@ -540,7 +541,7 @@ def test_free_room_is_that_of_this_machine_and_of_the_folder_above(tmp_path):
     ],
 )
 def test_memory_that_a_group_of_processes_may_not_take_is_not_free(tmp_path, entry, limits, left):
-    room = importlib.import_module("gdkit.app.room")
+    room = importlib.import_module("gdkit.app.resources")
     (tmp_path / "own").write_text(entry)
     for name, value in limits.items():
         path = tmp_path / "groups" / name
@@ -551,12 +552,12 @@ def test_memory_that_a_group_of_processes_may_not_take_is_not_free(tmp_path, ent
 
 
 def test_check_foretells_what_a_run_directory_takes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(importlib.import_module("gdkit.app.run"), "_write", lambda *_: None)
+    monkeypatch.setattr(importlib.import_module("gdkit.app.run.run"), "_write", lambda *_: None)
     Path("some.yaml").write_text(SMALL.replace("{name: parabola}", "{name: mlp, data: iris, widths: [32]}"))
-    assert cli.main(["check", "some.yaml"]) == 0
+    assert main.main(["check", "some.yaml"]) == 0
     (said, unit) = re.search(r"disk +about ([\d.]+) ([KM]iB) at most", capsys.readouterr().out).groups()
     foretold = float(said) * {"KiB": 2**10, "MiB": 2**20}[unit]
-    assert cli.main(["run", "some.yaml"]) == 0
+    assert main.main(["run", "some.yaml"]) == 0
     taken = sum(p.stat().st_size for part in ("tiles", "lanes") for p in Path("runs/small", part).rglob("*.npz"))
     assert 0.5 * taken < foretold < 3 * taken
 
@@ -596,7 +597,7 @@ sweep:
 def test_a_config_asks_for_monitors_which_know_its_problem_and_optimizer(capsys):
     Path("watch_loss.py").write_text(MONITORS)
     Path("watched.yaml").write_text(WATCHED)
-    assert cli.main(["run", "watched.yaml"]) == 0
+    assert main.main(["run", "watched.yaml"]) == 0
     lanes = gdkit.open("runs/watched").lanes
     assert lanes["sharpness"].values == pytest.approx([4.0, 4.0], rel=1e-4)
     assert lanes["sharpness_curve"].shape == (2, 8)  # as long as that of the loss, at most
@@ -632,27 +633,27 @@ def test_what_a_config_says_of_monitors_is_checked_with_its_line(monitor, said, 
     Path("watch_loss.py").write_text(MONITORS)
     two = SMALL.replace("{name: sgd}", "[{name: sgd}, {name: adam}]")
     Path("small.yaml").write_text(f"{two}  monitors: [{monitor}]\n")
-    assert cli.main(["check", "small.yaml"]) == 2
+    assert main.main(["check", "small.yaml"]) == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_is_written_again(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(["run", "small.yaml"]) == 0
+    assert main.main(["run", "small.yaml"]) == 0
     first = Path("runs/small/report.html").read_text()
     Path("runs/small/report.html").unlink()
-    assert cli.main(["report", "runs/small"]) == 0
+    assert main.main(["report", "runs/small"]) == 0
     assert len(Path("runs/small/report.html").read_text()) == pytest.approx(len(first), rel=0.01)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_starter_runs_as_it_is(capsys):
-    assert cli.main(["new", "mine"]) == 0
-    assert cli.main(["check", "mine.yaml"]) == 0
+    assert main.main(["new", "mine"]) == 0
+    assert main.main(["check", "mine.yaml"]) == 0
     assert "nothing has been run" in capsys.readouterr().out
     assert not Path("runs").exists()
-    assert cli.main(["run", "mine.yaml", "sweep.steps=50"]) == 0
+    assert main.main(["run", "mine.yaml", "sweep.steps=50"]) == 0
     assert {"sgd", "momentum", "adam"} == set(gdkit.open("runs/mine").optimizers)
 
 
@@ -670,7 +671,7 @@ PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"
 
 
 def test_check_has_what_each_of_its_columns_says_and_fits_80_characters():
-    estimate = importlib.import_module("gdkit.app.estimate")
+    estimate = importlib.import_module("gdkit.app.run.estimate")
     cost = estimate.Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 0, 0, 2.34, 1.5e-3)
     table = estimate._table([cost])
     found = {str(column.header).replace("\n", " "): list(column.cells) for column in table.columns}
@@ -695,7 +696,7 @@ def test_check_finds_a_wrong_derivative_rule_in_the_users_loss(factor, code, rig
     name = f"half_square_{factor:.0f}"
     Path(f"{name}.py").write_text(HALF_SQUARE.replace("FACTOR", str(factor)))
     Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {name}:PROBLEM"))
-    assert cli.main(["check", "small.yaml"]) == code
+    assert main.main(["check", "small.yaml"]) == code
     said = capsys.readouterr()
     assert f"agrees with central differences in {right} arrays" in said.out
     if code:
@@ -724,7 +725,7 @@ thresholds: {converged_gap: 0.5}
 def test_every_kind_of_axis_runs(capsys):
     Path("losses.py").write_text(LOSSES)
     Path("every.yaml").write_text(EVERY_AXIS)
-    assert cli.main(["run", "every.yaml"]) == 0
+    assert main.main(["run", "every.yaml"]) == 0
     result = gdkit.open("runs/every")
     counts = {name: result.select(optimizer=name).lanes.sizes["lane"] for name in result.optimizers}
     assert counts == {"a <b> & c": 6, "nesterov": 6, "adam": 4, "adamw": 12}
@@ -735,7 +736,7 @@ def test_every_kind_of_axis_runs(capsys):
 @pytest.mark.usefixtures("undrawn")
 def test_a_job_whose_every_run_diverges_still_has_a_report(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert cli.main(["run", "small.yaml", "sweep.axes.learning_rate=[5.0, 9.0]"]) == 0
+    assert main.main(["run", "small.yaml", "sweep.axes.learning_rate=[5.0, 9.0]"]) == 0
     assert "Every run diverged" in capsys.readouterr().out
     assert "Every run diverged" in Path("runs/small/report.html").read_text()
 
@@ -797,7 +798,7 @@ class Found(int):
 def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
     Path("losses.py").write_text(STUDY)
     Path("study.yaml").write_text(f"name: study\nexperiment: losses:run\nsettings: {settings}\n")
-    assert cli.main(["run", "study.yaml"]) == code
+    assert main.main(["run", "study.yaml"]) == code
     assert capsys.readouterr().err == said
     assert Path("runs/study/report.html").exists() == (code == 0 or "does not hold" in said)
     assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
@@ -819,7 +820,7 @@ def test_a_study_says_whether_its_claims_hold(settings, code, said, capsys):
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_file_exits_2_without_a_traceback(capsys, content):
     Path("fuzz.yaml").write_bytes(content)
-    assert cli.main(["check", "fuzz.yaml"]) == 2
+    assert main.main(["check", "fuzz.yaml"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ")
     assert "Traceback" not in shown
@@ -833,5 +834,5 @@ def test_any_file_exits_2_without_a_traceback(capsys, content):
 )
 def test_any_words_exit_without_a_traceback(capsys, words):
     Path("small.yaml").write_text("name: small")  # valid YAML, and never a config
-    assert cli.main(["check", *words]) in (0, 2)  # 0: help
+    assert main.main(["check", *words]) in (0, 2)  # 0: help
     assert "Traceback" not in capsys.readouterr().err

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdkit.app import config as configs
-from gdkit.app.config import Axis, ConfigError, Job, Study, axis_values, dump, lanes, load, loads
+from gdkit.app.config import schema as configs
+from gdkit.app.config.schema import (
+    ConfigAxis,
+    ConfigError,
+    StudyConfig,
+    SweepConfig,
+    axis_values,
+    dump,
+    lanes,
+    load,
+    loads,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -60,7 +70,7 @@ def message(text: str, *overrides: str) -> str:
 
 def test_exponents_without_a_point_are_numbers():
     job = loads(SMALL, ["sweep.axes.learning_rate=[1e-4, 1e2, 3]"])
-    assert isinstance(job, Job)
+    assert isinstance(job, SweepConfig)
     assert axis_values(job.sweep.axes["learning_rate"]) == [1e-4, 1e2, 3]
 
 
@@ -75,7 +85,7 @@ def test_a_dumped_config_loads_to_the_same(text):
 def test_a_study_is_called_by_its_module_unless_it_says_otherwise():
     assert loads(STUDY).name == "parabola"
     assert loads(STUDY + "name: mine").name == "mine"
-    assert isinstance(loads(STUDY), Study)
+    assert isinstance(loads(STUDY), StudyConfig)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -95,21 +105,27 @@ def test_every_field_is_described_for_editors():
 
 
 def test_both_ends_of_a_log_axis_are_exact():
-    values = axis_values(Axis.model_validate({"log": {"from": 1e-5, "to": 100, "count": 57}}))
+    values = axis_values(ConfigAxis.model_validate({"log": {"from": 1e-5, "to": 100, "count": 57}}))
     assert (values[0], values[-1], len(values)) == (1e-5, 100.0, 57)
     ratios = [b / a for a, b in itertools.pairwise(values)]
     assert max(ratios) == pytest.approx(min(ratios))
 
 
 def test_linear_axes_have_equal_distances_and_lists_are_taken_as_they_are():
-    assert axis_values(Axis.model_validate({"linear": {"from": 0, "to": 1, "count": 5}})) == [0, 0.25, 0.5, 0.75, 1]
-    assert axis_values(Axis.model_validate(["relu", "tanh"])) == ["relu", "tanh"]
-    assert axis_values(Axis.model_validate({"static": [[8, 8], [64]]})) == [[8, 8], [64]]
+    assert axis_values(ConfigAxis.model_validate({"linear": {"from": 0, "to": 1, "count": 5}})) == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
+    assert axis_values(ConfigAxis.model_validate(["relu", "tanh"])) == ["relu", "tanh"]
+    assert axis_values(ConfigAxis.model_validate({"static": [[8, 8], [64]]})) == [[8, 8], [64]]
 
 
 def test_runs_are_counted_by_optimizer():
     job = loads(FULL)
-    assert isinstance(job, Job)
+    assert isinstance(job, SweepConfig)
     rest = 3 * 2 * 2 * 3  # init_scale, nesterov, the pair, seeds
     assert lanes(job) == [31 * rest, 31 * rest, 31 * 2 * rest, 31 * rest]
 
@@ -118,7 +134,7 @@ def test_random_axes_are_drawn_together():
     job = loads(
         SMALL, ["sweep.axes={a: {random: {from: 1, to: 2, count: 7}}, b: {random: {from: 1, to: 2}}, c: [1, 2]}"]
     )
-    assert isinstance(job, Job)
+    assert isinstance(job, SweepConfig)
     assert lanes(job) == [14]
 
 
@@ -149,7 +165,7 @@ def test_an_override_sets_what_it_names(assignment, read):
 
 def test_the_last_override_wins_and_a_single_optimizer_may_be_numbered():
     job = loads(SMALL, ["optimizer.momentum=0.1", "optimizer.0.momentum=0.2", "sweep.steps=1", "sweep.steps=2"])
-    assert isinstance(job, Job)
+    assert isinstance(job, SweepConfig)
     assert job.optimizer[0].fixed == {"momentum": 0.2}
     assert job.sweep.steps == 2
 
@@ -343,7 +359,7 @@ def outcome(text: str, *overrides: str) -> None:
     except ConfigError:
         return
     assert loads(dump(config)) == config
-    if isinstance(config, Job):
+    if isinstance(config, SweepConfig):
         assert math.isfinite(sum(lanes(config)))
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from gdkit import Plan, problems, sgd, sweep
-from gdkit.sweeps import dispatch, execute
-from gdkit.sweeps.request import check
-from gdkit.sweeps.run import run as run_checked
-from gdkit.sweeps.store import Store
-from gdkit.sweeps.stored import Directory
+from gdkit.store import Store
+from gdkit.sweeps.execution import threads
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request as run_checked
 
 RATES = np.geomspace(0.01, 1.2, 12)
 PLAN = Plan(width=1, depth=1, tile=6, workers=2)
@@ -35,40 +35,40 @@ def assert_same_bits(a, b):
 @pytest.fixture
 def blocks(monkeypatch):
     """(thread, first point, lanes) of every block that was run."""
-    run_block, seen = execute.run_block, []
+    run_block, seen = threads.run_block, []
 
     def noted(job, block, *rest):
         seen.append((threading.get_ident(), int(block.points[0]), job.lanes_a_block))
         return run_block(job, block, *rest)
 
-    monkeypatch.setattr(execute, "run_block", noted)
+    monkeypatch.setattr(threads, "run_block", noted)
     return seen
 
 
 def test_workers_share_the_blocks_of_a_tile_and_it_is_written_once(straight, blocks, tmp_path, monkeypatch):
     meet = threading.Barrier(2)  # nobody goes on alone
-    run_block, write, written = execute.run_block, Store.write_tile, []
-    monkeypatch.setattr(execute, "run_block", lambda *a: (meet.wait(30), run_block(*a))[1])
+    run_block, write, written = threads.run_block, Store.write_tile, []
+    monkeypatch.setattr(threads, "run_block", lambda *a: (meet.wait(30), run_block(*a))[1])
     monkeypatch.setattr(
         Store, "write_tile", lambda self, tile, *rest: (written.append(tile), write(self, tile, *rest))[1]
     )
     assert_same_bits(run(store=tmp_path), straight)
     assert sorted(written) == [0, 1]
     for tile in (range(6), range(6, 12)):
-        threads = [thread for thread, point, _ in blocks if point in tile]
-        assert len(threads) == 6 and len(set(threads)) == 2
+        workers = [thread for thread, point, _ in blocks if point in tile]
+        assert len(workers) == 6 and len(set(workers)) == 2
 
 
 @pytest.mark.parametrize("directory", [False, True])
 def test_of_a_tile_only_blocks_that_lacked_memory_run_again(directory, blocks, tmp_path, monkeypatch):
-    plan, noted = Plan(width=4, depth=1, tile=3, workers=2), execute.run_block
+    plan, noted = Plan(width=4, depth=1, tile=3, workers=2), threads.run_block
 
     def small(job, block, *rest):
         if job.lanes_a_block == 4 and block.points[0] == 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return noted(job, block, *rest)
 
-    monkeypatch.setattr(execute, "run_block", small)
+    monkeypatch.setattr(threads, "run_block", small)
     result = run(plan, store=tmp_path if directory else None)
     assert sorted(point for _, point, _ in blocks) == [0, 4, 6, 8]
     blocks.clear()
@@ -78,14 +78,14 @@ def test_of_a_tile_only_blocks_that_lacked_memory_run_again(directory, blocks, t
 
 
 def test_another_error_in_a_block_ends_all_at_once(blocks, monkeypatch):
-    noted = execute.run_block
+    noted = threads.run_block
 
     def broken(job, block, *rest):
         if block.points[0] == 1:
             raise RuntimeError("a block broke")
         return noted(job, block, *rest)
 
-    monkeypatch.setattr(execute, "run_block", broken)
+    monkeypatch.setattr(threads, "run_block", broken)
     with pytest.raises(RuntimeError, match="a block broke"):
         run()
     assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
@@ -104,7 +104,7 @@ def test_an_error_of_the_archive_reaches_the_caller(broken, tmp_path, monkeypatc
 
 
 def test_a_tile_that_is_stopped_between_its_blocks_is_not_written(straight, tmp_path, monkeypatch):
-    stop, run_block = threading.Event(), execute.run_block
+    stop, run_block = threading.Event(), threads.run_block
 
     def stopping(job, block, *rest):
         found = run_block(job, block, *rest)
@@ -112,10 +112,10 @@ def test_a_tile_that_is_stopped_between_its_blocks_is_not_written(straight, tmp_
             stop.set()
         return found
 
-    monkeypatch.setattr(execute, "run_block", stopping)
+    monkeypatch.setattr(threads, "run_block", stopping)
     alone = dataclasses.replace(PLAN, workers=1)
-    request = check(problems.parabola(), sgd, {"learning_rate": RATES}, steps=30, plan=alone)
-    result, _ = run_checked(request, where=Directory(tmp_path), stop=stop)
+    request = check_request(problems.parabola(), sgd, {"learning_rate": RATES}, steps=30, plan=alone)
+    result, _ = run_checked(request, where=RunDirectory(tmp_path), stop=stop)
     assert result.missing == len(RATES) and not Store.open(tmp_path).finished().any()
     monkeypatch.undo()
     assert_same_bits(run(store=tmp_path), straight)
@@ -131,6 +131,6 @@ def test_a_tile_that_somebody_else_has_taken_comes_last(tmp_path, blocks, straig
         return claim(self, tile, *rest)
 
     monkeypatch.setattr(Store, "claim", once)
-    monkeypatch.setattr(dispatch, "_PATIENCE", 0.01)
+    monkeypatch.setattr(threads, "_PATIENCE", 0.01)
     assert_same_bits(run(store=tmp_path), straight)
     assert refused == [0] and {point for _, point, _ in blocks[:6]} == set(range(6, 12))

@@ -9,7 +9,7 @@ import jax
 import matplotlib.pyplot as plt
 import pytest
 
-from gdkit.app import cli
+from gdkit.app.command_line import main
 
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
@@ -84,7 +84,7 @@ def test_configs_that_a_document_shows_work_with_the_files_beside_them(name, pri
         Path(file["name"]).write_text(file["body"], encoding="utf-8")
     verbs = {found["config"]: found["verb"] for found in reversed(list(COMMAND.finditer(text)))}  # the first it shows
     for config, verb in verbs.items():
-        assert cli.main([verb, config]) == 0, capsys.readouterr().err
+        assert main.main([verb, config]) == 0, capsys.readouterr().err
 
 
 def test_the_library_example_of_the_readme_saves_its_figure(printed):

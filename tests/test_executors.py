@@ -21,17 +21,18 @@ import pytest
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.app.cli import main
+from gdkit.app.command_line.main import main
 from gdkit.errors import InputTypeError, InputValueError, RunError, StoreError
-from gdkit.sweeps import execute, pools, remote, stored
-from gdkit.sweeps.archive import Archive
-from gdkit.sweeps.plan import Shape
-from gdkit.sweeps.prepared import job_of
-from gdkit.sweeps.progress import Meter
-from gdkit.sweeps.request import check
-from gdkit.sweeps.run import run as run_checked
-from gdkit.sweeps.store import Store
-from gdkit.sweeps.stored import Directory
+from gdkit.store import Store
+from gdkit.sweeps.execution import executors, processes, threads
+from gdkit.sweeps.execution.progress import Meter
+from gdkit.sweeps.plan.shapes import Shape
+from gdkit.sweeps.programs.groups import job_of
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir import manifest
+from gdkit.sweeps.rundir.archive import RunArchive
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request as run_checked
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 PLAN = Plan(width=2, depth=1, tile=2)
@@ -133,7 +134,7 @@ def once(action):
 
 
 def test_a_process_pool_whose_worker_is_killed_is_begun_anew(iris, straight, tmp_path, monkeypatch):
-    monkeypatch.setattr(pools, "_LARGE", 0)  # so that both pools read the sweep from a file
+    monkeypatch.setattr(executors, "_LARGE", 0)  # so that both pools read the sweep from a file
     with spawning() as pool:
         tell, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
         assert_same_bits(
@@ -201,21 +202,21 @@ class Pickling(Executor):
 
 @pytest.fixture(autouse=True)
 def can_begin_anew(monkeypatch):
-    again = pools._again
-    monkeypatch.setattr(pools, "_again", lambda e: (lambda **_: e, ()) if isinstance(e, Pickling) else again(e))
+    again = executors._again
+    monkeypatch.setattr(executors, "_again", lambda e: (lambda **_: e, ()) if isinstance(e, Pickling) else again(e))
     monkeypatch.setattr(Pickling, "shutdown", lambda self, wait=True: None)
 
 
 def test_a_worker_traces_a_sweep_once(iris, straight, monkeypatch):
     crews = []
-    monkeypatch.setattr(remote._Crew, "__init__", counted(remote._Crew.__init__, crews))
+    monkeypatch.setattr(processes._WorkerSweep, "__init__", counted(processes._WorkerSweep.__init__, crews))
     executor = Pickling()
     assert_same_bits(run(iris, executor=executor), straight)
     assert executor.calls == -(-3 * 3 // 2) and len(crews) == 1
 
 
 def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored.planner, "pace", lambda job, workers: 1e-9)  # a step of a lane takes a nanosecond
+    monkeypatch.setattr(manifest.planner, "pace", lambda job, workers: 1e-9)  # a step of a lane takes a nanosecond
     executor = Pickling()
     executor.num_workers = 4
     rates = {"learning_rate": np.geomspace(0.01, 1, 64)}
@@ -226,17 +227,17 @@ def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path, monkeypatch):
 def test_a_large_sweep_is_read_from_a_file_of_the_pool_and_a_small_one_travels_with_the_task(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rates = lambda count: {"learning_rate": np.linspace(0.1, 0.2, count)}
-    sent = [remote.sent_of(check(problems.parabola(), sgd, rates(n), steps=3), None) for n in (10, 200_000)]
-    with contextlib.closing(pools.pool_of(spawning())) as pool:
+    sent = [processes.sent_of(check_request(problems.parabola(), sgd, rates(n), steps=3), None) for n in (10, 200_000)]
+    with contextlib.closing(executors.pool_of(spawning())) as pool:
         small, large = map(pool.place, sent)
         assert small == sent[0]
-        assert len(pickle.dumps(large)) < 5000 and remote._Crew(large).request.lanes == 200_000
+        assert len(pickle.dumps(large)) < 5000 and processes._WorkerSweep(large).request.lanes == 200_000
         assert large.file.parent.stat().st_mode & 0o077 == 0  # nobody else can put anything there
     assert not list(tmp_path.iterdir())
-    elsewhere = pools.pool_of(Pickling())  # other machines may not find the file
+    elsewhere = executors.pool_of(Pickling())  # other machines may not find the file
     assert elsewhere.place(sent[1]) == sent[1]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
-    assert pools.pool_of(spawning()).place(sent[1]) == sent[1]
+    assert executors.pool_of(spawning()).place(sent[1]) == sent[1]
 
 
 def counted(function, calls):
@@ -257,7 +258,7 @@ def test_workers_that_always_die_end_the_run(iris):
 
 
 def test_an_executor_of_an_unknown_kind_that_breaks_is_named(iris, monkeypatch):
-    monkeypatch.setattr(pools, "_again", lambda executor: (None, ()))
+    monkeypatch.setattr(executors, "_again", lambda executor: (None, ()))
     with pytest.raises(RunError, match="a worker of Pickling died, and it cannot be started anew"):
         run(iris, executor=Pickling(dies={1}))
 
@@ -273,28 +274,28 @@ def test_an_error_in_a_worker_is_raised_here(iris, tmp_path, monkeypatch, half):
 def test_a_run_by_processes_stops_when_asked_and_goes_on_with_threads(iris, straight, tmp_path, monkeypatch):
     stop, name = threading.Event(), Store.name_tile
     monkeypatch.setattr(Store, "name_tile", lambda *a: (name(*a), stop.set()))
-    request = check(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
-    result, kept = run_checked(request, None, Pickling(), where=Directory(tmp_path), stop=stop)
+    request = check_request(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
+    result, kept = run_checked(request, None, Pickling(), where=RunDirectory(tmp_path), stop=stop)
     assert 0 < result.missing < result.lanes.sizes["lane"] and kept is None
     assert_same_bits(run(iris, store=tmp_path), straight)
 
 
 def test_a_worker_that_is_asked_to_stop_keeps_its_lanes_and_says_so(iris, tmp_path):
-    request = check(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
-    run_checked(request, where=Directory(tmp_path, shard=(0, 99)))  # its first tile
-    archive = Archive(Store.open(tmp_path), request.reached)
-    sent = remote.sent_of(request, archive)
+    request = check_request(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
+    run_checked(request, where=RunDirectory(tmp_path, shard=(0, 99)))  # its first tile
+    archive = RunArchive(Store.open(tmp_path), request.reached)
+    sent = processes.sent_of(request, archive)
     sent.asked.touch()
-    crew = remote._crew_of(sent)
+    crew = processes._crew_of(sent)
     shape = Shape(PLAN.width, PLAN.depth)
     program = job_of(crew.request, crew.planned.prepared[0], crew.planned.devices, shape).programs[0].fingerprint
-    assert remote.run_tile(sent, remote.Task(0, shape, program, 1, ())) is None
+    assert processes.run_tile(sent, processes.Task(0, shape, program, 1, ())) is None
     with pytest.raises(RunError, match="a worker compiles another program"):
-        remote.run_tile(sent, remote.Task(0, shape, "other", 1, ()))
+        processes.run_tile(sent, processes.Task(0, shape, "other", 1, ()))
 
 
 def test_tiles_of_others_are_awaited(iris, straight, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "_PATIENCE", 0.01)
+    monkeypatch.setattr(processes, "_PATIENCE", 0.01)
     refused, take = [], Store.claim
 
     def claim(self, tile, *rest):
@@ -309,14 +310,14 @@ def test_tiles_of_others_are_awaited(iris, straight, tmp_path, monkeypatch):
 
 
 def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight, monkeypatch):
-    run_block = execute.run_block
+    run_block = threads.run_block
 
     def small(job, *rest):
         if job.lanes_a_block > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return run_block(job, *rest)
 
-    monkeypatch.setattr(execute, "run_block", small)
+    monkeypatch.setattr(threads, "run_block", small)
     result = run(iris, executor=Pickling())
     np.testing.assert_allclose(result.lanes["final_loss"], straight.lanes["final_loss"], rtol=1e-3)
 
@@ -344,7 +345,7 @@ def test_what_cannot_be_pickled_is_named(iris, monkeypatch):
     rates = {"learning_rate": [0.1]}
     with pytest.raises(InputValueError, match=r"problem\.loss=.*cannot be sent to another process.*lock"):
         sweep(Problem(loss, jnp.ones(2)), sgd, rates, steps=3, executor=Pickling())
-    monkeypatch.setattr(remote, "_dumps", pickle.dumps)  # without cloudpickle
+    monkeypatch.setattr(processes, "_dumps", pickle.dumps)  # without cloudpickle
     with pytest.raises(InputValueError, match=r"problem\.loss=.*Install cloudpickle"):
         run(iris, executor=Pickling())
     plain = Problem(jnp.sum, jnp.ones(2))

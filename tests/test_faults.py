@@ -16,9 +16,10 @@ from faults import filling
 from processes import CONFIG, TILES, Process, bits, environment, here, tiles
 
 import gdkit
-from gdkit.sweeps import archive, dispatch
-from gdkit.sweeps.blocks import Block
-from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store
+from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
+from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.programs.tiles import Finished, Tile
+from gdkit.sweeps.rundir import archive
 
 
 @pytest.fixture(scope="module")
@@ -262,9 +263,9 @@ def an_archive(tmp_path):
     with contextlib.ExitStack() as over:
 
         def make(tiles=3):
-            partition = Partition((Group(0, (tiles,), (0,), (None,), 1, 1, 1, 1),))
+            partition = Partition((StoredGroup(0, (tiles,), (0,), (None,), 1, 1, 1, 1),))
             run = Store.create(tmp_path / "run", Manifest({}, partition, {"x": Kind("float32", ())}, 1, 1, "float32"))
-            shelf = archive.Archive(run, 0, archive.Claims(run))
+            shelf = archive.RunArchive(run, 0, archive.Claims(run))
             over.callback(shelf.close)
             return run, shelf
 
@@ -272,7 +273,7 @@ def an_archive(tmp_path):
 
 
 def tile(number):
-    return dispatch.Tile([], number)
+    return Tile([], number)
 
 
 def until(condition):
@@ -312,7 +313,7 @@ def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archi
     assert shelf.take(tile(0)) and not shelf.take(tile(1))
     assert set(run.claims()) == {0}
     block = Block(np.arange(1), np.arange(1))
-    shelf.write(tile(0), [dispatch.Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
+    shelf.write(tile(0), [Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
     assert run.claims() == {}
 
 

@@ -9,8 +9,8 @@ import pytest
 import gdkit
 from gdkit import Plan, Problem, optimizers, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
-from gdkit.sweeps import kept
-from gdkit.sweeps.run import go_on
+from gdkit.sweeps.execution import lanes
+from gdkit.sweeps.sweep import go_on
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -102,7 +102,7 @@ def test_a_schedule_over_all_steps_is_not_extended():
 
 
 def test_lanes_too_large_to_keep_are_not_kept(monkeypatch):
-    monkeypatch.setattr(kept, "KEPT_BYTES", 100)
+    monkeypatch.setattr(lanes, "KEPT_BYTES", 100)
     problem = Problem(lambda x: jnp.sum(x**2), jnp.ones(10))
     result = sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
     with pytest.raises(InputValueError, match="too large to be kept"):

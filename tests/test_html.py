@@ -9,7 +9,7 @@ import synthetic
 
 from gdkit import chain_rule_trace, check_gradient, finite_difference, html, problems, sgd, training_table, tune
 from gdkit.descent import Trajectory
-from gdkit.sweeps.result import Replay
+from gdkit.sweeps.result.result import Replay
 
 
 def cells(page: str) -> list[list[str]]:

@@ -14,20 +14,21 @@ from rich.console import Console
 
 import gdkit
 from gdkit import problems, sgd
-from gdkit.app import cli, live, terminal
-from gdkit.app import run as runner
-from gdkit.app.config import dump, load, loads
-from gdkit.app.folder import CONFIG
+from gdkit.app import tally, terminal
+from gdkit.app.command_line import main
+from gdkit.app.config.schema import dump, load, loads
+from gdkit.app.directory import CONFIG
 from gdkit.app.report import answers, embed
 from gdkit.app.report.compare import difference
+from gdkit.app.run import run as runner
 from gdkit.app.summary import summarise
 from gdkit.monitors import EndKind
-from gdkit.sweeps.plan import Plan
-from gdkit.sweeps.progress import Progress
-from gdkit.sweeps.request import check
-from gdkit.sweeps.run import run as sweep
-from gdkit.sweeps.store import Store
-from gdkit.sweeps.stored import Directory
+from gdkit.store import Store
+from gdkit.sweeps.execution.progress import Progress
+from gdkit.sweeps.plan.shapes import Plan
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request as sweep
 
 CONFIG_TEXT = """\
 name: half
@@ -47,8 +48,8 @@ def half(tmp_path_factory):
     job = loads(CONFIG_TEXT)
     folder.mkdir()
     (folder / CONFIG).write_text(dump(job))
-    request = check(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=1))
-    result, _ = sweep(request, where=Directory(folder, dump(job), (0, 2)))
+    request = check_request(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=1))
+    result, _ = sweep(request, where=RunDirectory(folder, dump(job), (0, 2)))
     assert 0 < result.missing < 32
     return folder
 
@@ -62,10 +63,10 @@ def page(half):
 
 
 def test_the_tally_counts_what_finished_tiles_hold(half):
-    tally, result = live.Tally(Store.open(half)), gdkit.open(half)
-    tally.look()
-    tally.look()  # what has been seen is not counted twice
-    for part in tally.parts:
+    counted, result = tally.Tally(Store.open(half)), gdkit.open(half)
+    counted.look()
+    counted.look()  # what has been seen is not counted twice
+    for part in counted.parts:
         lanes = result.select(optimizer=part.label).lanes
         kinds = lanes["end_kind"].values
         assert part.lanes == len(kinds)
@@ -163,13 +164,13 @@ def test_a_run_that_has_only_diverged_so_far_does_not_call_every_run_diverged(be
 
 
 def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_go_on(half, tmp_path, capsys):
-    assert cli.main(["report", str(half)]) == 0
+    assert main.main(["report", str(half)]) == 0
     said = capsys.readouterr().out
     go_on = f"To go on, or to help: gdkit run {half / CONFIG} --output {half}"
     assert "16 of 32 runs have not ended yet" in said and go_on in said
     assert "results.nc" not in said  # there is none
     assert f"16 of 32 runs have not ended yet; this is of the others. {go_on}" in (half / "report.html").read_text()
-    assert cli.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
+    assert main.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
     page = (tmp_path / "both.html").read_text()
     assert f"What becomes of 16 runs of {half}: not finished yet." in page
     begun = tmp_path / "begun"
@@ -178,29 +179,29 @@ def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_g
         (begun / name).write_bytes((half / name).read_bytes())
     (begun / "tiles").mkdir()
     for words in (["report", str(begun)], ["report", str(half), str(begun), "-o", str(tmp_path / "none.html")]):
-        assert cli.main(words) == 2
+        assert main.main(words) == 2
         assert f"{begun}: nothing has ended yet. To go on: gdkit run" in capsys.readouterr().err
 
 
 def test_a_report_is_written_at_most_a_fiftieth_of_the_time(half, monkeypatch):
     clock, spent, written = [0.0], [0.4, 2.0, 0.01], []
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    watcher = live._Watcher(half, lambda tally: None, lambda pause: written.append((clock[0], pause)))
+    monkeypatch.setattr(tally.time, "monotonic", lambda: clock[0])
+    watcher = tally._Watcher(half, lambda tally: None, lambda pause: written.append((clock[0], pause)))
     watcher._look()
-    monkeypatch.setattr(live, "_timed", lambda work: (work(), spent[min(len(written), 3) - 1])[1])
+    monkeypatch.setattr(tally, "_timed", lambda work: (work(), spent[min(len(written), 3) - 1])[1])
     for clock[0] in np.arange(0.0, 200.0, 1.0):
         watcher._written = 0  # there is always something new
         watcher._report()
     times = [at for at, _ in written]
-    assert times[0] == live.SHARE * live.FIRST
+    assert times[0] == tally.SHARE * tally.FIRST
     assert times[1] - times[0] == 20 and times[2] - times[1] == 100
-    assert np.diff(times[2:]) == pytest.approx(live.WRITE_EVERY)
+    assert np.diff(times[2:]) == pytest.approx(tally.WRITE_EVERY)
     assert [pause for _, pause in written[1:3]] == [20, 100]
 
 
 def test_nothing_is_written_where_nothing_is_new(half, monkeypatch):
     written = []
-    watcher = live._Watcher(half, lambda tally: None, written.append)
+    watcher = tally._Watcher(half, lambda tally: None, written.append)
     watcher._due = 0.0
     watcher._look()
     watcher._report()
@@ -211,7 +212,7 @@ def test_nothing_is_written_where_nothing_is_new(half, monkeypatch):
 
 def test_a_watcher_that_cannot_read_warns_and_the_run_goes_on(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
-    watcher = live._Watcher(tmp_path, lambda tally: None, None)
+    watcher = tally._Watcher(tmp_path, lambda tally: None, None)
     watcher.news.set()
     with pytest.warns(gdkit.errors.GdkitWarning, match="The run goes on"):
         watcher.run()
@@ -219,7 +220,7 @@ def test_a_watcher_that_cannot_read_warns_and_the_run_goes_on(tmp_path):
 
 def test_a_callback_tells_and_wakes_the_watcher_when_lanes_are_finished(half):
     told, seen = [], threading.Event()
-    with live.watching(half, told.append, lambda tally: seen.set()) as tell:
+    with tally.watching(half, told.append, lambda tally: seen.set()) as tell:
         tell(Progress(1, 2, 1, 2, 1.0))
         assert seen.wait(60)
     assert len(told) == 1
@@ -229,7 +230,7 @@ def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner.figures, "write", lambda *arguments: [])
     Path("half.yaml").write_text(CONFIG_TEXT)
-    assert cli.main(["run", "half.yaml", "--live"]) == 0
+    assert main.main(["run", "half.yaml", "--live"]) == 0
     text = Path("runs/half/report.html").read_text()
     assert "data-reload" not in text and "have not ended" not in text
     said = capsys.readouterr().err
@@ -244,25 +245,25 @@ def test_who_interrupts_the_report_is_told_how_to_write_it_and_the_status_says_t
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)
     monkeypatch.setattr(runner.figures, "write", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert cli.main(["run", "half.yaml", "--live"]) == 130
+    assert main.main(["run", "half.yaml", "--live"]) == 130
     assert Path("runs/half/results.nc").exists()
     command = "gdkit run runs/half/config.yaml --output runs/half"
     assert f"their report is not written yet. To write it:\n  {command}\n" in capsys.readouterr().err
-    assert cli.main(["status", "runs/half"]) == 0
+    assert main.main(["status", "runs/half"]) == 0
     assert f"all is run, and the report not written yet: {command} writes it" in capsys.readouterr().out
     monkeypatch.setattr(runner.figures, "write", lambda *arguments: [])
-    assert cli.main(command.split()[1:]) == 0
+    assert main.main(command.split()[1:]) == 0
     capsys.readouterr()
-    assert cli.main(["status", "runs/half"]) == 0
+    assert main.main(["status", "runs/half"]) == 0
     assert "its report: runs/half/report.html" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_board_has_a_line_an_optimizer_that_fits_the_terminal(width):
     parts = [
-        live.Part("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
-        live.Part("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
-        live.Part("adam", 93, 0, 0, None, {}),
+        tally.OptimizerTally("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
+        tally.OptimizerTally("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
+        tally.OptimizerTally("adam", 93, 0, 0, None, {}),
     ]
     console = Console(width=width, file=io.StringIO())
     board = terminal._Board(console)

@@ -9,7 +9,7 @@ from experiments import lr_range_test
 from experiments.analysis import rate_finders
 from experiments.problems import suite
 from gdkit.errors import InputTypeError, InputValueError
-from gdkit.sweeps.search import RULES
+from gdkit.sweeps.search.range_test import RULES
 
 TINY = {"problems": ["quadratic"], "optimizers": ["sgd"], "seeds": 2, "sweep": {"count": 9, "steps": 100}}
 NOISY = lr_range_test.DEFAULTS["noisy"] | {"steepest": 1e-2}

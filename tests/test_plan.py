@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
-from gdkit.sweeps import execute, planner
-from gdkit.sweeps.blocks import Block, on_host
-from gdkit.sweeps.packing import Packed
-from gdkit.sweeps.plan import Room, Shape, shape_for
-from gdkit.sweeps.prepared import job_of, prepared_groups
-from gdkit.sweeps.programs import _compile
-from gdkit.sweeps.request import check
+from gdkit.sweeps.execution import block, threads
+from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.plan.shapes import BlockLimits, Shape, shape_for
+from gdkit.sweeps.programs import groups, timing
+from gdkit.sweeps.programs.compile import _compile
+from gdkit.sweeps.programs.groups import job_of, trace_groups
+from gdkit.sweeps.programs.packing import Packed, on_host
+from gdkit.sweeps.request import check_request
 
 RATES = np.geomspace(1e-3, 1.5, 11)
 
@@ -37,7 +38,7 @@ def iris():
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    monkeypatch.setattr(planner, "_remembered", {})
+    monkeypatch.setattr(timing, "_remembered", {})
 
 
 def plan_of(result):
@@ -56,7 +57,7 @@ def same_bits(a, b):
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 20), st.sampled_from([1, 8, 64, 1024]), st.integers(1, 16))
 def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, workers):
-    shape = shape_for(points, seeds, Room(most, 4), Plan(), workers)
+    shape = shape_for(points, seeds, BlockLimits(most, 4), Plan(), workers)
     assert 1 <= shape.lanes <= most
     blocks = -(-points // shape.width) * -(-seeds // shape.depth)
     rounds = -(-blocks // workers)
@@ -67,12 +68,12 @@ def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, work
 
 
 def test_rule_gives_each_worker_one_block_of_a_small_sweep():
-    assert shape_for(64, 1, Room(64, 3), Plan(), 2) == Shape(32, 1)
-    assert shape_for(31, 3, Room(64, 3), Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
+    assert shape_for(64, 1, BlockLimits(64, 3), Plan(), 2) == Shape(32, 1)
+    assert shape_for(31, 3, BlockLimits(64, 3), Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
 
 
 def test_what_a_plan_fixes_is_kept():
-    assert shape_for(100, 5, Room(64, 3), Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
+    assert shape_for(100, 5, BlockLimits(64, 3), Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
 
 
 # Bits
@@ -104,20 +105,20 @@ def test_a_convolution_is_stepped_by_calls_on_a_cpu():
 def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):
     plan = Plan(width=4, unroll=1)
     fixed = sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=dataclasses.replace(plan, segment=13))
-    monkeypatch.setattr(execute, "_FIRST_SEGMENT", 3)
-    monkeypatch.setattr(execute, "_SEGMENT_SECONDS", 0.002)
+    monkeypatch.setattr(block, "_FIRST_SEGMENT", 3)
+    monkeypatch.setattr(block, "_SEGMENT_SECONDS", 0.002)
     same_bits(fixed, sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan))
 
 
 def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeypatch):
-    monkeypatch.setattr(execute, "paces", {})
-    calls, advance = [], execute.advance
-    monkeypatch.setattr(execute, "advance", lambda *given: calls.append(given[-3:-1]) or advance(*given))
-    plan, last = Plan(width=len(RATES), workers=1), 10 * execute._FIRST_SEGMENT
+    monkeypatch.setattr(timing, "paces", {})
+    calls, advance = [], block.advance
+    monkeypatch.setattr(block, "advance", lambda *given: calls.append(given[-3:-1]) or advance(*given))
+    plan, last = Plan(width=len(RATES), workers=1), 10 * block._FIRST_SEGMENT
     for _ in range(2):
         sweep(iris, sgd, {"learning_rate": RATES}, steps=last, plan=plan)
     first, again = calls[: calls.index((last, last + 1)) + 1], calls[calls.index((last, last + 1)) + 1 :]
-    assert first[0] == (0, execute._FIRST_SEGMENT)
+    assert first[0] == (0, block._FIRST_SEGMENT)
     assert again == [(0, last), (last, last + 1)]
 
 
@@ -126,7 +127,7 @@ def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeyp
 def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch, alike):
     problem = iris if alike else problems.parabola
     axes = {"learning_rate": RATES} if alike else {"problem.start": np.arange(1.0, 12.0)}
-    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], execute.prepare
+    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], groups.prepare
 
     def counted(*given, **options):
         job = prepare(*given, **options)
@@ -137,11 +138,11 @@ def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch,
 
     run = lambda: sweep(problem, factory, axes, seeds=2, steps=9, plan=Plan(width=3, depth=1, workers=1))
     straight = run()
-    monkeypatch.setattr(execute, "prepare", counted)
+    monkeypatch.setattr(groups, "prepare", counted)
     same_bits(straight, run())
     assert starts == [[0], [1]] * (1 if alike else 4)
     starts.clear()
-    monkeypatch.setattr(execute, "_STARTS_BYTES", 0)
+    monkeypatch.setattr(block, "_STARTS_BYTES", 0)
     same_bits(straight, run())
     assert starts == [[0], [1]] * 4
 
@@ -174,8 +175,8 @@ def test_a_short_sweep_is_not_timed(iris):
 @pytest.fixture
 def generous(monkeypatch):
     """Times as if the sweep were long enough to pay for it."""
-    monkeypatch.setattr(planner, "SHARE", 1e6)
-    monkeypatch.setattr(planner, "_SAMPLE", 0.01)
+    monkeypatch.setattr(timing, "SHARE", 1e6)
+    monkeypatch.setattr(timing, "_SAMPLE", 0.01)
 
 
 @pytest.mark.usefixtures("generous")
@@ -193,13 +194,13 @@ def test_a_timed_choice_is_recorded_and_remembered(iris):
 @pytest.mark.usefixtures("generous")
 def test_the_faster_shape_is_chosen(iris, monkeypatch):
     speed = {2: 3.0, 4: 2.0, 8: 1.0, 16: 5.0}
-    monkeypatch.setattr(planner, "_seconds_a_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
+    monkeypatch.setattr(timing, "_seconds_a_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
     axes = {"learning_rate": np.geomspace(1e-3, 1, 64)}
-    monkeypatch.setattr(planner, "_unrolled", lambda shape: shape)
-    request = check(iris, sgd, axes, steps=10)
-    (prepared,) = prepared_groups(request)
+    monkeypatch.setattr(timing, "_unrolled", lambda shape: shape)
+    request = check_request(iris, sgd, axes, steps=10)
+    (prepared,) = trace_groups(request)
     make = lambda shape: job_of(request, prepared, jax.local_devices()[:1], shape)
-    _, choice = planner.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
+    _, choice = timing.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
     assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
 
 
@@ -223,33 +224,33 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
 
 
 def test_choices_survive_a_process_and_nonsense_is_left_out():
-    planner.remember({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
-    assert planner.remembered() == {"a": (4, 2, 1)}
+    timing.remember({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
+    assert timing.remembered() == {"a": (4, 2, 1)}
 
 
 def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch):
-    from gdkit.app import run as runner
+    from gdkit.app.run import run as runner
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with runner.plans_kept():
-        planner.remember({"a": [4, 2, 1]})
+        timing.remember({"a": [4, 2, 1]})
     (file,) = tmp_path.rglob("plans.json")
-    planner._remembered.clear()
+    timing._remembered.clear()
     with runner.plans_kept():
-        assert planner.remembered() == {"a": (4, 2, 1)}
+        assert timing.remembered() == {"a": (4, 2, 1)}
     file.write_text("{damaged")
-    planner._remembered.clear()
+    timing._remembered.clear()
     with runner.plans_kept():
-        assert planner.remembered() == {}
-        planner.remember({"b": [1, 1, 1]})
+        assert timing.remembered() == {}
+        timing.remember({"b": [1, 1, 1]})
     assert json.loads(file.read_text()) == {"b": [1, 1, 1]}
 
 
 def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
     def fingerprint(loss, steps=10):
         problem = Problem(loss, jnp.ones(3))
-        request = check(problem, sgd, {"learning_rate": RATES}, steps=steps)
-        (prepared,) = prepared_groups(request)
+        request = check_request(problem, sgd, {"learning_rate": RATES}, steps=steps)
+        (prepared,) = trace_groups(request)
         job = job_of(request, prepared, jax.local_devices()[:1], Shape(4, 1))
         return job.programs[0].fingerprint
 
@@ -271,9 +272,9 @@ def out_of_memory(*_):
 
 def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch):
     expected = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=2))
-    run_block = execute.run_block
+    run_block = threads.run_block
     small = lambda job, *rest: out_of_memory() if job.lanes_a_block > 2 else run_block(job, *rest)
-    monkeypatch.setattr(execute, "run_block", small)
+    monkeypatch.setattr(threads, "run_block", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=8, depth=1))
     np.testing.assert_allclose(result.lanes["final_loss"], expected.lanes["final_loss"], rtol=1e-5)
     assert "memory" in plan_of(result)["chosen"]
@@ -281,15 +282,15 @@ def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch
 
 
 def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
-    prepare = execute.prepare
+    prepare = groups.prepare
     small = lambda *a, blocks, **k: out_of_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
-    monkeypatch.setattr(execute, "prepare", small)
+    monkeypatch.setattr(groups, "prepare", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
     assert (plan_of(result)["chosen"], plan_of(result)["width"]) == ("memory", 2)
 
 
 def test_one_lane_that_does_not_fit_is_an_error(iris, monkeypatch):
-    monkeypatch.setattr(execute, "run_block", out_of_memory)
+    monkeypatch.setattr(threads, "run_block", out_of_memory)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         sweep(iris, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
     assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]

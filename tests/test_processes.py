@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from processes import CONFIG, PLAN, SEGMENTS, TILES, Process, begun, bits, environment, here, tiles
 
-from gdkit.sweeps.store import Store
+from gdkit.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, static, sweep
-from gdkit.app.cli import main
+from gdkit.app.command_line.main import main
 from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
-from gdkit.sweeps import execute, stored
-from gdkit.sweeps.store import Store
+from gdkit.store import Store
+from gdkit.sweeps.execution import threads
+from gdkit.sweeps.rundir import manifest
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 PLAN = Plan(width=2, depth=1, tile=2)
@@ -114,8 +115,8 @@ def test_lanes_that_are_gone_or_damaged_start_anew_and_large_ones_are_not_kept(i
     files = sorted((tmp_path / "a" / "lanes").rglob("*.npz"))
     files[0].unlink()
     files[2].write_bytes(files[2].read_bytes()[:-100])
-    run_block, begun = execute.run_block, []
-    monkeypatch.setattr(execute, "run_block", lambda job, *rest: (begun.append(job.begin), run_block(job, *rest))[1])
+    run_block, begun = threads.run_block, []
+    monkeypatch.setattr(threads, "run_block", lambda job, *rest: (begun.append(job.begin), run_block(job, *rest))[1])
     opened = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd)
     with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start anew"):
         assert_same_bits(opened.extend(30), expected)
@@ -123,7 +124,7 @@ def test_lanes_that_are_gone_or_damaged_start_anew_and_large_ones_are_not_kept(i
     for file in files:
         file.unlink(missing_ok=True)
     assert_same_bits(gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30), expected)
-    monkeypatch.setattr(stored, "STORED_BYTES", 100)
+    monkeypatch.setattr(manifest, "STORED_BYTES", 100)
     sweep(iris, sgd, store=tmp_path / "b", **options)
     assert not list((tmp_path / "b" / "lanes").rglob("*.npz"))
     with pytest.raises(InputValueError, match="too large to be kept"):

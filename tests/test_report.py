@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from gdkit.app import cli, report, terminal
-from gdkit.app.config import ConfigError, dump, loads
+from gdkit.app import report, terminal
+from gdkit.app.command_line import main
+from gdkit.app.config.schema import ConfigError, dump, loads
 from gdkit.app.report import answers, embed, parts
 from gdkit.app.report.compare import compare, difference
 from gdkit.app.summary import provenance, summarise
@@ -283,12 +284,12 @@ def test_many_optimizers_of_several_runs_have_a_colour_each_and_later_runs_are_d
 
 def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys):
     out = tmp_path / "both.html"
-    assert cli.main(["report", *map(str, folders), "-o", str(out)]) == 0
+    assert main.main(["report", *map(str, folders), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert "first · sgd does best" in out.read_text()
-    assert cli.main(["report", str(folders[0]), "-o", str(out)]) == 2
+    assert main.main(["report", str(folders[0]), "-o", str(out)]) == 2
     assert "Name several runs to compare" in capsys.readouterr().err
-    assert cli.main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
+    assert main.main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
     assert f"its folder does not exist. Make it first: mkdir -p {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 

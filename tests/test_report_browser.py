@@ -16,8 +16,9 @@ import pytest
 import synthetic
 from matplotlib.figure import Figure
 
-from gdkit.app import figures, report
-from gdkit.app.config import loads
+from gdkit.app import report
+from gdkit.app.config.schema import loads
+from gdkit.app.report import figures
 from gdkit.app.summary import summarise
 from gdkit.regimes import Regime
 

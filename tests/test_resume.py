@@ -15,13 +15,14 @@ import pytest
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.app.standing import told
+from gdkit.app.command_line.status import told
 from gdkit.errors import GdkitWarning, OtherRunError
-from gdkit.sweeps import archive, dispatch, execute, stored
-from gdkit.sweeps.progress import Meter
-from gdkit.sweeps.request import check
-from gdkit.sweeps.run import run as run_checked
-from gdkit.sweeps.store import Store
+from gdkit.store import Store
+from gdkit.sweeps.execution import block, threads
+from gdkit.sweeps.execution.progress import Meter
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir import archive, manifest
+from gdkit.sweeps.sweep import run_request as run_checked
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 STEPS = 60
@@ -61,13 +62,13 @@ def assert_same_bits(a, b):
 @pytest.fixture
 def calls(monkeypatch):
     """Every block that was begun."""
-    run_block, begun = execute.run_block, []
+    run_block, begun = threads.run_block, []
 
     def counted(job, block, *rest):
         begun.append((job.group, block.points[0], block.seeds[0]))
         return run_block(job, block, *rest)
 
-    monkeypatch.setattr(execute, "run_block", counted)
+    monkeypatch.setattr(threads, "run_block", counted)
     return begun
 
 
@@ -207,14 +208,14 @@ def test_lanes_go_on_from_where_they_were_kept(iris, tmp_path, monkeypatch):
     interrupted(iris, tmp_path, monkeypatch, 3, segment=7, workers=1)
     there = Store.open(tmp_path)
     steps = {block: there.step(block) for block in there.carries()}
-    load, begun = archive.Archive._carry, {}
+    load, begun = archive.RunArchive._carry, {}
 
     def watched(self, job, device, number):
         found = load(self, job, device, number)
         begun[number] = None if found is None else int(found.t)
         return found
 
-    monkeypatch.setattr(archive.Archive, "_carry", watched)
+    monkeypatch.setattr(archive.RunArchive, "_carry", watched)
     run(iris, tmp_path)
     assert {block: step for block, step in begun.items() if step is not None} == steps
     assert max(steps.values()) == 21, "three segments of seven steps"
@@ -229,13 +230,13 @@ def test_what_short_segments_reached_is_kept_as_the_run_stops_and_not_before(iri
             kept.append(step)
 
     monkeypatch.setattr(Store, "put_carry", noted)
-    monkeypatch.setattr(execute, "_fitting", lambda program, seconds: 7)
-    monkeypatch.setattr(execute, "_KEPT_SECONDS", 1e6)
+    monkeypatch.setattr(block, "_fitting", lambda program, seconds: 7)
+    monkeypatch.setattr(block, "_KEPT_SECONDS", 1e6)
     monkeypatch.setattr(Meter.__init__, "__defaults__", (0.0,))
-    request = check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, workers=1))
-    run_checked(request, where=stored.Directory(tmp_path / "whole"))
+    request = check_request(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, workers=1))
+    run_checked(request, where=manifest.RunDirectory(tmp_path / "whole"))
     assert kept == []
-    run_checked(request, lambda p: p.done and stop.set(), where=stored.Directory(tmp_path / "stopped"), stop=stop)
+    run_checked(request, lambda p: p.done and stop.set(), where=manifest.RunDirectory(tmp_path / "stopped"), stop=stop)
     assert kept == [7]
     assert_same_bits(run(iris, tmp_path / "stopped"), straight)
 
@@ -249,14 +250,14 @@ def test_a_damaged_carry_starts_anew(iris, straight, tmp_path, monkeypatch):
 
 
 def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight, tmp_path, monkeypatch):
-    run_block = execute.run_block
+    run_block = threads.run_block
 
     def small(job, *rest):
         if job.lanes_a_block > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return run_block(job, *rest)
 
-    monkeypatch.setattr(execute, "run_block", small)
+    monkeypatch.setattr(threads, "run_block", small)
     result = run(iris, tmp_path)
     np.testing.assert_allclose(result.lanes["final_loss"], straight.lanes["final_loss"], rtol=1e-3)
     assert result.missing == 0
@@ -271,8 +272,8 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has(iris, straight, tmp_path, monkeypatch):
     stop, put = threading.Event(), Store.put_carry
     monkeypatch.setattr(Store, "put_carry", lambda *a, **k: (put(*a, **k), stop.set()))
-    request = check(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, segment=7))
-    result, kept = run_checked(request, where=stored.Directory(tmp_path), stop=stop)
+    request = check_request(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, segment=7))
+    result, kept = run_checked(request, where=manifest.RunDirectory(tmp_path), stop=stop)
     assert kept is None
     assert result.missing > 0
     assert list(Store.open(tmp_path).carries())
@@ -291,7 +292,7 @@ def test_what_others_finish_meanwhile_counts_in_the_end(iris, tmp_path, monkeypa
         return False
 
     monkeypatch.setattr(Store, "claim", claimed)
-    monkeypatch.setattr(dispatch, "_PATIENCE", 0.01)
+    monkeypatch.setattr(threads, "_PATIENCE", 0.01)
     result = sweep(iris, None, AXES, seeds=3, steps=STEPS, plan=PLAN, store=tmp_path / "ours", progress=told.append)
     assert result.missing == 0
     assert (told[-1].lanes_done, told[-1].done) == (told[-1].lanes, told[-1].total)
@@ -328,10 +329,10 @@ def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path, monkeypa
     folders = (tmp_path / str(number) for number in range(9))
 
     def tiles(seconds, **where):  # that a step of a lane takes
-        monkeypatch.setattr(stored.planner, "pace", lambda job, workers: seconds)
+        monkeypatch.setattr(manifest.planner, "pace", lambda job, workers: seconds)
         rates, folder = {"learning_rate": np.geomspace(0.01, 1, 64)}, next(folders)
-        request = check(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1, workers=2))
-        run_checked(request, where=stored.Directory(folder, **where))
+        request = check_request(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1, workers=2))
+        run_checked(request, where=manifest.RunDirectory(folder, **where))
         return Store.open(folder).partition.tiles
 
     assert (tiles(1e-9), tiles(1.0), tiles(0.025)) == (4, 64, 16)  # two threads share a tile

@@ -10,9 +10,9 @@ import synthetic
 
 from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
-from gdkit.sweeps import search
-from gdkit.sweeps.request import check
-from gdkit.sweeps.result import Form
+from gdkit.sweeps.description import LaneGrid
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.search import halving, range_test
 
 RATES = np.geomspace(1e-4, 100, 27)
 
@@ -70,7 +70,9 @@ def test_when_everything_diverges_it_stops():
 
 def test_blocks_are_narrow_where_a_lane_fills_a_core_and_few_lanes_go_on():
     lengths, axes = [10, 30, 90, 270], {"learning_rate": RATES}
-    width = lambda problem, **given: search._narrow(check(problem, sgd, axes, steps=270, **given), lengths, 1 / 3).width
+    width = lambda problem, **given: (
+        halving._narrow(check_request(problem, sgd, axes, steps=270, **given), lengths, 1 / 3).width
+    )
     network = problems.mlp("digits", widths=(64, 64), batch_size=128)
     assert width(network) == 1, "a step of a block costs half a lane of it"
     assert width(network, plan=Plan(width=8)) == 8
@@ -105,7 +107,7 @@ def test_of_tied_points_over_two_axes_the_same_is_best_and_recommended_on_either
     noise = 1e-9 * np.random.default_rng(0).normal(size=len(rate))  # losses begin at 3: less than float32 tells apart
     made.lanes["validation_loss"] = ("lane", np.where(tied, 0.1 + noise, 0.2))
     order = np.arange(len(rate)).reshape(9, 5, 3).swapaxes(0, 1).ravel() if swapped else np.arange(len(rate))
-    form = Form(None, made.forms[0].dimensions[:: -1 if swapped else 1])
+    form = LaneGrid(None, made.forms[0].dimensions[:: -1 if swapped else 1])
     result = dataclasses.replace(made, lanes=made.lanes.isel(lane=order), forms=(form,))
     best = result.best().hyperparameters
     found = {axis: result.recommend(axis) for axis in best}
@@ -127,27 +129,27 @@ def curve(rates, center=3e-3, noise=0.0):
 
 def test_steepest_is_where_the_slope_in_log_learning_rate_is():
     rates = np.geomspace(1e-7, 1, 200)
-    assert search._steepest(rates, curve(rates)) == pytest.approx(3e-3, rel=0.05)
+    assert range_test._steepest(rates, curve(rates)) == pytest.approx(3e-3, rel=0.05)
 
 
 def test_the_slope_against_the_raw_learning_rate_suggests_the_smallest_of_a_noisy_curve():
     rates = np.geomspace(1e-7, 1, 200)
-    assert search._linear(rates, curve(rates, noise=1e-3)) < 1e-6
-    assert search._linear(rates, curve(rates)) < 1e-6, "it falls all the way, most per learning rate at the left"
+    assert range_test._linear(rates, curve(rates, noise=1e-3)) < 1e-6
+    assert range_test._linear(rates, curve(rates)) < 1e-6, "it falls all the way, most per learning rate at the left"
 
 
 def test_valley_lies_within_the_longest_way_down():
     rates = np.geomspace(1e-4, 1, 9)
     loss = np.array([1.0, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.9, 2.0])  # the way down: places 1 to 6, six long
-    assert search._valley(rates, loss) == rates[0 + 2 + 1]
-    assert search._minimum(rates, loss) == pytest.approx(rates[6] / 10)
+    assert range_test._valley(rates, loss) == rates[0 + 2 + 1]
+    assert range_test._minimum(rates, loss) == pytest.approx(rates[6] / 10)
 
 
 def test_smoothed_losses_are_bias_corrected_means():
     loss = np.array([4.0, 2.0, 1.0])
     weights = [[1.0], [0.5, 1.0], [0.25, 0.5, 1.0]]
     expected = [np.average(loss[: i + 1], weights=w) for i, w in enumerate(weights)]
-    np.testing.assert_allclose(search.smoothed(loss, 0.5), expected)
+    np.testing.assert_allclose(range_test.smoothed(loss, 0.5), expected)
 
 
 def test_a_range_test_sees_every_step_and_leaves_above_the_edge():

@@ -25,23 +25,23 @@ from faults import Crash, Faults
 
 from gdkit import problems
 from gdkit.errors import DamagedFileError, GdkitError, InputTypeError, InputValueError, OtherRunError, StoreError
-from gdkit.sweeps import axes
-from gdkit.sweeps.blocks import blocks_of
-from gdkit.sweeps.plan import Shape
-from gdkit.sweeps.store import (
-    Group,
+from gdkit.store import (
     Kind,
     Manifest,
     Partition,
     Store,
+    StoredGroup,
     arrays,
     differences,
     digest,
     group_of,
     lists,
     manifest,
-)  # fmt: skip
-from gdkit.sweeps.store.files import FILES
+)
+from gdkit.store.files import FILES
+from gdkit.sweeps import axes
+from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.shapes import Shape
 
 QUICK = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # where nothing is to survive a crash
 ROOT = Path(__file__).parent.parent
@@ -50,8 +50,8 @@ COLUMNS = {"final_loss": Kind("float32", ()), "end_step": Kind("int32", ()), "cu
 
 def a_partition(width=2, tile=1):
     """Two optimizers, 5 learning rates × 2 and 4, 2 seeds: 28 lanes, with padding in both."""
-    first = Group(0, (5, 2), (1, 0), (None, None), 2, width, 2, tile)
-    return Partition((first, Group(20, (4,), (0,), (None,), 2, 3, 1, tile)))
+    first = StoredGroup(0, (5, 2), (1, 0), (None, None), 2, width, 2, tile)
+    return Partition((first, StoredGroup(20, (4,), (0,), (None,), 2, 3, 1, tile)))
 
 
 def a_manifest(**changes):
@@ -666,7 +666,7 @@ def test_a_digest_tells_dtypes_shapes_and_where_things_end():
         ({"columns": {"a": Kind("object", ())}}, "columns.a.dtype is none of"),
         ({"steps": np.int64(3)}, "cannot be stored"),
         ({"seeds": 0}, "seeds is not a whole number from 1"),
-        ({"partition": Partition((Group(3, (4,), (0,), (None,), 1, 2, 1, 1),))}, "every lane once"),
+        ({"partition": Partition((StoredGroup(3, (4,), (0,), (None,), 1, 2, 1, 1),))}, "every lane once"),
     ],
 )
 def test_what_a_manifest_cannot_hold_is_told(tmp_path, change, message):
@@ -744,7 +744,7 @@ def a_long_manifest(rates=None):
     """10,000 lanes of paired axes, of which one program has the even points and another the odd ones."""
     even, odd = (tuple(range(first, LONG, 2)) for first in (0, 1))
     cut = {"width": 64, "depth": 2, "tile": 4}
-    groups = (Group(0, (LONG,), (0,), (places,), 2, **cut) for places in (even, odd))
+    groups = (StoredGroup(0, (LONG,), (0,), (places,), 2, **cut) for places in (even, odd))
     rates = np.geomspace(1e-3, 1, LONG) if rates is None else rates
     axes = [{"learning_rate": {"dtype": "float64", "values": rates}, "of": {"values": np.arange(3)}}]
     return a_manifest(partition=Partition(tuple(groups)), plan={"result": {"axes": axes}})
@@ -956,7 +956,7 @@ def test_lanes_that_are_not_finished_are_told_from_those_that_are(full):
 
 
 def test_columns_that_no_memory_holds_are_refused_before_it_is_taken_and_read_lazily(tmp_path):
-    wide = Group(0, (2**38,), (0,), (None,), seeds=1, width=1024, depth=1, tile=2**14)
+    wide = StoredGroup(0, (2**38,), (0,), (None,), seeds=1, width=1024, depth=1, tile=2**14)
     store = Store.create(tmp_path, a_manifest(partition=Partition((wide,))))
     with pytest.raises(StoreError, match=r"274,877,906,944 lanes take 8,192\.0 GiB.*lazy_columns"):
         store.columns()
@@ -1031,7 +1031,7 @@ def test_a_claim_that_cannot_be_made_stops_nobody(store):
 
 
 def test_a_million_tiles_have_ten_thousand_claims(tmp_path):
-    many = Partition((Group(0, (10**6,), (0,), (None,), 1, 1, 1, 1),))
+    many = Partition((StoredGroup(0, (10**6,), (0,), (None,), 1, 1, 1, 1),))
     store = Store.create(tmp_path / "run", a_manifest(partition=many))
     shared = store.claim_of(123_456)
     assert shared == range(123_400, 123_500) and store.claim(123_456) and list(store.claims()) == [123_400]

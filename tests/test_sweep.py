@@ -11,11 +11,26 @@ import optax
 import pytest
 
 import gdkit
-from gdkit import GdkitError, Plan, Problem, Regime, descend, lanes, paired, problems, random_axes, sgd, static, sweep
-from gdkit.sweeps import execute, prepared, progress, store
-from gdkit.sweeps.blocks import blocks_of
-from gdkit.sweeps.plan import Shape
-from gdkit.sweeps.progress import Meter, Progress, plain_lines
+from gdkit import (
+    GdkitError,
+    Plan,
+    Problem,
+    Regime,
+    descend,
+    lanes,
+    paired,
+    problems,
+    random_axes,
+    sgd,
+    static,
+    store,
+    sweep,
+)
+from gdkit.sweeps.execution import progress, threads
+from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
+from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.shapes import Shape
+from gdkit.sweeps.programs import groups
 from gdkit.types import Monitor
 
 RATES = np.geomspace(1e-3, 1.0, 7)
@@ -68,7 +83,7 @@ def test_same_bits_with_other_workers_tiles_and_segments(iris, result, plan):
 def test_same_bits_with_tiles_in_another_order(iris, monkeypatch):
     plan = Plan(width=2)
     forward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    monkeypatch.setattr(prepared, "blocks_of", lambda *sizes: blocks_of(*sizes)[::-1])
+    monkeypatch.setattr(groups, "blocks_of", lambda *sizes: blocks_of(*sizes)[::-1])
     backward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
     assert_same_bits(forward, backward)
 
@@ -322,7 +337,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatc
     def broken(*args):
         raise RuntimeError("a block broke")
 
-    monkeypatch.setattr(execute, "run_block", broken)
+    monkeypatch.setattr(threads, "run_block", broken)
     with pytest.raises(RuntimeError, match="a block broke"):
         sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
     assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
@@ -411,7 +426,7 @@ def test_a_warning_points_at_the_line_that_called():
 
 
 def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs(monkeypatch):
-    monkeypatch.setattr(execute, "run_block", lambda *args: pytest.fail("a block ran"))
+    monkeypatch.setattr(threads, "run_block", lambda *args: pytest.fail("a block ran"))
     broken = lambda learning_rate: None
     with pytest.raises(GdkitError, match="the factory returned no"):
         sweep(problems.parabola(), None, {"optimizer": {"a": sgd, "b": broken}, "learning_rate": [0.1]}, steps=5)

@@ -7,8 +7,8 @@ import synthetic
 from shared import assert_refused
 
 from gdkit import Plan, optuna_search, paired, problems, random_axes, sgd, static, sweep
-from gdkit.sweeps.programs import _compiled
-from gdkit.sweeps.refine import _edge_bracket
+from gdkit.sweeps.programs.compile import _compiled
+from gdkit.sweeps.resume.refine import _edge_bracket
 
 RATES = np.geomspace(1e-2, 2.0, 9)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.scale import model
 from benchmarks.scale.measure import STATISTICS
-from gdkit.sweeps.store import STALE
+from gdkit.store import STALE
 
 LANES = (10**6, 10**7, 10**8, 10**9)
 ROWS = (1024, 65_536)  # lanes a tile: one block of the widest, and 64 of them
@@ -141,7 +141,7 @@ def _advice(c: model.Constants) -> str:
     return f"""In short: up to {_power(first.lanes)} lanes no budget is met, and nothing needs to be set. A tile is
 planned to take about a second, and so holds many blocks where lanes are short; where it is one block of {ROWS[0]:,}
 lanes, `Plan(tile={times})` divides files, tasks and claims by {times}. Beyond that leave out curves (`curve_points=0`),
-read with `gdkit.sweeps.store.Store.open(folder).lazy_columns()`, and deal tiles by `--shard I/N`, which has no
+read with `gdkit.store.Store.open(folder).lazy_columns()`, and deal tiles by `--shard I/N`, which has no
 coordinator. Where the memory of a process is what is met, cut the axes into several sweeps, each in a directory of its
 own: their lanes do not depend on each other. The width of a block (`Plan(width=…)`) is for the speed and the memory of
 a device; it decides the bits, and scale alone is no reason to change it.

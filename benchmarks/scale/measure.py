@@ -22,16 +22,18 @@ import numpy as np
 
 import gdkit
 from gdkit import Plan, problems, sgd
-from gdkit.sweeps import execute, remote, stored
-from gdkit.sweeps.blocks import blocks_of
-from gdkit.sweeps.jobs import Planned
-from gdkit.sweeps.plan import Shape
-from gdkit.sweeps.pools import Pool, pool_of
-from gdkit.sweeps.prepared import prepared_groups
-from gdkit.sweeps.request import Sweep, check, devices_of
-from gdkit.sweeps.result import describe
-from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store, places
-from gdkit.sweeps.store.files import FILES
+from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, places
+from gdkit.store.files import FILES
+from gdkit.sweeps.description import describe
+from gdkit.sweeps.execution import processes
+from gdkit.sweeps.execution.executors import Pool, pool_of
+from gdkit.sweeps.execution.jobs import JobCompiler
+from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.shapes import Shape
+from gdkit.sweeps.programs.groups import trace_groups
+from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.request import SweepRequest, check_request, devices_of
+from gdkit.sweeps.rundir.manifest import RunDirectory
 
 UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # to prepare what is only read
 STATISTICS = 12
@@ -107,7 +109,7 @@ def seconds(function: Callable[[], Any], times: int = 3) -> float:
 
 def manifest_of(lanes: int, rows: int, **fields: Any) -> Manifest:
     """One group of lanes and 12 statistics in single precision, `rows` lanes a tile."""
-    group = Group(0, (lanes,), (0,), (None,), 1, width=rows, depth=1, tile=1)
+    group = StoredGroup(0, (lanes,), (0,), (None,), 1, width=rows, depth=1, tile=1)
     kinds = {f"statistic_{i:02d}": Kind("float32", ()) for i in range(STATISTICS)}
     return Manifest({}, Partition((group,)), kinds, seeds=1, steps=1, dtype="float32", **fields)
 
@@ -155,16 +157,16 @@ def listing(folder: Path, tiles: int) -> dict[str, float]:
 # A sweep
 
 
-def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points: int = 0) -> Sweep:
+def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points: int = 0) -> SweepRequest:
     """A sweep of a scalar loss."""
     rates = {"learning_rate": np.geomspace(1e-3, 1, lanes)}
-    return check(problems.parabola(), sgd, rates, steps=steps, curve_points=curve_points, plan=plan)
+    return check_request(problems.parabola(), sgd, rates, steps=steps, curve_points=curve_points, plan=plan)
 
 
 def columns() -> dict[str, int]:
     """Bytes that a lane has in a store without a curve and of one of 200 points, and statistics."""
     request = asked(8, plan=Plan(width=8))
-    output = remote.job_of(request, next(prepared_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
+    output = processes.job_of(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
     own = sum(np.dtype(x.dtype).itemsize * int(np.prod(x.shape[2:])) for x in output.values())
     return {
         "statistics": len(output),
@@ -190,12 +192,12 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
         left.close()
         more = seconds(lambda: _prepared(next(paths), request)[1].close(), times=2)
     found |= {"prepare": min(found["prepare"], more), "manifest": sizes[".json"], "lists": sizes.get(".npz", 0)}
-    return found | {"sent": len(remote.sent_of(request, None).pickled)}
+    return found | {"sent": len(processes.sent_of(request, None).pickled)}
 
 
-def _prepared(path: Path, request: Sweep) -> tuple[list[execute.Job], Any]:
-    planned = Planned(request, list(prepared_groups(request)), devices_of(request.plan), workers=1)
-    return planned.archive(stored.Directory(path))
+def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], Any]:
+    planned = JobCompiler(request, list(trace_groups(request)), devices_of(request.plan), workers=1)
+    return planned.archive(RunDirectory(path))
 
 
 def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
@@ -228,11 +230,11 @@ def nothing(*_: Any) -> None:
 def dealt(pool: Pool, tasks: int) -> None:
     """Tasks dealt as `remote.run_jobs` deals tiles, two for each that the pool runs at once."""
     request = asked(1024)
-    sent, running, left = pool.place(remote.sent_of(request, None)), set(), iter(range(tasks))
+    sent, running, left = pool.place(processes.sent_of(request, None)), set(), iter(range(tasks))
     block = blocks_of(1024, 1, Shape(1024, 1))[0]
     while True:
         for number in left:
-            running.add(pool.submit(nothing, sent, remote.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))
+            running.add(pool.submit(nothing, sent, processes.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))
             if len(running) == 2 * pool.size:
                 break
         if not running:
@@ -242,7 +244,7 @@ def dealt(pool: Pool, tasks: int) -> None:
 
 def message() -> int:
     """Bytes of a task, without the sweep that it is of."""
-    return len(pickle.dumps(remote.Task(0, Shape(1024, 1), "0" * 64, 0, ())))
+    return len(pickle.dumps(processes.Task(0, Shape(1024, 1), "0" * 64, 0, ())))
 
 
 def pool_tasks() -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.scale.measure import manifest_of
-from gdkit.sweeps.store import Partition, claims, places
+from gdkit.store import Partition, claims, places
 
 GIB = 2**30
 
@@ -131,7 +131,7 @@ def total(c: Constants, lanes: int, rows: int) -> Total:
 
 
 def _manifest_bytes(lanes: int, rows: int) -> int:
-    from gdkit.sweeps.store import manifest
+    from gdkit.store import manifest
 
     return len(manifest.written(manifest_of(lanes, rows))[0])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkit.sweeps.search import RULES, smoothed
+from gdkit.sweeps.search.range_test import RULES, smoothed
 
 LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"  # names of rules; fastai has its own
 STOP, SMOOTHING = 4.0, 0.98

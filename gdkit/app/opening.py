@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from gdkit.errors import bad_value
-from gdkit.sweeps import result as results
-from gdkit.sweeps.reopen import reopened, request_of
-from gdkit.sweeps.request import Sweep, check
-from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.request import SweepRequest, check_request
+from gdkit.sweeps.result import result as results
+from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.reopen import reopened, request_of
+from gdkit.sweeps.sweep import run_request
 from gdkit.types import Monitor
 
 
@@ -33,20 +34,20 @@ def open(
     result, place = results.open(path), Path(path)
     if problem is None and optimizer is None:
         config = place / "config.yaml"
-        return reopened(result, place, lambda: _asked_by(config)) if config.is_file() else result
+        return reopened(result, place, lambda: _asked_by(config), run_request) if config.is_file() else result
     for name, value in (("problem", problem), ("optimizer", optimizer)):
         if value is None:
             raise bad_value(name, value, "the other one is given", "Give both, or neither")
     request = request_of(result, problem, optimizer, monitors)
-    return reopened(result, place, lambda: request)
+    return reopened(result, place, lambda: request, run_request)
 
 
-def _asked_by(config: Path) -> Sweep:
+def _asked_by(config: Path) -> SweepRequest:
     """What a config asks for."""
-    from gdkit.app import build
-    from gdkit.app.config import Job, load
+    from gdkit.app.config import build
+    from gdkit.app.config.schema import SweepConfig, load
 
     job = load(config)
-    if not isinstance(job, Job):
+    if not isinstance(job, SweepConfig):
         raise bad_value("path", str(config), "a study has no lanes that go on", "Run it again")
-    return check(**build.arguments(job))
+    return check_request(**build.arguments(job))

@@ -8,7 +8,8 @@ import numpy as np
 
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
-from gdkit.sweeps.result import Recommendation, SweepResult
+from gdkit.sweeps.result.recommend import Recommendation
+from gdkit.sweeps.result.result import SweepResult
 
 SIGNS = {
     Regime.SLOW: "·",
@@ -31,7 +32,7 @@ MEANINGS = {
 _PLAN = {"chosen": "chosen by"}
 
 
-class Cell(NamedTuple):
+class RegimeCell(NamedTuple):
     """What became of the runs at one value of an axis."""
 
     value: float
@@ -53,7 +54,7 @@ class Row(NamedTuple):
 
     optimizer: str
     recommendation: Recommendation | None  # None without a numeric axis
-    band: tuple[Cell, ...]  # along the axis
+    band: tuple[RegimeCell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
     score: float  # of the best point, to be small; infinite where all diverged
     seeds: tuple[float, ...]  # the scores of that point's seeds; infinite if diverged, NaN if not ended
@@ -241,12 +242,12 @@ def _seeds(lanes: Any, by: str) -> tuple[float, ...]:
     return tuple(np.where(running, np.nan, np.where(np.isfinite(scores), scores, np.inf)).tolist())
 
 
-def _band(result: SweepResult, axis: str) -> tuple[Cell, ...]:
+def _band(result: SweepResult, axis: str) -> tuple[RegimeCell, ...]:
     ended = _ended(result)
     values, places = np.unique(result.lanes[axis].values.astype(float)[ended], return_inverse=True)
     counts = np.zeros((len(values), len(Regime)), int)
     np.add.at(counts, (places, result.verdict.regime[ended]), 1)
-    return tuple(map(Cell, values.tolist(), map(tuple, counts.tolist())))
+    return tuple(map(RegimeCell, values.tolist(), map(tuple, counts.tolist())))
 
 
 def _ended(result: SweepResult) -> np.ndarray:

@@ -14,12 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gdkit.app.live import Part, Tally
-from gdkit.app.room import Room, amount
+from gdkit.app.resources import Resources, amount
 from gdkit.app.summary import (
     MEANINGS,
     SIGNS,
-    Cell,
+    RegimeCell,
     Row,
     Summary,
     answer,
@@ -32,10 +31,11 @@ from gdkit.app.summary import (
     span,
     words,
 )
+from gdkit.app.tally import OptimizerTally, Tally
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import groups_of
-from gdkit.sweeps.plan import workers_for
-from gdkit.sweeps.progress import Progress
+from gdkit.sweeps.execution.progress import Progress
+from gdkit.sweeps.plan.shapes import workers_for
 from gdkit.sweeps.request import devices_of
 
 _COLOURS = {  # of the terminal's own palette, so that they suit its background
@@ -50,7 +50,7 @@ _COLOURS = {  # of the terminal's own palette, so that they suit its background
 _DIVIDED = "x"  # of values at which some runs diverged and some did not
 
 
-def show_plan(console: Console, name: str, request: Any, needed: Room) -> None:
+def show_plan(console: Console, name: str, request: Any, needed: Resources) -> None:
     """Prints what is going to be run, as far as it is known before anything is compiled."""
     programs = sum(len(groups_of(section)) for section in request.sections)
     sizes = [f"{s.label} {s.points * request.seeds:,}" for s in request.sections if s.label is not None]
@@ -109,7 +109,7 @@ class _Board:
         table.add_row(*self._whole(parts))
         return table
 
-    def _whole(self, parts: Sequence[Part]) -> list[Any]:
+    def _whole(self, parts: Sequence[OptimizerTally]) -> list[Any]:
         p = self._progress
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
@@ -126,7 +126,7 @@ class _Lines:
 
     def __init__(self, console: Console):
         self._console, self._told = console, time.monotonic()
-        self._parts: list[Part] = []
+        self._parts: list[OptimizerTally] = []
         self._lock = threading.Lock()
 
     def show(self, tally: Tally) -> None:
@@ -157,13 +157,13 @@ _LINE_EVERY = 10.0  # seconds
 _ROWS = 12  # optimizers that are shown at once
 
 
-def _in_view(parts: Sequence[Part]) -> list[Part]:
+def _in_view(parts: Sequence[OptimizerTally]) -> list[OptimizerTally]:
     """Those that are running, then those that have ended and those to come, as many as a terminal shows."""
     rank = lambda part: 0 if 0 < part.finished < part.lanes else 1 if part.finished else 2
     return sorted(parts, key=rank)[:_ROWS]
 
 
-def _board_row(part: Part) -> list[Any]:
+def _board_row(part: OptimizerTally) -> list[Any]:
     done = f"{part.finished:,}/{part.lanes:,}"
     reached = _reached(part) if part.finished else ""
     return [Text(part.label), ProgressBar(part.lanes, part.finished), done, _lost(part.diverged), reached]
@@ -173,13 +173,13 @@ def _lost(count: int) -> Text:
     return Text(f"{count:,} diverged", "red") if count else Text("")
 
 
-def _said(part: Part) -> str:
+def _said(part: OptimizerTally) -> str:
     lost = f", {part.diverged:,} diverged" if part.diverged else ""
     name = f"{part.label} " if part.label else ""
     return f"{name}{part.finished:,} of {part.lanes:,}{lost}, {_reached(part)}"
 
 
-def _reached(part: Part) -> str:
+def _reached(part: OptimizerTally) -> str:
     """The best run so far."""
     if part.best is None:
         return "none arrived" if part.finished else ""
@@ -187,7 +187,7 @@ def _reached(part: Part) -> str:
     return f"best {number(part.best)}" + (f" at {shown(first)}" if first is not None else "")
 
 
-def _best(parts: Sequence[Part]) -> Part | None:
+def _best(parts: Sequence[OptimizerTally]) -> OptimizerTally | None:
     known = [part for part in parts if part.best is not None]
     return min(known, key=lambda part: part.best or 0.0) if known else None
 
@@ -279,12 +279,12 @@ def _bands(summary: Summary) -> Table:
     return table
 
 
-def _sign(cell: Cell) -> tuple[str, str]:
+def _sign(cell: RegimeCell) -> tuple[str, str]:
     """The commonest regime of a value, or that its runs are divided about divergence; and its colour."""
     return (_DIVIDED, "red") if cell.divided else (SIGNS[cell.regime], _COLOURS[cell.regime])
 
 
-def _thinned(band: tuple[Cell, ...], most: int = 48) -> list[Cell]:
+def _thinned(band: tuple[RegimeCell, ...], most: int = 48) -> list[RegimeCell]:
     """At most about `most` values of a band, its ends kept."""
     every = -(-len(band) // most)
     return [*band[:-1:every], *band[-1:]] if every > 1 else list(band)

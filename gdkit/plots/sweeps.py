@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
-from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.result.result import SweepResult
 
 _SIGNS: dict[str, dict[str, Any]] = {
     "best": {"marker": "*", "markerfacecolor": "white", "linestyle": "none", "markersize": 9},

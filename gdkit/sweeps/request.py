@@ -12,12 +12,18 @@ from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Problem
 from gdkit.sweeps.axes import Section, read_sections
-from gdkit.sweeps.plan import Plan
-from gdkit.sweeps.programs import Watching
+from gdkit.sweeps.plan.shapes import Plan
 from gdkit.types import Key, Monitor
 
 
-class Sweep(NamedTuple):
+class Recording(NamedTuple):
+    """What is recorded of lanes."""
+
+    monitors: tuple[Monitor, ...]
+    curve: tuple[int, ...] = ()  # the steps whose losses are kept, and one more
+
+
+class SweepRequest(NamedTuple):
     """A sweep that has been checked and not yet run."""
 
     problem: Any
@@ -41,9 +47,9 @@ class Sweep(NamedTuple):
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
     @property
-    def watching(self) -> Watching:
+    def watching(self) -> Recording:
         """What is recorded: what every lane has, the user's monitors, the curve."""
-        return Watching(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
+        return Recording(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
 
 
 _HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program
@@ -58,7 +64,7 @@ def curve_within(points: int, steps: int) -> tuple[int, ...]:
     return tuple(at[: reached + 1].tolist())
 
 
-def check(
+def check_request(
     problem: Any,
     optimizer_factory: Any,
     axes: Any,
@@ -71,7 +77,7 @@ def check(
     target: float | None = None,
     diverged_above: float = 1e6,
     plan: Plan | None = None,
-) -> Sweep:
+) -> SweepRequest:
     """The sweep that these arguments of `sweep` describe, checked as far as that goes without compiling."""
     checks.check_integer("steps", steps)
     checks.check_integer("seeds", seeds)
@@ -94,7 +100,7 @@ def check(
         binding.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
-    return Sweep(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
+    return SweepRequest(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
 
 
 def devices_of(plan: Plan) -> list[Any]:

@@ -1,19 +1,31 @@
 """sweep: from axes to a result."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gdkit.errors import bad_type
+import numpy as np
+
+from gdkit.errors import bad_type, bad_value
+from gdkit.monitors import EndKind
 from gdkit.problems import Problem
-from gdkit.sweeps import stored
-from gdkit.sweeps.origin import finished
-from gdkit.sweeps.plan import Plan
-from gdkit.sweeps.pools import is_remote, pool_of
-from gdkit.sweeps.progress import Progress, plain_lines
-from gdkit.sweeps.request import check
-from gdkit.sweeps.result import SweepResult
-from gdkit.sweeps.run import run
+from gdkit.sweeps.execution import processes, threads
+from gdkit.sweeps.execution.executors import is_remote, pool_of
+from gdkit.sweeps.execution.jobs import JobCompiler
+from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
+from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
+from gdkit.sweeps.plan.shapes import Plan, workers_for
+from gdkit.sweeps.programs.groups import trace_groups
+from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.tiles import Finished
+from gdkit.sweeps.request import SweepRequest, check_request, devices_of
+from gdkit.sweeps.result.result import SweepResult, assemble, seconds_of
+from gdkit.sweeps.resume.origin import attach_origin
+from gdkit.sweeps.rundir.archive import MemoryColumns, UnfinishedRun
+from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.types import Key, Monitor
 
 
@@ -71,7 +83,7 @@ def sweep(
     >>> [result.regime_names[code] for code in result.regimes.squeeze("seed").values]
     ['CONVERGED', 'CONVERGED', 'OSCILLATING', 'BOUNCING', 'DIVERGED']
     """
-    request = check(
+    request = check_request(
         problem, optimizer_factory, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan,
     )  # fmt: skip
@@ -81,8 +93,94 @@ def sweep(
         raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     tell = plain_lines() if progress is True else progress or None
     is_file = store is not None and Path(store).suffix == ".nc"
-    where = stored.Directory(Path(store)).of_this_process() if store is not None and not is_file else None
-    result = finished(*run(request, tell, executor, where=where))
+    where = RunDirectory(Path(store)).of_this_process() if store is not None and not is_file else None
+    result = attach_origin(*run_request(request, tell, executor, where=where), run_request)
     if is_file:
         result.save(store)
     return result
+
+
+def run_request(
+    request: SweepRequest,
+    tell: Callable[[Progress], None] | None = None,
+    executor: Any = None,
+    *,
+    before: ResumableSweep | None = None,
+    points: list[np.ndarray] | None = None,
+    where: RunDirectory | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[SweepResult, ResumableSweep | None]:
+    """Run a checked sweep, or go on with one: its result, and its lanes unless they are too large to be kept.
+
+    With a directory it is kept there, and goes on from what is there. Where `stop` was set on the way, or others have
+    not finished their shards, lanes are missing.
+    """
+    begin = time.monotonic()
+    devices = devices_of(request.plan)
+    workers = workers_for(request.plan, len(devices))
+    meter = Meter(tell, request.lanes, request.steps)
+    prepared = before.prepared if before else list(trace_groups(request))  # all are checked before the first is run
+    processes = pool_of(executor).size if is_remote(executor) else 1
+    planned = JobCompiler(request, prepared, devices, workers, processes)
+    if where is not None:
+        jobs, shelf = planned.archive(where)
+    else:
+        jobs = planned.again(before, points) if before else planned.jobs()
+        shelf = MemoryColumns(request, prepared, before and before.columns)
+    goes_on = shelf.lanes_done > 0
+    meter.found(shelf.lanes_done * request.steps, shelf.lanes_done)
+    keeper = LaneCollector(before, keeps=not goes_on and not is_remote(executor))
+    jobs = (job._replace(keep=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
+    with closing(shelf):
+        for finished in _running(planned, jobs, shelf, executor, meter, stop or threading.Event()):
+            shelf.put(finished)  # here: workers that did it would take longer, for they share caches and Python's lock
+            keeper.put(finished)
+            meter.add(0, finished.block.lanes)
+        columns = shelf.columns()
+    _check_start(columns)
+    described = planned.described(optimum_known="optimum" in columns)
+    seconds = seconds_of(where.path) if where and goes_on else time.monotonic() - begin
+    narrower = shelf.archive.run.narrower() if shelf.archive else None
+    result = assemble(described, columns, planned.timings(seconds), narrower)
+    if result.missing:
+        return result, None
+    meter.over()
+    shapes = [choice.shape for choice in planned.chosen[: len(prepared)]]
+    parts = [keeper.parts[p.number] for p in prepared] if keeper.is_whole(request) else None
+    return result, ResumableSweep(request, prepared, shapes, columns, parts, shelf.load if shelf.keeps_lanes else None)
+
+
+def _running(
+    planned: JobCompiler,
+    jobs: Iterable[Job],
+    shelf: UnfinishedRun | MemoryColumns,
+    executor: Any,
+    meter: Meter,
+    stop: threading.Event,
+) -> Iterator[Finished]:
+    """The blocks of all jobs as they finish: run by threads, or by the processes of an executor."""
+    request, report = planned.request, lambda block, steps: meter.add(steps * block.lanes)
+    if is_remote(executor):
+        lanes = lambda part: planned.prepared[part.job.group].rows_at(part.block, request.seeds)
+        return processes.run_jobs(
+            jobs, tiles_of=shelf.tiles_of, pool=pool_of(executor), request=request, report=report,
+            lanes_of=lambda tile: np.concatenate(list(map(lanes, tile.parts))), archive=shelf.archive, stop=stop,
+        )  # fmt: skip
+    return threads.run_jobs(
+        jobs, tiles_of=shelf.tiles_of, workers=planned.workers, segment=request.plan.segment, executor=executor,
+        narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
+    )  # fmt: skip
+
+
+def go_on(
+    kept: ResumableSweep, steps: int, points: list[np.ndarray] | None = None, **options: Any
+) -> tuple[SweepResult, ResumableSweep | None]:
+    """Run lanes on until `steps`: all, or for each group those of some points; the others stay as they are."""
+    return run_request(kept.request._replace(steps=steps), before=kept, points=points, **options)
+
+
+def _check_start(columns: Mapping[str, np.ndarray]) -> None:
+    dead = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
+    if np.all(dead):
+        value = columns["initial_loss"].ravel()[0]
+        raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")

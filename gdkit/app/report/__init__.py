@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gdkit.app.config import Job, Optimizer, Study, dump
-from gdkit.app.figures import FOLDER, Drawn
-from gdkit.app.folder import CONFIG, REPORT
+from gdkit.app.config.schema import ConfigOptimizer, StudyConfig, SweepConfig, dump
+from gdkit.app.directory import CONFIG, REPORT
 from gdkit.app.report import embed, parts
+from gdkit.app.report.figures import FOLDER, Drawn
 from gdkit.app.report.page import live, page
 from gdkit.app.summary import Summary, measured, provenance, words
 from gdkit.stability import stability_threshold
-from gdkit.sweeps.result import SweepResult
-from gdkit.sweeps.store.files import FILES, publish
+from gdkit.store.files import FILES, publish
+from gdkit.sweeps.result.result import SweepResult
 
 
 class Standing(NamedTuple):
@@ -31,7 +31,12 @@ _READING = (
 
 
 def write(
-    job: Job, result: SweepResult, summary: Summary, figures: Iterable[Drawn], folder: Path, standing: Standing = OVER
+    job: SweepConfig,
+    result: SweepResult,
+    summary: Summary,
+    figures: Iterable[Drawn],
+    folder: Path,
+    standing: Standing = OVER,
 ) -> Path:
     """Writes the report of a sweep, of the runs that have ended; returns its path."""
     data = embed.content(embed.parts_of(result, summary.by, theory_of(job)), summary.by, every=spacing_of(job))
@@ -49,14 +54,14 @@ def write(
     return _write(folder, page("Learning-rate sweep", job.name, measured(result), body, data, standing.reload))
 
 
-def write_begun(job: Job, folder: Path, standing: Standing) -> Path:
+def write_begun(job: SweepConfig, folder: Path, standing: Standing) -> Path:
     """Writes the report of a sweep of which no run has ended; returns its path."""
     body = [parts.standing(standing.text), parts.provenance({}, dump(job), again(folder))]
     return _write(folder, page("Learning-rate sweep", job.name, "", body, None, standing.reload))
 
 
 def write_study(
-    study: Study,
+    study: StudyConfig,
     said: str,
     claims: Sequence[Any],
     figures: Iterable[Drawn],
@@ -78,18 +83,18 @@ def again(folder: Path) -> str:
     return f"gdkit run {shlex.quote(str(folder / CONFIG))} --new"
 
 
-def theory_of(job: Job) -> dict[str, float]:
+def theory_of(job: SweepConfig) -> dict[str, float]:
     """Critical learning rate times sharpness of each optimizer for which theory has a formula."""
     return {optimizer.title: value for optimizer in job.optimizer if (value := _theory(optimizer)) is not None}
 
 
-def spacing_of(job: Job) -> dict[str, int]:
+def spacing_of(job: SweepConfig) -> dict[str, int]:
     """Steps from one value to the next of each curve that the config's monitors record."""
     every = {str(m.name).removesuffix("_every"): m.arguments.get("every") for m in job.sweep.monitors if m.name}
     return {name: steps for name, steps in every.items() if isinstance(steps, int)}
 
 
-def _theory(optimizer: Optimizer) -> float | None:
+def _theory(optimizer: ConfigOptimizer) -> float | None:
     fixed = optimizer.fixed
     if optimizer.schedule or optimizer.clip_norm or any(name != "learning_rate" for name in optimizer.axes):
         return None

@@ -6,12 +6,12 @@ import numpy as np
 
 from gdkit.app.summary import Row, Summary, all_diverged, diverges, metric_value, number, settings, span, words
 from gdkit.regimes import Regime
-from gdkit.sweeps.result import Recommendation
+from gdkit.sweeps.result.recommend import Recommendation
 
 _THERE = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
 
 
-class Tile(NamedTuple):
+class AnswerCard(NamedTuple):
     """A number at a glance."""
 
     name: str
@@ -42,7 +42,7 @@ def deck(summary: Summary) -> str:
     return " ".join(filter(None, said))
 
 
-def tiles(summary: Summary) -> list[Tile]:
+def tiles(summary: Summary) -> list[AnswerCard]:
     """The numbers of the best optimizer."""
     row, found = summary.best, summary.best.recommendation
     if found is None or found.best is None:
@@ -51,15 +51,15 @@ def tiles(summary: Summary) -> list[Tile]:
     interval = f"95 % over seeds: {span(found.interval)}" if found.interval else alone
     gain = f"within {100 * found.tolerance:g} % of what there is to gain"
     shown = [
-        Tile(f"best {words(found.axis)}", number(found.best), interval),
-        Tile("about as good", span(found.plateau), gain),
+        AnswerCard(f"best {words(found.axis)}", number(found.best), interval),
+        AnswerCard("about as good", span(found.plateau), gain),
     ]
     if found.safe is not None:
-        shown.append(Tile("none diverged up to", number(found.safe), f"some diverged at: {diverges(row)}"))
+        shown.append(AnswerCard("none diverged up to", number(found.safe), f"some diverged at: {diverges(row)}"))
     share = edge_share(found)
     if share is not None:
-        shown.append(Tile("edge of divergence", number(found.edge), f"{number(share)} times the best"))
-    return [*shown, Tile(words(summary.by), number(found.score), _metric(summary, found))]
+        shown.append(AnswerCard("edge of divergence", number(found.edge), f"{number(share)} times the best"))
+    return [*shown, AnswerCard(words(summary.by), number(found.score), _metric(summary, found))]
 
 
 def edge_share(found: Recommendation) -> float | None:

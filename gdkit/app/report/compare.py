@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from gdkit.app import build, figures
-from gdkit.app import folder as folders
-from gdkit.app.config import ConfigError, Job
-from gdkit.app.report import embed, parts
+from gdkit.app import directory as folders
+from gdkit.app.config import build
+from gdkit.app.config.schema import ConfigError, SweepConfig
+from gdkit.app.report import embed, figures, parts
 from gdkit.app.report.answers import least_sensitive
 from gdkit.app.report.page import live, page
 from gdkit.app.summary import Row, Summary, counted, measured, number, settings, span, summarise, words
 from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
-from gdkit.sweeps.result import SweepResult
-from gdkit.sweeps.result import open as open_result
+from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.result import open as open_result
 
 _RESAMPLES = 2000
 _CHANCE = 0.05  # what chance alone may bring about, where seeds are said to tell two apart
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     """A run that is compared."""
 
     name: str
-    job: Job
+    job: SweepConfig
     result: SweepResult
 
 
@@ -117,7 +117,7 @@ def _read(directories: Sequence[Path]) -> list[Run]:
     found = []
     for directory in directories:
         job = folders.config(directory)
-        if not isinstance(job, Job):
+        if not isinstance(job, SweepConfig):
             raise ConfigError(f"{directory}: this is a study, not a sweep. Compare runs of sweeps.")
         result = dataclasses.replace(open_result(directory), thresholds=build.thresholds_of(job))
         if result.missing == result.lanes.sizes["lane"]:
@@ -162,7 +162,7 @@ def _named(run: Run, row: Row) -> Row:
     return row._replace(optimizer=_label(run, row.optimizer))
 
 
-def _relabelled(run: Run, number: int, part: embed.Part) -> embed.Part:
+def _relabelled(run: Run, number: int, part: embed.EmbeddedSweep) -> embed.EmbeddedSweep:
     return part._replace(label=_label(run, part.label), run=number)
 
 
@@ -224,7 +224,7 @@ def _share(value: float | None, other: float | None) -> str:
     return f" (×\u00a0{number(value / other)})" if value and other else ""
 
 
-def _overlay(shown: Sequence[embed.Part], by: str) -> str:
+def _overlay(shown: Sequence[embed.EmbeddedSweep], by: str) -> str:
     """The medians of all, for who reads without JavaScript."""
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     ax = figure.subplots()

@@ -13,7 +13,7 @@ from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
 from gdkit.plots.style import scale_of
 from gdkit.regimes import Regime
-from gdkit.sweeps.result import SweepResult
+from gdkit.sweeps.result.result import SweepResult
 
 TABLE_BYTES = 3_400_000  # of all lanes' numbers in the page; with figures and curves it stays below 8 MB
 CURVE_BYTES = 1_800_000
@@ -33,7 +33,7 @@ _TECHNICAL = (
 _TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
 
 
-class Part(NamedTuple):
+class EmbeddedSweep(NamedTuple):
     """The lanes of one optimizer of one run."""
 
     label: str
@@ -51,12 +51,14 @@ class Look(NamedTuple):
     later: bool  # dashed, with hollow marks: another has this colour too
 
 
-def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[Part]:
+def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[EmbeddedSweep]:
     """The optimizers of a result of which runs have ended, in the order of its lanes."""
-    return [Part(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in begun(result).items()]
+    return [
+        EmbeddedSweep(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in begun(result).items()
+    ]
 
 
-def looks_of(parts: Sequence[Part]) -> list[Look]:
+def looks_of(parts: Sequence[EmbeddedSweep]) -> list[Look]:
     """A colour for each; where there are not enough, one for each optimizer, and later runs of it dashed."""
     if len(parts) <= len(SERIES_COLORS) or parts[-1].run == 0:
         return [Look(i, i >= len(SERIES_COLORS)) for i in range(len(parts))]
@@ -66,7 +68,7 @@ def looks_of(parts: Sequence[Part]) -> list[Look]:
 
 
 def content(
-    parts: Sequence[Part],
+    parts: Sequence[EmbeddedSweep],
     by: str,
     *,
     every: Mapping[str, int] | None = None,
@@ -138,14 +140,14 @@ def _best(one: SweepResult, by: str) -> tuple[int, float]:
     return int(np.argmax(same if same.any() else ended)), best.score
 
 
-def _width(part: Part) -> int:
+def _width(part: EmbeddedSweep) -> int:
     """Bytes of one lane's numbers, its edges among them."""
     return 4 * len(part.result.axes) + sum(
         v.dtype.itemsize for v in part.result.lanes.variables.values() if v.dims == ("lane",) and v.dtype.kind != "U"
     )
 
 
-def _columns(parts: Sequence[Part], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
+def _columns(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
     """A row a lane: what it is, its regime, its numbers; in the order of `SweepResult.to_dataframe`."""
     named, judged = [], []
     for part, mine, first in zip(parts, rows, before[:-1], strict=True):
@@ -171,7 +173,7 @@ def _stacked(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np
     return np.concatenate([column.astype(str) for column in filled] if text else filled)
 
 
-def _edges(parts: Sequence[Part], rows: Sequence[np.ndarray]) -> dict[str, str]:
+def _edges(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) -> dict[str, str]:
     """Where divergence begins along each numeric axis, at the place of each lane in the page on the other axes.
 
     By all lanes of the sweep: the median over seeds, NaN where it lies off the axis.
@@ -181,7 +183,7 @@ def _edges(parts: Sequence[Part], rows: Sequence[np.ndarray]) -> dict[str, str]:
     return {name: _packed(np.concatenate(edges).astype("<f4")) for name, edges in found.items()}
 
 
-def _edge_of(part: Part, axis: str) -> np.ndarray:
+def _edge_of(part: EmbeddedSweep, axis: str) -> np.ndarray:
     """The edge along an axis at the place of every lane, (lanes,)."""
     result, sizes = part.result, _sizes(part)
     names = [own for _, own, _ in result.forms[0].dimensions]
@@ -217,11 +219,11 @@ def _between(values: np.ndarray, lost: np.ndarray, ended: np.ndarray) -> np.ndar
     return np.where(lost.any(axis=-1), edge[..., 0], np.inf)
 
 
-def _sizes(part: Part) -> tuple[int, ...]:
+def _sizes(part: EmbeddedSweep) -> tuple[int, ...]:
     return (*(size for _, _, size in part.result.forms[0].dimensions), part.result.seeds)
 
 
-def _place(part: Part) -> tuple[int, ...]:
+def _place(part: EmbeddedSweep) -> tuple[int, ...]:
     """The best point's place along each dimension."""
     return tuple(int(i) for i in np.unravel_index(part.best, _sizes(part)))
 
@@ -240,12 +242,12 @@ def _rows(sizes: Sequence[int], picks: Sequence[np.ndarray]) -> np.ndarray:
     return np.ravel_multi_index(np.ix_(*picks), tuple(sizes)).ravel()
 
 
-def _ended(part: Part, rows: np.ndarray) -> np.ndarray:
+def _ended(part: EmbeddedSweep, rows: np.ndarray) -> np.ndarray:
     """Those of some lanes that have ended, of a run that goes on."""
     return rows[part.result.lanes["end_kind"].values[rows] != EndKind.RUNNING]
 
 
-def _curve_kinds(parts: Sequence[Part], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
+def _curve_kinds(parts: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
     """Name of each curve that some part has -> its steps; None where every part has its own, as the loss does."""
     has = lambda name: any(f"{name}_curve" in part.result.lanes for part in parts)
     length = lambda name: max(p.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for p in parts)
@@ -253,7 +255,13 @@ def _curve_kinds(parts: Sequence[Part], every: Mapping[str, int]) -> dict[str, n
 
 
 def _curves(
-    part: Part, what: str, steps: np.ndarray | None, grid: list[np.ndarray], rows: np.ndarray, start: int, room: int
+    part: EmbeddedSweep,
+    what: str,
+    steps: np.ndarray | None,
+    grid: list[np.ndarray],
+    rows: np.ndarray,
+    start: int,
+    room: int,
 ) -> dict[str, Any] | None:
     """Curves of as many of these lanes as there is room for; a curve ends where its lane does."""
     lanes = part.result.lanes
@@ -270,7 +278,7 @@ def _curves(
     return {"what": what, "steps": steps.tolist(), "rows": _packed(places), "values": _packed(values)}
 
 
-def _optimizer(part: Part, rows: np.ndarray, start: int, look: Look) -> dict[str, Any]:
+def _optimizer(part: EmbeddedSweep, rows: np.ndarray, start: int, look: Look) -> dict[str, Any]:
     return {
         "label": part.label,
         "look": f"c{look.series % len(SERIES_COLORS)}" + (" later" if look.later else ""),

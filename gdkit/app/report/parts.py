@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gdkit.app.figures import Drawn
-from gdkit.app.folder import UNFINISHED
+from gdkit.app.directory import UNFINISHED
 from gdkit.app.report import answers
-from gdkit.app.summary import MEANINGS, Cell, Row, Summary, metric_value, number, span, words
+from gdkit.app.report.figures import Drawn
+from gdkit.app.summary import MEANINGS, RegimeCell, Row, Summary, metric_value, number, span, words
 from gdkit.regimes import Regime
 
 _LARGEST_SVG = 300_000  # beyond this many bytes the PNG is smaller and as sharp as a screen
@@ -179,11 +179,11 @@ def _strip(row: Row) -> str:
     return f'<span>{low}</span><svg class="strip" {drawing}>{"".join(cells)}</svg><span>{high}</span>'
 
 
-def _mixture(numbered: tuple[int, Cell]) -> tuple[float, ...]:
+def _mixture(numbered: tuple[int, RegimeCell]) -> tuple[float, ...]:
     return tuple(count / sum(numbered[1].counts) for count in numbered[1].counts)
 
 
-def _stretch(cells: Sequence[Cell], start: int, end: int) -> str:
+def _stretch(cells: Sequence[RegimeCell], start: int, end: int) -> str:
     """Neighbouring values of which the same share had each regime."""
     shares = dict(zip(Regime, _mixture((0, cells[0])), strict=True))
     found = ", ".join(f"{100 * s:.0f} % {regime.name.lower()}" for regime, s in shares.items() if s)

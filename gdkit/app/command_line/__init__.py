@@ -1,0 +1,1 @@
+"""The commands of ``gdkit`` and what they print about a run."""

@@ -1,0 +1,1 @@
+"""Running a config: checks, the run itself, other machines."""

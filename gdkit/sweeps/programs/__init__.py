@@ -1,0 +1,1 @@
+"""The programs of a sweep: traced, compiled, packed and timed group by group."""

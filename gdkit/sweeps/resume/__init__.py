@@ -1,0 +1,1 @@
+"""Continuing a sweep: extend, replay, refine, reopen, merge."""

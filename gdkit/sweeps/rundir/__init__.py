@@ -1,0 +1,1 @@
+"""The run directory of a sweep: its manifest, and what workers write to it."""

@@ -1,0 +1,1 @@
+"""Searches that choose their lanes from earlier results."""
