@@ -17,10 +17,10 @@ from benchmarks.peers import LANES, start_of
 from benchmarks.workloads import Workload
 from gdkit import monitors
 from gdkit.monitors import Monitor
-from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs.build import program_of
-from gdkit.sweeps.programs.compile import OFTEN
-from gdkit.sweeps.programs.job import Job, inputs_of
+from gdkit.sweeps.programs.compile import ADVANCE_OPTIONS
+from gdkit.sweeps.programs.job import Job, get_block_inputs
 from gdkit.sweeps.request import Recording
 
 KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between operations")
@@ -43,9 +43,9 @@ def _advance(
     curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
     watching = Recording(watched, curve)
     program = program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
-    inputs, last = inputs_of(job, job.blocks[0]), np.int32(work.steps)
+    inputs, last = get_block_inputs(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
-    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), OFTEN)
+    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), ADVANCE_OPTIONS)
     return lambda: compiled(*inputs, carry, last, last), compiled.as_text()
 
 
@@ -62,7 +62,7 @@ def _compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
 
 def _by_kind(run: Callable[[], Any], text: str, steps: int) -> dict[str, float]:
     """Microseconds a step, one block a core; the profiler's own time lies between operations, and is left out."""
-    kinds, spent, cores = kinds_of(text), dict.fromkeys(KINDS, 0.0), visible_cores()
+    kinds, spent, cores = kinds_of(text), dict.fromkeys(KINDS, 0.0), count_visible_cores()
     blocks = lambda: side_by_side(lambda _: run(), range(cores))
     blocks()
     whole = np.median([timing.seconds(blocks) for _ in range(5)]) * 1e6

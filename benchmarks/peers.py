@@ -23,7 +23,7 @@ import gdkit
 from benchmarks.workloads import Workload
 from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
-from gdkit.sweeps.plan.shapes import visible_cores
+from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.types import Array, Key, Params, PyTree
 
 BOUND = 1e6  # above the initial loss by this many times its size, a run counts as diverged
@@ -222,7 +222,7 @@ class Tiled:
     def __init__(self, work: Workload, flavour: str):
         self.rates, self.start = work.rates, start_of(work)
         self.programs = {u: jax.jit(jax.vmap(LANES[flavour](work, u), in_axes=(0, None))) for u in UNROLLS}
-        self.pool = ThreadPoolExecutor(max(2, visible_cores()))
+        self.pool = ThreadPoolExecutor(max(2, count_visible_cores()))
         self.compiled: set[tuple[int, int]] = set()
 
     def run(self, tiling: Tiling, seconds: float = math.inf) -> np.ndarray:
@@ -263,10 +263,10 @@ class Tiled:
 def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
     """Successive elimination: widths and threads first, then unrolling of the best of them."""
     if quick:
-        return Tiling(2, 2, visible_cores())
+        return Tiling(2, 2, count_visible_cores())
     speeds: dict[Tiling, float] = {}
     for width in widths_for(len(tiled.rates)):
-        threads = {1, 2 if on_accelerator() else visible_cores()}
+        threads = {1, 2 if on_accelerator() else count_visible_cores()}
         some = [Tiling(width, 1, n) for n in threads if n == 1 or width < len(tiled.rates)]
         speeds |= {tiling: tiled.speed(tiling, 0.1) for tiling in some}
         if max(map(speeds.__getitem__, some)) < 0.5 * max(speeds.values()) and width >= 16:

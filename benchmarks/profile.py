@@ -16,13 +16,13 @@ from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator
 from benchmarks.workloads import Workload
 from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
-from gdkit.sweeps.plan.blocks import Block, blocks_of
-from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.plan.blocks import Block, cut_blocks
+from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs.build import Shared
-from gdkit.sweeps.programs.compile import advance
-from gdkit.sweeps.programs.groups import planned_job, trace_groups
-from gdkit.sweeps.programs.job import Job, inputs_of, prepare
-from gdkit.sweeps.request import Recording, check_request, curve_within, devices_of
+from gdkit.sweeps.programs.compile import advance_block
+from gdkit.sweeps.programs.groups import plan_job, trace_groups
+from gdkit.sweeps.programs.job import Job, compile_job, get_block_inputs
+from gdkit.sweeps.request import Recording, check_request, select_curve_steps, select_devices
 from gdkit.types import Monitor
 
 SIZES = ("scalar", "small_mlp", "digits_mlp")
@@ -68,7 +68,7 @@ def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
     request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
     (prepared,) = trace_groups(request)
     checked = time.perf_counter()
-    job, choice = planned_job(request, prepared, devices_of(request.plan), visible_cores())
+    job, choice = plan_job(request, prepared, select_devices(request.plan), count_visible_cores())
     compiled = time.perf_counter() - checked - choice.seconds
     spent = {"check": checked - begun, "compile": compiled, "plan": choice.seconds}
     return job, choice.shape, spent
@@ -76,7 +76,7 @@ def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
 
 def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
     """Seconds of a whole sweep by stage, a worker's mean; the rest is what Python does outside of the workers."""
-    workers = visible_cores()
+    workers = count_visible_cores()
     peer = gdkit_peer(work)
     peer.run()
     spent = []
@@ -91,10 +91,10 @@ def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
 
 def _staged(job: Job, block: Block) -> list[float]:
     """Seconds of each stage of a block."""
-    inputs, program, clock = inputs_of(job, block), job.programs[0], [time.perf_counter()]
+    inputs, program, clock = get_block_inputs(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))
     clock.append(time.perf_counter())
-    lanes = jax.block_until_ready(advance(program, inputs, lanes, 0, job.steps + 1, job.steps))
+    lanes = jax.block_until_ready(advance_block(program, inputs, lanes, 0, job.steps + 1, job.steps))
     clock.append(time.perf_counter())
     output = jax.block_until_ready(program.finish(*inputs, lanes))
     clock.append(time.perf_counter())
@@ -106,7 +106,7 @@ def _staged(job: Job, block: Block) -> list[float]:
 def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, float]:
     """Seconds of all steps of one block a worker, side by side: with statistics, without, and without gdkit."""
     ways = {name: _advance(work, shape, *watched) for name, watched in WATCHED.items()}
-    rates = [work.rates[: shape.width]] * visible_cores()
+    rates = [work.rates[: shape.width]] * count_visible_cores()
     start = start_of(work)
     for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():
         program = jax.jit(jax.vmap(lane, in_axes=(0, None)))
@@ -120,16 +120,16 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
 
 def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points: int) -> Callable[[], Any]:
     problem = work.problem
-    job = prepare(
+    job = compile_job(
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
-        Recording(watched, curve_within(points, work.steps)),
+        Recording(watched, select_curve_steps(points, work.steps)),
         Shared(checks.as_key(0), binding.arrays_of(problem), Limits(1e6, -np.inf, np.inf)),
-        dtype=binding.params_dtype(problem), steps=work.steps, blocks=blocks_of(len(work.rates), 1, shape),
+        dtype=binding.params_dtype(problem), steps=work.steps, blocks=cut_blocks(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
-    inputs = [inputs_of(job, job.blocks[i % len(job.blocks)]) for i in range(visible_cores())]
+    inputs = [get_block_inputs(job, job.blocks[i % len(job.blocks)]) for i in range(count_visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
-    to_end = lambda each: advance(job.programs[0], *each, 0, work.steps + 1, work.steps)
+    to_end = lambda each: advance_block(job.programs[0], *each, 0, work.steps + 1, work.steps)
     return lambda: side_by_side(to_end, given)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import gdkit
-from gdkit.sweeps.plan.shapes import visible_cores
+from gdkit.sweeps.plan.shapes import count_visible_cores
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "optuna")
@@ -23,7 +23,7 @@ def path(folder: Path, variant: str = "") -> Path:
     """The file of this machine."""
     device = jax.devices()[0]
     name = processor() if device.platform == "cpu" else device.device_kind
-    words = re.sub(r"[^a-z0-9]+", "-", f"{name} {visible_cores()} cores".lower()).strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", f"{name} {count_visible_cores()} cores".lower()).strip("-")
     return folder / f"{words}{variant}.json"
 
 
@@ -57,7 +57,7 @@ def machine() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "processor": processor(),
-        "cores": visible_cores(),
+        "cores": count_visible_cores(),
         "device": device.device_kind,
         "devices": jax.local_device_count(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -12,7 +12,7 @@ from benchmarks import timing, workloads
 from benchmarks.compare import plan_of
 from benchmarks.peers import gdkit_peer
 from benchmarks.workloads import Workload
-from gdkit.sweeps.plan.shapes import visible_cores
+from gdkit.sweeps.plan.shapes import count_visible_cores
 
 MLPS = ("small_mlp", "digits_mlp", "wide_mlp")
 SIZES = (256, 512, 1024, 2048)
@@ -70,14 +70,14 @@ def products_alone(work: Workload) -> Callable[[], Any]:
         return jax.lax.scan(step, weights, length=work.steps)[0]
 
     blocks = -(-len(work.rates) // width)
-    pool = ThreadPoolExecutor(visible_cores())
+    pool = ThreadPoolExecutor(count_visible_cores())
     jax.block_until_ready(run(weights))
     return lambda: list(pool.map(lambda _: jax.block_until_ready(run(weights)), range(blocks)))
 
 
 def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:
     """Most single-precision operations a second that a matmul reaches, over sizes, by who multiplies."""
-    cores = visible_cores()
+    cores = count_visible_cores()
     multiply = jax.jit(jnp.matmul)
     peaks = {"JAX": 0.0, "JAX, one a core": 0.0, "NumPy": 0.0}
     with ThreadPoolExecutor(cores) as pool:
@@ -99,7 +99,7 @@ def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:
 
 def memory_bandwidth(floats: int, rounds: int) -> float:
     """Bytes a second, read and written, when every core scales an array that no cache holds."""
-    cores = visible_cores()
+    cores = count_visible_cores()
     parts = np.array_split(np.ones(floats, np.float32), cores)
     outs = [np.empty_like(part) for part in parts]
     with ThreadPoolExecutor(cores) as pool:

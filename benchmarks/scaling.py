@@ -19,9 +19,9 @@ import numpy as np
 import gdkit
 from benchmarks import timing, workloads
 from gdkit import Plan, problems
-from gdkit.sweeps.plan.shapes import Shape, visible_cores
-from gdkit.sweeps.programs.groups import job_of, trace_groups
-from gdkit.sweeps.programs.job import inputs_of
+from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
+from gdkit.sweeps.programs.groups import build_job, trace_groups
+from gdkit.sweeps.programs.job import get_block_inputs
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request as run_checked
@@ -85,7 +85,7 @@ def million(quick: bool) -> dict[str, Any]:
 def workers(quick: bool) -> dict[str, Any]:
     """Time of the digits MLP against the number of worker threads."""
     work = workloads.make("digits_mlp", quick=quick)
-    counts = list(range(1, visible_cores() + 1))
+    counts = list(range(1, count_visible_cores() + 1))
     call = lambda n: lambda: _sweep(work.problem, work.rates, work.steps, plan=Plan(workers=n))
     return {"workers": counts, "seconds": [_time(call(n), 1 if quick else 3) for n in counts]}
 
@@ -177,8 +177,8 @@ def _call(problem: gdkit.Problem, count: int) -> float:
     """Seconds of calling a tile's program for no step and waiting for what it gives back, with nothing beside it."""
     request = check_request(problem, gdkit.sgd, {"learning_rate": _rates(1)}, steps=1)
     (prepared,) = trace_groups(request)
-    job = job_of(request, prepared, jax.local_devices()[:1], Shape(1, 1))
-    program, inputs = job.programs[0], inputs_of(job, job.blocks[0])
+    job = build_job(request, prepared, jax.local_devices()[:1], Shape(1, 1))
+    program, inputs = job.programs[0], get_block_inputs(job, job.blocks[0])
     carry = program.start(*inputs)
     call = lambda: jax.block_until_ready(program.advance(*inputs, carry, np.int32(0), np.int32(1)))
     return float(np.median([timing.seconds(call) for _ in range(count)]))

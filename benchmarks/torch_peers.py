@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.peers import Peer, on_accelerator, spaced, start_of
 from benchmarks.timing import seconds
 from benchmarks.workloads import HEADS, LENGTH, WIDTH, Workload
-from gdkit.sweeps.plan.shapes import visible_cores
+from gdkit.sweeps.plan.shapes import count_visible_cores
 
 Loss = Callable[..., Any]  # (params, x, y) -> scalar tensor
 
@@ -60,7 +60,7 @@ def _on_best_threads(torch: Any, title: str, run: Callable, lanes: np.ndarray) -
         torch.set_num_threads(threads)
         return run(lanes, steps)
 
-    counts = [1] if on_accelerator() else sorted({1, visible_cores()})
+    counts = [1] if on_accelerator() else sorted({1, count_visible_cores()})
     threaded(counts[0], 2)  # warm
     best = min(counts, key=lambda count: seconds(lambda: threaded(count, 20)))
     where = "on the accelerator" if on_accelerator() else f"threads {best}"

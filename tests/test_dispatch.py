@@ -38,7 +38,7 @@ def blocks(monkeypatch):
     run_block, seen = threads.run_block, []
 
     def noted(job, block, *rest):
-        seen.append((threading.get_ident(), int(block.points[0]), job.lanes_a_block))
+        seen.append((threading.get_ident(), int(block.points[0]), job.lanes_per_block))
         return run_block(job, block, *rest)
 
     monkeypatch.setattr(threads, "run_block", noted)
@@ -64,7 +64,7 @@ def test_of_a_tile_only_blocks_that_lacked_memory_run_again(directory, blocks, t
     plan, noted = Plan(width=4, depth=1, tile=3, workers=2), threads.run_block
 
     def small(job, block, *rest):
-        if job.lanes_a_block == 4 and block.points[0] == 4:
+        if job.lanes_per_block == 4 and block.points[0] == 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return noted(job, block, *rest)
 

@@ -27,7 +27,7 @@ from gdkit.store import Store
 from gdkit.sweeps.execution import executors, processes, threads
 from gdkit.sweeps.execution.progress import Meter
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.groups import job_of
+from gdkit.sweeps.programs.groups import build_job
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.rundir import manifest
 from gdkit.sweeps.rundir.archive import RunArchive
@@ -216,7 +216,9 @@ def test_a_worker_traces_a_sweep_once(iris, straight, monkeypatch):
 
 
 def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest.planner, "pace", lambda job, workers: 1e-9)  # a step of a lane takes a nanosecond
+    monkeypatch.setattr(
+        manifest.timing, "measure_pace", lambda job, workers: 1e-9
+    )  # a step of a lane takes a nanosecond
     executor = Pickling()
     executor.num_workers = 4
     rates = {"learning_rate": np.geomspace(0.01, 1, 64)}
@@ -288,7 +290,7 @@ def test_a_worker_that_is_asked_to_stop_keeps_its_lanes_and_says_so(iris, tmp_pa
     sent.asked.touch()
     crew = processes._crew_of(sent)
     shape = Shape(PLAN.width, PLAN.depth)
-    program = job_of(crew.request, crew.planned.prepared[0], crew.planned.devices, shape).programs[0].fingerprint
+    program = build_job(crew.request, crew.planned.prepared[0], crew.planned.devices, shape).programs[0].fingerprint
     assert processes.run_tile(sent, processes.Task(0, shape, program, 1, ())) is None
     with pytest.raises(RunError, match="a worker compiles another program"):
         processes.run_tile(sent, processes.Task(0, shape, "other", 1, ()))
@@ -313,7 +315,7 @@ def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight, monkeypatc
     run_block = threads.run_block
 
     def small(job, *rest):
-        if job.lanes_a_block > 1:
+        if job.lanes_per_block > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return run_block(job, *rest)
 

@@ -18,7 +18,7 @@ from processes import CONFIG, TILES, Process, bits, environment, here, tiles
 import gdkit
 from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.programs.tiles import Finished, Tile
+from gdkit.sweeps.programs.tiles import FinishedBlock, Tile
 from gdkit.sweeps.rundir import archive
 
 
@@ -313,7 +313,7 @@ def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archi
     assert shelf.take(tile(0)) and not shelf.take(tile(1))
     assert set(run.claims()) == {0}
     block = Block(np.arange(1), np.arange(1))
-    shelf.write(tile(0), [Finished(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
+    shelf.write(tile(0), [FinishedBlock(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
     assert run.claims() == {}
 
 

@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from shared import assert_refused
 
 from gdkit import problems
-from gdkit.gradients import (
-    chain_rule_trace,
-    check_gradient,
-    finite_difference,
-    partial_derivative,
-    sensitivity,
-)
+from gdkit.gradients import chain_rule_trace, check_gradient, finite_difference, partial_derivative, sensitivity
 
 NUMBERS = st.floats(-4, 4, width=32)
 

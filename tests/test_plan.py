@@ -21,11 +21,11 @@ from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps.execution import block, threads
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.plan.shapes import BlockLimits, Shape, shape_for
+from gdkit.sweeps.plan.shapes import BlockLimits, Shape, choose_shape
 from gdkit.sweeps.programs import groups, timing
 from gdkit.sweeps.programs.compile import _compile
-from gdkit.sweeps.programs.groups import job_of, trace_groups
-from gdkit.sweeps.programs.packing import Packed, on_host
+from gdkit.sweeps.programs.groups import build_job, trace_groups
+from gdkit.sweeps.programs.packing import Packed, to_host
 from gdkit.sweeps.request import check_request
 
 RATES = np.geomspace(1e-3, 1.5, 11)
@@ -38,7 +38,7 @@ def iris():
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    monkeypatch.setattr(timing, "_remembered", {})
+    monkeypatch.setattr(timing, "_choices", {})
 
 
 def plan_of(result):
@@ -57,7 +57,7 @@ def same_bits(a, b):
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 20), st.sampled_from([1, 8, 64, 1024]), st.integers(1, 16))
 def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, workers):
-    shape = shape_for(points, seeds, BlockLimits(most, 4), Plan(), workers)
+    shape = choose_shape(points, seeds, BlockLimits(most, 4), Plan(), workers)
     assert 1 <= shape.lanes <= most
     blocks = -(-points // shape.width) * -(-seeds // shape.depth)
     rounds = -(-blocks // workers)
@@ -68,12 +68,12 @@ def test_rule_keeps_every_worker_busy_within_the_cache(points, seeds, most, work
 
 
 def test_rule_gives_each_worker_one_block_of_a_small_sweep():
-    assert shape_for(64, 1, BlockLimits(64, 3), Plan(), 2) == Shape(32, 1)
-    assert shape_for(31, 3, BlockLimits(64, 3), Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
+    assert choose_shape(64, 1, BlockLimits(64, 3), Plan(), 2) == Shape(32, 1)
+    assert choose_shape(31, 3, BlockLimits(64, 3), Plan(), 2) == Shape(16, 3)  # not three blocks for two workers
 
 
 def test_what_a_plan_fixes_is_kept():
-    assert shape_for(100, 5, BlockLimits(64, 3), Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
+    assert choose_shape(100, 5, BlockLimits(64, 3), Plan(width=7, depth=2, unroll=3), 2) == Shape(7, 2, 3)
 
 
 # Bits
@@ -113,7 +113,7 @@ def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):
 def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeypatch):
     monkeypatch.setattr(timing, "paces", {})
     calls, advance = [], block.advance
-    monkeypatch.setattr(block, "advance", lambda *given: calls.append(given[-3:-1]) or advance(*given))
+    monkeypatch.setattr(block, "advance_block", lambda *given: calls.append(given[-3:-1]) or advance(*given))
     plan, last = Plan(width=len(RATES), workers=1), 10 * block._FIRST_SEGMENT
     for _ in range(2):
         sweep(iris, sgd, {"learning_rate": RATES}, steps=last, plan=plan)
@@ -138,7 +138,7 @@ def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch,
 
     run = lambda: sweep(problem, factory, axes, seeds=2, steps=9, plan=Plan(width=3, depth=1, workers=1))
     straight = run()
-    monkeypatch.setattr(groups, "prepare", counted)
+    monkeypatch.setattr(groups, "compile_job", counted)
     same_bits(straight, run())
     assert starts == [[0], [1]] * (1 if alike else 4)
     starts.clear()
@@ -194,13 +194,13 @@ def test_a_timed_choice_is_recorded_and_remembered(iris):
 @pytest.mark.usefixtures("generous")
 def test_the_faster_shape_is_chosen(iris, monkeypatch):
     speed = {2: 3.0, 4: 2.0, 8: 1.0, 16: 5.0}
-    monkeypatch.setattr(timing, "_seconds_a_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
+    monkeypatch.setattr(timing, "_time_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
     axes = {"learning_rate": np.geomspace(1e-3, 1, 64)}
-    monkeypatch.setattr(timing, "_unrolled", lambda shape: shape)
+    monkeypatch.setattr(timing, "_double_unroll", lambda shape: shape)
     request = check_request(iris, sgd, axes, steps=10)
     (prepared,) = trace_groups(request)
-    make = lambda shape: job_of(request, prepared, jax.local_devices()[:1], shape)
-    _, choice = timing.choose(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
+    make = lambda shape: build_job(request, prepared, jax.local_devices()[:1], shape)
+    _, choice = timing.choose_job(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
     assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
 
 
@@ -220,12 +220,12 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
         assert jax.tree.structure(back) == jax.tree.structure(tree)
         for one, other, shape in zip(*map(jax.tree.leaves, (back, tree, shapes)), strict=True):
             assert one.dtype == other.dtype == shape.dtype and shape.shape == one.shape
-            assert np.array_equal(on_host(one), on_host(other))
+            assert np.array_equal(to_host(one), to_host(other))
 
 
 def test_choices_survive_a_process_and_nonsense_is_left_out():
-    timing.remember({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
-    assert timing.remembered() == {"a": (4, 2, 1)}
+    timing.import_choices({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
+    assert timing.export_choices() == {"a": (4, 2, 1)}
 
 
 def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch):
@@ -233,16 +233,16 @@ def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with runner.plans_kept():
-        timing.remember({"a": [4, 2, 1]})
+        timing.import_choices({"a": [4, 2, 1]})
     (file,) = tmp_path.rglob("plans.json")
-    timing._remembered.clear()
+    timing._choices.clear()
     with runner.plans_kept():
-        assert timing.remembered() == {"a": (4, 2, 1)}
+        assert timing.export_choices() == {"a": (4, 2, 1)}
     file.write_text("{damaged")
-    timing._remembered.clear()
+    timing._choices.clear()
     with runner.plans_kept():
-        assert timing.remembered() == {}
-        timing.remember({"b": [1, 1, 1]})
+        assert timing.export_choices() == {}
+        timing.import_choices({"b": [1, 1, 1]})
     assert json.loads(file.read_text()) == {"b": [1, 1, 1]}
 
 
@@ -251,7 +251,7 @@ def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
         problem = Problem(loss, jnp.ones(3))
         request = check_request(problem, sgd, {"learning_rate": RATES}, steps=steps)
         (prepared,) = trace_groups(request)
-        job = job_of(request, prepared, jax.local_devices()[:1], Shape(4, 1))
+        job = build_job(request, prepared, jax.local_devices()[:1], Shape(4, 1))
         return job.programs[0].fingerprint
 
     one = fingerprint(lambda x: jnp.sum(x**2))
@@ -273,7 +273,7 @@ def out_of_memory(*_):
 def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch):
     expected = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=2))
     run_block = threads.run_block
-    small = lambda job, *rest: out_of_memory() if job.lanes_a_block > 2 else run_block(job, *rest)
+    small = lambda job, *rest: out_of_memory() if job.lanes_per_block > 2 else run_block(job, *rest)
     monkeypatch.setattr(threads, "run_block", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=8, depth=1))
     np.testing.assert_allclose(result.lanes["final_loss"], expected.lanes["final_loss"], rtol=1e-5)
@@ -284,7 +284,7 @@ def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch
 def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
     prepare = groups.prepare
     small = lambda *a, blocks, **k: out_of_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
-    monkeypatch.setattr(groups, "prepare", small)
+    monkeypatch.setattr(groups, "compile_job", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
     assert (plan_of(result)["chosen"], plan_of(result)["width"]) == ("memory", 2)
 

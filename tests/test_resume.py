@@ -253,7 +253,7 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
     run_block = threads.run_block
 
     def small(job, *rest):
-        if job.lanes_a_block > 1:
+        if job.lanes_per_block > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return run_block(job, *rest)
 
@@ -329,7 +329,7 @@ def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path, monkeypa
     folders = (tmp_path / str(number) for number in range(9))
 
     def tiles(seconds, **where):  # that a step of a lane takes
-        monkeypatch.setattr(manifest.planner, "pace", lambda job, workers: seconds)
+        monkeypatch.setattr(manifest.timing, "measure_pace", lambda job, workers: seconds)
         rates, folder = {"learning_rate": np.geomspace(0.01, 1, 64)}, next(folders)
         request = check_request(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1, workers=2))
         run_checked(request, where=manifest.RunDirectory(folder, **where))

@@ -40,7 +40,7 @@ from gdkit.store import (
 )
 from gdkit.store.files import FILES
 from gdkit.sweeps import axes
-from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 
 QUICK = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # where nothing is to survive a crash
@@ -107,14 +107,14 @@ def full(store):
 def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
     choices = {"sgd": (optax.sgd, {"momentum": [0.0, 0.5, 0.9], "nesterov": [True, False]}), "adam": optax.adam}
     rates = {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5]}
-    sections = axes.read_sections(problems.parabola(), None, {"optimizer": choices} | rates)
+    sections = axes.parse_axes(problems.parabola(), None, {"optimizer": choices} | rates)
     for width, depth in itertools.product((1, 2, 4, 7), (1, 2, 3)):
         groups, rows, first = [], [], 0
         for section in sections:
-            for group in axes.groups_of(section):
+            for group in axes.group_points(section):
                 options = {"first": first, "seeds": seeds, "width": width, "depth": depth, "tile": tile}
                 groups.append(group_of(group.points, section.shape, **options))
-                blocks = blocks_of(len(group.points), seeds, Shape(width, depth))
+                blocks = cut_blocks(len(group.points), seeds, Shape(width, depth))
                 lanes = [
                     [first + int(group.points[p]) * seeds + int(s) for p in np.unique(b.points) for s in set(b.seeds)]
                     for b in blocks

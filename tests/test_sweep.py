@@ -28,7 +28,7 @@ from gdkit import (
 )
 from gdkit.sweeps.execution import progress, threads
 from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
-from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs import groups
 from gdkit.types import Monitor
@@ -83,7 +83,7 @@ def test_same_bits_with_other_workers_tiles_and_segments(iris, result, plan):
 def test_same_bits_with_tiles_in_another_order(iris, monkeypatch):
     plan = Plan(width=2)
     forward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    monkeypatch.setattr(groups, "blocks_of", lambda *sizes: blocks_of(*sizes)[::-1])
+    monkeypatch.setattr(groups, "cut_blocks", lambda *sizes: cut_blocks(*sizes)[::-1])
     backward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
     assert_same_bits(forward, backward)
 
@@ -345,7 +345,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatc
 
 def test_blocks_hold_every_lane_once_but_for_padding():
     for points, seeds, shape in [(1, 1, (8, 1)), (7, 3, (4, 2)), (3, 10, (3, 4)), (100, 2, (16, 1)), (5, 5, (1, 1))]:
-        blocks = blocks_of(points, seeds, Shape(*shape))
+        blocks = cut_blocks(points, seeds, Shape(*shape))
         assert len({(b.points.shape, b.seeds.shape) for b in blocks}) == 1
         seen = {(p, s) for b in blocks for p in b.points for s in b.seeds}
         assert seen == {(p, s) for p in range(points) for s in range(seeds)}

@@ -28,11 +28,11 @@ from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution import processes
 from gdkit.sweeps.execution.executors import Pool, pool_of
 from gdkit.sweeps.execution.jobs import JobCompiler
-from gdkit.sweeps.plan.blocks import blocks_of
+from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.request import SweepRequest, check_request, devices_of
+from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.rundir.manifest import RunDirectory
 
 UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # to prepare what is only read
@@ -166,7 +166,9 @@ def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points
 def columns() -> dict[str, int]:
     """Bytes that a lane has in a store without a curve and of one of 200 points, and statistics."""
     request = asked(8, plan=Plan(width=8))
-    output = processes.job_of(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
+    output = (
+        processes.build_job(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
+    )
     own = sum(np.dtype(x.dtype).itemsize * int(np.prod(x.shape[2:])) for x in output.values())
     return {
         "statistics": len(output),
@@ -196,7 +198,7 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
 
 
 def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], Any]:
-    planned = JobCompiler(request, list(trace_groups(request)), devices_of(request.plan), workers=1)
+    planned = JobCompiler(request, list(trace_groups(request)), select_devices(request.plan), workers=1)
     return planned.archive(RunDirectory(path))
 
 
@@ -231,7 +233,7 @@ def dealt(pool: Pool, tasks: int) -> None:
     """Tasks dealt as `remote.run_jobs` deals tiles, two for each that the pool runs at once."""
     request = asked(1024)
     sent, running, left = pool.place(processes.sent_of(request, None)), set(), iter(range(tasks))
-    block = blocks_of(1024, 1, Shape(1024, 1))[0]
+    block = cut_blocks(1024, 1, Shape(1024, 1))[0]
     while True:
         for number in left:
             running.add(pool.submit(nothing, sent, processes.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))

@@ -33,10 +33,10 @@ from gdkit.app.summary import (
 )
 from gdkit.app.tally import OptimizerTally, Tally
 from gdkit.regimes import Regime
-from gdkit.sweeps.axes import groups_of
+from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.plan.shapes import workers_for
-from gdkit.sweeps.request import devices_of
+from gdkit.sweeps.plan.shapes import count_workers
+from gdkit.sweeps.request import select_devices
 
 _COLOURS = {  # of the terminal's own palette, so that they suit its background
     Regime.SLOW: "bright_black",
@@ -52,12 +52,12 @@ _DIVIDED = "x"  # of values at which some runs diverged and some did not
 
 def show_plan(console: Console, name: str, request: Any, needed: Resources) -> None:
     """Prints what is going to be run, as far as it is known before anything is compiled."""
-    programs = sum(len(groups_of(section)) for section in request.sections)
+    programs = sum(len(group_points(section)) for section in request.sections)
     sizes = [f"{s.label} {s.points * request.seeds:,}" for s in request.sections if s.label is not None]
     several = f": {_listed(sizes)}" if len(sizes) > 1 else ""
     console.print(Text(f"{name}: {counted(request.lanes, 'run')} of {counted(request.steps, 'step')}{several}"))
     seeds = f"{counted(request.seeds, 'seed')} a point, " if request.seeds > 1 else ""
-    workers = counted(workers_for(request.plan, len(devices_of(request.plan))), "worker")
+    workers = counted(count_workers(request.plan, len(select_devices(request.plan))), "worker")
     console.print(Text(f"{seeds}{counted(programs, 'program')}, {workers}", "bright_black"))
     console.print(
         Text(f"takes at least {amount(needed.memory)} of memory, {amount(needed.disk)} of disk", "bright_black")

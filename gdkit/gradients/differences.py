@@ -11,14 +11,7 @@ import numpy as np
 from gdkit import checks, factories, html, jaxprs
 from gdkit.environment import enable_x64
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.gradients.differentiable import (
-    check_float,
-    check_floats,
-    check_scalar,
-    gradient_of,
-    name_of,
-    no_derivative,
-)
+from gdkit.gradients.differentiable import check_float, check_floats, check_scalar, gradient_of, name_of, no_derivative
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, Key, Params, PyTree
 

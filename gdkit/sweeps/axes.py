@@ -13,21 +13,21 @@ from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem
 
 
-class Marked(NamedTuple):
+class MarkedValues(NamedTuple):
     """Axis values that say themselves whether they are traced."""
 
     values: tuple[Any, ...]
     traced: bool
 
 
-def lanes(values: Sequence[Any]) -> Marked:
+def lanes(values: Sequence[Any]) -> MarkedValues:
     """Axis values that are traced: all of them run in one compiled program."""
-    return Marked(tuple(values), True)
+    return MarkedValues(tuple(values), True)
 
 
-def static(values: Sequence[Any]) -> Marked:
+def static(values: Sequence[Any]) -> MarkedValues:
     """Axis values that are static: one compiled program a value."""
-    return Marked(tuple(values), False)
+    return MarkedValues(tuple(values), False)
 
 
 class Paired(dict[str, Any]):
@@ -120,7 +120,7 @@ class Group(NamedTuple):
     points: np.ndarray  # (points,) int, their places in the section's product, in the order in which they run
 
 
-def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...]:
+def parse_axes(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...]:
     """The sections that `axes` describe: one, or one an optimizer where ``optimizer`` is an axis.
 
     Raises:
@@ -149,7 +149,7 @@ def read_sections(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...
     return sections
 
 
-def groups_of(section: Section) -> list[Group]:
+def group_points(section: Section) -> list[Group]:
     """One group of points a combination of static values, each in the order in which it runs.
 
     The learning rate varies fastest, so that points which diverge together run together.
@@ -219,7 +219,7 @@ def _axis(name: str, values: Any, factory: Any, problem: Any, *, distinct: bool 
     taker = _taker(name, factory, problem)
     short = name.removeprefix(factories.PROBLEM_PREFIX)
     factories.check_names("axes", taker, [short])
-    traced = values.traced if isinstance(values, Marked) else factories.is_traced(taker, short, plain)
+    traced = values.traced if isinstance(values, MarkedValues) else factories.is_traced(taker, short, plain)
     if traced and not all(map(factories.is_number, () if isinstance(plain, np.ndarray) else plain)):
         raise bad_type(argument, list(plain), "lanes are numbers", "Use gdkit.static for other values")
     return Axis(name, np.asarray(plain, float) if traced else plain, traced)
@@ -292,12 +292,12 @@ def _choice(choice: Any, common: list, zipped: list[Paired]) -> tuple[Any, list,
 
 
 def _is_axis(value: Any) -> bool:
-    return isinstance(value, Marked | list | range) or (getattr(value, "ndim", 0) == 1)
+    return isinstance(value, MarkedValues | list | range) or (getattr(value, "ndim", 0) == 1)
 
 
 def _plain(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any, ...]:
     """The values of an axis: an array where all are integers or all floats, else a tuple."""
-    if isinstance(values, Marked):
+    if isinstance(values, MarkedValues):
         return _plain(list(values.values), argument)
     if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
         raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")

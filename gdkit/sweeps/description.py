@@ -10,7 +10,7 @@ import numpy as np
 
 import gdkit
 from gdkit import monitors
-from gdkit.sweeps.plan.shapes import visible_cores
+from gdkit.sweeps.plan.shapes import count_visible_cores
 
 
 class LaneGrid(NamedTuple):
@@ -67,7 +67,7 @@ def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mappi
         "asked": json.dumps(_asked(request)),
         "plan": json.dumps(plan),
         "device": str(jax.devices()[0].device_kind),
-        "cores": visible_cores(),
+        "cores": count_visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }

@@ -11,7 +11,7 @@ from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Problem
-from gdkit.sweeps.axes import Section, read_sections
+from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.types import Key, Monitor
 
@@ -49,13 +49,13 @@ class SweepRequest(NamedTuple):
     @property
     def watching(self) -> Recording:
         """What is recorded: what every lane has, the user's monitors, the curve."""
-        return Recording(monitors_.DEFAULT + self.monitors, curve_within(self.curve_points, self.steps))
+        return Recording(monitors_.DEFAULT + self.monitors, select_curve_steps(self.curve_points, self.steps))
 
 
 _HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program
 
 
-def curve_within(points: int, steps: int) -> tuple[int, ...]:
+def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
     """The steps of a curve that `steps` reach, and one more; those of 10,000 where they are fewer."""
     if not points:
         return ()
@@ -94,7 +94,7 @@ def check_request(
             raise bad_type("monitors", monitor, "not a Monitor", remedy)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
-    sections = read_sections(problem, optimizer_factory, axes)
+    sections = parse_axes(problem, optimizer_factory, axes)
     for section in sections:
         names = [axis.name for d in section.dimensions for axis in d.axes]
         binding.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
@@ -103,7 +103,7 @@ def check_request(
     return SweepRequest(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
 
 
-def devices_of(plan: Plan) -> list[Any]:
+def select_devices(plan: Plan) -> list[Any]:
     """The devices that a sweep uses.
 
     Raises:
@@ -116,7 +116,7 @@ def devices_of(plan: Plan) -> list[Any]:
     return devices[: plan.devices]
 
 
-def is_seeded(problem: Problem, key: Key) -> bool:
+def depends_on_seed(problem: Problem, key: Key) -> bool:
     """Whether the start or the batches depend on the seed."""
     if problem.sample is not None:
         return True

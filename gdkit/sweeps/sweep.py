@@ -17,11 +17,11 @@ from gdkit.sweeps.execution.executors import is_remote, pool_of
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
 from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
-from gdkit.sweeps.plan.shapes import Plan, workers_for
+from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.programs.tiles import Finished
-from gdkit.sweeps.request import SweepRequest, check_request, devices_of
+from gdkit.sweeps.programs.tiles import FinishedBlock
+from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult, assemble, seconds_of
 from gdkit.sweeps.resume.origin import attach_origin
 from gdkit.sweeps.rundir.archive import MemoryColumns, UnfinishedRun
@@ -116,8 +116,8 @@ def run_request(
     not finished their shards, lanes are missing.
     """
     begin = time.monotonic()
-    devices = devices_of(request.plan)
-    workers = workers_for(request.plan, len(devices))
+    devices = select_devices(request.plan)
+    workers = count_workers(request.plan, len(devices))
     meter = Meter(tell, request.lanes, request.steps)
     prepared = before.prepared if before else list(trace_groups(request))  # all are checked before the first is run
     processes = pool_of(executor).size if is_remote(executor) else 1
@@ -157,17 +157,17 @@ def _running(
     executor: Any,
     meter: Meter,
     stop: threading.Event,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedBlock]:
     """The blocks of all jobs as they finish: run by threads, or by the processes of an executor."""
     request, report = planned.request, lambda block, steps: meter.add(steps * block.lanes)
     if is_remote(executor):
-        lanes = lambda part: planned.prepared[part.job.group].rows_at(part.block, request.seeds)
+        lanes = lambda part: planned.prepared[part.job.group].number_rows(part.block, request.seeds)
         return processes.run_jobs(
-            jobs, tiles_of=shelf.tiles_of, pool=pool_of(executor), request=request, report=report,
+            jobs, tiles_of=shelf.cut_tiles, pool=pool_of(executor), request=request, report=report,
             lanes_of=lambda tile: np.concatenate(list(map(lanes, tile.parts))), archive=shelf.archive, stop=stop,
         )  # fmt: skip
     return threads.run_jobs(
-        jobs, tiles_of=shelf.tiles_of, workers=planned.workers, segment=request.plan.segment, executor=executor,
+        jobs, tiles_of=shelf.cut_tiles, workers=planned.workers, segment=request.plan.segment, executor=executor,
         narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
     )  # fmt: skip
 

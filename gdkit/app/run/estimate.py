@@ -24,12 +24,12 @@ from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.sweeps.execution.lanes import KEPT_BYTES
-from gdkit.sweeps.plan.blocks import Block, blocks_of
-from gdkit.sweeps.plan.shapes import Plan, workers_for
-from gdkit.sweeps.programs.compile import advance
-from gdkit.sweeps.programs.groups import TracedGroup, planned_job, trace_groups
-from gdkit.sweeps.programs.job import Job, bytes_of_lanes, inputs_of
-from gdkit.sweeps.request import SweepRequest, devices_of
+from gdkit.sweeps.plan.blocks import Block, cut_blocks
+from gdkit.sweeps.plan.shapes import Plan, count_workers
+from gdkit.sweeps.programs.compile import advance_block
+from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
+from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
+from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.request import check_request as checked
 from gdkit.sweeps.rundir.manifest import STORED_BYTES
 
@@ -106,11 +106,11 @@ def _costs(request: SweepRequest, prepared: list[TracedGroup]) -> Iterator[Cost]
         groups.setdefault(str(group.group.section.label), []).append(group)
     for label, several in groups.items():
         begin = time.monotonic()
-        devices = devices_of(request.plan)
-        job, choice = planned_job(request, several[0], devices, workers_for(request.plan, len(devices)))
+        devices = select_devices(request.plan)
+        job, choice = plan_job(request, several[0], devices, count_workers(request.plan, len(devices)))
         compile_seconds = time.monotonic() - begin - choice.seconds
         block = job.blocks[0]
-        blocks = [blocks_of(len(p.group.points), request.seeds, choice.shape) for p in several]
+        blocks = [cut_blocks(len(p.group.points), request.seeds, choice.shape) for p in several]
         lanes = sum(len(p.group.points) for p in several) * request.seeds
         yield Cost(
             optimizer=label,
@@ -122,7 +122,7 @@ def _costs(request: SweepRequest, prepared: list[TracedGroup]) -> Iterator[Cost]
             memory=_memory(job),
             data=_bytes(job.shared[0].arrays),
             disk=lanes * _bytes_a_lane(job, block),
-            kept=bytes_of_lanes(job) // len(job.blocks) * sum(map(len, blocks)),
+            kept=count_lane_bytes(job) // len(job.blocks) * sum(map(len, blocks)),
             carry=_bytes(job.programs[0].carry),
             compile_seconds=compile_seconds * len(several),
             step_seconds=_step_seconds(job, block),
@@ -131,13 +131,13 @@ def _costs(request: SweepRequest, prepared: list[TracedGroup]) -> Iterator[Cost]
 
 def _step_seconds(job: Job, block: Block) -> float:
     """Seconds a step of one block, from as many steps as fit the time; ended lanes would cost nothing."""
-    inputs, program = inputs_of(job, block), job.programs[0]
+    inputs, program = get_block_inputs(job, block), job.programs[0]
     steps, seconds = 1, 0.0
     while seconds < _TIMED_SECONDS and steps < job.steps:
         steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
         carry = jax.block_until_ready(program.start(*inputs))
         begin = time.perf_counter()
-        jax.block_until_ready(advance(program, inputs, carry, 0, steps, job.steps))
+        jax.block_until_ready(advance_block(program, inputs, carry, 0, steps, job.steps))
         seconds = time.perf_counter() - begin
     return seconds / steps
 
@@ -150,7 +150,7 @@ def _memory(job: Job) -> int:
 
 
 def _bytes_a_lane(job: Job, block: Block) -> int:
-    inputs, program = inputs_of(job, block), job.programs[0]
+    inputs, program = get_block_inputs(job, block), job.programs[0]
     return _bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
 
 
@@ -190,7 +190,7 @@ def _needed(costs: list[Cost]) -> Resources:
     that can go on, if they are few.
     """
     results, kept = sum(c.disk for c in costs), sum(c.kept for c in costs)
-    workers = workers_for(Plan(), len(jax.local_devices()))
+    workers = count_workers(Plan(), len(jax.local_devices()))
     memory = resources.peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
     memory += _DRAWN * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
@@ -208,7 +208,7 @@ def _check_room(request: SweepRequest, needed: Resources, folder: Path) -> None:
 
 
 def _totals(costs: list[Cost], needed: Resources, steps: int, gradients: list[GradientCheck]) -> Table:
-    workers = workers_for(Plan(), len(jax.local_devices()))
+    workers = count_workers(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
     table = Table.grid(padding=(0, 2))

@@ -35,7 +35,7 @@ from gdkit.store import RESULTS, Store
 from gdkit.store.files import FILES, failed, publish
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.plan.shapes import Plan, visible_cores
+from gdkit.sweeps.plan.shapes import Plan, count_visible_cores
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.result.result import SweepResult
@@ -110,10 +110,10 @@ def plans_kept() -> Generator[None]:
     """Keeps what the planner chose between processes, in the user's cache folder; a damaged file is made anew."""
     file = Path(platformdirs.user_cache_dir("gdkit"), "plans.json")
     with suppress(OSError, ValueError):
-        timing.remember(json.loads(file.read_text(encoding="utf-8")))
-    before = timing.remembered()
+        timing.import_choices(json.loads(file.read_text(encoding="utf-8")))
+    before = timing.export_choices()
     yield
-    chosen = timing.remembered()
+    chosen = timing.export_choices()
     if chosen != before:
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -368,7 +368,7 @@ def _listed(claim: Any) -> dict[str, Any]:
 def _made_with(seconds: float) -> dict[str, str]:
     """What the numbers of a study were made with."""
     versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)]
-    device = f"{jax.devices()[0].device_kind}, {visible_cores()} cores visible"
+    device = f"{jax.devices()[0].device_kind}, {count_visible_cores()} cores visible"
     return {"versions": ", ".join(versions), "device": device, "took": duration(seconds)}
 
 

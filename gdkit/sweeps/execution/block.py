@@ -10,11 +10,11 @@ import numpy as np
 
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Program
-from gdkit.sweeps.programs.compile import advance, read_out
-from gdkit.sweeps.programs.job import HostLanes, Job, inputs_of
-from gdkit.sweeps.programs.packing import Packed, on_device
+from gdkit.sweeps.programs.compile import advance_block, read_block
+from gdkit.sweeps.programs.job import HostLanes, Job, get_block_inputs
+from gdkit.sweeps.programs.packing import Packed, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint
-from gdkit.sweeps.programs.timing import paces
+from gdkit.sweeps.programs.timing import seconds_per_step
 
 
 def run_block(
@@ -30,7 +30,7 @@ def run_block(
 
     Nothing if asked to stop on the way.
     """
-    inputs, program = inputs_of(job, block, device), job.programs[device]
+    inputs, program = get_block_inputs(job, block, device), job.programs[device]
     carry = _begun(job, block, device, checkpoint)
     t0 = kept = int(carry.t)
     kept_at = time.monotonic()
@@ -42,11 +42,11 @@ def run_block(
             return {}, None
         size = segment or _fitting(program, _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS)
         begin, t1 = time.monotonic(), min(t0 + size, job.steps)
-        carry = advance(program, inputs, carry, t0, t1, job.steps)
+        carry = advance_block(program, inputs, carry, t0, t1, job.steps)
         going = bool(carry.going)  # waits for the segment
         report(t1 - t0 if going else job.steps - t0)
         if going:  # else the steps were fewer
-            paces[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (t1 - t0)
+            seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (t1 - t0)
         t0 = t1 if going else job.steps
         # what is found out with a short segment is not worth a file; it is kept with the next one
         due = segment is not None or time.monotonic() - kept_at >= _KEPT_SECONDS / 2
@@ -54,13 +54,13 @@ def run_block(
             checkpoint.save(carry)
             kept, kept_at = t0, time.monotonic()
     lanes = carry.lanes if job.keep else None
-    carry = advance(program, inputs, carry, job.steps, job.steps + 1, job.steps)
-    return read_out(program, inputs, carry), lanes
+    carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
+    return read_block(program, inputs, carry), lanes
 
 
 def _fitting(program: Program, seconds: float) -> int:
     """Steps that a block makes in about so many seconds."""
-    known = paces.get(program.fingerprint)
+    known = seconds_per_step.get(program.fingerprint)
     return _FIRST_SEGMENT if known is None else max(1, min(int(seconds / known), 2**30))
 
 
@@ -73,10 +73,10 @@ def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -
         return _carry_at(job, job.kept, block, device)
     program, seeds = job.programs[device], (device, block.seeds.tobytes())
     if job.starts is None or not program.starts_alike:
-        return program.start(*inputs_of(job, block, device))
+        return program.start(*get_block_inputs(job, block, device))
     carry = job.starts.get(seeds)
     if carry is None:
-        carry = program.start(*inputs_of(job, block, device))
+        carry = program.start(*get_block_inputs(job, block, device))
         size = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(program.carry))
         if (len(job.starts) + 1) * size <= _STARTS_BYTES:
             job.starts[seeds] = carry
@@ -91,8 +91,8 @@ def replay(
     Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
     and of their change, (watched steps,), with ``step``; and all that the lane reads at its end.
     """
-    inputs, program = inputs_of(job, block), job.programs[0]
-    to = lambda carry, t0, t1: advance(program, inputs, carry, t0, t1, job.steps)
+    inputs, program = get_block_inputs(job, block), job.programs[0]
+    to = lambda carry, t0, t1: advance_block(program, inputs, carry, t0, t1, job.steps)
     mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
     params = lambda carry: mine(carry.lanes.tree().state.params)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)
@@ -102,13 +102,13 @@ def replay(
         before = jax.tree_util.tree_leaves_with_path(params(carry))
         carry = to(carry, t, t + 1)
         after = jax.tree.leaves(params(carry))
-        watched["loss"].append(mine(read_out(program, inputs, carry)["final_loss"]))
+        watched["loss"].append(mine(read_block(program, inputs, carry)["final_loss"]))
         for (path, old), new in zip(before, after, strict=True):
             name = jax.tree_util.keystr(path) or "params"
             watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
             watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
     carry = to(carry, last, job.steps + 1)
-    return {name: np.asarray(values) for name, values in watched.items()}, mine(read_out(program, inputs, carry))
+    return {name: np.asarray(values) for name, values in watched.items()}, mine(read_block(program, inputs, carry))
 
 
 def _carry_at(job: Job, kept: HostLanes, block: Block, device: int) -> Carry:
@@ -116,7 +116,7 @@ def _carry_at(job: Job, kept: HostLanes, block: Block, device: int) -> Carry:
     like = job.programs[device].carry
     of_block = lambda x: x[np.ix_(block.points, block.seeds)]
 
-    leaf = lambda x, like: on_device(np.swapaxes(of_block(x), 0, 1), like)
+    leaf = lambda x, like: to_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
     curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
     return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve, np.bool_(True))

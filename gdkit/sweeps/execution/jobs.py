@@ -9,10 +9,10 @@ import numpy as np
 from gdkit.errors import OtherRunError
 from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
-from gdkit.sweeps.plan.blocks import Block, cut
+from gdkit.sweeps.plan.blocks import Block, cut_lanes
 from gdkit.sweeps.plan.shapes import Plan, Shape
 from gdkit.sweeps.programs import timing
-from gdkit.sweeps.programs.groups import TracedGroup, job_of, planned_job
+from gdkit.sweeps.programs.groups import TracedGroup, build_job, plan_job
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.archive import UnfinishedRun
@@ -40,9 +40,9 @@ class JobCompiler:
         for number, group in enumerate(self.prepared):
             start = time.monotonic()
             if shapes is None:
-                job, choice = planned_job(self.request, group, self.devices, self.workers)
+                job, choice = plan_job(self.request, group, self.devices, self.workers)
             else:
-                job = job_of(self.request, group, self.devices, shapes[number])
+                job = build_job(self.request, group, self.devices, shapes[number])
                 choice = timing.Choice(shapes[number], "stored")
             self._note(choice, start)
             yield job
@@ -55,8 +55,8 @@ class JobCompiler:
             if not which.size:
                 self.chosen.append(choice)
                 continue
-            blocks = cut(Block(which, np.arange(self.request.seeds)), choice.shape)
-            job = job_of(self.request, group, self.devices, choice.shape, blocks)
+            blocks = cut_lanes(Block(which, np.arange(self.request.seeds)), choice.shape)
+            job = build_job(self.request, group, self.devices, choice.shape, blocks)
             self._note(choice, start)
             yield from before.going_on(job)
 
@@ -78,11 +78,11 @@ class JobCompiler:
 
     def narrower(self, job: Job, block: Block) -> Job:
         """The job of a block's lanes in blocks of half the size."""
-        shape = timing.half(Shape(len(block.points), len(block.seeds)))
+        shape = timing.halve(Shape(len(block.points), len(block.seeds)))
         self.chosen.append(timing.Choice(shape, "memory"))
         lanes = Block(np.unique(block.points), np.unique(block.seeds))
-        blocks = cut(lanes, shape)
-        made = job_of(self.request, self.prepared[job.group], self.devices, shape, blocks)
+        blocks = cut_lanes(lanes, shape)
+        made = build_job(self.request, self.prepared[job.group], self.devices, shape, blocks)
         return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
 
     def described(self, *, optimum_known: bool) -> Description:

@@ -9,9 +9,9 @@ from gdkit.errors import bad_value
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup
-from gdkit.sweeps.programs.job import HostLanes, Job, bytes_of_lanes
-from gdkit.sweeps.programs.packing import gathered
-from gdkit.sweeps.programs.tiles import Finished
+from gdkit.sweeps.programs.job import HostLanes, Job, count_lane_bytes
+from gdkit.sweeps.programs.packing import gather_lanes
+from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest
 
 
@@ -48,7 +48,7 @@ class ResumableSweep(NamedTuple):
         known = [block for block, kept in zip(job.blocks, is_there, strict=True) if kept]
         lost = [block for block, kept in zip(job.blocks, is_there, strict=True) if not kept]
         if known:
-            kept = HostLanes(gathered(parts, points, seeds), curve)
+            kept = HostLanes(gather_lanes(parts, points, seeds), curve)
             yield job._replace(blocks=known, begin=self.request.steps, kept=kept)
         if lost:
             yield job._replace(blocks=lost)
@@ -69,7 +69,7 @@ class LaneCollector:
 
     def fits(self, job: Job) -> bool:
         """Whether the lanes of `job` are kept; if they are not, none are."""
-        self._left -= bytes_of_lanes(job)
+        self._left -= count_lane_bytes(job)
         self.keeps = self.keeps and self._left >= 0
         return self.keeps
 
@@ -77,7 +77,7 @@ class LaneCollector:
         """Whether the lanes of a sweep are all there."""
         return self.keeps and (self._goes_on or self.lanes == request.lanes)
 
-    def put(self, finished: Finished) -> None:
+    def put(self, finished: FinishedBlock) -> None:
         """Keep the lanes of a block."""
         if self.keeps and finished.lanes is not None:
             self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))

@@ -31,10 +31,10 @@ from gdkit.sweeps.execution.executors import Pool
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.groups import job_of, trace_groups
+from gdkit.sweeps.programs.groups import build_job, trace_groups
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.programs.tiles import Finished, Tile, TileBlock
-from gdkit.sweeps.request import SweepRequest, devices_of
+from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, TileBlock
+from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.rundir.archive import RunArchive
 
 # What a worker sets as here before it traces anything.
@@ -119,7 +119,7 @@ class _WorkerSweep:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GdkitWarning)  # who sent it has warned
             prepared = list(trace_groups(self.request))
-        self.planned = JobCompiler(self.request, prepared, devices_of(self.request.plan)[:1], workers=1)
+        self.planned = JobCompiler(self.request, prepared, select_devices(self.request.plan)[:1], workers=1)
         self.archive = RunArchive(Store.open(sent.directory), self.request.reached) if sent.directory else None
         self._jobs: dict[tuple[int, Shape], Job] = {}
 
@@ -128,7 +128,7 @@ class _WorkerSweep:
         with _lock:
             job = self._jobs.get((task.group, task.shape))
             if job is None:
-                job = job_of(self.request, self.planned.prepared[task.group], self.planned.devices, task.shape)
+                job = build_job(self.request, self.planned.prepared[task.group], self.planned.devices, task.shape)
                 job = job._replace(keep=bool(self.archive and self.archive.keeps_lanes))
                 self._jobs[task.group, task.shape] = job
         if job.programs[0].fingerprint != task.fingerprint:
@@ -227,7 +227,7 @@ def run_jobs(
     report: Callable[[Block, int], None],
     archive: RunArchive | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedBlock]:
     """Run the tiles of all jobs in the processes of a pool; yields blocks as their tiles finish.
 
     A tile whose worker dies is run again, alone; if that happens twice, the others are run and it is named.
@@ -289,7 +289,7 @@ class _TileScheduler:
         """Whether anything is left to do."""
         return bool(self._running or self.waiting or self._suspects or self._held)
 
-    def collected(self, patience: float) -> Iterator[Finished]:
+    def collected(self, patience: float) -> Iterator[FinishedBlock]:
         """The blocks of tiles that finish within a while."""
         self._deal()
         for future in wait(self._running, patience, FIRST_COMPLETED).done:
@@ -305,7 +305,7 @@ class _TileScheduler:
             for one in read or ():
                 job = tile.parts[0].job
                 self._report(one.block, job.steps)
-                yield Finished(job, Block(*one.block), one.output, None)
+                yield FinishedBlock(job, Block(*one.block), one.output, None)
 
     def leave(self) -> None:
         """Wait for what runs, which ends with its segment if it is kept, and for nothing else."""

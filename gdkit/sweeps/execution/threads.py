@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gdkit.sweeps.execution.block import run_block
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
-from gdkit.sweeps.programs.tiles import Finished, Tile, TileArchive, TileBlock
+from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, TileArchive, TileBlock
 
 _Place = tuple[int, ...]  # of a block in its tile: one that is made narrower leaves its own to several, a number longer
 _WHOLE: _Place = ()
@@ -30,14 +30,14 @@ class _TileRun:
     def __init__(self, tile: Tile):
         self.tile = tile
         self.failed: dict[_Place, tuple[TileBlock, Exception]] = {}
-        self._ran: dict[_Place, Finished] = {}
+        self._ran: dict[_Place, FinishedBlock] = {}
         self._left = len(tile.parts)  # blocks whose end is not known
         self._taken: bool | None = None  # None: not asked yet
         self._is_whole = True  # False: some blocks did not run to their end
         self._lock = threading.Lock()
 
     @property
-    def finished(self) -> list[Finished]:
+    def finished(self) -> list[FinishedBlock]:
         """All its blocks in order; none unless all have run."""
         return [self._ran[place] for place in sorted(self._ran)] if self._is_whole and not self.failed else []
 
@@ -57,7 +57,7 @@ class _TileRun:
                 self._taken = archive is None or archive.take(self.tile)
             return bool(self._taken) and not stop.is_set()
 
-    def ends(self, place: _Place, ran: Finished | None) -> bool:
+    def ends(self, place: _Place, ran: FinishedBlock | None) -> bool:
         """Note a block that has run, or has not to its end; whether nothing is left to wait for."""
         with self._lock:
             if ran is None:
@@ -82,7 +82,7 @@ class _TileRun:
         """What is to be run in place of blocks that failed for want of memory; any other error is raised."""
         steps = []
         for place, (part, error) in tuple(self.failed.items()):  # others may still fail
-            if place == _WHOLE or not is_out_of_memory(error) or part.job.lanes_a_block == 1:
+            if place == _WHOLE or not is_out_of_memory(error) or part.job.lanes_per_block == 1:
                 raise error
             job = narrower(part.job, part.block)
             steps += [
@@ -103,7 +103,7 @@ def run_jobs(
     executor: Executor | None = None,
     archive: TileArchive | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedBlock]:
     """Run the blocks of all jobs by workers that pull them from one queue; yields blocks as their tiles finish.
 
     The jobs are taken, and so compiled, in the caller's thread while the workers run those before. A block for which
@@ -206,7 +206,7 @@ def _run(
     report: Callable[[Block, int], None],
     stop: threading.Event,
     archive: TileArchive | None,
-) -> Finished | None:
+) -> FinishedBlock | None:
     """Run a block; None if it is not to be run now, or not to its end."""
     if not step.course.begins(archive, stop):
         return None
@@ -214,7 +214,7 @@ def _run(
     checkpoint = archive.checkpoint(step.course.tile, step.part) if archive else None
     device = worker % len(job.programs)
     found = run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
-    return Finished(job, block, *found) if found[0] else None
+    return FinishedBlock(job, block, *found) if found[0] else None
 
 
 def _handed_in(course: _TileRun, archive: TileArchive | None) -> Callable[[], None] | None:

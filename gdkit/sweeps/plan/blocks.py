@@ -26,16 +26,16 @@ class Block(NamedTuple):
         return math.prod(self.sizes)
 
 
-def blocks_of(points: int, seeds: int, shape: Shape) -> list[Block]:
+def cut_blocks(points: int, seeds: int, shape: Shape) -> list[Block]:
     """Cut the lanes of a group into blocks of one shape; all seeds of a chunk of points come one after the other.
 
-    >>> [(b.points.tolist(), b.seeds.tolist()) for b in blocks_of(3, 2, Shape(2, 1))]
+    >>> [(b.points.tolist(), b.seeds.tolist()) for b in cut_blocks(3, 2, Shape(2, 1))]
     [([0, 1], [0]), ([0, 1], [1]), ([2, 2], [0]), ([2, 2], [1])]
     """
-    return cut(Block(np.arange(points), np.arange(seeds)), shape)
+    return cut_lanes(Block(np.arange(points), np.arange(seeds)), shape)
 
 
-def cut(lanes: Block, shape: Shape) -> list[Block]:
+def cut_lanes(lanes: Block, shape: Shape) -> list[Block]:
     """`lanes` as blocks of one shape."""
     chunks = _chunks(lanes.points, shape.width)
     return [Block(points, seeds) for points in chunks for seeds in _chunks(lanes.seeds, shape.depth)]

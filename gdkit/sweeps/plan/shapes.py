@@ -80,14 +80,14 @@ class BlockLimits(NamedTuple):
     overhead: float  # what a step of a block costs besides its lanes, in lanes
 
 
-def block_limits(params: Any, platform: str | None = None) -> BlockLimits:
+def compute_block_limits(params: Any, platform: str | None = None) -> BlockLimits:
     """The room of a block, from the size of one lane's params.
 
-    >>> [room_for(np.zeros(n), "cpu").most for n in (1, 9_000, 10**6)]
+    >>> [compute_block_limits(np.zeros(n), "cpu").most for n in (1, 9_000, 10**6)]
     [1536, 8, 1]
-    >>> [room_for(np.zeros(n), "gpu").most for n in (1, 9_000, 10**6)]
+    >>> [compute_block_limits(np.zeros(n), "gpu").most for n in (1, 9_000, 10**6)]
     [131072, 8192, 64]
-    >>> [round(room_for(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]
+    >>> [round(compute_block_limits(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]
     [12.0, 2.7, 0.4]
     """
     capacity = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
@@ -96,13 +96,14 @@ def block_limits(params: Any, platform: str | None = None) -> BlockLimits:
     return BlockLimits(most, capacity.overhead / (floats + _SCALARS))
 
 
-def shape_for(points: int, seeds: int, room: BlockLimits, plan: Plan, workers: int, unroll: int = 1) -> Shape:
+def choose_shape(points: int, seeds: int, room: BlockLimits, plan: Plan, workers: int, unroll: int = 1) -> Shape:
     """The shape of the blocks of `points` × `seeds` lanes that keeps `workers` busiest.
 
     Of all shapes, that whose blocks are done soonest: blocks come in rounds, one a worker, padding counts, and so does
     what a block costs besides its lanes. On a tie, the one of fewer lanes, since it ends sooner when they diverge.
 
-    >>> shape_for(64, 1, Room(64, 3), Plan(), 2), shape_for(31, 3, Room(64, 3), Plan(), 2)
+    >>> limits = BlockLimits(64, 3)
+    >>> choose_shape(64, 1, limits, Plan(), 2), choose_shape(31, 3, limits, Plan(), 2)
     (Shape(width=32, depth=1, unroll=1), Shape(width=16, depth=3, unroll=1))
     """
     most = room.most
@@ -127,13 +128,13 @@ def _divisors(count: int, most: int) -> list[int]:
     return sorted({min(most, _VECTOR * math.ceil(size / _VECTOR)) if size > 4 * _VECTOR else size for size in sizes})
 
 
-def workers_for(plan: Plan, devices: int) -> int:
+def count_workers(plan: Plan, devices: int) -> int:
     """Worker threads: as the plan says, else one a core on a CPU, one a device elsewhere."""
     if plan.workers is not None:
         return plan.workers
-    return visible_cores() if devices == 1 and jax.default_backend() == "cpu" else devices
+    return count_visible_cores() if devices == 1 and jax.default_backend() == "cpu" else devices
 
 
-def visible_cores() -> int:
+def count_visible_cores() -> int:
     """Cores that this process may use; a result's bits depend on how many."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ import numpy as np
 from gdkit.monitors import Limits
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
-from gdkit.sweeps.programs.compile import compiled, jitted
+from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 
@@ -38,12 +38,12 @@ class Job(NamedTuple):
     starts: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, where these alone decide them
 
     @property
-    def lanes_a_block(self) -> int:
+    def lanes_per_block(self) -> int:
         """Lanes that a call advances, padding included."""
         return len(self.blocks[0].points) * len(self.blocks[0].seeds)
 
 
-def prepare(
+def compile_job(
     problem: Any,
     factory: Any,
     static: Mapping[str, Any],
@@ -59,16 +59,18 @@ def prepare(
     group: int = 0,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
-    program = jitted(problem, factory, static, watching, unroll)
+    program = jit_program(problem, factory, static, watching, unroll)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
     job = Job([], placed, traced, steps, blocks, group, unroll=unroll, starts={})
-    first = lambda number: inputs_of(job, blocks[0], number)
-    return job._replace(programs=[compiled(program, first(number), device) for number, device in enumerate(devices)])
+    first = lambda number: get_block_inputs(job, blocks[0], number)
+    return job._replace(
+        programs=[compile_program(program, first(number), device) for number, device in enumerate(devices)]
+    )
 
 
-def inputs_of(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
+def get_block_inputs(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
     """What the programs of `job` take for `block`, before the lanes."""
     traced = {name: values[block.points] for name, values in job.traced.items()}
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
@@ -79,7 +81,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def bytes_of_lanes(job: Job) -> int:
+def count_lane_bytes(job: Job) -> int:
     """What the lanes of a job take."""
     block = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(job.programs[0].carry.lanes))
     return len(job.blocks) * block

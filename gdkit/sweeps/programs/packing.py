@@ -53,12 +53,12 @@ def _column(x: Any, at: int) -> Any:
     return jax.ShapeDtypeStruct(x.shape[:-1], x.dtype) if is_shape else x[..., at]
 
 
-def on_host(x: Any) -> np.ndarray:
+def to_host(x: Any) -> np.ndarray:
     """A leaf of lanes as numbers; of keys their data."""
     return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
 
 
-def on_device(x: np.ndarray, like: Any) -> Any:
+def to_device(x: np.ndarray, like: Any) -> Any:
     """What `on_host` made of a leaf, as a program takes it."""
     if not _is_key(like):
         return x
@@ -66,18 +66,18 @@ def on_device(x: np.ndarray, like: Any) -> Any:
     return jax.device_put(key, like.sharding)
 
 
-def shape_on_host(x: Any) -> Any:
+def get_host_shape(x: Any) -> Any:
     """The shape and dtype of what `on_host` makes of a leaf."""
     return jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
 
 
-def gathered(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int) -> Packed:
+def gather_lanes(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int) -> Packed:
     """The lanes of blocks together, each array (points, seeds, ...); of a lane in several the last counts."""
-    whole = jax.tree.map(lambda x: np.zeros((points, seeds, *on_host(x).shape[2:]), on_host(x).dtype), parts[0][1])
+    whole = jax.tree.map(lambda x: np.zeros((points, seeds, *to_host(x).shape[2:]), to_host(x).dtype), parts[0][1])
     for block, lanes in parts:
         at = np.ix_(block.points, block.seeds)
         for all_of_it, x in zip(jax.tree.leaves(whole), jax.tree.leaves(lanes), strict=True):
-            all_of_it[at] = np.swapaxes(on_host(x), 0, 1)
+            all_of_it[at] = np.swapaxes(to_host(x), 0, 1)
     return whole
 
 

@@ -18,7 +18,7 @@ class Checkpoint(NamedTuple):
     save: Callable[[Carry], None]
 
 
-def rows_of(block: Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
+def extract_rows(block: Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
     """What a block's lanes read without padding, name -> (rows, ...): the seeds of a point side by side."""
     points, seeds = block.sizes
     rows = {}
@@ -30,7 +30,7 @@ def rows_of(block: Block, output: Mapping[str, np.ndarray], reached: int) -> dic
     return rows
 
 
-class Finished(NamedTuple):
+class FinishedBlock(NamedTuple):
     """A block that has run."""
 
     job: Job
@@ -63,14 +63,14 @@ class TileArchive(Protocol):
     def checkpoint(self, tile: Tile, part: TileBlock) -> Checkpoint | None:
         """Where a block's lanes are kept."""
 
-    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None]:
+    def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
         """Keep a tile once what is returned has been called, which waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
         """Whether somebody has kept a tile."""
 
 
-def tiles_of(job: Job, size: int) -> list[Tile]:
+def cut_tiles(job: Job, size: int) -> list[Tile]:
     """The blocks of a job as tiles of `size`."""
     parts = [TileBlock(job, block) for block in job.blocks]
     return [Tile(parts[low : low + size]) for low in range(0, len(parts), size)]

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gdkit.sweeps.plan.shapes import Plan, Shape
-from gdkit.sweeps.programs.compile import advance
-from gdkit.sweeps.programs.job import Job, inputs_of, is_out_of_memory
+from gdkit.sweeps.programs.compile import advance_block
+from gdkit.sweeps.programs.job import Job, get_block_inputs, is_out_of_memory
 
-paces: dict[str, float] = {}  # seconds a step of a block, by a program's fingerprint, as it was last seen
+seconds_per_step: dict[str, float] = {}  # seconds a step of a block, by a program's fingerprint, as it was last seen
 
 
 SHARE = 0.05  # of the sweep, that planning may take with all its compiling
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     seconds: float = 0.0  # that choosing took, compiling included
 
 
-def choose(
+def choose_job(
     make: Callable[[Shape], Job], shape: Shape, plan: Plan, *, most: int, lanes: int, workers: int
 ) -> tuple[Job, Choice]:
     """A compiled job, and how its shape was chosen.
@@ -47,44 +47,44 @@ def choose(
       workers: how many blocks run at once.
     """
     begin = time.monotonic()
-    job, shape, halved = _within_memory(make, shape)
+    job, shape, halved = _fit_memory(make, shape)
     ready = time.monotonic()
     if plan.width is not None or halved:
         return job, Choice(shape, "memory" if halved else "given")
     program = job.programs[0].fingerprint
-    known = _remembered.get(program)
+    known = _choices.get(program)
     if known is not None:
-        return (job if known == shape else make(known)), Choice(known, "remembered")
-    expected = pace(job, workers) * lanes * job.steps
+        return (job if known == shape else make(known)), Choice(known, "export_choices")
+    expected = measure_pace(job, workers) * lanes * job.steps
     for_one = max(ready - begin, _COMPILE) + _SAMPLE
     if SHARE * expected < for_one:
         return job, Choice(shape, "rule", time.monotonic() - ready)
     last = time.monotonic() + SHARE * expected - for_one
-    found, best = _climb(make, job, shape, plan, most=most, workers=workers, until=last)
-    _remembered[program] = best
+    found, best = _try_neighbors(make, job, shape, plan, most=most, workers=workers, until=last)
+    _choices[program] = best
     return found, Choice(best, "timed", time.monotonic() - ready)
 
 
-def pace(job: Job, workers: int) -> float:
+def measure_pace(job: Job, workers: int) -> float:
     """Seconds that a step of a lane takes when all workers are busy; from as few steps as tell, unless it has run."""
-    program, at_once = job.programs[0].fingerprint, job.lanes_a_block * workers
-    if program not in paces:
-        paces[program] = _quick(job, workers) * at_once
-    return paces[program] / at_once
+    program, at_once = job.programs[0].fingerprint, job.lanes_per_block * workers
+    if program not in seconds_per_step:
+        seconds_per_step[program] = _time_few_steps(job, workers) * at_once
+    return seconds_per_step[program] / at_once
 
 
-def _climb(
+def _try_neighbors(
     make: Callable[[Shape], Job], job: Job, shape: Shape, plan: Plan, *, most: int, workers: int, until: float
 ) -> tuple[Job, Shape]:
     """The fastest shape that is found by going wider, narrower, and to more steps a loop, each while that helps."""
-    changes = (_doubled, half) if plan.unroll is not None else (_doubled, half, _unrolled)
-    best, seen = _seconds_a_lane_step(job, workers), {shape}
+    changes = (_double_width, halve) if plan.unroll is not None else (_double_width, halve, _double_unroll)
+    best, seen = _time_lane_step(job, workers), {shape}
     for change in changes:
         while (other := change(shape)) not in seen and other.lanes <= 4 * most and time.monotonic() < until:
             seen.add(other)
             try:
                 made = make(other)
-                seconds = _seconds_a_lane_step(made, workers)
+                seconds = _time_lane_step(made, workers)
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -95,7 +95,7 @@ def _climb(
     return job, shape
 
 
-def _within_memory(make: Callable[[Shape], Job], shape: Shape) -> tuple[Job, Shape, bool]:
+def _fit_memory(make: Callable[[Shape], Job], shape: Shape) -> tuple[Job, Shape, bool]:
     """The job of `shape`, or of the half of it that compiles within the device's memory."""
     halved = False
     while True:
@@ -104,13 +104,13 @@ def _within_memory(make: Callable[[Shape], Job], shape: Shape) -> tuple[Job, Sha
         except jax.errors.JaxRuntimeError as error:
             if not is_out_of_memory(error) or shape.lanes == 1:
                 raise
-            shape, halved = half(shape), True
+            shape, halved = halve(shape), True
 
 
-def half(shape: Shape) -> Shape:
+def halve(shape: Shape) -> Shape:
     """Half as many lanes a block.
 
-    >>> half(Shape(8, 3)), half(Shape(1, 3))
+    >>> halve(Shape(8, 3)), halve(Shape(1, 3))
     (Shape(width=4, depth=3, unroll=1), Shape(width=1, depth=2, unroll=1))
     """
     if shape.width > 1:
@@ -118,44 +118,44 @@ def half(shape: Shape) -> Shape:
     return shape._replace(depth=(shape.depth + 1) // 2)
 
 
-def _doubled(shape: Shape) -> Shape:
+def _double_width(shape: Shape) -> Shape:
     return shape._replace(width=2 * shape.width)
 
 
-def _unrolled(shape: Shape) -> Shape:
+def _double_unroll(shape: Shape) -> Shape:
     return shape._replace(unroll=2 * shape.unroll)
 
 
-def _seconds_a_lane_step(job: Job, workers: int) -> float:
+def _time_lane_step(job: Job, workers: int) -> float:
     """Seconds that a step of a lane takes when all workers are busy: the least of three samples."""
-    steps = max(8, int(_SAMPLE / 3 / max(_quick(job, workers) * job.lanes_a_block, 1e-7)))
-    return min(_sample(job, workers, steps) for _ in range(3))
+    steps = max(8, int(_SAMPLE / 3 / max(_time_few_steps(job, workers) * job.lanes_per_block, 1e-7)))
+    return min(_time_steps(job, workers, steps) for _ in range(3))
 
 
-def _quick(job: Job, workers: int) -> float:
+def _time_few_steps(job: Job, workers: int) -> float:
     """The same, from as few steps as tell anything; not the first, for which threads and memory are only then got."""
-    _sample(job, workers, 1)
+    _time_steps(job, workers, 1)
     steps, seconds = 1, 0.0
-    while seconds * steps * job.lanes_a_block < _SAMPLE / 20 and steps < job.steps:
+    while seconds * steps * job.lanes_per_block < _SAMPLE / 20 and steps < job.steps:
         steps = min(4 * steps, job.steps)
-        seconds = _sample(job, workers, steps)
+        seconds = _time_steps(job, workers, steps)
     return max(seconds, 1e-12)
 
 
-def _sample(job: Job, workers: int, steps: int) -> float:
+def _time_steps(job: Job, workers: int, steps: int) -> float:
     """Seconds a lane-step of the first steps of the first blocks, one a worker, side by side."""
     steps = min(steps, job.steps)
     started = []
     for worker in range(workers):
         device = worker % len(job.programs)
-        inputs = inputs_of(job, job.blocks[worker % len(job.blocks)], device)
+        inputs = get_block_inputs(job, job.blocks[worker % len(job.blocks)], device)
         started.append((device, inputs, job.programs[device].start(*inputs)))
     jax.block_until_ready([carry for *_, carry in started])
     gate = threading.Barrier(workers + 1)
 
     def run(device: int, inputs: Any, carry: Any) -> None:
         gate.wait()
-        done = advance(job.programs[device], inputs, carry, 0, steps, job.steps)
+        done = advance_block(job.programs[device], inputs, carry, 0, steps, job.steps)
         jax.block_until_ready(done)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -164,22 +164,22 @@ def _sample(job: Job, workers: int, steps: int) -> float:
         begin = time.perf_counter()
         for member in crew:
             member.result()
-        return (time.perf_counter() - begin) / (steps * job.lanes_a_block * workers)
+        return (time.perf_counter() - begin) / (steps * job.lanes_per_block * workers)
 
 
 # What was chosen before, by the fingerprint of the rule's program. The command line keeps it between processes.
 
-_remembered: dict[str, Shape] = {}
+_choices: dict[str, Shape] = {}
 
 
-def remembered() -> dict[str, tuple[int, int, int]]:
+def export_choices() -> dict[str, tuple[int, int, int]]:
     """Every choice of this process, by fingerprint."""
-    return {name: tuple(shape) for name, shape in _remembered.items()}
+    return {name: tuple(shape) for name, shape in _choices.items()}
 
 
-def remember(choices: Mapping[str, Any]) -> None:
+def import_choices(choices: Mapping[str, Any]) -> None:
     """Add choices of an earlier process; what is no shape is left out."""
     for name, numbers in choices.items():
         whole = isinstance(numbers, list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
         if whole and len(numbers) == len(Shape._fields) and all(numbers[:2]):
-            _remembered[name] = Shape(*numbers)
+            _choices[name] = Shape(*numbers)

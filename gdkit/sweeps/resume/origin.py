@@ -12,9 +12,9 @@ from gdkit.errors import bad_value
 from gdkit.sweeps.execution.block import replay
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.plan.blocks import blocks_of
-from gdkit.sweeps.programs.groups import TracedGroup, job_of
-from gdkit.sweeps.request import devices_of
+from gdkit.sweeps.plan.blocks import cut_blocks
+from gdkit.sweeps.programs.groups import TracedGroup, build_job
+from gdkit.sweeps.request import select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.refine import RunRequest, refine
 
@@ -58,8 +58,8 @@ class Origin:
         mine = next(p for p in reversed(kept.prepared) if p.offset <= lane and self._place(p, lane) is not None)
         shape, place = kept.shapes[mine.number], self._place(mine, lane)
         points, seeds = len(mine.group.points), kept.request.seeds
-        block = next(b for b in blocks_of(points, seeds, shape) if place in b.points and seed in b.seeds)
-        job = job_of(kept.request, mine, devices_of(kept.request.plan)[:1], shape, [block])
+        block = next(b for b in cut_blocks(points, seeds, shape) if place in b.points and seed in b.seeds)
+        job = build_job(kept.request, mine, select_devices(kept.request.plan)[:1], shape, [block])
         at = int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])
         return replay(job, block, at, onset, around)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gdkit import checks, factories
 from gdkit.errors import bad_type, bad_value
-from gdkit.sweeps.axes import Dimension, Section, groups_of
+from gdkit.sweeps.axes import Dimension, Section, group_points
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.result.optuna_study import is_log
@@ -43,7 +43,7 @@ def refine(
     missing = np.setdiff1d(np.arange(offset), parts[0].points)
     offset = 0
     for section in widened:
-        for group in groups_of(section):
+        for group in group_points(section):
             which = np.flatnonzero(np.isin(offset + group.points, missing))
             if which.size:
                 shape = next(

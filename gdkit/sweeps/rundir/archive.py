@@ -13,8 +13,8 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.programs.packing import on_device, on_host, shape_on_host
-from gdkit.sweeps.programs.tiles import Checkpoint, Finished, Tile, TileBlock, rows_of, tiles_of
+from gdkit.sweeps.programs.packing import get_host_shape, to_device, to_host
+from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, cut_tiles, extract_rows
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explained, manifest_of
 
@@ -116,7 +116,7 @@ class RunArchive:
             return None
 
         def save(carry: Carry) -> None:
-            self.run.put_carry(block, int(carry.t), [on_host(x) for x in jax.tree.leaves(carry)])
+            self.run.put_carry(block, int(carry.t), [to_host(x) for x in jax.tree.leaves(carry)])
 
         return Checkpoint(lambda job, device: self._carry(job, device, block), save)
 
@@ -125,20 +125,20 @@ class RunArchive:
             return None
         like, tree = jax.tree.flatten(job.programs[device].carry)
         try:
-            kept = self.run.carry(block, [shape_on_host(x) for x in like])
+            kept = self.run.carry(block, [get_host_shape(x) for x in like])
         except DamagedFileError as error:
             warn(f"{error} Its lanes start anew.")
             return None
         if kept is None:
             return None
-        return jax.tree.unflatten(tree, map(on_device, kept.leaves, like))
+        return jax.tree.unflatten(tree, map(to_device, kept.leaves, like))
 
-    def write(self, tile: Tile, finished: list[Finished]) -> Callable[[], None]:
+    def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
         """Write a tile; what is returned publishes it, keeps its lanes, and forgets those on their way.
 
         A process that is killed before the lanes are kept loses them alone: `last_lanes` leaves them out.
         """
-        rows = [rows_of(f.block, f.output, self._reached) for f in finished]
+        rows = [extract_rows(f.block, f.output, self._reached) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower(tile, finished))
 
@@ -154,12 +154,12 @@ class RunArchive:
 
         return publish
 
-    def _keep(self, part: TileBlock, done: Finished) -> None:
+    def _keep(self, part: TileBlock, done: FinishedBlock) -> None:
         if part.number is not None:
-            leaves = [on_host(x) for x in jax.tree.leaves(done.lanes)]
+            leaves = [to_host(x) for x in jax.tree.leaves(done.lanes)]
             self.run.put_carry(part.number, part.job.steps, leaves, last=True)
 
-    def _narrower(self, tile: Tile, finished: list[Finished]) -> set[tuple[int, int]]:
+    def _narrower(self, tile: Tile, finished: list[FinishedBlock]) -> set[tuple[int, int]]:
         """Width and depth of the blocks that ran smaller than planned, after a device ran out of memory."""
         group = self.run.partition.groups[self.run.partition.span(tile.number).group]
         shapes = {(len(f.block.points), len(f.block.seeds)) for f in finished}
@@ -189,7 +189,7 @@ class UnfinishedRun(NamedTuple):
         done = _verified(run)
         return UnfinishedRun(RunArchive(run, setting.reached, Claims(run)), done, where)
 
-    def tiles_of(self, job: Job) -> list[Tile]:
+    def cut_tiles(self, job: Job) -> list[Tile]:
         """The tiles of a job that are this process's to run, as `dispatch.run_jobs` takes them."""
         partition = self.archive.run.partition
         index, count = self.where.shard
@@ -208,7 +208,7 @@ class UnfinishedRun(NamedTuple):
         """Whether the directory keeps lanes at their last step."""
         return self.archive.keeps_lanes
 
-    def put(self, finished: Finished) -> None:
+    def put(self, finished: FinishedBlock) -> None:
         """Nothing: workers leave their tiles there."""
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -231,7 +231,7 @@ def last_lanes(run: Store, job: Job) -> list[tuple[Block, Any]]:
       StoreError: they cannot be read.
     """
     like, tree = jax.tree.flatten(job.programs[0].carry.lanes)
-    kinds = [shape_on_host(x) for x in like]
+    kinds = [get_host_shape(x) for x in like]
     found = []
     for block, number in zip(job.blocks, run.partition.blocks_in(job.group), strict=True):
         try:
@@ -253,14 +253,14 @@ class MemoryColumns:
         self._request, self._prepared, self._reached = request, prepared, request.reached
         self._columns = _longer(before, self._reached) if before else {}
 
-    def tiles_of(self, job: Job) -> list[Tile]:
+    def cut_tiles(self, job: Job) -> list[Tile]:
         """The tiles of a job."""
-        return tiles_of(job, self._request.plan.tile or 1)
+        return cut_tiles(job, self._request.plan.tile or 1)
 
-    def put(self, finished: Finished) -> None:
+    def put(self, finished: FinishedBlock) -> None:
         """Keep what a block's lanes read."""
-        rows = rows_of(finished.block, finished.output, self._reached)
-        at = self._prepared[finished.job.group].rows_at(finished.block, self._request.seeds)
+        rows = extract_rows(finished.block, finished.output, self._reached)
+        at = self._prepared[finished.job.group].number_rows(finished.block, self._request.seeds)
         where = slice(at[0], at[-1] + 1) if np.all(np.diff(at) == 1) else at
         for name, value in rows.items():
             if name not in self._columns:  # every lane is written

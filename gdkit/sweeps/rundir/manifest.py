@@ -16,11 +16,11 @@ from gdkit.errors import OtherRunError, bad_value
 from gdkit.store import Kind, Manifest, Partition, Store, differences, digest
 from gdkit.sweeps.axes import Section
 from gdkit.sweeps.description import Description
-from gdkit.sweeps.plan.shapes import Shape, visible_cores
+from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.groups import TracedGroup
-from gdkit.sweeps.programs.job import Job, bytes_of_lanes
-from gdkit.sweeps.programs.packing import on_host
+from gdkit.sweeps.programs.job import Job, count_lane_bytes
+from gdkit.sweeps.programs.packing import to_host
 from gdkit.sweeps.request import SweepRequest
 
 STORED_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
@@ -104,11 +104,11 @@ def manifest_of(setting: CompiledSweep, where: RunDirectory) -> Manifest:
             "unroll": [choice.shape.unroll for choice in setting.choices],
             "chosen": [choice.source for choice in setting.choices],
             "workers": setting.workers,
-            "keeps_lanes": sum(map(bytes_of_lanes, setting.jobs)) <= STORED_BYTES,
+            "keeps_lanes": sum(map(count_lane_bytes, setting.jobs)) <= STORED_BYTES,
             "result": setting.described.as_json(),
         },
         versions=_versions(),
-        device={"platform": device.platform, "kind": device.device_kind, "cores": visible_cores()},
+        device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
         config=where.config,
     )
 
@@ -142,7 +142,7 @@ def _said(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | 
         "dtype": str(_dtype(prepared)),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "device": f"{device.platform} {device.device_kind}",
-        "cores": visible_cores(),
+        "cores": count_visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
@@ -152,7 +152,7 @@ def _dtype(prepared: Sequence[TracedGroup]) -> Any:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    return on_host(x) if isinstance(x, jax.Array) else np.asarray(x)
+    return to_host(x) if isinstance(x, jax.Array) else np.asarray(x)
 
 
 def _versions() -> dict[str, str]:
@@ -186,7 +186,7 @@ def _tile(job: Job, workers: int, processes: int) -> int:
     most = len(job.blocks) // (_TILES_A_PROCESS * processes)
     if most <= 1:
         return 1
-    seconds = timing.pace(job, workers) * job.lanes_a_block * job.steps * workers
+    seconds = timing.measure_pace(job, workers) * job.lanes_per_block * job.steps * workers
     return int(np.clip(math.ceil(_SECONDS / seconds), 1, most))
 
 

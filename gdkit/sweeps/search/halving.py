@@ -13,10 +13,10 @@ from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import Problem
 from gdkit.sweeps import request
-from gdkit.sweeps.axes import groups_of
+from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.plan.shapes import Plan, workers_for
-from gdkit.sweeps.programs.groups import known_of
+from gdkit.sweeps.plan.shapes import Plan, count_workers
+from gdkit.sweeps.programs.groups import inspect_loss
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.sweep import go_on, run_request
 
@@ -100,13 +100,13 @@ def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int
 
 def _narrow(wanted: request.SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
     """The plan, with blocks so narrow that the few points which go on keep the workers busy and are padded little."""
-    group, plan = groups_of(wanted.sections[0])[0], wanted.plan
-    known = known_of(wanted, group)
-    if plan.width is not None or known.is_stepped:
+    group, plan = group_points(wanted.sections[0])[0], wanted.plan
+    known = inspect_loss(wanted, group)
+    if plan.width is not None or known.runs_step_by_step:
         return plan
     most, overhead = known.room
     widths = np.arange(max(1, most // 8), most + 1)  # of small lanes, what calling a block costs counts too
-    workers = workers_for(plan, len(request.devices_of(plan)))
+    workers = count_workers(plan, len(request.select_devices(plan)))
     points, cost = wanted.lanes // wanted.seeds, np.zeros(len(widths))
     for steps in np.diff(lengths, prepend=0):
         cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + overhead)

@@ -92,7 +92,7 @@ def lr_range_test(
     _check_range(low, high, steps, stop, smoothing)
     if seeds is None:
         concrete = problem if isinstance(problem, Problem) else factories.call("problem", problem, {})
-        seeds = 3 if request.is_seeded(concrete, checks.as_key(key)) else 1
+        seeds = 3 if request.depends_on_seed(concrete, checks.as_key(key)) else 1
     for argument, value in (("seeds", seeds), ("trials", trials)):
         checks.check_integer(argument, value)
     others = dict(hyperparameters or {})
