@@ -56,7 +56,7 @@ class Phases(NamedTuple):
     def sharpness(self) -> np.ndarray:
         """Of the last params, over λ₀; NaN where the run diverged. (count,)"""
         last = self.runs.lanes["sharpness"].values / self.kernel
-        return np.where(self.runs.verdict.regime == Regime.DIVERGED, np.nan, last)
+        return np.where(self.runs.lane_regimes == Regime.DIVERGED, np.nan, last)
 
     def gaps(self, lane: int) -> tuple[np.ndarray, np.ndarray]:
         """Steps of a run, and its loss above the optimum as a share of that at the start."""
@@ -126,7 +126,7 @@ def plot(result: Catapult) -> dict[str, Figure]:
         _draw_sharpness(row[1], phases)
         _draw_losses(row[2], phases)
         row[0].set_title(f"two-layer linear network, {name}", loc="left", fontsize="medium")
-    codes = np.unique(np.concatenate([phases.runs.verdict.regime for phases in result.phases.values()]))
+    codes = np.unique(np.concatenate([phases.runs.lane_regimes for phases in result.phases.values()]))
     handles = [*regime_handles(codes), Line2D([], [], **BORDER, label="theory: 2 and 4"),
                Line2D([], [], color=INK, label="highest on the way")]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize="small")
@@ -139,7 +139,7 @@ def claims(result: Catapult) -> list[Claim]:
 
 
 def _claims_of(name: str, phases: Phases) -> list[Claim]:
-    source, scaled, codes = "Lewkowycz et al. 2020", phases.scaled, phases.runs.verdict.regime
+    source, scaled, codes = "Lewkowycz et al. 2020", phases.scaled, phases.runs.lane_regimes
     thrown = codes == Regime.CATAPULT
     between = (scaled > 2 * 1.06) & (scaled < 4 * 0.97)  # nearer to 2, a rise of order width does not double the loss
     edge = float(phases.runs.edge("learning_rate")["median"])
@@ -159,7 +159,7 @@ def _draw_curves(ax: Axes, phases: Phases) -> None:
     for wanted, line in EXAMPLES.items():
         lane = int(np.argmin(np.abs(phases.scaled - wanted)))
         steps, gap = phases.gaps(lane)
-        color = plots.REGIME_COLORS[Regime(int(phases.runs.verdict.regime[lane]))]
+        color = plots.REGIME_COLORS[Regime(int(phases.runs.lane_regimes[lane]))]
         bottom = max(FLOOR, min(bottom, 0.5 * np.min(gap[steps <= seen])))
         ax.plot(steps, np.maximum(gap, FLOOR / 10), color=color, linestyle=line, label=f"{phases.scaled[lane]:.2f}")
     ax.set(xlim=(0, seen), ylim=(bottom, 1e5), yscale="log", xlabel="step", ylabel="loss gap (1 at the start)")
@@ -174,14 +174,14 @@ def _draw_sharpness(ax: Axes, phases: Phases) -> None:
 
 
 def _draw_losses(ax: Axes, phases: Phases) -> None:
-    last = np.where(np.isfinite(phases.sharpness), phases.runs.verdict.evidence["gap"], 1e5)
-    ax.plot(phases.scaled, np.minimum(phases.runs.verdict.evidence["rise"], 1e9), **FORMULA)
+    last = np.where(np.isfinite(phases.sharpness), phases.runs.verdicts["gap"].values.ravel(), 1e5)
+    ax.plot(phases.scaled, np.minimum(phases.runs.verdicts["rise"].values.ravel(), 1e9), **FORMULA)
     _draw_points(ax, phases, np.maximum(last, FLOOR))
     ax.set(ylim=(FLOOR / 3, 3e5), yscale="log", ylabel="final loss gap (1 at the start)")
 
 
 def _draw_points(ax: Axes, phases: Phases, values: np.ndarray) -> None:
-    codes = phases.runs.verdict.regime
+    codes = phases.runs.lane_regimes
     for code in np.unique(codes):
         style: dict[str, Any] = mark(Regime(int(code)), 4.5)
         ax.plot(phases.scaled[codes == code], values[codes == code], **style)

@@ -49,7 +49,7 @@ class Chaos(NamedTuple):
     @property
     def exponents(self) -> np.ndarray:
         """Their Lyapunov exponents, NaN where they diverge, (lanes,)."""
-        diverged = self.runs.verdict.regime == Regime.DIVERGED
+        diverged = self.runs.lane_regimes == Regime.DIVERGED
         return np.where(diverged, np.nan, self.runs.lanes["lyapunov_exponent"].values)
 
     @property

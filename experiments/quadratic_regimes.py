@@ -134,7 +134,7 @@ def plot(result: QuadraticRegimes) -> dict[str, Figure]:
         for ax in row:
             ax.set_ylim(limits)
             ax.tick_params(labelleft=ax is row[0])
-    codes = np.unique(np.concatenate([f.runs.verdict.regime for f in result.families]))
+    codes = np.unique(np.concatenate([f.runs.lane_regimes for f in result.families]))
     lines = [Line2D([], [], **FORMULA, label="closed form"), Line2D([], [], **BORDER, label="threshold of theory")]
     series = [Line2D([], [], **marks, label=name) for name, marks in SERIES.items()]
     below: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": "small"}
@@ -147,8 +147,8 @@ def claims(result: QuadraticRegimes) -> list[Claim]:
     found = [claim for family in result.families for claim in _claims_of(family, result.settings["momentum"])]
     first, last = result.families[0], result.families[-1]
     turning, spacing = 2 / (first.case.curvatures.min() + first.case.curvatures.max()), first.rates[1] / first.rates[0]
-    reverses = first.rates[first.runs.verdict.regime == Regime.OSCILLATING].min(initial=np.inf)
-    adapting = last.runs.select(optimizer="adapting").verdict.regime
+    reverses = first.rates[first.runs.lane_regimes == Regime.OSCILLATING].min(initial=np.inf)
+    adapting = last.runs.select(optimizer="adapting").lane_regimes
     return [
         *found,
         Claim("sgd: first learning rate whose late updates reverse", "2 / (least λ + greatest λ)", turning,

@@ -205,7 +205,7 @@ def dimension(frame: Frame | np.ndarray) -> Dimension:
 
 def by_runs(
     problem: Problem | Callable[..., Problem],
-    optimizer_factory: Any,
+    optimizer: Any,
     axes: tuple[str, str],
     *,
     steps: int,
@@ -217,7 +217,7 @@ def by_runs(
     """What to ask a plane of two hyperparameters: at each point a run, of all points side by side.
 
     Args:
-      problem, optimizer_factory, steps: as in `sweep`.
+      problem, optimizer, steps: as in `sweep`.
       axes: the names along x and y.
       log: whether coordinates are the logarithms to base 10 of the hyperparameters, for both or for each.
       answer: a sweep to an answer for each of its lanes, by that lane alone (regimes may depend on the others); by
@@ -248,7 +248,7 @@ def by_runs(
         filled = np.concatenate([values, np.repeat(values[-1:], -len(values) % width, axis=0)])  # to whole blocks
         lanes = paired({name: filled[:, column].tolist() for column, name in enumerate(axes)})
         shape: dict[str, Any] = {"plan": Plan(width=width), "curve_points": 0}
-        result = sweep(problem, optimizer_factory, lanes, steps=steps, **(shape | options))
+        result = sweep(problem, optimizer, lanes, steps=steps, **(shape | options))
         return np.asarray(told(result))[: len(points)]
 
     return ask

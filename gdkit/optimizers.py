@@ -67,7 +67,7 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
 
 
 class Ascent(optax.GradientTransformationExtraArgs):
-    """An optimizer that maximises: runs record, and regimes judge, the negated loss."""
+    """An optimizer that maximizes: runs record, and regimes judge, the negated loss."""
 
 
 def ascent(optimizer: Any) -> Any:

@@ -43,9 +43,9 @@ def result(
     variables |= {"curve_loss": (("lane", "point"), curve.astype(np.float32))}
     variables |= {"reference_loss": ("lane", np.zeros(len(rate)))}
     named: dict[str, Any] = {name: ("lane", v) for name, v in coords.items()}
-    forms = tuple(LaneGrid(label, tuple((n, (n,), len(v)) for n, v in axes.items())) for label in optimizers)
-    attributes = _attributes(seeds, key) | {"forms": json.dumps(forms)}
-    return SweepResult(xr.Dataset(variables, named | {"curve_step": ("point", steps)}, attributes), forms)
+    grids = tuple(LaneGrid(label, tuple((n, (n,), len(v)) for n, v in axes.items())) for label in optimizers)
+    attributes = _attributes(seeds, key) | {"forms": json.dumps(grids)}
+    return SweepResult(xr.Dataset(variables, named | {"curve_step": ("point", steps)}, attributes), grids)
 
 
 def _coordinates(optimizers: Sequence[str], axes: Mapping[str, np.ndarray], seeds: int) -> dict[str, np.ndarray]:

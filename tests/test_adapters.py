@@ -27,9 +27,9 @@ def result():
     made = synthetic.result(rates=6)
     sgd = made.lanes["optimizer"].values == "sgd"
     lanes = made.lanes.assign_coords(momentum=("lane", np.where(sgd, 0.9, np.nan)))
-    first, second = made.forms
+    first, second = made.grids
     return dataclasses.replace(
-        made, lanes=lanes, forms=(LaneGrid("sgd", (*first.dimensions, ("momentum", ("momentum",), 1))), second)
+        made, lanes=lanes, grids=(LaneGrid("sgd", (*first.dimensions, ("momentum", ("momentum",), 1))), second)
     )
 
 
@@ -48,7 +48,7 @@ def test_every_lane_is_a_complete_trial_with_what_became_of_it(optuna, result, s
         trial, row = study.trials[lane], result.lanes.isel(lane=lane)
         assert trial.params["learning_rate"] == row["learning_rate"]
         assert trial.params["optimizer"] == row["optimizer"]
-        assert trial.user_attrs["regime"] == result.regime_names[int(result.verdict.regime[lane])]
+        assert trial.user_attrs["regime"] == result.regime_names[int(result.lane_regimes[lane])]
         assert [trial.user_attrs[name] for name in ("seed", "end_step", "lane")] == [row["seed"], row["end_step"], lane]
         steps, losses = result.curve(lane)
         finite = np.isfinite(losses)
@@ -80,7 +80,7 @@ def test_of_a_metric_a_diverged_lane_gets_the_worst_that_another_has(optuna, res
     kept = np.isfinite(result.lanes["validation_loss"].values)
     accuracy = np.where(kept, 1 - result.lanes["validation_loss"].values / 5, np.nan)
     scored = dataclasses.replace(result, lanes=result.lanes.assign(accuracy=("lane", accuracy)))
-    study = scored.to_optuna(by="accuracy", maximise=True)
+    study = scored.to_optuna(by="accuracy", maximize=True)
     assert study.best_value == pytest.approx(accuracy[kept].max())
     assert study.trials[int(np.flatnonzero(~kept)[0])].value == pytest.approx(accuracy[kept].min())
     assert scored.to_optuna(optuna.create_study(direction="maximize"), by="accuracy").best_value == study.best_value
@@ -121,7 +121,7 @@ def test_axes_are_told_to_be_logarithmic_or_not():
 def test_studies_that_do_not_fit_are_refused(optuna, result):
     assert_refused(lambda: result.to_optuna("study"), "study='study': not a study")
     other = optuna.create_study(direction="maximize")
-    assert_refused(lambda: result.to_optuna(other, maximise=False), "study='maximize': it has other directions")
+    assert_refused(lambda: result.to_optuna(other, maximize=False), "study='maximize': it has other directions")
     lost = synthetic.result(("sgd",), edge=1e-6)
     assert_refused(lambda: lost.to_optuna(by="late_mean"), "by='late_mean': every lane diverged")
 
@@ -191,7 +191,7 @@ def test_tensorboard_holds_curves_numbers_hyperparameters_and_figures(tmp_path, 
         assert numbers["max_loss"] == (last, few.lanes["max_loss"][lane])
         assert ("validation_loss" in numbers) == bool(np.isfinite(few.lanes["validation_loss"][lane]))
         begun = b"".join(v.metadata.plugin_data.content for _, v in values if v.tag == "_hparams_/session_start_info")
-        regime = few.regime_names[int(few.verdict.regime[lane])]
+        regime = few.regime_names[int(few.lane_regimes[lane])]
         assert b"learning_rate" in begun and regime.encode() in begun
     shown = {v.tag: v for e in events(tmp_path / "sweep") for v in e.summary.value}
     assert shown["final_loss"].image.encoded_image_string == (run / "figures" / "final_loss.png").read_bytes()

@@ -91,7 +91,7 @@ SETTINGS = {
     "diverged_above": ({"diverged_above": 0.0}, "diverged_above=0.0: not positive"),
     "executor": ({"executor": "threads"}, "executor='threads': no executor"),
     "problem": ({"problem": 3}, "problem=3: neither a Problem nor a factory"),
-    "optimizer": ({"optimizer": 3}, "optimizer_factory=3: not an optimizer factory"),
+    "optimizer": ({"optimizer": 3}, "optimizer=3: not an optimizer factory"),
     "finished optimizer": ({"optimizer": optax.adam(0.1)}, "a finished optimizer takes no hyperparameters"),
     "both optimizers": ({"axes": {"optimizer": ["sgd"], **GOOD}}, "axes has an 'optimizer' axis as well"),
     "optimizer name": ({"optimizer": "adma"}, "'adma': no such name. Did you mean 'ada"),

@@ -63,7 +63,7 @@ def test_claims_can_fail(study):
 
 def test_catapults_end_flatter_than_they_began_and_calm_runs_do_not(study):
     for phases in study.phases.values():
-        thrown = phases.runs.verdict.regime == Regime.CATAPULT
+        thrown = phases.runs.lane_regimes == Regime.CATAPULT
         assert phases.sharpness[thrown].max() < 1 and phases.scaled[thrown].min() > 2
         np.testing.assert_allclose(phases.sharpness[phases.scaled < 1.8], 1, atol=0.1)
         assert np.isnan(phases.sharpness[phases.scaled > 4.2]).all()

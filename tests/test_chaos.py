@@ -47,7 +47,7 @@ def test_claims_can_fail(result):
     assert sum(failed) >= 2
     lanes = result.runs.lanes
     off = lanes.assign(lyapunov_exponent=lanes["lyapunov_exponent"] + 0.05, iterates=-lanes["iterates"])
-    wrong = result._replace(runs=type(result.runs)(off, result.runs.forms))
+    wrong = result._replace(runs=type(result.runs)(off, result.runs.grids))
     assert sum(not claim.holds for claim in chaos.claims(wrong)) >= 6
 
 

@@ -70,7 +70,7 @@ def test_a_replay_shows_the_steps_of_the_run():
 
 def test_a_replay_tells_when_a_lane_ends_otherwise(short):
     changed = short.lanes.assign(final_loss=short.lanes["final_loss"] * (1 + 1e-6))
-    assert not gdkit.SweepResult(changed, short.forms, origin=short.origin).replay(0).same
+    assert not gdkit.SweepResult(changed, short.grids, origin=short.origin).replay(0).same
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(
     assert best.score == recommended.score == pytest.approx(scores[place])
     assert best.hyperparameters["learning_rate"] == recommended.best == pytest.approx(rates[place])
     assert recommended.interval is None and recommended.unsafe is None
-    assert not any("diverged" in text and "nothing did" not in text for text in recommended.unknown)
+    assert not any("diverged" in text and "nothing did" not in text for text in recommended.caveats)
     summary = summarise(found)
     assert answers.headline(summary).startswith("Use sgd with learning rate")
     assert "on average over 2 seeds" in answers.deck(summary)

@@ -183,7 +183,7 @@ def test_provenance_says_how_long_it_took_and_what_of_that_was_compiling(made):
     longer = dataclasses.replace(made, lanes=made.lanes.assign_attrs(timings=timings))
     assert provenance(longer)["time"] == "2 min, of which 12 s compiling"
     plan = json.dumps({"width": [8, 4], "chosen": "rule", "tile": None})
-    assert provenance(made.__class__(made.lanes.assign_attrs(plan=plan), made.forms))["plan"] == (
+    assert provenance(made.__class__(made.lanes.assign_attrs(plan=plan), made.grids))["plan"] == (
         "width [8, 4], chosen by rule"
     )
 

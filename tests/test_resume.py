@@ -313,12 +313,12 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     there = part.lanes["end_kind"].values != 0
     assert list(np.flatnonzero(~there)) == [2, 5]
     assert np.isnan(part.lanes["final_loss"].values[~there]).all()
-    assert not (part.verdict.regime[~there] == gdkit.Regime.DIVERGED).any()
-    np.testing.assert_array_equal(part.verdict.regime[there], whole.verdict.regime[there])
+    assert not (part.lane_regimes[~there] == gdkit.Regime.DIVERGED).any()
+    np.testing.assert_array_equal(part.lane_regimes[there], whole.lane_regimes[there])
     low, high = (float(part.edge()[name].squeeze()) for name in ("low", "high"))
     assert low in rates["learning_rate"][there] and high in rates["learning_rate"][there] and low < 1 <= high
     assert part.best().hyperparameters["learning_rate"] in rates["learning_rate"][there]
-    assert any("2 runs: not finished yet" in text for text in part.recommend().unknown)
+    assert any("2 runs: not finished yet" in text for text in part.recommend().caveats)
     assert "2 not finished" in str(part).splitlines()[1]
 
 

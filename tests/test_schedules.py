@@ -31,9 +31,9 @@ def test_claims_can_fail(result):
     names = {"constant": "one-cycle", "one-cycle": "constant", "cosine": "warm-up cosine", "warm-up cosine": "cosine"}
     swapped = lanes.assign_coords(optimizer=("lane", [names.get(n, n) for n in lanes["optimizer"].values]))
     wrong = result._replace(
-        runs=type(result.runs)(swapped, result.runs.forms),
+        runs=type(result.runs)(swapped, result.runs.grids),
         bowl=type(result.bowl)(
-            result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.forms
+            result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.grids
         ),
         watched=result.watched._replace(sharpness=4 * result.watched.sharpness),
     )

@@ -107,8 +107,8 @@ def test_of_tied_points_over_two_axes_the_same_is_best_and_recommended_on_either
     noise = 1e-9 * np.random.default_rng(0).normal(size=len(rate))  # losses begin at 3: less than float32 tells apart
     made.lanes["validation_loss"] = ("lane", np.where(tied, 0.1 + noise, 0.2))
     order = np.arange(len(rate)).reshape(9, 5, 3).swapaxes(0, 1).ravel() if swapped else np.arange(len(rate))
-    form = LaneGrid(None, made.forms[0].dimensions[:: -1 if swapped else 1])
-    result = dataclasses.replace(made, lanes=made.lanes.isel(lane=order), forms=(form,))
+    grid = LaneGrid(None, made.grids[0].dimensions[:: -1 if swapped else 1])
+    result = dataclasses.replace(made, lanes=made.lanes.isel(lane=order), grids=(grid,))
     best = result.best().hyperparameters
     found = {axis: result.recommend(axis) for axis in best}
     assert {axis: one.best for axis, one in found.items()} == best

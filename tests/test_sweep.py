@@ -217,7 +217,7 @@ def test_best_is_the_least_mean_over_seeds_and_never_looks_at_test(result):
     assert best.by == "validation_loss"
     assert best.hyperparameters["learning_rate"] == RATES[np.argmin(means.values)]
     np.testing.assert_allclose(best.score, float(means.min()), rtol=1e-6)
-    most = result.best("validation_accuracy", maximise=True)
+    most = result.best("validation_accuracy", maximize=True)
     assert most.score == pytest.approx(float(result.data["validation_accuracy"].mean("seed").max()))
 
 
@@ -233,7 +233,7 @@ def test_recommendation_equals_its_definitions_by_hand():
     assert found.sensitivity == pytest.approx(np.mean(capped) - capped.min(), rel=1e-6)
     good = rates[(loss <= loss[3] + 0.05 * 9) & (rates < 1)]
     assert found.plateau == (good.min(), good.max())
-    assert any("1 seed" in text for text in found.unknown)
+    assert any("1 seed" in text for text in found.caveats)
 
 
 def test_what_is_not_known_is_said_and_never_nan():
@@ -241,7 +241,7 @@ def test_what_is_not_known_is_said_and_never_nan():
     assert every.best is None and every.safe is None
     assert "diverged" in str(every) and "nan" not in str(every)
     slow = sweep(problems.parabola(), sgd, {"learning_rate": [1e-5, 1e-4]}, steps=30).recommend()
-    text = " ".join(slow.unknown)
+    text = " ".join(slow.caveats)
     assert "the end of the axis" in text and "no run arrived" in text and "nothing did up to" in text
 
 
@@ -254,7 +254,7 @@ def test_save_and_open_give_the_same_result(result, tmp_path):
     result.save(tmp_path / "result.nc")
     again = gdkit.open(tmp_path / "result.nc")
     assert again.lanes.identical(result.lanes.assign_attrs(again.lanes.attrs))
-    assert again.forms == result.forms
+    assert again.grids == result.grids
     np.testing.assert_array_equal(again.regimes, result.regimes)
     assert str(again.recommend()) == str(result.recommend())
 

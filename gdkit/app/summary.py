@@ -221,7 +221,7 @@ def _metric(result: SweepResult) -> str | None:
 
 
 def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
-    best, regimes = result.best(by), result.verdict.regime[_ended(result)]
+    best, regimes = result.best(by), result.lane_regimes[_ended(result)]
     codes, counts = np.unique(regimes, return_counts=True)
     own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
     found = result.recommend(axis, by=by) if own else None
@@ -246,7 +246,7 @@ def _band(result: SweepResult, axis: str) -> tuple[RegimeCell, ...]:
     ended = _ended(result)
     values, places = np.unique(result.lanes[axis].values.astype(float)[ended], return_inverse=True)
     counts = np.zeros((len(values), len(Regime)), int)
-    np.add.at(counts, (places, result.verdict.regime[ended]), 1)
+    np.add.at(counts, (places, result.lane_regimes[ended]), 1)
     return tuple(map(RegimeCell, values.tolist(), map(tuple, counts.tolist())))
 
 
@@ -264,7 +264,7 @@ def _unknown(rows: tuple[Row, ...]) -> tuple[str, ...]:
     """Each thing that is not known once, with the optimizers of which it is not."""
     said: dict[str, list[str]] = {}
     for row in rows:
-        texts = row.recommendation.unknown if row.recommendation else ()
+        texts = row.recommendation.caveats if row.recommendation else ()
         for text in (text for text in texts if not text.startswith("what becomes of")):  # told of all at once
             said.setdefault(text, []).append(row.optimizer)
     everywhere = len(rows)

@@ -42,10 +42,10 @@ class Tally:
         self.by = "validation_loss" if "validation_loss" in run.manifest.columns else "final_loss"
         self._described = Description.from_json(run.manifest.plan["result"])
         seeds = int(self._described.attrs["seeds"])
-        sizes = [form.points * seeds for form in self._described.forms]
+        sizes = [grid.points * seeds for grid in self._described.grids]
         self._seeds, self._starts = seeds, np.cumsum([0, *sizes])
         self._seen = np.zeros(run.partition.tiles, bool)
-        labels = [form.label or "" for form in self._described.forms]
+        labels = [grid.label or "" for grid in self._described.grids]
         self.parts = [OptimizerTally(label, size, 0, 0, None, {}) for label, size in zip(labels, sizes, strict=True)]
 
     @property
@@ -72,10 +72,10 @@ class Tally:
 
     def _at(self, number: int, lane: int) -> dict[str, float | str]:
         """The place of a lane on the axes of its optimizer."""
-        form, axes = self._described.forms[number], self._described.axes[number]
+        grid, axes = self._described.grids[number], self._described.axes[number]
         point = (lane - int(self._starts[number])) // self._seeds
-        places = np.unravel_index(point, [size for *_, size in form.dimensions]) if form.dimensions else ()
-        pairs = zip(form.dimensions, places, strict=True)
+        places = np.unravel_index(point, [size for *_, size in grid.dimensions]) if grid.dimensions else ()
+        pairs = zip(grid.dimensions, places, strict=True)
         return {name: axes[name][place].item() for (_, names, _), place in pairs for name in names}
 
 

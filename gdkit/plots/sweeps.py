@@ -200,12 +200,12 @@ class _Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return self.result.forms[0].label or ""
+        return self.result.grids[0].label or ""
 
     @property
     def regimes(self) -> np.ndarray:
         """Codes, (values, seeds)."""
-        return self.result.verdict.regime[self.rows]
+        return self.result.lane_regimes[self.rows]
 
 
 class _Plane(NamedTuple):
@@ -248,12 +248,12 @@ def _plane(result: Any, x: str, y: str, optimizer: str | None, at: Mapping[str, 
         return _Plane(lines[0].values, np.array([line.label for line in lines]), codes, paired=False)
     one = result.along(x, y, optimizer=optimizer, at=at)
     across, up = one.lanes[x].values, one.lanes[y].values
-    if len(one.forms[0].dimensions) == 1:
-        codes = _commonest(one.verdict.regime.reshape(-1, one.seeds))
+    if len(one.grids[0].dimensions) == 1:
+        codes = _commonest(one.lane_regimes.reshape(-1, one.seeds))
         return _Plane(across[:: one.seeds], up[:: one.seeds], codes, paired=True)
     (xs, column), (ys, row) = _numbered(across), _numbered(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
-    np.add.at(counts, (row, column, one.verdict.regime), 1)
+    np.add.at(counts, (row, column, one.lane_regimes), 1)
     return _Plane(xs, ys, np.where(counts.any(axis=2), counts.argmax(axis=2), -1), paired=False)
 
 
@@ -527,7 +527,7 @@ def _colour_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
 
 def _titled(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True) -> Axes:
     """A title that says which of the sweep's lanes are drawn, where they are not all."""
-    varying = {name for _, axes, _ in line.result.forms[0].dimensions for name in axes}
+    varying = {name for _, axes, _ in line.result.grids[0].dimensions for name in axes}
     coords = line.result.lanes.coords  # those of other optimizers alone are not among them
     fixed = [n for n, values in result.axes.items() if n in coords and n not in varying and len(values) > 1]
     said = [line.label] if named and len(result.optimizers) > 1 else []

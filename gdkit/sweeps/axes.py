@@ -140,7 +140,7 @@ def parse_axes(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...]:
         return (_section(None, problem, _named(optimizer), common, zipped, {}),)
     if optimizer is not None:
         remedy = "Pass None for it, or leave the axis out"
-        raise bad_value("optimizer_factory", optimizer, "axes has an 'optimizer' axis as well", remedy)
+        raise bad_value("optimizer", optimizer, "axes has an 'optimizer' axis as well", remedy)
     sections = tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
     for name, values in common:
         if all(name in section.fixed for section in sections):
@@ -232,7 +232,7 @@ def _check_values(argument: str, values: np.ndarray | tuple[Any, ...], *, is_rat
         raise bad_value(argument, value.item(), "not finite", "Leave it out")
     if is_rate:
         for value in own[own < 0]:
-            raise bad_value(argument, value.item(), "a learning rate is not negative", "Use gdkit.ascent to maximise")
+            raise bad_value(argument, value.item(), "a learning rate is not negative", "Use gdkit.ascent to maximize")
         for value in values if len(own) < len(values) else ():
             if not factories.is_number(value) and not callable(value):
                 raise bad_type(argument, value, "not a number", "Give numbers, or schedules as gdkit.static([...])")
@@ -270,7 +270,7 @@ def _named(optimizer: Any) -> Any:
         return optimizers.by_name(optimizer)
     if not callable(optimizer) and not optimizers.is_optimizer(optimizer):
         remedy = "Pass a factory such as optax.adam, a name, or an 'optimizer' axis"
-        raise bad_type("optimizer_factory", optimizer, "not an optimizer factory", remedy)
+        raise bad_type("optimizer", optimizer, "not an optimizer factory", remedy)
     return optimizer
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,50 +11,47 @@ import numpy as np
 import gdkit
 from gdkit import monitors
 from gdkit.sweeps.plan.shapes import count_visible_cores
+from gdkit.sweeps.request import SweepRequest
 
 
 class LaneGrid(NamedTuple):
-    """How the lanes of one optimizer make a product; the seed is its last, unlisted dimension."""
+    """The lanes of one optimizer as a product of dimensions; the seed is the last dimension, which is not listed."""
 
     label: str | None
-    dimensions: tuple[tuple[str, tuple[str, ...], int], ...]  # name, its axes, size
+    dimensions: tuple[tuple[str, tuple[str, ...], int], ...]  # name, axes, size
 
     @property
     def points(self) -> int:
-        """Points without the seeds."""
+        """Points of the product, seeds not counted."""
         return int(np.prod([size for _, _, size in self.dimensions], dtype=np.int64))
 
 
 class Description(NamedTuple):
-    """What a sweep is, apart from what its lanes read."""
+    """A sweep without the values that its lanes report."""
 
-    forms: tuple[LaneGrid, ...]
-    axes: tuple[dict[str, np.ndarray], ...]  # for each form, name -> values along its dimension
+    grids: tuple[LaneGrid, ...]
+    axes: tuple[dict[str, np.ndarray], ...]  # per grid, name -> values along the axis' dimension
     curve_step: np.ndarray  # (points,), the recorded steps
     attrs: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON holds it, but numbers of axes as arrays."""
-        listed = lambda values: (
-            {"dtype": "str" if values.dtype.kind == "O" else values.dtype.name}
-            | {"values": values.astype(str).tolist() if values.dtype.kind == "O" else values}
-        )
-        axes = [{name: listed(values) for name, values in own.items()} for own in self.axes]
-        return {"forms": self.forms, "axes": axes, "curve_step": self.curve_step.tolist(), "attrs": self.attrs}
+        """The description as JSON values, except that numeric axes stay arrays."""
+        axes = [{name: _column_as_json(values) for name, values in own.items()} for own in self.axes]
+        return {"forms": self.grids, "axes": axes, "curve_step": self.curve_step.tolist(), "attrs": self.attrs}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Description":
-        """What `as_json` made."""
+        """The description that `as_json` wrote."""
         read = lambda column: np.asarray(column["values"], column["dtype"])
         axes = tuple({name: read(column) for name, column in own.items()} for own in content["axes"])
         steps = np.asarray(content["curve_step"], np.int32)
-        return Description(_forms(content["forms"]), axes, steps, dict(content["attrs"]))
+        return Description(read_grids(content["forms"]), axes, steps, dict(content["attrs"]))
 
 
-def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mapping) -> Description:
-    """The description of a sweep, from its request."""
+def describe(request: SweepRequest, *, stochastic: bool, optimum_known: bool, plan: Mapping[str, Any]) -> Description:
+    """The description of the sweep that `request` asks for."""
     dims = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
-    forms = tuple(LaneGrid(section.label, dims(section)) for section in request.sections)
+    grids = tuple(LaneGrid(section.label, dims(section)) for section in request.sections)
     axes = tuple({a.name: a.labels for d in s.dimensions for a in d.axes} for s in request.sections)
     steps = monitors.curve_steps(request.curve_points) if request.curve_points else np.zeros(0, np.int32)
     attrs = {
@@ -63,25 +60,31 @@ def describe(request: Any, *, stochastic: bool, optimum_known: bool, plan: Mappi
         "key": json.dumps(np.asarray(jax.random.key_data(request.key)).tolist()),
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
-        "forms": json.dumps(forms),
-        "asked": json.dumps(_asked(request)),
+        "forms": json.dumps(grids),
+        "asked": json.dumps(_settings(request)),
         "plan": json.dumps(plan),
         "device": str(jax.devices()[0].device_kind),
         "cores": count_visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
-    return Description(forms, axes, steps[steps <= request.steps], attrs)
+    return Description(grids, axes, steps[steps <= request.steps], attrs)
 
 
-def _asked(request: Any) -> dict[str, Any]:
-    """What else it takes to ask for a sweep again."""
+def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:
+    """The grids from JSON: a label and dimensions each."""
+    dimensions = lambda listed: tuple((name, tuple(axes), size) for name, axes, size in listed)
+    return tuple(LaneGrid(label, dimensions(listed)) for label, listed in content)
+
+
+def _settings(request: SweepRequest) -> dict[str, Any]:
+    """The arguments of the sweep that its lanes do not show."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
     return finite | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}
 
 
-def _forms(content: Any) -> tuple[LaneGrid, ...]:
-    """Forms from JSON."""
-    dimensions = lambda form: tuple((name, tuple(axes), size) for name, axes, size in form)
-    return tuple(LaneGrid(label, dimensions(form)) for label, form in content)
+def _column_as_json(values: np.ndarray) -> dict[str, Any]:
+    if values.dtype.kind == "O":
+        return {"dtype": "str", "values": values.astype(str).tolist()}
+    return {"dtype": values.dtype.name, "values": values}

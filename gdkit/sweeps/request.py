@@ -66,7 +66,7 @@ def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
 
 def check_request(
     problem: Any,
-    optimizer_factory: Any,
+    optimizer: Any,
     axes: Any,
     *,
     seeds: int = 1,
@@ -94,7 +94,7 @@ def check_request(
             raise bad_type("monitors", monitor, "not a Monitor", remedy)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
-    sections = parse_axes(problem, optimizer_factory, axes)
+    sections = parse_axes(problem, optimizer, axes)
     for section in sections:
         names = [axis.name for d in section.dimensions for axis in d.axes]
         binding.check_hyperparameters(problem, section.factory, [*names, *section.fixed])

@@ -31,7 +31,7 @@ from gdkit.types import Key, Monitor
 
 def sweep(
     problem: Problem | Callable[..., Problem],
-    optimizer_factory: Any,
+    optimizer: Any,
     axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seeds: int = 1,
@@ -50,7 +50,7 @@ def sweep(
 
     Args:
       problem: a Problem, or a factory of one for axes named ``problem.NAME``.
-      optimizer_factory: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``.
+      optimizer: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``.
       axes: name to values; their product is run. ``optimizer`` maps labels to factories or (factory, own axes).
         Values with any float are lanes of one program; others one program each (`gdkit.lanes`, `gdkit.static` say it
         outright). `gdkit.paired` axes vary together. A sequence of mappings is multiplied out too.
@@ -84,7 +84,7 @@ def sweep(
     ['CONVERGED', 'CONVERGED', 'OSCILLATING', 'BOUNCING', 'DIVERGED']
     """
     request = check_request(
-        problem, optimizer_factory, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
+        problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan,
     )  # fmt: skip
     if is_remote(executor):

@@ -39,7 +39,7 @@ def arguments(job: SweepConfig) -> dict[str, Any]:
     sweep, problem, axes = job.sweep, problem_of(job), axes_of(job)
     return {
         "problem": problem,
-        "optimizer_factory": None,
+        "optimizer": None,
         "axes": axes,
         "monitors": monitors_of(job, problem, [factory for factory, _ in axes[0]["optimizer"].values()]),
         "seeds": sweep.seeds,

@@ -49,7 +49,7 @@ def tiles(summary: Summary) -> list[AnswerCard]:
         return []
     alone = "one seed: no interval" if len(row.seeds) == 1 else "no interval before all seeds have ended"
     interval = f"95 % over seeds: {span(found.interval)}" if found.interval else alone
-    gain = f"within {100 * found.tolerance:g} % of what there is to gain"
+    gain = f"within {100 * found.plateau_share:g} % of what there is to gain"
     shown = [
         AnswerCard(f"best {words(found.axis)}", number(found.best), interval),
         AnswerCard("about as good", span(found.plateau), gain),

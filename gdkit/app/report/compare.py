@@ -239,7 +239,7 @@ def _overlay(shown: Sequence[embed.EmbeddedSweep], by: str) -> str:
 
 def _draw(ax: Any, line: SweepResult, axis: str, by: str, label: str, look: embed.Look) -> None:
     values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
-    scores = np.where(line.verdict.regime == Regime.DIVERGED, np.nan, line.lanes[by].values).reshape(-1, line.seeds)
+    scores = np.where(line.lane_regimes == Regime.DIVERGED, np.nan, line.lanes[by].values).reshape(-1, line.seeds)
     order = np.argsort(values)
     middle = np.median(scores, axis=1)[order]
     later: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.later else {}

@@ -62,7 +62,7 @@ def looks_of(parts: Sequence[EmbeddedSweep]) -> list[Look]:
     """A colour for each; where there are not enough, one for each optimizer, and later runs of it dashed."""
     if len(parts) <= len(SERIES_COLORS) or parts[-1].run == 0:
         return [Look(i, i >= len(SERIES_COLORS)) for i in range(len(parts))]
-    labels = [part.result.forms[0].label for part in parts]
+    labels = [part.result.grids[0].label for part in parts]
     known = list(dict.fromkeys(labels))
     return [Look(known.index(label), part.run > 0) for part, label in zip(parts, labels, strict=True)]
 
@@ -156,7 +156,7 @@ def _columns(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before:
         axes = {name: lanes[name].values[mine] for name in part.result.axes}
         named.append({"lane": (first + mine).astype(np.int32)} | label | axes)
         variables = {str(name): v.values[mine] for name, v in lanes.data_vars.items() if v.dims == ("lane",)}
-        judged.append({"seed": lanes["seed"].values[mine], "regime": part.result.verdict.regime[mine]} | variables)
+        judged.append({"seed": lanes["seed"].values[mine], "regime": part.result.lane_regimes[mine]} | variables)
     return _joined(named) | _joined(judged)
 
 
@@ -186,7 +186,7 @@ def _edges(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) -> dict[s
 def _edge_of(part: EmbeddedSweep, axis: str) -> np.ndarray:
     """The edge along an axis at the place of every lane, (lanes,)."""
     result, sizes = part.result, _sizes(part)
-    names = [own for _, own, _ in result.forms[0].dimensions]
+    names = [own for _, own, _ in result.grids[0].dimensions]
     home = next((i for i, own in enumerate(names) if axis in own), None)
     if home is None:
         return np.full(result.lanes.sizes["lane"], np.nan)
@@ -194,7 +194,7 @@ def _edge_of(part: EmbeddedSweep, axis: str) -> np.ndarray:
     values = along(result.lanes[axis].values.astype(float))
     order = np.argsort(values, axis=-1, kind="stable")
     sort = lambda values: np.take_along_axis(values, order, axis=-1)
-    lost = sort(along(result.verdict.regime == Regime.DIVERGED))
+    lost = sort(along(result.lane_regimes == Regime.DIVERGED))
     ended = sort(along(result.lanes["end_kind"].values != EndKind.RUNNING))
     edges = _between(sort(values), lost, ended)  # one a seed, the last dimension but one now
     with np.errstate(invalid="ignore"):
@@ -220,7 +220,7 @@ def _between(values: np.ndarray, lost: np.ndarray, ended: np.ndarray) -> np.ndar
 
 
 def _sizes(part: EmbeddedSweep) -> tuple[int, ...]:
-    return (*(size for _, _, size in part.result.forms[0].dimensions), part.result.seeds)
+    return (*(size for _, _, size in part.result.grids[0].dimensions), part.result.seeds)
 
 
 def _place(part: EmbeddedSweep) -> tuple[int, ...]:
@@ -285,7 +285,7 @@ def _optimizer(part: EmbeddedSweep, rows: np.ndarray, start: int, look: Look) ->
         "marker": SERIES_MARKERS[look.series % len(SERIES_MARKERS)],
         "start": start,
         "count": len(rows),
-        "dimensions": [list(names) for _, names, _ in part.result.forms[0].dimensions],
+        "dimensions": [list(names) for _, names, _ in part.result.grids[0].dimensions],
         "best": start + int(np.searchsorted(rows, part.best)),
         "score": part.score if np.isfinite(part.score) else None,
         "theory": part.theory,

@@ -199,7 +199,7 @@ def _unpicklable(request: SweepRequest) -> Iterator[tuple[str, Any]]:
     else:
         parts = {"problem": problem}
     for section in request.sections:
-        parts["optimizer_factory" if section.label is None else f"axes['optimizer'][{section.label!r}]"] = section
+        parts["optimizer" if section.label is None else f"axes['optimizer'][{section.label!r}]"] = section
     parts |= {f"monitors[{i}]": monitor for i, monitor in enumerate(request.monitors)}
     for name, value in parts.items():
         try:

@@ -23,17 +23,17 @@ def optuna() -> Any:
         raise missing_package("optuna", "optuna", "a study") from error
 
 
-def to_study(result: Any, study: Any, by: str | None, maximise: bool | None) -> Any:
+def to_study(result: Any, study: Any, by: str | None, maximize: bool | None) -> Any:
     """What `SweepResult.to_optuna` does."""
     package = optuna()
-    if maximise is None:
-        maximise = getattr(study, "direction", None) == package.study.StudyDirection.MAXIMIZE
-    direction = "maximize" if maximise else "minimize"
+    if maximize is None:
+        maximize = getattr(study, "direction", None) == package.study.StudyDirection.MAXIMIZE
+    direction = "maximize" if maximize else "minimize"
     if study is None:
         study = package.create_study(direction=direction)
     check_study(study, direction)
     distributions = distributions_of(result)
-    values = capped(result, by, maximise)
+    values = capped(result, by, maximize)
     if not np.isfinite(values).all():
         raise bad_value("by", by, "every lane diverged, and nothing can stand for that", "Choose a loss")
     for lane in np.flatnonzero(result.lanes["end_kind"].values != EndKind.RUNNING):
@@ -55,24 +55,24 @@ def check_study(study: Any, direction: str) -> None:
         raise bad_type("study", study, "not a study", "Pass what optuna.create_study returns, or leave it out")
     found = [d.name.lower() for d in study.directions]
     if found != [direction]:
-        remedy = f"Pass one whose direction is to {direction}, or the other `maximise`"
+        remedy = f"Pass one whose direction is to {direction}, or the other `maximize`"
         raise bad_value("study", ", ".join(found), "it has other directions", remedy)
 
 
-def capped(result: Any, by: str | None = None, maximise: bool = False) -> np.ndarray:
+def capped(result: Any, by: str | None = None, maximize: bool = False) -> np.ndarray:
     """A value for every lane: of a loss at most that at the start, which is what a diverged lane gets; (lanes,).
 
     So min(loss, loss₀), as in the learning-rate sensitivity of Wortsman et al. 2023. Of anything that is not a loss a
     diverged lane gets the worst that a lane which did not diverge has; if there is none, no value is finite.
     """
     by = result.score_name(by)
-    scores = result.scores(by, maximise)
-    if by.endswith("_loss") and not maximise:
+    scores = result.scores(by, maximize)
+    if by.endswith("_loss") and not maximize:
         start = result.lanes["initial_loss"].values.astype(float)
         cap = np.where(np.isfinite(start), start, np.max(start, where=np.isfinite(start), initial=-np.inf))
     else:
         cap = np.max(scores, where=np.isfinite(scores), initial=-np.inf)
-    return np.minimum(scores, cap) * (-1 if maximise else 1)
+    return np.minimum(scores, cap) * (-1 if maximize else 1)
 
 
 def params_of(result: Any, lane: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def told(result: Any, lane: int) -> dict[str, Any]:
     """What became of a lane: its regime and end, its seed, and the loss as it was."""
     row = {name: result.lanes[name].values[lane].item() for name in ("seed", "end_step", "end_kind", "final_loss")}
     kind = EndKind(int(row["end_kind"])).name.lower()
-    return {"regime": Regime(int(result.verdict.regime[lane])).name} | row | {"end_kind": kind, "lane": int(lane)}
+    return {"regime": Regime(int(result.lane_regimes[lane])).name} | row | {"end_kind": kind, "lane": int(lane)}
 
 
 def finite_curve(result: Any, lane: int) -> dict[int, float]:

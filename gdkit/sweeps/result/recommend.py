@@ -23,16 +23,16 @@ class Recommendation:
     safe: float | None  # largest value such that it and all below it diverge for no seed
     unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
-    plateau: tuple[float, float] | None  # around the best, within `tolerance` of it
-    tolerance: float  # as a share of the gap between the start and the best
+    plateau: tuple[float, float] | None  # around the best, within `plateau_share` of it
+    plateau_share: float  # as a share of the gap between the start and the best
     sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, start) − best
     at: dict[str, Any]  # the other hyperparameters
     metrics: dict[str, float]  # means at the best: validation and test losses and metrics
-    unknown: tuple[str, ...]
+    caveats: tuple[str, ...]
 
     def __str__(self) -> str:
         if self.best is None:
-            return "\n".join([f"{self.axis}: no value can be recommended.", *self.unknown])
+            return "\n".join([f"{self.axis}: no value can be recommended.", *self.caveats])
         lines = [f"{self.axis}: use {_short(self.best)} ({self.by} {_short(self.score)} on average over seeds)."]
         if self.interval:
             lines.append(f"95 % of resampled seeds would choose {_range(self.interval)}.")
@@ -43,7 +43,7 @@ class Recommendation:
         if self.unsafe is not None:
             lines.append(f"Some seed diverged at {_short(self.unsafe)}.")
         lines += [f"{name}: {_short(value)}" for name, value in self.metrics.items() if name != self.by]
-        return "\n".join([*lines, *(f"Not known: {text}" for text in self.unknown)])
+        return "\n".join([*lines, *(f"Not known: {text}" for text in self.caveats)])
 
     _repr_html_ = html.printed
 
@@ -80,7 +80,7 @@ def _least(scores: np.ndarray, rounding: float) -> int:
     return int(tied[len(tied) // 2])
 
 
-def _recommend(result: Any, axis: str, by: str, tolerance: float, best: float, rounding: float) -> Recommendation:
+def _recommend(result: Any, axis: str, by: str, plateau_share: float, best: float, rounding: float) -> Recommendation:
     """The recommendation from lanes that vary along `axis` alone, of which those at `best` are the best."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
@@ -88,17 +88,17 @@ def _recommend(result: Any, axis: str, by: str, tolerance: float, best: float, r
     told = _told(scores, ended)
     line, ended, scores = (part[told] if told.any() else part for part in (line, ended, scores))
     values = result.lanes[axis].values[line[:, 0]].astype(float)
-    regimes = result.verdict.regime[line]
+    regimes = result.lane_regimes[line]
     mean = _means(scores, ended)
     diverged = (regimes == Regime.DIVERGED).any(axis=1)
     calm = int(np.argmax(diverged)) if diverged.any() else len(values)
     edge = _median_edge(values, regimes == Regime.DIVERGED)
-    unknown = _unknown(result, values, mean, regimes, axis)
+    caveats = _caveats(result, values, mean, regimes, axis)
     safe = float(values[calm - 1]) if calm else None
     unsafe = float(values[calm]) if calm < len(values) else None
     if not np.isfinite(mean).any():
         return Recommendation(
-            axis, by, None, None, None, safe, unsafe, edge, None, tolerance, None, {}, {}, unknown
+            axis, by, None, None, None, safe, unsafe, edge, None, plateau_share, None, {}, {}, caveats
         )  # fmt: skip
     top = int(np.argmin(np.where(values == best, mean, np.inf)))
     start = result.lanes["initial_loss"].values[line]
@@ -113,12 +113,12 @@ def _recommend(result: Any, axis: str, by: str, tolerance: float, best: float, r
         safe=safe,
         unsafe=unsafe,
         edge=edge,
-        plateau=_plateau(values, mean, top, mean[top] + tolerance * gap),
-        tolerance=tolerance,
+        plateau=_plateau(values, mean, top, mean[top] + plateau_share * gap),
+        plateau_share=plateau_share,
         sensitivity=float(np.mean(np.minimum(scores, cap)[ended]) - mean[top]),
         at={},
         metrics=_metrics(result, line[top][ended[top]]),
-        unknown=unknown,
+        caveats=caveats,
     )
 
 
@@ -159,7 +159,7 @@ def _metrics(result: Any, rows: np.ndarray) -> dict[str, float]:
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _unknown(result: Any, values: np.ndarray, mean: np.ndarray, regimes: np.ndarray, axis: str) -> tuple[str, ...]:
+def _caveats(result: Any, values: np.ndarray, mean: np.ndarray, regimes: np.ndarray, axis: str) -> tuple[str, ...]:
     """What the sweep cannot tell, in words."""
     diverged = regimes == Regime.DIVERGED
     there = np.isin(regimes, [Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT])

@@ -14,7 +14,7 @@ from gdkit import checks, html, store
 from gdkit.errors import bad_value, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify, least_loss
-from gdkit.sweeps.description import Description, LaneGrid, _forms
+from gdkit.sweeps.description import Description, LaneGrid, read_grids
 from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.recommend import Recommendation, _bracket, _counted, _least, _means, _range, _recommend, _short
 
@@ -66,13 +66,13 @@ class SweepResult:
 
     Attributes:
       lanes: every variable on the dimension ``lane``; curves also on ``point``.
-      forms: how the lanes of each optimizer make a product.
+      grids: the lanes of each optimizer as a product of axes.
       thresholds: where `regimes` part; changing them (`with_thresholds`) needs no new run.
       origin: what `extend` and `replay` need, in the process that ran the sweep.
     """
 
     lanes: xr.Dataset
-    forms: tuple[LaneGrid, ...]
+    grids: tuple[LaneGrid, ...]
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     origin: Any = None  # what lets its lanes go on; None where they were read from a file, or are a part
 
@@ -80,7 +80,7 @@ class SweepResult:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: all that it tells. What can go on stays where it ran; `gdkit.open` finds it again."""
-        return {"lanes": self.lanes, "forms": self.forms, "thresholds": self.thresholds, "origin": None}
+        return {"lanes": self.lanes, "grids": self.grids, "thresholds": self.thresholds, "origin": None}
 
     # Views
 
@@ -90,35 +90,40 @@ class SweepResult:
         return self._unstacked(self.lanes)
 
     @functools.cached_property
-    def verdict(self) -> Verdict:
-        """The judgement of every lane, each array on ``lane``."""
+    def _verdict(self) -> Verdict:
+        """The verdict on every lane, each array (lanes,); an unfinished lane counts as SLOW."""
         statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
         stochastic = bool(self.lanes.attrs["stochastic"])
         optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
-        found = classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
-        return found._replace(regime=np.where(self._ended, found.regime, np.int8(Regime.SLOW)))
+        verdict = classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
+        return verdict._replace(regime=np.where(self._ended, verdict.regime, np.int8(Regime.SLOW)))
 
     @functools.cached_property
     def verdicts(self) -> xr.Dataset:
-        """Regime, onset and evidence, shaped like `data`."""
-        found = {"regime": self.verdict.regime, "onset": self.verdict.onset} | self.verdict.evidence
-        variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in found.items()}
+        """Regime, onset and evidence of every lane, shaped like `data`."""
+        columns = {"regime": self._verdict.regime, "onset": self._verdict.onset} | self._verdict.evidence
+        variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in columns.items()}
         return self._unstacked(xr.Dataset(variables, self.lanes.coords))
 
     @property
     def regimes(self) -> xr.DataArray:
-        """The code of a Regime for every lane, shaped like `data`."""
+        """The code of the Regime of every lane, shaped like `data`."""
         return self.verdicts["regime"]
+
+    @property
+    def lane_regimes(self) -> np.ndarray:
+        """The code of the Regime of every lane, in the order of `lanes`; (lanes,)."""
+        return self._verdict.regime
 
     @property
     def optimizers(self) -> tuple[str, ...]:
         """Labels of the optimizer axis, if there is one."""
-        return tuple(form.label for form in self.forms if form.label is not None)
+        return tuple(grid.label for grid in self.grids if grid.label is not None)
 
     @property
     def axes(self) -> dict[str, np.ndarray]:
         """Name to values of every axis; of all optimizers together."""
-        names = dict.fromkeys(axis for form in self.forms for _, axes, _ in form.dimensions for axis in axes)
+        names = dict.fromkeys(axis for grid in self.grids for _, axes, _ in grid.dimensions for axis in axes)
         return {name: _distinct(self.lanes[name].values) for name in names}
 
     @property
@@ -157,11 +162,11 @@ class SweepResult:
         """The lanes of one optimizer, as a product."""
         if optimizer not in self.optimizers:
             raise unknown_name("optimizer", optimizer, self.optimizers)
-        form = next(f for f in self.forms if f.label == optimizer)
+        grid = next(f for f in self.grids if f.label == optimizer)
         mine = self.lanes.isel(lane=self.lanes["optimizer"].values == optimizer)
-        used = {axis for _, axes, _ in form.dimensions for axis in axes}
+        used = {axis for _, axes, _ in grid.dimensions for axis in axes}
         unused = [name for name in self.axes if name not in used]
-        return dataclasses.replace(self, lanes=mine.drop_vars(unused), forms=(form,), origin=None)
+        return dataclasses.replace(self, lanes=mine.drop_vars(unused), grids=(grid,), origin=None)
 
     def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
         """The lanes of one optimizer that vary along `axes` alone, as a sweep of its own.
@@ -171,14 +176,14 @@ class SweepResult:
           optimizer: its label; by default that of the best lane.
           at: values of the other axes; by default those of the best point.
         """
-        if len(self.forms) > 1:
+        if len(self.grids) > 1:
             optimizer = optimizer or self.best().hyperparameters["optimizer"]
         if optimizer is not None and self.optimizers != (optimizer,):
             return self.select(optimizer=optimizer).along(*axes, at=at)
         for name in axes:
             if name not in self.axes:
                 raise unknown_name("axis", name, self.axes)
-        kept = tuple(dimension for dimension in self.forms[0].dimensions if set(axes) & set(dimension[1]))
+        kept = tuple(dimension for dimension in self.grids[0].dimensions if set(axes) & set(dimension[1]))
         fixed = [name for name in self.axes if not any(name in names for _, names, _ in kept)]
         for name in at or {}:
             if name not in fixed:
@@ -192,7 +197,7 @@ class SweepResult:
             known = {name: self.axes[name].tolist() for name in chosen}
             raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {known}")
         lanes = self.lanes.isel(lane=np.flatnonzero(mine))
-        return dataclasses.replace(self, lanes=lanes, forms=(LaneGrid(self.forms[0].label, kept),), origin=None)
+        return dataclasses.replace(self, lanes=lanes, grids=(LaneGrid(self.grids[0].label, kept),), origin=None)
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, judged by other thresholds."""
@@ -235,21 +240,21 @@ class SweepResult:
         found = xr.Dataset({"low": low, "high": high, "edge": xr.where(low > 0, middle, low), "simple": simple})
         return found.assign(median=found["edge"].median("seed"))
 
-    def best(self, by: str | None = None, *, maximise: bool = False) -> Best:
+    def best(self, by: str | None = None, *, maximize: bool = False) -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst there is.
 
         Of several that rounding alone tells apart, the one in their middle on every axis, which `recommend` names too.
 
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
-          maximise: whether more is better.
+          maximize: whether more is better.
         """
         by = self.score_name(by)
-        scores = self.scores(by, maximise).reshape(-1, self.seeds)
+        scores = self.scores(by, maximize).reshape(-1, self.seeds)
         mean = _means(scores, self._ended.reshape(scores.shape))
         point = self._centred(mean)
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
-        sign = -1 if maximise else 1
+        sign = -1 if maximize else 1
         names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
         chosen = {name: _item(rows[name].values[0]) for name in names if name in rows.coords}
         chosen = {n: v for n, v in chosen.items() if v == v and v != ""}
@@ -257,22 +262,24 @@ class SweepResult:
         spread = float(np.std(scores[point][ended])) if np.isfinite(mean[point]) else float("inf")
         return Best(chosen, by, sign * float(mean[point]), spread, rows)
 
-    def recommend(self, axis: str | None = None, *, by: str | None = None, tolerance: float = 0.05) -> Recommendation:
+    def recommend(
+        self, axis: str | None = None, *, by: str | None = None, plateau_share: float = 0.05
+    ) -> Recommendation:
         """Which value of `axis` to use, at the best of everything else.
 
         Args:
           axis: a numeric axis, by default `main_axis`.
           by: the variable to be small; by default ``validation_loss`` if there is one, else ``final_loss``.
-          tolerance: what counts as about as good, as a share of the gap between the start and the best.
+          plateau_share: what counts as about as good, as a share of the gap between the start and the best.
         """
         by = self.score_name(by)
         axis = self._check_axis(axis, self.lanes)
         best = self.best(by)
         others = {name: value for name, value in best.hyperparameters.items() if name not in (axis, "optimizer")}
-        home = next(names for form in self.forms for _, names, _ in form.dimensions if axis in names)
+        home = next(names for grid in self.grids for _, names, _ in grid.dimensions if axis in names)
         fixed = {name: value for name, value in others.items() if name not in home}
         one = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
-        found = _recommend(one, axis, by, tolerance, float(best.lanes[axis].values[0]), self._rounding())
+        found = _recommend(one, axis, by, plateau_share, float(best.lanes[axis].values[0]), self._rounding())
         return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
 
     # More of it
@@ -341,7 +348,7 @@ class SweepResult:
         if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
             raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
         checks.check_integer("around", around)
-        onset = int(np.broadcast_to(self.verdict.onset, self.lanes.sizes["lane"])[lane])
+        onset = int(np.broadcast_to(self._verdict.onset, self.lanes.sizes["lane"])[lane])
         onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
         watched, end = self._origin().replay(int(lane), onset, around)
         row = self.lanes.isel(lane=lane)
@@ -353,10 +360,10 @@ class SweepResult:
         flat = self.lanes.drop_dims([dim for dim in self.lanes.dims if dim != "lane"])
         frame = flat.to_dataframe().reset_index(drop=True)
         names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
-        frame.insert(0, "regime", [Regime(int(code)).name for code in self.verdict.regime])
+        frame.insert(0, "regime", [Regime(int(code)).name for code in self.lane_regimes])
         return frame[[*names, *(c for c in frame if c not in names)]]
 
-    def to_optuna(self, study: Any = None, *, by: str | None = None, maximise: bool | None = None) -> Any:
+    def to_optuna(self, study: Any = None, *, by: str | None = None, maximize: bool | None = None) -> Any:
         """An Optuna study with every lane that has ended as a complete trial.
 
         Axes of floats are float distributions, on a log scale where the values are evenly spaced on one; other axes
@@ -368,13 +375,13 @@ class SweepResult:
         Args:
           study: one to add the trials to; by default a new one, in memory.
           by: the variable that is the value; by default as in `best`.
-          maximise: whether more is better; by default as the study has it, or not.
+          maximize: whether more is better; by default as the study has it, or not.
 
         Raises:
           MissingPackageError: Optuna is not installed.
           InputValueError, InputTypeError: the study is none, or has another direction.
         """
-        return optuna_study.to_study(self, study, by, maximise)
+        return optuna_study.to_study(self, study, by, maximize)
 
     def log_to_tensorboard(self, folder: Any, *, run: Any = None) -> None:
         """Write every lane as a run of TensorBoard below `folder`.
@@ -429,7 +436,7 @@ class SweepResult:
     def __repr__(self) -> str:
         counts = {
             Regime(int(c)).name: int(n)
-            for c, n in zip(*np.unique(self.verdict.regime[self._ended], return_counts=True), strict=True)
+            for c, n in zip(*np.unique(self.lane_regimes[self._ended], return_counts=True), strict=True)
         } | ({"not finished": self.missing} if self.missing else {})
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = self.lanes.attrs["steps"]
@@ -456,7 +463,7 @@ class SweepResult:
         rows = [_cells(part) for part in parts if part.main_axis is not None]
         said: dict[str, list[str]] = {}
         for part in parts:
-            for text in part.recommend().unknown if part.main_axis is not None else ():
+            for text in part.recommend().caveats if part.main_axis is not None else ():
                 said.setdefault(text, []).extend(part.optimizers)
         of = lambda who: f"{', '.join(who)}: " if len(who) < len(self.optimizers) else ""
         unknown = "\n".join(f"Not known: {of(who)}{text}" for text, who in said.items())
@@ -465,22 +472,22 @@ class SweepResult:
     # Inside
 
     def _unstacked(self, lanes: xr.Dataset) -> xr.Dataset:
-        """`lanes` reshaped to the product that the forms describe, or as it is where they differ."""
-        first = self.forms[0]
+        """`lanes` reshaped to the product that the grids describe, or as it is where they differ."""
+        first = self.grids[0]
         names = [axis for _, axes, _ in first.dimensions for axis in axes]
         rows = first.points * self.seeds
-        for number, form in enumerate(self.forms):
+        for number, grid in enumerate(self.grids):
             mine = slice(number * rows, (number + 1) * rows)
-            same = form.dimensions == first.dimensions
+            same = grid.dimensions == first.dimensions
             if not same or any(not np.array_equal(lanes[n].values[mine], lanes[n].values[:rows]) for n in names):
                 return lanes
         sizes = {name: size for name, _, size in first.dimensions} | {"seed": self.seeds}
-        several = len(self.forms) > 1
+        several = len(self.grids) > 1
         if several:
-            sizes = {"optimizer": len(self.forms)} | sizes
+            sizes = {"optimizer": len(self.grids)} | sizes
         coords: dict[str, Any] = {"seed": ("seed", np.arange(self.seeds))}
         if first.label is not None:
-            coords["optimizer"] = ("optimizer", [f.label for f in self.forms]) if several else first.label
+            coords["optimizer"] = ("optimizer", [f.label for f in self.grids]) if several else first.label
         grid = np.arange(rows).reshape([size for _, _, size in first.dimensions] + [self.seeds])
         for place, (dimension, axes, _) in enumerate(first.dimensions):
             along = np.moveaxis(grid, place, 0).reshape(grid.shape[place], -1)[:, 0]
@@ -509,10 +516,10 @@ class SweepResult:
         point, tied = _least(mean, self._rounding()), mean <= mean.min() + self._rounding()
         if not np.isfinite(mean[point]) or np.count_nonzero(tied) == 1:
             return point
-        ends = np.cumsum([form.points for form in self.forms])
+        ends = np.cumsum([grid.points for grid in self.grids])
         number = int(np.searchsorted(ends, point, side="right"))
-        dimensions, end = self.forms[number].dimensions, int(ends[number])
-        grid = np.arange(end - self.forms[number].points, end).reshape([size for *_, size in dimensions])
+        dimensions, end = self.grids[number].dimensions, int(ends[number])
+        grid = np.arange(end - self.grids[number].points, end).reshape([size for *_, size in dimensions])
         for i in sorted(range(grid.ndim), key=lambda i: self.main_axis in dimensions[i][1]):
             place = np.argwhere(grid == point)[0]
             line = grid[(*place[:i], slice(None), *place[i + 1 :])]
@@ -554,11 +561,11 @@ class SweepResult:
             raise unknown_name("by", by, map(str, self.lanes.data_vars))
         return by
 
-    def scores(self, by: str | None = None, maximise: bool = False) -> np.ndarray:
+    def scores(self, by: str | None = None, maximize: bool = False) -> np.ndarray:
         """Scores to be small, of every lane, by the variable that `best` goes by; infinite where it diverged."""
         by = self.score_name(by)
-        score = self.lanes[by].values.astype(float) * (-1 if maximise else 1)
-        return np.where((self.verdict.regime == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
+        score = self.lanes[by].values.astype(float) * (-1 if maximize else 1)
+        return np.where((self.lane_regimes == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
 
 
 def assemble(
@@ -581,7 +588,7 @@ def assemble(
     variables["reference_loss"] = ("lane", _reference(columns, coords, problem_axes, stochastic))
     attrs = described.attrs | {"timings": json.dumps(timings)}
     attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
-    return SweepResult(xr.Dataset(variables, coords, attrs), described.forms)
+    return SweepResult(xr.Dataset(variables, coords, attrs), described.grids)
 
 
 def open(path: Any) -> SweepResult:
@@ -593,7 +600,7 @@ def open(path: Any) -> SweepResult:
     saved = json.loads(lanes.attrs.pop("thresholds"))
     known = {f.name for f in dataclasses.fields(Thresholds)}
     thresholds = Thresholds(**{name: value for name, value in saved.items() if name in known})
-    return SweepResult(lanes, _forms(json.loads(lanes.attrs["forms"])), thresholds)
+    return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
 
 
 def _open_run(run: store.Store) -> SweepResult:
@@ -622,20 +629,20 @@ def _same(held: np.ndarray, value: np.ndarray) -> bool:
 
 def _coordinates(described: Description) -> dict[str, Any]:
     """Every axis, the optimizer and the seed as coordinates on ``lane``."""
-    seeds, forms = described.attrs["seeds"], described.forms
+    seeds, grids = described.attrs["seeds"], described.grids
     names = dict.fromkeys(name for own in described.axes for name in own)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for form, axes in zip(forms, described.axes, strict=True):
-        shape = tuple(size for *_, size in form.dimensions)
-        at = np.indices(shape).reshape(len(shape), form.points)
-        own = {a: axes[a][i] for (_, mine, _), i in zip(form.dimensions, at, strict=True) for a in mine}
+    for grid, axes in zip(grids, described.axes, strict=True):
+        shape = tuple(size for *_, size in grid.dimensions)
+        at = np.indices(shape).reshape(len(shape), grid.points)
+        own = {a: axes[a][i] for (_, mine, _), i in zip(grid.dimensions, at, strict=True) for a in mine}
         for name in names:
-            missing = np.full(form.points, np.nan)
+            missing = np.full(grid.points, np.nan)
             parts[name].append(np.repeat(own.get(name, missing), seeds))
     coords: dict[str, Any] = {name: ("lane", _joined(values)) for name, values in parts.items()}
-    coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(form.points for form in forms)))
-    if forms[0].label is not None:
-        labels = [np.full(form.points * seeds, form.label, dtype=object) for form in forms]
+    coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(grid.points for grid in grids)))
+    if grids[0].label is not None:
+        labels = [np.full(grid.points * seeds, grid.label, dtype=object) for grid in grids]
         coords["optimizer"] = ("lane", np.concatenate(labels).astype(str))
     return coords
 

@@ -39,8 +39,8 @@ def request_of(result: SweepResult, problem: Any, optimizer: Any, monitors: Sequ
       InputValueError: the optimizers are not those of the result.
     """
     attrs = result.lanes.attrs
-    if result.forms[0].label is None:
-        axes, factory = _axes(result, result.forms[0], 0), optimizer
+    if result.grids[0].label is None:
+        axes, factory = _axes(result, result.grids[0], 0), optimizer
     else:
         axes, factory = [{"optimizer": _labelled(result, optimizer)}], None
     asked = json.loads(attrs["asked"])
@@ -52,25 +52,25 @@ def request_of(result: SweepResult, problem: Any, optimizer: Any, monitors: Sequ
 
 def _labelled(result: SweepResult, optimizer: Any) -> dict[str, Any]:
     """The optimizers by label, with the axes that each has."""
-    labels = [form.label for form in result.forms]
+    labels = [grid.label for grid in result.grids]
     if not isinstance(optimizer, Mapping) or set(optimizer) != set(labels):
         raise bad_value("optimizer", optimizer, "not a mapping of the labels", f"Pass one for each of {labels}")
     found, first = {}, 0
-    for form in result.forms:
-        choice = optimizer[form.label]
+    for grid in result.grids:
+        choice = optimizer[grid.label]
         factory, fixed = choice if isinstance(choice, tuple) else (choice, {})
-        own = {name: values for part in _axes(result, form, first) for name, values in part.items()}
-        found[form.label] = (factory, {**own, **fixed})
-        first += form.points
+        own = {name: values for part in _axes(result, grid, first) for name, values in part.items()}
+        found[grid.label] = (factory, {**own, **fixed})
+        first += grid.points
     return found
 
 
-def _axes(result: SweepResult, form: LaneGrid, first: int) -> list[Any]:
+def _axes(result: SweepResult, grid: LaneGrid, first: int) -> list[Any]:
     """The axes of one optimizer's points, the first of which is at place `first`."""
-    seeds, sizes = result.seeds, [size for *_, size in form.dimensions]
-    rows = slice(first * seeds, (first + form.points) * seeds, seeds)
+    seeds, sizes = result.seeds, [size for *_, size in grid.dimensions]
+    rows = slice(first * seeds, (first + grid.points) * seeds, seeds)
     parts = []
-    for place, (_, names, _) in enumerate(form.dimensions):
+    for place, (_, names, _) in enumerate(grid.dimensions):
         along = tuple(slice(None) if i == place else 0 for i in range(len(sizes)))
         values = {n: _plain(result.lanes[n].values[rows].reshape(sizes)[along]) for n in names}
         parts.append(paired(values) if len(names) > 1 else values)

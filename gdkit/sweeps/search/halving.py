@@ -23,7 +23,7 @@ from gdkit.sweeps.sweep import go_on, run_request
 
 def successive_halving(
     problem: Problem | Callable[..., Problem],
-    optimizer_factory: Any,
+    optimizer: Any,
     axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     steps: int,
@@ -41,7 +41,7 @@ def successive_halving(
     look best early.
 
     Args:
-      problem, optimizer_factory, axes: as in `sweep`.
+      problem, optimizer, axes: as in `sweep`.
       steps: of the points that are left in the end.
       least: of the first round; by default so few that each round of `keep` has its share of the work, 10 at least.
       keep: the share of points that goes on from one round to the next.
@@ -65,7 +65,7 @@ def successive_halving(
     checks.check_integer("steps", steps)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
-    wanted = request.check_request(problem, optimizer_factory, axes, steps=steps, **options)
+    wanted = request.check_request(problem, optimizer, axes, steps=steps, **options)
     points = wanted.lanes // wanted.seeds
     lengths = _rounds(points, steps, least, keep)
     result, kept = run_request(wanted._replace(steps=lengths[0], plan=_narrow(wanted, lengths, keep)), progress)

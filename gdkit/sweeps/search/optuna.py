@@ -32,7 +32,7 @@ class Searched(NamedTuple):
 
 def optuna_search(
     problem: Problem | Callable[..., Problem],
-    optimizer_factory: Any,
+    optimizer: Any,
     space: Mapping[str, Any],
     *,
     steps: int,
@@ -41,7 +41,7 @@ def optuna_search(
     study: Any = None,
     over_seeds: str = "mean",
     by: str | None = None,
-    maximise: bool = False,
+    maximize: bool = False,
     **options: Any,
 ) -> Searched:
     """Let a sampler of Optuna propose `batch` points at a time, and run each batch as one sweep.
@@ -54,7 +54,7 @@ def optuna_search(
     where no value can be made up, of a metric when a whole batch diverged.
 
     Args:
-      problem, optimizer_factory: as in `sweep`.
+      problem, optimizer: as in `sweep`.
       space: name to (low, high), log-uniform in between, or to one of ``optuna.distributions``. Categorical ones are
         static.
       steps: updates a lane.
@@ -62,7 +62,7 @@ def optuna_search(
       batch: how many at a time.
       study: any study with one objective, and so any sampler; what it has seen before counts.
       over_seeds: ``"mean"`` or ``"median"`` of the values of a point's seeds.
-      by, maximise: as in `SweepResult.best`.
+      by, maximize: as in `SweepResult.best`.
       options: what else `sweep` takes: seeds, key, monitors, curve_points, target, diverged_above, plan.
 
     Raises:
@@ -74,23 +74,23 @@ def optuna_search(
     if over_seeds not in _OVER_SEEDS:
         raise bad_value("over_seeds", over_seeds, "not a way to put seeds together", "Pass 'mean' or 'median'")
     known = optuna_study.read_space(space)
-    study = _study(study, maximise, options.get("key", 0))
-    make = lambda points: _request(problem, optimizer_factory, known, points, batch, steps=steps, **options)
+    study = _study(study, maximize, options.get("key", 0))
+    make = lambda points: _request(problem, optimizer, known, points, batch, steps=steps, **options)
     parts, asked = [], []
     while len(asked) < trials:
         now = [study.ask(known) for _ in range(min(batch, trials - len(asked)))]
         points, places = _whole_blocks([trial.params for trial in now], known, batch)
         result, kept = run_request(make(points))
-        _tell(study, now, result, places, _OVER_SEEDS[over_seeds], by, maximise)
+        _tell(study, now, result, places, _OVER_SEEDS[over_seeds], by, maximize)
         parts.append(PartialSweep(result, kept, len(asked) + places))
         asked += now
     return Searched(study, attach_origin(*merge_sweeps(make([trial.params for trial in asked]), parts), run_request))
 
 
-def _study(study: Any, maximise: bool, key: Any) -> Any:
+def _study(study: Any, maximize: bool, key: Any) -> Any:
     """The study, or one with a sampler for batches."""
     package = optuna_study.optuna()
-    direction = "maximize" if maximise else "minimize"
+    direction = "maximize" if maximize else "minimize"
     if study is None:
         seed = int(np.asarray(jax.random.key_data(checks.as_key(key))).ravel()[-1])
         sampler = package.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -140,14 +140,14 @@ def _tell(
     places: np.ndarray,
     together: Callable[..., np.ndarray],
     by: str | None,
-    maximise: bool,
+    maximize: bool,
 ) -> None:
     """Tell the study the value of every trial, and what became of its seeds."""
-    values = optuna_study.capped(result, by, maximise).reshape(-1, result.seeds)
+    values = optuna_study.capped(result, by, maximize).reshape(-1, result.seeds)
     for number, trial in enumerate(trials):
         row = int(np.flatnonzero(places == number)[0])
         mine = range(row * result.seeds, (row + 1) * result.seeds)
-        trial.set_user_attr("regimes", [Regime(int(result.verdict.regime[lane])).name for lane in mine])
+        trial.set_user_attr("regimes", [Regime(int(result.lane_regimes[lane])).name for lane in mine])
         trial.set_user_attr("end_steps", result.lanes["end_step"].values[mine].tolist())
         value = float(together(values[row]))
         if np.isfinite(value):

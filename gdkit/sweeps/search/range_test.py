@@ -47,7 +47,7 @@ class RangeTest(NamedTuple):
 
 def lr_range_test(
     problem: Problem | Callable[..., Problem],
-    optimizer_factory: Any,
+    optimizer: Any,
     *,
     low: float = 1e-7,
     high: float = 10.0,
@@ -71,7 +71,7 @@ def lr_range_test(
     `critical_learning_rate`, up to ten times the highest of them.
 
     Args:
-      problem, optimizer_factory: as in `sweep`; the factory takes a schedule as its ``learning_rate``.
+      problem, optimizer: as in `sweep`; the factory takes a schedule as its ``learning_rate``.
       low, high: the learning rate at the first and at the last step, in equal ratios.
       steps: of the growing run, and of each trial.
       seeds: runs side by side; by default three where the start or the batches depend on the seed, else one.
@@ -99,7 +99,7 @@ def lr_range_test(
     log_ratio = math.log(high / low) / (steps - 1)
 
     def growing(low: float) -> Any:
-        return optimizer_factory(learning_rate=lambda count: low * jnp.exp(log_ratio * count), **others)
+        return optimizer(learning_rate=lambda count: low * jnp.exp(log_ratio * count), **others)
 
     options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": key}
     dense = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # a curve of so many points has every step
@@ -114,8 +114,8 @@ def lr_range_test(
     suggestions = {rule: suggest(kept, smooth) for rule, suggest in RULES.items()}
     least = min(suggestions["steepest"] / 10, suggestions["valley"])  # either may be decades too high
     around = np.geomspace(least, max(kept[-1], 2 * suggestions["steepest"]), trials)
-    trial = sweep(problem, functools.partial(optimizer_factory, **others), {"learning_rate": around}, **options)
-    limit = _limit(problem, optimizer_factory, others, checks.as_key(key), steps, around)
+    trial = sweep(problem, functools.partial(optimizer, **others), {"learning_rate": around}, **options)
+    limit = _limit(problem, optimizer, others, checks.as_key(key), steps, around)
     return RangeTest(rates, loss, smooth, suggestions, trial, limit)
 
 
