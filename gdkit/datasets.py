@@ -12,7 +12,7 @@ import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -76,6 +76,9 @@ class Dataset:
         if self.classes is not None:
             return len(self.classes)
         return 1 + max(int(np.max(part[1])) for part in (self.train, self.validation, self.test) if part is not None)
+
+
+DataLike: TypeAlias = str | Mapping[str, Any] | tuple[Any, Any] | Dataset  # what `load` takes
 
 
 class Table(NamedTuple):

@@ -1,7 +1,7 @@
-"""Losses and metrics of outputs and targets."""
+"""Losses and metrics of the outputs of a model and their targets."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,15 @@ from gdkit.datasets import Dataset
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array
 
+OutputLoss: TypeAlias = Callable[[Any, Any], Any]  # (outputs, y) -> scalar
+
 
 def cross_entropy(outputs: Array, y: Array) -> Array:
-    """Mean cross-entropy in nats of labels y (...), by logits (..., classes), or one logit (...) or (..., 1) for two.
+    """Mean cross-entropy in nats.
+
+    Args:
+      outputs: logits (..., classes); for two classes also one logit, (...) or (..., 1).
+      y: labels (...).
 
     >>> round(float(cross_entropy(jnp.zeros((5, 8)), jnp.zeros(5, jnp.int32))), 4)  # the logarithm of 8
     2.0794
@@ -26,7 +32,7 @@ def cross_entropy(outputs: Array, y: Array) -> Array:
 
 
 def squared_error(outputs: Array, y: Array) -> Array:
-    """Mean over rows of ‖outputs − y‖². Labels stand for their one-hot vectors, or ±1 with a single output.
+    """Mean over rows of ‖outputs − y‖². Labels stand for their one-hot vectors, or for ±1 with a single output.
 
     >>> float(squared_error(jnp.zeros((4, 10)), jnp.arange(4)))
     1.0
@@ -41,7 +47,7 @@ def squared_error(outputs: Array, y: Array) -> Array:
 
 
 def accuracy(outputs: Array, y: Array) -> Array:
-    """The fraction of labels y (...) where the largest output is, or the sign of a single one, 0 to 1.
+    """The fraction of labels y (...) that are the index of the largest output, or the sign of a single one.
 
     >>> float(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
     0.75
@@ -52,7 +58,7 @@ def accuracy(outputs: Array, y: Array) -> Array:
 
 
 def r2(outputs: Array, y: Array) -> Array:
-    """1 − Σ (y − outputs)² / Σ (y − mean of y)²: 1 is exact, 0 is no better than the mean.
+    """The coefficient of determination, 1 − Σ (y − outputs)² / Σ (y − mean of y)²; 1 is exact, 0 equals the mean.
 
     >>> float(r2(jnp.full(2, 2.0), jnp.array([1.0, 3.0])))
     0.0
@@ -61,46 +67,51 @@ def r2(outputs: Array, y: Array) -> Array:
     return 1.0 - jnp.sum(jnp.square(y - outputs)) / jnp.sum(jnp.square(y - jnp.mean(y, axis=0, keepdims=True)))
 
 
-_LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+_LOSSES: dict[str, OutputLoss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
 
 
-def loss_of(loss: str | Callable[[Any, Any], Any], dataset: Dataset) -> Callable[[Any, Any], Any]:
-    """The loss function that `loss` names, with a check that the model's outputs suit the data."""
+def resolve_loss(loss: str | OutputLoss, dataset: Dataset) -> OutputLoss:
+    """The loss function for a name, with a check that outputs suit the data; a function is returned unchanged."""
     if callable(loss):
         return loss
     if loss not in _LOSSES:
         raise unknown_name("loss", loss, _LOSSES)
     if loss == "cross_entropy" and dataset.task != "classification":
-        raise bad_value("loss", loss, "the targets are no classes", "Use loss='squared_error', or integer labels")
+        raise bad_value("loss", loss, "the targets are not classes", "Use loss='squared_error', or integer labels")
 
-    def checked(outputs: Any, y: Any) -> Array:
+    def checked_loss(outputs: Any, y: Any) -> Array:
         _check_outputs(outputs, y, dataset)
         return _LOSSES[loss](outputs, y)
 
-    return checked
+    return checked_loss
 
 
-def metrics_of(dataset: Dataset) -> dict[str, Callable[[Any, Any], Any]]:
-    """The default metric of a task: accuracy or r2."""
+def default_loss(dataset: Dataset) -> str:
+    """The name of the usual loss of a task."""
+    return "cross_entropy" if dataset.task == "classification" else "squared_error"
+
+
+def default_metrics(dataset: Dataset) -> dict[str, OutputLoss]:
+    """The usual metric of a task, accuracy or r2, by name."""
     return {"accuracy": accuracy} if dataset.task == "classification" else {"r2": r2}
 
 
 def _is_single(outputs: Array, y: Array) -> bool:
-    """Whether there is one output a label, and so two classes."""
+    """Whether there is one output per label, and so two classes."""
     return outputs.size == y.size
 
 
 def _check_outputs(outputs: Any, y: Any, dataset: Dataset) -> None:
-    """Shapes alone, so that this runs once, while the loss is traced."""
+    """Raise unless the shape of the outputs suits the data; runs while the loss is traced."""
     if not hasattr(outputs, "shape"):
-        raise bad_type("apply", outputs, "it returned no array", "Return the outputs alone")
+        raise bad_type("apply", outputs, "it did not return an array", "Return the outputs alone")
     shape, single = np.shape(outputs), np.size(outputs) == np.size(y)
     if dataset.task == "regression":
-        fits, expected = single and shape[:1] == y.shape[:1], f"outputs of the shape of y, {y.shape}"
+        suits, expected = single and shape[:1] == y.shape[:1], f"outputs of the shape of y, {y.shape}"
     else:
         rows = y.shape[:-1] if y.ndim > 1 and y.shape[-1] == 1 else y.shape
         many = shape[:-1] == rows and shape[-1] >= dataset.outputs
-        fits = many or (single and dataset.outputs == 2 and shape[:1] == y.shape[:1])
+        suits = many or (single and dataset.outputs == 2 and shape[:1] == y.shape[:1])
         expected = f"logits of shape {(*rows, dataset.outputs)} for y of shape {y.shape}"
-    if not fits:
+    if not suits:
         raise bad_value("apply", shape, "the shape of its outputs does not suit the data", f"Return {expected}")

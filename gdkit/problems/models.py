@@ -1,4 +1,4 @@
-"""Models on data sets."""
+"""Models on data sets: logistic regression, a fully connected network, a transformer."""
 
 import dataclasses
 import itertools
@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import datasets
-from gdkit.datasets import SPLIT, Dataset
-from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.problems.analytic import _floats, _number
+from gdkit.checks import check_choice, check_integer, check_number
+from gdkit.datasets import SPLIT, DataLike, Dataset
+from gdkit.errors import bad_type, bad_value
+from gdkit.problems.losses import default_loss
 from gdkit.problems.problem import Problem
 from gdkit.problems.supervised import supervised
 from gdkit.types import Array, Key, Params, PyTree
 
-_HE = math.sqrt(2.0)  # makes up for the half of the inputs that a rectifier cuts off
-ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], float]] = {
+_HE = math.sqrt(2.0)  # gain that compensates for the half of the inputs that a rectifier sets to 0
+ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], float]] = {  # function and gain
     "relu": (jax.nn.relu, _HE),
     "gelu": (jax.nn.gelu, _HE),
     "silu": (jax.nn.silu, _HE),
@@ -38,40 +39,47 @@ class Layer(NamedTuple):
 
 
 def logistic_regression(
-    data: Any = "breast_cancer",
+    data: DataLike = "breast_cancer",
     *,
     l2: float = 0.0,
     batch_size: int | None = None,
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
 ) -> Problem:
-    """Mean cross-entropy of an affine map, plus ½ l2 ‖weight‖²; convex, from zero weights on.
+    """Mean cross-entropy of an affine map, plus ½ l2 ‖weight‖²: a convex loss, started at zero weights.
 
-    Two classes have one logit, more have one each (softmax). The penalty counts in the loss on validation and test
-    rows too. `data`, `batch_size`, `split`, `split_key` as in `supervised`.
+    Two classes have one logit, more classes have one each (softmax). The penalty is part of the validation and test
+    losses too.
+
+    Args:
+      data, batch_size, split, split_key: as in `supervised`.
+      l2: weight of the penalty, 0 or more; it may be traced.
+
+    Raises:
+      GdkitError: as `supervised`; the data are a regression; `l2` is negative.
 
     >>> problem = logistic_regression("iris")
     >>> round(float(problem.loss(problem.init, problem.data)), 4)  # the logarithm of 3 classes
     1.0986
     """
-    l2 = _number("l2", l2, at_least=0)
+    check_number("l2", l2, at_least=0)
     dataset = _load_rows(data, split, split_key)
     if dataset.task != "classification":
         remedy = "Use data of task classification, or problems.mlp with widths=() for linear regression"
         raise bad_value("data", dataset.name or data, "logistic regression needs classes", remedy)
     outputs = () if dataset.outputs == 2 else (dataset.outputs,)
-    init = Layer(_floats("init", np.zeros((_inputs(dataset), *outputs))), _floats("init", np.zeros(outputs)))
+    init = Layer(_zeros(_features(dataset), *outputs), _zeros(*outputs))
     name = f"logistic regression on {dataset.name or 'data'}"
-    plain = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, name=name)
+    unpenalized = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, name=name)
 
     def loss(params: Layer, batch: PyTree) -> Array:
-        return plain.loss(params, batch) + 0.5 * l2 * jnp.sum(jnp.square(params.weight))
+        return unpenalized.loss(params, batch) + 0.5 * l2 * jnp.sum(jnp.square(params.weight))
 
-    return dataclasses.replace(plain, loss=loss)
+    return dataclasses.replace(unpenalized, loss=loss)
 
 
 def mlp(
-    data: Any = "digits",
+    data: DataLike = "digits",
     *,
     widths: Sequence[int] = (64, 64),
     activation: str = "relu",
@@ -85,42 +93,45 @@ def mlp(
     """A fully connected network; its params are a tuple of `Layer`.
 
     Args:
+      data, batch_size, split, split_key: as in `supervised`. Features of several dimensions are flattened.
       widths: of the hidden layers; ``()`` leaves an affine map.
       activation: one of relu, gelu, silu, elu, tanh, sigmoid, linear.
       loss: "cross_entropy" or "squared_error"; None: by the task.
-      init_scale: a factor of every initial weight. Weights are normal with variance g²/inputs, where g² is 2 in hidden
-        layers of the relu kind (He et al. 2015) and 1 in others (LeCun et al. 1998) and in the last; biases are 0.
+      init_scale: factor of every initial weight. Weights are normal with variance g²/inputs, where g² is 2 in hidden
+        layers with relu, gelu, silu or elu (He et al. 2015), and 1 in other hidden layers (LeCun et al. 1998) and in
+        the last; biases are 0.
       zero_last: whether the last layer's weights start at 0, so that networks of all widths start with equal outputs,
-        as maximal update parametrisation (μP) has it (Yang et al. 2022, D.2). `gdkit.optimizers.mup` has its steps.
-      data, batch_size, split, split_key: as in `supervised`. More than one dimension of features is flattened.
+        as in maximal update parametrization (μP; Yang et al. 2022, D.2). `gdkit.optimizers.mup` has its steps.
+
+    Raises:
+      GdkitError: as `supervised`; an unknown activation; a width or scale that cannot be used.
 
     >>> problem = mlp("iris", widths=[16])
     >>> [layer.weight.shape for layer in problem.init(jax.random.key(0))]
     [(4, 16), (16, 3)]
     """
-    widths = _widths(widths)
-    if activation not in ACTIVATIONS:
-        raise unknown_name("activation", activation, ACTIVATIONS)
+    widths = _check_widths(widths)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_number("init_scale", init_scale, at_least=0)
     _, gain = ACTIVATIONS[activation]
-    init_scale = _number("init_scale", init_scale, at_least=0)
     dataset = _load_rows(data, split, split_key)
-    sizes = (_inputs(dataset), *widths, dataset.outputs)
+    sizes = (_features(dataset), *widths, dataset.outputs)
     gains = (*(gain for _ in widths), 0.0 if zero_last else 1.0)
 
     def init(key: Key) -> tuple[Layer, ...]:
         keys = jax.random.split(key, len(gains))
         shapes = itertools.pairwise(sizes)
-        return tuple(_layer(k, *shape, g * init_scale) for k, shape, g in zip(keys, shapes, gains, strict=True))
+        return tuple(_init_layer(k, *shape, g * init_scale) for k, shape, g in zip(keys, shapes, gains, strict=True))
 
     def apply(params: Sequence[Layer], x: Array) -> Array:  # (rows, ...) -> (rows, outputs)
         return mlp_layers(params, x, activation)[-1]
 
     name = f"mlp on {dataset.name or 'data'}"
-    return supervised(init, apply, loss or _usual_loss(dataset), dataset, batch_size=batch_size, name=name)
+    return supervised(init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, name=name)
 
 
 def mlp_layers(params: Sequence[Layer], x: Array, activation: str = "relu") -> list[Array]:
-    """What every layer of an `mlp` makes of rows x (rows, ...), before its activation: (rows, units) each.
+    """The outputs of every layer of an `mlp` for rows x (rows, ...), before the activation: (rows, units) each.
 
     >>> [h.shape for h in mlp_layers(mlp("iris", widths=[16]).init(jax.random.key(0)), jnp.ones((5, 4)))]
     [(5, 16), (5, 3)]
@@ -133,14 +144,14 @@ def mlp_layers(params: Sequence[Layer], x: Array, activation: str = "relu") -> l
 
 
 def layer_changes(layers: Callable[[Params, Any], Sequence[Array]], history: Params, x: Any) -> Array:
-    """How far training has moved the outputs of each layer: mean |h_t − h_0| over rows and units, (points, layers).
+    """Mean change |h_t − h_0| of the outputs of each layer during training, over rows and units: (points, layers).
+
+    Plotted against width it is the coordinate check of Yang et al. (2022), appendix D.1.
 
     Args:
       layers: ``(params, x) -> outputs of each layer``, for example `mlp_layers`.
       history: params at recorded steps, as of ``descend(..., record_params=True)``; every leaf (points, ...).
-      x: rows to look at.
-
-    Drawn against width it is the coordinate check of Yang et al. (2022), appendix D.1.
+      x: the rows to evaluate.
 
     >>> problem = mlp("iris", widths=[16])
     >>> history = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 0.1]), problem.init(jax.random.key(0)))
@@ -157,10 +168,10 @@ def layer_changes(layers: Callable[[Params, Any], Sequence[Array]], history: Par
 class TransformerBlock(NamedTuple):
     """The params of one block of a transformer; it has no biases."""
 
-    query: Array  # (width, width), as are the next three
-    key: Array
-    value: Array
-    out: Array
+    query: Array  # (width, width)
+    key: Array  # (width, width)
+    value: Array  # (width, width)
+    out: Array  # (width, width)
     up: Array  # (width, 4 width)
     down: Array  # (4 width, width)
 
@@ -175,7 +186,7 @@ class Transformer(NamedTuple):
 
 
 def transformer(
-    data: Any = "digits",
+    data: DataLike = "digits",
     *,
     tokens: int = 8,
     width: int = 16,
@@ -186,32 +197,34 @@ def transformer(
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
 ) -> Problem:
-    """A small transformer that reads a row as a sequence of equal pieces, as of the digits the 8 lines of an image.
+    """A small transformer that reads the features of a row as a sequence, for example the 8 lines of a digit's image.
 
-    Each piece is mapped to `width` numbers, and its position added (Dosovitskiy et al. 2021); blocks of attention over
-    all positions (Vaswani et al. 2017) and of a gelu network four times as wide, each behind a layer norm without
-    params (Xiong et al. 2020); the outputs are an affine map of the mean over positions, normed too.
+    The features are cut into tokens of equal size, each mapped to `width` numbers and added to its position
+    (Dosovitskiy et al. 2021). Each block has attention over all positions (Vaswani et al. 2017) and a gelu network of
+    four times the width, both after a layer norm without params (Xiong et al. 2020). The outputs are an affine map of
+    the mean over positions of the normalized last block. Weights are normal with variance 1/inputs, positions with
+    1/width; the last bias is 0.
 
     Args:
-      tokens: into how many pieces the features are cut; it divides their number.
-      width, heads: numbers a position, and how many heads share them; heads divides width.
-      depth: blocks.
+      tokens: number of tokens, a divisor of the number of features.
+      width: numbers per position.
+      heads: number of attention heads, a divisor of `width`.
+      depth: number of blocks.
       loss, data, batch_size, split, split_key: as in `mlp`.
 
-    Weights are normal with variance 1/inputs, positions with 1/width; the last bias is 0.
+    Raises:
+      GdkitError: as `supervised`; a number that is not an integer of at least 1, or not a divisor.
 
     >>> problem = transformer()
     >>> sum(leaf.size for leaf in jax.tree.leaves(problem.init(jax.random.key(0))))
     6570
     """
     for name, value in (("tokens", tokens), ("width", width), ("heads", heads), ("depth", depth)):
-        _whole(name, value)
+        check_integer(name, value)
     dataset = _load_rows(data, split, split_key)
-    for name, value, whole, what in (
-        ("tokens", tokens, _inputs(dataset), "features"), ("heads", heads, width, "numbers of the width"),
-    ):  # fmt: skip
-        if whole % value:
-            raise bad_value(name, value, f"it does not divide the {whole} {what}", "Use a divisor")
+    features = _features(dataset)
+    _check_divisor("tokens", tokens, features, "features")
+    _check_divisor("heads", heads, width, "numbers of the width")
     square, wide = (width, width), (width, 4 * width)
     shapes = (square, square, square, square, wide, wide[::-1])
 
@@ -219,77 +232,69 @@ def transformer(
         first, second, last, *inner = jax.random.split(key, 3 + depth)
         normal = lambda key, shape, inputs: jax.random.normal(key, shape) / math.sqrt(inputs)
         weights = lambda key: (normal(k, s, s[0]) for k, s in zip(jax.random.split(key, 6), shapes, strict=True))
-        token = normal(first, (_inputs(dataset) // tokens, width), _inputs(dataset) // tokens)
+        token = normal(first, (features // tokens, width), features // tokens)
         position = normal(second, (tokens, width), width)
-        return Transformer(
-            token,
-            position,
-            tuple(TransformerBlock(*weights(k)) for k in inner),
-            _layer(last, width, dataset.outputs, 1.0),
-        )
+        blocks = tuple(TransformerBlock(*weights(k)) for k in inner)
+        return Transformer(token, position, blocks, _init_layer(last, width, dataset.outputs, 1.0))
 
     def apply(params: Transformer, x: Array) -> Array:  # (rows, ...) -> (rows, outputs)
         h = x.reshape(x.shape[0], tokens, -1) @ params.token + params.position[None]
         for block in params.blocks:
-            h = h + _attention(block, _normed(h), heads)
-            h = h + jax.nn.gelu(_normed(h) @ block.up) @ block.down
-        return _affine(params.head, jnp.mean(_normed(h), axis=1))
+            h = h + _attention(block, _layer_norm(h), heads)
+            h = h + jax.nn.gelu(_layer_norm(h) @ block.up) @ block.down
+        return _affine(params.head, jnp.mean(_layer_norm(h), axis=1))
 
     name = f"transformer on {dataset.name or 'data'}"
-    return supervised(init, apply, loss or _usual_loss(dataset), dataset, batch_size=batch_size, name=name)
+    return supervised(init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, name=name)
 
 
 def _affine(layer: Layer, x: Array) -> Array:
     return x.reshape(x.shape[0], -1) @ layer.weight + layer.bias[None]
 
 
-def _layer(key: Key, inputs: int, outputs: int, gain: Any) -> Layer:
+def _init_layer(key: Key, inputs: int, outputs: int, gain: float | Array) -> Layer:
     weight = jax.random.normal(key, (inputs, outputs)) * (gain / math.sqrt(inputs))
     return Layer(weight, jnp.zeros(outputs))
 
 
-def _attention(block: TransformerBlock, h: Array, heads: int) -> Array:  # (rows, tokens, width)
-    """Every position looks at all."""
+def _zeros(*shape: int) -> Any:
+    """Zeros of JAX's default float dtype, in NumPy, so that nothing is on a device yet."""
+    return np.zeros(shape, jax.dtypes.canonicalize_dtype(float))
+
+
+def _attention(block: TransformerBlock, h: Array, heads: int) -> Array:
+    """Attention of every position to all positions, without a mask: (rows, tokens, width) to the same."""
     split = lambda weight: (h @ weight).reshape(*h.shape[:2], heads, -1)
-    seen = jax.nn.dot_product_attention(split(block.query), split(block.key), split(block.value))
-    return seen.reshape(h.shape) @ block.out
+    mixed = jax.nn.dot_product_attention(split(block.query), split(block.key), split(block.value))
+    return mixed.reshape(h.shape) @ block.out
 
 
-def _normed(h: Array) -> Array:
-    """Of mean 0 and variance 1 at every position."""
+def _layer_norm(h: Array) -> Array:
+    """`h` (..., width) with mean 0 and variance 1 at every position."""
     return jax.nn.standardize(h, axis=-1)
 
 
-def _usual_loss(dataset: Dataset) -> str:
-    return "cross_entropy" if dataset.task == "classification" else "squared_error"
-
-
-def _inputs(dataset: Dataset) -> int:
+def _features(dataset: Dataset) -> int:
     return math.prod(np.shape(dataset.train[0])[1:])
 
 
-def _load_rows(data: Any, split: Sequence[float], split_key: int) -> Dataset:
-    """The data set, for a model that takes rows of numbers."""
+def _load_rows(data: DataLike, split: Sequence[float], split_key: int) -> Dataset:
+    """The data set, for a model that predicts one label or one vector per row."""
     dataset = datasets.load(data, split=split, split_key=split_key)
     if np.ndim(dataset.train[1]) > (1 if dataset.task == "classification" else 2):
         shape = np.shape(dataset.train[1])
-        raise bad_value("data", shape, "y has too many dimensions", "Give one label, or a vector of targets, a row")
+        raise bad_value("data", shape, "y has too many dimensions", "Give one label or one vector of targets per row")
     return dataset
 
 
-def _whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise bad_type(name, value, "not an integer", "Pass an integer")
-    if value < 1:
-        raise bad_value(name, value, "less than 1", "Use 1 or more")
-
-
-def _widths(widths: Any) -> tuple[int, ...]:
+def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise bad_type("widths", widths, "not a sequence", "Pass the width of every hidden layer, such as (64, 64)")
-    for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int | np.integer):
-            raise bad_type("widths", widths, f"{width!r} is not an integer", "Pass integers, such as (64, 64)")
-        if width < 1:
-            raise bad_value("widths", widths, f"a layer {width} wide", "Use widths of 1 or more")
+    for layer, width in enumerate(widths):
+        check_integer(f"widths[{layer}]", width)
     return tuple(map(int, widths))
+
+
+def _check_divisor(name: str, value: int, total: int, what: str) -> None:
+    if total % value:
+        raise bad_value(name, value, f"it does not divide the {total} {what}", "Use a divisor")

@@ -1,42 +1,46 @@
-"""What a user asks for: a pure loss, its start, and data."""
+"""What a user asks for: a pure loss, its initial params, and data."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 
 from gdkit.errors import bad_type
-from gdkit.types import PyTree
+from gdkit.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """A pure loss, where it starts, and the data it is judged on.
+    """A pure loss, its initial params, and the data that it is trained and evaluated on.
 
     Args:
       loss: ``loss(params) -> scalar``, or ``loss(params, batch) -> scalar`` with `data`; with `has_aux`,
         ``loss(params, batch, aux) -> (scalar, aux)``. Pure.
-      init: a pytree of float arrays, or ``key -> params`` (``key -> (params, aux)`` with `has_aux`). It is called
-        if it is callable and its own pytree leaf.
-      data: a pytree handed to the compiled program as an argument.
-      sample: ``sample(key, t, data) -> batch``, pure, of one shape at every step; absent: the full batch.
-      validation, test: data like `data`, on which the loss and `metrics` are read at the end.
+      init: a pytree of float arrays, or ``key -> params`` (``key -> (params, aux)`` with `has_aux`). A callable
+        pytree with leaves of its own, such as an equinox module, is params.
+      data: a pytree, passed to the compiled program as an argument.
+      sample: ``sample(key, t, data) -> batch``, pure, of the same shape at every step; None: all of `data`.
+      validation, test: data like `data`, on which the loss and `metrics` are evaluated at the end of a run.
       metrics: name to ``f(params, data) -> scalar``.
-      optimum: the known minimum of the loss, if any.
-      has_aux: whether state that is not trained goes through the loss.
-      name: what tables and figures call it.
+      optimum: the minimum of the loss, where it is known.
+      has_aux: whether the loss takes and returns state that is not trained.
+      name: the name in tables and figures.
+
+    Raises:
+      InputTypeError: `loss` or `sample` is not callable, there is no `data` to sample from, or `metrics` is not a
+        mapping of functions.
     """
 
     loss: Callable[..., Any]
-    init: Any
+    init: Any  # params, or key -> params
     _: dataclasses.KW_ONLY
     data: PyTree = None
     sample: Callable[..., PyTree] | None = None
     validation: PyTree = None
     test: PyTree = None
     metrics: Mapping[str, Callable[..., Any]] | None = None
-    optimum: Any = None
+    optimum: float | Array | None = None
     has_aux: bool = False
     name: str | None = None
 
@@ -51,18 +55,19 @@ class Problem:
 
     @property
     def init_is_function(self) -> bool:
-        """Whether `init` is called with a key; an equinox module is callable too, and is params.
+        """Whether `init` is called with a key: a callable without leaves of its own.
 
-        >>> Problem(jnp.sum, jnp.zeros).init_is_function, Problem(jnp.sum, np.zeros(3)).init_is_function
+        >>> import jax.numpy as jnp
+        >>> Problem(jnp.sum, jnp.zeros).init_is_function, Problem(jnp.sum, jnp.zeros(3)).init_is_function
         (True, False)
         """
         return callable(self.init) and jax.tree_util.all_leaves([self.init])
 
 
-ProblemLike: TypeAlias = Problem | Callable[..., Problem]  # a problem, or a factory of problems
+ProblemLike = Problem | Callable[..., Problem]  # a problem, or a factory: (**hyperparameters) -> Problem
 
 
 def check_metrics(metrics: Any) -> None:
-    """Raise unless `metrics` is None or maps names to functions."""
+    """Raise unless `metrics` is None or a mapping of names to functions."""
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
         raise bad_type("metrics", metrics, "not a mapping of functions", "Pass metrics={'name': function}")

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,39 +10,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import datasets
-from gdkit.datasets import SPLIT
+from gdkit.checks import check_integer
+from gdkit.datasets import SPLIT, DataLike
 from gdkit.errors import bad_type, bad_value
-from gdkit.problems.losses import loss_of, metrics_of
+from gdkit.problems.losses import OutputLoss, default_metrics, resolve_loss
 from gdkit.problems.problem import Problem, check_metrics
 from gdkit.types import Key, Params, PyTree
 
 
 def supervised(
-    init: Any,
+    init: PyTree | Callable[[Key], Params],
     apply: Callable[[Params, Any], Any],
-    loss: str | Callable[[Any, Any], Any],
-    data: Any,
+    loss: str | OutputLoss,
+    data: DataLike,
     *,
     batch_size: int | None = None,
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
-    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    metrics: Mapping[str, OutputLoss] | None = None,
     name: str | None = None,
 ) -> Problem:
-    """A model in the usual form, on data.
+    """The problem of fitting a model to data.
 
     Args:
       init: ``key -> params``, or params.
-      apply: ``(params, x) -> outputs`` for a batch x (rows, ...), as it comes from flax, equinox after `partition`,
-        haiku without the key of apply, or a plain function.
+      apply: ``(params, x) -> outputs`` for a batch x (rows, ...), such as flax's ``model.apply``, an equinox module
+        after `partition`, haiku's apply without a key, or a plain function.
       loss: ``"cross_entropy"``, ``"squared_error"``, or ``(outputs, y) -> scalar``.
       data: what `datasets.load` takes: a name, ``{"file": ...}``, a pair of arrays ``(x, y)``, or a `Dataset`.
-      batch_size: rows of a minibatch, drawn anew at every step, with replacement; None: all rows at every step.
-      split, split_key: how the rows are cut into train, validation and test.
-      metrics: name to ``(outputs, y) -> scalar``; None: with a loss by name, accuracy or r2.
+      batch_size: rows per minibatch, drawn at every step with replacement; None: all rows at every step.
+      split, split_key: how rows are split into train, validation and test; see `datasets.load`.
+      metrics: name to ``(outputs, y) -> scalar``; None: accuracy or r2 if the loss is given by name.
 
     Raises:
-      GdkitError: data that cannot be loaded; a loss that is unknown or does not suit the task; a bad batch size.
+      GdkitError: the data cannot be loaded, the loss is unknown or does not suit the task, or the batch size is bad.
 
     >>> x, y = np.eye(8, dtype=np.float32), np.arange(8.0)
     >>> problem = supervised(np.zeros(8, np.float32), lambda w, x: x @ w, "squared_error", (x, y), split=(0.5, 0.5))
@@ -55,29 +55,32 @@ def supervised(
     dataset = datasets.load(data, split=split, split_key=split_key)
     train, validation, test = jax.tree.map(np.asarray, (dataset.train, dataset.validation, dataset.test))
     if metrics is None:
-        metrics = metrics_of(dataset) if isinstance(loss, str) else {}
+        metrics = default_metrics(dataset) if isinstance(loss, str) else {}
     check_metrics(metrics)
-    judge = loss_of(loss, dataset)
+    output_loss = resolve_loss(loss, dataset)
     return Problem(
-        lambda params, batch: judge(apply(params, batch[0]), batch[1]),
+        lambda params, batch: output_loss(apply(params, batch[0]), batch[1]),
         init,
         data=train,
-        sample=None if batch_size is None else minibatches(_rows_of_batch(batch_size, len(train[1]))),
+        sample=None if batch_size is None else minibatches(_check_batch_size(batch_size, len(train[1]))),
         validation=validation,
         test=test,
-        metrics={key: functools.partial(_read, metric, apply) for key, metric in metrics.items()},
+        metrics={key: functools.partial(_evaluate, metric, apply) for key, metric in metrics.items()},
         name=name or dataset.name or "supervised",
     )
 
 
 def minibatches(batch_size: int) -> Callable[[Key, Any, PyTree], PyTree]:
-    """``sample(key, t, data)`` for a Problem: rows of every leaf, drawn uniformly and with replacement.
+    """``sample(key, t, data)`` for a Problem: rows of every leaf, drawn uniformly with replacement.
+
+    Raises:
+      InputValueError, InputTypeError: `batch_size` is not an integer of at least 1.
 
     >>> sample = minibatches(4)
     >>> sample(jax.random.key(0), 0, np.arange(100.0)).shape
     (4,)
     """
-    size = _rows_of_batch(batch_size)
+    size = _check_batch_size(batch_size)
 
     def sample(key: Key, t: Any, data: PyTree) -> PyTree:
         rows_of_data = jax.tree.leaves(data)[0].shape[0]
@@ -87,21 +90,14 @@ def minibatches(batch_size: int) -> Callable[[Key, Any, PyTree], PyTree]:
     return sample
 
 
-def _read(metric: Callable[[Any, Any], Any], apply: Callable[[Params, Any], Any], params: Params, data: Any) -> Any:
+def _evaluate(metric: OutputLoss, apply: Callable[[Params, Any], Any], params: Params, data: tuple[Any, Any]) -> Any:
     x, y = data
     return metric(apply(params, x), y)
 
 
-def _rows_of_batch(batch_size: Any, rows: float = math.inf) -> int:
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        size = None
-    if size is None or isinstance(batch_size, bool):
-        raise bad_type("batch_size", batch_size, "not an integer", "Pass a number of rows, or None for all of them")
-    if not 1 <= size <= rows:
-        problem = "less than one row" if size < 1 else f"more than the {rows} rows there are to train on"
-        raise bad_value(
-            "batch_size", batch_size, problem, "Use fewer, or None for all rows" if size > 1 else "Use 1 or more"
-        )
-    return size
+def _check_batch_size(batch_size: int, rows: float = math.inf) -> int:
+    check_integer("batch_size", batch_size)
+    if batch_size > rows:
+        problem = f"more than the {rows} rows of the training data"
+        raise bad_value("batch_size", batch_size, problem, "Use a smaller size, or None for all rows")
+    return int(batch_size)
