@@ -48,7 +48,7 @@ def test_bad_losses_and_params_are_refused(name):
 
 BAD_AXES = {
     "empty": ({"learning_rate": []}, r"axes\['learning_rate'\]=\[\]: the axis is empty"),
-    "duplicate": ({"learning_rate": [0.1, 0.2, 0.1]}, r"axes\['learning_rate'\]=0.1: this value is there twice"),
+    "duplicate": ({"learning_rate": [0.1, 0.2, 0.1]}, r"axes\['learning_rate'\]=0.1: this value occurs twice"),
     "negative": ({"learning_rate": [-0.1]}, r"=-0.1: a learning rate is not negative. Use gdkit.ascent"),
     "infinite": ({"learning_rate": [np.inf]}, "=inf: not finite. Leave it out"),
     "NaN": ({"learning_rate": [np.nan]}, "=nan: not finite. Leave it out"),
@@ -61,7 +61,7 @@ BAD_AXES = {
     "texts as lanes": ({"learning_rate": static([0.1]), "nesterov": [0.5, "x"]}, "gdkit.lanes.*gdkit.static"),
     "problem axis": ({"problem.center": [1.0], **GOOD}, "a finished Problem takes no hyperparameters"),
     "twice": ([GOOD, {"learning_rate": [0.1]}], None),
-    "no optimizers": ({"optimizer": {}, **GOOD}, "labels are missing or twice there"),
+    "no optimizers": ({"optimizer": {}, **GOOD}, "labels are missing or occur twice"),
 }
 
 

@@ -233,7 +233,7 @@ def test_a_large_sweep_is_read_from_a_file_of_the_pool_and_a_small_one_travels_w
     with contextlib.closing(executors.pool_of(spawning())) as pool:
         small, large = map(pool.place, sent)
         assert small == sent[0]
-        assert len(pickle.dumps(large)) < 5000 and processes._WorkerSweep(large).request.lanes == 200_000
+        assert len(pickle.dumps(large)) < 5000 and processes._WorkerSweep(large).request.lane_count == 200_000
         assert large.file.parent.stat().st_mode & 0o077 == 0  # nobody else can put anything there
     assert not list(tmp_path.iterdir())
     elsewhere = executors.pool_of(Pickling())  # other machines may not find the file
@@ -285,7 +285,7 @@ def test_a_run_by_processes_stops_when_asked_and_goes_on_with_threads(iris, stra
 def test_a_worker_that_is_asked_to_stop_keeps_its_lanes_and_says_so(iris, tmp_path):
     request = check_request(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
     run_checked(request, where=RunDirectory(tmp_path, shard=(0, 99)))  # its first tile
-    archive = RunArchive(Store.open(tmp_path), request.reached)
+    archive = RunArchive(Store.open(tmp_path), request.recorded_points)
     sent = processes.sent_of(request, archive)
     sent.asked.touch()
     crew = processes._crew_of(sent)

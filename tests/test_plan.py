@@ -215,8 +215,8 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
     tree = {"w": np.ones((2, 3, 5), np.float32), "key": key, "more": 2 * numbers["float32"]} | numbers
     packed = jax.jit(Packed.of)(tree)
     assert len(jax.tree.leaves(packed)) == 5, "two on their own, and one a dtype"
-    shapes = jax.eval_shape(Packed.of, tree).tree()
-    for back in (packed.tree(), jax.jit(Packed.tree)(packed)):
+    shapes = jax.eval_shape(Packed.pack, tree).unpack()
+    for back in (packed.unpack(), jax.jit(Packed.unpack)(packed)):
         assert jax.tree.structure(back) == jax.tree.structure(tree)
         for one, other, shape in zip(*map(jax.tree.leaves, (back, tree, shapes)), strict=True):
             assert one.dtype == other.dtype == shape.dtype and shape.shape == one.shape

@@ -116,7 +116,9 @@ def test_lanes_that_are_gone_or_damaged_start_anew_and_large_ones_are_not_kept(i
     files[0].unlink()
     files[2].write_bytes(files[2].read_bytes()[:-100])
     run_block, begun = threads.run_block, []
-    monkeypatch.setattr(threads, "run_block", lambda job, *rest: (begun.append(job.begin), run_block(job, *rest))[1])
+    monkeypatch.setattr(
+        threads, "run_block", lambda job, *rest: (begun.append(job.first_step), run_block(job, *rest))[1]
+    )
     opened = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd)
     with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start anew"):
         assert_same_bits(opened.extend(30), expected)

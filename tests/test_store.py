@@ -120,7 +120,7 @@ def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
                     for b in blocks
                 ]
                 rows += [[*itertools.chain(*lanes[low : low + tile])] for low in range(0, len(blocks), tile)]
-            first += section.points * seeds
+            first += section.point_count * seeds
         partition = Partition(tuple(groups))
         assert partition.lanes == first and partition.tiles == len(rows)
         assert [partition.lanes_of(t).tolist() for t in range(partition.tiles)] == rows

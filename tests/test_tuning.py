@@ -7,14 +7,14 @@ import synthetic
 from shared import assert_refused
 
 from gdkit import Plan, optuna_search, paired, problems, random_axes, sgd, static, sweep
-from gdkit.sweeps.programs.compile import _compiled
+from gdkit.sweeps.programs.compile import _compile_shapes
 from gdkit.sweeps.resume.refine import _edge_bracket
 
 RATES = np.geomspace(1e-2, 2.0, 9)
 
 
 def compiled():
-    return _compiled.cache_info().misses
+    return _compile_shapes.cache_info().misses
 
 
 def assert_same(a, b):

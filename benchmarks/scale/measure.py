@@ -173,7 +173,7 @@ def columns() -> dict[str, int]:
     return {
         "statistics": len(output),
         "bytes": own,
-        "curve_bytes": 4 * asked(8, curve_points=200, steps=10_000).reached,
+        "curve_bytes": 4 * asked(8, curve_points=200, steps=10_000).recorded_points,
     }
 
 

@@ -53,9 +53,9 @@ _DIVIDED = "x"  # of values at which some runs diverged and some did not
 def show_plan(console: Console, name: str, request: Any, needed: Resources) -> None:
     """Prints what is going to be run, as far as it is known before anything is compiled."""
     programs = sum(len(group_points(section)) for section in request.sections)
-    sizes = [f"{s.label} {s.points * request.seeds:,}" for s in request.sections if s.label is not None]
+    sizes = [f"{s.label} {s.point_count * request.seeds:,}" for s in request.sections if s.label is not None]
     several = f": {_listed(sizes)}" if len(sizes) > 1 else ""
-    console.print(Text(f"{name}: {counted(request.lanes, 'run')} of {counted(request.steps, 'step')}{several}"))
+    console.print(Text(f"{name}: {counted(request.lane_count, 'run')} of {counted(request.steps, 'step')}{several}"))
     seeds = f"{counted(request.seeds, 'seed')} a point, " if request.seeds > 1 else ""
     workers = counted(count_workers(request.plan, len(select_devices(request.plan))), "worker")
     console.print(Text(f"{seeds}{counted(programs, 'program')}, {workers}", "bright_black"))

@@ -1,4 +1,4 @@
-"""Axes: what is varied, which of it is traced, and the grid of points that it spans."""
+"""Axes: the values of hyperparameters, which of them are traced, and the grid of points that they span."""
 
 import dataclasses
 import math
@@ -10,23 +10,24 @@ import numpy as np
 
 from gdkit import factories, optimizers
 from gdkit.errors import bad_type, bad_value
-from gdkit.problems import Problem
+from gdkit.problems import Problem, ProblemLike
+from gdkit.types import OptimizerLike
 
 
 class MarkedValues(NamedTuple):
-    """Axis values that say themselves whether they are traced."""
+    """Axis values marked as traced or static."""
 
     values: tuple[Any, ...]
     traced: bool
 
 
 def lanes(values: Sequence[Any]) -> MarkedValues:
-    """Axis values that are traced: all of them run in one compiled program."""
+    """Mark axis values as traced: one compiled program serves all of them."""
     return MarkedValues(tuple(values), True)
 
 
 def static(values: Sequence[Any]) -> MarkedValues:
-    """Axis values that are static: one compiled program a value."""
+    """Mark axis values as static: one compiled program per value."""
     return MarkedValues(tuple(values), False)
 
 
@@ -35,19 +36,22 @@ class Paired(dict[str, Any]):
 
 
 def paired(axes: Mapping[str, Sequence[Any]]) -> Paired:
-    """Zip axes: the k-th point takes the k-th value of each.
+    """Pair axes: the k-th point takes the k-th value of each.
+
+    Raises:
+      InputValueError: the axes differ in length.
 
     >>> paired({"learning_rate": [0.1, 0.01], "momentum": [0.0, 0.9]})["momentum"]
     [0.0, 0.9]
     """
-    lengths = {name: len(_plain(values)) for name, values in axes.items()}
+    lengths = {name: len(_plain_values(values)) for name, values in axes.items()}
     if not lengths or len(set(lengths.values())) > 1:
-        raise bad_value("paired", lengths, "paired axes need one length", "Give each axis as many values")
+        raise bad_value("paired", lengths, "paired axes differ in length", "Give each axis the same number of values")
     return Paired(axes)
 
 
 def random_axes(axes: Mapping[str, tuple[float, float]], n: int, *, key: int = 0) -> Paired:
-    """`n` points sampled log-uniformly, each axis between its two bounds, as paired axes.
+    """Sample `n` points log-uniformly, each axis between its two bounds, as paired axes.
 
     >>> len(random_axes({"learning_rate": (1e-4, 1.0), "b1": (0.5, 0.99)}, 16)["b1"])
     16
@@ -55,7 +59,7 @@ def random_axes(axes: Mapping[str, tuple[float, float]], n: int, *, key: int = 0
     generator = np.random.default_rng(key)
     sampled = {}
     for name, bounds in axes.items():
-        low, high = _bounds(name, bounds)
+        low, high = _check_bounds(name, bounds)
         sampled[name] = np.exp(generator.uniform(math.log(low), math.log(high), n)).tolist()
     return paired(sampled)
 
@@ -70,7 +74,7 @@ class Axis:
 
     @property
     def labels(self) -> np.ndarray:
-        """The values as a coordinate: numbers as they are, anything else by its name; ``(values,)``."""
+        """The values as a coordinate: numbers as they are, other values by name; ``(values,)``."""
         if isinstance(self.values, np.ndarray):
             return self.values
         if all(map(factories.is_number, self.values)):
@@ -80,14 +84,14 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One axis, or several that are paired."""
+    """One axis, or several paired axes."""
 
     name: str
     axes: tuple[Axis, ...]
 
     @property
     def size(self) -> int:
-        """How many points."""
+        """Number of values."""
         return len(self.axes[0].values)
 
 
@@ -95,19 +99,19 @@ class Dimension:
 class Section:
     """The product of the dimensions of one optimizer."""
 
-    label: str | None  # of the optimizer, where it is an axis
-    factory: Any
+    label: str | None  # of the optimizer, where there is an optimizer axis
+    optimizer: OptimizerLike
     fixed: Mapping[str, Any]
     dimensions: tuple[Dimension, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Points along each dimension."""
+        """Size of each dimension."""
         return tuple(d.size for d in self.dimensions)
 
     @property
-    def points(self) -> int:
-        """How many points the product has."""
+    def point_count(self) -> int:
+        """Number of points in the product."""
         return math.prod(self.shape)
 
 
@@ -117,51 +121,53 @@ class Group(NamedTuple):
     section: Section
     static: dict[str, Any]
     traced: dict[str, np.ndarray]  # name -> (points,)
-    points: np.ndarray  # (points,) int, their places in the section's product, in the order in which they run
+    points: np.ndarray  # (points,) int, places in the section's product, in the order in which they run
 
 
-def parse_axes(problem: Any, optimizer: Any, axes: Any) -> tuple[Section, ...]:
-    """The sections that `axes` describe: one, or one an optimizer where ``optimizer`` is an axis.
+def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes: Any) -> tuple[Section, ...]:
+    """The sections that `axes` describe: one, or one per optimizer where ``optimizer`` is an axis.
 
     Raises:
-      InputValueError, InputTypeError: an axis is empty, has duplicates, non-finite or negative learning rates, or
-        names that no factory takes.
+      InputValueError, InputTypeError: an axis is empty, has duplicates, or learning rates that are not finite or are
+        negative; or no factory takes its name.
     """
     parts = [axes] if isinstance(axes, Mapping) else list(axes) if isinstance(axes, list | tuple) else [axes]
     for part in parts:
         if not isinstance(part, Mapping):
             remedy = 'Pass a mapping, for example {"learning_rate": [0.1, 0.01]}'
-            raise bad_type("axes", part, "neither a mapping of names to values nor a list of such", remedy)
-    common = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
-    zipped = [part for part in parts if isinstance(part, Paired)]
-    choices = dict(common).get("optimizer")
-    common = [(name, values) for name, values in common if name != "optimizer"]
+            raise bad_type("axes", part, "neither a mapping of names to values nor a list of mappings", remedy)
+    single = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
+    pairs = [part for part in parts if isinstance(part, Paired)]
+    choices = dict(single).get("optimizer")
+    single = [(name, values) for name, values in single if name != "optimizer"]
     if choices is None:
-        return (_section(None, problem, _named(optimizer), common, zipped, {}),)
+        return (_make_section(None, problem, _resolve_optimizer(optimizer), single, pairs, {}),)
     if optimizer is not None:
         remedy = "Pass None for it, or leave the axis out"
         raise bad_value("optimizer", optimizer, "axes has an 'optimizer' axis as well", remedy)
-    sections = tuple(_section(label, problem, *_choice(choice, common, zipped)) for label, choice in _choices(choices))
-    for name, values in common:
+    sections = tuple(
+        _make_section(label, problem, *_split_choice(choice, single, pairs))
+        for label, choice in _label_choices(choices)
+    )
+    for name, values in single:
         if all(name in section.fixed for section in sections):
-            remedy = "Leave one of the two out"
-            raise bad_value(f"axes[{name!r}]", values, "every optimizer has a fixed value for it", remedy)
+            raise bad_value(f"axes[{name!r}]", values, "every optimizer has a fixed value for it", "Remove one of them")
     return sections
 
 
 def group_points(section: Section) -> list[Group]:
-    """One group of points a combination of static values, each in the order in which it runs.
+    """One group of points per combination of static values, each in the order in which its points run.
 
-    The learning rate varies fastest, so that points which diverge together run together.
+    The learning rate varies fastest, so that points which diverge at similar steps run together.
     """
-    at = np.indices(section.shape).reshape(len(section.shape), section.points)  # (dimensions, points)
-    codes = np.zeros(section.points, np.int64)
+    at = np.indices(section.shape).reshape(len(section.shape), section.point_count)  # (dimensions, points)
+    codes = np.zeros(section.point_count, np.int64)
     for dimension, index in zip(section.dimensions, at, strict=True):
-        codes = codes * dimension.size + _static_codes(dimension)[index]
+        codes = codes * dimension.size + _code_static_values(dimension)[index]
     groups = []
     for code in np.unique(codes):
         points = np.flatnonzero(codes == code)
-        points = points[_running_order(section, at[:, points])]
+        points = points[_order_points(section, at[:, points])]
         static, traced = dict(section.fixed), {}
         for dimension, index in zip(section.dimensions, at[:, points], strict=True):
             for axis in dimension.axes:
@@ -174,62 +180,66 @@ def group_points(section: Section) -> list[Group]:
     return groups
 
 
-def _running_order(section: Section, at: np.ndarray) -> np.ndarray:
-    fast = [_has_rate(d) for d in section.dimensions]
+def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
+    fast = [any(axis.name == "learning_rate" for axis in d.axes) for d in section.dimensions]
     keys = [at[i] for i in range(len(fast)) if fast[i]] + [at[i] for i in reversed(range(len(fast))) if not fast[i]]
     return np.lexsort(keys) if keys else np.zeros(1, np.int64)
 
 
-def _has_rate(dimension: Dimension) -> bool:
-    return any(axis.name == "learning_rate" for axis in dimension.axes)
-
-
-def _static_codes(dimension: Dimension) -> np.ndarray:
-    """For each point of a dimension, a number that stands for its static values."""
-    seen: dict[Any, int] = {}
-    rows = zip(*(a.values for a in dimension.axes if not a.traced), strict=True)
-    codes = [seen.setdefault(tuple(map(factories.hashable, row)), len(seen)) for row in rows]
+def _code_static_values(dimension: Dimension) -> np.ndarray:
+    """For each value of a dimension, a number that stands for its static values; (values,)."""
+    numbers: dict[Any, int] = {}
+    rows = zip(*(axis.values for axis in dimension.axes if not axis.traced), strict=True)
+    codes = [numbers.setdefault(tuple(map(factories.hashable, row)), len(numbers)) for row in rows]
     return np.asarray(codes or [0] * dimension.size)
 
 
-def _section(
-    label: str | None, problem: Any, factory: Any, common: list, zipped: list[Paired], own: Mapping[str, Any]
+def _make_section(
+    label: str | None,
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    single: list[tuple[str, Any]],
+    pairs: list[Paired],
+    own: Mapping[str, Any],
 ) -> Section:
+    """The section of one optimizer; `own` are its fixed values, and axes that replace common ones."""
     fixed = {name: value for name, value in own.items() if not _is_axis(value)}
-    merged = dict(common) | {name: value for name, value in own.items() if _is_axis(value)}
-    single = [(name, values) for name, values in merged.items() if name not in fixed]
-    dimensions = [Dimension(name, (_axis(name, values, factory, problem),)) for name, values in single]
-    for number, part in enumerate(zipped):
+    merged = dict(single) | {name: value for name, value in own.items() if _is_axis(value)}
+    varied = [(name, values) for name, values in merged.items() if name not in fixed]
+    dimensions = [Dimension(name, (_make_axis(name, values, optimizer, problem),)) for name, values in varied]
+    for number, pair in enumerate(pairs):
         name = "pair" if number == 0 else f"pair_{number + 1}"
-        pairs = tuple(_axis(n, v, factory, problem, distinct=False) for n, v in part.items())
-        dimensions.append(Dimension(name, pairs))
+        axes = tuple(_make_axis(n, v, optimizer, problem, distinct=False) for n, v in pair.items())
+        dimensions.append(Dimension(name, axes))
     names = [axis.name for d in dimensions for axis in d.axes]
     for name in names:
         if names.count(name) > 1:
             raise bad_value("axes", name, "this axis is given twice", "Give it once")
-    return Section(label, factory, fixed, tuple(dimensions))
+    return Section(label, optimizer, fixed, tuple(dimensions))
 
 
-def _axis(name: str, values: Any, factory: Any, problem: Any, *, distinct: bool = True) -> Axis:
+def _make_axis(
+    name: str, values: Any, optimizer: OptimizerLike, problem: ProblemLike, *, distinct: bool = True
+) -> Axis:
     argument = f"axes[{name!r}]"
-    plain = _plain(values, argument)
+    plain = _plain_values(values, argument)
     if not len(plain):
         raise bad_value(argument, values, "the axis is empty", "Give it at least one value")
     _check_values(argument, plain, is_rate=name == "learning_rate", distinct=distinct)
-    taker = _taker(name, factory, problem)
+    factory = _get_factory(name, optimizer, problem)
     short = name.removeprefix(factories.PROBLEM_PREFIX)
-    factories.check_names("axes", taker, [short])
-    traced = values.traced if isinstance(values, MarkedValues) else factories.is_traced(taker, short, plain)
+    factories.check_names("axes", factory, [short])
+    traced = values.traced if isinstance(values, MarkedValues) else factories.is_traced(factory, short, plain)
     if traced and not all(map(factories.is_number, () if isinstance(plain, np.ndarray) else plain)):
         raise bad_type(argument, list(plain), "lanes are numbers", "Use gdkit.static for other values")
     return Axis(name, np.asarray(plain, float) if traced else plain, traced)
 
 
 def _check_values(argument: str, values: np.ndarray | tuple[Any, ...], *, is_rate: bool, distinct: bool) -> None:
-    """Numbers are finite, learning rates not negative, and nothing is there twice."""
+    """Raise for numbers that are not finite, negative learning rates, and duplicates."""
     own = values if isinstance(values, np.ndarray) else np.asarray([v for v in values if factories.is_number(v)], float)
     for value in own[~np.isfinite(own)]:
-        raise bad_value(argument, value.item(), "not finite", "Leave it out")
+        raise bad_value(argument, value.item(), "not finite", "Remove it")
     if is_rate:
         for value in own[own < 0]:
             raise bad_value(argument, value.item(), "a learning rate is not negative", "Use gdkit.ascent to maximize")
@@ -243,29 +253,29 @@ def _check_values(argument: str, values: np.ndarray | tuple[Any, ...], *, is_rat
 def _check_distinct(argument: str, values: np.ndarray | tuple[Any, ...]) -> None:
     if isinstance(values, np.ndarray):
         ordered = np.sort(values)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
+        duplicates = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
     else:
-        keyed = [repr(v) if not factories.is_number(v) else float(v) for v in values]
-        several = len(set(keyed)) < len(keyed)
-        twice = [v for v, key in zip(values, keyed, strict=True) if several and keyed.count(key) > 1]
-    if twice:
-        raise bad_value(argument, twice[0], "this value is there twice", "Give each value once")
+        keys = [repr(v) if not factories.is_number(v) else float(v) for v in values]
+        has_duplicates = len(set(keys)) < len(keys)
+        duplicates = [v for v, key in zip(values, keys, strict=True) if has_duplicates and keys.count(key) > 1]
+    if duplicates:
+        raise bad_value(argument, duplicates[0], "this value occurs twice", "Give each value once")
 
 
-def _taker(name: str, factory: Any, problem: Any) -> Callable[..., Any]:
-    """The factory that the hyperparameter `name` goes into."""
+def _get_factory(name: str, optimizer: OptimizerLike, problem: ProblemLike) -> Callable[..., Any]:
+    """The factory that takes the hyperparameter `name`."""
     if not name.startswith(factories.PROBLEM_PREFIX):
-        if optimizers.is_optimizer(factory):
+        if optimizers.is_optimizer(optimizer) or not callable(optimizer):
             remedy = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
             raise bad_value("axes", name, "a finished optimizer takes no hyperparameters", remedy)
-        return factory
+        return optimizer
     if isinstance(problem, Problem):
         remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
         raise bad_value("axes", name, "a finished Problem takes no hyperparameters", remedy)
     return problem
 
 
-def _named(optimizer: Any) -> Any:
+def _resolve_optimizer(optimizer: Any) -> OptimizerLike:
     if isinstance(optimizer, str):
         return optimizers.by_name(optimizer)
     if not callable(optimizer) and not optimizers.is_optimizer(optimizer):
@@ -274,31 +284,35 @@ def _named(optimizer: Any) -> Any:
     return optimizer
 
 
-def _choices(choices: Any) -> list[tuple[str, Any]]:
+def _label_choices(choices: Any) -> list[tuple[str, Any]]:
     if isinstance(choices, Mapping):
-        found = [(str(label), choice) for label, choice in choices.items()]
+        labelled = [(str(label), choice) for label, choice in choices.items()]
     else:
-        found = [(_label(choice), choice) for choice in _plain(choices)]
-    labels = [label for label, _ in found]
-    if not found or len(set(labels)) < len(labels):
-        remedy = "Give at least one, each with its own label: {'label': factory, ...}"
-        raise bad_value("axes['optimizer']", labels, "labels are missing or twice there", remedy)
-    return found
+        labelled = [(_label(choice), choice) for choice in _plain_values(choices)]
+    labels = [label for label, _ in labelled]
+    if not labelled or len(set(labels)) < len(labels):
+        remedy = "Give at least one optimizer, each with its own label: {'label': factory, ...}"
+        raise bad_value("axes['optimizer']", labels, "labels are missing or occur twice", remedy)
+    return labelled
 
 
-def _choice(choice: Any, common: list, zipped: list[Paired]) -> tuple[Any, list, list[Paired], Mapping[str, Any]]:
-    factory, own = choice if isinstance(choice, tuple) and not optimizers.is_optimizer(choice) else (choice, {})
-    return _named(factory), common, zipped, own
+def _split_choice(
+    choice: Any, single: list[tuple[str, Any]], pairs: list[Paired]
+) -> tuple[OptimizerLike, list[tuple[str, Any]], list[Paired], Mapping[str, Any]]:
+    """The arguments of `_make_section` for an optimizer, or for a pair of one and its own values."""
+    is_pair = isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
+    optimizer, own = choice if is_pair else (choice, {})
+    return _resolve_optimizer(optimizer), single, pairs, own
 
 
 def _is_axis(value: Any) -> bool:
     return isinstance(value, MarkedValues | list | range) or (getattr(value, "ndim", 0) == 1)
 
 
-def _plain(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any, ...]:
-    """The values of an axis: an array where all are integers or all floats, else a tuple."""
+def _plain_values(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any, ...]:
+    """The values of an axis: an array where all are integers or all are floats, else a tuple."""
     if isinstance(values, MarkedValues):
-        return _plain(list(values.values), argument)
+        return _plain_values(list(values.values), argument)
     if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
         raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1 and values.dtype.kind in "fiu":
@@ -311,7 +325,7 @@ def _label(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", None) or str(value)
 
 
-def _bounds(name: str, bounds: Any) -> tuple[float, float]:
+def _check_bounds(name: str, bounds: Any) -> tuple[float, float]:
     low, high = bounds
     if not 0 < low < high < math.inf:
         raise bad_value(f"axes[{name!r}]", bounds, "not two bounds 0 < low < high", "Give (low, high)")

@@ -1,6 +1,6 @@
-"""What a sweep is asked for, checked."""
+"""The checked request of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,23 +10,23 @@ from gdkit import binding, checks, factories, jaxprs
 from gdkit import monitors as monitors_
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
-from gdkit.problems import Problem
+from gdkit.problems import Problem, ProblemLike
 from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
-from gdkit.types import Key, Monitor
+from gdkit.types import Key, Monitor, OptimizerLike
 
 
 class Recording(NamedTuple):
-    """What is recorded of lanes."""
+    """What is recorded of every lane."""
 
     monitors: tuple[Monitor, ...]
-    curve: tuple[int, ...] = ()  # the steps whose losses are kept, and one more
+    curve: tuple[int, ...] = ()  # the steps whose losses are recorded, and the next one
 
 
 class SweepRequest(NamedTuple):
-    """A sweep that has been checked and not yet run."""
+    """A sweep that has been checked and has not run yet."""
 
-    problem: Any
+    problem: ProblemLike
     sections: tuple[Section, ...]
     seeds: int
     steps: int
@@ -37,26 +37,26 @@ class SweepRequest(NamedTuple):
     plan: Plan
 
     @property
-    def lanes(self) -> int:
-        """How many lanes."""
-        return sum(s.points for s in self.sections) * self.seeds
+    def lane_count(self) -> int:
+        """Number of lanes."""
+        return sum(section.point_count for section in self.sections) * self.seeds
 
     @property
-    def reached(self) -> int:
-        """How many recorded steps the sweep reaches."""
+    def recorded_points(self) -> int:
+        """Number of recorded steps that the sweep reaches."""
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
     @property
-    def watching(self) -> Recording:
-        """What is recorded: what every lane has, the user's monitors, the curve."""
+    def recording(self) -> Recording:
+        """The built-in monitors, those of the user, and the steps of the curve."""
         return Recording(monitors_.DEFAULT + self.monitors, select_curve_steps(self.curve_points, self.steps))
 
 
-_HORIZON = 10_000  # a curve has room for this many steps at least, so that sweeps of fewer share a program
+_HORIZON = 10_000  # steps that a curve has slots for at least, so that shorter sweeps share a program
 
 
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
-    """The steps of a curve that `steps` reach, and one more; those of 10,000 where they are fewer."""
+    """The recorded steps up to `steps` (or 10,000, where that is more), and the next one."""
     if not points:
         return ()
     at = monitors_.curve_steps(points)
@@ -65,9 +65,9 @@ def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
 
 
 def check_request(
-    problem: Any,
-    optimizer: Any,
-    axes: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike | str | None,
+    axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seeds: int = 1,
     steps: int,
@@ -78,7 +78,7 @@ def check_request(
     diverged_above: float = 1e6,
     plan: Plan | None = None,
 ) -> SweepRequest:
-    """The sweep that these arguments of `sweep` describe, checked as far as that goes without compiling."""
+    """The request that these arguments of `sweep` describe, checked as far as possible without tracing."""
     checks.check_integer("steps", steps)
     checks.check_integer("seeds", seeds)
     if curve_points != 0:
@@ -96,18 +96,18 @@ def check_request(
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = parse_axes(problem, optimizer, axes)
     for section in sections:
-        names = [axis.name for d in section.dimensions for axis in d.axes]
-        binding.check_hyperparameters(problem, section.factory, [*names, *section.fixed])
+        names = [axis.name for dimension in section.dimensions for axis in dimension.axes]
+        binding.check_hyperparameters(problem, section.optimizer, [*names, *section.fixed])
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
     return SweepRequest(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
 
 
-def select_devices(plan: Plan) -> list[Any]:
+def select_devices(plan: Plan) -> list[jax.Device]:
     """The devices that a sweep uses.
 
     Raises:
-      InputValueError: the plan wants more than there are.
+      InputValueError: the plan asks for more devices than there are.
     """
     devices = jax.local_devices()
     if plan.devices is not None and plan.devices > len(devices):
@@ -117,7 +117,7 @@ def select_devices(plan: Plan) -> list[Any]:
 
 
 def depends_on_seed(problem: Problem, key: Key) -> bool:
-    """Whether the start or the batches depend on the seed."""
+    """Whether the initial params or the batches depend on the seed."""
     if problem.sample is not None:
         return True
     return problem.init_is_function and any(jaxprs.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))

@@ -118,7 +118,7 @@ def run_request(
     begin = time.monotonic()
     devices = select_devices(request.plan)
     workers = count_workers(request.plan, len(devices))
-    meter = Meter(tell, request.lanes, request.steps)
+    meter = Meter(tell, request.lane_count, request.steps)
     prepared = before.prepared if before else list(trace_groups(request))  # all are checked before the first is run
     processes = pool_of(executor).size if is_remote(executor) else 1
     planned = JobCompiler(request, prepared, devices, workers, processes)
@@ -130,7 +130,7 @@ def run_request(
     goes_on = shelf.lanes_done > 0
     meter.found(shelf.lanes_done * request.steps, shelf.lanes_done)
     keeper = LaneCollector(before, keeps=not goes_on and not is_remote(executor))
-    jobs = (job._replace(keep=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
+    jobs = (job._replace(returns_lanes=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
     with closing(shelf):
         for finished in _running(planned, jobs, shelf, executor, meter, stop or threading.Event()):
             shelf.put(finished)  # here: workers that did it would take longer, for they share caches and Python's lock

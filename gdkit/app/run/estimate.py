@@ -73,7 +73,7 @@ def check(config: Config, folder: Path) -> None:
         prepared = list(trace_groups(request))
         costs = list(_costs(request, prepared))
         gradients = list(_gradients(request, prepared))
-    console.print(f"{config.name}: {request.lanes:,} runs of {request.steps:,} steps; nothing has been run\n")
+    console.print(f"{config.name}: {request.lane_count:,} runs of {request.steps:,} steps; nothing has been run\n")
     console.print(_table(costs))
     console.print()
     needed = _needed(costs)
@@ -199,9 +199,9 @@ def _needed(costs: list[Cost]) -> Resources:
 
 def _check_room(request: SweepRequest, needed: Resources, folder: Path) -> None:
     free = resources.there(folder)
-    surely = resources.shortage(resources.least(request.lanes, request.reached), free)
+    surely = resources.shortage(resources.least(request.lane_count, request.recorded_points), free)
     if surely:
-        raise resources.refused(request.lanes, surely)
+        raise resources.refused(request.lane_count, surely)
     likely = resources.shortage(needed, free)
     if likely:
         warn(f"it may not fit: it needs about {likely}. {resources.SMALLER}.")

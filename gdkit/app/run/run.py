@@ -164,10 +164,10 @@ def _room(request: Any, folder: Path, *, anyway: bool) -> Resources:
     Raises:
       InputValueError: there is less, and it was not to begin anyway.
     """
-    needed = resources.least(request.lanes, request.reached)
+    needed = resources.least(request.lane_count, request.recorded_points)
     short = resources.shortage(needed, resources.there(folder))
     if short and not anyway:
-        raise resources.refused(request.lanes, short, "; or begin all the same, with --anyway")
+        raise resources.refused(request.lane_count, short, "; or begin all the same, with --anyway")
     return needed
 
 

@@ -34,7 +34,7 @@ def run_block(
     carry = _begun(job, block, device, checkpoint)
     t0 = kept = int(carry.t)
     kept_at = time.monotonic()
-    report(t0 - job.begin)
+    report(t0 - job.first_step)
     while t0 < job.steps:
         if stop.is_set():
             if checkpoint and kept < t0:
@@ -53,7 +53,7 @@ def run_block(
         if checkpoint and t0 < job.steps and due:
             checkpoint.save(carry)
             kept, kept_at = t0, time.monotonic()
-    lanes = carry.lanes if job.keep else None
+    lanes = carry.lanes if job.returns_lanes else None
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     return read_block(program, inputs, carry), lanes
 
@@ -69,17 +69,17 @@ def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -
     kept = checkpoint.load(job, device) if checkpoint else None
     if kept is not None:
         return kept
-    if job.kept is not None:
-        return _carry_at(job, job.kept, block, device)
+    if job.resumed is not None:
+        return _carry_at(job, job.resumed, block, device)
     program, seeds = job.programs[device], (device, block.seeds.tobytes())
-    if job.starts is None or not program.starts_alike:
+    if job.start_cache is None or not program.starts_alike:
         return program.start(*get_block_inputs(job, block, device))
-    carry = job.starts.get(seeds)
+    carry = job.start_cache.get(seeds)
     if carry is None:
         carry = program.start(*get_block_inputs(job, block, device))
         size = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(program.carry))
-        if (len(job.starts) + 1) * size <= _STARTS_BYTES:
-            job.starts[seeds] = carry
+        if (len(job.start_cache) + 1) * size <= _STARTS_BYTES:
+            job.start_cache[seeds] = carry
     return carry
 
 
@@ -94,7 +94,7 @@ def replay(
     inputs, program = get_block_inputs(job, block), job.programs[0]
     to = lambda carry, t0, t1: advance_block(program, inputs, carry, t0, t1, job.steps)
     mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
-    params = lambda carry: mine(carry.lanes.tree().state.params)
+    params = lambda carry: mine(carry.lanes.unpack().state.params)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)
     carry = to(program.start(*inputs), 0, first)
     watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
@@ -119,7 +119,7 @@ def _carry_at(job: Job, kept: HostLanes, block: Block, device: int) -> Carry:
     leaf = lambda x, like: to_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
     curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
-    return Carry(np.int32(job.begin), jax.tree.map(leaf, kept.lanes, like.lanes), curve, np.bool_(True))
+    return Carry(np.int32(job.first_step), jax.tree.map(leaf, kept.lanes, like.lanes), curve, np.bool_(True))
 
 
 # How long a segment should take: short enough for an interruption and for progress, long enough to cost nothing.

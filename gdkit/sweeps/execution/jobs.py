@@ -83,7 +83,7 @@ class JobCompiler:
         lanes = Block(np.unique(block.points), np.unique(block.seeds))
         blocks = cut_lanes(lanes, shape)
         made = build_job(self.request, self.prepared[job.group], self.devices, shape, blocks)
-        return made._replace(begin=job.begin, kept=job.kept, keep=job.keep)
+        return made._replace(first_step=job.first_step, resumed=job.resumed, returns_lanes=job.returns_lanes)
 
     def described(self, *, optimum_known: bool) -> Description:
         """What the sweep is."""

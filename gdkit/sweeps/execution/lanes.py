@@ -39,7 +39,7 @@ class ResumableSweep(NamedTuple):
             raise bad_value("result", "its lanes", problem, remedy)
         group = self.prepared[job.group]
         points, seeds = len(group.group.points), self.request.seeds
-        at = group.lanes_of(Block(np.arange(points), np.arange(seeds)), seeds)
+        at = group.number_lanes(Block(np.arange(points), np.arange(seeds)), seeds)
         curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
         there = np.zeros((points, seeds), bool)
         for block, _ in parts:
@@ -49,7 +49,7 @@ class ResumableSweep(NamedTuple):
         lost = [block for block, kept in zip(job.blocks, is_there, strict=True) if not kept]
         if known:
             kept = HostLanes(gather_lanes(parts, points, seeds), curve)
-            yield job._replace(blocks=known, begin=self.request.steps, kept=kept)
+            yield job._replace(blocks=known, first_step=self.request.steps, resumed=kept)
         if lost:
             yield job._replace(blocks=lost)
 
@@ -75,7 +75,7 @@ class LaneCollector:
 
     def is_whole(self, request: SweepRequest) -> bool:
         """Whether the lanes of a sweep are all there."""
-        return self.keeps and (self._goes_on or self.lanes == request.lanes)
+        return self.keeps and (self._goes_on or self.lanes == request.lane_count)
 
     def put(self, finished: FinishedBlock) -> None:
         """Keep the lanes of a block."""

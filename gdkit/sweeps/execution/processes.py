@@ -120,7 +120,7 @@ class _WorkerSweep:
             warnings.simplefilter("ignore", GdkitWarning)  # who sent it has warned
             prepared = list(trace_groups(self.request))
         self.planned = JobCompiler(self.request, prepared, select_devices(self.request.plan)[:1], workers=1)
-        self.archive = RunArchive(Store.open(sent.directory), self.request.reached) if sent.directory else None
+        self.archive = RunArchive(Store.open(sent.directory), self.request.recorded_points) if sent.directory else None
         self._jobs: dict[tuple[int, Shape], Job] = {}
 
     def job(self, task: Task) -> Job:
@@ -129,7 +129,7 @@ class _WorkerSweep:
             job = self._jobs.get((task.group, task.shape))
             if job is None:
                 job = build_job(self.request, self.planned.prepared[task.group], self.planned.devices, task.shape)
-                job = job._replace(keep=bool(self.archive and self.archive.keeps_lanes))
+                job = job._replace(returns_lanes=bool(self.archive and self.archive.keeps_lanes))
                 self._jobs[task.group, task.shape] = job
         if job.programs[0].fingerprint != task.fingerprint:
             text = "a worker compiles another program: it has other versions, another kind or number of cores or flags"
@@ -194,6 +194,7 @@ def _unpickled(pickled: bytes) -> SweepRequest:
 def _unpicklable(request: SweepRequest) -> Iterator[tuple[str, Any]]:
     """The parts of a sweep that cannot be pickled, by the names of arguments."""
     problem = request.problem
+    parts: dict[str, Any]
     if isinstance(problem, Problem):
         parts = {f"problem.{name}": value for name, value in vars(problem).items()}
     else:

@@ -1,30 +1,32 @@
-"""The plan of a sweep: how lanes are cut into blocks, tiles and segments, and who works."""
+"""The plan of a sweep, and the shape of its blocks by rule."""
 
 import dataclasses
 import math
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from gdkit.checks import check_integer
+from gdkit.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a sweep runs. What is None is chosen; `width` and `depth` alone decide the bits of the result.
+    """How a sweep runs. A field that is None is chosen by gdkit; only `width` and `depth` decide the bits of results.
 
     Attributes:
-      width: points that one program call advances side by side, for each seed in the block.
-      depth: seeds that it advances side by side.
-      unroll: steps in the body of the program's loop; 0 for no loop, each step a call. By default 0 for losses with
-        convolutions on a CPU, which XLA brings into their fast form only outside of loops.
-      tile: blocks that a worker takes at a time; by default one, or in a run directory as many as take about a second.
-      segment: steps that a block advances in one call, between which it can be interrupted and reports progress; by
+      width: points per block, which one program call advances side by side for each seed of the block.
+      depth: seeds per block.
+      unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
+        with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
+      tile: blocks per tile, the unit of dispatch and storage; by default one, or in a run directory as many as take
+        about a second.
+      segment: steps that a block advances per call, between which it reports progress and can be interrupted; by
         default as many as take about half a second.
-      workers: threads; by default one a core, or one an accelerator.
-      devices: how many of the devices to use; by default all.
+      workers: worker threads; by default one per core, or one per accelerator.
+      devices: number of devices to use; by default all.
     """
 
     width: int | None = None
@@ -38,103 +40,103 @@ class Plan:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (field.name == "unroll" and value == 0 and value is not False):
-                check_integer(f"plan.{field.name}", value)
+            if value is not None:
+                check_integer(f"plan.{field.name}", value, at_least=0 if field.name == "unroll" else 1)
 
 
 class Shape(NamedTuple):
-    """What decides a program besides what it computes."""
+    """The numbers that decide a program besides what it computes."""
 
-    width: int  # points a block
-    depth: int  # seeds a block
-    unroll: int = 1  # 0: no loop, each step a call
+    width: int  # points per block
+    depth: int  # seeds per block
+    unroll: int = 1  # 0: no loop, one call per step
 
     @property
     def lanes(self) -> int:
-        """Lanes a block."""
+        """Lanes per block."""
         return self.width * self.depth
 
 
-class _Capacity(NamedTuple):
-    """How much a block should hold, and what a step of it costs besides its lanes; in numbers of a lane's params."""
+class _Budget(NamedTuple):
+    """How much a block should hold, and the cost of a step of it besides its lanes, as numbers of params."""
 
     floats: int
     lanes: int
     overhead: int
 
 
-# On a CPU some 256 KiB, so that a block and its work stay in a core's cache; beyond 1,536 lanes the vector units are
-# full and only the cache is lost; of a power of two, arrays would fall on the same lines of it. On an accelerator a
-# step of a block costs much the same for any width, so all lanes go into one block; 256 MiB of params leave room for
-# gradients and activations, and what does not fit is halved.
-_CPU = _Capacity(65_536, 1536, 4096)
-_ACCELERATOR = _Capacity(2**26, 2**17, 2**22)
-_SCALARS = 340  # what a lane takes besides its params, in numbers of them: its statistics
-_VECTOR = 16  # numbers in the widest vector of a CPU
+# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 1,536 lanes the vector
+# units are full and only the cache is lost. Not a power of two: its arrays would share cache lines. On an accelerator
+# a step of a block takes about as long for any width, so all lanes go into one block; 256 MiB of params leave memory
+# for gradients and activations, and a block that does not fit is halved.
+_CPU = _Budget(65_536, 1536, 4096)
+_ACCELERATOR = _Budget(2**26, 2**17, 2**22)
+_STATISTICS = 340  # memory of a lane's statistics, as a number of params
+_VECTOR = 16  # numbers in the widest vector register of a CPU
 
 
 class BlockLimits(NamedTuple):
-    """What a block of a problem has room for."""
+    """How many lanes of a problem a block may hold."""
 
-    most: int  # lanes
-    overhead: float  # what a step of a block costs besides its lanes, in lanes
+    max_lanes: int
+    overhead: float  # cost of a step of a block besides its lanes, in lanes
 
 
-def compute_block_limits(params: Any, platform: str | None = None) -> BlockLimits:
-    """The room of a block, from the size of one lane's params.
+def compute_block_limits(params: Params, platform: str | None = None) -> BlockLimits:
+    """The limits of a block, from the params of one lane.
 
-    >>> [compute_block_limits(np.zeros(n), "cpu").most for n in (1, 9_000, 10**6)]
+    >>> [compute_block_limits(np.zeros(n), "cpu").max_lanes for n in (1, 9_000, 10**6)]
     [1536, 8, 1]
-    >>> [compute_block_limits(np.zeros(n), "gpu").most for n in (1, 9_000, 10**6)]
+    >>> [compute_block_limits(np.zeros(n), "gpu").max_lanes for n in (1, 9_000, 10**6)]
     [131072, 8192, 64]
     >>> [round(compute_block_limits(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]
     [12.0, 2.7, 0.4]
     """
-    capacity = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
+    budget = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
     floats = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-    most = int(np.clip(2 ** round(np.log2(capacity.floats / max(floats, 1))), 1, capacity.lanes))
-    return BlockLimits(most, capacity.overhead / (floats + _SCALARS))
+    max_lanes = int(np.clip(2 ** round(np.log2(budget.floats / max(floats, 1))), 1, budget.lanes))
+    return BlockLimits(max_lanes, budget.overhead / (floats + _STATISTICS))
 
 
-def choose_shape(points: int, seeds: int, room: BlockLimits, plan: Plan, workers: int, unroll: int = 1) -> Shape:
-    """The shape of the blocks of `points` × `seeds` lanes that keeps `workers` busiest.
+def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, workers: int, unroll: int = 1) -> Shape:
+    """The shape of blocks that finishes `points` × `seeds` lanes soonest on `workers`.
 
-    Of all shapes, that whose blocks are done soonest: blocks come in rounds, one a worker, padding counts, and so does
-    what a block costs besides its lanes. On a tie, the one of fewer lanes, since it ends sooner when they diverge.
+    Blocks run in rounds of one per worker; padding and the overhead per block count. On a tie the shape with fewer
+    lanes wins, since its blocks end sooner when lanes diverge.
 
     >>> limits = BlockLimits(64, 3)
     >>> choose_shape(64, 1, limits, Plan(), 2), choose_shape(31, 3, limits, Plan(), 2)
     (Shape(width=32, depth=1, unroll=1), Shape(width=16, depth=3, unroll=1))
     """
-    most = room.most
-    widths = [min(plan.width, points)] if plan.width else _divisors(points, min(most, points))
+    most = limits.max_lanes
+    widths = [min(plan.width, points)] if plan.width else _divide(points, min(most, points))
     shapes = [
         Shape(width, depth, unroll if plan.unroll is None else plan.unroll)
         for width in widths
-        for depth in ([min(plan.depth, seeds)] if plan.depth else _divisors(seeds, max(1, min(seeds, most // width))))
+        for depth in ([min(plan.depth, seeds)] if plan.depth else _divide(seeds, max(1, min(seeds, most // width))))
     ]
 
     def cost(shape: Shape) -> tuple[float, int]:
         blocks = math.ceil(points / shape.width) * math.ceil(seeds / shape.depth)
-        return math.ceil(blocks / workers) * (shape.lanes + room.overhead), shape.lanes
+        return math.ceil(blocks / workers) * (shape.lanes + limits.overhead), shape.lanes
 
     return min(shapes, key=cost)
 
 
-def _divisors(count: int, most: int) -> list[int]:
-    """Sizes up to `most` that cut `count` into equal pieces, the last perhaps smaller; large ones full vectors."""
+def _divide(count: int, most: int) -> list[int]:
+    """Sizes up to `most` that divide `count` into equal parts, the last perhaps smaller; large ones in full vectors."""
     fewest = math.ceil(count / most)
-    sizes = {math.ceil(count / pieces) for pieces in range(fewest, min(count, fewest + 1000) + 1)}
+    sizes = {math.ceil(count / parts) for parts in range(fewest, min(count, fewest + 1000) + 1)}
     return sorted({min(most, _VECTOR * math.ceil(size / _VECTOR)) if size > 4 * _VECTOR else size for size in sizes})
 
 
 def count_workers(plan: Plan, devices: int) -> int:
-    """Worker threads: as the plan says, else one a core on a CPU, one a device elsewhere."""
+    """Number of worker threads: that of the plan, else one per core on a CPU, one per device on accelerators."""
     if plan.workers is not None:
         return plan.workers
     return count_visible_cores() if devices == 1 and jax.default_backend() == "cpu" else devices
 
 
 def count_visible_cores() -> int:
-    """Cores that this process may use; a result's bits depend on how many."""
+    """Number of cores that this process may use; the bits of results depend on it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

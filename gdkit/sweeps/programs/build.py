@@ -118,7 +118,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             end = jnp.minimum(t1, monitors.next_window(at[0].t))
             return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
 
-        carry = carry._replace(lanes=carry.lanes.tree())
+        carry = carry._replace(lanes=carry.lanes.unpack())
         slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
         return _packed(until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0])
 
@@ -127,17 +127,17 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             read = monitors.read(watched, lane.record)
             return read | evaluate(problem, factory, point, lane.state, shared.arrays)
 
-        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes.tree())
+        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes.unpack())
         if len(curve_steps):
             reached = curve_steps[:, None, None] <= found["end_step"][None]
             found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
-        return Packed.of(found)
+        return Packed.pack(found)
 
     return Program(start, advance, finish, loops=unroll > 0)
 
 
 def _packed(carry: Carry) -> Carry:
-    return carry._replace(lanes=Packed.of(carry.lanes), going=_goes_on(carry.lanes))
+    return carry._replace(lanes=Packed.pack(carry.lanes), going=_goes_on(carry.lanes))
 
 
 def _goes_on(lanes: Lane) -> Array:

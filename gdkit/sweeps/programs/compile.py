@@ -9,66 +9,68 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled, Lowered
 
+from gdkit.factories import cache_if_hashable
 from gdkit.jaxprs import depends_on
+from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
 from gdkit.sweeps.request import Recording
+from gdkit.types import OptimizerLike
+
+# XLA options on a CPU, with their measured gains.
+# The start runs once per block, and optimizing its random numbers would take a second.
+START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# The widest vectors, which XLA leaves out by default: 0.7 of the time for statistics of a scalar, 1.0 for the rest.
+# The newer analysis copies less of a loop's carry: 0.84 of the time for a scalar, 0.96 for networks, same bits.
+ADVANCE_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_use_region_analysis": True}
+# Without fusion emitters the program that reads a block out compiles in two thirds of the time and runs as fast.
+READ_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
 
 
-def jit_program(problem: Any, factory: Any, static: Mapping[str, Any], watching: Recording, unroll: int) -> Program:
-    """`program_of` as JAX traces it when it is called; remembered, unless something static cannot be hashed."""
-    try:
-        return _jitted(problem, factory, tuple(sorted(static.items())), watching, unroll)
-    except TypeError:
-        return _jit(program_of(problem, factory, dict(static), watching, unroll))
+def jit_program(
+    problem: ProblemLike, optimizer: OptimizerLike, static: Mapping[str, Any], recording: Recording, unroll: int
+) -> Program:
+    """The jitted program of lanes that share `static`; cached in the process where all arguments are hashable."""
+    return _jit_program(problem, optimizer, tuple(sorted(static.items())), recording, unroll)
 
 
-@functools.lru_cache(maxsize=32)
-def _jitted(problem: Any, factory: Any, static: tuple, watching: Recording, unroll: int) -> Program:
-    return _jit(program_of(problem, factory, dict(static), watching, unroll))
-
-
-def _jit(program: Program) -> Program:
+@cache_if_hashable(maxsize=32)
+def _jit_program(
+    problem: ProblemLike, optimizer: OptimizerLike, static: tuple, recording: Recording, unroll: int
+) -> Program:
+    program = program_of(problem, optimizer, dict(static), recording, unroll)
     start, advance, finish = map(jax.jit, program[:3])
     return Program(start, advance, finish, loops=program.loops)
 
 
-def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: Any) -> Program:
-    """The program's executables for blocks of inputs like these; compiled once a program, shape and device."""
+def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: jax.Device) -> Program:
+    """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and device."""
     leaves, treedef = jax.tree.flatten(inputs)
-    on = jax.sharding.SingleDeviceSharding(device)
-    return _compiled(program, treedef, tuple(_shape(x, on) for x in leaves))
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    return _compile_shapes(program, treedef, tuple(_describe_shape(x, sharding) for x in leaves))
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(program: Program, treedef: Any, shapes: tuple[Any, ...]) -> Program:
-    inputs, on = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
+def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> Program:
+    inputs, sharding = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
     traced = program.start.trace(*inputs)
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
-    carry = jax.tree.map(lambda x: _shape(x, on), traced.out_info)
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=on)
+    carry = jax.tree.map(lambda x: _describe_shape(x, sharding), traced.out_info)
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
-    texts = tuple(lowered.as_text() for lowered in (start, advance, finish))
+    (device,) = sharding.device_set
     options = (start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)
-    made = [_compile(lowered, on, own) for lowered, own in options]
-    alike = not any(used[: len(inputs[0].traced)])
-    return Program(*made, _fingerprint(texts, on), carry, finish.out_info.tree(), program.loops, alike)
+    executables = [_compile(lowered, device, own) for lowered, own in options]
+    fingerprint = _hash_programs(tuple(lowered.as_text() for lowered, _ in options), device)
+    starts_alike = not any(used[: len(inputs[0].traced)])
+    return Program(*executables, fingerprint, carry, finish.out_info.unpack(), program.loops, starts_alike)
 
 
-# On a CPU. The start runs once a block, and its random numbers would take a second to optimise; statistics of a scalar
-# take 0.7 of the time by the widest vectors, which XLA leaves out by default, and other programs as long as without.
-# The newer analysis copies less of what a loop carries: 0.84 of the time for a scalar, 0.96 for networks, same bits.
-# What reads a block out compiles in two thirds of the time without fusion emitters, and runs as fast.
-START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-ADVANCE_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_use_region_analysis": True}
-READ_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
-
-
-def _compile(lowered: Any, on: Any, options: Mapping[str, Any]) -> Any:
+def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
     """The executable; options that this version of XLA does not know are left out."""
-    (device,) = on.device_set
     known = dict(options) if device.platform == "cpu" else {}
     while True:
         try:
@@ -80,30 +82,25 @@ def _compile(lowered: Any, on: Any, options: Mapping[str, Any]) -> Any:
             del known[unknown[0]]
 
 
-def _fingerprint(program: tuple[str, ...], on: Any) -> str:
-    """A hash of lowered programs, without locations, and of all else that decides what they compute and how fast."""
-    (device,) = on.device_set
-    versions = (
-        jax.__version__,
-        jax.lib.__version__,
-        os.environ.get("XLA_FLAGS", ""),
-        (START_OPTIONS, ADVANCE_OPTIONS, READ_OPTIONS),
-    )
-    where = device.platform, device.device_kind, count_visible_cores()
-    return hashlib.sha256(repr((program, where, versions)).encode()).hexdigest()
+def _hash_programs(texts: tuple[str, ...], device: jax.Device) -> str:
+    """A hash of lowered programs, without source locations, and of all that decides their bits and their speed."""
+    options = START_OPTIONS, ADVANCE_OPTIONS, READ_OPTIONS
+    versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", ""), options
+    machine = device.platform, device.device_kind, count_visible_cores()
+    return hashlib.sha256(repr((texts, machine, versions)).encode()).hexdigest()
 
 
-def _shape(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+def _describe_shape(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
-    """The carry of step `t0` advanced to `t1`: by one call, or by one a step where the program has no loop."""
+    """Advance a carry from step `t0` to `t1`: in one call, or in one call per step where the program has no loop."""
     for end in (t1,) if program.loops else range(t0 + 1, t1 + 1):
         carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
     return carry
 
 
 def read_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:
-    """What lanes read in the end, on the host: name -> (seeds, points, ...)."""
-    return jax.device_get(program.finish(*inputs, carry)).tree()
+    """The statistics and evaluations of a block, on the host: name -> (seeds, points, ...)."""
+    return jax.device_get(program.finish(*inputs, carry)).unpack()

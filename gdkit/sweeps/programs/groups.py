@@ -1,4 +1,4 @@
-"""The groups of a sweep, checked by tracing them, and their jobs."""
+"""The groups of a sweep: checked by tracing, and made into jobs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 
 from gdkit import binding, descent, factories, jaxprs
 from gdkit.errors import bad_value, warn
-from gdkit.problems import Problem
+from gdkit.problems import Problem, ProblemLike
 from gdkit.sweeps.axes import Group, group_points
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import BlockLimits, Plan, Shape, choose_shape, compute_block_limits, count_workers
@@ -16,158 +16,154 @@ from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
 from gdkit.sweeps.request import SweepRequest, depends_on_seed, select_devices
-from gdkit.types import Params
+from gdkit.types import OptimizerLike, Params
 
 
 class TracedGroup(NamedTuple):
-    """A group with all that running it needs, but not compiled."""
+    """A group that has been traced and checked, and is not compiled yet."""
 
     number: int  # of the group
-    offset: int  # of its section's first lane
+    offset: int  # number of the first lane of its section
     group: Group
     problem: Problem  # concrete
     static: dict[str, Any]
-    params: Params  # of a lane, as shapes
-    room: BlockLimits  # of a block
-    unroll: int  # as the rule has it
+    params: Params  # shapes of one lane's params
+    limits: BlockLimits
+    unroll: int  # by rule
 
-    def lanes_of(self, block: Block, seeds: int) -> np.ndarray:
-        """The numbers of a block's lanes in a sweep of so many seeds, (seeds, points)."""
+    def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
+        """The numbers of a block's lanes in a sweep of `seeds` seeds, (seeds, points)."""
         return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]
 
     def number_rows(self, block: Block, seeds: int) -> np.ndarray:
-        """The numbers of a block's lanes as `archive.rows_of` puts them, without padding."""
+        """The lane numbers of a block without padding, in the order of `tiles.extract_rows`; (rows,)."""
         points, own = block.sizes
-        return self.lanes_of(block, seeds)[:own, :points].T.ravel()
+        return self.number_lanes(block, seeds)[:own, :points].T.ravel()
 
-    def shape(self, request: SweepRequest) -> Shape:
-        """The shape of its blocks by the rule; it depends on the machine's workers, not on those of this run."""
+    def choose_shape(self, request: SweepRequest) -> Shape:
+        """The shape of its blocks by rule; it depends on the machine's workers, not on those of this run."""
         usual = count_workers(Plan(), len(select_devices(request.plan)))
-        return choose_shape(len(self.group.points), request.seeds, self.room, request.plan, usual, self.unroll)
-
-
-def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:
-    """Every group, checked by tracing one step."""
-    number = offset = 0
-    checked: set[int] = set()
-    for section in request.sections:
-        for group in group_points(section):
-            yield _trace_group(request, group, checked)._replace(number=number, offset=offset)
-            number += 1
-        offset += section.points * request.seeds
-
-
-def plan_job(
-    request: SweepRequest, prepared: TracedGroup, devices: Sequence[Any], workers: int
-) -> tuple[Job, timing.Choice]:
-    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
-    make = lambda shape: build_job(request, prepared, devices, shape)
-    lanes, most = len(prepared.group.points) * request.seeds, prepared.room.most
-    return timing.choose_job(make, prepared.shape(request), request.plan, most=most, lanes=lanes, workers=workers)
-
-
-def build_job(
-    request: SweepRequest,
-    prepared: TracedGroup,
-    devices: Sequence[Any],
-    shape: Shape,
-    blocks: list[Block] | None = None,
-) -> Job:
-    """The job of a group in blocks of a shape, compiled and placed on `devices`."""
-    floorless = prepared.problem.optimum is None and request.limits.target == -np.inf
-    limits = request.limits._replace(unbounded_below=request.limits.diverged_above if floorless else np.inf)
-    return compile_job(
-        request.problem,
-        prepared.group.section.factory,
-        prepared.static,
-        prepared.group.traced,
-        request.watching,
-        Shared(request.key, binding.arrays_of(prepared.problem), limits),
-        dtype=binding.dtype_of(prepared.params),
-        steps=request.steps,
-        blocks=blocks or cut_blocks(len(prepared.group.points), request.seeds, shape),
-        devices=devices,
-        unroll=shape.unroll,
-        group=prepared.number,
-    )
-
-
-def _trace_group(request: SweepRequest, group: Group, checked: set[int]) -> TracedGroup:
-    first = {name: values[0] for name, values in group.traced.items()}
-    concrete, _ = binding.resolve_problem(request.problem, group.static | first)
-    static = {n: factories.hashable(v) for n, v in group.static.items()}
-    known = inspect_loss(request, group)
-    if id(concrete) not in checked:
-        checked.add(id(concrete))
-        _warn(request, concrete, known.is_impure)
-    _check_used(request, group, concrete, static)
-    return TracedGroup(
-        0, 0, group, concrete, static, known.params, known.room, unroll=0 if known.runs_step_by_step else 1
-    )
+        return choose_shape(len(self.group.points), request.seeds, self.limits, request.plan, usual, self.unroll)
 
 
 class LossFacts(NamedTuple):
-    """What tracing a group's loss tells."""
+    """What tracing tells about the loss of a group."""
 
-    params: Params  # of a lane, as shapes
-    runs_step_by_step: bool  # whether each step is a call
+    params: Params  # shapes of one lane's params
+    runs_step_by_step: bool  # whether each step is a call of its own
     is_impure: bool
 
     @property
-    def room(self) -> BlockLimits:
-        """The room of a block."""
-        room = compute_block_limits(self.params)
-        return room._replace(most=1) if self.runs_step_by_step else room
+    def limits(self) -> BlockLimits:
+        """The limits of a block."""
+        limits = compute_block_limits(self.params)
+        return limits._replace(max_lanes=1) if self.runs_step_by_step else limits
 
 
-_loss_facts: dict[tuple, LossFacts] = {}  # of the last groups; no traced value changes what is known of a loss
+def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:
+    """Trace one step of every group, and check it."""
+    number = offset = 0
+    warned: set[int] = set()
+    for section in request.sections:
+        for group in group_points(section):
+            yield _trace_group(request, group, number, offset, warned)
+            number += 1
+        offset += section.point_count * request.seeds
+
+
+def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, warned: set[int]) -> TracedGroup:
+    concrete, _ = binding.resolve_problem(request.problem, group.static | _first_point(group))
+    static = {name: factories.hashable(value) for name, value in group.static.items()}
+    facts = inspect_loss(request, group)
+    if id(concrete) not in warned:
+        warned.add(id(concrete))
+        _warn_of_mistakes(request, concrete, facts)
+    _check_used(request, group, concrete, static)
+    unroll = 0 if facts.runs_step_by_step else 1
+    return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll)
+
+
+def _first_point(group: Group) -> dict[str, Any]:
+    return {name: values[0] for name, values in group.traced.items()}
+
+
+_loss_facts: dict[tuple, LossFacts] = {}  # of the last groups; traced values do not change the facts of a loss
 
 
 def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
-    """A group's loss checked, once in a process: tracing it takes longer than running a short sweep does."""
-    point = {name: values[0] for name, values in group.traced.items()}
+    """Trace and check the loss of a group, once per process: tracing takes longer than a short sweep."""
+    point, optimizer = _first_point(group), group.section.optimizer
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
-    trace = lambda: _trace_loss(request.problem, group.section.factory, {**static, **point}, key)
-    precision = jax.config.read("jax_enable_x64")  # decides the dtype of what a function makes
-    name = request.problem, group.section.factory, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
+    precision = jax.config.read("jax_enable_x64")  # decides the dtype of arrays that a factory makes
+    name = request.problem, optimizer, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
     if not factories.is_hashable(name):
-        return trace()
+        return _trace_loss(request.problem, optimizer, {**static, **point}, key)
     if name not in _loss_facts:
-        _loss_facts[name] = trace()
+        _loss_facts[name] = _trace_loss(request.problem, optimizer, {**static, **point}, key)
         if len(_loss_facts) > 64:
             del _loss_facts[next(iter(_loss_facts))]
     return _loss_facts[name]
 
 
-def _trace_loss(problem: Any, factory: Any, point: Mapping[str, Any], key: Any) -> LossFacts:
+def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
     concrete, _ = binding.resolve_problem(problem, point)
-    loss = binding.check_run(problem, factory, point, key, binding.arrays_of(concrete))
-    # XLA brings convolutions into their fast form only outside of loops, and those of many filters are slow
+    loss = binding.check_run(problem, optimizer, point, key, binding.arrays_of(concrete))
+    # XLA has a fast form of convolutions only outside of loops, and the other is slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(loss)
     return LossFacts(binding.params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key))
 
 
-def _warn(request: SweepRequest, problem: Problem, is_impure: bool) -> None:
-    """Warn of what is allowed and probably not meant: seeds that change nothing, a loss that is not pure."""
+def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
     if request.seeds > 1 and not depends_on_seed(problem, request.key):
-        text = f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same"
-        warn(text)
-    if is_impure:
-        text = "loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)"
-        warn(text)
+        warn(f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same")
+    if facts.is_impure:
+        warn("loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)")
 
 
-def _check_used(request: SweepRequest, group: Group, problem: Problem, static: dict[str, Any]) -> None:
-    """Behind ``**kwargs`` a misspelt name is swallowed: raise for a traced hyperparameter that nothing uses."""
+def _check_used(request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
+    """Raise for a traced hyperparameter that nothing uses: ``**kwargs`` would accept a misspelt name."""
+    point, optimizer = {**static, **_first_point(group)}, group.section.optimizer
     for name in group.traced:
-        inside = name.startswith(factories.PROBLEM_PREFIX)
-        factory = request.problem if inside else group.section.factory
+        factory: Any = request.problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
         known = factories.parameters(factory)
         if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
             continue
-        point = {n: values[0] for n, values in group.traced.items()}
-        arrays = binding.arrays_of(problem)
-        if not descent.is_used(request.problem, group.section.factory, static | point, name, request.key, arrays):
+        if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.arrays_of(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
             raise bad_value("axes", name, "the factory takes it and nothing uses it", remedy)
+
+
+def plan_job(
+    request: SweepRequest, group: TracedGroup, devices: Sequence[jax.Device], workers: int
+) -> tuple[Job, timing.Choice]:
+    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
+    make = lambda shape: build_job(request, group, devices, shape)
+    lanes, most = len(group.group.points) * request.seeds, group.limits.max_lanes
+    return timing.choose_job(make, group.choose_shape(request), request.plan, most=most, lanes=lanes, workers=workers)
+
+
+def build_job(
+    request: SweepRequest,
+    group: TracedGroup,
+    devices: Sequence[jax.Device],
+    shape: Shape,
+    blocks: list[Block] | None = None,
+) -> Job:
+    """The job of a group in blocks of a shape, compiled and placed on `devices`."""
+    has_floor = group.problem.optimum is not None or request.limits.target != -np.inf
+    limits = request.limits._replace(unbounded_below=np.inf if has_floor else request.limits.diverged_above)
+    return compile_job(
+        request.problem,
+        group.group.section.optimizer,
+        group.static,
+        group.group.traced,
+        request.recording,
+        Shared(request.key, binding.arrays_of(group.problem), limits),
+        dtype=binding.dtype_of(group.params),
+        steps=request.steps,
+        blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
+        devices=devices,
+        unroll=shape.unroll,
+        group=group.number,
+    )

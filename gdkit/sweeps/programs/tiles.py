@@ -12,22 +12,10 @@ from gdkit.sweeps.programs.packing import Packed
 
 
 class Checkpoint(NamedTuple):
-    """Where a block's lanes are kept at the end of each segment."""
+    """Loads and saves the carry of one block."""
 
-    load: Callable[[Job, int], Carry | None]  # for a device; None where there is nothing to go on from
+    load: Callable[[Job, int], Carry | None]  # for a device number; None without a saved carry
     save: Callable[[Carry], None]
-
-
-def extract_rows(block: Block, output: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
-    """What a block's lanes read without padding, name -> (rows, ...): the seeds of a point side by side."""
-    points, seeds = block.sizes
-    rows = {}
-    for name, value in output.items():
-        own = value[:seeds, :points].swapaxes(0, 1).reshape(-1, *value.shape[2:])
-        if name == "curve_loss":
-            own = own[:, :reached]
-        rows[name] = own.astype(np.float32) if own.dtype.kind == "V" else own  # bfloat16, which numpy cannot name
-    return rows
 
 
 class FinishedBlock(NamedTuple):
@@ -36,7 +24,7 @@ class FinishedBlock(NamedTuple):
     job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
-    lanes: Packed | None  # before the last observation; None unless they are kept
+    lanes: Packed | None  # before the last observation; None unless the job returns lanes
 
 
 class TileBlock(NamedTuple):
@@ -44,33 +32,45 @@ class TileBlock(NamedTuple):
 
     job: Job
     block: Block
-    number: int | None = None  # of the block in a run directory; None where there is none, or it is a part of one
+    number: int | None = None  # in the run directory; None without one, or for a part of a block that was cut
 
 
 class Tile(NamedTuple):
-    """Blocks that are kept together."""
+    """Blocks that are dispatched and stored together."""
 
     parts: list[TileBlock]
-    number: int = -1  # in a run directory
+    number: int = -1  # in the run directory; -1 without one
 
 
 class TileArchive(Protocol):
-    """Where workers leave tiles, and lanes on their way."""
+    """Where workers store tiles and checkpoints."""
 
     def take(self, tile: Tile) -> bool:
-        """Whether to run a tile now; nobody else then does."""
+        """Claim a tile for this process; False if another process works on it or has finished it."""
 
     def checkpoint(self, tile: Tile, part: TileBlock) -> Checkpoint | None:
-        """Where a block's lanes are kept."""
+        """The checkpoint of a block; None if it has none."""
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
-        """Keep a tile once what is returned has been called, which waits for the disk."""
+        """Write a tile; the function that is returned publishes it and waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
-        """Whether somebody has kept a tile."""
+        """Whether a tile is finished."""
 
 
 def cut_tiles(job: Job, size: int) -> list[Tile]:
-    """The blocks of a job as tiles of `size`."""
+    """The blocks of a job as tiles of `size` blocks."""
     parts = [TileBlock(job, block) for block in job.blocks]
     return [Tile(parts[low : low + size]) for low in range(0, len(parts), size)]
+
+
+def extract_rows(block: Block, output: Mapping[str, np.ndarray], recorded_points: int) -> dict[str, np.ndarray]:
+    """The output of a block without padding, name -> (rows, ...), with the seeds of a point side by side."""
+    points, seeds = block.sizes
+    rows = {}
+    for name, value in output.items():
+        own = value[:seeds, :points].swapaxes(0, 1).reshape(-1, *value.shape[2:])
+        if name == "curve_loss":
+            own = own[:, :recorded_points]
+        rows[name] = own.astype(np.float32) if own.dtype.kind == "V" else own  # bfloat16, which NumPy cannot name
+    return rows

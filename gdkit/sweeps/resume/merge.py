@@ -33,7 +33,7 @@ def merge_sweeps(wanted: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[S
         rows = (part.points[:, None] * wanted.seeds + np.arange(wanted.seeds)).ravel()
         for name, values in part.result.lanes.data_vars.items():
             if name != "reference_loss":  # which all lanes have a say in
-                held = columns.setdefault(str(name), np.empty((wanted.lanes, *values.shape[1:]), values.dtype))
+                held = columns.setdefault(str(name), np.empty((wanted.lane_count, *values.shape[1:]), values.dtype))
                 held[rows] = values.values
     first = parts[0].result.lanes.attrs
     described = describe(
@@ -83,7 +83,7 @@ def filled(count: int, width: int) -> np.ndarray:
 def alone(group: Group, which: np.ndarray) -> Section:
     """Some points of a group, by their places, as a section that the group's program serves."""
     axes = tuple(Axis(name, values[which], traced=True) for name, values in group.traced.items())
-    return Section(group.section.label, group.section.factory, group.static, (Dimension("pair", axes),))
+    return Section(group.section.label, group.section.optimizer, group.static, (Dimension("pair", axes),))
 
 
 def of_shape(wanted: SweepRequest, section: Section, shape: Shape) -> SweepRequest:

@@ -34,10 +34,12 @@ def refine(
     for section in kept.request.sections:
         one = result.select(optimizer=section.label) if section.label is not None else result
         home = next((d for d in section.dimensions for own in d.axes if own.name == axis), None)
-        new, mine = _widened(section, home, one, axis, around, count) if home else (section, np.arange(section.points))
+        new, mine = (
+            _widened(section, home, one, axis, around, count) if home else (section, np.arange(section.point_count))
+        )
         widened.append(new)
         old.append(offset + mine)
-        offset += new.points
+        offset += new.point_count
     wanted = kept.request._replace(sections=tuple(widened))
     parts = [PartialSweep(result, kept, np.concatenate(old))]
     missing = np.setdiff1d(np.arange(offset), parts[0].points)
@@ -54,7 +56,7 @@ def refine(
                 which = which[filled(len(which), shape.width)]  # whole blocks, so that the program is the one there is
                 more = run(of_shape(wanted, alone(group, which), shape), tell)
                 parts.append(PartialSweep(*more, offset + group.points[which]))
-        offset += section.points
+        offset += section.point_count
     return merge_sweeps(wanted, parts)
 
 
@@ -84,7 +86,7 @@ def _widened(
         )
     dimensions = tuple(dataclasses.replace(d, axes=axes) if d is home else d for d in section.dimensions)
     new = dataclasses.replace(section, dimensions=dimensions)
-    index = list(np.indices(section.shape).reshape(len(section.shape), section.points))
+    index = list(np.indices(section.shape).reshape(len(section.shape), section.point_count))
     place = section.dimensions.index(home)
     index[place] = moved[index[place]]
     return new, np.ravel_multi_index(tuple(index), new.shape)

@@ -250,7 +250,7 @@ class MemoryColumns:
     archive, lanes_done, keeps_lanes = None, 0, False
 
     def __init__(self, request: SweepRequest, prepared: Sequence[TracedGroup], before: Mapping[str, np.ndarray] | None):
-        self._request, self._prepared, self._reached = request, prepared, request.reached
+        self._request, self._prepared, self._reached = request, prepared, request.recorded_points
         self._columns = _longer(before, self._reached) if before else {}
 
     def cut_tiles(self, job: Job) -> list[Tile]:
@@ -264,7 +264,7 @@ class MemoryColumns:
         where = slice(at[0], at[-1] + 1) if np.all(np.diff(at) == 1) else at
         for name, value in rows.items():
             if name not in self._columns:  # every lane is written
-                self._columns[name] = np.empty((self._request.lanes, *value.shape[1:]), value.dtype)
+                self._columns[name] = np.empty((self._request.lane_count, *value.shape[1:]), value.dtype)
             self._columns[name][where] = value
 
     def columns(self) -> dict[str, np.ndarray]:

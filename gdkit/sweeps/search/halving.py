@@ -66,13 +66,15 @@ def successive_halving(
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
     wanted = request.check_request(problem, optimizer, axes, steps=steps, **options)
-    points = wanted.lanes // wanted.seeds
+    points = wanted.lane_count // wanted.seeds
     lengths = _rounds(points, steps, least, keep)
     result, kept = run_request(wanted._replace(steps=lengths[0], plan=_narrow(wanted, lengths, keep)), progress)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
         if kept is None:
-            raise bad_value("axes", f"{wanted.lanes} lanes", "they are too large to be kept", "Sweep fewer at a time")
+            raise bad_value(
+                "axes", f"{wanted.lane_count} lanes", "they are too large to be kept", "Sweep fewer at a time"
+            )
         best = _best(result, max(1, math.ceil(rounds[-1][1] * keep)), by)
         if not best.size:
             break
@@ -104,10 +106,10 @@ def _narrow(wanted: request.SweepRequest, lengths: Sequence[int], keep: float) -
     known = inspect_loss(wanted, group)
     if plan.width is not None or known.runs_step_by_step:
         return plan
-    most, overhead = known.room
+    most, overhead = known.limits
     widths = np.arange(max(1, most // 8), most + 1)  # of small lanes, what calling a block costs counts too
     workers = count_workers(plan, len(request.select_devices(plan)))
-    points, cost = wanted.lanes // wanted.seeds, np.zeros(len(widths))
+    points, cost = wanted.lane_count // wanted.seeds, np.zeros(len(widths))
     for steps in np.diff(lengths, prepend=0):
         cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + overhead)
         points = max(1, math.ceil(points * keep))
