@@ -105,7 +105,7 @@ def late_mean(steps: int, late: int) -> Monitor:
 def fell(result: SweepResult) -> np.ndarray:
     """Whether runs stayed to their end, and ended below their start, (lanes,) bool."""
     lanes = result.lanes
-    return boundary.stayed(result) & (lanes["last_losses"].values < lanes["initial_loss"].values)
+    return boundary.is_bounded(result) & (lanes["last_losses"].values < lanes["initial_loss"].values)
 
 
 def _steady(ask: boundary.Ask, frame: Frame) -> float:

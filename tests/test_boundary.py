@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gdkit import boundary, optimizers, plots, problems
-from gdkit.boundary import Dimension, Frame, Trail, by_runs, dimension, explore, zoom
+from gdkit.boundary import FractalDimension, Frame, Trail, by_runs, dimension, explore, zoom
 from gdkit.errors import InputTypeError, InputValueError
 
 SQUARE = {"x": (-1.0, 1.0), "y": (-1.0, 1.0)}
@@ -58,7 +58,7 @@ def test_refining_finds_what_asking_everywhere_finds_cell_by_cell(ask):
     fine, dense = (explore(ask, **SQUARE, cells=128, coarse=coarse) for coarse in (16, 128))
     np.testing.assert_array_equal(fine.border, dense.border)
     np.testing.assert_array_equal(fine.answers, dense.answers)
-    assert dense.asked.all() and fine.asked.mean() < 0.4
+    assert dense.evaluated.all() and fine.evaluated.mean() < 0.4
 
 
 def test_answers_are_those_of_the_function_and_a_cell_holds_border_where_its_corners_disagree():
@@ -72,7 +72,7 @@ def test_answers_are_those_of_the_function_and_a_cell_holds_border_where_its_cor
 def test_no_point_is_asked_twice():
     ask, seen = asked(disc)
     found = explore(ask, **SQUARE, cells=64)
-    assert len(seen) == len(set(seen)) == found.asked.sum()
+    assert len(seen) == len(set(seen)) == found.evaluated.sum()
 
 
 def test_islands_that_coarse_points_step_over_are_missed_and_a_finer_lattice_finds_them():
@@ -129,10 +129,14 @@ def test_boxes_of_all_sizes_are_counted_by_their_corners_around_the_same_middles
     ("frame", "error", "said"),
     [
         (explore(disc, **SQUARE, cells=32), InputValueError, "frame='32² cells': fewer than 4 sizes.*with 64 cells"),
-        (explore(lambda p: disc(p + 1, 0.3), **SQUARE), InputValueError, "border in . blocks.*that the border goes th"),
-        (np.zeros((129, 129), int), InputValueError, "border in 0 blocks"),
-        (np.zeros((129, 128), int), InputTypeError, "not a square of answers"),
-        (np.zeros((129, 129)), InputTypeError, "not a square of answers"),
+        (
+            explore(lambda p: disc(p + 1, 0.3), **SQUARE),
+            InputValueError,
+            "boundary is in . of 8².*that the boundary",
+        ),
+        (np.zeros((129, 129), int), InputValueError, "the boundary is in 0 of"),
+        (np.zeros((129, 128), int), InputTypeError, "not a square array of answers"),
+        (np.zeros((129, 129)), InputTypeError, "not a square array of answers"),
     ],
 )
 def test_a_border_too_coarse_is_refused(frame, error, said):
@@ -303,12 +307,12 @@ def test_bad_input_of_a_window_is_named(change, error, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"frames": 0}, "frames=0: not a number of windows"),
+        ({"frames": 0}, "frames=0: must be at least 1"),
         ({"toward": "edge"}, "toward='edge': no such name"),
         ({"factor": 3}, "factor=3: not a power of two from 2 to 64"),
         ({"factor": 128}, "factor=128: not a power of two from 2 to 64"),
-        ({"frames": 17}, "frames=17: float64 cannot tell the points of the last window apart"),
-        ({"ask": lambda p: p[:, 0] > 3}, "x, y=.*: every point answers alike"),
+        ({"frames": 17}, "frames=17: float64 cannot distinguish the points of the last window"),
+        ({"ask": lambda p: p[:, 0] > 3}, "x, y=.*: all points have the same answer"),
     ],
 )
 def test_bad_input_of_a_zoom_is_named(change, said):
@@ -337,13 +341,13 @@ def test_points_of_another_shape_are_refused(points):
 
 def test_points_that_single_precision_cannot_tell_apart_are_refused():
     with pytest.raises(
-        InputValueError, match=r"float32 cannot tell hyperparameters so close apart.*precision: float64"
+        InputValueError, match=r"float32 cannot distinguish hyperparameters this close.*precision: float64"
     ):
         heavy_ball()(np.array([[0.1, 0.0], [0.1 + 1e-9, 0.0]]))
 
 
 def test_what_is_printed():
     found = explore(disc, **SQUARE)
-    assert str(found) == "[-1, 1] × [-1, 1]: 356 of 128² cells hold border; 2169 of 16641 points asked"
-    assert str(Dimension(1.25, 1.2, 1.31, np.array([1]), np.array([1]))) == "1.250 (95 %: 1.200 to 1.310)"
+    assert str(found) == "[-1, 1] × [-1, 1]: 356 of 128² cells are on the boundary; 2169 of 16641 points evaluated"
+    assert str(FractalDimension(1.25, 1.2, 1.31, np.array([1]), np.array([1]))) == "1.250 (95 %: 1.200 to 1.310)"
     assert isinstance(found, Frame) and isinstance(Trail((found,)), boundary.Trail)

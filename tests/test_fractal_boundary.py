@@ -57,7 +57,7 @@ def test_windows_of_the_trail_are_answered_by_runs(found):
     assert [len(frame.x) for frame in trail.frames] == [65] * 4
     assert trail.frames[0].x[[0, -1]].tolist() == [-3, 6]
     frame = trail.frames[2]
-    for row, column in np.argwhere(frame.asked)[::300]:
+    for row, column in np.argwhere(frame.evaluated)[::300]:
         point = np.array([frame.x[column], frame.y[row]])
         assert frame.answers[row, column] == trains("linear", 2, 20, 5, point)
 
