@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from ruamel.yaml import YAML
+
+import gdkit
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("sh", "cat", "cksum", "cp", "dirname", "id", "ln", "ls", "mkdir", "readlink", "rm", "sed", "sleep", "tail")
@@ -398,6 +402,16 @@ def _exact_versions(file: str) -> dict[str, list[str]]:
     return versions
 
 
+def _yaml(name: str) -> dict:
+    return YAML(typ="safe").load((ROOT / name).read_text())
+
+
+def _recipe(target: str) -> str:
+    """The commands of a target of the Makefile."""
+    (commands,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return commands.replace("\t", "")
+
+
 @pytest.mark.parametrize("file", CONSTRAINTS)
 def test_constraints_are_exact_versions_and_nothing_else(file):
     lines = (ROOT / file).read_text().splitlines()
@@ -438,6 +452,51 @@ def test_every_test_for_the_oldest_versions_is_there_and_needs_no_other_package(
         assert not extra & {module.partition(".")[0] for module in modules}, name
 
 
+def test_pre_commit_runs_what_make_lint_runs():
+    wanted = _recipe("lint").replace("$(PY)", ".venv/bin/python").replace("$(VENV)", ".venv").splitlines()
+    (repository,) = _yaml(".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"].replace(" --force-exclude", "") for hook in repository["hooks"]] == wanted
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+
+
+def test_hosted_ci_makes_the_targets_of_ci_run_and_pins_every_action():
+    jobs = _yaml(".github/workflows/ci.yml")["jobs"]
+    commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    targets = re.findall(r"^make .*$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert commands == {"test": targets, "oldest": ["make test-oldest"]}
+    actions = {step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step}
+    assert actions and all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in actions)
+
+
+def test_hosted_ci_covers_every_python_and_the_oldest_versions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pythons = {line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    jobs = _yaml(".github/workflows/ci.yml")["jobs"]
+    matrix = jobs["test"]["strategy"]["matrix"]
+    assert set(matrix["python"]) == pythons
+    versions = [Version(row["jax"]) for job in jobs.values() for row in job["strategy"]["matrix"]["include"]]
+    assert min(versions) > Version(_exact_versions("constraints-oldest.txt")["jax"][0])
+    assert max(versions) > Version(_exact_versions("constraints.txt")["jax"][0])
+
+
+def test_the_citation_is_of_this_version():
+    citation = _yaml("CITATION.cff")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [citation[name] for name in ("title", "version", "license", "keywords")] == [
+        project["name"], gdkit.__version__, project["license"], project["keywords"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bug_report", "feature_request"])
+def test_issue_forms_have_what_github_asks_for(name):
+    form = _yaml(f".github/ISSUE_TEMPLATE/{name}.yml")
+    assert form["name"] and form["description"] and form["body"]
+    assert {field["type"] for field in form["body"]} <= {"input", "textarea", "dropdown", "checkboxes", "markdown"}
+    names = [field["id"] for field in form["body"]]
+    assert len(set(names)) == len(names) and all(field["attributes"]["label"] for field in form["body"])
+
+
 def test_no_file_holds_the_address_of_a_registry_or_a_path_of_one_machine():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
@@ -454,6 +513,18 @@ def test_no_file_holds_the_address_of_a_registry_or_a_path_of_one_machine():
             text = (ROOT / name).read_text(errors="replace")
             found += [f"{name}: {match[0]}" for match in re.finditer(f"{address}|{path}", text)]
     assert found == []
+
+
+def test_the_source_distribution_holds_what_tests_and_documents_need(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    wanted = {"README.md", "CONTRIBUTING.md", "CITATION.cff", "Makefile", "constraints-oldest.txt", ".ci/run"}
+    wanted |= {"docs/tour.md", "docs/zensical.toml", "configs/digits_mlp.yaml", "tests/conftest.py", "scripts/setup"}
+    assert wanted <= names
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= names
 
 
 def test_tests_reach_no_network():

@@ -26,6 +26,7 @@ class Pool:
     @property
     def size(self) -> int:
         """How many tasks run at once, as far as that is known."""
+        # Executors of concurrent.futures have no public attribute for it.
         known = (getattr(self._executor, name, None) for name in ("num_workers", "_max_workers"))
         return next((n for n in known if isinstance(n, int) and n > 0), os.cpu_count() or 1)
 
@@ -57,6 +58,7 @@ class Pool:
             raise RunError(f"a worker of {type(old).__name__} died, and it cannot be started anew. Run the same again")
         if self._made:
             old.shutdown(wait=False)
+        # No executor has public attributes for the settings that it was created with.
         self._executor, self._made = make(**{name: getattr(old, f"_{name}") for name in settings}), True
 
     def close(self) -> None:
@@ -132,7 +134,7 @@ def pool_of(executor: Any) -> Pool:
         if callable(getattr(executor, "submit", None)):  # submitit's, whose futures are of its own kind
             remedy = "Submit gdkit.sweep itself to it, several times and with store=DIR: they share the work"
         raise bad_type("executor", executor, "no executor", remedy)
-    context = getattr(executor, "_mp_context", None)
+    context = getattr(executor, "_mp_context", None)  # no public attribute
     if isinstance(executor, ProcessPoolExecutor) and context and context.get_start_method() == "fork":
         remedy = "Pass ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
         raise bad_value("executor", executor, "it forks this process, and JAX's threads do not survive that", remedy)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax._src import xla_bridge  # the only way to ask whether JAX has computed anything yet
+from jax._src import xla_bridge  # no public function says whether JAX has read XLA_FLAGS yet
 
 from gdkit.errors import GdkitWarning, RunError, bad_value
 from gdkit.problems import Problem
