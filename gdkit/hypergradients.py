@@ -1,4 +1,4 @@
-"""Hypergradients: how a run's final loss moves with its hyperparameters, and hyperparameters tuned by that."""
+"""Hypergradients: derivatives of a run's final loss in its hyperparameters, and tuning by them."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,38 +8,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import binding, checks, descent, factories, html, monitors
+from gdkit import binding, checks, descent, factories, html
+from gdkit.descent import Lane, StepInputs
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import cache_if_hashable
-from gdkit.monitors import EndKind, Limits, Record
-from gdkit.problems import Problem
-from gdkit.types import Array, Hyperparameters, Key, State
+from gdkit.monitors import EndKind, Limits
+from gdkit.problems import ProblemLike
+from gdkit.tables import text_table
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike
 
 FinalLoss = Callable[[Hyperparameters, Array, Key, binding.Arrays], Array]
-FRACTIONS = ("b1", "b2", "b3", "decay", "decay_rate", "momentum")  # tuned between 0 and 1, both as far as infinity
+FRACTIONS = ("b1", "b2", "b3", "decay", "decay_rate", "momentum")  # tuned in logits, so that they stay in (0, 1)
 
 
-class _Walk(NamedTuple):
-    """A run on its way."""
-
-    t: Array  # () int32
-    state: State
-    record: Record  # its start and its end, without monitors
-    loss: Array  # () the last that was seen
-
-
-def final_loss_map(problem: Problem | Callable[..., Problem], factory: Any) -> FinalLoss:
+def final_loss_map(problem: ProblemLike, optimizer: OptimizerLike) -> FinalLoss:
     """The end of a run, as a map: ``(hyperparameters, steps, key, arrays) -> final loss``.
 
     A run ends after `steps` updates, or where a lane of a sweep does: at a loss that is not finite, or far above the
-    first. It is a while_loop, so that `steps` can be traced, memory is flat in them, and derivatives go forward only.
+    first. It is a while_loop, so that `steps` can be traced, memory does not grow with them, and derivatives are
+    forward only.
 
     Args:
       problem: a Problem, or a factory of one, whose hyperparameters are then named ``problem.NAME``.
-      factory: an optimizer factory, or a finished optimizer.
+      optimizer: an optimizer factory, or a finished optimizer.
 
     Returns:
-      A pure function; `arrays` are those that `gdkit.binding.bind` or `gdkit.binding.arrays_of` finds in the problem.
+      A pure function; `arrays` are those of `gdkit.binding.bind` or `gdkit.binding.arrays_of`.
 
     >>> from gdkit import problems, sgd
     >>> parabola = problems.parabola()
@@ -47,30 +41,28 @@ def final_loss_map(problem: Problem | Callable[..., Problem], factory: Any) -> F
     >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), binding.arrays_of(parabola)))  # 9 (1 − 2η)⁴
     0.5625
     """
-    step = descent.step_map(problem, factory)
+    step = descent.observed_step(problem, optimizer, watched=())
 
     def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: binding.Arrays) -> Array:
         init_key, sample_key = descent.keys_of(key)
-        start = descent.initial_state(problem, factory, hyperparameters, init_key, arrays)
-        record = monitors.start_record((), start)
+        lane = descent.start_lane(problem, optimizer, (), hyperparameters, init_key, arrays)
 
-        def goes_on(walk: _Walk) -> Array:
-            return walk.record.end_kind == EndKind.RUNNING
+        def is_running(carry: tuple[Array, Lane, Array]) -> Array:
+            return carry[1].record.end_kind == EndKind.RUNNING
 
-        def body(walk: _Walk) -> _Walk:
-            state, info = step(walk.state, hyperparameters, walk.t, sample_key, arrays.data)
-            loss = info.loss.astype(record.initial_loss.dtype)
-            seen = monitors.end_of(walk.record, jax.lax.stop_gradient(loss), walk.t, Limits(), walk.t == steps)
-            return _Walk(walk.t + 1, state, seen, loss)
+        def body(carry: tuple[Array, Lane, Array]) -> tuple[Array, Lane, Array]:
+            t, lane, _ = carry
+            inputs = StepInputs(hyperparameters, t, sample_key, arrays.data)
+            return t + 1, *step(lane, inputs, Limits(), t == steps)
 
-        return jax.lax.while_loop(goes_on, body, _Walk(jnp.int32(0), start, record, record.initial_loss)).loss
+        return jax.lax.while_loop(is_running, body, (jnp.int32(0), lane, lane.record.initial_loss))[2]
 
     return final_loss
 
 
 def hypergradient(
-    problem: Problem | Callable[..., Problem],
-    factory: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
     hyperparameters: Hyperparameters,
     steps: int,
     *,
@@ -85,12 +77,12 @@ def hypergradient(
     >>> float(slopes["learning_rate"])  # of 9 (1 − 2η)⁴: −72 (1 − 2η)³
     -9.0
     """
-    return value_and_hypergradient(problem, factory, hyperparameters, steps, key=key)[1]
+    return value_and_hypergradient(problem, optimizer, hyperparameters, steps, key=key)[1]
 
 
 def value_and_hypergradient(
-    problem: Problem | Callable[..., Problem],
-    factory: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
     hyperparameters: Hyperparameters,
     steps: int,
     *,
@@ -98,16 +90,17 @@ def value_and_hypergradient(
 ) -> tuple[Array, dict[str, Array]]:
     """A run's final loss, and its derivative in each of its hyperparameters.
 
-    Forward mode through the run, one tangent a hyperparameter: memory is flat in `steps`, and one compiled program
-    serves all float values and all numbers of steps. ``jax.vmap`` over values runs them side by side. A run ends where
-    a lane of a sweep does. Beyond the edge of stability the numbers are right and of little use, because the final loss
-    is then a rough function of the learning rate (Metz et al. 2021, Gradients are not all you need).
+    Forward mode through the run, one tangent per hyperparameter: memory does not grow with `steps`, and one compiled
+    program serves all float values and all numbers of steps. ``jax.vmap`` over values runs them side by side. A run
+    ends where a lane of a sweep does. Beyond the edge of stability the derivatives are correct and of little use,
+    because the final loss is then a rough function of the learning rate (Metz et al. 2021, Gradients are not all you
+    need).
 
     Args:
       problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
-      factory: an optimizer factory.
-      hyperparameters: name to value. Those that cannot be traced, such as integers and strings, are held still.
-      steps: how many updates.
+      optimizer: an optimizer factory.
+      hyperparameters: name to value. Those that cannot be traced, such as integers and strings, are constants.
+      steps: the number of updates.
       key: the seed's key, or the integer that makes it.
 
     Returns:
@@ -124,7 +117,7 @@ def value_and_hypergradient(
     [0.5625, 0.0, -9.0, 0.0]
     """
     chosen = dict(hyperparameters)
-    program, traced, arrays = _bind(problem, factory, chosen, steps, key)
+    program, traced, arrays = _bind(problem, optimizer, chosen, steps, key)
     if not traced:
         remedy = "Pass at least one float, for example {'learning_rate': 0.1}"
         raise bad_value("hyperparameters", chosen, "none of them has a derivative", remedy)
@@ -136,26 +129,28 @@ def value_and_hypergradient(
 
 
 def _bind(
-    problem: Any, factory: Any, chosen: dict[str, Any], steps: int, key: int | Key
-) -> tuple[Callable, dict[str, Array], binding.Arrays]:
-    """The compiled program, the hyperparameters that can be traced, and the problem's arrays, all checked."""
+    problem: ProblemLike, optimizer: OptimizerLike, chosen: dict[str, Any], steps: int, key: int | Key
+) -> tuple[Callable[..., tuple[Array, dict[str, Array]]], dict[str, Array], binding.Arrays]:
+    """The compiled program, the traced hyperparameters and the problem's arrays, all checked."""
     checks.check_integer("steps", steps)
-    binding.check_hyperparameters(problem, factory, chosen)
+    binding.check_hyperparameters(problem, optimizer, chosen)
     for name, value in chosen.items():
         if factories.is_number(value) and not checks.is_finite(value):
             raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
-    arrays, static, traced = binding.bind(problem, factory, chosen)
-    binding.check_run(problem, factory, chosen, checks.as_key(key), arrays)
-    return _program(problem, factory, static), traced, arrays
+    arrays, static, traced = binding.bind(problem, optimizer, chosen)
+    binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)
+    return _compile_slopes(problem, optimizer, static), traced, arrays
 
 
 @cache_if_hashable(maxsize=32)
-def _program(problem: Any, factory: Any, static: tuple) -> Callable:
-    """``(moving, still, steps, key, arrays) -> (final loss, its derivatives in what moves)``."""
-    end = final_loss_map(problem, factory)
+def _compile_slopes(
+    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...]
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """``(varied, fixed, steps, key, arrays) -> (final loss, its derivatives in the varied)``."""
+    end = final_loss_map(problem, optimizer)
 
-    def final_loss(moving: dict, still: dict, steps: Array, key: Key, arrays: binding.Arrays) -> tuple[Array, Array]:
-        loss = end(dict(static) | still | moving, steps, key, arrays)
+    def final_loss(varied: dict, fixed: dict, steps: Array, key: Key, arrays: binding.Arrays) -> tuple[Array, Array]:
+        loss = end(dict(static) | fixed | varied, steps, key, arrays)
         return loss, loss
 
     def value_and_slopes(*args: Any) -> tuple[Array, dict[str, Array]]:
@@ -169,38 +164,36 @@ def _program(problem: Any, factory: Any, static: tuple) -> Callable:
 
 
 class Round(NamedTuple):
-    """One trial of a tuning."""
+    """One trial of `tune`."""
 
-    hyperparameters: dict[str, float]  # those that are tuned
+    hyperparameters: dict[str, float]  # the tuned ones
     final_loss: float  # mean over seeds
     slope: dict[str, float]  # d(final loss) / d(logarithm, or logit, of the hyperparameter)
-    better: bool  # whether its loss is the least so far
+    better: bool  # whether its loss is the lowest so far
 
 
 class Tuned(NamedTuple):
-    """The best hyperparameters that were seen, and all that was tried; prints as a table."""
+    """The best hyperparameters that were tried, and every trial; prints as a table."""
 
     hyperparameters: dict[str, Any]  # all, the tuned ones at their best
     final_loss: float
-    history: tuple[Round, ...]  # the start first
+    history: tuple[Round, ...]  # the first is the start
 
     def __str__(self) -> str:
         names = list(self.history[0].hyperparameters)
         slopes = [f"slope in {_coordinate(name).label} {name}" for name in names]
-        rows: list[tuple[str, ...]] = [("round", *names, "final loss", *slopes, "better")]
-        for i, seen in enumerate(self.history):
-            numbers = *seen.hyperparameters.values(), seen.final_loss, *seen.slope.values()
-            rows.append((str(i), *(f"{x:.6g}" for x in numbers), "yes" if seen.better else "no"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [" | ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        rows = []
+        for i, tried in enumerate(self.history):
+            numbers = *tried.hyperparameters.values(), tried.final_loss, *tried.slope.values()
+            rows.append((str(i), *(f"{x:.6g}" for x in numbers), "yes" if tried.better else "no"))
+        return text_table(("round", *names, "final loss", *slopes, "better"), rows)
 
     _repr_html_ = html.printed
 
 
 def tune(
-    problem: Problem | Callable[..., Problem],
-    factory: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
     hyperparameters: Hyperparameters,
     steps: int,
     *,
@@ -210,107 +203,107 @@ def tune(
     seeds: int = 1,
     key: int | Key = 0,
 ) -> Tuned:
-    """Descend on the final loss of short runs, in the hyperparameters themselves; the best that was seen is returned.
+    """Descend on the final loss of short runs, in the hyperparameters themselves, and return the best that was tried.
 
     Each round steps from the best so far against the signs of the hypergradient (Rprop: Riedmiller and Braun 1993): in
     the logarithms of positive hyperparameters, and in the logits of those between 0 and 1 (`FRACTIONS`: momentum, b1
-    and their kind). Each has a step length of its own, which is doubled after a step that helped and halved after one
-    that overshot: that turned its slope, or raised the loss or made it not finite without turning any. A single
-    hyperparameter is bisected from then on. All rounds are one compiled program.
+    and others). Each has its own step length, which is doubled after a step that lowered the loss and halved after one
+    that overshot: the slope changed sign, or the loss rose or was not finite although no slope changed sign. From then
+    on a single hyperparameter is bisected. All rounds are calls of one compiled program.
 
-    It finds a minimum, and that of these `steps` only. Where it fails:
+    It finds a local minimum, for this number of `steps` only. It fails where:
 
-    - Beyond the edge of stability the final loss is chaotic in the learning rate, so that its slope tells nothing of
-      the next value over (Metz et al. 2021, Gradients are not all you need). Begin with a learning rate that is too
-      small rather than too large.
-    - What is best for few steps is not best for many: short horizons prefer learning rates that are too small for long
-      ones wherever some directions are steep or noisy (Wu et al. 2018, Understanding short-horizon bias in stochastic
-      meta-optimization).
-    - The final loss may have several minima in the hyperparameters; a `sweep` sees them all.
-    - On minibatches the final loss is that of one batch. More `seeds` make it less noisy.
+    - beyond the edge of stability the final loss is chaotic in the learning rate, so that its slope says nothing about
+      neighboring values (Metz et al. 2021, Gradients are not all you need). Start with a learning rate that is too
+      small rather than too large;
+    - the best value for few steps is not the best for many: short horizons prefer learning rates that are too small for
+      long ones wherever some directions are steep or noisy (Wu et al. 2018, Understanding short-horizon bias in
+      stochastic meta-optimization);
+    - the final loss has several minima in the hyperparameters; a `sweep` shows them all;
+    - on minibatches the final loss is that of one batch. More `seeds` make it less noisy.
 
     Args:
       problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
-      factory: an optimizer factory.
-      hyperparameters: name to value, where to begin.
-      steps: how many updates each run has.
-      names: the hyperparameters to tune; the others are held still.
-      rounds: how many runs after the first, at most. It ends sooner where the slope is zero.
+      optimizer: an optimizer factory.
+      hyperparameters: name to value, the start.
+      steps: the number of updates of each run.
+      names: the hyperparameters to tune; the others are constants.
+      rounds: most trials after the first. The search ends sooner where the slope is zero.
       rate: the length of the first step: 1 is a factor of e.
       seeds: the loss is the mean over this many runs, which are those of a `sweep` with this key.
-      key: what all seeds come from.
+      key: the key that all seeds are made of, or the integer that makes it.
 
     Returns:
       The best hyperparameters, their final loss, and every round.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used, or the run diverges where it begins; the message
+      InputValueError, InputTypeError: an argument cannot be used, or the run diverges at the start; the message
         says which, and what to do.
 
     >>> from gdkit import problems, sgd
-    >>> found = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01}, 20)
-    >>> round(found.hyperparameters["learning_rate"], 2)  # 2 / (1 + 4) for many steps
+    >>> tuned = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01}, 20)
+    >>> round(tuned.hyperparameters["learning_rate"], 2)  # 2 / (1 + 4) for many steps
     0.39
     """
     for argument, value in (("rounds", rounds), ("seeds", seeds)):
         checks.check_integer(argument, value)
     checks.check_number("rate", rate, above=0)
     chosen = dict(hyperparameters)
-    program, traced, arrays = _bind(problem, factory, chosen, steps, key)
-    names = _checked_names(names, chosen, traced)
-    still = {name: value for name, value in traced.items() if name not in names}
+    program, traced, arrays = _bind(problem, optimizer, chosen, steps, key)
+    names = _check_names(names, chosen, traced)
+    fixed = {name: value for name, value in traced.items() if name not in names}
     keys = [jax.random.fold_in(checks.as_key(key), seed) for seed in range(seeds)]
 
     def trial(values: dict[str, float], least: float) -> Round:
-        moving = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
-        runs = [program(moving, still, jnp.int32(steps), key, arrays) for key in keys]
+        varied = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
+        runs = [program(varied, fixed, jnp.int32(steps), key, arrays) for key in keys]
         loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
         slopes = {name: slopes[name] * _coordinate(name).stretch(value) for name, value in values.items()}
         return Round(values, loss, slopes, loss < least)
 
     start = {name: float(chosen[name]) for name in names}
     history = tuple(_search(trial, start, rounds, float(rate)))
-    best = min((seen for seen in history if seen.better), key=lambda seen: seen.final_loss)
+    best = min((tried for tried in history if tried.better), key=lambda tried: tried.final_loss)
     return Tuned(chosen | best.hyperparameters, best.final_loss, history)
 
 
 def _search(
     trial: Callable[[dict[str, float], float], Round], start: dict[str, float], rounds: int, rate: float
 ) -> Iterator[Round]:
-    """The start, then trials down the slopes at the best so far, until the rounds are used up or it is flat there."""
+    """The start, then trials down the slopes at the best so far, until the rounds end or all slopes are zero."""
     best = trial(start, math.inf)
     _check_start(best)
     yield best
-    reach, enclosed = np.full(len(start), rate), False
+    lengths, is_bracketed = np.full(len(start), rate), False
     for _ in range(rounds):
         signs = _signs(best)
         if not (np.isfinite(signs).all() and signs.any()):
             return
-        seen = trial(_moved(best.hyperparameters, -reach * signs), best.final_loss)
-        yield seen
-        turned = signs * _signs(seen) < 0
-        overshot = turned if seen.better or turned.any() else np.full_like(turned, True)
-        enclosed = len(start) == 1 and (enclosed or overshot.all())  # on a line, then between two trials: bisect
-        reach *= np.where(overshot | enclosed, 0.5, 2.0 if seen.better else 1.0)
-        best = seen if seen.better else best
+        tried = trial(_move(best.hyperparameters, -lengths * signs), best.final_loss)
+        yield tried
+        turned = signs * _signs(tried) < 0
+        overshot = turned if tried.better or turned.any() else np.full_like(turned, True)
+        is_bracketed = len(start) == 1 and (is_bracketed or overshot.all())  # between two trials on a line: bisect
+        lengths *= np.where(overshot | is_bracketed, 0.5, 2.0 if tried.better else 1.0)
+        best = tried if tried.better else best
 
 
-def _signs(seen: Round) -> np.ndarray:
-    return np.sign(list(seen.slope.values()))
+def _signs(tried: Round) -> np.ndarray:
+    return np.sign(list(tried.slope.values()))
 
 
-@np.errstate(all="ignore")  # far out the ends of the range are met
-def _moved(values: dict[str, float], steps: np.ndarray) -> dict[str, float]:
+@np.errstate(all="ignore")  # long steps over- or underflow
+def _move(values: dict[str, float], steps: np.ndarray) -> dict[str, float]:
     """`values`, each moved by its step in its coordinate."""
     pairs = [(name, _coordinate(name), value) for name, value in values.items()]
     return {
-        name: float(way.value(way.at(np.float64(value)) + step))
-        for (name, way, value), step in zip(pairs, steps, strict=True)
+        name: float(coordinate.value(coordinate.at(np.float64(value)) + step))
+        for (name, coordinate, value), step in zip(pairs, steps, strict=True)
     }
 
 
 class _Coordinate(NamedTuple):
-    """What a hyperparameter is tuned in: free of bounds, with steps that mean the same everywhere."""
+    """The coordinate in which a hyperparameter is tuned: without bounds, and with steps of equal effect everywhere."""
 
     label: str
     below: float  # all values are above 0 and below this
@@ -329,10 +322,10 @@ def _coordinate(name: str) -> _Coordinate:
     return _LOGIT if name in FRACTIONS else _LOGARITHM
 
 
-# The border: what bad input gets
+# Checks
 
 
-def _checked_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, Array]) -> tuple[str, ...]:
+def _check_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, Array]) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise bad_type("names", names, "not a sequence of names", "Pass for example ('learning_rate',)")
     if len(set(names)) < len(names):
@@ -345,13 +338,13 @@ def _checked_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, A
             raise bad_type(where, value, "it is static and has no derivative", "Tune floats only")
         if not 0 < value < below:
             domain = "above 0" if below == math.inf else f"between 0 and {below:g}"
-            raise bad_value(where, value, f"not {domain}", f"Begin with a number {domain}")
+            raise bad_value(where, value, f"not {domain}", f"Start with a number {domain}")
     return tuple(names)
 
 
 def _check_start(start: Round) -> None:
     if not math.isfinite(start.final_loss):
-        remedy = "Begin where it is stable, for example with a smaller learning rate"
+        remedy = "Start with hyperparameters at which it is stable, for example a smaller learning rate"
         raise bad_value("hyperparameters", start.hyperparameters, "the run diverges there", remedy)
     for name, slope in start.slope.items():
         if not math.isfinite(slope):

@@ -279,12 +279,12 @@ BAD = {
     "tune negative": (trial({"learning_rate": -0.1}), r"hyperparameters\['learning_rate'\]=-0.1: not above 0. Begin"),
     "tune momentum": (
         trial({"learning_rate": 0.1, "momentum": 1.0}, names=("momentum",)),
-        r"hyperparameters\['momentum'\]=1.0: not between 0 and 1. Begin with a number between 0 and 1",
+        r"hyperparameters\['momentum'\]=1.0: not between 0 and 1. Start with a number between 0 and 1",
     ),
     "tune NaN": (trial({"learning_rate": math.nan}), r"hyperparameters\['learning_rate'\]=nan: not finite"),
     "tune what diverges": (
         lambda: tune(Problem(jnp.log, 1.0), sgd, {"learning_rate": 0.4}, 10),
-        "hyperparameters={'learning_rate': 0.4}: the run diverges there. Begin where it is stable, for example with a",
+        "hyperparameters={'learning_rate': 0.4}: the run diverges there. Start with hyperparameters",
     ),
     "tune without derivative": (
         lambda: tune(
