@@ -104,7 +104,7 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
     """``(rate, start) -> statistics``, all that gdkit reads by default."""
     problem = work.problem
     watched = (*monitors.DEFAULT, monitors.curve(CURVE_POINTS))
-    step = descent.lane_map(problem, gdkit.sgd, watched)
+    step = descent.observed_step(problem, gdkit.sgd, watched)
     floor = math.inf if problem.optimum is not None else BOUND
     limits = Limits(jnp.float32(BOUND), jnp.float32(-math.inf), jnp.float32(floor))
 
@@ -112,10 +112,8 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
         chosen = {"learning_rate": rate}
 
         def body(lane: descent.Lane, t: Array) -> tuple[descent.Lane, None]:
-            roll = lambda lane: monitors.roll(watched, lane.record, lane.state)
-            record = jax.lax.cond(monitors.starts_window(t), roll, lambda lane: lane.record, lane)
-            lane = lane._replace(record=record)
-            return step(lane, chosen, t, start.key, start.data, limits, t == work.steps)[0], None
+            inputs = descent.StepInputs(chosen, t, start.key, start.data)
+            return step(lane, inputs, limits, t == work.steps)[0], None
 
         arrays = binding.arrays_of(problem)._replace(data=start.data)
         lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)

@@ -31,7 +31,7 @@ BOXES = [
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),
     Box("planner", "gdkit/sweeps/programs/timing.py", "left", 4),
     Box("executor", "gdkit/sweeps/execution/threads.py", "left", 5),
-    Box("stability", "gdkit/stability.py", "right", 0),
+    Box("stability", "gdkit/stability/", "right", 0),
     Box("store", "gdkit/store/", "right", 1),
     Box("SweepResult", "gdkit/sweeps/result/result.py", "right", 2),
     Box("regimes", "gdkit/regimes.py", "right", 3),

@@ -83,14 +83,23 @@ def keys_of(key: int | Key) -> tuple[Key, Key]:
     return init_key, sample_key
 
 
-# Lanes: one run with its record, which stays where it ended
+# The observed step: a run with its record
 
 
 class Lane(NamedTuple):
-    """A run, and what has been observed of it."""
+    """A run and the record of its observations; after its end it stays as it is."""
 
     state: State
     record: Record
+
+
+class StepInputs(NamedTuple):
+    """The inputs of a step besides the state."""
+
+    hyperparameters: Hyperparameters
+    t: Array  # () int32, the step
+    key: Key  # the second that `keys_of` makes of the seed's
+    data: PyTree
 
 
 def start_lane(
@@ -106,49 +115,51 @@ def start_lane(
     return Lane(state, monitors.start_record(watched, state))
 
 
-def lane_map(
+def observed_step(
     problem: ProblemLike, optimizer: OptimizerLike, watched: Sequence[Monitor]
-) -> Callable[..., tuple[Lane, Array]]:
-    """The step map with eyes: ``(lane, hyperparameters, t, key, data, limits, last) -> (lane, loss)``.
+) -> Callable[[Lane, StepInputs, Limits, Array], tuple[Lane, Array]]:
+    """The step map with its observation: ``(lane, inputs, limits, last) -> (lane, loss)``.
 
-    A lane that has ended, or ends at this step, stays where it stands. With `last`, the loss is observed and no update
-    is made. `key` is the second that `keys_of` makes of the seed's.
+    With `last` the loss is observed and no update is made.
     """
-    step, observe = step_map(problem, optimizer), observation(optimizer, watched)
+    step = step_map(problem, optimizer)
 
-    def advance(
-        lane: Lane, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree, limits: Limits, last: Array
-    ) -> tuple[Lane, Array]:
-        after, info = step(lane.state, hyperparameters, t, key, data)
-        return observe(lane, after, info, hyperparameters, t, key, data, limits, last)
+    def advance(lane: Lane, inputs: StepInputs, limits: Limits, last: Array) -> tuple[Lane, Array]:
+        lane = roll_windows(watched, lane, inputs.t)
+        after, info = step(lane.state, *inputs)
+        return observe(watched, optimizer, lane, after, info, inputs, limits, last)
 
     return advance
 
 
-def observation(optimizer: OptimizerLike, watched: Sequence[Monitor]) -> Callable[..., tuple[Lane, Array]]:
-    """What `lane_map` does after the step: ``(lane, after, info, hyperparameters, t, ..., last) -> (lane, loss)``."""
+def roll_windows(watched: Sequence[Monitor], lane: Lane, t: Array, *, batch_dimensions: int = 0) -> Lane:
+    """The lane, or a batch of them, with the windows of its monitors moved up by one if a window starts at step `t`."""
+    roll = lambda lane: monitors.roll(watched, lane.record, lane.state)
+    for _ in range(batch_dimensions):
+        roll = jax.vmap(roll)
+    record = jax.lax.cond(monitors.starts_window(t), roll, lambda lane: lane.record, lane)
+    return lane._replace(record=record)
 
-    def observe(
-        lane: Lane,
-        after: State,
-        info: Info,
-        hyperparameters: Hyperparameters,
-        t: Array,
-        key: Key,
-        data: PyTree,
-        limits: Limits,
-        last: Array,
-    ) -> tuple[Lane, Array]:
-        going = lane.record.end_kind == EndKind.RUNNING
-        record = monitors.end_of(lane.record, info.loss, t, limits, last)
-        moves = record.end_kind == EndKind.RUNNING
-        after = monitors.select(moves, after, lane.state)
-        multiple = optimizers.multiple_of(optimizer, hyperparameters)
-        context = Context(t, key, hyperparameters, data, moves, going, multiple)
-        record = monitors.fold(watched, record, lane.state, after, info, context)
-        return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
-    return observe
+def observe(
+    watched: Sequence[Monitor],
+    optimizer: OptimizerLike,
+    lane: Lane,
+    after: State,
+    info: Info,
+    inputs: StepInputs,
+    limits: Limits,
+    last: Array,
+) -> tuple[Lane, Array]:
+    """The lane after a step to `after`, and the loss; a lane that has ended, or ends at this step, keeps its state."""
+    hyperparameters, t, key, data = inputs
+    going = lane.record.end_kind == EndKind.RUNNING
+    record = monitors.end_of(lane.record, info.loss, t, limits, last)
+    moves = record.end_kind == EndKind.RUNNING
+    after = monitors.select(moves, after, lane.state)
+    context = Context(t, key, hyperparameters, data, moves, going)
+    record = monitors.fold(watched, optimizer, record, lane.state, after, info, context)
+    return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
 
 def evaluate(
@@ -274,52 +285,52 @@ def _run(
     hyperparameters = dict(static) | traced
     watched = monitors.DEFAULT + watched
     init_key, sample_key = keys_of(key)
-    step, limits = step_map(problem, optimizer), Limits()
     start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
-    multiple = jax.lax.stop_gradient(optimizers.multiple_of(optimizer, hyperparameters))
-    record = monitors.start_record(watched, start)
+    inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
+    move = _step_beside_record(problem, optimizer, watched)
 
-    def observe(record: Record, before: State, after: State, info: Info, t: Array, last: bool) -> Record:
-        going = record.end_kind == EndKind.RUNNING
-        record, before, after, info = jax.lax.stop_gradient((record, before, after, info))
-        starts = monitors.starts_window(t)
-        record = jax.lax.cond(starts, lambda r: monitors.roll(watched, r, before), lambda r: r, record)
-        record = monitors.end_of(record, info.loss, t, limits, jnp.bool_(last))
-        moves = record.end_kind == EndKind.RUNNING
-        context = Context(t, sample_key, hyperparameters, arrays.data, moves, going, multiple)
-        return monitors.fold(watched, record, before, after, info, context)
-
-    def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple]:
+    def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Array, ...]]:
         before, record, history = carry
-        after, info = step(before, hyperparameters, t, sample_key, arrays.data)
+        after, record, info = move(before, record, inputs(t), last=False)
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
-        norms = monitors.norm(info.grad), monitors.norm(info.update)
-        return (after, observe(record, before, after, info, t, False), history), (info.loss, *norms)
+        return (after, record, history), (info.loss, monitors.norm(info.grad), monitors.norm(info.update))
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
     history = _blank((start.params, start.params), len(at)) if record_params else (None, None)
-    carry, (losses, grads, updates) = jax.lax.scan(body, (start, record, history), jnp.arange(steps, dtype=jnp.int32))
-    end, record, history = carry
-    last = jnp.int32(steps)
-    _, info = step(end, hyperparameters, last, sample_key, arrays.data)
-    info = info._replace(update=jax.tree.map(jnp.zeros_like, info.update))
-    record = observe(record, end, end, info, last, True)
+    carry = start, monitors.start_record(watched, start), history
+    (end, record, history), curves = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
+    losses, grads, updates = (curve[at[:-1]] for curve in curves)
+    _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)
     if record_params:
         history = _write(history, (end.params, info.grad), jnp.int32((len(at) - 1) * record_every), record_every)
-    statistics = monitors.read(watched, record) | {
-        "stochastic": jnp.bool_(binding.is_stochastic(problem, hyperparameters))
-    }
+    is_stochastic = jnp.bool_(binding.is_stochastic(problem, hyperparameters))
+    statistics = monitors.read(watched, record) | {"stochastic": is_stochastic}
     return Trajectory(
-        *end,
-        step=jnp.asarray(at),
-        loss=jnp.append(losses[at[:-1]], info.loss),
-        grad_norm=grads[at[:-1]],
-        update_norm=updates[at[:-1]],
-        statistics=statistics,
-        params_history=history[0],
-        grad_history=history[1],
+        *end, jnp.asarray(at), jnp.append(losses, info.loss), grads, updates, statistics, history[0], history[1]
     )
+
+
+def _step_beside_record(
+    problem: ProblemLike, optimizer: OptimizerLike, watched: Sequence[Monitor]
+) -> Callable[..., tuple[State, Record, Info]]:
+    """`observed_step` without derivatives of the record, and with a state that moves on after the end of a run."""
+    step = step_map(problem, optimizer)
+
+    def move(before: State, record: Record, inputs: StepInputs, last: bool) -> tuple[State, Record, Info]:
+        after, info = step(before, *inputs)
+        lane, end, seen = jax.lax.stop_gradient((Lane(before, record), after, info))
+        lane = roll_windows(watched, lane, inputs.t)
+        lane, _ = observe(watched, optimizer, lane, end, seen, _constant(inputs), Limits(), jnp.bool_(last))
+        return after, lane.record, info
+
+    return move
+
+
+def _constant(inputs: StepInputs) -> StepInputs:
+    """`inputs` whose traced hyperparameters have no derivative."""
+    stop = lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
+    return inputs._replace(hyperparameters={name: stop(x) for name, x in inputs.hyperparameters.items()})
 
 
 def _blank(tree: PyTree, points: int) -> PyTree:

@@ -1,10 +1,13 @@
-"""Traced programs, read: their operations, their constants, and which inputs their outputs depend on."""
+"""Walks of traced programs: their operations, their constants, and how their outputs depend on their inputs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from gdkit.types import Array
 
 
 def depends_on(jaxpr: Jaxpr) -> list[bool]:
@@ -40,3 +43,39 @@ def constants(closed: ClosedJaxpr) -> list[np.ndarray]:
 def has_convolutions(jaxpr: Jaxpr) -> bool:
     """Whether a program convolves."""
     return any(equation.primitive.name == "conv_general_dilated" for equation in equations(jaxpr))
+
+
+def hold_outputs(f: Callable[[Any], list[Array]], held: Sequence[int]) -> Callable[[Any], list[Array]]:
+    """`f` with the outputs at the places `held` constant to a derivative, wherever else in `f` they are used."""
+
+    def evaluate(x: Any) -> list[Array]:
+        closed = jax.make_jaxpr(f)(x)
+        return _evaluate(closed, jax.tree.leaves(x), set(held))
+
+    return evaluate if held else f
+
+
+def _evaluate(closed: ClosedJaxpr, inputs: Sequence[Array], held: set[int]) -> list[Array]:
+    """The outputs of a program, those at the places `held` cut off from derivatives where they are computed."""
+    jaxpr = closed.jaxpr
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *inputs), strict=True))
+    cut = {jaxpr.outvars[i] for i in held if not isinstance(jaxpr.outvars[i], Literal)}
+    read = lambda v: v.val if isinstance(v, Literal) else values[v]
+    for equation in jaxpr.eqns:
+        inner = {i for i, v in enumerate(equation.outvars) if v in cut}
+        arguments = [read(v) for v in equation.invars]
+        if inner and equation.primitive.name in ("jit", "pjit"):
+            outputs = _evaluate(equation.params["jaxpr"], arguments, inner)
+        else:
+            outputs = _bind(equation, arguments)
+        for i, (variable, value) in enumerate(zip(equation.outvars, outputs, strict=True)):
+            values[variable] = jax.lax.stop_gradient(value) if i in inner else value
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _bind(equation: JaxprEqn, arguments: Sequence[Array]) -> list[Array]:
+    """The outputs of an operation on `arguments`."""
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
+    outputs = equation.primitive.bind(*functions, *arguments, **params)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]

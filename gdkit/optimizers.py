@@ -23,7 +23,7 @@ class SgdState(NamedTuple):
 
 
 class Plain(optax.GradientTransformation):
-    """Gradient descent without memory: its updates are `multiple` times the gradients."""
+    """Gradient descent without memory: its updates are `multiple` times the gradients, which its monitors use."""
 
     multiple: Any = None
 
@@ -97,12 +97,6 @@ def build(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Optimizer:
     if not is_optimizer(made):
         raise bad_type("optimizer", made, "the factory returned no (init, update) pair", "Return an optax optimizer")
     return made
-
-
-def multiple_of(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Any:
-    """What updates are as a multiple of the gradients, if that is known of an optimizer or of what a factory makes."""
-    made = build(optimizer, factories.split_hyperparameters(hyperparameters)[0])
-    return made.multiple if isinstance(made, Plain) else None
 
 
 def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:

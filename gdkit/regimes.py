@@ -1,4 +1,4 @@
-"""Regimes: what became of a run, judged after it from its streaming statistics alone."""
+"""Regimes: how a run behaved and whether it arrived, judged from its streaming statistics alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,70 +7,66 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdkit.errors import bad_value
+from gdkit.checks import check_number
 from gdkit.monitors import EndKind
 
 
 class Regime(IntEnum):
-    """What became of a run."""
+    """The behaviour of a run. A run has arrived if its last gap is at most `Thresholds.converged_gap`."""
 
-    SLOW = 0  # falling, not there yet
-    CONVERGED = 1  # there, without overshoot
-    OSCILLATING = 2  # there, by updates that reverse
-    CATAPULT = 3  # rose well above its start, then got there
-    BOUNCING = 4  # bounded, keeps moving, never gets there
-    STALLED = 5  # bounded, updates vanish, not there
+    SLOW = 0  # the loss is falling and has not arrived
+    CONVERGED = 1  # arrived without overshoot
+    OSCILLATING = 2  # arrived by updates that reverse
+    CATAPULT = 3  # rose well above its start, then arrived
+    BOUNCING = 4  # stays bounded and keeps moving without arriving
+    STALLED = 5  # stays bounded, updates vanish before it arrives
     DIVERGED = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Where the regimes part. A gap is (L − L*) / (L₀ − L*): 1 at the start, 0 at the optimum."""
+    """The borders between regimes. A gap is (L − L*) / (L₀ − L*): 1 at the start, 0 at the optimum."""
 
-    converged_gap: float = 1e-2  # there: 99 % of what could be lost is lost, well above float32's rounding
-    catapult_gap: float = 2.0  # a rise that doubles the gap: more than minibatch noise or momentum's overshoot bring
+    converged_gap: float = 1e-2  # arrived: 99 % of the possible decrease is done, well above float32's rounding
+    catapult_gap: float = 2.0  # a rise that doubles the gap: more than minibatch noise or momentum's overshoot cause
     reversal: float = 0.0  # successive updates at an obtuse angle on average: each undoes a part of the last
     climbing_gap: float = 2.0  # ends at its highest and above this: growing too slowly to have been stopped
-    falling: float = 0.05  # late losses lie lower than earlier ones by this share of their gap, and by their spread
+    falling: float = 0.05  # late losses are lower than earlier ones by this share of their gap, and by their spread
     promised: float = 0.01  # the late slopes predicted a decrease of this share of the gap, and of four times the
-    # standard error of the late mean (95 % of noise stays below two): it should have been seen
-    kept: float = 0.2  # and less than this share of that came: the run moves, but not down (1 for small steps)
-    vanished: float = 1e-3  # updates and what they predict, relative to the largest update and to the gap left
+    # standard error of the late mean (95 % of noise stays below two): large enough to be measured
+    kept: float = 0.2  # less than this share of the prediction came true: the run moves, but not down (1: small steps)
+    vanished: float = 1e-3  # updates and their predicted decrease, relative to the largest update and to the late gap
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-                raise bad_value(
-                    f"thresholds.{field.name}", value, "not a finite number", "Leave it out for the default"
-                )
+            check_number(f"thresholds.{field.name}", getattr(self, field.name))
 
 
 DEFAULT_THRESHOLDS = Thresholds()
 
 
 class Verdict(NamedTuple):
-    """The judgement of one or many runs; every array has the shape of the statistics."""
+    """The regimes of one or many runs; every array has the shape of the statistics."""
 
-    regime: Any  # int8, a Regime
-    onset: Any  # int32, the step at which it began to show; -1 where that is not known
-    evidence: dict[str, Any]  # the numbers that decided
+    regime: np.ndarray  # int8, a Regime
+    onset: np.ndarray  # int32, the step at which the regime began to show; -1 where no step is known
+    evidence: dict[str, np.ndarray]  # the numbers that decided
 
 
 def classify(
     statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> Verdict:
-    """Tell the regime of each run from its statistics (those of a Trajectory, or of a whole sweep).
+    """Judge the regime of each run from its statistics (those of a Trajectory, or of a whole sweep).
 
     Theory for plain gradient descent on a quadratic of curvature λ: CONVERGED up to 1/λ, OSCILLATING up to 2/λ,
     BOUNCING there, DIVERGED above. Where the loss is that of a minibatch (``stochastic``), late mean losses decide,
-    and reversals, which noise alone brings about, are reported but do not.
+    and reversals, which noise alone causes, are reported but do not.
 
     Args:
-      statistics: name to array, all of one shape: what the default monitors read.
-      optimum: the least loss there can be; without it ``reference_loss`` of the statistics, or the least that was
-        seen, stands in.
-      thresholds: where the regimes part.
+      statistics: name to array, all of one shape: the statistics of the default monitors.
+      optimum: the lowest possible loss. If it is None, the lowest observed loss is used: ``reference_loss`` of the
+        statistics, or `least_loss` of these runs.
+      thresholds: the borders between regimes.
 
     Returns:
       The verdict. Its evidence: ``gap`` (of the last loss, or of the late mean), ``rise`` (largest gap), ``reversal``
@@ -89,87 +85,119 @@ def classify(
     1.0 BOUNCING
     1.2 DIVERGED
     """
-    s = {name: np.asarray(value, np.float64) for name, value in statistics.items() if not _is_curve(name)}
-    stochastic = np.asarray(statistics.get("stochastic", False), bool)
+    s, stochastic = _in_double(statistics)
     with np.errstate(all="ignore"):
-        evidence = _evidence(s, optimum, stochastic)
-        tests = _tests(s, evidence, stochastic, thresholds)
+        gaps = _gaps(s, optimum, stochastic)
+        evidence = _evidence(s, gaps)
+        tests = _tests(s, gaps, evidence, stochastic, thresholds)
     regime = np.select(list(tests.values()), [int(r) for r in tests], int(Regime.SLOW)).astype(np.int8)
     return Verdict(regime, _onset(s, regime), evidence)
 
 
+def has_diverged(
+    statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> np.ndarray:
+    """Mask of the runs that `classify` calls DIVERGED; the statistics of losses and ends suffice."""
+    s, stochastic = _in_double(statistics)
+    with np.errstate(all="ignore"):
+        return _has_diverged(s, _gaps(s, optimum, stochastic), thresholds)
+
+
 def least_loss(statistics: Mapping[str, Any]) -> float:
-    """The least loss seen, of the late means where it is that of a minibatch; NaN if none was finite."""
+    """The lowest observed loss, of the late means where it is that of a minibatch; NaN if none was finite."""
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
-    seen = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
-    left = np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) & np.ones(seen.shape, bool)
-    # a run that left counts only where all did: what it saw on its way, a loss without a floor perhaps, is no standard
-    seen = seen[np.isfinite(seen) & (~left | left.all())]
-    return float(seen.min()) if seen.size else float("nan")
+    losses = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
+    stopped = np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) & np.ones(losses.shape, bool)
+    # a run that was stopped counts only where all were: on its way, it may have seen a loss that has no floor
+    losses = losses[np.isfinite(losses) & (~stopped | stopped.all())]
+    return float(losses.min()) if losses.size else float("nan")
 
 
-def _evidence(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray) -> dict[str, np.ndarray]:
-    seen = s["reference_loss"] if "reference_loss" in s else least_loss({**s, "stochastic": stochastic})
-    best = np.asarray(seen if optimum is None else optimum, np.float64)
+def _in_double(statistics: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The statistics without curves as float64, and the mask of runs on minibatches."""
+    values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
+    return values, np.asarray(statistics.get("stochastic", False), bool)
+
+
+class _Gaps(NamedTuple):
+    """Losses as gaps; each array has the shape of the statistics."""
+
+    scale: np.ndarray  # of the initial gap
+    last: np.ndarray  # of the last loss, or of the late mean on minibatches
+    rise: np.ndarray  # of the largest loss
+    late: np.ndarray  # of the late mean
+    earlier: np.ndarray  # of the earlier mean
+
+
+def _gaps(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray) -> _Gaps:
+    least = s["reference_loss"] if "reference_loss" in s else least_loss({**s, "stochastic": stochastic})
+    best = np.asarray(least if optimum is None else optimum, np.float64)
     start = s["initial_loss"] - best
     rounding = np.finfo(np.float32).eps * np.maximum(np.abs(s["initial_loss"]), np.abs(best))
-    # a run that starts at its optimum is judged against rounding; where none is known, it has not arrived there
-    tiny = np.finfo(np.float64).tiny
-    scale = np.maximum(start, np.maximum(rounding, tiny))
+    # a run that starts at its optimum is judged against rounding; if the optimum is unknown, it has not arrived there
+    scale = np.maximum(start, np.maximum(rounding, _TINY))
     unmoved = (start <= rounding) & (optimum is None)
     gap = lambda loss: np.where(unmoved, 1.0, 0.0) + (loss - best) / scale
-    last = gap(np.where(stochastic, s["late_mean"], s["final_loss"]))
-    late, earlier = gap(s["late_mean"]), gap(s["earlier_mean"])
-    decrease = s["earlier_mean"] - s["late_mean"]
-    peak = s["peak_update_norm"]
+    last = np.where(stochastic, s["late_mean"], s["final_loss"])
+    return _Gaps(scale, gap(last), gap(s["max_loss"]), gap(s["late_mean"]), gap(s["earlier_mean"]))
+
+
+_TINY = np.finfo(np.float64).tiny
+
+
+def _evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.ndarray]:
+    late, peak = np.maximum(gaps.late, _TINY), s["peak_update_norm"]
     return {
-        "gap": last,
-        "rise": gap(s["max_loss"]),
+        "gap": gaps.last,
+        "rise": gaps.rise,
         "reversal": s["reversal"],
-        "predicted": s["late_predicted"] / scale / np.maximum(late, tiny),
+        "predicted": s["late_predicted"] / gaps.scale / late,
         "vanishing": np.where(peak > 0, s["update_norm"] / np.where(peak > 0, peak, 1), 0.0),
-        "falling": (earlier - late) / np.abs(earlier),
-        "clear": decrease > s["late_spread"],
+        "falling": (gaps.earlier - gaps.late) / np.abs(gaps.earlier),
+        "clear": s["earlier_mean"] - s["late_mean"] > s["late_spread"],
         # at least an eighth of the steps are late
-        "noise": s["late_spread"] / scale / np.maximum(late, tiny) / np.sqrt(np.maximum(s["end_step"] / 8, 1)),
+        "noise": s["late_spread"] / gaps.scale / late / np.sqrt(np.maximum(s["end_step"] / 8, 1)),
     }
 
 
+def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds) -> np.ndarray:
+    """Stopped by its loss, or at the end near its highest, above the limit and climbing."""
+    stopped = (s["end_kind"] == EndKind.NONFINITE) | (s["end_kind"] == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
+    at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
+    return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
+
+
 def _tests(
-    s: Mapping[str, np.ndarray], e: Mapping[str, np.ndarray], stochastic: np.ndarray, limits: Thresholds
+    s: Mapping[str, np.ndarray],
+    gaps: _Gaps,
+    evidence: Mapping[str, np.ndarray],
+    stochastic: np.ndarray,
+    limits: Thresholds,
 ) -> dict[Regime, np.ndarray]:
-    """Regimes in the order in which they are tried, each with where its condition holds."""
-    end = s["end_kind"]
-    stopped = (end == EndKind.NONFINITE) | (end == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
-    at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (e["gap"] >= 0.5 * e["rise"])
-    climbing = (e["gap"] > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"])
-    there = (e["gap"] <= limits.converged_gap) | (end == EndKind.TARGET)
-    reverses = ~stochastic & (e["reversal"] < limits.reversal)
-    still = (e["vanishing"] < limits.vanished) & (np.abs(e["predicted"]) < limits.vanished)
+    """Regimes in the order in which they are tried, each with the mask of runs for which its condition holds."""
+    arrived = (gaps.last <= limits.converged_gap) | (s["end_kind"] == EndKind.TARGET)
+    reverses = ~stochastic & (evidence["reversal"] < limits.reversal)
+    still = (evidence["vanishing"] < limits.vanished) & (np.abs(evidence["predicted"]) < limits.vanished)
     still |= s["update_norm"] == 0
-    falls = (e["falling"] > limits.falling) & e["clear"]
-    promised = e["predicted"] > np.maximum(limits.promised, 4 * e["noise"])
-    idle = promised & (e["falling"] < limits.kept * e["predicted"])
+    falls = (evidence["falling"] > limits.falling) & evidence["clear"]
+    promised = evidence["predicted"] > np.maximum(limits.promised, 4 * evidence["noise"])
+    idle = promised & (evidence["falling"] < limits.kept * evidence["predicted"])
     return {
-        Regime.DIVERGED: stopped | climbing,
-        Regime.CATAPULT: there & (e["rise"] > limits.catapult_gap),
-        Regime.OSCILLATING: there & reverses,
-        Regime.CONVERGED: there,
+        Regime.DIVERGED: _has_diverged(s, gaps, limits),
+        Regime.CATAPULT: arrived & (gaps.rise > limits.catapult_gap),
+        Regime.OSCILLATING: arrived & reverses,
+        Regime.CONVERGED: arrived,
         Regime.STALLED: still,
         Regime.BOUNCING: idle & ~falls,
     }
 
 
 def _onset(s: Mapping[str, np.ndarray], regime: np.ndarray) -> np.ndarray:
-    """DIVERGED, BOUNCING: the last new low; CATAPULT: the peak; OSCILLATING: the first reversal; else not known."""
-    known = {
+    """DIVERGED, BOUNCING: the last new low; CATAPULT: the peak; OSCILLATING: the first reversal; else -1."""
+    steps = {
         Regime.DIVERGED: s["min_step"],
         Regime.BOUNCING: s["min_step"],
         Regime.CATAPULT: s["max_step"],
         Regime.OSCILLATING: s["reversal_step"],
     }
-    return np.select([regime == r for r in known], list(known.values()), -1).astype(np.int32)
-
-
-def _is_curve(name: str) -> bool:
-    return name.startswith("curve_")
+    return np.select([regime == r for r in steps], list(steps.values()), -1).astype(np.int32)

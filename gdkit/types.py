@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import chex
 import jax
 
 Array = jax.Array
-Key = jax.Array
+Key = chex.PRNGKey
+Numeric = chex.Numeric  # a number or an array of numbers
 Params = Any  # any pytree of float arrays
 PyTree = Any
 Hyperparameters = Mapping[str, Any]  # name -> value, traced or concrete
@@ -26,7 +28,7 @@ OptimizerLike = Optimizer | OptimizerFactory
 
 
 class State(NamedTuple):
-    """What the next step needs."""
+    """The state of a run between two steps."""
 
     params: Params
     aux: PyTree  # state that is not trained, () without
@@ -34,30 +36,29 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a reader wants to see of one step."""
+    """The values of one step that monitors and tables read."""
 
     loss: Array  # () at the params before the update
     grad: Params
-    update: Params  # zero in the last observation of a run
+    update: Params  # monitors that freeze see zero where no update is made
 
 
 class Context(NamedTuple):
-    """What a monitor may look at besides the states."""
+    """The inputs of a monitor besides states and info."""
 
     t: Array  # () int32, the step
     key: Key  # the seed's key
     hyperparameters: Hyperparameters
     data: PyTree
     moves: Array  # () bool, whether an update is made: False in a run's last observation
-    going: Array  # () bool, whether the loss is one of the run's: False after its end
-    multiple: Array | None = None  # () what an update is of the gradient; None where it is no multiple for sure
+    going: Array  # () bool, whether the run has not ended before this step
 
 
 class Monitor(NamedTuple):
-    """A triple of pure functions folded into the carry of a run; the last call has ``after`` equal to ``before``."""
+    """A triple of pure functions folded into the carry of a run; in the last call `after` equals `before`."""
 
     init: Callable[[State], PyTree]
     update: Callable[[PyTree, State, State, Info, Context], PyTree]
     read: Callable[[PyTree], dict[str, Array]]
     roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
-    freeze: bool = True  # False: never frozen; after the end it sees NaN losses and no moves
+    freeze: bool = True  # keep its value after the end; False: it is still called, with NaN losses and moves False

@@ -122,9 +122,9 @@ class Pair:
         return jax.vmap(one)(_stack(points))
 
     def _advance(self, lanes, points, t, arrays):
-        step = descent.lane_map(self.case.problem, self.factory, ())
+        step = descent.observed_step(self.case.problem, self.factory, ())
         limits = Limits(*(jnp.float32(limit) for limit in Limits()))
-        one = lambda lane, point: step(lane, point, t, KEY, arrays.data, limits, t == STEPS)[0]
+        one = lambda lane, point: step(lane, descent.StepInputs(point, t, KEY, arrays.data), limits, t == STEPS)[0]
         return jax.vmap(one)(lanes, _stack(points))
 
     def lanes(self, rates):

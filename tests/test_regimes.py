@@ -147,5 +147,5 @@ def test_onset_of_divergence_is_the_last_low_and_of_oscillation_the_first_revers
 
 
 def test_bad_threshold_is_refused():
-    with pytest.raises(GdkitError, match=r"thresholds\.falling=nan: not a finite number"):
+    with pytest.raises(GdkitError, match=r"thresholds\.falling=nan: must be a finite number"):
         Thresholds(falling=float("nan"))

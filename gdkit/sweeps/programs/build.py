@@ -9,7 +9,7 @@ import numpy as np
 
 from gdkit import monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, evaluate, keys_of, observation, start_lane, step_map
+from gdkit.descent import Lane, StepInputs, evaluate, keys_of, observe, roll_windows, start_lane, step_map
 from gdkit.monitors import EndKind, Limits
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
@@ -78,14 +78,17 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
         return _packed(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
 
     def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
-        step, observe = step_map(problem, factory), observation(factory, watched)
+        step = step_map(problem, factory)
         _, keys = keys_in(inputs, shared)  # made here, not at every step
 
         def body(carry: Carry, slot: Array) -> tuple[Carry, Array]:
             t = carry.t
             data, limits = shared.arrays.data, shared.limits
             move = lambda point, key, state: step(state, point, t, key, data)
-            look = lambda point, key, lane, found: observe(lane, *found, point, t, key, data, limits, t == steps)
+            seen = lambda point, key: StepInputs(point, t, key, data)
+            look = lambda point, key, lane, found: observe(
+                watched, factory, lane, *found, seen(point, key), limits, t == steps
+            )
             # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
             moved = over_block(move, inputs, keys, carry.lanes.state, squeeze=True)
             lanes, loss = over_block(look, inputs, keys, carry.lanes, moved)
@@ -107,10 +110,7 @@ def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: 
             return at
 
         def rolled(carry: Carry) -> Carry:
-            roll = jax.vmap(jax.vmap(lambda lane: monitors.roll(watched, lane.record, lane.state)))
-            starts = monitors.starts_window(carry.t)
-            record = jax.lax.cond(starts, roll, lambda lanes: lanes.record, carry.lanes)
-            return carry._replace(lanes=carry.lanes._replace(record=record))
+            return carry._replace(lanes=roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2))
 
         def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
             # windows of statistics move up between two loops, so that the inner one does not touch the older ones

@@ -1,0 +1,190 @@
+"""Monitors of curvature, and of how fast neighboring runs separate."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from gdkit import binding
+from gdkit.checks import check_integer
+from gdkit.factories import cache_if_hashable
+from gdkit.problems import ProblemLike
+from gdkit.stability.dynamic_state import split_state, vector_map
+from gdkit.stability.sharpness import check_moments, largest_preconditioned, learning_rate_of, sharpness
+from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, State
+
+
+class _LyapunovState(NamedTuple):
+    tangent: Array  # (n,), of unit length
+    growth: Array  # (), mean of the logarithms so far
+    count: Array  # (), their number
+
+
+@cache_if_hashable(maxsize=32)
+def lyapunov_exponent(
+    problem: ProblemLike, optimizer: OptimizerLike, *, burn_in: int = 1000, freeze: bool = False
+) -> Monitor:
+    """A monitor of how fast neighboring runs separate: ``lyapunov_exponent``, a tangent's mean log-growth per step.
+
+    The derivative of every step is applied to the tangent, of params, aux and optimizer state together, which is then
+    scaled back to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the
+    exponent is log max |1 − ηλᵢ|. Positive: runs separate, as they do in chaos. It costs about two further steps per
+    step. The derivative is JAX's: it does not see what a loss hides behind ``stop_gradient`` (a target that moves with
+    the params).
+
+    Args:
+      problem, optimizer: those of the run, which a monitor does not see.
+      burn_in: steps before the mean starts, in which the tangent turns into its direction; NaN in shorter runs.
+      freeze: hold second moments constant, as in `multipliers`; without it, NaN where adam and similar optimizers
+        meet a second moment of zero.
+
+    Raises:
+      InputTypeError, InputValueError: `burn_in` is not an integer of at least 0.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> watched = [lyapunov_exponent(problems.quadratic([1.0, 4.0]), sgd, burn_in=50)]
+    >>> run = descend(problems.quadratic([1.0, 4.0]), sgd, 99, hyperparameters={"learning_rate": 0.1}, monitors=watched)
+    >>> round(float(run.statistics["lyapunov_exponent"]), 4)  # log 0.9
+    -0.1054
+    """
+    check_integer("burn_in", burn_in, at_least=0)
+
+    def init(state: State) -> _LyapunovState:
+        leaves = jax.tree.leaves(state)
+        vector, _ = ravel_pytree([leaves[i] for i in split_state(state, freeze).moving])
+        tangent = jax.random.normal(jax.random.key(0), vector.shape, vector.dtype)
+        zero = jnp.zeros((), vector.dtype)
+        return _LyapunovState(tangent / jnp.linalg.norm(tangent), zero, zero)
+
+    def update(m: _LyapunovState, before: State, after: State, info: Info, context: Context) -> _LyapunovState:
+        at = context.hyperparameters, context.t, context.key, context.data
+        advance, vector = vector_map(problem, optimizer, freeze, before, *at)
+        pushed = jax.jvp(advance, (vector,), (m.tangent,))[1]
+        size = jnp.linalg.norm(pushed)
+        tangent = jnp.where(size == 0, m.tangent, pushed / jnp.where(size == 0, 1, size))
+        counted = context.moves & (context.t >= burn_in)
+        count = m.count + counted
+        mean = m.growth + (jnp.log(size) - m.growth) / jnp.maximum(count, 1)
+        mean = jnp.where((size == 0) | (m.growth == -jnp.inf), -jnp.inf, mean)  # after a step that forgets the state
+        return _LyapunovState(tangent, jnp.where(counted, mean, m.growth), count)
+
+    def read(m: _LyapunovState) -> dict[str, Array]:
+        return {"lyapunov_exponent": jnp.where(m.count > 0, m.growth, jnp.nan)}
+
+    return Monitor(init, update, read)
+
+
+class _CurvatureState(NamedTuple):
+    value: Array  # () the last, NaN before the first
+    residual: Array  # () of the last
+    most: Array  # ()
+    curve: Array  # (record,), the first of them, NaN where there is none
+
+
+@cache_if_hashable(maxsize=32)
+def sharpness_every(problem: ProblemLike, every: int, *, iterations: int = 20, record: int = 0) -> Monitor:
+    """A monitor of the sharpness at each `every`-th step, on the step's own batch.
+
+    It reads ``sharpness`` (the last), ``sharpness_residual`` (its accuracy) and ``sharpness_max``, and with `record`
+    ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at those which the run did not reach.
+
+    Args:
+      problem: that of the run, which a monitor does not see.
+      every: steps from one to the next; steps between cost nothing.
+      iterations: most Hessian-vector products of each.
+      record: the number of values in the curve, from the first on; later ones are not recorded.
+
+    Raises:
+      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> watched = [sharpness_every(problems.parabola(), 5, record=4)]
+    >>> run = descend(problems.parabola(), sgd, 10, hyperparameters={"learning_rate": 0.1}, monitors=watched)
+    >>> [round(float(x), 4) for x in (run.statistics["sharpness"], *run.statistics["sharpness_curve"])]
+    [2.0, 2.0, 2.0, 2.0, nan]
+    """
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
+        batch = binding.batch_of(concrete, context.t, context.key, context.data)
+        spectrum = sharpness(concrete, before.params, batch=batch, aux=before.aux, max_iterations=iterations)
+        return spectrum.values[0], spectrum.residuals[0]
+
+    return _curvature_every("sharpness", measure, every, iterations, record)
+
+
+@cache_if_hashable(maxsize=32)
+def preconditioned_sharpness_every(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    every: int,
+    *,
+    learning_rate: float | None = None,
+    iterations: int = 20,
+    record: int = 0,
+) -> Monitor:
+    """A monitor of the preconditioned sharpness at each `every`-th step, on the step's own batch.
+
+    It reads ``preconditioned_sharpness``, ``preconditioned_sharpness_residual`` and ``preconditioned_sharpness_max``,
+    and with `record` ``preconditioned_sharpness_curve``, as `sharpness_every` does. NaN where the preconditioner is
+    not diagonal, or not positive.
+
+    Args:
+      problem, optimizer: those of the run, which a monitor does not see.
+      every, iterations, record: as in `sharpness_every`.
+      learning_rate: η, where the hyperparameters of the run do not hold it.
+
+    Raises:
+      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0; and,
+        when a run starts, what `preconditioned_sharpness` raises for its optimizer and learning rate.
+
+    >>> import gdkit, optax
+    >>> from gdkit import descend, problems
+    >>> problem, chosen = problems.quadratic([1.0, 4.0]), {"learning_rate": 1e-3}
+    >>> watched = [preconditioned_sharpness_every(problem, optax.adam, 50)]
+    >>> run = descend(problem, optax.adam, 100, hyperparameters=chosen, monitors=watched)
+    >>> there = gdkit.preconditioned_sharpness(problem, optax.adam, run, hyperparameters=chosen)
+    >>> bool(jnp.isclose(run.statistics["preconditioned_sharpness"], there.values[0]))
+    True
+    """
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        rate = learning_rate_of(context.hyperparameters, learning_rate)
+        check_moments(before)
+        at = context.hyperparameters, context.t, context.key, context.data, rate, 1e-4
+        depth = min(iterations, ravel_pytree(before.params)[0].size)
+        spectrum, diagonal, positive = largest_preconditioned(problem, optimizer, before, *at, k=1, depth=depth)
+        or_nan = lambda x: jnp.where(diagonal & positive, x[0], jnp.nan)
+        return or_nan(spectrum.values), or_nan(spectrum.residuals)
+
+    return _curvature_every("preconditioned_sharpness", measure, every, iterations, record)
+
+
+def _curvature_every(
+    name: str, measure: Callable[[State, Context], tuple[Array, Array]], every: int, iterations: int, record: int
+) -> Monitor:
+    """A monitor of what `measure` returns, value and residual, at each `every`-th step."""
+    for argument, value in (("every", every), ("iterations", iterations)):
+        check_integer(argument, value)
+    check_integer("record", record, at_least=0)
+
+    def init(state: State) -> _CurvatureState:
+        nothing = jnp.full((), jnp.nan, ravel_pytree(state.params)[0].dtype)
+        return _CurvatureState(nothing, nothing, nothing, jnp.full((record,), jnp.nan, nothing.dtype))
+
+    def observe(m: _CurvatureState, before: State, context: Context) -> _CurvatureState:
+        value, residual = measure(before, context)
+        curve = jnp.where(jnp.arange(record) == context.t // every, value, m.curve)
+        return _CurvatureState(value, residual, jnp.fmax(m.most, value), curve)
+
+    def update(m: _CurvatureState, before: State, after: State, info: Info, context: Context) -> _CurvatureState:
+        # all lanes are at the same step, so that this stays a branch under vmap
+        return jax.lax.cond(context.t % every == 0, observe, lambda m, *_: m, m, before, context)
+
+    def read(m: _CurvatureState) -> dict[str, Array]:
+        statistics = {name: m.value, f"{name}_residual": m.residual, f"{name}_max": m.most}
+        return statistics | ({f"{name}_curve": m.curve} if record else {})
+
+    return Monitor(init, update, read)

@@ -1,0 +1,290 @@
+"""Sharpness, the curvature that limits the learning rate, and the learning rates at which theory sees the limit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+
+from gdkit import binding, checks, descent, factories, jaxprs, optimizers
+from gdkit.descent import Trajectory
+from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.problems import Problem, ProblemLike
+from gdkit.stability.dynamic_state import as_state, field_names, split_state
+from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
+from gdkit.types import Array, Hyperparameters, Key, Numeric, Optimizer, OptimizerLike, Params, PyTree, State
+
+
+def sharpness(
+    problem: Problem,
+    params: Params,
+    k: int = 1,
+    *,
+    batch: PyTree = None,
+    aux: PyTree = (),
+    key: int | Key = 0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 64,
+) -> Spectrum:
+    """The k largest eigenvalues of the loss's Hessian, matrix-free: the curvature that limits the learning rate.
+
+    Lanczos with full reorthogonalization; Hessian-vector products forward over reverse. Pure: vmap it over params.
+    Where the space breaks down (few distinct eigenvalues) it continues in a random direction, so that multiple
+    eigenvalues are found as often as they occur. Among more params than `max_iterations`, an eigenvalue that is
+    exactly multiple and found before any breakdown is counted once.
+
+    Called outside `jit` it compiles at every call: jit what calls it often, with the data as `batch`, an argument.
+
+    Args:
+      problem: the problem whose loss is measured.
+      params: the point, any pytree of float arrays.
+      k: the number of eigenvalues, at most the number of params.
+      batch: the data of the loss; None for all the problem's data.
+      aux: state that is not trained, for a problem with `has_aux`.
+      key: of the random start.
+      tolerance: largest relative residual of a value that counts as converged, relative to the Hessian's norm.
+      max_iterations: most Hessian-vector products, and rows of (params,) in memory at once.
+
+    Returns:
+      Values in descending order, in units of loss per squared param. The largest algebraically: at a maximum all are
+      negative. Values that did not converge are False in `converged`.
+
+    Raises:
+      InputTypeError, InputValueError: params that are not float; a `k`, `tolerance` or `max_iterations` out of range.
+
+    >>> from gdkit import problems
+    >>> spectrum = sharpness(problems.quadratic([1.0, 4.0, 9.0]), jnp.ones(3), k=2)
+    >>> [round(float(x), 4) for x in spectrum.values], spectrum.converged.tolist()
+    ([9.0, 4.0], [True, True])
+    """
+    if not isinstance(problem, Problem):
+        remedy = "Pass a Problem; call a factory with its hyperparameters first"
+        raise bad_type("problem", problem, "not a Problem", remedy)
+    checks.check_params(params)
+    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
+    check_search(k, vector.size, tolerance, max_iterations)
+    loss = binding.objective(problem, None, problem.data if batch is None else batch, aux)
+    gradient = jax.grad(lambda x: loss(unravel(x))[0])
+    _, product = jax.linearize(gradient, vector)  # the part common to all products is computed once
+    depth = min(max_iterations, vector.size)
+    return largest_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth)
+
+
+def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any) -> Any:
+    """Theory's critical learning rate of an optimizer at a minimum of this curvature.
+
+    On a quadratic, steps above it grow without bound and steps below it shrink: 2/λ for ``"sgd"``, (2 + 2β)/λ for
+    ``"momentum"`` (heavy ball), (2 + 2β)/(λ (1 + 2β)) for ``"nesterov"`` (Cohen et al., Gradient descent on neural
+    networks typically occurs at the edge of stability, 2021), and (2 + 2β₁)/((1 − β₁) λ) for ``"adam"``
+    with its preconditioner frozen, where λ is the preconditioned sharpness (Cohen et al., Adaptive gradient methods at
+    the edge of stability, 2022).
+
+    Args:
+      family: "sgd", "momentum", "nesterov" or "adam".
+      curvature: λ, the sharpness, or the preconditioned sharpness for adam; a number or an array, positive.
+      hyperparameters: ``momentum`` (β) of momentum and nesterov; ``b1`` (β₁) of adam, 0.9 if absent.
+
+    Returns:
+      A learning rate of the shape of `curvature`; infinite where there is no curvature, NaN where it is negative.
+
+    Raises:
+      InputValueError: an unknown family, a hyperparameter that it does not have, or one that is missing.
+
+    >>> stability_threshold("sgd", 4.0), stability_threshold("momentum", 4.0, momentum=0.5)
+    (0.5, 0.75)
+    >>> round(stability_threshold("adam", 1.0, b1=0.9), 6)
+    38.0
+    """
+    if family not in _THRESHOLDS:
+        raise unknown_name("family", family, _THRESHOLDS)
+    formula = _THRESHOLDS[family]
+    factories.check_names("hyperparameters", formula, hyperparameters)
+    times_curvature = factories.call("family", formula, hyperparameters)
+    if isinstance(curvature, jax.Array):
+        return jnp.where(curvature >= 0, times_curvature / curvature, jnp.nan)
+    with np.errstate(divide="ignore"):
+        rate = np.where(np.asarray(curvature) >= 0, times_curvature / np.asarray(curvature, float), np.nan)
+    return float(rate) if rate.ndim == 0 else rate
+
+
+_THRESHOLDS: dict[str, Callable[..., Any]] = {
+    "sgd": lambda: 2.0,
+    "momentum": lambda momentum: 2 + 2 * momentum,
+    "nesterov": lambda momentum: (2 + 2 * momentum) / (1 + 2 * momentum),
+    "adam": lambda b1=0.9: (2 + 2 * b1) / (1 - b1),
+}
+
+
+# Preconditioned sharpness
+
+
+def preconditioned_sharpness(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    state: State | Trajectory,
+    k: int = 1,
+    *,
+    hyperparameters: Hyperparameters | None = None,
+    learning_rate: float | None = None,
+    t: int = 0,
+    key: int | Key = 0,
+    data: PyTree = None,
+    tolerance: float = 1e-4,
+    max_iterations: int = 64,
+) -> Spectrum:
+    """The k largest eigenvalues of P⁻¹H, where the optimizer steps by −η P⁻¹ times a mean of gradients.
+
+    P is diagonal and derived from the update of the coming step: its derivative in the gradient, with the second
+    moments held constant, summed over all later steps (the mean ``mu``, if there is one, counts with all of its
+    weight). For adam it is (1 − β₁ᵗ) (√(ν / (1 − β₂ᵗ)) + ε), as in Cohen et al., Adaptive gradient methods at the edge
+    of stability, 2022, whose threshold is that of ``stability_threshold("adam", ...)``. Weight decay does not count.
+
+    Args:
+      problem, optimizer, hyperparameters: as in `descend`.
+      state: a State, or a Trajectory, whose last state is used.
+      k, tolerance, max_iterations: as in `sharpness`.
+      learning_rate: η, where `hyperparameters` do not hold it.
+      t, key, data: of the step: they decide the minibatch.
+
+    Raises:
+      InputTypeError: the optimizer has no second moments, or its preconditioner is not diagonal, or its state holds
+        more than second moments and one mean of gradients.
+      InputValueError: an argument cannot be used; η is unknown; P is not positive.
+
+    >>> import optax
+    >>> from gdkit import descend, problems
+    >>> chosen = {"learning_rate": 1e-3}
+    >>> run = descend(problems.quadratic([1.0, 4.0]), optax.rmsprop, 300, hyperparameters=chosen)
+    >>> spectrum = preconditioned_sharpness(problems.quadratic([1.0, 4.0]), optax.rmsprop, run, hyperparameters=chosen)
+    >>> bool(spectrum.converged[0])
+    True
+    """
+    chosen = dict(hyperparameters or {})
+    binding.check_hyperparameters(problem, optimizer, chosen)
+    arrays, static, traced = binding.bind(problem, optimizer, chosen)
+    rate = learning_rate_of(chosen, learning_rate)
+    state = as_state(problem, optimizer, chosen, state, arrays)
+    check_moments(state)
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    check_search(k, size, tolerance, max_iterations)
+    program = _compile_preconditioned(problem, optimizer, static, k, min(max_iterations, size))
+    data = arrays.data if data is None else data
+    arguments = state, traced, jnp.int32(t), descent.keys_of(key)[1], data, rate, tolerance
+    spectrum, is_diagonal, is_positive = program(*arguments)
+    if not is_diagonal:
+        remedy = "Use sharpness, or multipliers, which need no preconditioner"
+        raise bad_type("optimizer", optimizer, "its preconditioner is not diagonal", remedy)
+    if not is_positive:
+        remedy = "Take a state after some steps"
+        raise bad_value("state", state, "the preconditioner is not positive and finite there", remedy)
+    return spectrum
+
+
+@factories.cache_if_hashable(maxsize=32)
+def _compile_preconditioned(
+    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...], k: int, depth: int
+) -> Callable[..., tuple[Spectrum, Array, Array]]:
+    def search(state: State, traced: dict[str, Array], *rest: Any) -> tuple[Spectrum, Array, Array]:
+        return largest_preconditioned(problem, optimizer, state, dict(static) | traced, *rest, k=k, depth=depth)
+
+    return jax.jit(search)
+
+
+def largest_preconditioned(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    state: State,
+    hyperparameters: Hyperparameters,
+    t: Array,
+    key: Key,
+    data: PyTree,
+    rate: Numeric,
+    tolerance: Numeric,
+    *,
+    k: int,
+    depth: int,
+) -> tuple[Spectrum, Array, Array]:
+    """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
+    concrete, built = binding.resolve(problem, optimizer, hyperparameters)
+    loss = binding.objective(concrete, built, binding.batch_of(concrete, t, key, data), state.aux)
+    vector, unravel = ravel_pytree(state.params)
+    gradient = jax.grad(lambda x: loss(unravel(x))[0])
+    gain, is_diagonal = _gain(built, state, unravel(gradient(vector)), lambda params: loss(params)[0])
+    inverse = -gain / rate
+    is_positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
+    root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
+    _, curved = jax.linearize(gradient, vector)
+    product = lambda v: root * curved(root * v)
+    spectrum = largest_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
+    return spectrum, is_diagonal, is_positive
+
+
+def _gain(optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[Params], Array]) -> tuple[Array, Array]:
+    """By how much a constant gradient of 1 moves each param per step, (n,), second moments held; whether diagonal.
+
+    With the update a·g + b·m and the mean c·g + d·m it is a + b·c / (1 − d).
+    """
+    leaves, treedef = jax.tree.flatten(state.opt_state)
+    dynamic, places = split_state(state, freeze=True), len(jax.tree.leaves((state.params, state.aux)))
+    offset = len(jax.tree.leaves(grad)) - places
+    mean = [i - places for i in dynamic.moving if i >= places]
+    means, unravel = ravel_pytree([leaves[i] for i in mean])
+    value = value_fn(state.params)
+    extra = {"value": value, "grad": grad, "value_fn": value_fn}
+    accepted = {name: extra[name] for name in optimizers.extra_arguments(optimizer)}
+    flat, unravel_grad = ravel_pytree(grad)
+
+    def update(x: tuple[Array, Array]) -> list[Array]:
+        new = dict(zip(mean, unravel(x[1]), strict=True))
+        before = jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
+        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **accepted))
+
+    def respond(x: tuple[Array, Array]) -> tuple[Array, Array]:
+        out = jaxprs.hold_outputs(update, [i + offset for i in dynamic.held])(x)
+        count = len(jax.tree.leaves(grad))
+        return ravel_pytree(out[:count])[0], ravel_pytree([out[i + count] for i in mean])[0]
+
+    slope = lambda x, v: jax.jvp(respond, (x,), (v,))[1]
+    at, ones = (flat, means), (jnp.ones_like(flat), jnp.zeros_like(means))
+    signs = jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, flat.shape), 1, -1).astype(flat.dtype)
+    (a, c), (b, d) = slope(at, ones), slope(at, (jnp.zeros_like(flat), jnp.ones_like(means)))
+    turned, _ = slope(at, (signs, jnp.zeros_like(means)))
+    # the second derivative vanishes unless second moments of another name take part
+    bent = jax.jvp(lambda x: slope(x, ones)[0], (at,), ((flat, jnp.zeros_like(means)),))[1]
+    size = 1e-3 * jnp.linalg.norm(a)
+    is_diagonal = (jnp.linalg.norm(turned - a * signs) <= size) & (jnp.linalg.norm(bent) <= size)
+    return (a + b * c / (1 - d) if mean else a), is_diagonal
+
+
+def learning_rate_of(hyperparameters: Hyperparameters, learning_rate: float | None) -> Numeric:
+    """The learning rate of a run, from its hyperparameters or else the one given.
+
+    Raises:
+      InputTypeError, InputValueError: it is unknown, or not a finite number above 0.
+    """
+    rate = hyperparameters.get("learning_rate", learning_rate)
+    if rate is None or callable(rate):
+        remedy = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
+        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", remedy)
+    if not isinstance(rate, Tracer):  # at a traced 0 the program finds that P is not positive
+        checks.check_number("learning_rate", rate, above=0)
+    return rate
+
+
+def check_moments(state: State) -> None:
+    """Raise unless the optimizer's state is second moments like the params, and at most one mean of gradients."""
+    dynamic = split_state(state, freeze=True)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state.params)]
+    remedy = "Use sharpness, or multipliers, which need no preconditioner"
+    held = [leaves[i][1].shape for i in dynamic.held]
+    if not held or any(held[i : i + len(shapes)] != shapes for i in range(0, len(held), len(shapes))):
+        problem = "it keeps no second moment for each param, so that no diagonal preconditioner is known"
+        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
+    own = [(path, leaf) for path, leaf in (leaves[i] for i in dynamic.moving) if path[0].name == "opt_state"]
+    if own and (not all("mu" in field_names(path) for path, _ in own) or [leaf.shape for _, leaf in own] != shapes):
+        problem = "it keeps more than second moments and one mean of gradients, so that its gain is not known"
+        raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
