@@ -182,10 +182,10 @@ class Tuned(NamedTuple):
     def __str__(self) -> str:
         names = list(self.history[0].hyperparameters)
         slopes = [f"slope in {_coordinate(name).label} {name}" for name in names]
-        rows = []
+        rows: list[list[str]] = []
         for i, tried in enumerate(self.history):
             numbers = *tried.hyperparameters.values(), tried.final_loss, *tried.slope.values()
-            rows.append((str(i), *(f"{x:.6g}" for x in numbers), "yes" if tried.better else "no"))
+            rows.append([str(i), *(f"{x:.6g}" for x in numbers), "yes" if tried.better else "no"])
         return text_table(("round", *names, "final loss", *slopes, "better"), rows)
 
     _repr_html_ = html.printed

@@ -1,5 +1,6 @@
-"""The programs of a sweep: traced from a problem and an optimizer, compiled for blocks of lanes, and called."""
+"""The programs of a sweep, traced from a problem and an optimizer for blocks of lanes."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,13 +12,14 @@ from gdkit import monitors
 from gdkit.binding import Arrays
 from gdkit.descent import Lane, StepInputs, evaluate, keys_of, observe, roll_windows, start_lane, step_map
 from gdkit.monitors import EndKind, Limits
+from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
-from gdkit.types import Array, Key
+from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
 
 
 class Shared(NamedTuple):
-    """What every block of a job is given, placed on a device once."""
+    """The arguments that all blocks of a job share, placed on a device once."""
 
     key: Key  # the root; seed s has fold_in(key, s)
     arrays: Arrays
@@ -25,7 +27,7 @@ class Shared(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a block is, on the way into its program."""
+    """The arguments of one block."""
 
     traced: dict[str, np.ndarray]  # name -> (points,)
     points: np.ndarray  # (points,) int32, places in the group; without traced values only their number matters
@@ -33,10 +35,10 @@ class Inputs(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """A block of lanes on its way: an outer product of seeds and points, at one step."""
+    """A block of lanes at one step: an outer product of seeds and points."""
 
     t: Any  # () int32, the step that comes next
-    lanes: Any  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
+    lanes: PyTree  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
     curve: Any  # (slots, seeds, points), the losses at the recorded steps
     going: Any  # () bool, whether any lane has not ended; as of the end of a call
 
@@ -52,105 +54,173 @@ class Program(NamedTuple):
     finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
     fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
     carry: Any = None  # of the compiled: its shapes
-    output: Any = None  # of the compiled: the shapes of what it reads in the end, name -> (seeds, points, ...)
+    output: PyTree = None  # of the compiled: the shapes of what `finish` returns, name -> (seeds, points, ...)
     loops: bool = True  # whether `advance` makes all steps to t1, not just one
     starts_alike: bool = False  # of the compiled: whether lanes of one seed start alike at every point
 
 
-def program_of(problem: Any, factory: Any, static: Mapping[str, Any], watching: Recording, unroll: int = 1) -> Program:
+class Definition(NamedTuple):
+    """The values that decide a program; all others are its arguments."""
+
+    problem: ProblemLike
+    optimizer: OptimizerLike
+    static: Mapping[str, Any]  # hyperparameters that all lanes share
+    watched: tuple[Monitor, ...]
+    curve_steps: np.ndarray  # (slots,) int32, the recorded steps and one more; one array, so one constant
+    unroll: int  # steps per iteration of the loop; with 0 a call makes one step, without a loop
+
+
+def program_of(
+    problem: ProblemLike, optimizer: OptimizerLike, static: Mapping[str, Any], recording: Recording, unroll: int = 1
+) -> Program:
     """The program that advances lanes which share `static`, `unroll` steps at a time; without a loop if that is 0."""
-    watched, curve_steps = watching.monitors, np.asarray(watching.curve, np.int32)
-
-    def keys_in(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
-        return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
-
-    def over_block(f: Callable, inputs: Inputs, keys: Key, *lanes: Any, squeeze: bool = False) -> Any:
-        one = lambda point, key, *lane: f({**static, **point[0]}, key, *lane)
-        along_points = _mapped(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
-        along_seeds = _mapped(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
-        return along_seeds(inputs[:2], keys, *lanes)
-
-    def start(inputs: Inputs, shared: Shared) -> Carry:
-        one = lambda point, key: start_lane(problem, factory, watched, point, key, shared.arrays)
-        lanes = over_block(one, inputs, keys_in(inputs, shared)[0])
-        loss = lanes.record.initial_loss
-        curve = jnp.zeros((len(curve_steps), *loss.shape), loss.dtype)
-        return _packed(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
-
-    def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
-        step = step_map(problem, factory)
-        _, keys = keys_in(inputs, shared)  # made here, not at every step
-
-        def body(carry: Carry, slot: Array) -> tuple[Carry, Array]:
-            t = carry.t
-            data, limits = shared.arrays.data, shared.limits
-            move = lambda point, key, state: step(state, point, t, key, data)
-            seen = lambda point, key: StepInputs(point, t, key, data)
-            look = lambda point, key, lane, found: observe(
-                watched, factory, lane, *found, seen(point, key), limits, t == steps
-            )
-            # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
-            moved = over_block(move, inputs, keys, carry.lanes.state, squeeze=True)
-            lanes, loss = over_block(look, inputs, keys, carry.lanes, moved)
-            if not len(curve_steps):
-                return carry._replace(t=t + 1, lanes=lanes), slot
-            # a step that is not recorded leaves its loss where that of the next recorded one will be
-            curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
-            return carry._replace(t=t + 1, lanes=lanes, curve=curve), slot + (jnp.asarray(curve_steps)[slot] == t)
-
-        def until(end: Array, body: Callable, at: tuple[Carry, Array], stride: int = 1) -> tuple[Carry, Array]:
-            def goes_on(at: tuple[Carry, Array]) -> Array:
-                return (at[0].t <= end - stride) & _goes_on(at[0].lanes)
-
-            return jax.lax.while_loop(goes_on, body, at)
-
-        def stride(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
-            for _ in range(unroll):
-                at = body(*at)
-            return at
-
-        def rolled(carry: Carry) -> Carry:
-            return carry._replace(lanes=roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2))
-
-        def window(at: tuple[Carry, Array]) -> tuple[Carry, Array]:
-            # windows of statistics move up between two loops, so that the inner one does not touch the older ones
-            at = rolled(at[0]), at[1]
-            end = jnp.minimum(t1, monitors.next_window(at[0].t))
-            return until(end, lambda at: body(*at), until(end, stride, at, unroll) if unroll > 1 else at)
-
-        carry = carry._replace(lanes=carry.lanes.unpack())
-        slot = jnp.sum(curve_steps < carry.t, dtype=jnp.int32)  # the first recorded step that is not before t
-        return _packed(until(t1, window, (carry, slot))[0] if unroll else body(rolled(carry), slot)[0])
-
-    def finish(inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
-        def one(point: dict, key: Key, lane: Lane) -> dict[str, Array]:
-            read = monitors.read(watched, lane.record)
-            return read | evaluate(problem, factory, point, lane.state, shared.arrays)
-
-        found = over_block(one, inputs, keys_in(inputs, shared)[1], carry.lanes.unpack())
-        if len(curve_steps):
-            reached = curve_steps[:, None, None] <= found["end_step"][None]
-            found["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
-        return Packed.pack(found)
-
-    return Program(start, advance, finish, loops=unroll > 0)
+    curve_steps = np.asarray(recording.curve, np.int32)
+    definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll)
+    bound = lambda function: functools.partial(function, definition)
+    return Program(bound(start), bound(advance), bound(finish), loops=unroll > 0)
 
 
-def _packed(carry: Carry) -> Carry:
-    return carry._replace(lanes=Packed.pack(carry.lanes), going=_goes_on(carry.lanes))
+def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
+    """The block before step 0."""
+    problem, optimizer, _, watched, curve_steps, _ = definition
+    one = lambda point, key: start_lane(problem, optimizer, watched, point, key, shared.arrays)
+    lanes = _over_block(definition, one, inputs, _seed_keys(inputs, shared)[0])
+    loss = lanes.record.initial_loss
+    curve = jnp.zeros((len(curve_steps), *loss.shape), loss.dtype)
+    return _pack(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
 
 
-def _goes_on(lanes: Lane) -> Array:
+def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
+    """The block at step `t1`, or where its last lane has ended; runs have `steps` steps in all."""
+    _, keys = _seed_keys(inputs, shared)  # made here, not at every step
+    block = _Block(definition, inputs, shared, keys, steps)
+    position = _unpack(definition, carry)
+    if definition.unroll == 0:
+        return _pack(_step(block, _roll(block, position)).carry)
+    return _pack(_run_until(t1, functools.partial(_run_window, block, t1), position).carry)
+
+
+def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
+    """The statistics and evaluations of every lane, by name."""
+    problem, optimizer, _, watched, curve_steps, _ = definition
+
+    def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
+        statistics = monitors.read(watched, lane.record)
+        return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays)
+
+    columns = _over_block(definition, read, inputs, _seed_keys(inputs, shared)[1], carry.lanes.unpack())
+    if len(curve_steps):
+        reached = curve_steps[:, None, None] <= columns["end_step"][None]
+        columns["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
+    return Packed.pack(columns)
+
+
+class _Block(NamedTuple):
+    """What does not change while a block advances."""
+
+    definition: Definition
+    inputs: Inputs
+    shared: Shared
+    keys: Key  # (seeds,), that sample
+    steps: Array  # () int32, of a run in all
+
+
+class _Position(NamedTuple):
+    """A block on its way through `advance`."""
+
+    carry: Carry
+    slot: Array  # () int32, of the first recorded step that is not before t
+
+
+def _run_window(block: _Block, t1: Array, position: _Position) -> _Position:
+    """To the end of one window of the statistics, or to `t1`.
+
+    Windows move up between two loops, so that the inner one does not touch the older windows.
+    """
+    step, unroll = functools.partial(_step, block), block.definition.unroll
+    position = _roll(block, position)
+    end = jnp.minimum(t1, monitors.next_window(position.carry.t))
+    if unroll > 1:
+        position = _run_until(end, functools.partial(_repeat, step, unroll), position, stride=unroll)
+    return _run_until(end, step, position)
+
+
+def _run_until(end: Array, move: Callable[[_Position], _Position], position: _Position, stride: int = 1) -> _Position:
+    """Advance by `stride` steps at a time while that does not pass `end`, and while any lane is running."""
+    is_before_end = lambda position: (position.carry.t <= end - stride) & _is_running(position.carry.lanes)
+    return jax.lax.while_loop(is_before_end, move, position)
+
+
+def _repeat(step: Callable[[_Position], _Position], times: int, position: _Position) -> _Position:
+    for _ in range(times):
+        position = step(position)
+    return position
+
+
+def _step(block: _Block, position: _Position) -> _Position:
+    """One step of every lane, whose loss goes into the curve."""
+    (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
+    problem, optimizer, _, watched, curve_steps, _ = definition
+    step = step_map(problem, optimizer)
+    at = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
+    move = lambda point, key, state: step(state, *at(point, key))
+    look = lambda point, key, lane, moved: observe(
+        watched, optimizer, lane, *moved, at(point, key), shared.limits, t == steps
+    )
+    # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
+    moved = _over_block(definition, move, inputs, keys, carry.lanes.state, squeeze=True)
+    lanes, loss = _over_block(definition, look, inputs, keys, carry.lanes, moved)
+    if not len(curve_steps):
+        return _Position(carry._replace(t=t + 1, lanes=lanes), slot)
+    # the loss of a step that is not recorded lies where that of the next recorded step will be written
+    curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
+    carry = carry._replace(t=t + 1, lanes=lanes, curve=curve)
+    return _Position(carry, slot + (jnp.asarray(curve_steps)[slot] == t))
+
+
+def _roll(block: _Block, position: _Position) -> _Position:
+    """The windows of the statistics moved up if one starts at this step."""
+    carry, watched = position.carry, block.definition.watched
+    lanes = roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2)
+    return position._replace(carry=carry._replace(lanes=lanes))
+
+
+def _pack(carry: Carry) -> Carry:
+    return carry._replace(lanes=Packed.pack(carry.lanes), going=_is_running(carry.lanes))
+
+
+def _unpack(definition: Definition, carry: Carry) -> _Position:
+    carry = carry._replace(lanes=carry.lanes.unpack())
+    return _Position(carry, jnp.sum(definition.curve_steps < carry.t, dtype=jnp.int32))
+
+
+def _is_running(lanes: Lane) -> Array:
+    """() bool, whether any lane has not ended."""
     return jnp.any(lanes.record.end_kind == EndKind.RUNNING)
 
 
-def _mapped(f: Callable, in_axes: tuple[int | None, ...], squeeze: bool) -> Callable:
+def _seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
+    """The keys that initialize and the keys that sample, each (seeds,)."""
+    return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
+
+
+def _over_block(
+    definition: Definition, f: Callable[..., Any], inputs: Inputs, keys: Key, *lanes: PyTree, squeeze: bool = False
+) -> Any:
+    """``f(point, key, *lane)`` of every lane; `squeeze` takes axes of size 1 away for the call."""
+    one = lambda point, key, *lane: f({**definition.static, **point[0]}, key, *lane)
+    along_points = _map_axis(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
+    along_seeds = _map_axis(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
+    return along_seeds(inputs[:2], keys, *lanes)
+
+
+def _map_axis(f: Callable[..., Any], in_axes: tuple[int | None, ...], squeeze: bool) -> Callable[..., Any]:
     """`f` along an axis; to squeeze one of size 1 is to take it away and put it back."""
     if not squeeze:
         return jax.vmap(f, in_axes=in_axes)
 
-    def alone(*arguments: Any) -> Any:
+    def squeezed(*arguments: Any) -> Any:
         first = lambda x, axis: x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
         return jax.tree.map(lambda leaf: leaf[None], f(*map(first, arguments, in_axes)))
 
-    return alone
+    return squeezed
