@@ -462,7 +462,7 @@ def test_a_run_prints_its_answer_and_writes_everything(capsys):
 def undrawn(monkeypatch):
     """Runs without figures, which take longer than all else here."""
     figures = importlib.import_module("gdkit.app.report.figures")
-    monkeypatch.setattr(figures, "write", lambda *arguments: [])
+    monkeypatch.setattr(figures, "draw_figures", lambda *arguments: [])
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gdkit.app.summary import counted
 from gdkit.errors import InputValueError, bad_value
+from gdkit.tables import count
 
 SMALLER = "Lower sweep.curve_points, seeds or the count of an axis"
 _PARTS = ("tiles", "carry", "lanes")  # of a run directory: what a run that goes on has already
@@ -54,7 +54,7 @@ def shortage(need: Resources, free: Resources) -> str:
 
 def refused(lanes: int, short: str, remedy: str = "") -> InputValueError:
     """The error for a run that has no room, with what it is short of."""
-    return bad_value("sweep", counted(lanes, "run"), f"it needs at least {short}", f"{SMALLER}{remedy}")
+    return bad_value("sweep", count(lanes, "run"), f"it needs at least {short}", f"{SMALLER}{remedy}")
 
 
 def amount(size: float) -> str:

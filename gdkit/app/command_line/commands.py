@@ -140,9 +140,9 @@ def report(directory: Path, /, *others: Path, output: Output = None) -> None:
         )
     _start_jax(job.precision)
     if others:
-        from gdkit.app.report.compare import compare
+        from gdkit.app.report.comparison import write_comparison
 
-        print(compare([directory, *others], output or Path("comparison.html")))
+        print(write_comparison([directory, *others], output or Path("comparison.html")))
         return
     from gdkit.app.run import run as runner
 

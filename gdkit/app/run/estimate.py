@@ -19,7 +19,6 @@ from gdkit.app import resources
 from gdkit.app.config import build
 from gdkit.app.config.schema import Config, StudyConfig
 from gdkit.app.resources import Resources, amount
-from gdkit.app.summary import counted, duration
 from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
@@ -32,6 +31,7 @@ from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
 from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.request import check_request as checked
 from gdkit.sweeps.rundir.manifest import STORED_BYTES
+from gdkit.tables import count, format_duration
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
 
@@ -166,7 +166,7 @@ def _table(costs: list[Cost]) -> Table:
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", amount(c.memory)]
-        table.add_row(c.optimizer, *sizes, duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
+        table.add_row(c.optimizer, *sizes, format_duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
     return table
 
 
@@ -212,8 +212,8 @@ def _totals(costs: list[Cost], needed: Resources, steps: int, gradients: list[Gr
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
     table = Table.grid(padding=(0, 2))
-    compiled = f"and up to {duration(compiling)} of compiling, which is kept for the next run"
-    table.add_row("time", f"about {duration(running)} on {counted(workers, 'worker')}, {compiled}")
+    compiled = f"and up to {format_duration(compiling)} of compiling, which is kept for the next run"
+    table.add_row("time", f"about {format_duration(running)} on {count(workers, 'worker')}, {compiled}")
     table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
     mine = amount(resources.peak())
     table.add_row("memory", f"about {amount(needed.memory)} at most, of which Python and JAX are {mine}")
@@ -222,6 +222,6 @@ def _totals(costs: list[Cost], needed: Resources, steps: int, gradients: list[Gr
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
-    arrays = counted(len(leaves), "array")
+    arrays = count(len(leaves), "array")
     table.add_row("gradient", f"agrees with central differences in {right} of {arrays} of params, in {dtypes}")
     return table

@@ -22,14 +22,13 @@ import platformdirs
 from rich.console import Console
 
 import gdkit
-from gdkit.app import report, resources, terminal
-from gdkit.app import tally as watch
+from gdkit.app import report, resources, terminal, watcher
 from gdkit.app.config import build
 from gdkit.app.config.schema import Config, ConfigError, StudyConfig, SweepConfig, dump
-from gdkit.app.directory import CONFIG, to_go_on
+from gdkit.app.directory import CONFIG, REPORT, to_go_on
 from gdkit.app.report import figures
 from gdkit.app.resources import Resources
-from gdkit.app.summary import counted, duration, measured, summarise
+from gdkit.app.summary import describe_run, summarize
 from gdkit.errors import RunError
 from gdkit.store import RESULTS, Store
 from gdkit.store.files import FILES, failed, publish
@@ -42,6 +41,7 @@ from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.result import open as open_result
 from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request as sweep
+from gdkit.tables import count, format_duration
 
 CLAIMS, SAID = "claims.json", "found.txt"  # of a study: what it claims, and what it prints
 _CACHE_BYTES = 2**30
@@ -97,12 +97,12 @@ def write_again(config: Config, folder: Path) -> None:
         _write(config, result, folder)
         return
     if result.missing == result.lanes.sizes["lane"]:
-        raise ConfigError(f"{folder}: nothing has ended yet. To go on: {to_go_on(folder)}")
-    summary = summarise(result)
+        raise ConfigError(f"{folder}: no run has finished yet. To resume: {to_go_on(folder)}")
+    summary = summarize(result)
     text = f"As of {time.strftime('%H:%M:%S')}: {_unfinished(result)} To go on, or to help: {to_go_on(folder)}"
     print(f"{text}\n")
-    terminal.show(Console(highlight=False), summary)
-    _where({"report": report.write(config, result, summary, [], folder, report.Standing(text))})
+    terminal.print_summary(Console(highlight=False), summary)
+    _where({"report": report.write_report(config, result, summary, [], folder, report.Notice(text))})
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def _run_job(
         request = check_request(**arguments, plan=plan)
     needed = _room(request, folder, anyway=anyway)
     with _kept(job, folder):
-        terminal.show_plan(Console(stderr=True, highlight=False), job.name, request, needed)
+        terminal.print_plan(Console(stderr=True, highlight=False), job.name, request, needed)
         _say_what_is_there(folder)
         where = RunDirectory(folder, dump(job.model_copy(update={"output": None})), shard).of_this_process()
         with _shown(job, folder, live=live) as tell, build.located(job, ("sweep",)), plans_kept(), stopping() as stop:
@@ -154,7 +154,7 @@ def _run_job(
         result = dataclasses.replace(result, thresholds=thresholds)
         with _writing(folder, "results, figures and report cannot be written"), _to_be_written(folder):
             result.save(folder / RESULTS)
-            _note(folder, measured(result))
+            _note(folder, describe_run(result))
             _write(job, result, folder)
 
 
@@ -176,11 +176,11 @@ def _shown(job: SweepConfig, folder: Path, *, live: bool) -> Generator[Callable[
     """A callback for the engine that shows progress on the terminal and, where it is wanted, in the report."""
     write = functools.partial(_write_meanwhile, job, folder) if live else None
     if write:
-        write(watch.WRITE_EVERY)
-        print(f"live report: {folder / report.REPORT}", file=sys.stderr)
+        write(watcher.REPORT_INTERVAL)
+        print(f"live report: {folder / REPORT}", file=sys.stderr)
     with (
-        terminal.progress(Console(stderr=True, highlight=False)) as (tell, show),
-        watch.watching(folder, tell, show, write) as noted,
+        terminal.show_progress(Console(stderr=True, highlight=False)) as (tell, show),
+        watcher.watch_tiles(folder, tell, show, write) as noted,
     ):
         yield noted
 
@@ -191,26 +191,26 @@ def _write_meanwhile(job: SweepConfig, folder: Path, again: float | None) -> Non
     found = open_result(folder) if there else None
     if found is None or found.missing == found.lanes.sizes["lane"]:
         text = "Nothing has ended yet."
-        report.write_begun(job, folder, _standing(folder, text, again))
+        report.write_empty_report(job, folder, _standing(folder, text, again))
         return
     found = dataclasses.replace(found, thresholds=build.thresholds_of(job))
     text = _unfinished(found)
-    if not watch.is_over(folder):  # where another process has written the whole, it stays
-        report.write(job, found, summarise(found), [], folder, _standing(folder, text, again))
+    if not watcher.has_results(folder):  # where another process has written the whole, it stays
+        report.write_report(job, found, summarize(found), [], folder, _standing(folder, text, again))
 
 
 def _unfinished(result: SweepResult) -> str:
-    lanes = counted(result.lanes.sizes["lane"], "run")
+    lanes = count(result.lanes.sizes["lane"], "run")
     return f"{result.missing:,} of {lanes} have not ended yet; this is of the others."
 
 
-def _standing(folder: Path, text: str, again: float | None) -> report.Standing:
+def _standing(folder: Path, text: str, again: float | None) -> report.Notice:
     at = time.strftime("%H:%M:%S")
     if again is None:
-        return report.Standing(f"Stopped at {at}. {text} To go on: {to_go_on(folder)}")
+        return report.Notice(f"Stopped at {at}. {text} To go on: {to_go_on(folder)}")
     status = shlex.join(["gdkit", "status", str(folder)])
     said = f"As of {at}: {text} This page loads itself again; {status} tells who runs it."
-    return report.Standing(said, math.ceil(again))
+    return report.Notice(said, math.ceil(again))
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def _say_what_is_there(folder: Path) -> None:
     if status.finished == status.tiles:
         text = "finished before: nothing is run again, the report is written again"
     else:
-        text = f"goes on: {status.lanes_done:,} of {counted(status.lanes, 'run')} are finished"
+        text = f"goes on: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished"
     print(f"{folder}: {text}", file=sys.stderr)
 
 
@@ -255,10 +255,10 @@ def _say_what_is_left(job: SweepConfig, folder: Path, result: SweepResult, *, li
       KeyboardInterrupt: it was asked to.
     """
     lanes = result.lanes.sizes["lane"]
-    text = f"{folder}: {lanes - result.missing:,} of {counted(lanes, 'run')} are finished"
+    text = f"{folder}: {lanes - result.missing:,} of {count(lanes, 'run')} are finished"
     _note(folder, text)
     if live:
-        _write_meanwhile(job, folder, None if interrupted else watch.WRITE_EVERY)
+        _write_meanwhile(job, folder, None if interrupted else watcher.REPORT_INTERVAL)
     if interrupted:
         command = to_go_on(folder)
         raise KeyboardInterrupt(f"interrupted. {text}, and the others kept as they stand. To go on:\n  {command}")
@@ -268,12 +268,12 @@ def _say_what_is_left(job: SweepConfig, folder: Path, result: SweepResult, *, li
 def _write(job: SweepConfig, result: SweepResult, folder: Path) -> None:
     """The answer on the terminal, the figures, the report."""
     console = Console(highlight=False)
-    summary = summarise(result)
-    console.print(f"{job.name}: {measured(result)}\n")
-    terminal.show(console, summary)
-    drawn = figures.write(result, summary, folder / figures.FOLDER)
-    page = report.write(job, result, summary, drawn, folder)
-    _note(folder, f"finished\n{terminal.as_text(summary)}")
+    summary = summarize(result)
+    console.print(f"{job.name}: {describe_run(result)}\n")
+    terminal.print_summary(console, summary)
+    drawn = figures.draw_figures(result, summary, folder / figures.FOLDER)
+    page = report.write_report(job, result, summary, drawn, folder)
+    _note(folder, f"finished\n{terminal.format_summary(summary)}")
     _where({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
 
 
@@ -355,7 +355,7 @@ def _run_study(study: StudyConfig, folder: Path) -> None:
         broken = [claim.text for claim in claims if not claim.holds]
         if broken:
             raise RunError(f"{study.name}: what does not hold: {'; '.join(broken)}")
-        _note(folder, f"finished: {counted(len(claims), 'claim')}, and all hold")
+        _note(folder, f"finished: {count(len(claims), 'claim')}, and all hold")
 
 
 def _listed(claim: Any) -> dict[str, Any]:
@@ -369,7 +369,7 @@ def _made_with(seconds: float) -> dict[str, str]:
     """What the numbers of a study were made with."""
     versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)]
     device = f"{jax.devices()[0].device_kind}, {count_visible_cores()} cores visible"
-    return {"versions": ", ".join(versions), "device": device, "took": duration(seconds)}
+    return {"versions": ", ".join(versions), "device": device, "took": format_duration(seconds)}
 
 
 def _tell(
@@ -381,17 +381,17 @@ def _tell(
     if said:
         console.print(said, markup=False)
         (folder / SAID).write_text(f"{said}\n", encoding="utf-8")
-    terminal.show_claims(console, claims)
+    terminal.print_claims(console, claims)
     drawn = _drawn(module, result, folder / figures.FOLDER)
-    page = report.write_study(study, said, claims, drawn, folder, made_with)
+    page = report.write_study_report(study, said, claims, drawn, folder, made_with)
     _where({"report": page, "figures": folder / figures.FOLDER})
 
 
-def _drawn(module: Any, result: Any, folder: Path) -> list[figures.Drawn]:
+def _drawn(module: Any, result: Any, folder: Path) -> list[figures.SavedFigure]:
     """The figures and animations of a study: `plot` returns one, or a mapping of names to them."""
     if not hasattr(module, "plot"):
         return []
     folder.mkdir(exist_ok=True)
     made = module.plot(result)
     named = made if isinstance(made, Mapping) else {module.__name__.rpartition(".")[2]: made}
-    return [figures.save(figure, folder / figures.slug(name), name, "") for name, figure in named.items()]
+    return [figures.save_figure(figure, folder / figures.slugify(name), name, "") for name, figure in named.items()]
