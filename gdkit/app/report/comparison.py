@@ -216,7 +216,7 @@ def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: Serie
     order = np.argsort(values)
     median = np.median(scores, axis=1)[order]
     dashes: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.dashed else {}
-    options = style.series(look.series) | dashes | {"markersize": 3.5, "label": sweep.label}
+    options: dict[str, Any] = style.series(look.series) | dashes | {"markersize": 3.5, "label": sweep.label}
     ax.plot(values[order], np.where(median > 0, median, np.nan), **options)
     ax.set_xlabel(humanize(axis))
     ax.legend(fontsize="small")
