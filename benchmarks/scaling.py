@@ -190,11 +190,12 @@ def main_job(quick: bool) -> dict[str, Any]:
     By the clock, and by the processor time of all threads: that leaves out waiting for the disk, and is less disturbed
     by what else the machine does.
     """
-    from gdkit.app.config import build, schema
+    from gdkit.app.config.build import build_arguments
+    from gdkit.app.config.loading import load
 
     overrides = ("sweep.steps=6",) if quick else ()
-    job: Any = schema.load(ROOT / "configs" / "digits_mlp.yaml", overrides)
-    request = check_request(**build.arguments(job), plan=Plan())
+    job: Any = load(ROOT / "configs" / "digits_mlp.yaml", overrides)
+    request = check_request(**build_arguments(job), plan=Plan())
     spent: dict[str, list[float]] = {"plain": [], "watched": []}
     with tempfile.TemporaryDirectory() as folder:
         fresh = (Path(folder, str(number)) for number in itertools.count())
@@ -214,14 +215,11 @@ def _watched(request: Any, folder: Path) -> None:
     """A sweep in a run directory, with the table that moves."""
     from rich.console import Console
 
-    from gdkit.app import terminal, watcher
+    from gdkit.app import tally, terminal
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with (
-        terminal.show_progress(console) as (on_progress, on_tally),
-        watcher.watch_tiles(folder, on_progress, on_tally) as callback,
-    ):
-        run_checked(request, callback, where=RunDirectory(folder))
+    with terminal.progress(console) as (tell, show), tally.watching(folder, tell, show) as noted:
+        run_checked(request, noted, where=RunDirectory(folder))
 
 
 def _spending(run: Callable[[], Any], spent: list[float]) -> None:

@@ -15,8 +15,7 @@ import sys
 import time
 
 from gdkit.app.command_line import main as command_line
-from gdkit.app.run import run as runner
-from gdkit.sweeps.plan.shapes import Plan
+from gdkit.app.run.hooks import Hooks
 from gdkit.sweeps.rundir import archive
 
 _checkpoint = archive.RunArchive.checkpoint
@@ -50,14 +49,12 @@ def trace(path, hold=None):
 
 def main(options, words):
     """Run the command line under these options."""
-    runner.Plan = lambda **given: Plan(**given | options["plan"])
-    runner._write = lambda *_: None
     if "trace" in options:
         trace(options["trace"], options.get("hold"))
     if "bytes" in options:
         sys.dont_write_bytecode = True  # it would be cut short
         resource.setrlimit(resource.RLIMIT_FSIZE, (options["bytes"], resource.RLIM_INFINITY))
-    return command_line.main(words)
+    return command_line.main(words, Hooks(options["plan"], lambda *_: None))
 
 
 if __name__ == "__main__":

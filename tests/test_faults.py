@@ -152,7 +152,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
             path.chmod(0o755)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {folder}: the run cannot begin (Permission denied). What is finished can be read. "
+        f"error: {folder}: the run cannot start (Permission denied). What is finished can be read. "
         "Make it writable, or name another directory.\n"
     )
     assert "24 of 24 runs are finished" in read.stdout
@@ -162,7 +162,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
 def test_a_directory_that_cannot_be_made_is_told(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(root, tmp_path / "file" / "run") == 1
-    assert "run: the run cannot begin (Not a directory)" in capsys.readouterr().err
+    assert "run: the run cannot start (Not a directory)" in capsys.readouterr().err
 
 
 # Damage
@@ -245,7 +245,7 @@ def test_a_changed_comment_is_the_same_run_and_a_changed_loss_another(tmp_path, 
     assert run_with("# a bowl", "jnp.sum(x**2)")[0] == 0
     first = tiles(tmp_path / "runs" / "mine")
     code, error = run_with('"""A bowl, in other words."""\n', "jnp.sum(\n        x**2)")
-    assert code == 0 and "runs/mine: finished before: nothing is run again" in error
+    assert code == 0 and "runs/mine: already finished: only the report is written again" in error
     code, error = run_with("# a bowl", "2 * jnp.sum(x**2)")
     assert code == 2
     assert "runs/mine: it holds another run:\n  program of group 0: hash" in error and "beside it with --new" in error

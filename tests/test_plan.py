@@ -229,18 +229,18 @@ def test_choices_survive_a_process_and_nonsense_is_left_out():
 
 
 def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch):
-    from gdkit.app.run import run as runner
+    from gdkit.app.run.caches import store_plans
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with runner.plans_kept():
+    with store_plans():
         timing.import_choices({"a": [4, 2, 1]})
     (file,) = tmp_path.rglob("plans.json")
     timing._choices.clear()
-    with runner.plans_kept():
+    with store_plans():
         assert timing.export_choices() == {"a": (4, 2, 1)}
     file.write_text("{damaged")
     timing._choices.clear()
-    with runner.plans_kept():
+    with store_plans():
         assert timing.export_choices() == {}
         timing.import_choices({"b": [1, 1, 1]})
     assert json.loads(file.read_text()) == {"b": [1, 1, 1]}

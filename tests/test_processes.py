@@ -40,7 +40,12 @@ def assert_finished_as(folder, straight):
 
 def status_of(folder):
     """What ``gdkit status`` says, in a process that cannot import JAX."""
-    code = "import sys; sys.modules['jax'] = None; from gdkit.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = """
+import sys
+sys.modules["jax"] = None
+from gdkit.app.command_line.main import main
+sys.exit(main(sys.argv[1:]))
+"""
     command = [sys.executable, "-c", code, "status", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), check=True).stdout
 
@@ -92,24 +97,24 @@ def test_a_first_interrupt_keeps_the_segments_and_says_how_to_go_on(interrupted)
     folder, _, said = interrupted
     code, error, status, log = said["interrupt"]
     assert code == 130
-    assert re.search(r"stopping as soon as all that runs is kept; once more to leave at once", error)
-    assert re.search(rf"interrupted\. .*\d of 24 runs are finished, and the others kept as they stand\. To go on:\n"
+    assert re.search(r"stopping once the current segments are checkpointed; interrupt again to stop immediately", error)
+    assert re.search(rf"interrupted\. .*\d of 24 runs are finished, the others are checkpointed\. To resume:\n"
                      rf"  gdkit run {folder}/config\.yaml --output {folder}\n$", error)  # fmt: skip
     assert "running" not in status, "its claims are given back"
-    assert re.search(r"kept on their way: 2 blocks, at steps \d+ to \d+ of 160", status)
+    assert re.search(r"checkpointed: 2 blocks, at steps \d+ to \d+ of 160", status)
     assert re.search(r"started small: .*\n.*: \d of 24 runs are finished\n.*not finished: KeyboardInterrupt", log)
 
 
 def test_sigterm_does_the_same(interrupted):
     _, _, said = interrupted
     code, error, claims = said["terminate"]
-    assert code == 130 and "To go on:\n  gdkit run" in error and claims == []
-    assert re.search(r"goes on: \d+ of 24 runs are finished", error)
+    assert code == 130 and "To resume:\n  gdkit run" in error and claims == []
+    assert re.search(r"resuming: \d+ of 24 runs are finished", error)
 
 
 def test_a_second_signal_leaves_at_once(interrupted):
     code, error = interrupted[2]["twice"]
-    assert code == 130 and "To go on" not in error
+    assert code == 130 and "To resume" not in error
 
 
 def test_a_killed_run_leaves_whole_tiles_and_goes_on(interrupted):
@@ -133,14 +138,14 @@ def test_of_five_interruptions_only_the_segments_in_flight_are_computed_twice(in
 
 def test_the_status_of_a_running_a_stopped_and_a_finished_run_needs_no_jax(interrupted):
     folder, _, said = interrupted
-    assert re.search(r"running: 2 tiles by process \d+ on \S+, last heard of \d+ s ago\nkept on their way: \d blocks, "
-                     r"at steps \d+ to \d+ of 160\nleft: \d+ tiles that nobody has begun", said["status"])  # fmt: skip
-    assert "to go on, or to help: gdkit run" in said["interrupt"][2]
-    all_is_run = f"{folder}: 24 of 24 runs are finished, in 24 of 24 tiles\n"
-    writes = f"gdkit run {folder}/config.yaml --output {folder} writes it"  # the report, which is left out here
-    assert status_of(folder) == f"{all_is_run}all is run, and the report not written yet: {writes}\n"
+    assert re.search(r"running: 2 tiles in process \d+ on \S+, last renewed \d+ s ago\ncheckpointed: \d blocks, "
+                     r"at steps \d+ to \d+ of 160\nnot started: \d+ tiles", said["status"])  # fmt: skip
+    assert "to resume, or to add a process: gdkit run" in said["interrupt"][2]
+    all_is_run = f"{folder}: 24 of 24 runs are finished (24 of 24 tiles)\n"
+    command = f"gdkit run {folder}/config.yaml --output {folder}"  # writes the report, which is left out here
+    assert status_of(folder) == f"{all_is_run}the report is not written; to write it: {command}\n"
     (folder / "report.html").touch()
-    assert status_of(folder) == f"{all_is_run}its report: {folder / 'report.html'}\n"
+    assert status_of(folder) == f"{all_is_run}report: {folder / 'report.html'}\n"
     (folder / "report.html").unlink()
 
 
@@ -180,7 +185,9 @@ def test_two_shards_one_after_the_other_come_to_the_same_bits(root, straight, ca
     folder = root / "sharded"
     assert here("run", root / "small.yaml", "--output", folder, "--shard", "2/2") == 0
     said = capsys.readouterr().out
-    assert "12 of 24 runs are finished; the other shards are left. The last one writes the report" in said
+    assert (
+        "12 of 24 runs are finished; other shards have not finished. The last one to finish writes the report" in said
+    )
     assert not (folder / "results.nc").exists()
     assert Store.open(folder).finished().tolist() == [False, True] * (TILES // 2)
     assert here("run", root / "small.yaml", "--output", folder, "--shard", "1/2") == 0

@@ -1,4 +1,4 @@
-"""Q-learning finds Q* on the lake and grows as predicted on Baird's counterexample; at tiny settings."""
+"""Q-learning finds Q* on the lake and grows as foretold on Baird's counterexample; at tiny settings."""
 
 import dataclasses
 
@@ -41,9 +41,9 @@ def test_claims_can_fail(tiny):
     worse = lanes.assign(validation_gap=lanes.validation_gap + 1, validation_regret=lanes.validation_regret + 1)
     wrong = tiny._replace(
         lake=dataclasses.replace(tiny.lake, lanes=worse),
-        runs=tiny.lake,  # half of them converged
+        runs=tiny.lake,  # of which the half converged
         game=environments.baird(0.95),
-        growth=q_learning.Growth(tiny.growth.predicted, 0.0, 0.0, tiny.growth.predicted),
+        growth=q_learning.Growth(tiny.growth.foretold, 0.0, 0.0, tiny.growth.foretold),
         exponents=np.zeros(2),
     )
     assert not any(claim.holds for claim in q_learning.claims(wrong))
@@ -61,7 +61,7 @@ def test_semi_gradients_second_derivative_counts_the_target_and_stop_gradients_d
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_run_on_bairds_counterexample_is_the_matrixs_power(hidden):
     game = environments.baird()
-    end = descend(temporal_differences.baird(game, game.start, stop_gradient=hidden), sgd(0.1), 40)
+    end = descend(temporal_differences.baird(game, game.start, hidden=hidden), sgd(0.1), 40)
     power = np.linalg.matrix_power(np.eye(8) - 0.1 * game.matrix, 40)
     np.testing.assert_allclose(end.params, power @ game.start, rtol=1e-4)
 
@@ -83,7 +83,7 @@ def test_the_lakes_step_is_that_of_regression_on_targets_of_every_outcome():
     problem, steps = temporal_differences.lake(hidden=3, discount=0.9, period=1), environments.lake_transitions()
     params, target = problem.init(jax.random.key(1))
     q = lambda params: jnp.tanh(params[0]) @ params[1] + params[2]
-    targets = steps.reward + 0.9 * steps.continues * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
+    targets = steps.reward + 0.9 * steps.goes_on * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
     fit = lambda params: squared_error(
         jnp.repeat(q(params)[steps.state, steps.action], 3), jnp.asarray(targets.ravel())
     )
@@ -103,14 +103,14 @@ def test_gap_and_regret_are_zero_at_q_star_and_count_only_where_an_action_matter
     assert float(problem.metrics["regret"](off, problem.data)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_printed_tables_have_one_line_per_learning_rate(tiny):
+def test_printed_tables_have_a_line_a_learning_rate(tiny):
     lake, star = str(tiny).split("\n\n")
     assert [line.split()[0] for line in lake.splitlines()[3:5]] == ["0.7000", "10.0000"]
     assert sum(line.startswith("diverges above") for line in lake.splitlines()) == 2
     assert len(star.splitlines()) == 3 + 3
 
 
-def test_figure_shows_theory_and_exponents(tiny):
+def test_figure_lays_theory_under_the_exponents(tiny):
     (figure,) = q_learning.plot(tiny).values()
     left, right = figure.axes
     assert [len(line.get_xdata()) for line in left.lines] == [4, 2, 4, 2]
@@ -123,13 +123,9 @@ def test_figure_shows_theory_and_exponents(tiny):
     "settings, error, said",
     [
         ({"lakes": {}}, InputValueError, "Did you mean 'lake'"),
-        ({"lake": {"periods": [1, 2.5]}}, InputTypeError, r"settings.lake.periods\[1\]=2.5: not an integer"),
+        ({"lake": {"periods": [1, 2.5]}}, InputTypeError, r"settings.lake.periods\[1\]=2.5: not a whole number"),
         ({"lake": {"discount": 1.0}}, InputValueError, "settings.lake.discount=1.0: not below 1"),
-        (
-            {"baird": {"discount": 0.5}},
-            InputValueError,
-            "settings.baird.discount=0.5: the weights would not grow",
-        ),
+        ({"baird": {"discount": 0.5}}, InputValueError, "settings.baird.discount=0.5: too small for anything to grow"),
         ({"baird": {"burn_in": 3000}}, InputValueError, "settings.baird.burn_in=3000: not less than the 3000 steps"),
     ],
 )

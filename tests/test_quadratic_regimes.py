@@ -17,7 +17,7 @@ SMALL = {
     "sweep": {"from": 0.25, "count": 12, "steps": 300},
     "exponents": {"burn_in": 1000, "steps": 4000},
 }
-OPTIMIZER_FACTORIES = list(linear_steps.THRESHOLDS)
+FAMILIES = list(linear_steps.THRESHOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +25,19 @@ def study():
     return quadratic_regimes.run(SMALL)
 
 
-@pytest.mark.parametrize("family", OPTIMIZER_FACTORIES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 def test_closed_form_leaves_the_unit_circle_at_minus_one_at_the_threshold(family, beta):
     options = {"sgd": {}, "adam": {"b1": beta}}.get(family, {"momentum": beta})
     curvatures = np.array([0.3, 2.0, 7.0])
     border = gdkit.stability_threshold(family, 7.0, **options)
-    below, at, above = linear_steps.spectral_radius(family, border * np.array([0.99, 1.0, 1.01]), curvatures, beta)
+    below, at, above = linear_steps.radius(family, border * np.array([0.99, 1.0, 1.01]), curvatures, beta)
     assert below < 1 < above
     np.testing.assert_allclose(at, 1, rtol=1e-9)
-    np.testing.assert_allclose(
-        linear_steps.farthest_multiplier(family, np.array(border), curvatures, beta), -1, rtol=1e-9
-    )
+    np.testing.assert_allclose(linear_steps.farthest(family, np.array(border), curvatures, beta), -1, rtol=1e-9)
 
 
-@pytest.mark.parametrize("family", OPTIMIZER_FACTORIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_closed_form_has_the_eigenvalues_of_the_step_written_as_a_matrix(family):
     rate, curvature, beta = 0.13, 4.0, 0.7
     step = {  # on (x, what the optimizer remembers)
@@ -48,7 +46,7 @@ def test_closed_form_has_the_eigenvalues_of_the_step_written_as_a_matrix(family)
         "nesterov": [[1 - rate * curvature * (1 + beta), -rate * beta**2], [curvature, beta]],
         "adam": [[1 - rate * (1 - beta) * curvature, -rate * beta], [(1 - beta) * curvature, beta]],
     }[family]
-    found = linear_steps.multipliers_of_step(family, np.array(rate), np.array([curvature]), beta)
+    found = linear_steps.spectrum(family, np.array(rate), np.array([curvature]), beta)
     np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(np.linalg.eigvals(step)), rtol=1e-9)
 
 
@@ -67,28 +65,28 @@ def test_every_claim_holds(study):
 
 
 def test_claims_can_fail(study):
-    sgd, *others, adam = study.cases
+    sgd, *others, adam = study.families
     wrong = (sgd._replace(crossing=-1.01, radius=sgd.radius * 1.01, exponents=sgd.exponents + 0.01), *others)
     moved = adam._replace(case=adam.case._replace(threshold=adam.case.threshold * 1.5))
-    broken = [c.text for c in quadratic_regimes.claims(study._replace(cases=(*wrong, moved))) if not c.holds]
+    broken = [c.text for c in quadratic_regimes.claims(study._replace(families=(*wrong, moved))) if not c.holds]
     assert len(broken) == 4 and sum(text.startswith("adam") for text in broken) == 1
 
 
-def test_table_has_thresholds_times_curvature_among_them_the_38_of_adam(study):
+def test_table_tells_thresholds_times_curvature_among_them_the_38_of_adam(study):
     _, _, *rows = str(study).splitlines()
     np.testing.assert_allclose([float(row.split("|")[2]) for row in rows], [2, 3.8, 3.8 / 2.8, 38], rtol=1e-3)
 
 
-def test_figure_draws_theory_over_the_measurements_of_every_optimizer(study):
+def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
     (figure,) = quadratic_regimes.plot(study).values()
     columns = np.array(figure.axes[:12]).reshape(3, 4)
     assert [ax.get_title().split(":")[0] for ax in columns[0]] == list(quadratic_regimes.TITLES.values())
-    for ax, family in zip(columns[2], study.cases, strict=True):
+    for ax, family in zip(columns[2], study.families, strict=True):
         points, line, border, *_ = ax.lines
         np.testing.assert_allclose(points.get_ydata(), line.get_ydata(), atol=1e-3)
         assert border.get_xdata()[0] == family.case.threshold
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"closed form", "theoretical threshold", "diverged", *quadratic_regimes.SERIES} <= legend
+    assert {"closed form", "threshold of theory", "diverged", *quadratic_regimes.SERIES} <= legend
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_figure_draws_theory_over_the_measurements_of_every_optimizer(study):
         ({"momentum": 1.0}, InputValueError, "settings.momentum=1.0: not below 1"),
         ({"eigenvalues": 3.0}, InputTypeError, "settings.eigenvalues=3.0: not a list"),
         ({"eigenvalues": [1.0, -1.0]}, InputValueError, r"settings.eigenvalues\[1\]=-1.0: not a number above 0"),
-        ({"sweep": {"count": 2.5}}, InputTypeError, "settings.sweep.count=2.5: not an integer"),
+        ({"sweep": {"count": 2.5}}, InputTypeError, "settings.sweep.count=2.5: not a whole number"),
     ],
 )
 def test_bad_settings_are_named(settings, error, said):

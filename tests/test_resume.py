@@ -15,7 +15,7 @@ import pytest
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.app.command_line.status import told
+from gdkit.app.command_line.status import describe_status
 from gdkit.errors import GdkitWarning, OtherRunError
 from gdkit.store import Store
 from gdkit.sweeps.execution import block, threads
@@ -263,7 +263,7 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
     assert result.missing == 0
     tiles = Store.open(tmp_path).partition.tiles
     assert Store.open(tmp_path).status().narrower == tuple(range(tiles))
-    assert f"ran out of memory: {tiles} tiles (0, 1, 2, " in told(tmp_path)
+    assert f"ran out of memory: {tiles} tiles (0, 1, 2, " in describe_status(tmp_path)
     said = {str(tile): [[1, 1]] for tile in range(tiles)}
     assert json.loads(result.lanes.attrs["narrower"]) == said
     assert json.loads(gdkit.open(tmp_path).lanes.attrs["narrower"]) == said

@@ -1,4 +1,4 @@
-"""Schedules have their shapes, and the claims about them hold and can fail."""
+"""Schedules are what they are named for, and what a study says of them can be wrong."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ TINY = {
     "learning_rates": {"from": 0.05, "to": 3.0, "count": 8},
     "steps": 300,
     "seeds": 3,
-    "warmup_run": {"steps": 200, "every": 10},
+    "watched": {"steps": 200, "every": 10},
 }
 
 
@@ -32,11 +32,10 @@ def test_claims_can_fail(result):
     swapped = lanes.assign_coords(optimizer=("lane", [names.get(n, n) for n in lanes["optimizer"].values]))
     wrong = result._replace(
         runs=type(result.runs)(swapped, result.runs.grids),
-        quadratic=type(result.quadratic)(
-            result.quadratic.lanes.assign_coords(learning_rate=1.1 * result.quadratic.lanes["learning_rate"]),
-            result.quadratic.grids,
+        bowl=type(result.bowl)(
+            result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.grids
         ),
-        warmup_run=result.warmup_run._replace(sharpness=4 * result.warmup_run.sharpness),
+        watched=result.watched._replace(sharpness=4 * result.watched.sharpness),
     )
     assert not any(claim.holds for claim in schedules.claims(wrong)), schedules.claims(wrong)
 
@@ -56,15 +55,15 @@ def test_schedules_rise_hold_and_fall_as_named():
     assert at("one-cycle").max() == 1
 
 
-def test_warmup_run_reaches_a_rate_above_the_constant_edge(result):
-    run = result.warmup_run
-    assert run.warmup_steps == 80
-    assert run.rate[0] == 0
-    np.testing.assert_allclose(run.rate[run.step >= 80], 1.5 * np.median(result.edges["constant"]), rtol=1e-5)
-    np.testing.assert_allclose(run.rate[3], run.rate[-1] * 30 / 80, rtol=1e-5)
+def test_watched_run_warms_up_to_past_the_constant_edge(result):
+    watched = result.watched
+    assert watched.warm == 80
+    assert watched.rate[0] == 0
+    np.testing.assert_allclose(watched.rate[watched.step >= 80], 1.5 * np.median(result.edges["constant"]), rtol=1e-5)
+    np.testing.assert_allclose(watched.rate[3], watched.rate[-1] * 30 / 80, rtol=1e-5)
 
 
-def test_printed_table_has_one_line_per_schedule(result):
+def test_printed_table_has_a_line_a_schedule(result):
     _, _, *rows = str(result).splitlines()
     rows = [[cell.strip() for cell in row.split(" | ")] for row in rows]
     assert [row[0] for row in rows] == list(schedules.shares(10, 0.1, 0.2))
@@ -74,10 +73,10 @@ def test_printed_table_has_one_line_per_schedule(result):
 def test_figure_shows_scores_edges_and_sharpness(result):
     figures = schedules.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"schedules": Figure}
-    scores, edges, warmup_run = figures["schedules"].axes
+    scores, edges, watched = figures["schedules"].axes
     assert [text.get_text() for text in scores.get_legend().texts] == list(result.edges)
     np.testing.assert_array_equal(edges.lines[0].get_xdata(), result.edges["constant"])
-    np.testing.assert_array_equal(warmup_run.lines[0].get_ydata(), result.warmup_run.sharpness)
+    np.testing.assert_array_equal(watched.lines[0].get_ydata(), result.watched.sharpness)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_figure_shows_scores_edges_and_sharpness(result):
     [
         ({"warm_up": 0.1}, InputValueError, "Did you mean 'warmup'"),
         ({"warmup": 0.9, "decay": 0.3}, InputValueError, "settings.warmup=0.9: warm-up and decay take more"),
-        ({"seeds": 2.5}, InputTypeError, "settings.seeds=2.5: not an integer"),
+        ({"seeds": 2.5}, InputTypeError, "settings.seeds=2.5: not a whole number"),
         ({"network": {"batch_size": 10**6}}, InputValueError, "batch_size"),
     ],
 )

@@ -1,90 +1,91 @@
-"""The folder of a run: where it is, and that nothing in it is lost."""
+"""The folder of a run: which one a run writes to, and the protection of what it contains. Imports no JAX."""
 
 import itertools
 import shlex
 from pathlib import Path
 from typing import Any
 
-from gdkit.app.config.schema import Config, load
-from gdkit.app.config.source import ConfigError, dotted, short
+from gdkit.app.config.loading import load
+from gdkit.app.config.schema import Config
+from gdkit.app.config.source import ConfigError, format_path, shorten
 
 CONFIG, REPORT = "config.yaml", "report.html"
-UNFINISHED = '<p class="standing"'  # what is in a report that was written while its run went on
-_BEGUN = ("manifest.json", "results.nc", REPORT)  # what only a run that is worth keeping has written
+UNFINISHED = '<p class="standing"'  # only reports of unfinished runs contain it
+_RESULT_FILES = ("manifest.json", "results.nc", REPORT)  # a folder without them has no results to protect
+_EXAMPLE = "Give the folder of a run, for example runs/digits_mlp."
 
 
 class TakenError(ConfigError):
-    """The folder of a run holds something else."""
+    """The folder holds something that the run would overwrite."""
 
 
-def choose(config: Config, output: str | Path | None, *, new: bool) -> Path:
-    """The folder that a run of `config` may write to: absent, empty, of the same config, or of one that never began.
+def choose_folder(config: Config, output: str | Path | None, *, new: bool) -> Path:
+    """The folder that a run of `config` may write to: absent, empty, without results, or with a run of the same config.
 
     Raises:
       TakenError: it holds something else, and `new` is not set.
     """
-    named = Path(output or config.output or Path("runs", config.name))
-    problem = _conflict(config, named)
-    if problem and not new:
-        raise TakenError(f"{problem} Give --new to write beside it, or --output DIR.")
-    return beside(named) if problem else named
+    folder = Path(output or config.output or Path("runs", config.name))
+    conflict = _find_conflict(config, folder)
+    if conflict and not new:
+        raise TakenError(f"{conflict} Use --new to write to a new folder beside it, or --output DIR.")
+    return next_free(folder) if conflict else folder
 
 
-def beside(named: Path) -> Path:
-    """The first of NAME-2, NAME-3, ... that is not there."""
-    others = (named.with_name(f"{named.name}-{n}") for n in itertools.count(2))
-    return next(folder for folder in others if not folder.exists())
+def next_free(folder: Path) -> Path:
+    """The first of NAME-2, NAME-3, ... that does not exist."""
+    others = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
+    return next(other for other in others if not other.exists())
 
 
-def config(folder: Path) -> Config:
+def load_config(folder: Path) -> Config:
     """The config of the run in `folder`.
 
     Raises:
-      ConfigError: no run there.
+      ConfigError: it is not the folder of a run.
     """
     if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "no such folder"
-        raise ConfigError(f"{folder}: {what}. Name the folder of a run, for example runs/digits_mlp.")
+        problem = "this is a file" if folder.exists() else "no such folder"
+        raise ConfigError(f"{folder}: {problem}. {_EXAMPLE}")
     if not (folder / CONFIG).is_file():
-        remedy = "Name the folder of a run, for example runs/digits_mlp."
-        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {remedy}")
+        raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {_EXAMPLE}")
     return load(folder / CONFIG)
 
 
-def to_go_on(folder: Path) -> str:
-    """The command that goes on with the run in `folder`."""
+def resume_command(folder: Path) -> str:
+    """The command that resumes the run in `folder`."""
     return shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
 
 
-def _conflict(config: Config, folder: Path) -> str:
-    """Why a run of `config` may not write to `folder`, or nothing."""
+def _find_conflict(config: Config, folder: Path) -> str:
+    """Why a run of `config` may not write to `folder`; empty if it may."""
     if folder.exists() and not folder.is_dir():
         return f"{folder}: this is a file, and a run needs a folder."
     if not folder.exists() or all(file.name.startswith(f".{CONFIG}.") for file in folder.iterdir()):
-        return ""  # or another process writes its config there right now
+        return ""  # such a file: another process is writing its config there now
     if not (folder / CONFIG).is_file():
         return f"{folder}: not empty, and not the folder of a run (it has no {CONFIG})."
-    if not any((folder / name).exists() for name in _BEGUN):
+    if not any((folder / name).exists() for name in _RESULT_FILES):
         return ""
     try:
-        there = load(folder / CONFIG)
+        existing = load(folder / CONFIG)
     except ConfigError as error:
         return f"{folder}: it holds a run whose config cannot be read ({error})."
-    changed = _differences(_content(there), _content(config))
-    return f"{folder}: it holds a run of another config: {'; '.join(changed[:5])}." if changed else ""
+    changes = _differences(_result_settings(existing), _result_settings(config))
+    return f"{folder}: it holds a run of another config: {'; '.join(changes[:5])}." if changes else ""
 
 
-def _content(config: Config) -> dict[str, Any]:
-    """What decides the results: where they are written does not."""
+def _result_settings(config: Config) -> dict[str, Any]:
+    """The values that determine the results: all but the output folder."""
     return {k: v for k, v in config.model_dump(by_alias=True).items() if k != "output"}
 
 
-def _differences(there: Any, here: Any, path: tuple[str | int, ...] = ()) -> list[str]:
-    """Each value that differs, as ``path: there -> here``."""
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        there, here = dict(enumerate(there)), dict(enumerate(here))
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = list(dict.fromkeys([*there, *here]))
-        return [d for k in keys for d in _differences(there.get(k), here.get(k), (*path, k))]
-    same = repr(there) == repr(here)
-    return [] if same else [f"{dotted(path)} is {short(there)} there and {short(here)} here"]
+def _differences(old: Any, new: Any, path: tuple[str | int, ...] = ()) -> list[str]:
+    """Each value that differs, as ``path is OLD there and NEW here``."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), (*path, k))]
+    same = repr(old) == repr(new)
+    return [] if same else [f"{format_path(path)} is {shorten(old)} there and {shorten(new)} here"]

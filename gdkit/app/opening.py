@@ -44,10 +44,11 @@ def open(
 
 def _asked_by(config: Path) -> SweepRequest:
     """What a config asks for."""
-    from gdkit.app.config import build
-    from gdkit.app.config.schema import SweepConfig, load
+    from gdkit.app.config.build import build_arguments
+    from gdkit.app.config.loading import load
+    from gdkit.app.config.schema import SweepConfig
 
-    job = load(config)
-    if not isinstance(job, SweepConfig):
+    loaded = load(config)
+    if not isinstance(loaded, SweepConfig):
         raise bad_value("path", str(config), "a study has no lanes that go on", "Run it again")
-    return check_request(**build.arguments(job))
+    return check_request(**build_arguments(loaded))

@@ -1,4 +1,4 @@
-"""Whether a run has room: in the memory of this machine, and on the disk that it writes to."""
+"""Whether a run fits the memory of this machine and the disk that it writes to. Imports no JAX."""
 
 import math
 import os
@@ -8,121 +8,123 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from gdkit import tables
 from gdkit.errors import InputValueError, bad_value
-from gdkit.tables import count
 
-SMALLER = "Lower sweep.curve_points, seeds or the count of an axis"
-_PARTS = ("tiles", "carry", "lanes")  # of a run directory: what a run that goes on has already
-_STATISTICS = 100  # bytes of a lane's statistics, at least: the monitors that every run has read 25 numbers or more
+REMEDY = "Lower sweep.curve_points, seeds or the count of an axis"
+_DATA_FOLDERS = ("tiles", "carry", "lanes")  # of a run directory: a resumed run has used this disk space already
+_STATISTICS_BYTES = 100  # per lane, at least: the monitors of every run compute 25 numbers or more
 
 
 class Resources(NamedTuple):
-    """Bytes, that are needed or that there are."""
+    """Bytes of memory and disk, needed or free."""
 
     memory: float
     disk: float
 
 
-def least(lanes: int, points: int) -> Resources:
-    """What a run needs at the very least: the results of all lanes once, in memory as well as in tiles.
+def minimum_resources(lanes: int, points: int) -> Resources:
+    """The least that a run needs: the results of all lanes once, both in memory and in tiles.
 
     Args:
-      lanes: how many.
-      points: recorded losses of each.
+      lanes: number of lanes.
+      points: recorded losses per lane.
     """
-    rows = lanes * (_STATISTICS + 4 * points)
-    return Resources(peak() + rows, rows)
+    results = lanes * (_STATISTICS_BYTES + 4 * points)
+    return Resources(peak_memory() + results, results)
 
 
-def there(folder: Path) -> Resources:
-    """What is free: memory, of which this process has its part already, and disk where `folder` is or will be."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    return Resources(
-        _free_memory() + peak(), shutil.disk_usage(place).free + sum(_size(folder / part) for part in _PARTS)
+def free_resources(folder: Path) -> Resources:
+    """Free memory, that of this process included, and free disk where `folder` is or will be."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    used = sum(_folder_bytes(folder / name) for name in _DATA_FOLDERS)
+    return Resources(_free_memory() + peak_memory(), shutil.disk_usage(existing).free + used)
+
+
+def describe_shortage(needed: Resources, free: Resources) -> str:
+    """What is too scarce, with the numbers; empty if the run fits."""
+    return " and ".join(
+        f"{format_bytes(need)} of {name}, and {format_bytes(available)} are free"
+        for name, need, available in zip(needed._fields, needed, free, strict=True)
+        if need > available
     )
 
 
-def shortage(need: Resources, free: Resources) -> str:
-    """What there is too little of, with the numbers; nothing where there is enough."""
-    short = [
-        f"{amount(wanted)} of {name}, and {amount(has)} are free"
-        for name, wanted, has in zip(need._fields, need, free, strict=True)
-        if wanted > has
-    ]
-    return " and ".join(short)
+def shortage_error(lanes: int, shortage: str, remedy: str = "") -> InputValueError:
+    """The error for a run that does not fit."""
+    return bad_value("sweep", tables.count(lanes, "run"), f"it needs at least {shortage}", f"{REMEDY}{remedy}")
 
 
-def refused(lanes: int, short: str, remedy: str = "") -> InputValueError:
-    """The error for a run that has no room, with what it is short of."""
-    return bad_value("sweep", count(lanes, "run"), f"it needs at least {short}", f"{SMALLER}{remedy}")
+def format_bytes(size: float) -> str:
+    """A number of bytes with three digits and its unit.
 
-
-def amount(size: float) -> str:
-    """Bytes as a person would say them."""
+    >>> format_bytes(1536), format_bytes(12)
+    ('1.5 KiB', '12 B')
+    """
     for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size:.0f} B"
 
 
-def peak() -> int:
-    """Bytes that this process has had at most: what a run has, with JAX at work, before it holds any lanes."""
+def peak_memory() -> int:
+    """Largest memory of this process so far, in bytes: what Python and JAX need before there are lanes."""
     try:
         import resource
-    except ImportError:  # Windows: what it has taken is then missing on both sides
+    except ImportError:  # Windows: then it is missing from both the needed and the free memory
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _free_memory() -> float:
-    """Bytes that may still be taken: of the machine, or of the group of processes where that is given less."""
-    return min(_of_machine(), _of_group())
+    """Bytes that can still be allocated on the machine, or in the control group if its limit is lower."""
+    return min(_machine_memory(), group_memory())
 
 
-def _of_machine() -> float:
+def _machine_memory() -> float:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # no Linux: all there is
+    except (OSError, StopIteration):  # not Linux: the whole memory of the machine
         known = "SC_PHYS_PAGES" in os.sysconf_names
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
 
-def _of_group(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """What the group of this process, and those that it is in, leave of the memory that they are given.
+_V1, _V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
-    https://docs.kernel.org/admin-guide/cgroup-v2.html, and cgroup-v1/memory.html; infinite where nothing is set.
+
+def group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Bytes left under the memory limits of this process's control group and its ancestors; infinite without limits.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, and cgroup-v1/memory.html.
     """
     with suppress(OSError, StopIteration):
         entries = (line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines())
         kind, path = next((k, p) for _, k, p in entries if k == "" or "memory" in k.split(","))
-        root, names = (root / "memory", _FIRST) if kind else (root, _SECOND)
-        inside = root / path.lstrip("/")
-        above = [place for place in (inside, *inside.parents) if place.is_relative_to(root)]
-        return min((_left(place, *names) for place in above), default=math.inf)
+        root, names = (root / "memory", _V1) if kind else (root, _V2)
+        group = root / path.lstrip("/")
+        groups = [place for place in (group, *group.parents) if place.is_relative_to(root)]
+        return min((_group_memory(place, *names) for place in groups), default=math.inf)
     return math.inf
 
 
-_FIRST, _SECOND = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")  # versions
-
-
-def _left(group: Path, most: str, used: str) -> float:
+def _group_memory(group: Path, limit_file: str, usage_file: str) -> float:
     try:
-        limit, taken = ((group / name).read_text(encoding="ascii").strip() for name in (most, used))
-        return max(float(int(limit) - int(taken) + _given_back(group)), 0.0)
-    except (OSError, ValueError):  # no such group; "max"
+        limit, usage = (int((group / name).read_text(encoding="ascii")) for name in (limit_file, usage_file))
+        return max(float(limit - usage + _reclaimable_bytes(group)), 0.0)
+    except (OSError, ValueError):  # no such group; a limit of "max"
         return math.inf
 
 
-def _given_back(group: Path) -> int:
-    """Bytes of files that were read and are kept until somebody needs the memory; they count as taken."""
+def _reclaimable_bytes(group: Path) -> int:
+    """Bytes of cached files, which count as used and are released when memory is needed."""
     try:
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
-        known = {name: int(value) for name, value in map(str.split, lines)}
+        values = {name: int(value) for name, value in map(str.split, lines)}
     except (OSError, ValueError):
         return 0
-    return known.get("total_inactive_file", known.get("inactive_file", 0))
+    return values.get("total_inactive_file", values.get("inactive_file", 0))
 
 
-def _size(folder: Path) -> int:
+def _folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,18 +1,23 @@
-"""What each command does. Imports nothing heavy: what needs JAX is imported by the command that needs it."""
+"""What each command does. Imports nothing heavy: a command that needs JAX imports it itself."""
 
-import functools
 import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
 import gdkit
 from gdkit import environment
+from gdkit.app.run.hooks import Hooks
 from gdkit.errors import DamagedFileError, OtherRunError, bad_value
+
+if TYPE_CHECKING:
+    from gdkit.app.config.schema import Config
+    from gdkit.sweeps.plan.shapes import Plan
 
 _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--live] [--new] [--workers N] [--devices N] [--dask ADDRESS]"
@@ -27,6 +32,7 @@ _USAGE = {
 }
 
 Output = Annotated[Path | None, cyclopts.Parameter(alias="-o")]
+Injected = Annotated[Hooks, cyclopts.Parameter(parse=False)]  # passed by `main`, not an option
 
 
 def run(
@@ -42,135 +48,127 @@ def run(
     live: bool = False,
     new: bool = False,
     anyway: bool = False,
+    hooks: Injected,
 ) -> None:
-    """Run a sweep or a study: table, figures, report. A sweep that was stopped goes on where it was.
+    """Run a sweep or a study and write its report. An interrupted sweep is resumed.
 
     Args:
       config: the YAML file; gdkit new NAME writes one to start from.
       overrides: key.path=value, for example sweep.steps=1000 or optimizer.0.momentum=0.9.
       output: the folder to write to; default: runs/NAME.
-      workers: how many threads advance blocks; default: one a core, or one a device.
-      devices: how many devices to use; a CPU is split into as many. Default: all accelerators, or the CPU as one.
-      dask: the address of a Dask scheduler, or its file: its workers run the tiles; they must find the folder.
-      shard: I/N, for example 2/8: run the I-th of every N tiles; the processes share the folder, and the last one to
-        end writes the report.
-      distributed: one of the processes that a launcher started, which meet by jax.distributed: each runs a shard.
-      live: write the report while the run goes on, too, with what has ended so far; it takes less than 2 % of the time.
-      new: where the folder holds another run, write to NAME-2, NAME-3 and so on.
-      anyway: begin although there is too little memory or disk.
+      workers: number of threads that advance blocks; default: one per core, or one per device.
+      devices: number of devices to use; a CPU is split into as many. Default: all accelerators, or the CPU as one.
+      dask: address or scheduler file of a Dask scheduler whose workers run the tiles; they need access to the folder.
+      shard: I/N, for example 2/8: run the I-th of every N tiles; the last process to finish writes the report.
+      distributed: join the processes of a launcher by jax.distributed; each runs one shard.
+      live: also write the report while the sweep runs, on the finished runs; costs less than 2 % of the time.
+      new: if the folder holds another run, write to NAME-2, NAME-3 and so on.
+      anyway: start although memory or disk are too small.
     """
-    from gdkit.app import directory
-    from gdkit.app.config import schema as configs
-
-    for option, number in (("--workers", workers), ("--devices", devices)):
-        if number is not None and number < 1:
-            raise bad_value(option, number, "nothing would run", "Give 1 or more, or leave it out")
-    if distributed and shard:
-        raise bad_value("--shard", shard, "--distributed deals the shards itself", "Leave one of the two out")
-    part = _shard(shard)
-    job = configs.load(config, overrides)
-    try:
-        where = directory.choose(job, output, new=new)
-    except directory.TakenError:
-        _check_names(job)
-        raise
-    _start_jax(job.precision, devices)
-    from gdkit.app.run import machines
-    from gdkit.app.run import run as runner
+    _check_counts({"--workers": workers, "--devices": devices})
+    options = {"shard": _parse_shard(shard, distributed=distributed), "live": live, "anyway": anyway, "hooks": hooks}
+    loaded = _load(config, overrides)
+    folder = _choose_folder(loaded, output, new=new)
+    _configure_jax(loaded.precision, devices)
+    from gdkit.app.run.machines import connect_dask, join_processes
+    from gdkit.sweeps.plan.shapes import Plan
 
     if distributed:
-        machines.join()
-    with machines.dask_at(dask) as client:
-        options = {"workers": workers, "devices": devices, "shard": part, "live": live, "anyway": anyway}
-        begin = functools.partial(runner.run, job, executor=client, **options)
-        try:
-            begin(folder=where)
-        except (OtherRunError, DamagedFileError):  # other code or another machine, or no manifest
-            if not new:
-                raise
-            begin(folder=directory.beside(where))
+        join_processes()
+    plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
+    with connect_dask(dask) as client:
+        _run(loaded, folder, plan, new=new, executor=client, **options)
 
 
-def status(directory: Path, /) -> None:
-    """Tell how far a run is: what is finished, running and left.
+def _run(config: "Config", folder: Path, plan: "Plan", *, new: bool, **options: Any) -> None:
+    from gdkit.app.directory import next_free
+    from gdkit.app.run.run import run
+
+    try:
+        run(config, folder, plan, **options)
+    except (OtherRunError, DamagedFileError):  # code or machine differ from those of the run, or no manifest
+        if not new:
+            raise
+        run(config, next_free(folder), plan, **options)
+
+
+def status(folder: Path, /) -> None:
+    """Print how much of a run is finished, running and left.
 
     Args:
-      folder: the run's folder, for example runs/digits_mlp.
+      folder: the folder of the run, for example runs/digits_mlp.
     """
-    from gdkit.app.command_line import status
+    from gdkit.app.command_line.status import describe_status
 
-    print(status.told(directory))
+    print(describe_status(folder))
 
 
-def check(config: Path, /, *overrides: str) -> None:
-    """Tell what a run would take, without running it, and whether the gradient of its loss is right.
+def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
+    """Estimate time, memory and disk of a sweep without running it, and check its gradient.
 
     Args:
       config: the YAML file.
       overrides: key.path=value.
     """
     from gdkit.app import directory
-    from gdkit.app.config import schema as configs
 
-    job = configs.load(config, overrides)
-    where = directory.choose(job, None, new=True)
-    _start_jax(job.precision)
-    from gdkit.app.run import estimate
-    from gdkit.app.run import run as runner
+    loaded = _load(config, overrides)
+    folder = directory.choose_folder(loaded, None, new=True)
+    _configure_jax(loaded.precision)
+    from gdkit.app.run import caches, estimate
 
-    runner.use_cache()
-    with runner.plans_kept():
-        estimate.check(job, where)
+    caches.use_program_cache()
+    with caches.store_plans():
+        estimate.check(loaded, folder, hooks.free_resources)
 
 
-def report(directory: Path, /, *others: Path, output: Output = None) -> None:
-    """Write the report of a finished run again, or one page that compares several runs.
+def report(folder: Path, /, *others: Path, output: Output = None) -> None:
+    """Write the report of a run again, or one page that compares several runs.
 
     Args:
-      folder: the run's folder, for example runs/digits_mlp.
+      folder: the folder of the run, for example runs/digits_mlp.
       others: folders of more runs, to compare.
-      output: where the comparison is written; default: comparison.html.
+      output: the file of the comparison; default: comparison.html.
     """
-    from gdkit.app import directory as folders
+    from gdkit.app import directory
 
-    job = folders.config(directory)
+    config = directory.load_config(folder)
     if output is not None and not others:
-        raise bad_value(
-            "--output", str(output), "one run's report is in its own folder", "Name several runs to compare"
-        )
-    _start_jax(job.precision)
+        problem = "the report of a single run is written to its folder"
+        raise bad_value("--output", str(output), problem, "Give several runs to compare")
+    _configure_jax(config.precision)
     if others:
-        from gdkit.app.report.comparison import write_comparison
+        from gdkit.app.report.compare import compare
 
-        print(write_comparison([directory, *others], output or Path("comparison.html")))
+        print(compare([folder, *others], output or Path("comparison.html")))
         return
-    from gdkit.app.run import run as runner
+    from gdkit.app.run.outputs import rewrite_report
 
-    runner.write_again(job, directory)
+    rewrite_report(config, folder)
 
 
 def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experiments"], /) -> None:
-    """Name what a config can name.
+    """List the names that a config can use.
 
     Args:
-      kind: of what.
+      kind: which names.
     """
-    _start_jax("float32")
-    from gdkit.app.command_line import listing
+    _configure_jax("float32")
+    from gdkit.app.command_line.listing import print_names
 
-    listing.show(kind)
+    print_names(kind)
 
 
 def new(name: str, /) -> None:
-    """Write a commented config and loss file to start from.
+    """Write a commented config and a problem to start from.
 
     Args:
       name: NAME.yaml and NAME_problem.py are written to the current folder.
     """
-    from gdkit.app.command_line import starter
+    from gdkit.app.command_line.starter import write_starter
 
-    config, loss = starter.write(name, Path())
-    print(f"wrote {config} and {loss}\nrun it:  gdkit run {config}")
+    config, problem = write_starter(name, Path())
+    print(f"wrote {config} and {problem}\nrun it:  gdkit run {config}")
 
 
 def schema() -> None:
@@ -181,37 +179,38 @@ def schema() -> None:
 
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print what makes a shell complete commands, options and files of gdkit.
+    """Print the completion script of a shell.
 
-    For good: bash: gdkit completion bash > ~/.local/share/bash-completion/completions/gdkit; zsh: to _gdkit in a folder
-    of $fpath; fish: to ~/.config/fish/completions/gdkit.fish. For this shell: eval "$(gdkit completion bash)".
+    This session: eval "$(gdkit completion bash)". Permanently: for bash, write it to
+    ~/.local/share/bash-completion/completions/gdkit; for zsh, to _gdkit in a folder of $fpath; for fish, to
+    ~/.config/fish/completions/gdkit.fish.
 
     Args:
-      shell: which one.
+      shell: the shell.
     """
-    print(app().generate_completion(shell=shell))
+    print(build_app().generate_completion(shell=shell))
 
 
-def usage(command: str) -> str:
-    """How a command is written, and where all of it is said; nothing if there is none of this name."""
+def describe_usage(command: str) -> str:
+    """The usage of a command and how to see its help; empty if there is no such command."""
     if command not in _USAGE:
         return ""
-    return f"Usage: {_usage(command)}\ngdkit {command} --help says more."
+    return f"Usage: {_usage(command)}\ngdkit {command} --help shows all options."
 
 
 def _usage(command: str) -> str:
     return f"gdkit {command} {_USAGE[command]}".rstrip()
 
 
-def app() -> cyclopts.App:
+def build_app() -> cyclopts.App:
     """The command line."""
-    made = cyclopts.App(
+    app = cyclopts.App(
         name="gdkit",
         help=(
-            "Every optimizer is a map. gdkit runs thousands of runs side by side and tells which learning rates "
-            "converge, oscillate or diverge, and which to use."
+            "Every optimizer is a map. gdkit runs thousands of training runs in parallel and reports which learning "
+            "rates converge, oscillate or diverge, and which to use."
         ),
-        help_epilogue="--debug shows where an error came from. Begin with: gdkit new NAME",
+        help_epilogue="--debug prints the traceback of an error. To begin: gdkit new NAME",
         help_format="plaintext",
         version=gdkit.__version__,
         default_parameter=cyclopts.Parameter(negative=(), show_default=False),
@@ -222,12 +221,34 @@ def app() -> cyclopts.App:
     )
     for order, command in enumerate((run, check, status, report, list_, new, schema, completion)):
         name = command.__name__.rstrip("_")
-        made.command(command, name=name, usage=f"Usage: {_usage(name)}", sort_key=order)
-    return made
+        app.command(command, name=name, usage=f"Usage: {_usage(name)}", sort_key=order)
+    return app
 
 
-def _start_jax(precision: str, devices: int | None = None) -> None:
-    """Chooses the precision and the flags of this process; the environment alone, as long as JAX is not imported."""
+def _load(path: Path, overrides: tuple[str, ...]) -> "Config":
+    from gdkit.app.config.loading import load
+
+    return load(path, overrides)
+
+
+def _choose_folder(config: "Config", output: Path | None, *, new: bool) -> Path:
+    """The folder of the run; unknown names are reported first, since correcting them may change the folder's config."""
+    from gdkit.app.config.schema import SweepConfig
+    from gdkit.app.directory import TakenError, choose_folder
+
+    try:
+        return choose_folder(config, output, new=new)
+    except TakenError:
+        if isinstance(config, SweepConfig):
+            _configure_jax(config.precision)
+            from gdkit.app.config.build import build_arguments
+
+            build_arguments(config)
+        raise
+
+
+def _configure_jax(precision: str, devices: int | None = None) -> None:
+    """Set the precision and the flags of this process: only in the environment where JAX is not imported yet."""
     environment.faster_cpu()
     if devices is not None:
         environment.split_cpu(devices)
@@ -239,22 +260,19 @@ def _start_jax(precision: str, devices: int | None = None) -> None:
         jax.config.update("jax_enable_x64", wide)
 
 
-def _check_names(job: Any) -> None:
-    """Raises if a sweep's config names what there is not: its writer should fix that before choosing a folder."""
-    from gdkit.app.config.schema import SweepConfig
-
-    if isinstance(job, SweepConfig):
-        _start_jax(job.precision)
-        from gdkit.app.config import build
-
-        build.arguments(job)
+def _check_counts(options: Mapping[str, int | None]) -> None:
+    for option, number in options.items():
+        if number is not None and number < 1:
+            raise bad_value(option, number, "nothing would run", "Give 1 or more, or omit it")
 
 
-def _shard(text: str | None) -> tuple[int, int]:
-    """I/N, I counted from 1, as the place counted from 0 and how many."""
+def _parse_shard(text: str | None, *, distributed: bool) -> tuple[int, int]:
+    """I/N, with I from 1, as (index from 0, number of shards)."""
+    if distributed and text:
+        raise bad_value("--shard", text, "--distributed assigns the shards itself", "Omit one of the two")
     if text is None:
         return 0, 1
-    found = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
-    if not found or int(found[1]) > int(found[2]):
+    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
+    if not match or int(match[1]) > int(match[2]):
         raise bad_value("--shard", text, "not I/N with 1 ≤ I ≤ N", "Give for example 2/8")
-    return int(found[1]) - 1, int(found[2])
+    return int(match[1]) - 1, int(match[2])

@@ -1,54 +1,55 @@
-"""``gdkit list``: what a config can name."""
+"""``gdkit list``: the names that a config can use."""
 
 import ast
 import inspect
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gdkit.factories import parameters
 
 
-def show(kind: str) -> None:
-    """Prints the names of one kind, one an entry, with what each takes."""
+def print_names(kind: str) -> None:
+    """Print the names of one kind, one entry each, with the arguments that they take."""
     entries = dict(_KINDS[kind]())
+    if not entries:
+        print(_EMPTY[kind].format(folder=Path.cwd()))
     width = min(max(map(len, entries), default=0), 32) + 2
     columns = max(shutil.get_terminal_size((100, 24)).columns, 40)
-    if not entries:
-        print(_NOTHING[kind].format(here=Path.cwd()))
-    for name, about in entries.items():
+    for name, description in entries.items():
         head = f"{name:{width}}"
         if len(name) > width - 2:
             print(name)
             head = " " * width
-        print(textwrap.fill(about or " ", columns, initial_indent=head, subsequent_indent=" " * width).rstrip())
+        lines = textwrap.fill(description or " ", columns, initial_indent=head, subsequent_indent=" " * width)
+        print(lines.rstrip())
 
 
 def _optimizers() -> Iterator[tuple[str, str]]:
     from gdkit import optimizers
 
     for name, factory in optimizers.names().items():
-        why = optimizers.UNSUPPORTED.get(name)
-        yield name, f"not by name: {why}" if why else _takes(factory)
+        reason = optimizers.UNSUPPORTED.get(name)
+        yield name, f"not available by name: {reason}" if reason else _describe_parameters(parameters(factory))
 
 
 def _problems() -> Iterator[tuple[str, str]]:
     from gdkit import problems
 
     for name, factory in problems.names().items():
-        yield name, f"{_first_line(factory)} Takes {_takes(factory)}."
+        yield name, f"{_first_line(factory)} Arguments: {_describe_parameters(parameters(factory))}."
 
 
 def _monitors() -> Iterator[tuple[str, str]]:
-    from gdkit.app.config import build
+    from gdkit.app.config.build import MONITORS, monitor_parameters
 
-    for name, factory in build.MONITORS.items():
-        taken = ", ".join(map(_parameter, build.own_parameters(factory).values()))
-        alone = " Of one optimizer." if "factory" in parameters(factory) else ""
-        yield name, f"{_summary(factory)} Takes {taken}.{alone}"
-    yield "{use: MODULE:FUNCTION}", "one of your own: a function that returns a gdkit.monitors.Monitor"
+    for name, factory in MONITORS.items():
+        arguments = _describe_parameters(monitor_parameters(factory))
+        single = " For a single optimizer." if "factory" in parameters(factory) else ""
+        yield name, f"{_first_paragraph(factory)} Arguments: {arguments}.{single}"
+    yield "{use: MODULE:FUNCTION}", "your own: a function that returns a gdkit.monitors.Monitor"
 
 
 def _data() -> Iterator[tuple[str, str]]:
@@ -60,11 +61,11 @@ def _data() -> Iterator[tuple[str, str]]:
         columns = data.train[0].shape[1:]
         classes = f", {data.outputs} classes" if data.task == "classification" else ""
         yield name, f"{data.task}: {rows} rows of {'×'.join(map(str, columns))}{classes}"
-    yield "{file: PATH, target: COLUMN}", "a .csv or .npz file of your own; task and split may be given as well"
+    yield "{file: PATH, target: COLUMN}", "your own .csv or .npz file; task and split are optional"
 
 
 def _experiments() -> Iterator[tuple[str, str]]:
-    """The modules of the folder ``experiments`` that have a function `run`, by their text: nothing is imported."""
+    """The modules of the folder ``experiments`` that define `run`, read as text: nothing is imported."""
     for path in sorted(Path("experiments").glob("*.py")):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -72,10 +73,7 @@ def _experiments() -> Iterator[tuple[str, str]]:
             yield path.stem, f"cannot be read: {error}"
             continue
         if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            yield (
-                f"experiments.{path.stem}:run",
-                (ast.get_docstring(tree) or "").partition("\n\n")[0].replace("\n", " "),
-            )
+            yield f"experiments.{path.stem}:run", _paragraph(ast.get_docstring(tree))
 
 
 _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
@@ -85,27 +83,28 @@ _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "data": _data,
     "experiments": _experiments,
 }
-
-
-_NOTHING = {
-    "experiments": "{here}: no experiments here. They are looked for in the folder experiments, as modules with a "
-    "function run(settings): go to a clone of gdkit, or write one."
+_EMPTY = {
+    "experiments": "{folder}: no experiments. They are modules of the folder experiments with a function "
+    "run(settings): change to a clone of gdkit, or write one."
 }
 
 
-def _takes(factory: Callable[..., Any]) -> str:
-    return ", ".join(map(_parameter, parameters(factory).values())) or "nothing"
+def _describe_parameters(parameters: Mapping[str, inspect.Parameter]) -> str:
+    return ", ".join(map(_describe_parameter, parameters.values())) or "none"
 
 
-def _parameter(parameter: inspect.Parameter) -> str:
+def _describe_parameter(parameter: inspect.Parameter) -> str:
     default = parameter.default
     plain = isinstance(default, str | int | float | tuple | None) and default is not parameter.empty
     return f"{parameter.name}={default}" if plain else parameter.name
 
 
-def _summary(factory: Callable[..., Any]) -> str:
-    """The first paragraph of a docstring, as plain words."""
-    return (inspect.getdoc(factory) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "").replace("`", "")
+def _first_paragraph(factory: Callable[..., Any]) -> str:
+    return _paragraph(inspect.getdoc(factory)).replace("`", "")
+
+
+def _paragraph(docstring: str | None) -> str:
+    return (docstring or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

@@ -1,77 +1,75 @@
-"""How far a run is, as text. Imports no JAX."""
+"""``gdkit status``: how much of a run is finished. Imports no JAX."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gdkit.app.directory import REPORT, UNFINISHED, to_go_on
+from gdkit.app.directory import REPORT, UNFINISHED, resume_command
 from gdkit.errors import StoreError
 from gdkit.store import RESULTS, Status, Store
 from gdkit.store.manifest import NAME
+from gdkit.tables import count
+
+_MAX_SHOWN = 8
 
 
-def told(folder: Path) -> str:
-    """What is finished, running and left of the run in `folder`.
+def describe_status(folder: Path) -> str:
+    """The finished, running and missing tiles of the run in `folder`, and the command that continues it.
 
     Raises:
-      StoreError: there is none, or what is there cannot be read.
+      StoreError: it is not the folder of a run, or the run cannot be read.
     """
     if folder.is_dir() and not (folder / NAME).exists():
-        raise StoreError(f"{folder}: there is no run here. {_runs_in(folder)}")
+        raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
     if folder.is_file():
-        raise StoreError(f"{folder}: this is a file. Name the folder of a run, for example runs/digits_mlp.")
-    run = Store.open(folder)
-    status = run.status()
-    lines = [f"{folder}: {status.lanes_done:,} of {status.lanes:,} runs are finished, in {_tiles(status)}"]
+        raise StoreError(f"{folder}: this is a file. Give the folder of a run, for example runs/digits_mlp.")
+    store = Store.open(folder)
+    return "\n".join(_describe(folder, store.status(), store.manifest.steps))
+
+
+def _describe(folder: Path, status: Status, steps: int) -> Iterator[str]:
+    finished = f"{status.finished:,} of {count(status.tiles, 'tile')}"
+    yield f"{folder}: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished ({finished})"
     if status.narrower:
-        lines.append(_narrower(status.narrower))
+        tiles = f"{count(len(status.narrower), 'tile')} ({_first(status.narrower)})"
+        yield f"ran in smaller blocks, after a device ran out of memory: {tiles}"
     if status.finished < status.tiles:
-        lines += [*_working(status), *_kept(status, run.manifest.steps)]
-        lines.append(f"left: {status.missing:,} tiles that nobody has begun")
-        lines.append(f"to go on, or to help: {to_go_on(folder)}")
-    elif not (folder / RESULTS).exists() or not _is_whole(folder / REPORT):
-        lines.append(f"all is run, and the report not written yet: {to_go_on(folder)} writes it")
+        yield from _describe_processes(status)
+        yield from _describe_checkpoints(status, steps)
+        yield f"not started: {count(status.missing, 'tile')}"
+        yield f"to resume, or to add a process: {resume_command(folder)}"
+    elif not (folder / RESULTS).exists() or not _is_final(folder / REPORT):
+        yield f"the report is not written; to write it: {resume_command(folder)}"
     else:
-        lines.append(f"its report: {folder / REPORT}")
-    return "\n".join(lines)
+        yield f"report: {folder / REPORT}"
 
 
-def _is_whole(page: Path) -> bool:
-    """Whether a report is there, and not one that was written while the run went on."""
+def _describe_processes(status: Status) -> Iterator[str]:
+    """The processes that work on tiles, and when each last renewed its claims."""
+    ages: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for claim in status.claims.values():
+        ages[claim.host, claim.process].append(claim.age)
+    for (host, process), seconds in sorted(ages.items()):
+        place = f"process {process} on {host or 'an unknown machine'}"
+        yield f"running: {count(len(seconds), 'tile')} in {place}, last renewed {min(seconds):.0f} s ago"
+
+
+def _describe_checkpoints(status: Status, steps: int) -> Iterator[str]:
+    """The steps of the blocks that a resumed run continues."""
+    done = [step for step in status.carries.values() if step is not None]
+    if done:
+        yield f"checkpointed: {count(len(done), 'block')}, at steps {min(done):,} to {max(done):,} of {steps:,}"
+
+
+def _is_final(page: Path) -> bool:
+    """Whether the report exists and covers the finished run."""
     return page.exists() and UNFINISHED not in page.read_text(encoding="utf-8")
 
 
-def _runs_in(folder: Path) -> str:
-    """Which runs a folder of runs holds."""
+def _suggest_runs(folder: Path) -> str:
     runs = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
-    shown = ", ".join(map(str, runs[:8])) + (", ..." if len(runs) > 8 else "")
-    return f"In it are {shown}. Name one." if runs else "Name a folder that gdkit run has written to."
+    return f"It contains the runs {_first(runs)}. Give one." if runs else "Give a folder that gdkit run has written to."
 
 
-def _tiles(status: Status) -> str:
-    return f"{status.finished:,} of {status.tiles:,} tiles"
-
-
-def _working(status: Status) -> list[str]:
-    """Who works on how many tiles, and when they last said so."""
-    by: dict[tuple[str, int], list[float]] = {}
-    for claim in status.claims.values():
-        by.setdefault((claim.host, claim.process), []).append(claim.age)
-    return [
-        f"running: {len(ages):,} tiles by process {process} on {host or 'an unknown machine'}, "
-        f"last heard of {min(ages):.0f} s ago"
-        for (host, process), ages in sorted(by.items())
-    ]
-
-
-def _narrower(tiles: Sequence[int]) -> str:
-    """Which tiles ran in smaller blocks."""
-    shown = ", ".join(map(str, tiles[:8])) + (", …" if len(tiles) > 8 else "")
-    return f"in smaller blocks than planned, after a device ran out of memory: {len(tiles):,} tiles ({shown})"
-
-
-def _kept(status: Status, steps: int) -> list[str]:
-    """How far the blocks are whose lanes are kept."""
-    known = [step for step in status.carries.values() if step is not None]
-    if not known:
-        return []
-    return [f"kept on their way: {len(known):,} blocks, at steps {min(known):,} to {max(known):,} of {steps:,}"]
+def _first(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values[:_MAX_SHOWN])) + (", ..." if len(values) > _MAX_SHOWN else "")

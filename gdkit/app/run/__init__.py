@@ -1,1 +1,1 @@
-"""Running a config: checks, the run itself, other machines."""
+"""Running a config: a sweep or a study, its outputs, and the estimate of its cost."""

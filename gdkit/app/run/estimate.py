@@ -1,11 +1,8 @@
-"""``gdkit check``: what a run would take, from one compiled block an optimizer and a few of its steps.
-
-And whether the gradient of its loss is right.
-"""
+"""``gdkit check``: the cost of a run, from one compiled block per optimizer, and whether its gradient is right."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +13,10 @@ from rich.table import Table
 
 from gdkit import binding, descent
 from gdkit.app import resources
-from gdkit.app.config import build
+from gdkit.app.config.build import build_arguments, build_thresholds, locate_errors, resolve
 from gdkit.app.config.schema import Config, StudyConfig
-from gdkit.app.resources import Resources, amount
+from gdkit.app.resources import Resources, format_bytes
+from gdkit.app.summary import duration
 from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
@@ -28,200 +26,210 @@ from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
-from gdkit.sweeps.request import SweepRequest, select_devices
-from gdkit.sweeps.request import check_request as checked
+from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.rundir.manifest import STORED_BYTES
-from gdkit.tables import count, format_duration
+from gdkit.tables import count
+from gdkit.types import Params, PyTree
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
+_OUTPUT_BYTES = 1800  # per lane, of memory for regimes, figures and report; measured with 300,000 lanes
+_SOURCES = {
+    "given": "blocks as requested",
+    "rule": "blocks by rule, since timing alternatives would take longer than it could save",
+    "timed": "blocks timed on this machine, and stored for later runs",
+    "remembered": "blocks timed by an earlier run",
+    "memory": "blocks halved until they fit the memory",
+}
 
 
 class Cost(NamedTuple):
-    """What the groups of one optimizer take; times are those of one worker."""
+    """The cost of one optimizer's runs; times are those of one worker."""
 
     optimizer: str
     programs: int
     lanes: int
     blocks: int
-    width: int  # lanes a block
-    chosen: str  # how the planner came to that
-    memory: int  # bytes, of one block at work
+    width: int  # lanes per block
+    source: str  # how the planner chose the blocks
+    memory: int  # bytes, of one block while it runs
     data: int  # bytes, shared by all blocks
     disk: int  # bytes of results
-    kept: int  # bytes of all lanes at the last step
-    carry: int  # bytes of a block on its way
+    resumable: int  # bytes of all lanes at the last step
+    carry: int  # bytes of a checkpoint of one block
     compile_seconds: float
-    step_seconds: float  # of one step of one block
+    step_seconds: float  # per step of one block
 
 
-def check(config: Config, folder: Path) -> None:
-    """Prints what a run of `config` to `folder` would take; everything it names is checked on the way.
+def check(config: Config, folder: Path, free_resources: Callable[[Path], Resources]) -> None:
+    """Print the cost of a run of `config` to `folder`, after checking all that the config names.
 
     Raises:
-      GdkitError: something that the config names cannot be used; there is no room for the run.
-      RunError: the gradient of its loss is wrong.
+      GdkitError: the config names something that cannot be used, or memory or disk are too small.
+      RunError: the gradient of the loss is wrong.
     """
     console = Console(highlight=False)
     if isinstance(config, StudyConfig):
-        build.resolve(config, ("experiment",), config.experiment)
-        console.print(f"{config.name}: {config.experiment} is there. A study's cost is known to itself alone.")
+        resolve(config, ("experiment",), config.experiment)
+        console.print(f"{config.name}: {config.experiment} exists. The cost of a study cannot be estimated.")
         return
-    arguments = build.arguments(config)
-    build.thresholds_of(config)
-    with build.located(config, ("sweep",)):
-        request = checked(**arguments)
-        prepared = list(trace_groups(request))
-        costs = list(_costs(request, prepared))
-        gradients = list(_gradients(request, prepared))
-    console.print(f"{config.name}: {request.lane_count:,} runs of {request.steps:,} steps; nothing has been run\n")
-    console.print(_table(costs))
+    arguments = build_arguments(config)
+    build_thresholds(config)
+    with locate_errors(config, ("sweep",)):
+        request = check_request(**arguments)
+        groups = list(trace_groups(request))
+        costs = list(_measure_costs(request, groups))
+        gradients = list(_check_gradients(request, groups))
+    runs = f"{count(request.lane_count, 'run')} of {count(request.steps, 'step')}"
+    console.print(f"{config.name}: {runs}; nothing has been run\n")
+    console.print(cost_table(costs))
     console.print()
-    needed = _needed(costs)
-    console.print(_totals(costs, needed, request.steps, gradients))
-    _check_room(request, needed, folder)
+    needed = _likely_resources(costs)
+    console.print(_totals_table(costs, needed, request.steps, gradients))
+    _check_resources(request, needed, free_resources(folder))
     wrong = [gradient for gradient in gradients if not gradient.ok]
     if wrong:
         console.print(f"\n{wrong[0]}", markup=False)
-        raise RunError("jax.grad and central differences of the loss disagree: look at its custom derivative rules")
+        raise RunError("jax.grad and central differences of the loss disagree. Check its custom derivative rules")
 
 
-def _gradients(request: SweepRequest, prepared: list[TracedGroup]) -> Iterator[GradientCheck]:
-    """The gradient of each problem's loss where it starts, on its first batch, against central differences."""
+def _check_gradients(request: SweepRequest, groups: list[TracedGroup]) -> Iterator[GradientCheck]:
+    """The gradient of each problem's loss at its start, on its first batch, against central differences."""
     init_key, sample_key = descent.keys_of(request.key)
-    for problem in {id(group.problem): group.problem for group in prepared}.values():
-        made = problem.init(init_key) if problem.init_is_function else problem.init
-        params, aux = made if problem.has_aux else (made, ())
+    for problem in {id(group.problem): group.problem for group in groups}.values():
+        start = problem.init(init_key) if problem.init_is_function else problem.init
+        params, aux = start if problem.has_aux else (start, ())
         batch = binding.batch_of(problem, jnp.int32(0), sample_key, problem.data)
 
-        def loss(params: Any, batch: Any, aux: Any, problem: Problem = problem) -> Any:
+        def loss(params: Params, batch: PyTree, aux: PyTree, problem: Problem = problem) -> jax.Array:
             return binding.objective(problem, None, batch, aux)(params)[0]
 
         yield check_gradient(loss, params, batch, aux)
 
 
-def _costs(request: SweepRequest, prepared: list[TracedGroup]) -> Iterator[Cost]:
-    """One cost an optimizer; the first of its groups is compiled and timed, and stands for the others."""
-    groups: dict[str, list[TracedGroup]] = {}
-    for group in prepared:
-        groups.setdefault(str(group.group.section.label), []).append(group)
-    for label, several in groups.items():
-        begin = time.monotonic()
+def _measure_costs(request: SweepRequest, groups: list[TracedGroup]) -> Iterator[Cost]:
+    """One cost per optimizer: its first group is compiled and timed, and represents the others."""
+    by_optimizer: dict[str, list[TracedGroup]] = {}
+    for group in groups:
+        by_optimizer.setdefault(str(group.group.section.label), []).append(group)
+    for label, members in by_optimizer.items():
+        start = time.monotonic()
         devices = select_devices(request.plan)
-        job, choice = plan_job(request, several[0], devices, count_workers(request.plan, len(devices)))
-        compile_seconds = time.monotonic() - begin - choice.seconds
+        job, choice = plan_job(request, members[0], devices, count_workers(request.plan, len(devices)))
+        compile_seconds = time.monotonic() - start - choice.seconds
         block = job.blocks[0]
-        blocks = [cut_blocks(len(p.group.points), request.seeds, choice.shape) for p in several]
-        lanes = sum(len(p.group.points) for p in several) * request.seeds
+        blocks = sum(len(cut_blocks(len(member.group.points), request.seeds, choice.shape)) for member in members)
+        lanes = sum(len(member.group.points) for member in members) * request.seeds
         yield Cost(
             optimizer=label,
-            programs=len(several),
+            programs=len(members),
             lanes=lanes,
-            blocks=sum(map(len, blocks)),
+            blocks=blocks,
             width=choice.shape.lanes,
-            chosen=choice.source,
-            memory=_memory(job),
-            data=_bytes(job.shared[0].arrays),
-            disk=lanes * _bytes_a_lane(job, block),
-            kept=count_lane_bytes(job) // len(job.blocks) * sum(map(len, blocks)),
-            carry=_bytes(job.programs[0].carry),
-            compile_seconds=compile_seconds * len(several),
-            step_seconds=_step_seconds(job, block),
+            source=choice.source,
+            memory=_block_memory(job),
+            data=_count_bytes(job.shared[0].arrays),
+            disk=lanes * _result_bytes_per_lane(job, block),
+            resumable=count_lane_bytes(job) // len(job.blocks) * blocks,
+            carry=_count_bytes(job.programs[0].carry),
+            compile_seconds=compile_seconds * len(members),
+            step_seconds=_time_step(job, block),
         )
 
 
-def _step_seconds(job: Job, block: Block) -> float:
-    """Seconds a step of one block, from as many steps as fit the time; ended lanes would cost nothing."""
+def _time_step(job: Job, block: Block) -> float:
+    """Seconds per step of one block, over as many steps as fit the time limit."""
     inputs, program = get_block_inputs(job, block), job.programs[0]
     steps, seconds = 1, 0.0
     while seconds < _TIMED_SECONDS and steps < job.steps:
         steps = min(job.steps, max(2 * steps, int(steps * _TIMED_SECONDS / max(seconds, 1e-4))))
         carry = jax.block_until_ready(program.start(*inputs))
-        begin = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(advance_block(program, inputs, carry, 0, steps, job.steps))
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - start
     return seconds / steps
 
 
-def _memory(job: Job) -> int:
-    """Arguments, outputs and temporaries of a block, less what the compiler shares between them."""
+def _block_memory(job: Job) -> int:
+    """Bytes of a block's arguments, outputs and temporaries, without those that share memory."""
     analysis: Any = job.programs[0].advance.memory_analysis()
     sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
     return sum(getattr(analysis, size) for size in sizes) - analysis.alias_size_in_bytes
 
 
-def _bytes_a_lane(job: Job, block: Block) -> int:
+def _result_bytes_per_lane(job: Job, block: Block) -> int:
     inputs, program = get_block_inputs(job, block), job.programs[0]
-    return _bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
+    return _count_bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
 
 
-def _bytes(tree: Any) -> int:
+def _count_bytes(tree: PyTree) -> int:
     leaves = (leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
-def _table(costs: list[Cost]) -> Table:
+def _likely_resources(costs: list[Cost]) -> Resources:
+    """The likely peak of a run.
+
+    Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
+    report. Disk: the results twice, as tiles and as one file, and two checkpoints per running block. Both: the lanes
+    that can be resumed, if they are few.
+    """
+    results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
+    workers = count_workers(Plan(), len(jax.local_devices()))
+    memory = resources.peak_memory() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
+    memory += _OUTPUT_BYTES * sum(c.lanes for c in costs)
+    disk = 2 * results + 2 * workers * max(c.carry for c in costs)
+    return Resources(memory + resumable * (resumable <= KEPT_BYTES), disk + resumable * (resumable <= STORED_BYTES))
+
+
+def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:
+    """Raise where the least that the run needs is not free; warn where its likely peak is not."""
+    minimum = resources.minimum_resources(request.lane_count, request.recorded_points)
+    shortage = resources.describe_shortage(minimum, free)
+    if shortage:
+        raise resources.shortage_error(request.lane_count, shortage)
+    shortage = resources.describe_shortage(likely, free)
+    if shortage:
+        warn(f"the run may not fit: it is likely to need {shortage}. {resources.REMEDY}.")
+
+
+def cost_table(costs: list[Cost]) -> Table:
+    """One row per optimizer."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    for head in ("programs", "runs", "blocks", "runs a\nblock", "memory\na block", "compile", "a step of\na block"):
+    heads = (
+        "programs",
+        "runs",
+        "blocks",
+        "runs per\nblock",
+        "memory\nper block",
+        "compile\ntime",
+        "time per\nblock step",
+    )
+    for head in heads:
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
-        sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", amount(c.memory)]
-        table.add_row(c.optimizer, *sizes, format_duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
+        sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory)]
+        table.add_row(c.optimizer, *sizes, duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
     return table
 
 
-_SOURCES = {
-    "given": "blocks as they were asked for",
-    "rule": "blocks as the rule has them, since timing others would take longer than it could save",
-    "timed": "blocks timed on this machine, and remembered",
-    "remembered": "blocks as they were timed before",
-    "memory": "blocks halved until they fitted the memory",
-}
-
-
-_DRAWN = 1800  # bytes a lane that regimes, figures and report take, measured with 300,000 lanes
-
-
-def _needed(costs: list[Cost]) -> Resources:
-    """What a run is likely to take.
-
-    Memory: blocks at work, data, and results twice, as they are put together; then what judges and draws them. Disk:
-    results twice, in tiles and in the one file at the end; a carry of each block at work, and its follower. Both: lanes
-    that can go on, if they are few.
-    """
-    results, kept = sum(c.disk for c in costs), sum(c.kept for c in costs)
-    workers = count_workers(Plan(), len(jax.local_devices()))
-    memory = resources.peak() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
-    memory += _DRAWN * sum(c.lanes for c in costs)
-    disk = 2 * results + 2 * workers * max(c.carry for c in costs)
-    return Resources(memory + kept * (kept <= KEPT_BYTES), disk + kept * (kept <= STORED_BYTES))
-
-
-def _check_room(request: SweepRequest, needed: Resources, folder: Path) -> None:
-    free = resources.there(folder)
-    surely = resources.shortage(resources.least(request.lane_count, request.recorded_points), free)
-    if surely:
-        raise resources.refused(request.lane_count, surely)
-    likely = resources.shortage(needed, free)
-    if likely:
-        warn(f"it may not fit: it needs about {likely}. {resources.SMALLER}.")
-
-
-def _totals(costs: list[Cost], needed: Resources, steps: int, gradients: list[GradientCheck]) -> Table:
+def _totals_table(costs: list[Cost], likely: Resources, steps: int, gradients: list[GradientCheck]) -> Table:
     workers = count_workers(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
-    table = Table.grid(padding=(0, 2))
-    compiled = f"and up to {format_duration(compiling)} of compiling, which is kept for the next run"
-    table.add_row("time", f"about {format_duration(running)} on {count(workers, 'worker')}, {compiled}")
-    table.add_row("plan", "; ".join(dict.fromkeys(_SOURCES[c.chosen] for c in costs)))
-    mine = amount(resources.peak())
-    table.add_row("memory", f"about {amount(needed.memory)} at most, of which Python and JAX are {mine}")
-    parts = "results and lanes as they can go on, besides figures and report"
-    table.add_row("disk", f"about {amount(needed.disk)} at most: {parts}")
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
-    arrays = count(len(leaves), "array")
-    table.add_row("gradient", f"agrees with central differences in {right} of {arrays} of params, in {dtypes}")
+    rows = {
+        "time": f"about {duration(running)} on {count(workers, 'worker')}, plus up to {duration(compiling)} to compile "
+        "programs, which are cached",
+        "plan": "; ".join(dict.fromkeys(_SOURCES[c.source] for c in costs)),
+        "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(resources.peak_memory())} of it Python "
+        "and JAX",
+        "disk": f"about {format_bytes(likely.disk)} at most for results and checkpoints, without figures and report",
+        "gradient": f"agrees with central differences in {right} of {count(len(leaves), 'params array')}, in {dtypes}",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        table.add_row(name, text)
     return table

@@ -1,0 +1,20 @@
+"""What a caller of the command line, such as a test, can replace. Imports no JAX."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gdkit.app import resources
+from gdkit.app.resources import Resources
+
+if TYPE_CHECKING:
+    from gdkit.app.config.schema import SweepConfig
+    from gdkit.sweeps.result.result import SweepResult
+
+
+class Hooks(NamedTuple):
+    """Replacements; the defaults are what the command line does."""
+
+    plan: Mapping[str, Any] = {}  # fields of `gdkit.Plan`, which configs and options do not cover
+    write_report: "Callable[[SweepConfig, SweepResult, Path], None] | None" = None  # None: `outputs.write_report`
+    free_resources: Callable[[Path], Resources] = resources.free_resources  # of the run's folder

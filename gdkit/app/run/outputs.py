@@ -1,0 +1,105 @@
+"""The answer, the figures and the report of a sweep: of a finished one, and of one that is still running."""
+
+import dataclasses
+import math
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from gdkit.app import report, tally, terminal
+from gdkit.app.config.build import build_thresholds
+from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
+from gdkit.app.config.source import ConfigError
+from gdkit.app.directory import resume_command
+from gdkit.app.report import figures
+from gdkit.app.run.log import write_log
+from gdkit.app.summary import Summary, measured, summarise
+from gdkit.store import RESULTS
+from gdkit.store.manifest import NAME
+from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.result import open as open_result
+from gdkit.tables import count
+
+Draw = Callable[[SweepResult, Summary, Path], list[figures.Drawn]]
+
+
+def write_report(config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.write) -> None:
+    """Print the answer; write figures and report."""
+    console = Console(highlight=False)
+    summary = summarise(result)
+    console.print(f"{config.name}: {measured(result)}\n")
+    terminal.show(console, summary)
+    drawn = draw(result, summary, folder / figures.FOLDER)
+    page = report.write(config, result, summary, drawn, folder)
+    write_log(folder, f"finished\n{terminal.as_text(summary)}")
+    print_paths({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
+
+
+def rewrite_report(config: Config, folder: Path) -> None:
+    """Write the figures and the report of a run again; of an unfinished run, a report on its finished lanes.
+
+    Raises:
+      ConfigError: a study, or a run without finished lanes.
+    """
+    if isinstance(config, StudyConfig):
+        raise config.error(("experiment",), "the report of a study is written by running it: gdkit run")
+    result = dataclasses.replace(open_result(folder), thresholds=build_thresholds(config))
+    if not result.missing:
+        write_report(config, result, folder)
+        return
+    if not _has_finished_lanes(result):
+        raise ConfigError(f"{folder}: no run has finished yet. To resume: {resume_command(folder)}")
+    summary = summarise(result)
+    text = f"As of {_now()}: {_describe_missing(result)} To resume, or to add a process: {resume_command(folder)}"
+    print(f"{text}\n")
+    terminal.show(Console(highlight=False), summary)
+    print_paths({"report": report.write(config, result, summary, [], folder, report.Standing(text))})
+
+
+def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: float | None) -> None:
+    """Write the report on the finished lanes of a run.
+
+    Args:
+      config: the config of the run.
+      folder: its folder.
+      reload_seconds: how soon the page reloads itself; None where the run was interrupted.
+    """
+    result = open_result(folder) if (folder / NAME).exists() else None
+    if result is None or not _has_finished_lanes(result):
+        report.write_begun(config, folder, _standing(folder, "No run has finished yet.", reload_seconds))
+        return
+    result = dataclasses.replace(result, thresholds=build_thresholds(config))
+    standing = _standing(folder, _describe_missing(result), reload_seconds)
+    if not tally.is_over(folder):  # another process may have written the report of all lanes, which stays
+        report.write(config, result, summarise(result), [], folder, standing)
+
+
+def print_paths(paths: Mapping[str, Path]) -> None:
+    """Print the paths of the outputs as plain text, so that no path is wrapped at the width of the terminal."""
+    print()
+    for name, path in paths.items():
+        print(f"{name:8} {path}")
+
+
+def _has_finished_lanes(result: SweepResult) -> bool:
+    return result.missing < result.lanes.sizes["lane"]
+
+
+def _describe_missing(result: SweepResult) -> str:
+    runs = count(result.lanes.sizes["lane"], "run")
+    return f"{result.missing:,} of {runs} have not finished; this report covers the others."
+
+
+def _standing(folder: Path, text: str, reload_seconds: float | None) -> report.Standing:
+    if reload_seconds is None:
+        return report.Standing(f"Interrupted at {_now()}. {text} To resume: {resume_command(folder)}")
+    status = shlex.join(["gdkit", "status", str(folder)])
+    text = f"As of {_now()}: {text} This page reloads itself; {status} lists the processes that run it."
+    return report.Standing(text, math.ceil(reload_seconds))
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,111 @@
+"""Running a study: its function, its claims, its figures and its report."""
+
+import importlib.metadata
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import jax
+from rich.console import Console
+
+import gdkit
+from gdkit.app import report, terminal
+from gdkit.app.config.build import locate_errors, resolve
+from gdkit.app.config.schema import StudyConfig
+from gdkit.app.report import figures
+from gdkit.app.run.caches import use_program_cache
+from gdkit.app.run.log import PACKAGES, log_run, write_log
+from gdkit.app.run.outputs import print_paths
+from gdkit.app.summary import duration
+from gdkit.errors import RunError
+from gdkit.sweeps.plan.shapes import count_visible_cores
+from gdkit.tables import count
+
+CLAIMS, OUTPUT = "claims.json", "found.txt"  # the claims of a study, and its result as text
+
+
+class StudyClaim(Protocol):
+    """What a study asserts about its result."""
+
+    text: str
+    source: str
+    expected: float
+    tolerance: float
+    measured: float
+    holds: bool
+
+
+def run_study(config: StudyConfig, folder: Path) -> None:
+    """Call the study's ``run(settings)``, and its module's ``plot(result)`` and ``claims(result)`` if it has them.
+
+    Raises:
+      ConfigError: the config names something that does not exist, or settings that the study rejects.
+      RunError: a claim does not hold.
+    """
+    function = resolve(config, ("experiment",), config.experiment)
+    if not callable(function):
+        raise config.error(("experiment",), "not a function. Name one that takes the settings")
+    module = sys.modules[config.experiment.partition(":")[0]]
+    use_program_cache()
+    with log_run(config, folder):
+        start = time.monotonic()
+        with locate_errors(config, ("settings",)):
+            result = function(config.settings)
+        provenance = _provenance(time.monotonic() - start)
+        claims: list[StudyClaim] = list(module.claims(result)) if hasattr(module, "claims") else []
+        table = json.dumps(list(map(_claim_to_json, claims)), indent=1, ensure_ascii=False)
+        (folder / CLAIMS).write_text(f"{table}\n", encoding="utf-8")
+        _write_outputs(config, module, result, claims, folder, provenance)
+        failed = [claim.text for claim in claims if not claim.holds]
+        if failed:
+            raise RunError(f"{config.name}: {count(len(failed), 'claim')} failed: {'; '.join(failed)}")
+        write_log(folder, f"finished: {count(len(claims), 'claim')}, all hold")
+
+
+def _claim_to_json(claim: StudyClaim) -> dict[str, Any]:
+    """A claim for other programs; infinities and NaN, which JSON lacks, as text."""
+    numbers = {name: float(getattr(claim, name)) for name in ("expected", "tolerance", "measured")}
+    values = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+    return {"text": claim.text, "source": claim.source, **values, "holds": bool(claim.holds)}
+
+
+def _provenance(seconds: float) -> dict[str, str]:
+    """Versions, device and time of a study."""
+    versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
+    device = f"{jax.devices()[0].device_kind}, {count_visible_cores()} cores visible"
+    return {"versions": ", ".join(versions), "device": device, "took": duration(seconds)}
+
+
+def _write_outputs(
+    config: StudyConfig,
+    module: ModuleType,
+    result: Any,
+    claims: Sequence[StudyClaim],
+    folder: Path,
+    provenance: Mapping[str, str],
+) -> None:
+    """Print the result and the claims; write figures and report."""
+    console = Console(highlight=False)
+    text = str(result) if type(result).__str__ is not object.__str__ else ""
+    if text:
+        console.print(text, markup=False)
+        (folder / OUTPUT).write_text(f"{text}\n", encoding="utf-8")
+    terminal.show_claims(console, claims)
+    drawn = _draw(module, result, folder / figures.FOLDER)
+    page = report.write_study(config, text, claims, drawn, folder, provenance)
+    print_paths({"report": page, "figures": folder / figures.FOLDER})
+
+
+def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.Drawn]:
+    """Save the figures and animations of a study: its `plot` returns one, or a mapping of names to them."""
+    if not hasattr(module, "plot"):
+        return []
+    folder.mkdir(exist_ok=True)
+    plots = module.plot(result)
+    named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
+    return [figures.save(figure, folder / figures.slug(name), name, "") for name, figure in named.items()]
