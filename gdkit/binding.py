@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,23 +12,33 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from gdkit import checks, factories, jaxprs, optimizers
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
-from gdkit.types import Array, Hyperparameters, Key, Optimizer, OptimizerLike, Params, PyTree
+from gdkit.types import (
+    Array,
+    ArrayTree,
+    Hyperparameters,
+    Key,
+    Optimizer,
+    OptimizerLike,
+    Params,
+    PyTree,
+    StaticHyperparameters,
+)
 
 
 class Arrays(NamedTuple):
     """The arrays of a problem: arguments of compiled programs rather than constants in them."""
 
-    init: PyTree  # the initial params where they are given, else ()
-    data: PyTree
-    validation: PyTree
-    test: PyTree
+    init: ArrayTree  # the initial params where they are given, else ()
+    data: ArrayTree | None
+    validation: ArrayTree | None
+    test: ArrayTree | None
 
 
 class Binding(NamedTuple):
     """The arrays of a run, and its hyperparameters apart: static ones make a program, traced ones are arguments."""
 
     arrays: Arrays
-    static: tuple[tuple[str, Any], ...]  # sorted by name
+    static: StaticHyperparameters  # sorted by name
     traced: dict[str, Array]  # (), of the dtype of the params
 
 
@@ -93,7 +104,7 @@ def is_stochastic(problem: ProblemLike, hyperparameters: Hyperparameters) -> boo
     return resolve_problem(problem, hyperparameters)[0].sample is not None
 
 
-def params_dtype(problem: Problem) -> Any:
+def params_dtype(problem: Problem) -> np.dtype:
     """The dtype of a run: that of the params."""
     return dtype_of(params_shape(problem))
 
@@ -107,7 +118,7 @@ def params_shape(problem: Problem) -> Params:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
 
 
-def dtype_of(params: Params) -> Any:
+def dtype_of(params: Params) -> np.dtype:
     """The dtype that the leaves of `params` promote to, canonical."""
     return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(params)))
 
@@ -151,16 +162,21 @@ def check_run(
     """The loss as a program; raises if it is not a float scalar, is constant, or its batch changes shape."""
     concrete, built = resolve(problem, optimizer, hyperparameters)
     closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
+    _check_scalar(loss)
+    if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
+        remedy = "Use the params in it; an array made of them before the call is a constant"
+        raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
+    return closed.jaxpr
+
+
+def _check_scalar(loss: PyTree) -> None:
+    """Raise unless the shape of what a loss returns is that of a float scalar."""
     shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
     if shape != ():
         raise bad_type("loss", shape or type(loss).__name__, "not a scalar", "Reduce it, for example with jnp.mean")
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         remedy = "Return a float scalar; integers and complex numbers have no slope"
         raise bad_type("loss", dtype, "not a float", remedy)
-    if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
-        remedy = "Use the params in it; an array made of them before the call is a constant"
-        raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
-    return closed.jaxpr
 
 
 def _trace_loss(
@@ -193,9 +209,11 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
         return data
     checks.check_call("sample", problem.sample, ("key", "t", "data"), "Give it these arguments")
     first, second = (jax.eval_shape(problem.sample, key, np.int32(t), data) for t in (0, 1))
-    if jax.tree.map(lambda x: x.shape, first) != jax.tree.map(lambda x: x.shape, second):
+    try:
+        chex.assert_trees_all_equal_shapes(first, second)
+    except AssertionError as error:
         remedy = "Return batches of one shape at every step"
-        raise bad_value("sample", problem.sample, "the batch's shape changes with the step", remedy)
+        raise bad_value("sample", problem.sample, "the batch's shape changes with the step", remedy) from error
     return first
 
 

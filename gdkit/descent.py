@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,23 @@ from jax.core import Tracer
 
 from gdkit import binding, checks, html, jaxprs, monitors, optimizers
 from gdkit.binding import Arrays
+from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
-from gdkit.types import Array, Context, Hyperparameters, Info, Key, Monitor, OptimizerLike, Params, PyTree, State
+from gdkit.types import (
+    Array,
+    Context,
+    Hyperparameters,
+    Info,
+    Key,
+    Monitor,
+    OptimizerLike,
+    Params,
+    PyTree,
+    State,
+    StaticHyperparameters,
+)
 
 Step = Callable[[State, Hyperparameters, Array, Key, PyTree], tuple[State, Info]]
 
@@ -64,7 +78,17 @@ def initial_state(
     state = strong(State(params, aux, built.init(params)))
     step = step_map(problem, optimizer)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
+    _check_state(optimizer, state, out)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)
+
+
+def _check_state(optimizer: OptimizerLike, before: State, after: State) -> None:
+    """Raise if a step changes the structure of a state, or the shape of a leaf."""
+    try:
+        chex.assert_trees_all_equal_shapes(before, after)
+    except AssertionError as error:
+        remedy = "Return from update a state like that of init, and from the loss an aux like that of Problem.init"
+        raise bad_type("optimizer", optimizer, "a step changes the structure or shapes of the state", remedy) from error
 
 
 def _given_unless_traced(init: PyTree, given: PyTree) -> PyTree:
@@ -273,7 +297,7 @@ def _compile_run(*settings: Any) -> Callable[[dict[str, Array], Key, Arrays], Tr
 def _run(
     problem: ProblemLike,
     optimizer: OptimizerLike,
-    static: tuple[tuple[str, Any], ...],
+    static: StaticHyperparameters,
     steps: int,
     record_every: int,
     record_params: bool,

@@ -15,7 +15,7 @@ from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import ProblemLike
 from gdkit.tables import text_table
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, StaticHyperparameters
 
 FinalLoss = Callable[[Hyperparameters, Array, Key, binding.Arrays], Array]
 FRACTIONS = ("b1", "b2", "b3", "decay", "decay_rate", "momentum")  # tuned in logits, so that they stay in (0, 1)
@@ -144,7 +144,7 @@ def _bind(
 
 @cache_if_hashable(maxsize=32)
 def _compile_slopes(
-    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...]
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """``(varied, fixed, steps, key, arrays) -> (final loss, its derivatives in the varied)``."""
     end = final_loss_map(problem, optimizer)

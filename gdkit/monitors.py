@@ -8,17 +8,18 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 
 from gdkit import optimizers
 from gdkit.factories import split_hyperparameters
-from gdkit.types import Array, Context, Hyperparameters, Info, Monitor, OptimizerLike, Params, PyTree, State
+from gdkit.types import Array, Context, Hyperparameters, Info, Monitor, Numeric, OptimizerLike, Params, PyTree, State
 
 _MANY_LEAVES = 16  # up to this many leaves the copy into one vector costs more than it saves
 
@@ -36,9 +37,9 @@ class EndKind(IntEnum):
 class Limits(NamedTuple):
     """When a run ends before its steps are used up."""
 
-    diverged_above: Any = 1e6
-    target: Any = -math.inf
-    unbounded_below: Any = math.inf  # like diverged_above, downwards: a loss without a floor ends the run too
+    diverged_above: Numeric = 1e6
+    target: Numeric = -math.inf
+    unbounded_below: Numeric = math.inf  # like diverged_above, downwards: a loss without a floor ends the run too
 
 
 class Record(NamedTuple):
@@ -146,7 +147,7 @@ def next_window(t: Array) -> Array:
     return (t // quarter + 1) * quarter
 
 
-def empty_windows(count: int, dtype: Any) -> Windows:
+def empty_windows(count: int, dtype: DTypeLike) -> Windows:
     """`count` empty windows."""
     return (Window(*(jnp.zeros((), dtype),) * 4),) * count
 
@@ -243,6 +244,9 @@ def loss_statistics() -> Monitor:
     return Monitor(init, update, read, roll, freeze=False)
 
 
+_Multiple = Array | float | None
+
+
 class _UpdateMonitor(Monitor):
     """A monitor of updates, whose `update` is also given what updates are as a multiple of gradients, if that is known.
 
@@ -251,7 +255,7 @@ class _UpdateMonitor(Monitor):
     """
 
 
-def _multiple_of(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Any:
+def _multiple_of(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> _Multiple:
     """The factor by which updates are multiples of gradients, or None."""
     built = optimizers.build(optimizer, split_hyperparameters(hyperparameters)[0])
     return built.multiple if isinstance(built, optimizers.Plain) else None
@@ -285,7 +289,12 @@ def reversals() -> Monitor:
         return _ReversalState(previous, zero, least(state), none, (zero, zero), (zero, zero))
 
     def update(
-        m: _ReversalState, before: State, after: State, info: Info, context: Context, multiple: Any = None
+        m: _ReversalState,
+        before: State,
+        after: State,
+        info: Info,
+        context: Context,
+        multiple: _Multiple = None,
     ) -> _ReversalState:
         direction = flat(info.update if multiple is None else info.grad)
         size = norm(direction).astype(m.size.dtype)
@@ -335,7 +344,7 @@ def norms() -> Monitor:
         return _NormState(zero, *((zero, zero),) * 4)
 
     def update(
-        m: _NormState, before: State, after: State, info: Info, context: Context, multiple: Any = None
+        m: _NormState, before: State, after: State, info: Info, context: Context, multiple: _Multiple = None
     ) -> _NormState:
         slope = flat(info.grad)
         grad = norm(slope)
@@ -442,6 +451,6 @@ def rounding(params: Params) -> Array:
     return 4 * jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps * norm(flat(params))
 
 
-def _dtype(params: Params) -> Any:
+def _dtype(params: Params) -> np.dtype:
     """The dtype of statistics: that of the params, but at least float32, in which sums keep their digits."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)

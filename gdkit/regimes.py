@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from gdkit.checks import check_number
 from gdkit.monitors import EndKind
@@ -54,7 +55,10 @@ class Verdict(NamedTuple):
 
 
 def classify(
-    statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = DEFAULT_THRESHOLDS
+    statistics: Mapping[str, ArrayLike],
+    *,
+    optimum: ArrayLike | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> Verdict:
     """Judge the regime of each run from its statistics (those of a Trajectory, or of a whole sweep).
 
@@ -95,7 +99,10 @@ def classify(
 
 
 def has_diverged(
-    statistics: Mapping[str, Any], *, optimum: Any = None, thresholds: Thresholds = DEFAULT_THRESHOLDS
+    statistics: Mapping[str, ArrayLike],
+    *,
+    optimum: ArrayLike | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> np.ndarray:
     """Mask of the runs that `classify` calls DIVERGED; the statistics of losses and ends suffice."""
     s, stochastic = _in_double(statistics)
@@ -103,7 +110,7 @@ def has_diverged(
         return _has_diverged(s, _gaps(s, optimum, stochastic), thresholds)
 
 
-def least_loss(statistics: Mapping[str, Any]) -> float:
+def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
     """The lowest observed loss, of the late means where it is that of a minibatch; NaN if none was finite."""
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
     losses = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
@@ -113,7 +120,7 @@ def least_loss(statistics: Mapping[str, Any]) -> float:
     return float(losses.min()) if losses.size else float("nan")
 
 
-def _in_double(statistics: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _in_double(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The statistics without curves as float64, and the mask of runs on minibatches."""
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
     return values, np.asarray(statistics.get("stochastic", False), bool)
@@ -129,7 +136,7 @@ class _Gaps(NamedTuple):
     earlier: np.ndarray  # of the earlier mean
 
 
-def _gaps(s: Mapping[str, np.ndarray], optimum: Any, stochastic: np.ndarray) -> _Gaps:
+def _gaps(s: Mapping[str, np.ndarray], optimum: ArrayLike | None, stochastic: np.ndarray) -> _Gaps:
     least = s["reference_loss"] if "reference_loss" in s else least_loss({**s, "stochastic": stochastic})
     best = np.asarray(least if optimum is None else optimum, np.float64)
     start = s["initial_loss"] - best

@@ -9,9 +9,11 @@ import jax
 Array = jax.Array
 Key = chex.PRNGKey
 Numeric = chex.Numeric  # a number or an array of numbers
-Params = Any  # any pytree of float arrays
+ArrayTree = chex.ArrayTree  # a pytree of arrays that is handed on as it is
+Params = Any  # a pytree of float arrays; not ArrayTree, since a loss takes the one structure that it knows
 PyTree = Any
 Hyperparameters = Mapping[str, Any]  # name -> value, traced or concrete
+StaticHyperparameters = tuple[tuple[str, Any], ...]  # sorted by name; hashable where all values are
 
 
 class Optimizer(Protocol):

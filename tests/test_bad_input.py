@@ -23,6 +23,10 @@ def branching(learning_rate, strength=1.0):
     return optax.sgd(learning_rate if strength > 0.5 else 0.0)
 
 
+def growing(learning_rate):
+    return optax.GradientTransformation(lambda params: jnp.zeros(2), lambda grads, state, params: (grads, jnp.zeros(3)))
+
+
 def swallowing(learning_rate, **options):
     return sgd(learning_rate, momentum=options.get("momentum"))
 
@@ -96,6 +100,7 @@ SETTINGS = {
     "both optimizers": ({"axes": {"optimizer": ["sgd"], **GOOD}}, "axes has an 'optimizer' axis as well"),
     "optimizer name": ({"optimizer": "adma"}, "'adma': no such name. Did you mean 'ada"),
     "missing argument": ({"axes": {"momentum": [0.5]}}, "missing 1 required positional argument: 'learning_rate'"),
+    "state of another shape": ({"optimizer": growing}, "a step changes the structure or shapes of the state"),
     "returns nothing": ({"optimizer": lambda learning_rate: None}, r"the factory returned no \(init, update\) pair"),
 }
 

@@ -15,7 +15,7 @@ from gdkit.errors import bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import ProblemLike
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, StaticHyperparameters
 
 
 class Profile(NamedTuple):
@@ -146,7 +146,7 @@ def _trial(
 
 @cache_if_hashable(maxsize=32)
 def _compile_runs(
-    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...]
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters
 ) -> Callable[..., dict[str, Array]]:
     """Runs that differ in their learning rates: their loss statistics and ends, each (lanes,)."""
     watched = (monitors.loss_statistics(),)

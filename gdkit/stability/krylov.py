@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gdkit.checks import check_integer, check_number
 from gdkit.errors import bad_value
-from gdkit.types import Array, Key
+from gdkit.types import Array, Key, Numeric
 
 Operator = Callable[[Array], Array]  # (n,) -> (n,), linear
 
@@ -48,7 +49,7 @@ def check_search(k: int, size: int, tolerance: float, max_iterations: int) -> No
     check_number("tolerance", tolerance, above=0)
 
 
-def start_krylov(size: int, depth: int, key: Key, dtype: Any) -> Krylov:
+def start_krylov(size: int, depth: int, key: Key, dtype: DTypeLike) -> Krylov:
     """An empty space whose first direction is random."""
     key, draw = jax.random.split(key)
     direction = jax.random.normal(draw, (size,), dtype)
@@ -57,7 +58,7 @@ def start_krylov(size: int, depth: int, key: Key, dtype: Any) -> Krylov:
     return Krylov(*blank, direction / jnp.linalg.norm(direction), zero, none, none, zero, key)
 
 
-def extend(apply: Operator, krylov: Krylov, negligible: Any = 0.0) -> Krylov:
+def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov:
     """The space with one more product; Gram-Schmidt twice against the whole basis (Daniel et al. 1976).
 
     The part of the product outside the basis is dropped as rounding if it is less than `negligible` times the
@@ -106,7 +107,9 @@ def _length(vector: Array) -> Array:
     return unit * jnp.linalg.norm(vector / unit)
 
 
-def largest_symmetric(apply: Operator, size: int, k: int, key: Key, dtype: Any, tolerance: Any, depth: int) -> Spectrum:
+def largest_symmetric(
+    apply: Operator, size: int, k: int, key: Key, dtype: DTypeLike, tolerance: Numeric, depth: int
+) -> Spectrum:
     """The k algebraically largest eigenvalues of a symmetric operator on vectors (size,), by Lanczos."""
 
     def top(krylov: Krylov) -> tuple[Array, Array]:

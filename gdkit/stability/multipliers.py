@@ -15,7 +15,7 @@ from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.stability.dynamic_state import as_state, split_state, vector_map
 from gdkit.stability.krylov import Krylov, Spectrum, check_search, extend, start_krylov
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State, StaticHyperparameters
 
 
 class Multipliers(NamedTuple):
@@ -102,7 +102,7 @@ class _Jacobian(NamedTuple):
 
 @cache_if_hashable(maxsize=32)
 def _compile_jacobian(
-    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...], freeze: bool
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, freeze: bool
 ) -> _Jacobian:
     def displacement(state: State, traced: Hyperparameters, *rest: Any) -> tuple[Callable[[Array], Array], Array]:
         advance, vector = vector_map(problem, optimizer, freeze, state, dict(static) | dict(traced), *rest)

@@ -15,7 +15,18 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.dynamic_state import as_state, field_names, split_state
 from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
-from gdkit.types import Array, Hyperparameters, Key, Numeric, Optimizer, OptimizerLike, Params, PyTree, State
+from gdkit.types import (
+    Array,
+    Hyperparameters,
+    Key,
+    Numeric,
+    Optimizer,
+    OptimizerLike,
+    Params,
+    PyTree,
+    State,
+    StaticHyperparameters,
+)
 
 
 def sharpness(
@@ -185,7 +196,7 @@ def preconditioned_sharpness(
 
 @factories.cache_if_hashable(maxsize=32)
 def _compile_preconditioned(
-    problem: ProblemLike, optimizer: OptimizerLike, static: tuple[tuple[str, Any], ...], k: int, depth: int
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, k: int, depth: int
 ) -> Callable[..., tuple[Spectrum, Array, Array]]:
     def search(state: State, traced: dict[str, Array], *rest: Any) -> tuple[Spectrum, Array, Array]:
         return largest_preconditioned(problem, optimizer, state, dict(static) | traced, *rest, k=k, depth=depth)

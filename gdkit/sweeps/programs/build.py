@@ -93,7 +93,7 @@ def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
 def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
     """The block at step `t1`, or where its last lane has ended; runs have `steps` steps in all."""
     _, keys = _seed_keys(inputs, shared)  # made here, not at every step
-    block = _Block(definition, inputs, shared, keys, steps)
+    block = _BlockCall(definition, inputs, shared, keys, steps)
     position = _unpack(definition, carry)
     if definition.unroll == 0:
         return _pack(_step(block, _roll(block, position)).carry)
@@ -115,7 +115,7 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
     return Packed.pack(columns)
 
 
-class _Block(NamedTuple):
+class _BlockCall(NamedTuple):
     """What does not change while a block advances."""
 
     definition: Definition
@@ -132,7 +132,7 @@ class _Position(NamedTuple):
     slot: Array  # () int32, of the first recorded step that is not before t
 
 
-def _run_window(block: _Block, t1: Array, position: _Position) -> _Position:
+def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
     """To the end of one window of the statistics, or to `t1`.
 
     Windows move up between two loops, so that the inner one does not touch the older windows.
@@ -157,7 +157,7 @@ def _repeat(step: Callable[[_Position], _Position], times: int, position: _Posit
     return position
 
 
-def _step(block: _Block, position: _Position) -> _Position:
+def _step(block: _BlockCall, position: _Position) -> _Position:
     """One step of every lane, whose loss goes into the curve."""
     (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
     problem, optimizer, _, watched, curve_steps, _ = definition
@@ -178,7 +178,7 @@ def _step(block: _Block, position: _Position) -> _Position:
     return _Position(carry, slot + (jnp.asarray(curve_steps)[slot] == t))
 
 
-def _roll(block: _Block, position: _Position) -> _Position:
+def _roll(block: _BlockCall, position: _Position) -> _Position:
     """The windows of the statistics moved up if one starts at this step."""
     carry, watched = position.carry, block.definition.watched
     lanes = roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2)
