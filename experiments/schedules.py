@@ -93,11 +93,13 @@ def run(settings: Mapping[str, Any]) -> Schedules:
             raise bad_value(f"settings.{name}", chosen[name], "warm-up and decay take more than all steps", "Use less")
     problem = _network(tuple(chosen["network"]["widths"]), chosen["network"]["batch_size"])
     every = shares(steps, chosen["warmup"], chosen["decay"])
-    named = {name: optimizers.scheduled(sgd, share) for name, share in every.items()}
+    named = {name: optimizers.with_schedule(sgd, share) for name, share in every.items()}
     axes = {"optimizer": named, "learning_rate": spaced(chosen["learning_rates"])}
     runs = sweep(problem, None, axes, steps=steps, seeds=chosen["seeds"], curve_points=0)
     # as many steps of warm-up on the bowl, and then enough to grow again; 2/λ is 2 there
-    warmed = {"warm-up": optimizers.scheduled(sgd, optimizers.schedule("warmup", BOWL_STEPS, warmup=rise / BOWL_STEPS))}
+    warmed = {
+        "warm-up": optimizers.with_schedule(sgd, optimizers.schedule("warmup", BOWL_STEPS, warmup=rise / BOWL_STEPS))
+    }
     axes = {"optimizer": warmed, "learning_rate": np.geomspace(0.8, 1.25, 80) * 2}
     bowl = sweep(problems.quadratic(1.0), None, axes, steps=BOWL_STEPS, curve_points=0)
     beyond, *rest = chosen["watched"].values()

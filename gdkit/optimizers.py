@@ -1,9 +1,9 @@
-"""Optimizers in optax's protocol: sgd by hand, ascent, schedules, and every factory by name."""
+"""Optimizers in optax's protocol: sgd, ascent, schedules, clipping, μP, and every factory by name."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +11,32 @@ import optax
 import optax.contrib
 
 from gdkit import factories
-from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.types import Array, Optimizer, OptimizerFactory, Params, PyTree
+from gdkit.checks import check_choice
+from gdkit.errors import bad_type, bad_value
+from gdkit.types import Array, Hyperparameters, Optimizer, OptimizerFactory, OptimizerLike, Params, PyTree
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs  # in typing from Python 3.13 on
+
+Schedule: TypeAlias = Callable[[Array], Array]  # count () int32 -> share or learning rate ()
 
 
 class SgdState(NamedTuple):
-    """What sgd remembers; without momentum and schedule, nothing."""
+    """The state of sgd; empty without momentum and schedule."""
 
     trace: Any  # like the params, or () without momentum
     count: Any  # () int32, or () without a schedule
 
 
 class Plain(optax.GradientTransformation):
-    """Gradient descent without memory: its updates are `multiple` times the gradients, which its monitors use."""
+    """Gradient descent without state: its updates are `multiple` times the gradients; monitors use the factor."""
 
     multiple: Any = None
 
 
-def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
+def sgd(
+    learning_rate: float | Array | Schedule, momentum: float | Array | None = None, nesterov: bool = False
+) -> optax.GradientTransformation:
     """Gradient descent, with heavy-ball or Nesterov momentum.
 
     The update is −η·v with v = g + β·v₋ (heavy ball, Polyak 1964) or g + β·(g + β·v₋) (Nesterov, as Sutskever et
@@ -36,8 +44,8 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
 
     Args:
       learning_rate: η, a number or a schedule ``count -> η``.
-      momentum: β, or None for none.
-      nesterov: whether to look ahead; without momentum it changes nothing, as in optax.
+      momentum: β; None: no momentum.
+      nesterov: whether momentum is Nesterov's; without momentum it changes nothing, as in optax.
 
     >>> optimizer = sgd(0.5)
     >>> updates, _ = optimizer.update(jnp.float32(4.0), optimizer.init(jnp.float32(1.0)))
@@ -51,7 +59,7 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
         return SgdState(trace, jnp.zeros((), jnp.int32) if scheduled else ())
 
     def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, SgdState]:
-        rate = learning_rate(state.count) if scheduled else learning_rate
+        rate: Any = learning_rate(state.count) if callable(learning_rate) else learning_rate
         count = optax.safe_increment(state.count) if scheduled else ()
         if momentum is None:
             return jax.tree.map(lambda g: -rate * g, updates), SgdState((), count)
@@ -59,7 +67,7 @@ def sgd(learning_rate: Any, momentum: float | None = None, nesterov: bool = Fals
         direction = jax.tree.map(lambda g, v: g + momentum * v, updates, trace) if nesterov else trace
         return jax.tree.map(lambda v: -rate * v, direction), SgdState(trace, count)
 
-    if momentum is not None or scheduled:
+    if momentum is not None or callable(learning_rate):
         return optax.GradientTransformation(init, update)
     plain = Plain(init, update)
     plain.multiple = -learning_rate
@@ -70,39 +78,50 @@ class Ascent(optax.GradientTransformationExtraArgs):
     """An optimizer that maximizes: runs record, and regimes judge, the negated loss."""
 
 
-def ascent(optimizer: Any) -> Any:
-    """Turn an optimizer, or a factory of one, from minimising the loss to maximising it.
+def ascent(optimizer: OptimizerLike) -> OptimizerLike:
+    """Turn an optimizer, or a factory of one, from minimizing the loss to maximizing it.
 
-    Losses recorded under it are those of −loss, the quantity that falls.
+    The recorded losses are those of −loss, the quantity that falls.
+
+    >>> from gdkit import descend, problems
+    >>> run = descend(problems.parabola(), ascent(sgd(0.1)), 2)
+    >>> [round(float(loss), 2) for loss in run.loss]
+    [-9.0, -12.96, -18.66]
     """
     if not is_optimizer(optimizer):
-        return functools.wraps(optimizer)(lambda **hyperparameters: ascent(optimizer(**hyperparameters)))
-    # the step map differentiates the negated loss, so the inner optimizer sees a minimisation
+        wrap: Any = functools.wraps(optimizer)
+        return wrap(lambda **hyperparameters: ascent(optimizer(**hyperparameters)))
+    # The step map differentiates the negated loss, so the inner optimizer minimizes.
     return Ascent(optimizer.init, optimizer.update)
 
 
-def is_optimizer(value: Any) -> bool:
+def is_optimizer(value: Any) -> "TypeIs[Optimizer]":
     """Whether `value` follows optax's protocol, rather than being a factory."""
     return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
-def build(optimizer: Any, hyperparameters: Mapping[str, Any]) -> Optimizer:
-    """The optimizer that a factory makes of `hyperparameters`, or `optimizer` itself where it is one already."""
+def build(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Optimizer:
+    """The optimizer that a factory returns for `hyperparameters`; an optimizer is returned unchanged.
+
+    Raises:
+      InputTypeError: hyperparameters for an optimizer, or a factory that does not return one.
+    """
     if is_optimizer(optimizer):
         if hyperparameters:
             remedy = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
             raise bad_type("optimizer", optimizer, f"a finished optimizer takes no {sorted(hyperparameters)}", remedy)
         return optimizer
-    made = factories.call("optimizer", optimizer, hyperparameters)
-    if not is_optimizer(made):
-        raise bad_type("optimizer", made, "the factory returned no (init, update) pair", "Return an optax optimizer")
-    return made
+    built = factories.call("optimizer", optimizer, hyperparameters)
+    if not is_optimizer(built):
+        problem = "the factory did not return an (init, update) pair"
+        raise bad_type("optimizer", built, problem, "Return an optax optimizer")
+    return built
 
 
 def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:
-    """Which of ``value``, ``grad``, ``value_fn`` the optimizer's `update` accepts.
+    """The names among ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts.
 
-    Nothing else is offered: lbfgs hands on, and then rejects, names that it does not use.
+    No other names are passed: lbfgs forwards names that it does not use, and then rejects them.
     """
     offered = ("value", "grad", "value_fn")
     accepted = inspect.signature(optimizer.update).parameters
@@ -112,14 +131,14 @@ def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:
 
 
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:
-    """The params at which a run is judged: those it trains, but for schedule_free its average."""
+    """The params at which a run is evaluated: the trained ones, or the average that schedule_free keeps."""
     is_free = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
     states = [s for s in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(s)]
     return optax.contrib.schedule_free_eval_params(states[0], params) if states else params
 
 
 def names() -> dict[str, OptimizerFactory]:
-    """Every optimizer that a config can name: gdkit's sgd, and optax's and optax.contrib's factories."""
+    """Every optimizer that a config can name: gdkit's sgd, and the factories of optax and optax.contrib."""
     found: dict[str, OptimizerFactory] = {"sgd": sgd}
     for module in (optax, optax.contrib):
         for name in dir(module):
@@ -132,20 +151,23 @@ def by_name(name: str) -> OptimizerFactory:
     """The factory of that name.
 
     Raises:
-      InputValueError: there is none, with the nearest one; or one that is known not to work, with the reason.
+      InputValueError: there is none; the message names the nearest one.
+      InputTypeError: the optimizer is not supported; the message says why.
+
+    >>> by_name("sgd") is sgd
+    True
     """
-    known = names()
     if name in UNSUPPORTED:
         raise bad_type("optimizer", name, UNSUPPORTED[name], "Wrap it in a factory of your own that supplies this")
-    if name not in known:
-        raise unknown_name("optimizer", name, known)
+    known = names()
+    check_choice("optimizer", name, known)
     return known[name]
 
 
-# The optimizers of optax that the step map cannot drive, and why (the contract tests hold this list to the truth).
+# The optimizers of optax that the step map does not support, and why. The contract tests hold this list to the truth.
 UNSUPPORTED = {
-    "dpsgd": "it wants per-example gradients, and a loss has one",
-    "sophia": "it wants obj_fn, the loss as a function of the params alone",
+    "dpsgd": "it needs per-example gradients, and a loss has one gradient",
+    "sophia": "it needs obj_fn, the loss as a function of the params alone",
 }
 _NO_FACTORIES = {"schedule_free": "wraps another optimizer"}
 
@@ -160,78 +182,99 @@ def _is_factory(name: str, value: Any) -> bool:
     return "learning_rate" in accepted or name == "polyak_sgd"
 
 
-# Schedules: the share of the peak learning rate at a step. They are functions of traced values, so that the peak can
-# be a lane (optax.warmup_cosine_decay_schedule branches in Python on its arguments).
+# Schedules give the share of the peak learning rate at a step. They are functions of traced values, so that the peak
+# can be swept (optax.warmup_cosine_decay_schedule branches in Python on its arguments).
 
 
-def schedule(name: str, steps: int, **options: Any) -> Callable[[Array], Array]:
-    """The schedule of that name over `steps` steps: ``count -> share`` in [0, 1].
+def schedule(name: str, steps: int, **options: float) -> Schedule:
+    """The schedule of that name over `steps` steps: ``count -> share of the peak`` in [0, 1].
 
-    Names: constant; linear, cosine (``final`` share, default 0); warmup, warmup_linear, warmup_cosine (``warmup``,
-    the fraction of steps that it takes, default 0.1).
+    Args:
+      name: constant, linear, cosine, warmup, warmup_linear or warmup_cosine.
+      steps: steps of the run.
+      options: ``final``, the share at the end of linear and cosine (default 0); ``warmup``, the fraction of the steps
+        with a rising share (default 0.1).
+
+    Raises:
+      InputValueError: an unknown name or option; the message names the nearest one.
 
     >>> float(schedule("warmup_cosine", 100, warmup=0.1)(10))
     1.0
     """
-    if name not in SCHEDULES:
-        raise unknown_name("schedule", name, SCHEDULES)
+    check_choice("schedule", name, SCHEDULES)
     factories.check_names(f"schedule.{name}", SCHEDULES[name], options)
     return SCHEDULES[name](steps, **options)
 
 
-def counts_steps(factory: Any) -> bool:
-    """Whether what `scheduled` made has a schedule that depends on how many steps there are in all."""
-    return getattr(factory, "counts_steps", False)
+def depends_on_steps(optimizer: OptimizerLike) -> bool:
+    """Whether the optimizer has a schedule by `with_schedule`, which depends on the number of steps of the run."""
+    return getattr(optimizer, "depends_on_steps", False)
 
 
-def scheduled(factory: OptimizerFactory, share: Callable[[Array], Array]) -> OptimizerFactory:
-    """`factory` with its learning rate as the peak of a schedule over all steps."""
+def with_schedule(optimizer: OptimizerFactory, share: Schedule) -> OptimizerFactory:
+    """The factory `optimizer` with its learning rate as the peak of a schedule, ``count -> share of the peak``.
 
-    @functools.wraps(factory)
-    def with_schedule(*, learning_rate: Any, **hyperparameters: Any) -> Optimizer:
-        return factory(learning_rate=lambda count: learning_rate * share(count), **hyperparameters)
+    >>> halved = with_schedule(sgd, lambda count: jnp.where(count < 1, 1.0, 0.5))(learning_rate=0.2)
+    >>> updates, _ = halved.update(jnp.float32(1.0), SgdState((), jnp.int32(1)))
+    >>> round(float(updates), 2)
+    -0.1
+    """
 
-    vars(with_schedule)["counts_steps"] = True
-    return with_schedule
+    @functools.wraps(optimizer)
+    def scheduled(*, learning_rate: float | Array, **hyperparameters: Any) -> Optimizer:
+        return optimizer(learning_rate=lambda count: learning_rate * share(count), **hyperparameters)
 
-
-def clipped(factory: OptimizerFactory, clip_norm: Any) -> OptimizerFactory:
-    """`factory` on gradients whose global norm is at most `clip_norm`, a number that may be traced."""
-
-    @functools.wraps(factory)
-    def with_clipping(**hyperparameters: Any) -> Optimizer:
-        optimizer: Any = factory(**hyperparameters)
-        return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-
-    return with_clipping
+    vars(scheduled)["depends_on_steps"] = True
+    return scheduled
 
 
-def mup(factory: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
-    """`factory` with steps of maximal update parametrisation (μP), for which the best learning rate keeps with width.
+def with_clipping(optimizer: OptimizerFactory, clip_norm: float | Array) -> OptimizerFactory:
+    """The factory `optimizer`, with gradients scaled to a global norm of at most `clip_norm`, which may be traced.
 
-    A leaf's update is multiplied by 1/rᵢ with the rule ``"adam"``, for optimizers whose step does not grow with the
-    gradient, and by rₒ/rᵢ with ``"sgd"``. Here rₒ is how many times wider the outputs of a leaf, its last dimension,
-    are than in `base`, and rᵢ its inputs, the dimension before (1 for a bias). So of Adam input weights and biases
-    have steps as before, and hidden and output weights 1/width; of gradient descent input weights and biases have
-    steps of width, hidden weights as before and output weights 1/width.
+    >>> clipped = with_clipping(sgd, 1.0)(learning_rate=1.0)
+    >>> updates, _ = clipped.update(jnp.float32(4.0), clipped.init(jnp.float32(0.0)))
+    >>> float(updates)
+    -1.0
+    """
 
-    Yang et al., Tensor Programs V, 2022, table 3. Weights must start as there too, output weights with a standard
-    deviation of 1/width, or at 0: `gdkit.problems.mlp` with `zero_last`. At the base's own width nothing changes.
-    Weight decay that is part of the update is scaled with it.
+    @functools.wraps(optimizer)
+    def clipped(**hyperparameters: Any) -> Optimizer:
+        inner: Any = optimizer(**hyperparameters)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), inner)
+
+    return clipped
+
+
+def mup(optimizer: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
+    """The factory `optimizer` with the steps of maximal update parametrization (μP).
+
+    Under μP the best learning rate does not depend on the width. The update of a leaf is multiplied by 1/rᵢ with the
+    rule ``"adam"``, for optimizers whose step does not grow with the gradient, and by rₒ/rᵢ with ``"sgd"``. Here rₒ is
+    the ratio of the last dimension of the leaf, its outputs, to that in `base`, and rᵢ the ratio of the dimension
+    before, its inputs (1 for a bias). With Adam, the steps of input weights and biases do not depend on the width, and
+    those of hidden and output weights go as 1/width; with gradient descent, those of input weights and biases go as
+    width, those of hidden weights do not depend on it, and those of output weights go as 1/width.
+
+    Weights must be initialized accordingly, output weights with a standard deviation of 1/width or at 0, as
+    `gdkit.problems.mlp` does with `zero_last`. At the base width nothing changes. Weight decay that is part of the
+    update is scaled with it. Yang et al., Tensor Programs V, 2022, table 3.
 
     Args:
-      factory: of an optimizer.
+      optimizer: an optimizer factory.
       base: params of the same model at the base width, or ``jax.eval_shape(init, key)`` of it; weights
         are (inputs, outputs).
       rule: "adam" or "sgd".
 
-    >>> optimizer = mup(sgd, [jnp.zeros((4, 2)), jnp.zeros(2)], "sgd")(learning_rate=1.0)
-    >>> updates, _ = optimizer.update([jnp.ones((4, 6)), jnp.ones(6)], optimizer.init(None))
+    Raises:
+      InputValueError: an unknown rule. On update: params with leaves of another number of dimensions than `base`.
+      InputTypeError: on update: params of another structure than `base`.
+
+    >>> wide = mup(sgd, [jnp.zeros((4, 2)), jnp.zeros(2)], "sgd")(learning_rate=1.0)
+    >>> updates, _ = wide.update([jnp.ones((4, 6)), jnp.ones(6)], wide.init(None))
     >>> [float(update.min()) for update in updates]
     [-3.0, -3.0]
     """
-    if rule not in ("adam", "sgd"):
-        raise unknown_name("rule", rule, ("adam", "sgd"))
+    check_choice("rule", rule, ("adam", "sgd"))
 
     def scale(updates: Params, params: Params | None = None) -> Params:
         if jax.tree.structure(updates) != jax.tree.structure(base):
@@ -241,51 +284,55 @@ def mup(factory: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
             lambda update, base: update * _mup_factor(update.shape, jnp.shape(base), rule), updates, base
         )
 
-    @functools.wraps(factory)
-    def with_mup(**hyperparameters: Any) -> Optimizer:
-        optimizer: Any = factory(**hyperparameters)
-        return optax.chain(optimizer, optax.stateless(scale))
+    @functools.wraps(optimizer)
+    def scaled(**hyperparameters: Any) -> Optimizer:
+        inner: Any = optimizer(**hyperparameters)
+        return optax.chain(inner, optax.stateless(scale))
 
-    return with_mup
+    return scaled
 
 
 def _mup_factor(shape: tuple[int, ...], base: tuple[int, ...], rule: str) -> float:
     if len(shape) != len(base):
         raise bad_value("base", base, f"a leaf of the params is of shape {shape}", "Pass params of the same model")
-    times = [1.0, 1.0, *(own / former for own, former in zip(shape, base, strict=True))]
-    return (times[-1] if rule == "sgd" else 1.0) / times[-2]
+    ratios = [1.0, 1.0, *(wide / narrow for wide, narrow in zip(shape, base, strict=True))]
+    return (ratios[-1] if rule == "sgd" else 1.0) / ratios[-2]
 
 
-def _constant(steps: int) -> Callable[[Array], Array]:
+def _constant(steps: int) -> Schedule:
     return lambda count: jnp.ones(jnp.shape(count))
 
 
-def _linear(steps: int, final: float = 0.0) -> Callable[[Array], Array]:
+def _linear(steps: int, final: float = 0.0) -> Schedule:
     return lambda count: 1 - (1 - final) * jnp.clip(count / steps, 0, 1)
 
 
-def _cosine(steps: int, final: float = 0.0) -> Callable[[Array], Array]:
+def _cosine(steps: int, final: float = 0.0) -> Schedule:
     return lambda count: final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(count / steps, 0, 1)))
 
 
-def _warm(decay: Callable[..., Callable[[Array], Array]]) -> Callable[..., Callable[[Array], Array]]:
+def _with_warmup(decay: Callable[..., Schedule]) -> Callable[..., Schedule]:
     @functools.wraps(decay)
-    def warmed(steps: int, warmup: float = 0.1, **options: float) -> Callable[[Array], Array]:
+    def warmup_schedule(steps: int, warmup: float = 0.1, **options: float) -> Schedule:
         rise = max(1, round(warmup * steps))
         after = decay(max(1, steps - rise), **options)
         return lambda count: jnp.where(count < rise, count / rise, after(count - rise))
 
     extra = list(inspect.signature(decay).parameters.values())[1:]
-    own = [p for p in inspect.signature(warmed, follow_wrapped=False).parameters.values() if p.kind != p.VAR_KEYWORD]
-    vars(warmed)["__signature__"] = inspect.Signature(own + extra)  # so that a misspelt option is found
-    return warmed
+    own = [
+        p
+        for p in inspect.signature(warmup_schedule, follow_wrapped=False).parameters.values()
+        if p.kind != p.VAR_KEYWORD
+    ]
+    vars(warmup_schedule)["__signature__"] = inspect.Signature(own + extra)  # so that a misspelled option is refused
+    return warmup_schedule
 
 
-SCHEDULES: dict[str, Callable[..., Callable[[Array], Array]]] = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": _constant,
     "linear": _linear,
     "cosine": _cosine,
-    "warmup": _warm(_constant),
-    "warmup_linear": _warm(_linear),
-    "warmup_cosine": _warm(_cosine),
+    "warmup": _with_warmup(_constant),
+    "warmup_linear": _with_warmup(_linear),
+    "warmup_cosine": _with_warmup(_cosine),
 }

@@ -328,7 +328,7 @@ def bad_loss():
     ("old", "new", "expected"),
     [
         ("name: sgd", "name: sdg", "small.yaml:3: optimizer.name = 'sdg': no such name. Did you mean 'sgd'?"),
-        ("name: sgd", "name: sophia", "small.yaml:3: optimizer='sophia': it wants obj_fn"),
+        ("name: sgd", "name: sophia", "small.yaml:3: optimizer='sophia': it needs obj_fn"),
         (
             "name: sgd",
             "name: sgd, momentun: 0.9",

@@ -160,7 +160,7 @@ def test_a_model_trains_as_in_a_loop_by_hand(model):
 
 def test_gdkits_own_schedule_and_clipping_equal_the_chain():
     problem = problem_of(plain_function)
-    factory = optimizers.clipped(optimizers.scheduled(optax.adamw, SHARE), 0.5)
+    factory = optimizers.with_clipping(optimizers.with_schedule(optax.adamw, SHARE), 0.5)
     ours = gdkit.descend(problem, factory, STEPS, hyperparameters={"learning_rate": 0.1, "weight_decay": 1e-3})
     chain = gdkit.descend(problem, chained, STEPS, hyperparameters={"learning_rate": 0.1})
     np.testing.assert_allclose(ours.loss, chain.loss, rtol=1e-5)

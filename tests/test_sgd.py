@@ -215,7 +215,7 @@ def test_schedules_equal_those_of_optax(name, options, theirs):
 
 def test_a_scheduled_factory_takes_the_peak_as_a_lane():
     share = optimizers.schedule("warmup_cosine", 10, warmup=0.2)
-    factory = optimizers.scheduled(gdkit.sgd, share)
+    factory = optimizers.with_schedule(gdkit.sgd, share)
     peaks = np.array([0.05, 0.1, 0.4])
     axes = {"learning_rate": peaks}
     result = gdkit.sweep(problems.quadratic([2.0]), factory, axes, steps=10, curve_points=0)
@@ -231,7 +231,7 @@ def test_a_traced_peak_traces_the_schedule_once():
         traces.append(count)
         return 1 / (1.0 + count)
 
-    problem, factory = problems.parabola(), optimizers.scheduled(gdkit.sgd, share)
+    problem, factory = problems.parabola(), optimizers.with_schedule(gdkit.sgd, share)
     run = lambda rate: gdkit.descend(problem, factory, 3, hyperparameters={"learning_rate": rate})
     run(0.1)
     assert traces
@@ -254,7 +254,7 @@ def test_an_option_that_a_schedule_does_not_take_is_an_error_with_the_nearest():
 
 
 def test_clipped_gradients_have_at_most_the_norm_that_is_allowed():
-    optimizer = optimizers.clipped(gdkit.sgd, 2.0)(learning_rate=0.5)
+    optimizer = optimizers.with_clipping(gdkit.sgd, 2.0)(learning_rate=0.5)
     state = optimizer.init(jnp.zeros(2))
     for gradient, expected in (([30.0, 40.0], [-0.6, -0.8]), ([0.3, 0.4], [-0.15, -0.2])):
         update, _ = optimizer.update(jnp.array(gradient), state)
@@ -262,7 +262,7 @@ def test_clipped_gradients_have_at_most_the_norm_that_is_allowed():
 
 
 def test_clipping_and_a_schedule_compose_as_by_hand():
-    factory = optimizers.clipped(optimizers.scheduled(gdkit.sgd, optimizers.schedule("linear", 4)), 1.0)
+    factory = optimizers.with_clipping(optimizers.with_schedule(gdkit.sgd, optimizers.schedule("linear", 4)), 1.0)
     problem = problems.quadratic([3.0, 4.0], start=[1.0, 1.0])
     run = gdkit.descend(problem, factory, 4, hyperparameters={"learning_rate": 0.5}, record_params=True)
     x = [np.ones(2)]
@@ -292,7 +292,7 @@ def test_a_finished_optimizer_takes_no_hyperparameters():
 
 
 def test_a_factory_that_returns_no_optimizer_is_an_error():
-    with pytest.raises(InputTypeError, match=r"the factory returned no \(init, update\) pair.*Return an optax"):
+    with pytest.raises(InputTypeError, match=r"the factory did not return an \(init, update\) pair.*Return an optax"):
         optimizers.build(lambda learning_rate: learning_rate, {"learning_rate": 0.1})
 
 

@@ -183,7 +183,7 @@ def test_a_docstring_becomes_prose_lists_and_examples(writer):
 
 def test_signatures_and_fields_are_those_of_the_source(writer):
     shape = lambda thing: writer.reference._shape(f"gdkit.{thing.__name__}", thing)
-    assert shape(gdkit.ascent) == "gdkit.ascent(optimizer: Any) -> Any"
+    assert shape(gdkit.ascent) == "gdkit.ascent(optimizer: OptimizerLike) -> OptimizerLike"
     assert shape(gdkit.training_table).splitlines()[-3:] == [
         "    hyperparameters: Hyperparameters | None = None,",
         "    key: int | Key = 0,",

@@ -62,7 +62,7 @@ def treated(factory: OptimizerFactory, steps: int, warm: float, clip_norm: float
 
     def made(*, learning_rate: Any, warmup: Any, clipping: Any) -> Any:
         share = lambda count: decay(count) * jnp.minimum(1, (count + 1) / (jnp.asarray(warmup) * warm * steps))
-        scheduled = optimizers.scheduled(factory, share)
-        return optimizers.clipped(scheduled, clip_norm / jnp.asarray(clipping))(learning_rate=learning_rate)
+        scheduled = optimizers.with_schedule(factory, share)
+        return optimizers.with_clipping(scheduled, clip_norm / jnp.asarray(clipping))(learning_rate=learning_rate)
 
     return made

@@ -28,7 +28,7 @@ def watch(problem: Problem, rate: float, warmup: float, steps: int, every: int) 
     share = optimizers.schedule("warmup", steps, warmup=warmup)
     monitor = sharpness_every(whole, every, record=steps // every + 1)
     options: dict[str, Any] = {"hyperparameters": {"learning_rate": rate}, "monitors": [monitor]}
-    end = descend(whole, optimizers.scheduled(sgd, share), steps, **options)
+    end = descend(whole, optimizers.with_schedule(sgd, share), steps, **options)
     curve = np.asarray(end.statistics["sharpness_curve"])
     step = every * np.arange(len(curve))
     return Watched(step, rate * np.asarray(share(jnp.asarray(step))), curve, round(warmup * steps))

@@ -242,9 +242,9 @@ def _build_optimizer(
             raise config.error((*path, "schedule"), f"{section.title} takes no learning_rate. Remove the schedule")
         options = section.schedule.model_dump(exclude={"name"})
         schedule = optimizers.schedule(section.schedule.name, config.sweep.steps, **options)
-        factory = optimizers.scheduled(factory, schedule)
+        factory = optimizers.with_schedule(factory, schedule)
     if section.clip_norm is not None:
-        factory = optimizers.clipped(factory, section.clip_norm)
+        factory = optimizers.with_clipping(factory, section.clip_norm)
     return factory, section.fixed | {name: _axis_argument(axis) for name, axis in section.axes.items()}
 
 

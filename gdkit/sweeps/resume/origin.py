@@ -45,7 +45,7 @@ class Origin:
                 "steps", steps, f"the sweep has run {kept.request.steps} already", "Pass how many there are in all"
             )
         for section in kept.request.sections:
-            if optimizers.counts_steps(section.optimizer):
+            if optimizers.depends_on_steps(section.optimizer):
                 remedy = "Run the sweep again with more steps"
                 raise bad_value("steps", steps, "the schedule depends on how many steps there are in all", remedy)
         longer = kept.request._replace(steps=steps)
