@@ -1,6 +1,6 @@
-"""Data sets: scikit-learn's by name, .npz and .csv files, and arrays; split by a key, files and names standardised.
+"""Data sets: scikit-learn's by name, .npz and .csv files, and arrays; split by a key, and standardized.
 
-Everything here is NumPy: nothing is placed on a device before a program takes the data as its argument.
+All arrays are NumPy arrays: data are on no device before they become the argument of a program.
 """
 
 import array
@@ -18,15 +18,16 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from gdkit.checks import check_integer
 from gdkit.errors import bad_type, bad_value, missing_package, nearest, unknown_name
 
 Pair = tuple[np.ndarray, np.ndarray]  # x (rows, ...), y (rows, ...)
 Scale = tuple[np.ndarray, np.ndarray]  # mean and spread, each (...)
 
-SPLIT = (0.7, 0.15, 0.15)  # of the rows, to train, validation and test
+SPLIT = (0.7, 0.15, 0.15)  # fractions of the rows for train, validation and test
 TASKS = ("classification", "regression")
-# Whole numbers of so few different values are taken for classes in a .csv, whose cells carry no dtype.
-MOST_GUESSED_CLASSES = 20
+# A .csv has no dtypes: a target of integers with at most this many distinct values is a classification.
+MAX_INFERRED_CLASSES = 20
 
 _SETS = {
     "breast_cancer": "classification",
@@ -42,16 +43,19 @@ _PARTS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Rows to train on, to select by and to report, each a pair ``(x, y)``; a part that is not there is None.
+    """Rows for training, validation and test, each a pair ``(x, y)``; None for a part without rows.
 
     Args:
       train, validation, test: x (rows, ...), y (rows, ...). Labels are integers from 0 on.
       task: "classification" or "regression".
-      feature_names: a name per column of x.
-      classes: what label 0, 1, ... was called in the source.
-      x_scale: mean and spread of the training rows, by which x was standardised; None: x is as it was given.
+      feature_names: one name per column of x.
+      classes: the names of labels 0, 1, ... in the source.
+      x_scale: mean and standard deviation of the training rows, by which x is standardized; None: x is as given.
       y_scale: the same of a regression target.
-      name: what tables and figures call it.
+      name: the name in tables and figures.
+
+    Raises:
+      InputValueError: an unknown task.
     """
 
     train: Pair
@@ -70,7 +74,7 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model of it has: one a class, or one a target."""
+        """Number of outputs of a model: one per class, or one per target."""
         if self.task == "regression":
             return math.prod(np.shape(self.train[1])[1:])
         if self.classes is not None:
@@ -82,15 +86,15 @@ DataLike: TypeAlias = str | Mapping[str, Any] | tuple[Any, Any] | Dataset  # wha
 
 
 class Table(NamedTuple):
-    """What a source holds, before it is split."""
+    """The content of a source, before it is split."""
 
     x: np.ndarray  # (rows, ...)
     y: np.ndarray  # (rows, ...) numbers or text
     task: str
     feature_names: tuple[str, ...] | None = None
-    class_names: tuple[Any, ...] | None = None  # of the sorted labels, if they have names of their own
-    parts: tuple[Any, ...] | None = None  # the rows of train, validation and test, where it says so
-    as_given: bool = False  # neither standardised nor, where labels are integers, numbered anew
+    class_names: tuple[Any, ...] | None = None  # names of the sorted labels, where the source has them
+    parts: tuple[Any, ...] | None = None  # row numbers of train, validation and test, where the source has parts
+    as_given: bool = False  # neither standardize x nor renumber integer labels
 
 
 def names() -> tuple[str, ...]:
@@ -102,32 +106,33 @@ def names() -> tuple[str, ...]:
     return tuple(_SETS)
 
 
-def load(data: Any, *, split: Sequence[float] = SPLIT, split_key: int = 0) -> Dataset:
-    """The data set that `data` stands for, its rows permuted by `split_key` and cut into parts.
+def load(data: DataLike, *, split: Sequence[float] = SPLIT, split_key: int = 0) -> Dataset:
+    """Load a data set, permute its rows by `split_key` and split them into train, validation and test.
 
     Args:
       data: one of
 
-        - the name of a built-in set (``names()``; from scikit-learn's wheel);
-        - ``{"file": path, "target": column, "task": ..., "split": ...}``. A .csv has a header; target is a column's
-          name or index, and the other columns are numbers. An .npz has arrays x and y (or what `target` says), or
-          x_train, y_train, x_test, y_test and perhaps x_validation, y_validation: its test rows are then kept as they
-          are, and validation rows are drawn from its training rows if it has none. Task, if not given: text, and in
-          an .npz booleans and integers, in a .csv whole numbers of at most 20 different values, are classification;
-          all else is regression. A split in the mapping goes before the one outside;
-        - a pair ``(x, y)`` of arrays, used as they are but for the split and the dtype: nothing is standardised;
-          integers, booleans and text in y are classification;
-        - a `Dataset`, returned as it is.
+        - the name of a built-in set (``names()``; the data come with scikit-learn);
+        - ``{"file": path, "target": column, "task": ..., "split": ...}``. A .csv has a header; target is the name or
+          index of a column, and the other columns are numbers. An .npz has arrays x and y (or the name in `target`), or
+          x_train, y_train, x_test, y_test and optionally x_validation, y_validation: its test rows are then used as
+          they are, and validation rows are drawn from its training rows if it has none. Without a task, a target of
+          text is a classification, in an .npz also one of booleans or integers, in a .csv also one of integers with at
+          most 20 distinct values; any other target is a regression. A split in the mapping takes precedence;
+        - a pair ``(x, y)`` of arrays, which are split and cast but not standardized; integers, booleans and text in y
+          are a classification;
+        - a `Dataset`, returned unchanged.
       split: fractions of the rows for train, validation and test, or for train and test.
-      split_key: an integer; the same key gives the same split of as many rows.
+      split_key: an integer of 0 or more; equal keys give equal splits of equally many rows.
 
     Returns:
-      Names and files: x and a regression's y standardised by mean and spread of the training rows (a constant column
-      has spread 1), kept in `x_scale` and `y_scale`. Floats of JAX's default dtype, labels int32.
+      The data set. From names and files, x and the y of a regression are standardized by the mean and standard
+      deviation of the training rows (1 for a constant column), which are in `x_scale` and `y_scale`. Floats have JAX's
+      default dtype, labels int32.
 
     Raises:
-      GdkitError: no such set, file, column or key; nothing to read in it, or something that is no number; a missing
-        value (with its row and column); fewer than two classes; a split that does not sum to 1 or leaves a part empty.
+      GdkitError: an unknown set, file, column or key; an empty file; a missing or non-numeric value (with its row and
+        column); fewer than two classes; a split that does not sum to 1 or leaves a part without rows.
 
     >>> wine = load("wine", split=(0.8, 0.2))
     >>> wine.train[0].shape, wine.validation, wine.test[0].shape, wine.classes
@@ -141,7 +146,7 @@ def load(data: Any, *, split: Sequence[float] = SPLIT, split_key: int = 0) -> Da
     if isinstance(data, str):
         return _load_named(_known_set(data), *options)
     if isinstance(data, tuple | list) and len(data) == 2:
-        return _prepare(_table_of_arrays(*data), None, *options)
+        return _prepare(_table_from_arrays(*data), None, *options)
     remedy = "Pass the name of a set, {'file': path, 'target': column}, a pair (x, y) of arrays, or a Dataset"
     raise bad_type("data", data, "not a data set", remedy)
 
@@ -172,7 +177,7 @@ def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: in
     target, task = data.get("target"), data.get("task")
     if not (target is None or isinstance(target, str | int)) or isinstance(target, bool):
         raise bad_type(
-            "target", target, "neither a name nor an index", "Pass the column's name, or its index from 0 on"
+            "target", target, "neither a name nor an index", "Pass the name of the column, or its index from 0"
         )
     if task is not None:
         _check_task(task)
@@ -183,7 +188,7 @@ def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: in
         raise bad_value(
             "file", str(path), f"it cannot be read ({error})", "Check the path and its permissions"
         ) from error
-    # Size and time of change are part of the key, so that a file that was edited is read again.
+    # The size and the time of the last change are part of the key, so that an edited file is read again.
     stamp = (status.st_mtime_ns, status.st_size)
     return _load_file(path.resolve(), stamp, target, task, fractions, _integer_key(split_key), _float_dtype())
 
@@ -191,7 +196,7 @@ def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: in
 @functools.lru_cache(maxsize=16)
 def _load_file(
     path: Path,
-    stamp: tuple[int, int],  # read by the cache alone
+    stamp: tuple[int, int],  # for the key of the cache only
     target: str | int | None,
     task: str | None,
     fractions: tuple[float, ...],
@@ -215,16 +220,16 @@ def _existing_file(file: Any) -> Path:
     return path
 
 
-def _table_of_arrays(x: Any, y: Any) -> Table:
+def _table_from_arrays(x: Any, y: Any) -> Table:
     if any(isinstance(a, Tracer) for a in (x, y)):
-        raise bad_type("data", (x, y), "traced arrays", "Data must not depend on a lane: pass concrete arrays")
+        raise bad_type("data", (x, y), "traced arrays", "Pass concrete arrays: data must not depend on a lane")
     y = _numeric("y", _array("y", y), text=True)
-    return Table(_numeric("x", _array("x", x)), y, _guess_by_dtype(y), as_given=True)
+    return Table(_numeric("x", _array("x", x)), y, _infer_task(y), as_given=True)
 
 
 def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
     if isinstance(target, int):
-        raise bad_type("target", target, "an .npz has no columns to count", "Pass the name of the array of targets")
+        raise bad_type("target", target, "an .npz has no columns", "Pass the name of the array of targets")
     arrays = _npz_arrays(path)
     target = target or "y"
     pairs: list[tuple[str, str] | None] = [("x", target)]
@@ -235,39 +240,44 @@ def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
     for name in (name for pair in pairs if pair for name in pair):
         if name not in arrays:
             remedy = nearest(name, arrays) or "Save arrays x and y, or x_train, y_train, x_test and y_test"
-            raise bad_value("file", str(path), f"it holds {sorted(arrays)}, and no array {name!r}", remedy)
-    return _join([_checked_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
+            raise bad_value("file", str(path), f"it has {sorted(arrays)}, and no array {name!r}", remedy)
+    return _join([_check_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
 
 
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here, since np.load leaves its own file open when the archive is damaged.
+        # Opened here, because np.load leaves its file open when the archive is damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    # Damaged bytes can raise nearly anything from zipfile, zlib, struct and NumPy's header parser.
+    # Damaged bytes raise many kinds of errors in zipfile, zlib, struct and NumPy's header parser.
     except Exception as error:
-        remedy = "Save it anew with np.savez(path, x=x, y=y), of arrays of numbers: pickled objects are never loaded"
+        remedy = "Save arrays of numbers with np.savez(path, x=x, y=y); pickled objects are never loaded"
         raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", remedy) from error
 
 
 def _join(pairs: Sequence[Pair | None], task: str | None) -> Table:
-    """One table of the pairs, which remembers the rows of each; of a single pair, nothing to remember."""
+    """One table of all pairs, with the row numbers of each; without them for a single pair."""
     given = [pair for pair in pairs if pair is not None]
     if len({a.shape[1:] for a, _ in given}) > 1 or len({b.shape[1:] for _, b in given}) > 1:
         shapes = [(a.shape, b.shape) for a, b in given]
-        raise bad_value("file", shapes, "the parts differ in shape", "Give every part the same features and targets")
+        raise bad_value("file", shapes, "the parts differ in shape", "Save the same features and targets in every part")
     if len({b.dtype.kind in "US" for _, b in given}) > 1:
-        raise bad_value("file", [b.dtype.name for _, b in given], "text and numbers as targets", "Use one of them")
+        raise bad_value(
+            "file",
+            [b.dtype.name for _, b in given],
+            "targets of text and of numbers",
+            "Use one of the two",
+        )
     x, y = (np.concatenate(arrays) for arrays in zip(*given, strict=True))
     parts, start = [], 0
     for pair in pairs:
         stop = start + (0 if pair is None else len(pair[0]))
         parts.append(None if pair is None else np.arange(start, stop))
         start = stop
-    return Table(x, y, task or _guess_by_dtype(y), parts=tuple(parts) if len(pairs) > 1 else None)
+    return Table(x, y, task or _infer_task(y), parts=tuple(parts) if len(pairs) > 1 else None)
 
 
-def _guess_by_dtype(y: np.ndarray) -> str:
+def _infer_task(y: np.ndarray) -> str:
     return "regression" if y.dtype.kind == "f" else "classification"
 
 
@@ -279,7 +289,7 @@ def _read_csv(path: Path, target: str | int | None, task: str | None) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _parse_csv(str(path), csv.reader(file, strict=True), target, task)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        remedy = "Write it as comma-separated UTF-8 text with one line of column names first"
+        remedy = "Write comma-separated UTF-8 text whose first line has the column names"
         raise bad_value("file", str(path), f"it cannot be read as .csv ({error})", remedy) from error
 
 
@@ -289,16 +299,16 @@ def _parse_csv(path: str, reader: Any, target: str | int | None, task: str | Non
     _check_header(path, header)
     column = _target_column(header, target)
     names = header[:column] + header[column + 1 :]
-    features = array.array("d")  # flat, so that a large file takes eight bytes a cell
-    targets = {}  # by line
+    features = array.array("d")  # flat: 8 bytes per cell of a large file
+    targets = {}  # line number -> cell
     for line, row in rows:
         if len(row) != len(header):
             problem = f"line {line} has {len(row)} cells, the header {len(header)}"
-            raise bad_value("file", path, problem, "Give every row one cell a column, with quotes around commas")
+            raise bad_value("file", path, problem, "Write one cell per column in every row, with quotes around commas")
         targets[line] = _present(path, line, header[column], row.pop(column))
         features.extend(_finite(path, line, name, cell) for name, cell in zip(names, row, strict=True))
     if not targets:
-        raise bad_value("file", path, "there is a header and no rows", "Add rows of data")
+        raise bad_value("file", path, "it has a header and no rows", "Add rows of data")
     x = np.frombuffer(features, dtype=np.float64).reshape(len(targets), len(names))
     return Table(x, *_csv_target(path, header[column], targets, task), feature_names=tuple(names))
 
@@ -312,50 +322,50 @@ def _filled_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 def _check_header(path: str, header: list[str]) -> None:
     if not header:
-        raise bad_value("file", path, "it is empty", "Write one line of column names, then rows of data")
+        raise bad_value("file", path, "it is empty", "Write a line of column names, then rows of data")
     if len(header) < 2:
         raise bad_value("file", path, f"one column only, {header[0]!r}", "Separate features and target with commas")
     if all(_is_number(name) for name in header):
-        problem = f"numbers where column names belong, {reprlib.repr(header)}"
-        raise bad_value("file", path, problem, "Write one line of column names first")
+        problem = f"the first line has numbers, not column names: {reprlib.repr(header)}"
+        raise bad_value("file", path, problem, "Add a line of column names")
     if "" in header:
         problem = f"column {header.index('')} (from 0) has no name"
-        raise bad_value("file", path, problem, "Name it; an index that pandas wrote goes away with index=False")
+        raise bad_value("file", path, problem, "Name it; for an index written by pandas, save with index=False")
     if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise bad_value("file", path, f"two columns are called {twice!r}", "Give every column a name of its own")
+        repeated = next(name for name in header if header.count(name) > 1)
+        raise bad_value("file", path, f"two columns are called {repeated!r}", "Give every column its own name")
 
 
 def _target_column(header: list[str], target: str | int | None) -> int:
     if target is None:
         remedy = f"Name one of {reprlib.repr(header)}, or its index"
-        raise bad_value("target", None, "it is not said which column is the target", remedy)
+        raise bad_value("target", None, "the target column is not given", remedy)
     if isinstance(target, str):
         if target not in header:
             raise unknown_name("target", target, header)
         return header.index(target)
     if not -len(header) <= target < len(header):
-        raise bad_value("target", target, f"there are {len(header)} columns", f"Use 0 to {len(header) - 1}, or a name")
+        raise bad_value("target", target, f"there are {len(header)} columns", f"Pass 0 to {len(header) - 1}, or a name")
     return target % len(header)
 
 
 def _csv_target(path: str, name: str, targets: dict[int, str], task: str | None) -> tuple[np.ndarray, str]:
-    """The targets as numbers or text, and the task, guessed if it is not given."""
+    """The targets as numbers or text, and the task, inferred if it is not given."""
     texts = [line for line, cell in targets.items() if not _is_number(cell)]
     if texts and (task == "regression" or (task is None and len(texts) < len(targets))):
         problem = f"line {texts[0]}, column {name!r}: {reprlib.repr(targets[texts[0]])} is not a number"
-        raise bad_value("file", path, problem, "Mend the cell, or say task: classification")
+        raise bad_value("file", path, problem, "Correct the cell, or set task: classification")
     if texts:
         return np.array(list(targets.values())), "classification"
     y = np.array([_finite(path, line, name, cell) for line, cell in targets.items()])
-    few = len(np.unique(y)) <= MOST_GUESSED_CLASSES and np.array_equal(y, np.round(y))
+    few = len(np.unique(y)) <= MAX_INFERRED_CLASSES and np.array_equal(y, np.round(y))
     return y, task or ("classification" if few else "regression")
 
 
 def _present(path: str, line: int, name: str, cell: str) -> str:
     if cell.lower() in _MISSING:
         problem = f"line {line}, column {name!r}: missing value {cell!r}"
-        raise bad_value("file", path, problem, "Fill it in, or drop the row")
+        raise bad_value("file", path, problem, "Fill it in, or remove the row")
     return cell
 
 
@@ -365,7 +375,7 @@ def _finite(path: str, line: int, name: str, cell: str) -> float:
         return value
     _present(path, line, name, cell)
     problem = f"line {line}, column {name!r}: {reprlib.repr(cell)} is not a finite number"
-    raise bad_value("file", path, problem, "Write text columns as numbers first, or leave them out")
+    raise bad_value("file", path, problem, "Write text columns as numbers, or remove them")
 
 
 def _is_number(cell: str) -> bool:
@@ -380,15 +390,15 @@ def _is_number(cell: str) -> bool:
 
 
 def _prepare(table: Table, name: str | None, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
-    x, y = _checked_rows(table.x, table.y, ("x", "y"))
+    x, y = _check_rows(table.x, table.y, ("x", "y"))
     parts = _parts(table, fractions, split_key)
     classes, x_scale, y_scale = None, None, None
     if not table.as_given:
-        x, x_scale = _standardised(x, parts[0])
+        x, x_scale = _standardize(x, parts[0])
     if table.task == "classification":
         y, classes = _labels(table)
     elif not table.as_given:
-        y, y_scale = _standardised(_numeric("y", y), parts[0])
+        y, y_scale = _standardize(_numeric("y", y), parts[0])
     x, y = _cast("x", x, dtype), _cast("y", y, "int32" if table.task == "classification" else dtype)
     train, validation, test = (_part(x, y, rows) for rows in parts)
     return Dataset(
@@ -405,59 +415,60 @@ def _prepare(table: Table, name: str | None, fractions: tuple[float, ...], split
 
 
 def _parts(table: Table, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
-    """The rows of train, validation and test: disjoint, and together all of them."""
+    """The row numbers of train, validation and test, which partition the rows."""
     if table.parts is None:
-        return _permuted(len(table.x), fractions, split_key)
+        return _split_rows(len(table.x), fractions, split_key)
     train, validation, test = table.parts
     if validation is None and fractions[1] > 0:
         share = fractions[1] / (fractions[0] + fractions[1])
-        kept, drawn, _ = _permuted(len(train), (1 - share, share, 0.0), split_key)
-        train, validation = train[kept], train[drawn]
+        remaining, drawn, _ = _split_rows(len(train), (1 - share, share, 0.0), split_key)
+        train, validation = train[remaining], train[drawn]
     return train, validation, test
 
 
-def _permuted(rows: int, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
+def _split_rows(rows: int, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
     order = np.random.default_rng(split_key).permutation(rows)
     ends = np.round(np.cumsum(fractions) * rows).astype(int)
     parts = np.split(order, ends[:-1])
     for name, fraction, part in zip(_PARTS, fractions, parts, strict=True):
         if fraction > 0 and not len(part):
-            raise bad_value("split", fractions, f"of {rows} rows none is left for {name}", "Give it a larger part")
+            raise bad_value("split", fractions, f"of {rows} rows none is left for {name}", "Pass a larger fraction")
     return tuple(part if fraction > 0 else None for fraction, part in zip(fractions, parts, strict=True))
 
 
-def _standardised(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Scale]:
+def _standardize(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Scale]:
+    """`values` (rows, ...) standardized by the rows `train`, and the scale."""
     values = values.astype(np.float64)
     rows = values[train]
-    with np.errstate(all="ignore"):  # what overflows here is found, and named, when it is cast
+    with np.errstate(all="ignore"):  # an overflow is reported when the values are cast
         mean, spread = rows.mean(axis=0), rows.std(axis=0)
-        # By equality, since the rounded mean of equal values leaves them a spread of rounding errors.
+        # Compared with ==, because the rounded mean of equal values leaves a small standard deviation.
         constant = (rows == rows[:1]).all(axis=0) | (spread == 0)
         spread = np.where(constant, 1.0, np.where(np.isfinite(spread), spread, np.nan))
         return (values - mean) / spread, (mean, spread)
 
 
 def _labels(table: Table) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """Labels as integers from 0 on, and what each was called. Integers of a user's own arrays stay as they are."""
+    """Labels as integers from 0, and the name of each. Integer labels in arrays of the user stay as they are."""
     y = table.y
     if y.dtype.kind == "f":
         if not np.array_equal(y, np.round(y)):
-            raise bad_value("task", table.task, "the target is not whole numbers", "Say task: regression")
+            raise bad_value("task", table.task, "the target is not integers", "Set task: regression")
         y = y.astype(np.int64) if np.abs(y).max() < 2**53 else y
     values, labels = np.unique(y, return_inverse=True)
     if len(values) < 2:
-        problem = "every row is of the same class"
-        raise bad_value("y", values.tolist(), problem, "Use a target with two classes or more, or say task: regression")
+        remedy = "Use a target with two or more classes, or set task: regression"
+        raise bad_value("y", values.tolist(), "all rows have the same class", remedy)
     if table.as_given and y.dtype.kind in "iu":
         if values[0] < 0 or values[-1] >= 2**31:
-            raise bad_value("y", values.tolist(), "labels below 0 or above 2**31", "Number the classes from 0 on")
+            raise bad_value("y", values.tolist(), "labels below 0 or above 2**31", "Number the classes from 0")
         return y, tuple(range(int(values[-1]) + 1))
     return labels.reshape(y.shape), table.class_names or tuple(values.tolist())
 
 
 def _cast(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
     if name == "x" and values.dtype.kind in "iub":
-        return values  # token numbers and pixels of a user's own arrays
+        return values  # for example token numbers or pixels, in arrays of the user
     with np.errstate(all="ignore"):
         cast = values.astype(dtype)
     _check_finite(name, cast, f"too large for {dtype}")
@@ -465,7 +476,7 @@ def _cast(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _part(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None) -> Any:
-    """Those rows, read-only, since everybody who loads the same set shares them."""
+    """The rows as a read-only pair: all callers that load the same set share its arrays."""
     if rows is None:
         return None
     pair = x[rows], y[rows]
@@ -482,17 +493,16 @@ def _array(name: str, values: Any) -> np.ndarray:
         values = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise bad_type(name, values, f"not an array ({error})", "Pass a rectangular array of numbers") from error
-    # pandas keeps text as objects
+    # pandas stores text as objects
     return values.astype(str) if values.dtype == object and all(isinstance(v, str) for v in values.flat) else values
 
 
 def _numeric(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarray:
-    """`values`, if they are real numbers or, where allowed, text."""
+    """`values` if they are real numbers or, where allowed, text; else raises."""
     if jax.dtypes.issubdtype(values.dtype, np.floating) and values.dtype.kind != "f":
-        return values.astype(np.float32)  # bfloat16 and its like, which NumPy cannot judge
+        return values.astype(np.float32)  # bfloat16 and others, whose finiteness NumPy cannot check
     if values.dtype.kind not in ("fiubUS" if text else "fiub"):
-        remedy = "Pass numbers, with text columns written as numbers first"
-        raise bad_type(name, values.dtype.name, "the array holds no real numbers", remedy)
+        raise bad_type(name, values.dtype.name, "not an array of real numbers", "Encode text as numbers")
     return values
 
 
@@ -502,18 +512,18 @@ def _check_finite(name: str, values: np.ndarray, problem: str) -> None:
     row, *place = np.argwhere(~np.isfinite(values))[0].tolist()
     where = f"row {row}" + (f", column {place[0] if len(place) == 1 else tuple(place)}" if place else "")
     raise bad_value(
-        name, float(values[(row, *place)]), f"{problem}, at {where} (from 0)", "Fill it in, or drop the row"
+        name, float(values[(row, *place)]), f"{problem}, at {where} (from 0)", "Fill it in, or remove the row"
     )
 
 
-def _checked_rows(x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Pair:
+def _check_rows(x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Pair:
     _numeric(names[0], x)
     _numeric(names[1], y, text=True)
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
         problem = f"{names[0]} has shape {x.shape} and {names[1]} {y.shape}"
-        raise bad_value("data", names, problem, "Give both as many rows, along the first dimension")
+        raise bad_value("data", names, problem, "Pass equally many rows of both, along the first dimension")
     if len(x) == 0 or 0 in x.shape:
-        raise bad_value(names[0], x.shape, "there are no rows or no features", "Pass at least one of each")
+        raise bad_value(names[0], x.shape, "it has no rows or no features", "Pass at least one of each")
     _check_finite(names[0], x, "missing or not finite")
     _check_finite(names[1], y, "missing or not finite")
     return x, y
@@ -523,7 +533,12 @@ def _known_set(name: str) -> str:
     if name in _SETS:
         return name
     if name.lower().endswith((".csv", ".npz")):
-        raise bad_value("data", name, "the name of a set belongs here", f"Pass {{'file': {name!r}, 'target': column}}")
+        raise bad_value(
+            "data",
+            name,
+            "not the name of a data set",
+            f"Pass {{'file': {name!r}, 'target': column}}",
+        )
     raise unknown_name("data", name, _SETS)
 
 
@@ -538,9 +553,9 @@ def _fractions(split: Any) -> tuple[float, ...]:
     if not isinstance(split, Sequence) or isinstance(split, str) or len(split) not in (2, 3):
         raise bad_type("split", split, "not two or three fractions", remedy)
     if not all(isinstance(f, float | int | np.number) and not isinstance(f, bool) for f in split):
-        raise bad_type("split", split, "not all of them are numbers", remedy)
+        raise bad_type("split", split, "not all fractions are numbers", remedy)
     if not (all(0 <= f <= 1 for f in split) and split[0] > 0):
-        raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left to train on", remedy)
+        raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left for training", remedy)
     fractions = tuple(map(float, split))
     if abs(sum(fractions) - 1) > 1e-6:
         raise bad_value("split", split, f"the fractions sum to {sum(fractions):g}, not 1", remedy)
@@ -548,10 +563,7 @@ def _fractions(split: Any) -> tuple[float, ...]:
 
 
 def _integer_key(split_key: Any) -> int:
-    if isinstance(split_key, bool) or not isinstance(split_key, int | np.integer):
-        raise bad_type("split_key", split_key, "not an integer", "Pass an integer of 0 or more")
-    if split_key < 0:
-        raise bad_value("split_key", split_key, "negative", "Pass an integer of 0 or more")
+    check_integer("split_key", split_key, at_least=0)
     return int(split_key)
 
 

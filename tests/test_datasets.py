@@ -244,10 +244,10 @@ GOOD = "x,z,y\n1,2,0\n2,3,1\n3,4,0\n4,5,1\n"
     [
         ("", r"file='.*data\.csv': it is empty"),
         ("y\n1\n", "one column only, 'y'"),
-        ("1,2,3\n1,2,3\n", "numbers where column names belong"),
+        ("1,2,3\n1,2,3\n", "the first line has numbers, not column names"),
         (",x,y\n0,1,2\n", r"column 0 \(from 0\) has no name.*index=False"),
         ("x,x,y\n0,1,2\n", "two columns are called 'x'"),
-        ("x,z,y\n", "there is a header and no rows"),
+        ("x,z,y\n", "it has a header and no rows"),
         (GOOD + "1,2\n", "line 6 has 2 cells, the header 3"),
         (GOOD + "1,abc,0\n", "line 6, column 'z': 'abc' is not a finite number"),
         (GOOD + "1,,0\n", "line 6, column 'z': missing value ''"),
@@ -256,7 +256,7 @@ GOOD = "x,z,y\n1,2,0\n2,3,1\n3,4,0\n4,5,1\n"
         (GOOD + "1,1,?\n", r"line 6, column 'y': missing value '\?'"),
         (GOOD + "1,1,inf\n", "line 6, column 'y': 'inf' is not a finite number"),
         (GOOD + "1,1,cat\n", "line 6, column 'y': 'cat' is not a number.*task: classification"),
-        ("x,z,y\n1,2,1\n3,4,1\n", r"y=\[1\]: every row is of the same class"),
+        ("x,z,y\n1,2,1\n3,4,1\n", r"y=\[1\]: all rows have the same class"),
         ("x,z,y\n1,2,1\n", "split=.*of 1 rows none is left for"),
         ("x,z,y\n1,1e200,1\n3,1e308,0.5\n2,-1e308,1\n1,5,3\n", "too large for float32, at row ., column 1"),
         ('x,z,y\n1,"2,1\n', "cannot be read as .csv"),
@@ -272,9 +272,9 @@ def test_a_bad_csv_is_an_error_with_its_place(text, content, match):
     ("options", "match"),
     [
         ({"target": "zz"}, "target='zz': no such name. Did you mean 'z'"),
-        ({"target": 3}, "target=3: there are 3 columns. Use 0 to 2"),
+        ({"target": 3}, "target=3: there are 3 columns. Pass 0 to 2"),
         ({"target": -4}, "target=-4"),
-        ({"target": None}, "target=None: it is not said which column"),
+        ({"target": None}, "target=None: the target column is not given"),
         ({"target": True}, "target=True: neither a name nor an index"),
         ({"task": "classify"}, "task='classify': no such name. Did you mean 'classification'"),
         ({"task": ["regression"]}, "task="),
@@ -292,7 +292,7 @@ def test_a_bad_key_is_an_error_with_the_nearest(text, options, match):
 
 
 def test_classes_that_are_no_whole_numbers_are_refused(text):
-    with pytest.raises(GdkitError, match="task='classification': the target is not whole numbers"):
+    with pytest.raises(GdkitError, match="task='classification': the target is not integers"):
         text("x,y\n1,0.5\n2,1.5\n", task="classification")
 
 
@@ -325,21 +325,25 @@ X, Y = np.ones((4, 2)), np.arange(4)
 @pytest.mark.parametrize(
     ("arrays", "options", "match"),
     [
-        ({"x": X}, {}, r"it holds \['x'\], and no array 'y'"),
+        ({"x": X}, {}, r"it has \['x'\], and no array 'y'"),
         ({"x": X, "labels": Y}, {"target": "label"}, "no array 'label'. Did you mean 'labels'"),
         ({"x": X, "y": Y}, {"target": 0}, "target=0: an .npz has no columns"),
         ({"x_train": X, "y_train": Y}, {}, "no array 'x_test'"),
         ({"x": X, "y": Y[:3]}, {}, r"x has shape \(4, 2\) and y \(3,\)"),
         ({"x": X[:0], "y": Y[:0]}, {}, "no rows or no features"),
-        ({"x": X.astype(str), "y": Y}, {}, "x='str.*no real numbers"),
-        ({"x": X, "y": Y.astype(str)}, {"task": "regression", "split": [0.5, 0.5]}, "y='str.*no real numbers"),
+        ({"x": X.astype(str), "y": Y}, {}, "x='str.*not an array of real numbers"),
+        (
+            {"x": X, "y": Y.astype(str)},
+            {"task": "regression", "split": [0.5, 0.5]},
+            "y='str.*not an array of real",
+        ),
         ({"x": X * 1j, "y": Y}, {}, "x='complex128'"),
         ({"x": np.where(np.eye(4, 2) * [[0, 1]], np.nan, X), "y": Y}, {}, "x=nan: missing .* row 1, column 1"),
         ({"x": X, "y": np.array([0, 1, np.nan, 2])}, {}, "y=nan: missing .* row 2 "),
         ({"x": X, "y": np.array([0, 1, np.nan, 2])}, {"task": "classification"}, "y=nan: missing .* row 2 "),
         ({"x": X, "y": np.array([{}, 1, 2, 3], dtype=object)}, {}, "pickled objects are never loaded"),
         ({"x_train": X, "y_train": Y, "x_test": X[:, :1], "y_test": Y}, {}, "the parts differ in shape"),
-        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)}, {}, "text and numbers as targets"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)}, {}, "targets of text and of numbers"),
     ],
 )
 def test_a_bad_npz_is_an_error(tmp_path, arrays, options, match):
@@ -358,15 +362,15 @@ def test_a_pickle_called_npz_is_never_loaded(tmp_path):
     ("data", "match"),
     [
         ("digit", "data='digit': no such name. Did you mean 'digits'"),
-        ("my.csv", "the name of a set belongs here. Pass {'file': 'my.csv'"),
+        ("my.csv", "not the name of a data set. Pass {'file': 'my.csv'"),
         (3, "data=3: not a data set"),
         ((X,), "not a data set"),
-        ((X, Y[:3]), "as many rows"),
-        ((X, 1.0), "as many rows"),
+        ((X, Y[:3]), "equally many rows"),
+        ((X, 1.0), "equally many rows"),
         ((X, [[1], [2, 3], [4], [5]]), "y=.*not an array"),
-        ((X, np.array([{}] * 4)), "y='object': the array holds no real numbers"),
+        ((X, np.array([{}] * 4)), "y='object': not an array of real numbers"),
         ((X, Y - 1), "labels below 0"),
-        ((X, Y * 0), r"y=\[0\]: every row is of the same class"),
+        ((X, Y * 0), r"y=\[0\]: all rows have the same class"),
         ((X * np.inf, Y), "x=inf: missing or not finite, at row 0, column 0"),
         ((X * 1e200, Y), "too large for float32"),
     ],
@@ -387,13 +391,13 @@ def test_traced_data_is_an_error():
         ((0.5, 0.4), "sum to 0.9"),
         ((1.5, -0.5), "a fraction is below 0 or above 1"),
         ((10**400, 0.5), "a fraction is below 0 or above 1"),
-        ((0.0, 1.0), "no row is left to train on"),
+        ((0.0, 1.0), "no row is left for training"),
         ((float("nan"), 1.0), "a fraction is below 0"),
         ((0.5, float("nan")), "a fraction is below 0"),
         ((1.0,), "not two or three"),
         (0.8, "not two or three"),
         ("80", "not two or three"),
-        (("0.8", "0.2"), "not all of them are numbers"),
+        (("0.8", "0.2"), "not all fractions are numbers"),
         ((0.998, 0.001, 0.001), "of 40 rows none is left for validation"),
     ],
 )
