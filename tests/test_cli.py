@@ -199,7 +199,7 @@ def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
 def test_experiments_that_are_nowhere_are_told_where_they_were_looked_for(capsys):
     assert main.main(["list", "experiments"]) == 0
     shown = capsys.readouterr().out
-    assert str(Path.cwd()) in shown and "change to a clone of gdkit" in shown
+    assert str(Path.cwd()) in shown and "gdkit new --example NAME" in shown
 
 
 # Shells

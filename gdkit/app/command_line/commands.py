@@ -13,7 +13,7 @@ import cyclopts
 import gdkit
 from gdkit import environment
 from gdkit.app.run.hooks import Hooks
-from gdkit.errors import DamagedFileError, OtherRunError, bad_value
+from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_value
 
 if TYPE_CHECKING:
     from gdkit.app.config.schema import Config
@@ -25,8 +25,8 @@ _USAGE = {
     "check": "CONFIG [key.path=value ...]",
     "status": "DIR",
     "report": "DIR [DIR ...] [-o FILE]",
-    "list": "optimizers|problems|monitors|data|experiments",
-    "new": "NAME",
+    "list": "optimizers|problems|monitors|data|experiments|examples",
+    "new": "NAME | --example [NAME]",
     "schema": "",
     "completion": "bash|zsh|fish",
 }
@@ -147,8 +147,8 @@ def report(folder: Path, /, *others: Path, output: Output = None) -> None:
     rewrite_report(config, folder)
 
 
-def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experiments"], /) -> None:
-    """List the names that a config can use.
+def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experiments", "examples"], /) -> None:
+    """List the names that a config can use, or the examples.
 
     Args:
       kind: which names.
@@ -159,16 +159,28 @@ def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experimen
     print_names(kind)
 
 
-def new(name: str, /) -> None:
-    """Write a commented config and a problem to start from.
+def new(name: str | None = None, /, *, example: bool = False) -> None:
+    """Write a commented config and a problem to start from, or copy an example.
 
     Args:
       name: NAME.yaml and NAME_problem.py are written to the current folder.
+      example: copy the example NAME to the folders configs and experiments; without a NAME, list the examples.
     """
-    from gdkit.app.command_line.starter import write_starter
+    if example and name is None:
+        list_("examples")
+    elif name is None:
+        raise InputValueError(f"gdkit new: NAME is missing.\n{describe_usage('new')}")
+    elif example:
+        from gdkit.app.examples import copy_example
 
-    config, problem = write_starter(name, Path())
-    print(f"wrote {config} and {problem}\nrun it:  gdkit run {config}")
+        written = copy_example(name, Path())
+        print("\n".join(f"wrote {path}" for path in written) or "All files of this example exist already.")
+        print(f"run it:  gdkit run configs/{name}.yaml")
+    else:
+        from gdkit.app.command_line.starter import write_starter
+
+        config, problem = write_starter(name, Path())
+        print(f"wrote {config} and {problem}\nrun it:  gdkit run {config}")
 
 
 def schema() -> None:

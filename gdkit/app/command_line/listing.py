@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gdkit.app import examples
 from gdkit.factories import parameters
 
 
@@ -76,16 +77,23 @@ def _experiments() -> Iterator[tuple[str, str]]:
             yield f"experiments.{path.stem}:run", _paragraph(ast.get_docstring(tree))
 
 
+def _examples() -> Iterator[tuple[str, str]]:
+    for name in examples.example_names():
+        yield name, examples.describe_example(name)
+
+
 _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "optimizers": _optimizers,
     "problems": _problems,
     "monitors": _monitors,
     "data": _data,
     "experiments": _experiments,
+    "examples": _examples,
 }
 _EMPTY = {
     "experiments": "{folder}: no experiments. They are modules of the folder experiments with a function "
-    "run(settings): change to a clone of gdkit, or write one."
+    "run(settings): write one, or copy an example by gdkit new --example NAME. gdkit list examples shows the names.",
+    "examples": "This installation of gdkit contains no examples.",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from gdkit import factories, monitors, optimizers, problems, stability
 from gdkit.app.config.schema import Config, ConfigAxis, ConfigMonitor, ConfigOptimizer, SweepConfig
 from gdkit.app.config.source import ConfigError, KeyPath
+from gdkit.app.examples import example_names
 from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
 from gdkit.factories import PROBLEM_PREFIX
 from gdkit.problems import Problem, ProblemLike
@@ -185,7 +186,10 @@ def resolve(config: Config, path: KeyPath, reference: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module exists, and imports another that does not
-        raise config.error(path, f"no module {error.name!r} in {folder} or among the installed packages") from None
+        example = module_name.removeprefix("experiments.")
+        remedy = f". Copy the example: gdkit new --example {example}" if example in example_names() else ""
+        message = f"no module {error.name!r} in {folder} or among the installed packages{remedy}"
+        raise config.error(path, message) from None
     for part in attribute.split("."):
         if not hasattr(value, part):
             names = [name for name in vars(value) if not name.startswith("_")] if hasattr(value, "__dict__") else []

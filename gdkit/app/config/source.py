@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from gdkit.app.examples import example_names
 from gdkit.errors import GdkitError, nearest
 
 MAX_BYTES = 1_000_000  # a config is text that a person reads
@@ -306,6 +307,8 @@ def _has(node: Any, part: str | int) -> bool:
 
 
 def _suggest_file(path: Path) -> str:
+    if path.stem in example_names():
+        return f"This config is an example. Copy it: gdkit new --example {path.stem}"
     try:
         names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
     except (OSError, ValueError):

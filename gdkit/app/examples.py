@@ -1,0 +1,85 @@
+"""The examples that gdkit comes with: configs, and the studies that some of them run."""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from gdkit.errors import InputValueError, unknown_name
+
+_PACKAGED = Path(__file__).parent / "templates" / "examples"  # in a wheel
+_ROOT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]  # in a checkout
+
+
+def example_names() -> list[str]:
+    """The names of all examples."""
+    return sorted(path.stem for path in (_ROOT / "configs").glob("*.yaml"))
+
+
+def describe_example(name: str) -> str:
+    """The first sentence of the comment with which the config begins."""
+    lines = (_ROOT / _config(name)).read_text(encoding="utf-8").splitlines()
+    paragraph = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return re.split(r"(?<=[.?!]) (?=[A-Z])", " ".join(line[2:] for line in paragraph))[0]
+
+
+def example_files(name: str) -> list[Path]:
+    """The files of an example: its config, its study, and the modules that the study imports.
+
+    Raises:
+      InputValueError: there is no such example.
+    """
+    if name not in example_names():
+        raise unknown_name("--example", name, example_names())
+    config = _config(name)
+    study = re.search(r"^experiment: *([\w.]+):", (_ROOT / config).read_text(encoding="utf-8"), re.MULTILINE)
+    pending, modules = list(_module_files(study[1])) if study else [], set()
+    while pending:
+        path = pending.pop()
+        if path not in modules:
+            modules.add(path)
+            pending += _imported_files(path)
+    return [config, *sorted(modules)]
+
+
+def copy_example(name: str, folder: Path) -> list[Path]:
+    """Copy an example to a folder; return the paths of the files that were written.
+
+    A file that exists with the same content is left as it is: examples share modules.
+
+    Raises:
+      InputValueError: there is no such example, or a file exists with other content. Nothing has been written then.
+    """
+    contents = {folder / path: (_ROOT / path).read_bytes() for path in example_files(name)}
+    for path, content in contents.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == content):
+            raise InputValueError(f"{path} exists with other content. Move it, or copy the example to an empty folder.")
+    written = [path for path in contents if not path.exists()]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[path])
+    return written
+
+
+def _config(name: str) -> Path:
+    return Path("configs", f"{name}.yaml")
+
+
+def _imported_files(path: Path) -> Iterator[Path]:
+    """The files of the modules of studies that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse((_ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _module_files(alias.name)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:  # a submodule, or a name of the module
+                yield from _module_files(f"{node.module}.{alias.name}")
+
+
+def _module_files(name: str) -> Iterator[Path]:
+    """The files of a module of studies and of the packages that contain it; none for modules of others."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1) if parts[0] == "experiments" else ():
+        stem = Path(*parts[:count])
+        yield from (path for path in (stem / "__init__.py", stem.with_suffix(".py")) if (_ROOT / path).is_file())
