@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
 def start_of(work: Workload, key: int = 0) -> Start:
     """The start of the first seed of a sweep with that key, on the device."""
-    init_key, sample_key = descent.keys_of(jax.random.fold_in(checks.as_key(key), 0))
+    init_key, sample_key = descent.split_key(jax.random.fold_in(checks.as_key(key), 0))
     problem = work.problem
     params = jax.jit(problem.init)(init_key) if problem.init_is_function else problem.init
     return jax.device_put(Start(params, init_key, sample_key, problem.data))
@@ -115,7 +115,7 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
             inputs = descent.StepInputs(chosen, t, start.key, start.data)
             return step(lane, inputs, limits, t == work.steps)[0], None
 
-        arrays = binding.arrays_of(problem)._replace(data=start.data)
+        arrays = binding.get_arrays(problem)._replace(data=start.data)
         lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)
         lane, _ = jax.lax.scan(body, lane, jnp.arange(work.steps + 1, dtype=jnp.int32), unroll=unroll)
         return monitors.read(watched, lane.record)
@@ -167,7 +167,7 @@ def _over_devices(lane: Callable) -> Any:
 @functools.lru_cache(maxsize=8)
 def _optax_step(problem: gdkit.Problem) -> Any:
     def step(params: Params, state: Any, rate: Array, t: Array, key: Key, data: PyTree) -> tuple[Params, Any, Array]:
-        batch = binding.batch_of(problem, t, key, data)
+        batch = binding.get_batch(problem, t, key, data)
         loss = problem.loss if data is None else lambda params: problem.loss(params, batch)
         value, grad = jax.value_and_grad(loss)(params)
         updates, state = optax.sgd(rate).update(grad, state, params)

@@ -42,7 +42,7 @@ class Binding(NamedTuple):
     traced: dict[str, Array]  # (), of the dtype of the params
 
 
-def arrays_of(problem: Problem) -> Arrays:
+def get_arrays(problem: Problem) -> Arrays:
     """The arrays of `problem`, its validation and test data with ``None`` for what it lacks."""
     init = () if problem.init_is_function else problem.init
     return Arrays(init, problem.data, problem.validation, problem.test)
@@ -56,9 +56,9 @@ def bind(problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperp
         short = name.removeprefix(factories.PROBLEM_PREFIX)
         (traced if factories.is_traced(factory, short, [value]) else static)[name] = value
     concrete, _ = resolve_problem(problem, hyperparameters)
-    dtype = params_dtype(concrete)
+    dtype = get_params_dtype(concrete)
     traced = {name: jnp.asarray(value, dtype) for name, value in traced.items()}
-    return Binding(arrays_of(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced)
+    return Binding(get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced)
 
 
 def resolve(
@@ -94,7 +94,7 @@ def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux:
     return loss
 
 
-def batch_of(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
+def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
     """The batch of step `t`: a sample, or all the data, or None for a problem without data."""
     return data if problem.sample is None else problem.sample(key, t, data)
 
@@ -104,12 +104,12 @@ def is_stochastic(problem: ProblemLike, hyperparameters: Hyperparameters) -> boo
     return resolve_problem(problem, hyperparameters)[0].sample is not None
 
 
-def params_dtype(problem: Problem) -> np.dtype:
+def get_params_dtype(problem: Problem) -> np.dtype:
     """The dtype of a run: that of the params."""
-    return dtype_of(params_shape(problem))
+    return get_dtype(get_params_shape(problem))
 
 
-def params_shape(problem: Problem) -> Params:
+def get_params_shape(problem: Problem) -> Params:
     """The params as shapes and dtypes."""
     key = jax.eval_shape(jax.random.key, 0)
     start = jax.eval_shape(problem.init, key) if problem.init_is_function else problem.init
@@ -118,7 +118,7 @@ def params_shape(problem: Problem) -> Params:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
 
 
-def dtype_of(params: Params) -> np.dtype:
+def get_dtype(params: Params) -> np.dtype:
     """The dtype that the leaves of `params` promote to, canonical."""
     return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(params)))
 
@@ -219,7 +219,7 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
 
 def is_impure(problem: Problem, key: Key) -> bool:
     """Whether two traces of the loss hold different constants, as they do when it draws numbers outside JAX."""
-    trace = lambda: jaxprs.constants(_trace_loss(problem, None, key, arrays_of(problem))[0])
+    trace = lambda: jaxprs.constants(_trace_loss(problem, None, key, get_arrays(problem))[0])
     first, second = trace(), trace()
     return len(first) != len(second) or not all(map(_is_same, first, second))
 

@@ -53,7 +53,7 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
 
     def step(state: State, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree) -> tuple[State, Info]:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-        loss = binding.objective(concrete, built, binding.batch_of(concrete, t, key, data), state.aux)
+        loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
         (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
         extra = {"value": value, "grad": grad, "value_fn": lambda params: loss(params)[0]}
         accepted = {name: extra[name] for name in optimizers.extra_arguments(built)}
@@ -75,7 +75,7 @@ def initial_state(
     start = concrete.init(key) if concrete.init_is_function else _given_unless_traced(concrete.init, arrays.init)
     params, aux = binding.split_aux(concrete, start)
     params = jax.tree.map(jnp.asarray, params)
-    state = strong(State(params, aux, built.init(params)))
+    state = strip_weak_types(State(params, aux, built.init(params)))
     step = step_map(problem, optimizer)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
     _check_state(optimizer, state, out)
@@ -96,13 +96,13 @@ def _given_unless_traced(init: PyTree, given: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, array: leaf if isinstance(leaf, Tracer) else array, init, given)
 
 
-def strong(tree: PyTree) -> PyTree:
+def strip_weak_types(tree: PyTree) -> PyTree:
     """Every leaf as an array without a weak type; weak types would compile a second program."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
 
 
-def keys_of(key: int | Key) -> tuple[Key, Key]:
-    """The key that initialises and the key that samples, from a run's key or the integer that seeds it."""
+def split_key(key: int | Key) -> tuple[Key, Key]:
+    """The key that initializes and the key that samples, from a run's key or the integer that seeds it."""
     init_key, sample_key = jax.random.split(checks.as_key(key))
     return init_key, sample_key
 
@@ -122,7 +122,7 @@ class StepInputs(NamedTuple):
 
     hyperparameters: Hyperparameters
     t: Array  # () int32, the step
-    key: Key  # the second that `keys_of` makes of the seed's
+    key: Key  # the second that `split_key` makes of the seed's
     data: PyTree
 
 
@@ -134,7 +134,7 @@ def start_lane(
     key: Key,
     arrays: Arrays,
 ) -> Lane:
-    """The lane before step 0; `key` is the first that `keys_of` makes of the seed's."""
+    """The lane before step 0; `key` is the first that `split_key` makes of the seed's."""
     state = initial_state(problem, optimizer, hyperparameters, key, arrays)
     return Lane(state, monitors.start_record(watched, state))
 
@@ -178,7 +178,7 @@ def observe(
     """The lane after a step to `after`, and the loss; a lane that has ended, or ends at this step, keeps its state."""
     hyperparameters, t, key, data = inputs
     going = lane.record.end_kind == EndKind.RUNNING
-    record = monitors.end_of(lane.record, info.loss, t, limits, last)
+    record = monitors.end_record(lane.record, info.loss, t, limits, last)
     moves = record.end_kind == EndKind.RUNNING
     after = monitors.select(moves, after, lane.state)
     context = Context(t, key, hyperparameters, data, moves, going)
@@ -195,7 +195,7 @@ def evaluate(
     values = {}
     if concrete.optimum is not None:
         sign = -1 if isinstance(built, optimizers.Ascent) else 1
-        values["optimum"] = jnp.asarray(sign * concrete.optimum, binding.dtype_of(params))
+        values["optimum"] = jnp.asarray(sign * concrete.optimum, binding.get_dtype(params))
     for part, data in (("validation", arrays.validation), ("test", arrays.test)):
         if data is None:
             continue
@@ -308,7 +308,7 @@ def _run(
 ) -> Trajectory:
     hyperparameters = dict(static) | traced
     watched = monitors.DEFAULT + watched
-    init_key, sample_key = keys_of(key)
+    init_key, sample_key = split_key(key)
     start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
     move = _step_beside_record(problem, optimizer, watched)

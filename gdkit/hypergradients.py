@@ -33,18 +33,18 @@ def final_loss_map(problem: ProblemLike, optimizer: OptimizerLike) -> FinalLoss:
       optimizer: an optimizer factory, or a finished optimizer.
 
     Returns:
-      A pure function; `arrays` are those of `gdkit.binding.bind` or `gdkit.binding.arrays_of`.
+      A pure function; `arrays` are those of `gdkit.binding.bind` or `gdkit.binding.get_arrays`.
 
     >>> from gdkit import problems, sgd
     >>> parabola = problems.parabola()
     >>> end = final_loss_map(parabola, sgd)
-    >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), binding.arrays_of(parabola)))  # 9 (1 − 2η)⁴
+    >>> float(end({"learning_rate": 0.25}, 2, jax.random.key(0), binding.get_arrays(parabola)))  # 9 (1 − 2η)⁴
     0.5625
     """
     step = descent.observed_step(problem, optimizer, watched=())
 
     def final_loss(hyperparameters: Hyperparameters, steps: Array, key: Key, arrays: binding.Arrays) -> Array:
-        init_key, sample_key = descent.keys_of(key)
+        init_key, sample_key = descent.split_key(key)
         lane = descent.start_lane(problem, optimizer, (), hyperparameters, init_key, arrays)
 
         def is_running(carry: tuple[Array, Lane, Array]) -> Array:

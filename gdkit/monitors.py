@@ -57,7 +57,7 @@ def start_record(monitors: Sequence[Monitor], state: State) -> Record:
     return Record(jnp.zeros((), _dtype(state.params)), jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), states)
 
 
-def end_of(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -> Record:
+def end_record(record: Record, loss: Array, t: Array, limits: Limits, last: Array) -> Record:
     """The record with its initial loss, and with its end if `loss` at step `t` is the run's last."""
     going, loss = record.end_kind == EndKind.RUNNING, loss.astype(record.initial_loss.dtype)
     initial = jnp.where(t == 0, loss, record.initial_loss)
@@ -83,13 +83,13 @@ def fold(
     """The record after every monitor has observed a step; the record of a run that has ended stays as it is."""
     multiple, going = _multiple_of(optimizer, context.hyperparameters), context.going
     info = info._replace(loss=info.loss.astype(record.initial_loss.dtype))
-    still = info._replace(update=jax.tree.map(lambda u: jnp.where(context.moves, u, 0), info.update))
-    hidden = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
+    unmoved = info._replace(update=jax.tree.map(lambda u: jnp.where(context.moves, u, 0), info.update))
+    after_end = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
     states = []
     for monitor, old in zip(monitors, record.monitors, strict=True):
         update: Callable[..., PyTree] = monitor.update
         shortcut = (multiple,) if isinstance(monitor, _UpdateMonitor) else ()
-        new = update(old, before, after, still if monitor.freeze else hidden, context, *shortcut)
+        new = update(old, before, after, unmoved if monitor.freeze else after_end, context, *shortcut)
         states.append(select(going, new, old) if monitor.freeze else new)
     return record._replace(monitors=tuple(states))
 
@@ -152,7 +152,7 @@ def empty_windows(count: int, dtype: DTypeLike) -> Windows:
     return (Window(*(jnp.zeros((), dtype),) * 4),) * count
 
 
-def push(windows: Windows, value: Array, valid: Array) -> Windows:
+def push_value(windows: Windows, value: Array, valid: Array) -> Windows:
     """Add `value` to the newest window, where `valid`."""
     w = windows[0]
     deviation = jnp.where(valid, value - w.shift, 0)
@@ -160,14 +160,14 @@ def push(windows: Windows, value: Array, valid: Array) -> Windows:
     return (newest, *windows[1:])
 
 
-def shifted(windows: Windows, shift: Array) -> Windows:
+def shift_windows(windows: Windows, shift: Array) -> Windows:
     """A new window, and the others moved up by one; unchanged where the newest is empty."""
     zero = jnp.zeros_like(shift)
     moved = (Window(zero, shift, zero, zero), *windows[:-1])
     return select(windows[0].count > 0, moved, windows)
 
 
-def merge(windows: Windows) -> tuple[Array, Array, Array]:
+def merge_windows(windows: Windows) -> tuple[Array, Array, Array]:
     """Count, mean and sum of squared deviations over several windows (Chan et al. 1979); the mean of none is NaN."""
     count, mean, m2 = _moments(windows[0])
     for window in windows[1:]:
@@ -219,11 +219,11 @@ def loss_statistics() -> Monitor:
             most_step=jnp.where(higher, t, m.most_step),
             increases=m.increases + (loss > m.final),
             steps=jnp.where(context.going, t.astype(m.steps.dtype), m.steps),
-            windows=push(m.windows, loss, finite),
+            windows=push_value(m.windows, loss, finite),
         )
 
     def read(m: _LossState) -> dict[str, Array]:
-        count, late, m2 = merge(m.windows[:2])
+        count, late, m2 = merge_windows(m.windows[:2])
         return {
             "final_loss": m.final,
             "min_loss": m.least,
@@ -232,14 +232,14 @@ def loss_statistics() -> Monitor:
             "max_step": m.most_step,
             "late_mean": late,
             "late_spread": jnp.sqrt(m2 / count),
-            "earlier_mean": merge(m.windows[2:])[1],
+            "earlier_mean": merge_windows(m.windows[2:])[1],
             "increases": m.increases / jnp.maximum(m.steps, 1),
         }
 
     def roll(m: _LossState, state: State) -> _LossState:
         # deviations are from the last loss, the best known estimate of the next ones
         shift = jnp.where(jnp.isfinite(m.final), m.final, 0)
-        return m._replace(windows=shifted(m.windows, shift))
+        return m._replace(windows=shift_windows(m.windows, shift))
 
     return Monitor(init, update, read, roll, freeze=False)
 
@@ -280,12 +280,12 @@ def reversals() -> Monitor:
 
     def least(state: State) -> Array:
         # squares of smaller sizes underflow: such updates have no direction
-        size = rounding(state.params)
+        size = rounding_size(state.params)
         return jnp.maximum(size, jnp.sqrt(jnp.finfo(size.dtype).tiny)).astype(_dtype(state.params))
 
     def init(state: State) -> _ReversalState:
         zero, none = jnp.zeros((), _dtype(state.params)), jnp.full((), -1, jnp.int32)
-        previous = jax.tree.map(jnp.zeros_like, flat(state.params))
+        previous = jax.tree.map(jnp.zeros_like, flatten(state.params))
         return _ReversalState(previous, zero, least(state), none, (zero, zero), (zero, zero))
 
     def update(
@@ -296,7 +296,7 @@ def reversals() -> Monitor:
         context: Context,
         multiple: _Multiple = None,
     ) -> _ReversalState:
-        direction = flat(info.update if multiple is None else info.grad)
+        direction = flatten(info.update if multiple is None else info.grad)
         size = norm(direction).astype(m.size.dtype)
         length = size if multiple is None else abs(multiple) * size
         moves = context.moves & jnp.isfinite(length) & (length > m.least)
@@ -346,10 +346,10 @@ def norms() -> Monitor:
     def update(
         m: _NormState, before: State, after: State, info: Info, context: Context, multiple: _Multiple = None
     ) -> _NormState:
-        slope = flat(info.grad)
+        slope = flatten(info.grad)
         grad = norm(slope)
         if multiple is None:
-            move = flat(info.update)
+            move = flatten(info.update)
             update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
         else:
             multiple = jnp.asarray(multiple, _dtype(before.params))
@@ -431,7 +431,7 @@ def curve_steps(points: int) -> np.ndarray:
     return steps
 
 
-def flat(tree: PyTree) -> PyTree:
+def flatten(tree: PyTree) -> PyTree:
     """`tree`, or one vector of it where it has many leaves: operations on each leaf would take minutes to compile."""
     return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > _MANY_LEAVES else tree
 
@@ -446,9 +446,9 @@ def norm(tree: PyTree) -> Array:
 DEFAULT = (loss_statistics(), reversals(), norms())
 
 
-def rounding(params: Params) -> Array:
+def rounding_size(params: Params) -> Array:
     """The size below which an update of `params` is rounding: a few units in the last place of their norm."""
-    return 4 * jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps * norm(flat(params))
+    return 4 * jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps * norm(flatten(params))
 
 
 def _dtype(params: Params) -> np.dtype:

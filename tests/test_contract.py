@@ -130,7 +130,7 @@ class Pair:
     def lanes(self, rates):
         """The lanes before the first step and after each, for as many learning rates as the program is wide."""
         points = tuple(binding.bind(self.case.problem, self.factory, {self.rate_name: rate})[2] for rate in rates)
-        arrays = binding.arrays_of(self.case.problem)
+        arrays = binding.get_arrays(self.case.problem)
         lanes = [self.start(points, arrays)]
         for t in range(STEPS + 1):
             lanes.append(self.advance(lanes[-1], points, jnp.int32(t), arrays))
@@ -257,7 +257,7 @@ def test_a_state_that_changes_its_dtype_at_the_first_step_is_cast_once():
     update = lambda grads, state, params=None: (-0.1 * grads, (jnp.float32(0.25) + state[0], state[1] * jnp.float32(2)))
     optimizer, problem = optax.GradientTransformation(init, update), scalar()
     run = gdkit.descend(problem, optimizer, 2)
-    start = descent.initial_state(problem, optimizer, {}, KEY, binding.arrays_of(problem))
+    start = descent.initial_state(problem, optimizer, {}, KEY, binding.get_arrays(problem))
     chex.assert_trees_all_equal_shapes_and_dtypes(start.opt_state, run.opt_state)
     assert [leaf.weak_type for leaf in start.opt_state] == [False, False]
     assert run.opt_state == (0.5, 2.0)

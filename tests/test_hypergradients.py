@@ -10,7 +10,7 @@ import pytest
 from shared import assert_refused
 
 from gdkit import Problem, descend, hypergradient, problems, sgd, sweep, tune, value_and_hypergradient
-from gdkit.binding import arrays_of
+from gdkit.binding import get_arrays
 from gdkit.environment import enable_x64
 from gdkit.hypergradients import FRACTIONS, final_loss_map
 
@@ -123,7 +123,7 @@ def test_a_start_that_is_a_hyperparameter_moves_the_run():
 def test_the_map_to_the_final_loss_takes_steps_as_they_come():
     problem = problems.parabola()
     end = lambda steps: final_loss_map(problem, sgd)(
-        {"learning_rate": 0.25}, steps, jax.random.key(0), arrays_of(problem)
+        {"learning_rate": 0.25}, steps, jax.random.key(0), get_arrays(problem)
     )
     np.testing.assert_allclose(jax.vmap(end)(jnp.arange(1, 5)), 9 * 0.25 ** np.arange(1, 5), rtol=1e-6)
 

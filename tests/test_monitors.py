@@ -135,9 +135,9 @@ def test_window_merge_is_that_of_all_values(key):
     windows = monitors.empty_windows(4, jnp.float32)
     for t, value in enumerate(values):
         if monitors.starts_window(jnp.int32(t)):
-            windows = monitors.shifted(windows, value + 0.5)
-        windows = monitors.push(windows, value, jnp.bool_(True))
+            windows = monitors.shift_windows(windows, value + 0.5)
+        windows = monitors.push_value(windows, value, jnp.bool_(True))
     kept = np.asarray(values)[windows_by_hand(39)[-4] :]
-    count, mean, m2 = monitors.merge(windows)
+    count, mean, m2 = monitors.merge_windows(windows)
     np.testing.assert_allclose([count, mean], [len(kept), kept.mean()], rtol=1e-5)
     np.testing.assert_allclose(m2, ((kept - kept.mean()) ** 2).sum(), rtol=1e-4)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from shared import dense_hessian
 
 from gdkit import Problem, Regime, descend, problems, sgd, stability, sweep
-from gdkit.binding import arrays_of
-from gdkit.descent import initial_state, keys_of, step_map
+from gdkit.binding import get_arrays
+from gdkit.descent import initial_state, split_key, step_map
 from gdkit.errors import InputTypeError, InputValueError
 
 
@@ -192,7 +192,7 @@ def test_stability_threshold_names_bad_input(family, options, message):
 
 def state_at(problem, factory, hyperparameters, params=None):
     """The first state of a run, at other params."""
-    state = initial_state(problem, factory, hyperparameters, keys_of(0)[0], arrays_of(problem))
+    state = initial_state(problem, factory, hyperparameters, split_key(0)[0], get_arrays(problem))
     return state if params is None else state._replace(params=params)
 
 
@@ -592,7 +592,7 @@ def test_preconditioned_sharpness_every_is_that_of_the_states_at_its_steps(facto
     problem, chosen, run = ROSENBROCK, {"learning_rate": 1e-2}, watched_run(factory, 1e-2)
     step, states = jax.jit(step_map(problem, factory)), [state_at(problem, factory, chosen)]
     for t in range(8):
-        states.append(step(states[-1], chosen, t, keys_of(0)[1], None)[0])
+        states.append(step(states[-1], chosen, t, split_key(0)[1], None)[0])
     measure = functools.partial(stability.preconditioned_sharpness, problem, factory, hyperparameters=chosen)
     expected = [measure(state).values[0] for state in states[::4]]
     read = {name: run.statistics[f"preconditioned_sharpness{name}"] for name in ("", "_max", "_curve", "_residual")}

@@ -135,7 +135,7 @@ def _trial(
     limits = Limits(jnp.asarray(diverged_above, dtype), jnp.asarray(-math.inf, dtype))
     program = _compile_runs(problem, optimizer, static)
     optimum = binding.resolve_problem(problem, chosen)[0].optimum
-    keys, last = descent.keys_of(key), jnp.int32(steps)
+    keys, last = descent.split_key(key), jnp.int32(steps)
 
     def diverge(rates: np.ndarray) -> np.ndarray:
         statistics = program(jnp.asarray(rates, dtype), traced, keys, arrays, limits, last)

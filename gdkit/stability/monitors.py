@@ -108,7 +108,7 @@ def sharpness_every(problem: ProblemLike, every: int, *, iterations: int = 20, r
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
         concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
-        batch = binding.batch_of(concrete, context.t, context.key, context.data)
+        batch = binding.get_batch(concrete, context.t, context.key, context.data)
         spectrum = sharpness(concrete, before.params, batch=batch, aux=before.aux, max_iterations=iterations)
         return spectrum.values[0], spectrum.residuals[0]
 

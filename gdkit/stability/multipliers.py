@@ -84,7 +84,7 @@ def multipliers(
     size = sum(jax.tree.leaves(state)[i].size for i in dynamic.moving)
     check_search(k, size, tolerance, max_iterations)
     data = arrays.data if data is None else data
-    arguments = (state, traced, jnp.int32(t), descent.keys_of(key)[1], data)
+    arguments = (state, traced, jnp.int32(t), descent.split_key(key)[1], data)
     program = _compile_jacobian(problem, optimizer, static, freeze)
     if size <= _DENSE:
         spectra = _both_sides(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)

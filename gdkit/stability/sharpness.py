@@ -183,7 +183,7 @@ def preconditioned_sharpness(
     check_search(k, size, tolerance, max_iterations)
     program = _compile_preconditioned(problem, optimizer, static, k, min(max_iterations, size))
     data = arrays.data if data is None else data
-    arguments = state, traced, jnp.int32(t), descent.keys_of(key)[1], data, rate, tolerance
+    arguments = state, traced, jnp.int32(t), descent.split_key(key)[1], data, rate, tolerance
     spectrum, is_diagonal, is_positive = program(*arguments)
     if not is_diagonal:
         remedy = "Use sharpness, or multipliers, which need no preconditioner"
@@ -220,7 +220,7 @@ def largest_preconditioned(
 ) -> tuple[Spectrum, Array, Array]:
     """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-    loss = binding.objective(concrete, built, binding.batch_of(concrete, t, key, data), state.aux)
+    loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
     gain, is_diagonal = _gain(built, state, unravel(gradient(vector)), lambda params: loss(params)[0])

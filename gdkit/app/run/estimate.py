@@ -94,11 +94,11 @@ def check(config: Config, folder: Path, free_resources: Callable[[Path], Resourc
 
 def _check_gradients(request: SweepRequest, groups: list[TracedGroup]) -> Iterator[GradientCheck]:
     """The gradient of each problem's loss at its start, on its first batch, against central differences."""
-    init_key, sample_key = descent.keys_of(request.key)
+    init_key, sample_key = descent.split_key(request.key)
     for problem in {id(group.problem): group.problem for group in groups}.values():
         start = problem.init(init_key) if problem.init_is_function else problem.init
         params, aux = start if problem.has_aux else (start, ())
-        batch = binding.batch_of(problem, jnp.int32(0), sample_key, problem.data)
+        batch = binding.get_batch(problem, jnp.int32(0), sample_key, problem.data)
 
         def loss(params: Params, batch: PyTree, aux: PyTree, problem: Problem = problem) -> jax.Array:
             return binding.objective(problem, None, batch, aux)(params)[0]

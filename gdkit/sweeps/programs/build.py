@@ -10,7 +10,7 @@ import numpy as np
 
 from gdkit import monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, StepInputs, evaluate, keys_of, observe, roll_windows, start_lane, step_map
+from gdkit.descent import Lane, StepInputs, evaluate, observe, roll_windows, split_key, start_lane, step_map
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed
@@ -201,7 +201,7 @@ def _is_running(lanes: Lane) -> Array:
 
 def _seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
     """The keys that initialize and the keys that sample, each (seeds,)."""
-    return jax.vmap(lambda seed: keys_of(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
+    return jax.vmap(lambda seed: split_key(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
 
 
 def _over_block(

@@ -108,10 +108,10 @@ def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
 
 def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
     concrete, _ = binding.resolve_problem(problem, point)
-    loss = binding.check_run(problem, optimizer, point, key, binding.arrays_of(concrete))
+    loss = binding.check_run(problem, optimizer, point, key, binding.get_arrays(concrete))
     # XLA has a fast form of convolutions only outside of loops, and the other is slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(loss)
-    return LossFacts(binding.params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key))
+    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key))
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
@@ -129,7 +129,7 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
         known = factories.parameters(factory)
         if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
             continue
-        if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.arrays_of(problem)):
+        if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.get_arrays(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
             raise bad_value("axes", name, "the factory takes it and nothing uses it", remedy)
 
@@ -159,8 +159,8 @@ def build_job(
         group.static,
         group.group.traced,
         request.recording,
-        Shared(request.key, binding.arrays_of(group.problem), limits),
-        dtype=binding.dtype_of(group.params),
+        Shared(request.key, binding.get_arrays(group.problem), limits),
+        dtype=binding.get_dtype(group.params),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
         devices=devices,

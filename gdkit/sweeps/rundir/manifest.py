@@ -131,7 +131,7 @@ def _said(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | 
     device = jax.devices()[0]
     return {
         "config": None if config is None else digest(config),
-        "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.arrays_of(problem)))),
+        "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
         **{name: text for section in request.sections for name, text in _axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
         "seeds": request.seeds,
@@ -148,7 +148,7 @@ def _said(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | 
 
 
 def _dtype(prepared: Sequence[TracedGroup]) -> Any:
-    return binding.params_dtype(prepared[0].problem)
+    return binding.get_params_dtype(prepared[0].problem)
 
 
 def _numbers(x: Any) -> np.ndarray:
