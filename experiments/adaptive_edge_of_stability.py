@@ -1,10 +1,10 @@
-"""Adam, too, comes to an edge of stability: its preconditioned sharpness stays at 38/η (Cohen et al. 2022).
+"""Adam, too, reaches an edge of stability: its preconditioned sharpness stays at 38/η (Cohen et al. 2022).
 
-Adam steps by −η P⁻¹ times a running mean of gradients, where P is diagonal, (1 − β₁ᵗ) (√ν̂ + ε). Were P constant, then
-on a quadratic of Hessian H such steps would be stable while the top eigenvalue of P⁻¹H, the preconditioned sharpness,
-is below (2 + 2β₁)/((1 − β₁) η), which is 38/η at β₁ = 0.9. On a network it rises until it is there, as P forgets the
-large gradients of the start, whether or not the sharpness itself rises. At the edge the gradients swing, P with them
-grows, and so the preconditioned sharpness stays.
+Adam steps by −η P⁻¹ times a running mean of gradients, where P is diagonal, (1 − β₁ᵗ) (√ν̂ + ε). If P were constant,
+such steps on a quadratic with Hessian H would be stable while the top eigenvalue of P⁻¹H, the preconditioned sharpness,
+is below (2 + 2β₁)/((1 − β₁) η), which is 38/η at β₁ = 0.9. On a network it rises to this value as P forgets the large
+gradients of the start, whether or not the sharpness itself rises. At the edge the gradients oscillate, which makes P
+grow, so the preconditioned sharpness stays.
 """
 
 import functools
@@ -15,9 +15,9 @@ import optax
 from matplotlib.figure import Figure
 
 from experiments.analysis import edge_runs
-from experiments.analysis.edge_runs import Run
+from experiments.analysis.edge_runs import CurvatureRun
 from experiments.common.claims import Claim
-from experiments.common.settings import complete
+from experiments.common.settings import complete_settings
 from gdkit import stability_threshold
 from gdkit.stability import preconditioned_sharpness_every
 
@@ -25,40 +25,40 @@ DEFAULTS: dict[str, Any] = {
     "network": edge_runs.NETWORK,
     "learning_rates": [3e-4, 1e-3, 3e-3],
     "b1": 0.9,
-    "b2": 0.99,  # 100 steps of memory: with 0.999 all takes longer
+    "b2": 0.99,  # a memory of 100 steps; with 0.999 the run would take longer
     "eps": 1e-7,
     "steps": 3000,
-    "every": 10,  # steps from one measurement to the next
+    "every": 10,  # steps between measurements
 }
 SOURCE = "Cohen et al., Adaptive gradient methods at the edge of stability, 2022"
 CURVATURE = "preconditioned sharpness"
 
 
 class AdaptiveEdgeOfStability(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
-    runs: list[Run]
+    runs: list[CurvatureRun]
 
     def __str__(self) -> str:
-        return edge_runs.table({"adam": self.runs})
+        return edge_runs.edge_table({"adam": self.runs})
 
 
 def run(settings: Mapping[str, Any]) -> AdaptiveEdgeOfStability:
-    """Full-batch Adam at several learning rates, its preconditioned sharpness measured on the way."""
-    chosen = complete(settings, DEFAULTS)
-    problem, steps, every = edge_runs.network(chosen["network"]), chosen["steps"], chosen["every"]
-    watched = preconditioned_sharpness_every(
+    """Full-batch Adam at several learning rates, with its preconditioned sharpness."""
+    settings = complete_settings(settings, DEFAULTS)
+    problem, steps, every = edge_runs.network(settings["network"]), settings["steps"], settings["every"]
+    monitor = preconditioned_sharpness_every(
         problem, optax.adam, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1
     )
-    follow = functools.partial(edge_runs.follow, problem, optax.adam, watched=watched, steps=steps, every=every)
-    others = {name: chosen[name] for name in ("b1", "b2", "eps")}
-    # ηλ is what theory bounds, so that its threshold of η, given λ, is that of λ, given η
+    record_run = functools.partial(edge_runs.record_run, problem, optax.adam, monitor=monitor, steps=steps, every=every)
+    others = {name: settings[name] for name in ("b1", "b2", "eps")}
+    # Theory bounds ηλ, so its threshold of η for a given λ is also that of λ for a given η.
     runs = [
-        follow({"learning_rate": rate} | others, stability_threshold("adam", rate, b1=chosen["b1"]))
-        for rate in chosen["learning_rates"]
+        record_run({"learning_rate": rate} | others, stability_threshold("adam", rate, b1=settings["b1"]))
+        for rate in settings["learning_rates"]
     ]
-    return AdaptiveEdgeOfStability(chosen, runs)
+    return AdaptiveEdgeOfStability(settings, runs)
 
 
 def plot(result: AdaptiveEdgeOfStability) -> dict[str, Figure]:
@@ -66,9 +66,9 @@ def plot(result: AdaptiveEdgeOfStability) -> dict[str, Figure]:
     beta = result.settings["b1"]
     name = f"Adam, $\\beta_1$ = {beta:g}, $\\beta_2$ = {result.settings['b2']:g}"
     formula = f"${stability_threshold('adam', 1.0, b1=beta):.4g}/\\eta$"
-    return {"adaptive_edge_of_stability": edge_runs.draw({name: result.runs}, CURVATURE, [formula], scale="log")}
+    return {"adaptive_edge_of_stability": edge_runs.draw_edge({name: result.runs}, CURVATURE, [formula], scale="log")}
 
 
 def claims(result: AdaptiveEdgeOfStability) -> list[Claim]:
-    """Theory's edges against where the preconditioned sharpness stays."""
-    return edge_runs.claims({"Adam": result.runs}, CURVATURE, ["(2 + 2β₁)/((1 − β₁) η)"], SOURCE)
+    """Theory's edges against the plateaus of the preconditioned sharpness."""
+    return edge_runs.edge_claims({"Adam": result.runs}, CURVATURE, ["(2 + 2β₁)/((1 − β₁) η)"], SOURCE)

@@ -1,11 +1,11 @@
-"""Past 2/λ gradient descent need not diverge: on a quartic it doubles its period again and again, into chaos.
+"""Above 2/λ gradient descent need not diverge: on a quartic it goes through period doublings into chaos.
 
 On L(x) = ¼ (x² − 1)² a step is the cubic map x → (1 + η) x − η x³, and the curvature at the minimum x = 1 is λ = 2.
-There the multiplier is 1 − ηλ. At η = 2/λ = 1 it is −1, and a cycle of two takes over: xy = 1/η and x² + y² = 1 + 1/η
-solve it, so that its multiplier is f'(x) f'(y) = 9 − 2 (1 + η)², which is −1 at η = √5 − 1. The doublings go on, and
-the intervals between them shrink by Feigenbaum's 4.669, as they do in every such map. Then comes chaos: first in one
-well; from η = 3√3/2 − 1 on, where the greatest value is mapped to the top between the wells, in both; and at η = 4/λ
-the map is Chebyshev's polynomial T₃, of exponent log 3. Above, runs diverge.
+There the multiplier is 1 − ηλ. At η = 2/λ = 1 it is −1, and a cycle of two appears: xy = 1/η and x² + y² = 1 + 1/η
+solve it, so its multiplier is f'(x) f'(y) = 9 − 2 (1 + η)², which is −1 at η = √5 − 1. The doublings continue, and the
+intervals between them shrink by Feigenbaum's 4.669, as in every such map. Chaos follows: first in one well; from η =
+3√3/2 − 1, where the largest value is mapped to the maximum between the wells, in both; and at η = 4/λ the map is
+Chebyshev's polynomial T₃, with exponent log 3. Above, runs diverge.
 """
 
 import functools
@@ -18,24 +18,24 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import period_doubling as theory
 from experiments.common.claims import Claim
-from experiments.common.drawing import BORDER, FORMULA, INK, borders
-from experiments.common.printing import table
-from experiments.common.settings import complete
+from experiments.common.drawing import BORDER_LINE, INK, THEORY_LINE, draw_borders
+from experiments.common.settings import complete_settings
+from experiments.common.tables import format_table
 from gdkit import Regime, SweepResult, lyapunov_exponent, plots, sgd, sweep
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
     "start": 0.5,
-    "learning_rates": {"to": 2.02, "count": 4000},  # from the first of so many equal parts on
+    "learning_rates": {"to": 2.02, "count": 4000},  # equally spaced, without 0
     "steps": 4000,
     "burn_in": 1000,  # steps before the exponent is averaged
-    "doublings": {"count": 6, "learning_rates": 256, "steps": 40000},  # the grid around each
+    "doublings": {"count": 6, "learning_rates": 256, "steps": 40000},  # of the grid around each doubling
 }
-THEORY: dict[str, Any] = FORMULA | {"color": plots.SERIES_COLORS[1]}
+THEORY: dict[str, Any] = THEORY_LINE | {"color": plots.SERIES_COLORS[1]}
 
 
 class Chaos(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
     runs: SweepResult
@@ -48,7 +48,7 @@ class Chaos(NamedTuple):
 
     @property
     def exponents(self) -> np.ndarray:
-        """Their Lyapunov exponents, NaN where they diverge, (lanes,)."""
+        """Lyapunov exponents of the runs, NaN where they diverge, (lanes,)."""
         diverged = self.runs.lane_regimes == Regime.DIVERGED
         return np.where(diverged, np.nan, self.runs.lanes["lyapunov_exponent"].values)
 
@@ -60,7 +60,7 @@ class Chaos(NamedTuple):
 
     def __str__(self) -> str:
         blank = [""] * len(self.doublings)
-        return table({
+        return format_table({
             "period": ("", [f"{2**k} → {2 ** (k + 1)}" for k in range(len(self.doublings))]),
             "from η": (".7f", self.doublings),
             "closed form": (">9", [*(f"{value:.7f}" for value in theory.DOUBLINGS), *blank][: len(blank)]),
@@ -69,35 +69,40 @@ class Chaos(NamedTuple):
 
 
 def run(settings: Mapping[str, Any]) -> Chaos:
-    """Learning rates from 0 past 4/λ, then finer ones around each doubling, one after the other."""
-    chosen = complete(settings, DEFAULTS, free=("start",))
-    _check(chosen)
-    problem, grid, fine = theory.double_well(chosen["start"]), chosen["learning_rates"], chosen["doublings"]
-    watched = [theory.last_iterates(theory.KEPT), lyapunov_exponent(problem, sgd, burn_in=chosen["burn_in"])]
-    look = functools.partial(sweep, problem, sgd, monitors=watched, curve_points=0)
-    rates = np.union1d(np.linspace(0, grid["to"], grid["count"] + 1)[1:], [*theory.DOUBLINGS, theory.LAST])
-    runs = look({"learning_rate": rates}, steps=chosen["steps"])
-    found: list[float] = []
+    """Learning rates from 0 to above 4/λ, then a finer grid around each doubling in turn."""
+    settings = complete_settings(settings, DEFAULTS, signed=("start",))
+    _check(settings)
+    problem, grid, fine = theory.double_well(settings["start"]), settings["learning_rates"], settings["doublings"]
+    monitors = [theory.last_iterates(theory.ITERATES), lyapunov_exponent(problem, sgd, burn_in=settings["burn_in"])]
+    measure = functools.partial(sweep, problem, sgd, monitors=monitors, curve_points=0)
+    rates = np.union1d(np.linspace(0, grid["to"], grid["count"] + 1)[1:], [*theory.DOUBLINGS, theory.DIVERGENCE])
+    runs = measure({"learning_rate": rates}, steps=settings["steps"])
+    doublings: list[float] = []
     for _ in range(fine["count"]):
-        near = np.linspace(*theory.window(found), fine["learning_rates"])
-        lanes = look({"learning_rate": near}, steps=fine["steps"]).lanes
-        touching = np.argmax(lanes["lyapunov_exponent"].values)  # 0 at a doubling, below it around
-        found.append(float(near[touching]))
-    return Chaos(chosen, runs, np.array(found))
+        near = np.linspace(*theory.doubling_window(doublings), fine["learning_rates"])
+        lanes = measure({"learning_rate": near}, steps=fine["steps"]).lanes
+        largest = np.argmax(lanes["lyapunov_exponent"].values)  # 0 at a doubling, negative around it
+        doublings.append(float(near[largest]))
+    return Chaos(settings, runs, np.array(doublings))
 
 
-def _check(chosen: Mapping[str, Any]) -> None:
-    if chosen["burn_in"] >= chosen["steps"]:
-        raise bad_value("settings.burn_in", chosen["burn_in"], "not below the steps", "Use fewer")
-    if chosen["doublings"]["count"] < 3:
-        raise bad_value("settings.doublings.count", chosen["doublings"]["count"], "no ratio", "Use 3 or more")
-    if chosen["learning_rates"]["to"] <= theory.LAST:
-        why = f"not above {theory.LAST:g}, where divergence begins"
-        raise bad_value("settings.learning_rates.to", chosen["learning_rates"]["to"], why, "Use more")
+def _check(settings: Mapping[str, Any]) -> None:
+    if settings["burn_in"] >= settings["steps"]:
+        raise bad_value("settings.burn_in", settings["burn_in"], "not below the steps", "Use fewer")
+    if settings["doublings"]["count"] < 3:
+        raise bad_value(
+            "settings.doublings.count",
+            settings["doublings"]["count"],
+            "gives no ratio",
+            "Use 3 or more",
+        )
+    if settings["learning_rates"]["to"] <= theory.DIVERGENCE:
+        why = f"not above {theory.DIVERGENCE:g}, where divergence begins"
+        raise bad_value("settings.learning_rates.to", settings["learning_rates"]["to"], why, "Use more")
 
 
 def plot(result: Chaos) -> dict[str, Figure]:
-    """One figure: the last iterates, below them the exponent, and beside them the intervals between doublings."""
+    """The last iterates, the exponent below them, and the intervals between doublings beside them."""
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(1.5, 1))
     above = figure.add_subplot(grid[0, 0])
@@ -127,27 +132,27 @@ def claims(result: Chaos) -> list[Claim]:
         Claim("growth of small changes a step, below 2/λ: largest error", "|1 − ηλ|", 0.0, 0.01, error(0, first)),
         Claim("and from there to the second doubling", "|9 − 2 (1 + η)²|^½", 0.0, 0.01, error(first, second)),
         Claim("share of runs of the period that is due, well between doublings", "2ᵏ after k doublings", 1.0, 0.0,
-              theory.share_due(rates, result.runs.lanes["iterates"].values, result.doublings)),
+              theory.share_with_expected_period(rates, result.runs.lanes["iterates"].values, result.doublings)),
         Claim("the last ratio of an interval between doublings to the next", "Feigenbaum 1978", theory.FEIGENBAUM,
               0.02 + 2 * point, float(result.ratios[-1])),
         Claim("greatest exponent up to the last doubling", "cycles that attract", 0.0, 0.01,
               float(exponents[rates <= result.doublings[-1]].max())),
         Claim("greatest exponent of all", "log 3, of Chebyshev's T₃ at 4/λ", float(np.log(3)), 0.03,
               float(np.nanmax(exponents))),
-        Claim("first learning rate at which both wells are visited", "3√3/2 − 1", theory.JOINED, 5 * spacing,
+        Claim("first learning rate at which both wells are visited", "3√3/2 − 1", theory.BOTH_WELLS, 5 * spacing,
               float(rates[crossed & np.isfinite(exponents)].min(initial=np.inf))),
-        Claim("where divergence begins", "4/λ", theory.LAST, 2 * spacing,
+        Claim("where divergence begins", "4/λ", theory.DIVERGENCE, 2 * spacing,
               float(result.runs.edge("learning_rate")["median"])),
     ]  # fmt: skip
 
 
 def _draw_iterates(ax: Axes, result: Chaos) -> None:
-    kept = result.runs.lanes["iterates"].values[np.isfinite(result.exponents)]
-    rates = np.repeat(result.rates[np.isfinite(result.exponents)], theory.KEPT)
-    ax.plot(rates, kept.ravel(), ",", color=INK, alpha=0.3, rasterized=True)
-    ax.set(ylabel=f"x at the last {theory.KEPT} steps", ylim=(-1.55, 1.55), xlim=(0, result.rates[-1]))
+    iterates = result.runs.lanes["iterates"].values[np.isfinite(result.exponents)]
+    rates = np.repeat(result.rates[np.isfinite(result.exponents)], theory.ITERATES)
+    ax.plot(rates, iterates.ravel(), ",", color=INK, alpha=0.3, rasterized=True)
+    ax.set(ylabel=f"x at the last {theory.ITERATES} steps", ylim=(-1.55, 1.55), xlim=(0, result.rates[-1]))
     ax.tick_params(labelbottom=False)
-    borders(ax, theory.BORDERS, above=True)
+    draw_borders(ax, theory.BORDERS, above=True)
 
 
 def _draw_exponents(ax: Axes, result: Chaos) -> None:
@@ -155,9 +160,9 @@ def _draw_exponents(ax: Axes, result: Chaos) -> None:
     ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
     ax.plot(result.rates, result.exponents, color=plots.SERIES_COLORS[0], label="measured", **marks)
     ax.plot(result.rates, theory.closed_form(result.rates), label="closed form", **THEORY)
-    ax.plot(theory.LAST, np.log(3), "*", markersize=10, color=THEORY["color"], markeredgecolor=INK, label="log 3")
+    ax.plot(theory.DIVERGENCE, np.log(3), "*", markersize=10, color=THEORY["color"], markeredgecolor=INK, label="log 3")
     for value in theory.BORDERS.values():
-        ax.axvline(value, **BORDER)
+        ax.axvline(value, **BORDER_LINE)
     ax.set(xlabel="learning rate $\\eta$", ylabel="Lyapunov exponent", ylim=(-2.6, 1.4))
     ax.legend(frameon=False, fontsize="small", loc="lower left", markerscale=1)
 
@@ -171,7 +176,7 @@ def _draw_intervals(ax: Axes, result: Chaos) -> None:
     for at, ratio in enumerate(result.ratios):
         middle = (number[at] + 0.5, (intervals[at] * intervals[at + 1]) ** 0.5)
         ax.annotate(f"÷ {ratio:.3f}", middle, (6, 4), textcoords="offset points", fontsize="small")
-    ax.set(xlabel="doubling", ylabel="learning rates from a doubling to the next", xticks=number)
+    ax.set(xlabel="doubling", ylabel="interval of learning rates to the next doubling", xticks=number)
     ax.margins(x=0.3)
     ax.set_ylim(bottom=intervals[-1] / 4)  # room for the legend
     ax.legend(frameon=False, fontsize="small", loc="lower left")

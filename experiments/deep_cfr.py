@@ -1,9 +1,9 @@
 """Deep counterfactual regret minimization on Kuhn poker, and the learning rate of its regret networks.
 
-A player that chooses actions in proportion to their positive regrets comes, on average over iterations, to an
-equilibrium of a two-player zero-sum game. With a table of regrets that takes some hundred iterations here. Deep CFR
+The average strategy of a player that chooses actions in proportion to their positive regrets converges to an
+equilibrium of a two-player zero-sum game. With a table of regrets that takes a few hundred iterations here. Deep CFR
 (Brown et al. 2019) replaces the table by networks that predict regrets, trained by gradient descent on a memory of
-them. How far a strategy is from equilibrium is known exactly: its exploitability, from the best responses to it.
+them. The distance of a strategy from equilibrium is known exactly: its exploitability, from the best responses to it.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 import gdkit
 from experiments.common.claims import Claim
-from experiments.common.drawing import INK, legend_below
-from experiments.common.printing import table
-from experiments.common.settings import complete, spaced
+from experiments.common.drawing import INK, place_legend_below
+from experiments.common.settings import complete_settings, geometric_grid
+from experiments.common.tables import format_table
 from experiments.problems import deep_regret, kuhn
 from gdkit import Regime, SweepResult, plots
 
@@ -28,72 +28,75 @@ DEFAULTS: dict[str, Any] = {
     "tabular_iterations": 1000,
     "hidden": 32,
     "iterations": 100,
-    "period": 200,  # steps of descent between two turns; an iteration has two
-    "rows": 128,  # of memory, a step
+    "period": 200,  # gradient steps between two turns; an iteration has two
+    "rows": 128,  # of memory, per step
     "sgd": {"from": 1e-3, "to": 1.0, "count": 7},  # learning rates
     "adam": {"from": 1e-5, "to": 0.1, "count": 9},
     "seeds": 4,
 }
-NEAR = 0.02  # antes a game: a twentieth of what the first, uniform strategies lose to a best response
+TOLERANCE = 0.02  # antes per game: a twentieth of the exploitability of the uniform strategies at the start
 OPTIMIZERS = {"sgd": gdkit.sgd, "adam": optax.adam}
 ZINKEVICH = "Zinkevich et al. 2007"
 BROWN = "Brown et al., Deep counterfactual regret minimization, 2019"
 
 
 class DeepCfr(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
     tabular_value: float  # of the average strategy, to the first player
     tabular: np.ndarray  # (tabular_iterations,), exploitability after each
-    equilibria: float  # the largest exploitability that is found of Kuhn's own solutions
-    deep: SweepResult  # each optimizer with learning rates of its own
+    equilibria: float  # the largest exploitability of Kuhn's equilibria
+    deep: SweepResult  # each optimizer with its own learning rates
 
     def exploitability(self, optimizer: str) -> tuple[np.ndarray, np.ndarray]:
         """Learning rates, and exploitabilities (learning_rate, seed, iteration), NaN after a run diverged."""
-        found = self.deep.select(optimizer=optimizer).data
-        values = found["exploitability"].transpose("learning_rate", "seed", ...).values
-        return found["learning_rate"].values, np.where(np.isfinite(values[..., -1:]), values, np.nan)
+        data = self.deep.select(optimizer=optimizer).data
+        values = data["exploitability"].transpose("learning_rate", "seed", ...).values
+        return data["learning_rate"].values, np.where(np.isfinite(values[..., -1:]), values, np.nan)
 
     def best(self, optimizer: str) -> tuple[float, np.ndarray]:
-        """The learning rate that ends least exploitable on average over seeds, and its (seed, iteration)."""
-        rates, found = self.exploitability(optimizer)
-        place = int(np.argmin(np.nan_to_num(found[..., -1].mean(axis=1), nan=np.inf)))
-        return float(rates[place]), found[place]
+        """Learning rate of the smallest final exploitability, mean over seeds, and its values (seed, iteration)."""
+        rates, values = self.exploitability(optimizer)
+        best = int(np.argmin(np.nan_to_num(values[..., -1].mean(axis=1), nan=np.inf)))
+        return float(rates[best]), values[best]
 
     def __str__(self) -> str:
-        said = [f"tabular: value {self.tabular_value:.5f}, exploitability {self.tabular[-1]:.2e}"]
+        parts = [f"tabular: value {self.tabular_value:.5f}, exploitability {self.tabular[-1]:.2e}"]
         for name in OPTIMIZERS:
-            rates, found = self.exploitability(name)
-            each = [" ".join(f"{x:.4f}" for x in row) for row in found[..., -1]]
-            said.append(table({f"{name}, learning rate": (".2e", rates), "exploitability of each seed": ("", each)}))
-        return "\n\n".join(said)
+            rates, values = self.exploitability(name)
+            seeds = [" ".join(f"{x:.4f}" for x in row) for row in values[..., -1]]
+            columns = {f"{name}, learning rate": (".2e", rates), "exploitability of each seed": ("", seeds)}
+            parts.append(format_table(columns))
+        return "\n\n".join(parts)
 
 
 def run(settings: Mapping[str, Any]) -> DeepCfr:
-    """The table first; then networks of every learning rate."""
-    chosen = complete(settings, DEFAULTS)
-    strategy, tabular = jax.jit(kuhn.tabular_cfr, static_argnums=0)(chosen["tabular_iterations"])
+    """Tabular regret minimization, then networks at every learning rate."""
+    settings = complete_settings(settings, DEFAULTS)
+    strategy, tabular = jax.jit(kuhn.tabular_cfr, static_argnums=0)(settings["tabular_iterations"])
     solutions = jnp.stack([jnp.asarray(kuhn.equilibrium(bluff)) for bluff in np.linspace(0, 1 / 3, 5)])
-    exploited = float(jnp.max(jax.vmap(kuhn.exploitability)(solutions)))
-    sizes = {name: chosen[name] for name in ("hidden", "iterations", "period", "rows")}
-    axes = {name: (factory, {"learning_rate": spaced(chosen[name])}) for name, factory in OPTIMIZERS.items()}
+    equilibria = float(jnp.max(jax.vmap(kuhn.exploitability)(solutions)))
+    sizes = {name: settings[name] for name in ("hidden", "iterations", "period", "rows")}
+    axes = {
+        name: (optimizer, {"learning_rate": geometric_grid(settings[name])}) for name, optimizer in OPTIMIZERS.items()
+    }
     deep = gdkit.sweep(
-        deep_regret.regret_network(**sizes), None, {"optimizer": axes}, seeds=chosen["seeds"],
-        steps=2 * chosen["period"] * chosen["iterations"],
-        monitors=[deep_regret.exploitability(chosen["iterations"])],
+        deep_regret.regret_network(**sizes), None, {"optimizer": axes}, seeds=settings["seeds"],
+        steps=2 * settings["period"] * settings["iterations"],
+        monitors=[deep_regret.exploitability(settings["iterations"])],
     )  # fmt: skip
-    return DeepCfr(chosen, float(kuhn.value(strategy)), np.asarray(tabular), exploited, deep)
+    return DeepCfr(settings, float(kuhn.value(strategy)), np.asarray(tabular), equilibria, deep)
 
 
 def claims(result: DeepCfr) -> list[Claim]:
-    """The game's value, and how little there is to exploit."""
+    """The game's value, and the exploitability of each method."""
     edge = result.deep.select(optimizer="sgd").regimes.transpose("learning_rate", "seed").values[-1]
     return [
-        Claim("largest exploitability of Kuhn's own equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
+        Claim("largest exploitability of Kuhn's equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
         Claim("value of the tabular average strategy", "Kuhn 1950: −1/18", kuhn.VALUE, 1e-3, result.tabular_value),
         Claim("exploitability of the tabular average strategy", ZINKEVICH, 0.0, 1e-3, float(result.tabular[-1])),
-        *(Claim(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, NEAR,
+        *(Claim(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, TOLERANCE,
                 float(result.best(name)[1][:, -1].mean())) for name in OPTIMIZERS),
         Claim("share of seeds that diverge at sgd's largest learning rate", "far above 2/λ of the squared error", 1.0,
               0.0, float(np.mean(edge == Regime.DIVERGED))),
@@ -104,12 +107,12 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
     """Exploitability against the iteration at the best learning rates, and at the end against the learning rate."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color=INK, linestyle="--", label="table")
+    left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color=INK, linestyle="--", label="tabular")
     for number, name in enumerate(OPTIMIZERS):
         _draw(left, right, result, number, name)
     at = result.tabular[min(result.settings["iterations"], len(result.tabular)) - 1]
-    right.axhline(at, color=INK, linestyle="--", label="table")
-    left.set(xlabel="iteration", ylabel="exploitability, antes a game", xscale="log", yscale="log")
+    right.axhline(at, color=INK, linestyle="--", label="tabular")
+    left.set(xlabel="iteration", ylabel="exploitability, antes per game", xscale="log", yscale="log")
     left.set_title("networks at their best learning rate, range of seeds")
     right.set(
         xlabel="learning rate",
@@ -117,7 +120,7 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
         title=f"after {result.settings['iterations']} iterations, each seed and the mean",
     )
     for ax in (left, right):
-        legend_below(ax, 4)
+        place_legend_below(ax, 4)
     return {"deep_cfr": figure}
 
 
@@ -128,12 +131,12 @@ def _draw(left: Axes, right: Axes, result: DeepCfr, number: int, name: str) -> N
     iteration = np.arange(1, curves.shape[1] + 1)
     left.fill_between(iteration, curves.min(axis=0), curves.max(axis=0), **look, alpha=0.2, linewidth=0)
     left.plot(iteration, curves.mean(axis=0), **marker, markevery=0.12, label=f"{name}, $\\eta$ = {rate:.2g}")
-    rates, found = result.exploitability(name)
-    ends = found[..., -1]
+    rates, values = result.exploitability(name)
+    ends = values[..., -1]
     right.plot(np.repeat(rates, ends.shape[1]), ends.ravel(), **marker, linestyle="none", alpha=0.35, markersize=4)
     right.plot(rates, ends.mean(axis=1), **marker, label=name)
-    lost = rates[~np.isfinite(ends).all(axis=1)]
+    diverged = rates[~np.isfinite(ends).all(axis=1)]
     across = right.get_xaxis_transform()
-    if lost.size:
+    if diverged.size:
         crosses: dict[str, Any] = look | {"marker": "x", "linestyle": "none", "transform": across}
-        right.plot(lost, np.full(len(lost), 0.96), **crosses, label=f"{name} diverged")
+        right.plot(diverged, np.full(len(diverged), 0.96), **crosses, label=f"{name} diverged")

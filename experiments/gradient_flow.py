@@ -1,11 +1,11 @@
 """Gradient descent follows its continuous flow to within O(η), and leaves it some time after 2/η is reached.
 
-The flow dθ/dt = −∇L is what gradient descent becomes as η → 0: after the same time ηt they are η·D apart, where D does
-not depend on η (Elkabetz and Cohen, Continuous vs. discrete optimization of deep neural networks, 2021). The flow's
-sharpness λ rises. Once ηλ > 2, steps along the top direction swing, and each swing is ηλ − 1 times the last; that is
-where Cohen et al. (2021) see the two part. Not at once, though: by then earlier steps, with ηλ < 2, have shrunk the
-swing to the rounding of the floats, and it must first grow from there to about 1, by 1/ε in all. So the time at which
-a run leaves can be told from the flow alone, by ∑ log |ηλ − 1| over its steps.
+The flow dθ/dt = −∇L is the limit of gradient descent as η → 0: after the same time ηt their distance is η·D, where D
+does not depend on η (Elkabetz and Cohen, Continuous vs. discrete optimization of deep neural networks, 2021). The
+flow's sharpness λ rises. Once ηλ > 2, steps along the top direction oscillate, each oscillation ηλ − 1 times the
+previous one; there Cohen et al. (2021) see the two separate. They do so with a delay: earlier steps, with ηλ < 2, have
+shrunk the oscillation to the rounding of the floats, and it must first grow from there to about 1, by a factor 1/ε. So
+the time at which a run leaves follows from the flow alone, by ∑ log |ηλ − 1| over its steps.
 """
 
 import dataclasses
@@ -18,156 +18,185 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import edge_runs
-from experiments.analysis.continuous_flow import Sharpness, distance_to, integrate
+from experiments.analysis.continuous_flow import FlowSharpness, distance_monitor, integrate
 from experiments.common.claims import Claim
-from experiments.common.drawing import FORMULA, INK
-from experiments.common.printing import table
-from experiments.common.settings import complete
+from experiments.common.drawing import INK, THEORY_LINE
+from experiments.common.settings import complete_settings
+from experiments.common.tables import format_table
 from gdkit import plots, sgd, sweep
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
     "network": edge_runs.NETWORK | {"share": 0.05},
-    "intervals": {"length": 2.0, "count": 30},  # of time; at their ends the runs are compared
-    "flow_steps": 40,  # of Runge and Kutta, an interval
-    "descent_steps": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40, 50, 64],  # an interval, by run
+    "intervals": {"length": 2.0, "count": 30},  # of time; runs are compared at their ends
+    "flow_steps": 40,  # of Runge and Kutta, per interval
+    "descent_steps": [
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        16,
+        18,
+        20,
+        24,
+        28,
+        32,
+        40,
+        50,
+        64,
+    ],  # per interval, by run
 }
-LEFT = 1.5  # times the first-order distance: a run farther away has left the flow
+DEPARTED = 1.5  # times the first-order distance: a run farther away has left the flow
 EULER, COHEN = "Elkabetz and Cohen 2021", "Cohen et al. 2021"
 
 
 class GradientFlow(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
-    time: np.ndarray  # (times,), from 0 on
+    time: np.ndarray  # (times,), starts at 0
     sharpness: np.ndarray  # (times,) of the flow
-    error: float  # of the flow: what halving its steps moved its end
-    rates: np.ndarray  # (runs,) learning rates, falling
+    error: float  # of the flow: the change of its end when its steps are halved
+    rates: np.ndarray  # (runs,) learning rates, decreasing
     distance: np.ndarray  # (runs, times), of params from the flow's
 
     @property
     def scaled(self) -> np.ndarray:
-        """The distance over what it is to first order, ηD with the D of the smallest η; (runs, times), 1 at first."""
+        """The distance over its first-order value ηD, with the D of the smallest η; (runs, times), 1 at the start."""
         first = self.rates[:, None] / self.rates[-1] * self.distance[None, -1, 1:]
         return np.hstack([np.ones((len(self.rates), 1)), self.distance[:, 1:] / first])
 
     @property
-    def left(self) -> np.ndarray:
+    def departures(self) -> np.ndarray:
         """The time at which each run leaves the flow, infinite if it does not; (runs,)."""
-        gone = self.scaled > LEFT
-        first = gone.argmax(axis=1)
-        return np.where(gone.any(axis=1), (self.time[first] + self.time[first - 1]) / 2, np.inf)
+        has_left = self.scaled > DEPARTED
+        first = has_left.argmax(axis=1)
+        return np.where(has_left.any(axis=1), (self.time[first] + self.time[first - 1]) / 2, np.inf)
 
     @property
-    def curve(self) -> Sharpness:
-        """The flow's sharpness between the times at which it was measured, too."""
+    def curve(self) -> FlowSharpness:
+        """The flow's sharpness, interpolated between its measurements."""
         fine = np.linspace(0, self.time[-1], 6001)
         rounding = float(np.log(np.finfo(self.distance.dtype).eps))
-        return Sharpness(fine, np.interp(fine, self.time, self.sharpness), rounding)
+        return FlowSharpness(fine, np.interp(fine, self.time, self.sharpness), rounding)
 
     def __str__(self) -> str:
-        never = lambda times: [f"{time:.1f}" if np.isfinite(time) else "never" for time in times]
-        return table({
+        show_times = lambda times: [f"{time:.1f}" if np.isfinite(time) else "never" for time in times]
+        return format_table({
             "η": ("7.4f", self.rates),
             "2/η": ("6.2f", 2 / self.rates),
-            "the flow is there at": (">5", never(self.curve.reached(self.rates))),
-            "foretold to leave at": (">5", never(self.curve.foretold(self.rates))),
-            "leaves at": (">5", never(self.left)),
+            "flow reaches it at": (">5", show_times(self.curve.crossing_times(self.rates))),
+            "predicted to leave at": (">5", show_times(self.curve.predicted_departures(self.rates))),
+            "leaves at": (">5", show_times(self.departures)),
         })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> GradientFlow:
     """The flow with its sharpness, and descent at each learning rate, compared after equal times."""
-    chosen = complete(settings, DEFAULTS)
-    steps = np.unique(chosen["descent_steps"])
+    settings = complete_settings(settings, DEFAULTS)
+    steps = np.unique(settings["descent_steps"])
     if steps.size < 3:
-        raise bad_value("settings.descent_steps", chosen["descent_steps"], "fewer than 3 runs", "Give more")
-    problem, (length, count) = edge_runs.network(chosen["network"]), chosen["intervals"].values()
+        raise bad_value("settings.descent_steps", settings["descent_steps"], "fewer than 3 runs", "Give more")
+    problem, (length, count) = edge_runs.network(settings["network"]), settings["intervals"].values()
     start = jax.tree.map(np.asarray, problem.init(jax.random.key(0)))
     problem = dataclasses.replace(problem, init=start)  # whatever the seed
-    flow, sharpness = integrate(problem, length, count, chosen["flow_steps"], edge_runs.ITERATIONS)
-    finer, _ = integrate(problem, length, count, 2 * chosen["flow_steps"], edge_runs.ITERATIONS)
-    watched = [distance_to(finer, length)]
+    flow, sharpness = integrate(problem, length, count, settings["flow_steps"], edge_runs.ITERATIONS)
+    finer, _ = integrate(problem, length, count, 2 * settings["flow_steps"], edge_runs.ITERATIONS)
+    monitors = [distance_monitor(finer, length)]
     rates = length / steps
-    runs = sweep(problem, sgd, {"learning_rate": rates}, steps=int(steps[-1]) * count, monitors=watched, curve_points=0)
+    runs = sweep(
+        problem, sgd, {"learning_rate": rates}, steps=int(steps[-1]) * count, monitors=monitors, curve_points=0
+    )
     error = float(np.linalg.norm(finer[-1] - flow[-1]))
-    return GradientFlow(chosen, length * np.arange(count + 1), sharpness, error, rates, runs.lanes["distance"].values)
+    return GradientFlow(settings, length * np.arange(count + 1), sharpness, error, rates, runs.lanes["distance"].values)
 
 
 def plot(result: GradientFlow) -> dict[str, Figure]:
-    """One figure: the distance against time and against the learning rate, and when the flow is left."""
+    """The distance against time and against the learning rate, and the times at which runs leave the flow."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    along, across, when = figure.subplots(1, 3)
-    _draw_along(along, result)
-    _draw_across(across, result)
-    _draw_when(when, result)
+    over_time, over_rates, departures = figure.subplots(1, 3)
+    _draw_over_time(over_time, result)
+    _draw_over_rates(over_rates, result)
+    _draw_departures(departures, result)
     return {"gradient_flow": figure}
 
 
 def claims(result: GradientFlow) -> list[Claim]:
-    """The distance below the edge, and when the flow is left."""
-    calm = result.rates < 1 / result.sharpness.max()
-    logs = np.log(result.rates[calm]), np.log(result.distance[calm, -1])
-    slope = np.polyfit(*logs, 1)[0] if calm.sum() > 1 else np.nan
-    curve, time, left = result.curve, result.curve.time, result.left
-    told, reached = curve.foretold(result.rates), curve.reached(result.rates)
-    follows = [np.interp(at, result.time, scaled) <= LEFT for at, scaled in zip(reached, result.scaled, strict=True)]
-    quiet = np.array([curve.swing(rate).min() <= curve.rounding for rate in result.rates])  # down to rounding
-    gone = quiet & np.isfinite(left)
-    found = zip(result.rates[gone], reached[gone], left[gone], strict=True)
-    grown = [np.diff(np.interp([there, away], time, curve.growth(rate)))[0] for rate, there, away in found]
-    near = np.abs(np.minimum(left, time[-1]) - np.minimum(told, time[-1])) <= result.time[1]
+    """The distance below the edge, and the times at which runs leave the flow."""
+    stable = result.rates < 1 / result.sharpness.max()
+    logs = np.log(result.rates[stable]), np.log(result.distance[stable, -1])
+    slope = np.polyfit(*logs, 1)[0] if stable.sum() > 1 else np.nan
+    curve, time, left = result.curve, result.curve.time, result.departures
+    predicted, reached = curve.predicted_departures(result.rates), curve.crossing_times(result.rates)
+    follows = [
+        np.interp(at, result.time, scaled) <= DEPARTED for at, scaled in zip(reached, result.scaled, strict=True)
+    ]
+    at_rounding = np.array([curve.oscillation(rate).min() <= curve.rounding for rate in result.rates])
+    has_left = at_rounding & np.isfinite(left)
+    intervals = zip(result.rates[has_left], reached[has_left], left[has_left], strict=True)
+    growth = [np.diff(np.interp([start, end], time, curve.growth(rate)))[0] for rate, start, end in intervals]
+    is_near = np.abs(np.minimum(left, time[-1]) - np.minimum(predicted, time[-1])) <= result.time[1]
     return [
         Claim("slope of log distance in log η, at the end, of runs below 1/sharpness", f"1: O(η); {EULER}", 1.0, 0.03,
               float(slope)),
-        Claim(f"share of runs within {LEFT:g} times the first-order distance when the flow's sharpness is 2/η", COHEN,
-              1.0, 0.0, float(np.mean(follows))),
-        Claim("log of the swing's growth from there until a run leaves, median", "−log ε, from rounding to 1",
-              -curve.rounding, -0.15 * curve.rounding, float(np.median(grown)) if grown else float("nan")),
-        Claim("share of runs, their swing once at rounding, that leave within an interval of the time foretold",
-              "∑ log |ηλ − 1| = 0, floor log ε", 1.0, 0.0, float(near[quiet].mean())),
-        Claim("the flow's own error, over the least distance from it", "Runge and Kutta, order 4", 0.0, 0.02,
+        Claim(f"share of runs within {DEPARTED:g} times the first-order distance when the flow's sharpness is 2/η",
+              COHEN, 1.0, 0.0, float(np.mean(follows))),
+        Claim("log-growth of the oscillation from there until a run leaves, median", "−log ε, from rounding to 1",
+              -curve.rounding, -0.15 * curve.rounding, float(np.median(growth)) if growth else float("nan")),
+        Claim("share of runs, whose oscillation was at rounding, that leave within an interval of the prediction",
+              "∑ log |ηλ − 1| = 0, floor log ε", 1.0, 0.0, float(is_near[at_rounding].mean())),
+        Claim("error of the flow, over the smallest distance from it", "Runge and Kutta, order 4", 0.0, 0.02,
               result.error / float(result.distance[-1, 1:].min())),
     ]  # fmt: skip
 
 
-def _draw_along(ax: Axes, result: GradientFlow) -> None:
+def _draw_over_time(ax: Axes, result: GradientFlow) -> None:
     shown = np.unique(np.linspace(0, len(result.rates) - 1, 6).round().astype(int))
     for number, i in enumerate(shown):
         series = plots.style.series(number)
         look: dict[str, Any] = series | {"linewidth": 1, "markersize": 3.5}
         ax.semilogy(result.time[1:], result.distance[i, 1:], label=f"{result.rates[i]:.3g}", **look)
-        at = result.curve.reached(result.rates)[i]
+        at = result.curve.crossing_times(result.rates)[i]
         if np.isfinite(at):
             height = np.interp(at, result.time, result.distance[i])
             ax.plot(at, height, "*", markersize=13, color=series["color"], markeredgecolor=INK, zorder=5)
-    ax.set(xlabel="time $\\eta t$", ylabel="distance from the flow, of params", ylim=(None, 9 * ax.get_ylim()[1]))
+    ax.set(xlabel="time $\\eta t$", ylabel="distance of params from the flow", ylim=(None, 9 * ax.get_ylim()[1]))
     ax.legend(title="$\\eta$ (star: flow at $2/\\eta$)", frameon=False, fontsize="small", ncols=2)
 
 
-def _draw_across(ax: Axes, result: GradientFlow) -> None:
+def _draw_over_rates(ax: Axes, result: GradientFlow) -> None:
     for number, i in enumerate((len(result.time) // 5, len(result.time) // 2, len(result.time) - 1)):
         series = plots.style.series(number)
         border = 2 / result.sharpness[: i + 1].max()
         ax.loglog(result.rates, result.distance[:, i], linestyle="none", label=f"time {result.time[i]:g}", **series)
-        ax.plot(result.rates, result.rates / result.rates[-1] * result.distance[-1, i], **FORMULA)
+        ax.plot(result.rates, result.rates / result.rates[-1] * result.distance[-1, i], **THEORY_LINE)
         ax.axvline(border, color=series["color"], linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.plot(border, 0, **series, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
-    ax.plot([], [], label="$\\propto\\eta$", **FORMULA)
-    ax.plot([], [], color="0.4", linestyle=(0, (4, 2)), label="2/sharpness by then")
-    ax.set(xlabel="learning rate $\\eta$", ylabel="distance from the flow, of params")
+        ax.plot(
+            border, 0, **series, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False
+        )  # identifies the line
+    ax.plot([], [], label="$\\propto\\eta$", **THEORY_LINE)
+    ax.plot([], [], color="0.4", linestyle=(0, (4, 2)), label="2 / largest sharpness so far")
+    ax.set(xlabel="learning rate $\\eta$", ylabel="distance of params from the flow")
     plots.style.tidy_ticks(ax.xaxis)
     ax.legend(frameon=False, fontsize="small")
 
 
-def _draw_when(ax: Axes, result: GradientFlow) -> None:
-    left, rates = np.isfinite(result.left), np.linspace(result.rates[-1], result.rates[0], 400)
+def _draw_departures(ax: Axes, result: GradientFlow) -> None:
+    left, rates = np.isfinite(result.departures), np.linspace(result.rates[-1], result.rates[0], 400)
     ax.plot(result.time, result.sharpness, color=plots.SERIES_COLORS[0], label="sharpness of the flow")
-    ax.plot(result.curve.foretold(rates), 2 / rates, label="foretold: swing back at 1", **FORMULA)
+    ax.plot(
+        result.curve.predicted_departures(rates), 2 / rates, label="predicted: oscillation back at 1", **THEORY_LINE
+    )
     half = (result.time[1] - result.time[0]) / 2
     look: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": plots.SERIES_COLORS[1]}
-    ax.errorbar(result.left[left], 2 / result.rates[left], xerr=half, label="a run leaves the flow", **look)
+    ax.errorbar(result.departures[left], 2 / result.rates[left], xerr=half, label="a run leaves the flow", **look)
     ax.set(xlabel="time $\\eta t$", ylabel="sharpness, or $2/\\eta$ of a run")
     ax.set(xlim=(0, result.time[-1]), ylim=(0, None))
     ax.legend(frameon=False, fontsize="small", loc="lower right")

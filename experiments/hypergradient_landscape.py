@@ -1,12 +1,12 @@
-"""What the slope of the final loss in the learning rate is worth: a guide below the edge of stability, noise above it.
+"""The slope of the final loss in the learning rate: informative below the edge of stability, noise above it.
 
-A run is a map from a learning rate η to the loss it ends with, and has a derivative. On a small network and real
-digits, full batch, it is taken at every point of a fine grid and compared with the differences between neighbours.
-While the sharpness λ of a run stays below 2/η at every step, a step never overshoots, and both agree. From where λ
-reaches 2/η on, the run lives at the edge of stability (Cohen et al. 2021, Gradient descent on neural networks
-typically occurs at the edge of stability), and given the steps, its end is chaotic in η (Metz et al. 2021, Gradients
-are not all you need): the derivative is right, large, and says nothing of the next point of the grid. Narrower networks
-and fewer steps have less chaos: there the edge is but where regular oscillations begin.
+A run maps a learning rate η to a final loss, and this map has a derivative. For a small network on the digits, full
+batch, it is computed at every point of a fine grid and compared with the differences between neighbours. While the
+sharpness λ of a run stays below 2/η at every step, no step overshoots, and both agree. From where λ reaches 2/η, the
+run is at the edge of stability (Cohen et al. 2021, Gradient descent on neural networks typically occurs at the edge of
+stability), and after enough steps its end is chaotic in η (Metz et al. 2021, Gradients are not all you need): the
+derivative is correct and large, but does not predict the next point of the grid. Narrower networks and fewer steps are
+less chaotic: there only regular oscillations begin at the edge.
 """
 
 import functools
@@ -21,77 +21,79 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.analysis import sharpness_runs
 from experiments.common.claims import Claim
-from experiments.common.drawing import BORDER, INK, STAR, borders
-from experiments.common.printing import table
-from experiments.common.settings import complete
+from experiments.common.drawing import BEST_MARK, BORDER_LINE, INK, draw_borders
+from experiments.common.settings import complete_settings
+from experiments.common.tables import format_table
 from gdkit import Problem, critical_learning_rate, plots, problems, sgd, tune, value_and_hypergradient
 from gdkit.errors import bad_value
 from gdkit.hypergradients import Tuned
 
 DEFAULTS: dict[str, Any] = {
-    "share": 0.3,  # of the digits that are trained on
+    "share": 0.3,  # of the digits, as training rows
     "width": 16,
-    "init_scale": 0.5,  # the sharpness then starts low and rises to 2/η
+    "init_scale": 0.5,  # the sharpness starts low and rises to 2/η
     "steps": 600,
-    "grid": {"from": 0.03, "to": 0.98, "count": 300},  # of learning rates; its end is a share of the critical one
+    "grid": {"from": 0.03, "to": 0.98, "count": 300},  # of learning rates; "to" is a share of the critical one
     "sharpness": {"count": 24, "every": 20},  # learning rates, and steps between measurements
     "tune": {"start": 0.01, "rounds": 16},
     "key": 0,
 }
-SIDES = {"below the edge": (0.0, 0.9), "above it": (1.0, np.inf)}  # shares of the edge
+SIDES = {"below the edge": (0.0, 0.9), "above the edge": (1.0, np.inf)}  # learning rates over the edge
 BLUE, ORANGE, GREEN = plots.SERIES_COLORS[:3]
 
 
 class Landscape(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
     learning_rate: np.ndarray  # (count,), at equal ratios
     loss: np.ndarray  # (count,) after all steps
     slope: np.ndarray  # (count,) η times the hypergradient: d(final loss) / d log η
-    sharpness: np.ndarray  # (2, some) learning rates, and η/2 times the largest sharpness on the way
-    edge: float  # the learning rate at which that is 1
+    sharpness: np.ndarray  # (2, count) learning rates, and η/2 times the largest sharpness of a run
+    edge: float  # the learning rate at which the latter is 1
     critical: float  # the largest learning rate that does not diverge
     tuned: Tuned
 
     @property
     def differences(self) -> tuple[np.ndarray, np.ndarray]:
-        """The learning rates with two neighbours, (count − 2,), and d(final loss) / d log η between these."""
+        """Learning rates with two neighbours, (count − 2,), and d(final loss) / d log η between the neighbours."""
         logs = np.log(self.learning_rate)
         return self.learning_rate[1:-1], (self.loss[2:] - self.loss[:-2]) / (logs[2:] - logs[:-2])
 
     def __str__(self) -> str:
-        parts = [part_of(self, *side) for side in SIDES.values()]
-        said = table({
+        sides = [measure_slope(self, *side) for side in SIDES.values()]
+        table = format_table({
             "learning rates": ("", SIDES),
-            "points": ("d", [part.points for part in parts]),
-            "sign changes": ("d", [part.turns for part in parts]),
-            "slope": (".2g", [part.size for part in parts]),
-            "error": (".2g", [part.error for part in parts]),
-            "foretells": (".0%", [part.foretells for part in parts]),
+            "points": ("d", [part.points for part in sides]),
+            "sign changes": ("d", [part.sign_changes for part in sides]),
+            "slope": (".2g", [part.size for part in sides]),
+            "error": (".2g", [part.error for part in sides]),
+            "sign of next difference": (".0%", [part.sign_agreement for part in sides]),
         })  # fmt: skip
         rate, start = self.tuned.hyperparameters["learning_rate"], self.settings["tune"]["start"]
-        found = f"edge of stability {self.edge:.3g}, divergence {self.critical:.3g}; tuned from {start:g} to {rate:.3g}"
-        return f"{said}\n\n{found}"
+        summary = (
+            f"edge of stability {self.edge:.3g}, divergence {self.critical:.3g}; tuned from {start:g} to {rate:.3g}"
+        )
+        return f"{table}\n\n{summary}"
 
 
-class Part(NamedTuple):
-    """What the slope is worth over a range of learning rates."""
+class SlopeQuality(NamedTuple):
+    """Agreement of the slope with differences over a range of learning rates."""
 
     points: int
-    turns: int  # how often its sign changes from one to the next
+    sign_changes: int  # between neighbours
     size: float  # median |slope|
     error: float  # median of |slope − difference of the neighbours| / |slope|
     worst: float  # the largest of these
-    foretells: float  # share of points where its sign is that of the next loss less this one
+    sign_agreement: float  # share of points where its sign is that of the next loss minus this one
 
 
 def run(settings: Mapping[str, Any]) -> Landscape:
-    """The final loss and its slope over a grid, the sharpness on the way, and a tuning from below."""
-    chosen = complete(settings, DEFAULTS, free=("key",))
-    grid, steps = chosen["grid"], chosen["steps"]
-    problem = _problem(chosen["share"], chosen["width"], chosen["init_scale"])
-    lane = jax.random.fold_in(jax.random.key(chosen["key"]), 0)  # that of the one seed of tune
+    """The final loss and its slope over a grid, the sharpness of runs, and a tuning that starts below the edge."""
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
+    grid, steps = settings["grid"], settings["steps"]
+    problem = _problem(settings["share"], settings["width"], settings["init_scale"])
+    lane = jax.random.fold_in(jax.random.key(settings["key"]), 0)  # the key of the only seed of `tune`
     critical = critical_learning_rate(problem, sgd, low=grid["from"], high=100.0, steps=steps, key=lane).value
     rates = np.geomspace(grid["from"], grid["to"] * critical, grid["count"])
 
@@ -100,19 +102,19 @@ def run(settings: Mapping[str, Any]) -> Landscape:
         return loss, rate * slopes["learning_rate"]
 
     ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
-    sharpness = sharpness_runs.largest(problem, chosen, rates[[0, -1]], lane)
-    start = {"learning_rate": chosen["tune"]["start"]}
-    tuned = tune(problem, sgd, start, steps, rounds=chosen["tune"]["rounds"], key=chosen["key"])
+    sharpness = sharpness_runs.largest_sharpness(problem, settings, rates[[0, -1]], lane)
+    start = {"learning_rate": settings["tune"]["start"]}
+    tuned = tune(problem, sgd, start, steps, rounds=settings["tune"]["rounds"], key=settings["key"])
     result = Landscape(
-        chosen, rates, *map(np.asarray, ends), sharpness, sharpness_runs.edge(sharpness, steps), critical, tuned
+        settings, rates, *map(np.asarray, ends), sharpness, sharpness_runs.find_edge(sharpness, steps), critical, tuned
     )
     for side in SIDES.values():
-        part_of(result, *side)  # raises where there is nothing
+        measure_slope(result, *side)  # raises if a side has too few points
     return result
 
 
-def part_of(result: Landscape, low: float, high: float) -> Part:
-    """The slope where both neighbours lie between two shares of the edge."""
+def measure_slope(result: Landscape, low: float, high: float) -> SlopeQuality:
+    """The slope at points whose neighbours both lie between `low` and `high` times the edge."""
     _, difference = result.differences
     share = result.learning_rate / result.edge
     inside = (share[:-2] > low) & (share[2:] < high)
@@ -122,24 +124,26 @@ def part_of(result: Landscape, low: float, high: float) -> Part:
     slope, ahead = result.slope[1:-1][inside], np.diff(result.loss)[1:][inside]
     with np.errstate(all="ignore"):
         error = np.abs(slope - difference[inside]) / np.abs(slope)
-    turns, foretells = np.sum(np.diff(np.sign(slope)) != 0), np.mean(np.sign(slope) == np.sign(ahead))
+    sign_changes, agreement = np.sum(np.diff(np.sign(slope)) != 0), np.mean(np.sign(slope) == np.sign(ahead))
     size = np.median(np.abs(slope))
-    return Part(len(slope), int(turns), float(size), float(np.median(error)), float(error.max()), float(foretells))
+    return SlopeQuality(
+        len(slope), int(sign_changes), float(size), float(np.median(error)), float(error.max()), float(agreement)
+    )
 
 
 def plot(result: Landscape) -> dict[str, Figure]:
-    """One figure over the learning rate: the final loss, its slope, and the sharpness on the way."""
+    """The final loss, its slope, and the largest sharpness against the learning rate."""
     figure = Figure(figsize=(8.4, 7.2), layout="constrained")
     upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(1.15, 1.15, 0.7))
     rates = result.learning_rate
     upper.plot(rates, result.loss, ".-", color=BLUE, linewidth=0.6, markersize=3.5, label="runs of the grid")
-    tried = [(seen.hyperparameters["learning_rate"], seen.final_loss) for seen in result.tuned.history]
-    upper.plot(*zip(*tried, strict=True), "o", color=ORANGE, fillstyle="none", label="tried by gdkit.tune")
+    trials = [(trial.hyperparameters["learning_rate"], trial.final_loss) for trial in result.tuned.history]
+    upper.plot(*zip(*trials, strict=True), "o", color=ORANGE, fillstyle="none", label="tried by gdkit.tune")
     best = result.tuned.hyperparameters["learning_rate"], result.tuned.final_loss
-    upper.plot(*best, **STAR, color=ORANGE, markersize=13.0, label="its result")
+    upper.plot(*best, **BEST_MARK, color=ORANGE, markersize=13.0, label="result of gdkit.tune")
     upper.set(ylabel=f"loss after {result.settings['steps']} steps", ylim=(0, 1.1 * result.loss.max()))
-    borders(upper, {"edge of stability": result.edge})
-    middle.plot(*result.differences, "_", color=ORANGE, markersize=6.0, label="difference of its neighbours")
+    draw_borders(upper, {"edge of stability": result.edge})
+    middle.plot(*result.differences, "_", color=ORANGE, markersize=6.0, label="difference of neighbours")
     middle.plot(rates, result.slope, ".", color=BLUE, markersize=3.5, label="hypergradient of a run")
     middle.set_yscale("symlog", linthresh=0.01, linscale=0.5)
     limit = max(10.0, float(np.abs(result.slope).max()))
@@ -153,28 +157,28 @@ def plot(result: Landscape) -> dict[str, Figure]:
     lower.xaxis.set_major_formatter("{x:g}")
     lower.xaxis.set_minor_formatter(NullFormatter())
     for ax in (middle, lower):
-        ax.axvline(result.edge, **BORDER)
+        ax.axvline(result.edge, **BORDER_LINE)
     for ax in (upper, middle):
         ax.legend(fontsize="small", loc="lower left")
     return {"hypergradient_landscape": figure}
 
 
 def claims(result: Landscape) -> list[Claim]:
-    """Smooth below the edge, chaotic above, and tuning goes to where that begins."""
-    below, above = (part_of(result, *side) for side in SIDES.values())
-    turned = result.learning_rate[1:][np.diff(np.sign(result.slope)) != 0]
+    """The slope is smooth below the edge and chaotic above, and tuning ends where chaos begins."""
+    below, above = (measure_slope(result, *side) for side in SIDES.values())
+    sign_changes = result.learning_rate[1:][np.diff(np.sign(result.slope)) != 0]
     calm = result.loss[result.learning_rate < result.edge]
     return [
         Claim("below the edge: largest relative error of the slope against the difference of its neighbours",
               "differences of a smooth function tend to its derivative", 0.0, 0.02, below.worst),
-        Claim("below the edge: sign changes of the slope", "on a quadratic it has none below 2/(λ_min + λ_max)",
-              0.0, 0.0, below.turns),
-        Claim("first learning rate at which the slope changes sign, by that at which the sharpness reaches 2/η",
-              "Metz et al. 2021; Cohen et al. 2021", 1.0, 0.3, float(turned.min(initial=np.inf)) / result.edge),
+        Claim("below the edge: sign changes of the slope", "a quadratic has none below 2/(λ_min + λ_max)",
+              0.0, 0.0, below.sign_changes),
+        Claim("first learning rate at which the slope changes sign, over that at which the sharpness reaches 2/η",
+              "Metz et al. 2021; Cohen et al. 2021", 1.0, 0.3, float(sign_changes.min(initial=np.inf)) / result.edge),
         Claim("above the edge: median relative error of the slope", "|h − d| / |h| is 1 for a large h unrelated to d",
               1.0, 0.5, above.error),
         Claim("above the edge: share of points whose slope foretells whether the next loss is higher",
-              "a coin's, where slope and neighbour are unrelated", 0.5, 0.25, above.foretells),
+              "a coin's, where slope and neighbour are unrelated", 0.5, 0.25, above.sign_agreement),
         Claim("median size of the slope below the edge, by that above", "Metz et al. 2021: in chaos it grows",
               0.0, 0.5, below.size / above.size),
         Claim("the loss that tuning from below ends with, by the least below the edge", "it descends that far",

@@ -1,14 +1,14 @@
-"""How much a wrong learning rate costs, by optimizer, and what warm-up and gradient clipping save of it.
+"""How much a wrong learning rate costs, by optimizer, and how warm-up and gradient clipping reduce this cost.
 
 Wortsman et al. (Small-scale proxies for large-scale Transformer training instabilities, 2023) call the sensitivity of a
-training E over η of [min(L(η), L₀) − L*]: the mean over learning rates, here three decades at equal ratios, of what is
-lost against the best of them, a run that ends above where it started counting as one that stayed there. They train
-transformers for long, with AdamW and clipped gradients, and find that warm-up lowers it.
+training E over η of [min(L(η), L₀) − L*]: the mean excess loss, over three decades of learning rates here, above the
+best of them, where a run that ends above its start counts as ending there. They train transformers for many steps, with
+AdamW and clipped gradients, and find that warm-up lowers the sensitivity.
 
 Here seven optimizers train a multilayer perceptron and a transformer of 6,570 params on the digits, all with cosine
-decay. The decades of each family lie around its best learning rate: a claim holds them to that, since the number
-depends on them. The runs are short, so that much of the sensitivity comes from learning rates too small to arrive, and
-there warm-up costs steps. What it saves lies above the best: that part is told apart.
+decay. The decades of each optimizer lie around its best learning rate: a claim checks this, since the number depends on
+it. The runs are short, so much of the sensitivity comes from learning rates too small to converge, where warm-up costs
+steps. Its benefit lies above the best learning rate, and is measured there separately.
 """
 
 import functools
@@ -20,13 +20,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis.sensitivity import TREATMENTS, Spread, saved, treated
-from experiments.common.best_rates import resampled
+from experiments.analysis.sensitivity import TREATMENTS, RateSensitivity, sensitivity_reduction, treat_optimizer
+from experiments.common.best_rates import resample_means
 from experiments.common.claims import Claim
-from experiments.common.drawing import bars, legend_below
-from experiments.common.optimizers import FAMILIES
-from experiments.common.printing import table
-from experiments.common.settings import complete
+from experiments.common.drawing import draw_intervals, place_legend_below
+from experiments.common.optimizers import OPTIMIZER_FACTORIES
+from experiments.common.settings import complete_settings
+from experiments.common.tables import format_table
 from gdkit import Problem, SweepResult, plots, problems, sweep
 from gdkit.errors import unknown_name
 
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "mlp": {"widths": [32, 32], "batch_size": 32},
     "transformer": {"width": 16, "heads": 2, "depth": 2, "batch_size": 32},
     "optimizers": list(NAMES),
-    "lowest": {  # learning rate of each; the highest is 1,000 times as much
+    "lowest": {  # learning rate of each; the highest is 1,000 times larger
         "sgd": 0.03, "momentum": 0.003, "nesterov": 0.003, "adam": 6e-4, "adamw": 6e-4, "lion": 1e-4, "rmsprop": 3e-4,
     },
     "count": 10,  # of learning rates
@@ -49,116 +49,124 @@ WORTSMAN, ZHANG = "Wortsman et al. 2023", "Zhang et al., Why gradient clipping a
 
 
 class Sensitivity(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
-    runs: dict[str, SweepResult]  # by problem; optimizer: the families
+    runs: dict[str, SweepResult]  # by problem
 
-    def spread(self, problem: str, family: str, treatment: str) -> Spread:
-        """Of one optimizer on one problem."""
+    def sensitivity(self, problem: str, family: str, treatment: str) -> RateSensitivity:
+        """Losses and sensitivity of one optimizer with one treatment on one problem."""
         part = self.part(problem, family, treatment)
         shape = (-1, part.seeds)
         start = part.lanes["initial_loss"].values.reshape(shape)
-        return Spread(part.axes["learning_rate"], part.scores().reshape(shape), start)
+        return RateSensitivity(part.axes["learning_rate"], part.scores().reshape(shape), start)
 
     def part(self, problem: str, family: str, treatment: str) -> SweepResult:
-        """The lanes of one optimizer on one problem."""
+        """The lanes of one optimizer with one treatment on one problem."""
         at = dict(zip(("warmup", "clipping"), TREATMENTS[treatment], strict=True))
         return self.runs[problem].along("learning_rate", optimizer=family, at=at)
 
-    def ranked(self, problem: str) -> list[str]:
-        """The families, the least sensitive first."""
-        return sorted(self.settings["optimizers"], key=lambda family: self.spread(problem, family, "plain").sensitivity)
+    def ranking(self, problem: str) -> list[str]:
+        """The optimizers, the least sensitive first."""
+        return sorted(
+            self.settings["optimizers"], key=lambda family: self.sensitivity(problem, family, "plain").sensitivity
+        )
 
     def __str__(self) -> str:
-        lines = ["Sensitivity to the learning rate (nats) ± half of 95 %; the best rate is of plain"]
-        said = lambda found: f"{found.sensitivity:.3f} ±{np.ptp(found.interval) / 2:.2f}"
+        lines = ["Sensitivity to the learning rate (nats) ± half the 95 % interval; the best rate is that of plain"]
+        show = lambda one: f"{one.sensitivity:.3f} ±{np.ptp(one.interval) / 2:.2f}"
         for problem in self.runs:
-            ranked = self.ranked(problem)
-            found = {name: [self.spread(problem, family, name) for family in ranked] for name in TREATMENTS}
-            best = {"best rate": (".2g", [each.best for each in found["plain"]])}
-            cells = {name: ("", [said(each) for each in group]) for name, group in found.items()}
-            lines += ["", problem, table({"optimizer": ("", ranked), **best, **cells})]
+            ranked = self.ranking(problem)
+            values = {name: [self.sensitivity(problem, family, name) for family in ranked] for name in TREATMENTS}
+            best = {"best rate": (".2g", [one.best for one in values["plain"]])}
+            cells = {name: ("", [show(one) for one in group]) for name, group in values.items()}
+            lines += ["", problem, format_table({"optimizer": ("", ranked), **best, **cells})]
         return "\n".join(lines)
 
 
 def run(settings: Mapping[str, Any]) -> Sensitivity:
-    """Every family at every learning rate, with and without warm-up and clipping, on both problems."""
-    chosen = complete(settings, DEFAULTS)
-    for name in chosen["optimizers"]:
+    """Every optimizer at every learning rate, with and without warm-up and clipping, on both problems."""
+    settings = complete_settings(settings, DEFAULTS)
+    for name in settings["optimizers"]:
         if name not in NAMES:
             raise unknown_name("settings.optimizers", name, NAMES)
-    ratios = np.geomspace(1, 10**DECADES, chosen["count"])
+    ratios = np.geomspace(1, 10**DECADES, settings["count"])
     named = {
-        name: (treated(FAMILIES[name], chosen["steps"], chosen["warmup"], chosen["clip_norm"]),
-               {"learning_rate": chosen["lowest"][name] * ratios})
-        for name in chosen["optimizers"]
+        name: (treat_optimizer(OPTIMIZER_FACTORIES[name], settings["steps"], settings["warmup"], settings["clip_norm"]),
+               {"learning_rate": settings["lowest"][name] * ratios})
+        for name in settings["optimizers"]
     }  # fmt: skip
     axes = {"optimizer": named, "warmup": [0.0, 1.0], "clipping": [0.0, 1.0]}
     runs = {
-        name: sweep(problem, None, axes, steps=chosen["steps"], seeds=chosen["seeds"], curve_points=0)
-        for name, problem in _problems(_frozen(chosen["mlp"]), _frozen(chosen["transformer"])).items()
+        name: sweep(problem, None, axes, steps=settings["steps"], seeds=settings["seeds"], curve_points=0)
+        for name, problem in _problems(_frozen(settings["mlp"]), _frozen(settings["transformer"])).items()
     }
-    return Sensitivity(chosen, runs)
+    return Sensitivity(settings, runs)
 
 
 def plot(result: Sensitivity) -> dict[str, Figure]:
-    """One figure, a row a problem: loss against the learning rate; sensitivity by optimizer and treatment."""
+    """One row per problem: loss against the learning rate, and sensitivity by optimizer and treatment."""
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     for (left, right), problem in zip(figure.subplots(len(result.runs), 2), result.runs, strict=True):
         for number, family in enumerate(result.settings["optimizers"]):
-            found = result.spread(problem, family, "plain")
-            loss = np.minimum(found.losses, found.start).mean(axis=1)
-            left.plot(found.rates, loss, label=family, linewidth=1.1, markersize=4, **plots.style.series(number))
+            plain = result.sensitivity(problem, family, "plain")
+            loss = np.minimum(plain.losses, plain.start).mean(axis=1)
+            left.plot(plain.rates, loss, label=family, linewidth=1.1, markersize=4, **plots.style.series(number))
         left.set(xscale="log", yscale="log", ylabel=f"{problem}\nmin(validation loss, loss at the start)")
         plots.style.tidy_ticks(left.yaxis)
         _draw_ranking(right, result, problem)
     left.set_xlabel("learning rate (plain: cosine decay alone)")
-    right.set_xlabel("sensitivity (nats), with 95 % of resampled seeds")
+    right.set_xlabel("sensitivity (nats), 95 % interval over seeds")
     for ax in (left, right):
-        legend_below(ax, 4, drop=0.18)
+        place_legend_below(ax, 4, drop=0.18)
     return {"learning_rate_sensitivity": figure}
 
 
 def claims(result: Sensitivity) -> list[Claim]:
-    """That the number is the paper's, that its decades are fair, and what warm-up and clipping save."""
-    chosen = result.settings["optimizers"]
-    surely = lambda text, source, each: Claim(f"{text}: share of resampled seeds", source, 1.0, 0.05, _positive(each))
-    by_clipping = {n: saved(*(result.spread("mlp", n, t) for t in ("plain", "clipping"))) for n in chosen}
-    by_warmup = lambda n: saved(*(result.spread("transformer", n, t) for t in ("clipping", "both")), above_best=True)
+    """The number is the paper's, its decades are fair, and warm-up and clipping reduce it."""
+    optimizers = result.settings["optimizers"]
+    share_claim = lambda text, source, reduction: Claim(
+        f"{text}: share of bootstrap samples of seeds", source, 1.0, 0.05, _positive_share(reduction)
+    )
+    pair = lambda problem, name, *treatments: (result.sensitivity(problem, name, t) for t in treatments)
+    by_clipping = {name: sensitivity_reduction(*pair("mlp", name, "plain", "clipping")) for name in optimizers}
+    by_warmup = lambda name: sensitivity_reduction(*pair("transformer", name, "clipping", "both"), above_best=True)
     return [
-        Claim("recommend().sensitivity is E[min(L, L₀)] − L*: the largest error", WORTSMAN, 0.0, 1e-6, _error(result)),
+        Claim("largest error of recommend().sensitivity against E[min(L, L₀)] − L*", WORTSMAN, 0.0, 1e-6,
+              _error(result)),
         Claim("share of optimizers and problems whose best learning rate lies in the middle third of the decades",
-              "a fair comparison", 1.0, 0.0, _centred(result)),
-        *(surely(f"{name}, clipped, on the transformer: warm-up lowers the loss above the best learning rate", WORTSMAN,
-                 by_warmup(name))
-          for name in ("adam", "adamw") if name in chosen),
-        *(surely(f"{name} on the mlp: clipping lowers the sensitivity", ZHANG, by_clipping[name])
-          for name in ("sgd", "momentum", "nesterov") if name in chosen),
-        *(surely(f"on the mlp clipping saves sgd more than {name}", "its steps do not grow with the gradient",
-                 by_clipping["sgd"] - by_clipping[name])
-          for name in ("adam", "adamw", "lion", "rmsprop") if {"sgd", name} <= set(chosen)),
+              "a fair comparison", 1.0, 0.0, _centered_share(result)),
+        *(share_claim(f"{name}, clipped, on the transformer: warm-up lowers the loss above the best learning rate",
+                      WORTSMAN, by_warmup(name))
+          for name in ("adam", "adamw") if name in optimizers),
+        *(share_claim(f"{name} on the mlp: clipping lowers the sensitivity", ZHANG, by_clipping[name])
+          for name in ("sgd", "momentum", "nesterov") if name in optimizers),
+        *(share_claim(f"on the mlp clipping lowers the sensitivity of sgd more than that of {name}",
+                      "its steps do not grow with the gradient", by_clipping["sgd"] - by_clipping[name])
+          for name in ("adam", "adamw", "lion", "rmsprop") if {"sgd", name} <= set(optimizers)),
     ]  # fmt: skip
 
 
 def _error(result: Sensitivity) -> float:
-    """Between the library's sensitivity and the formula."""
+    """Largest difference between the library's sensitivity and the formula."""
     every = itertools.product(result.runs, result.settings["optimizers"], TREATMENTS)
-    return max(abs((result.part(*one).recommend().sensitivity or 0) - result.spread(*one).sensitivity) for one in every)
+    return max(
+        abs((result.part(*one).recommend().sensitivity or 0) - result.sensitivity(*one).sensitivity) for one in every
+    )
 
 
-def _centred(result: Sensitivity) -> float:
+def _centered_share(result: Sensitivity) -> float:
     lowest = result.settings["lowest"]
     decades = [
-        np.log10(result.spread(problem, name, "plain").best / lowest[name])
+        np.log10(result.sensitivity(problem, name, "plain").best / lowest[name])
         for problem, name in itertools.product(result.runs, result.settings["optimizers"])
     ]
     return float(np.mean(np.abs(np.array(decades) - DECADES / 2) < DECADES / 6 + 1e-6))
 
 
-def _positive(each: np.ndarray) -> float:
-    """In what share of resamples of the seeds the mean is above 0."""
-    return float(np.mean(resampled(each[None])[1:] > 0))
+def _positive_share(each: np.ndarray) -> float:
+    """Share of bootstrap samples of the seeds with a mean above 0."""
+    return float(np.mean(resample_means(each[None])[1:] > 0))
 
 
 def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -171,14 +179,14 @@ def _problems(mlp: tuple[tuple[str, Any], ...], transformer: tuple[tuple[str, An
 
 
 def _draw_ranking(ax: Axes, result: Sensitivity, problem: str) -> None:
-    ranked = result.ranked(problem)
+    ranked = result.ranking(problem)
     for number, treatment in enumerate(TREATMENTS):
-        found = [result.spread(problem, family, treatment) for family in ranked]
-        value = np.array([s.sensitivity for s in found])
-        interval = np.array([s.interval for s in found]).T
+        values = [result.sensitivity(problem, family, treatment) for family in ranked]
+        value = np.array([s.sensitivity for s in values])
+        interval = np.array([s.interval for s in values]).T
         heights = np.arange(len(ranked)) + 0.18 * (number - 1.5)
         look: dict[str, Any] = plots.style.series(number) | {"label": treatment, "markersize": 5, "elinewidth": 1}
-        bars(ax, heights, value, interval, flat=True, **look)
+        draw_intervals(ax, heights, value, interval, horizontal=True, **look)
     ax.set_yticks(range(len(ranked)), ranked)
     ax.set_ylim(len(ranked) - 0.5, -0.5)
     for place in range(1, len(ranked)):

@@ -1,14 +1,15 @@
 """The best learning rate of a narrow network is that of a wide one, if steps are scaled by width (μP).
 
-In the standard parametrisation one learning rate serves all layers, and the wider the network, the smaller it must be:
-every output sums over as many inputs as the network is wide, and each moves by a step. So the best learning rate of
-Adam falls as 1/width, and that of gradient descent as 1/√width: cross-entropy bears logits that grow, as long as hidden
-layers do not (Haas et al., On the surprising effectiveness of large learning rates under standard width scaling, 2025).
+In the standard parametrization all layers have one learning rate, which must be smaller for wider networks: every
+output sums over as many inputs as the network is wide, and each step changes all of them. So the best learning rate of
+Adam falls as 1/width, and that of gradient descent as 1/√width: cross-entropy tolerates growing logits, as long as
+hidden layers do not grow (Haas et al., On the surprising effectiveness of large learning rates under standard width
+scaling, 2025).
 
-Maximal update parametrisation (Yang et al., Tensor Programs V, Tuning large neural networks via zero-shot
-hyperparameter transfer, 2022) scales each layer's steps, so that one step changes every layer's output by as much at
-every width. That is the coordinate check; and then the best learning rate stays. The last layer starts at 0 here in
-both, as they advise (D.2): the parametrisations differ in nothing but steps, and all widths start with equal outputs.
+Maximal update parametrization (Yang et al., Tensor Programs V, Tuning large neural networks via zero-shot
+hyperparameter transfer, 2022) scales each layer's steps, so that one step changes every layer's output by the same
+amount at every width (the coordinate check), and the best learning rate stays the same. The last layer starts at 0 in
+both, as they advise (D.2): the parametrizations differ only in their steps, and all widths start with equal outputs.
 """
 
 import functools
@@ -21,12 +22,12 @@ import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.best_rates import curve, inside, vertex
+from experiments.common.best_rates import interpolate_best_rate, is_inside, mean_scores
 from experiments.common.claims import Claim
-from experiments.common.drawing import BORDER
-from experiments.common.printing import table
-from experiments.common.settings import complete, spaced
-from experiments.problems.digits import judged_on_training_rows
+from experiments.common.drawing import BORDER_LINE
+from experiments.common.settings import complete_settings, geometric_grid
+from experiments.common.tables import format_table
+from experiments.problems.digits import validate_on_training_rows
 from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.types import OptimizerFactory
@@ -43,22 +44,22 @@ DEFAULTS: dict[str, Any] = {
 STANDARD, MUP = "standard", "μP"
 FACTORIES: dict[str, OptimizerFactory] = {"adam": optax.adam, "sgd": sgd}
 YANG, HAAS = "Yang et al. 2022", "Haas et al. 2025"
-# A grid step at one end of the widths moves an exponent by 0.1; seeds move the best learning rate by two or so. What is
-# allowed of the two parametrisations does not overlap.
+# A grid step at one end of the widths moves an exponent by 0.1; seeds move the best learning rate by two or so. The
+# tolerances of the two parametrizations do not overlap.
 DRIFT = {"adam": (-1.0, 1 / 3, f"−1: {YANG}"), "sgd": (-0.5, 0.2, f"−1/2: {HAAS}")}  # exponent, tolerance, source
 LAYERS = ("first layer", "second layer", "outputs")
 
 
 class Transfer(NamedTuple):
-    """What the study found, by (optimizer, parametrisation)."""
+    """Result of the study, by (optimizer, parametrization)."""
 
     settings: dict[str, Any]
-    runs: dict[tuple[str, str], list[SweepResult]]  # one a width
+    runs: dict[tuple[str, str], list[SweepResult]]  # one per width
     changes: dict[tuple[str, str], np.ndarray]  # (widths, seeds, layers), mean |h_t − h_0| of the coordinate check
 
     def best(self, optimizer: str, kind: str) -> np.ndarray:
         """The best learning rate at each width, (widths,)."""
-        return np.array([vertex(*curve(found)) for found in self.runs[optimizer, kind]])
+        return np.array([interpolate_best_rate(*mean_scores(one)) for one in self.runs[optimizer, kind]])
 
     def slope(self, values: np.ndarray) -> float:
         """The exponent of width in positive values, (widths,), by least squares."""
@@ -67,7 +68,7 @@ class Transfer(NamedTuple):
     def __str__(self) -> str:
         best = {key: self.best(*key) for key in self.runs}
         every = enumerate(self.settings["widths"])
-        return "Best learning rate by width, and the exponent of width in it\n" + table({
+        return "Best learning rate by width, and the exponent of width in it\n" + format_table({
             "optimizer": ("", [optimizer for optimizer, _ in best]),
             "steps": ("", [kind for _, kind in best]),
             **{f"{width}": (".3g", [rates[at] for rates in best.values()]) for at, width in every},
@@ -76,22 +77,23 @@ class Transfer(NamedTuple):
 
 
 def run(settings: Mapping[str, Any]) -> Transfer:
-    """The learning rates of every width, in both parametrisations, and the coordinate check."""
-    chosen = complete(settings, DEFAULTS)
-    if len(set(chosen["widths"])) < 2:
-        raise bad_value("settings.widths", chosen["widths"], "no width to transfer to", "Give at least two")
-    widths = chosen["widths"]
-    found: dict[tuple[str, str], list[tuple[SweepResult, np.ndarray]]] = {}
+    """The learning rates of every width, in both parametrizations, and the coordinate check."""
+    settings = complete_settings(settings, DEFAULTS)
+    if len(set(settings["widths"])) < 2:
+        raise bad_value("settings.widths", settings["widths"], "no width to transfer to", "Give at least two")
+    widths = settings["widths"]
+    measured: dict[tuple[str, str], list[tuple[SweepResult, np.ndarray]]] = {}
     for optimizer in FACTORIES:
-        found[optimizer, STANDARD] = [_measure(chosen, optimizer, STANDARD, width) for width in widths]
-        wider = [_measure(chosen, optimizer, MUP, width) for width in widths[1:]]
-        found[optimizer, MUP] = [found[optimizer, STANDARD][0], *wider]  # at the base width they are one
-    runs = {key: [made for made, _ in group] for key, group in found.items()}
-    return Transfer(chosen, runs, {key: np.stack([change for _, change in group]) for key, group in found.items()})
+        measured[optimizer, STANDARD] = [_measure(settings, optimizer, STANDARD, width) for width in widths]
+        wider = [_measure(settings, optimizer, MUP, width) for width in widths[1:]]
+        # At the base width the two parametrizations are the same.
+        measured[optimizer, MUP] = [measured[optimizer, STANDARD][0], *wider]
+    runs = {key: [result for result, _ in group] for key, group in measured.items()}
+    return Transfer(settings, runs, {key: np.stack([change for _, change in group]) for key, group in measured.items()})
 
 
 def plot(result: Transfer) -> dict[str, Figure]:
-    """One figure, a row an optimizer, a column a parametrisation of: loss against learning rate; coordinate check."""
+    """One row per optimizer: loss against the learning rate and coordinate check, for each parametrization."""
     figure = Figure(figsize=(13, 6.8), layout="constrained")
     axes = figure.subplots(2, 4)
     optimizers, kinds = (tuple(dict.fromkeys(names)) for names in zip(*result.runs, strict=True))
@@ -106,7 +108,7 @@ def plot(result: Transfer) -> dict[str, Figure]:
             ax.get_legend().remove()
             ax.set_title(f"{optimizer}, {kind}: coordinate check", fontsize="medium")
         for ax in row[1::2]:
-            ax.set_ylabel("")  # as beside it
+            ax.set_ylabel("")  # the same as on the left
     for ax, side in ((axes[0, 0], "left"), (axes[0, 2], "right")):
         handles, labels = ax.get_legend_handles_labels()
         style: dict[str, Any] = {"loc": f"outside lower {side}", "ncols": len(labels), "frameon": False}
@@ -115,28 +117,29 @@ def plot(result: Transfer) -> dict[str, Figure]:
 
 
 def claims(result: Transfer) -> list[Claim]:
-    """Where the best learning rate goes with width, and what one learning rate does to outputs."""
-    known = [inside(curve(found)[0], vertex(*curve(found))) for group in result.runs.values() for found in group]
-    share = float(np.mean(known))
-    made = [
-        Claim("share of best learning rates that lie inside their grid", "else they are not known", 1.0, 0.0, share)
-    ]
+    """Exponents of width in the best learning rate, and in the change of the outputs at one learning rate."""
+    curves = [mean_scores(one) for group in result.runs.values() for one in group]
+    inside = [is_inside(rates, interpolate_best_rate(rates, losses)) for rates, losses in curves]
+    result_claims = [
+        Claim("share of best learning rates that lie inside their grid", "at an end the optimum may lie beyond", 1.0,
+              0.0, float(np.mean(inside)))
+    ]  # fmt: skip
     for optimizer, kind in result.runs:
-        expected, tolerance, source = DRIFT[optimizer] if kind == STANDARD else (0.0, 0.2, f"it stays: {YANG}")
+        expected, tolerance, source = DRIFT[optimizer] if kind == STANDARD else (0.0, 0.2, f"constant: {YANG}")
         moved = 1.0 if kind == STANDARD else 0.0
         outputs = result.changes[optimizer, kind][..., -1].mean(axis=1)
-        made += [
+        result_claims += [
             Claim(f"{optimizer}, {kind}: exponent of width in the best learning rate", source, expected, tolerance,
                   result.slope(result.best(optimizer, kind))),
-            Claim(f"{optimizer}, {kind}: exponent of width in how far training moves the outputs", f"{moved:g}: {YANG}",
-                  moved, 0.25, result.slope(outputs)),
+            Claim(f"{optimizer}, {kind}: exponent of width in the change of the outputs by training",
+                  f"{moved:g}: {YANG}", moved, 0.25, result.slope(outputs)),
         ]  # fmt: skip
-    return made
+    return result_claims
 
 
-@functools.cache  # compiled programs belong to one problem and one factory
+@functools.cache  # compiled programs belong to one problem and one optimizer
 def _setup(optimizer: str, kind: str, width: int, base: int, batch_size: int) -> tuple[Problem, OptimizerFactory]:
-    make = lambda width: judged_on_training_rows(
+    make = lambda width: validate_on_training_rows(
         problems.mlp("digits", widths=(width, width), zero_last=True, batch_size=batch_size)
     )
     if kind == STANDARD:
@@ -145,18 +148,18 @@ def _setup(optimizer: str, kind: str, width: int, base: int, batch_size: int) ->
     return make(width), optimizers.mup(FACTORIES[optimizer], at_base, optimizer)
 
 
-def _measure(chosen: Mapping[str, Any], optimizer: str, kind: str, width: int) -> tuple[SweepResult, np.ndarray]:
+def _measure(settings: Mapping[str, Any], optimizer: str, kind: str, width: int) -> tuple[SweepResult, np.ndarray]:
     """A sweep of learning rates, and the coordinate check, (seeds, layers)."""
-    setup = _setup(optimizer, kind, width, chosen["widths"][0], chosen["batch_size"])
-    grid, check = chosen[optimizer], chosen["check"]
-    rates = spaced(grid)
-    made = sweep(*setup, {"learning_rate": rates}, steps=chosen["steps"], seeds=chosen["seeds"], curve_points=0)
-    return made, _check(*setup, check[optimizer], check["steps"], check["seeds"])
+    setup = _setup(optimizer, kind, width, settings["widths"][0], settings["batch_size"])
+    grid, check = settings[optimizer], settings["check"]
+    rates = geometric_grid(grid)
+    result = sweep(*setup, {"learning_rate": rates}, steps=settings["steps"], seeds=settings["seeds"], curve_points=0)
+    return result, _check(*setup, check[optimizer], check["steps"], check["seeds"])
 
 
-def _check(problem: Problem, factory: OptimizerFactory, rate: float, steps: int, seeds: int) -> np.ndarray:
+def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, seeds: int) -> np.ndarray:
     """mean |h_t − h_0| of each layer on the first rows of data after a few steps, (seeds, layers)."""
-    run = functools.partial(descend, problem, factory, steps, hyperparameters={"learning_rate": rate})
+    run = functools.partial(descend, problem, optimizer, steps, hyperparameters={"learning_rate": rate})
     histories = [run(key=seed, record_every=steps, record_params=True).params_history for seed in range(seeds)]
     every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
     change = lambda history: problems.layer_changes(problems.mlp_layers, history, problem.data[0][:256])[-1]
@@ -164,15 +167,17 @@ def _check(problem: Problem, factory: OptimizerFactory, rate: float, steps: int,
 
 
 def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:
-    start = max(float(found.lanes["initial_loss"].mean()) for found in result.runs[optimizer, kind])
-    for number, (width, found) in enumerate(zip(result.settings["widths"], result.runs[optimizer, kind], strict=True)):
-        rates, losses = curve(found)
+    start = max(float(one.lanes["initial_loss"].mean()) for one in result.runs[optimizer, kind])
+    for number, (width, one) in enumerate(zip(result.settings["widths"], result.runs[optimizer, kind], strict=True)):
+        rates, losses = mean_scores(one)
         series = plots.style.series(number)
-        shown = losses <= start  # what ends above its start is left out
+        shown = losses <= start  # without runs that end above their start
         ax.plot(rates[shown], losses[shown], label=f"width {width}", linewidth=1.1, markersize=4, **series)
-        best = vertex(rates, losses)
-        ax.axvline(best, color=series["color"], linewidth=1, linestyle=BORDER["linestyle"])
-        ax.plot(best, 1, **series, markersize=4, transform=ax.get_xaxis_transform(), clip_on=False)  # whose it is
-    ax.set(xscale="log", yscale="log", xlabel="learning rate (dotted: best)", ylabel="loss of all training rows (nats)")
+        best = interpolate_best_rate(rates, losses)
+        ax.axvline(best, color=series["color"], linewidth=1, linestyle=BORDER_LINE["linestyle"])
+        ax.plot(
+            best, 1, **series, markersize=4, transform=ax.get_xaxis_transform(), clip_on=False
+        )  # identifies the line
+    ax.set(xscale="log", yscale="log", xlabel="learning rate (dotted: best)", ylabel="loss on all training rows (nats)")
     ax.set_title(f"{optimizer}, {kind}", fontsize="medium")
     plots.style.tidy_ticks(ax.yaxis)

@@ -1,12 +1,12 @@
 """Eight optimizers over a suite of problems, at tuned and at default learning rates, by performance profiles.
 
-Time is in steps, and ends where the gap (L − L*) / (L₀ − L*) is at most a tolerance, L* being the known optimum or,
-where there is none, the least loss that any optimizer reached at any learning rate (the convergence test of Moré and
-Wild, Benchmarking derivative-free optimization algorithms, 2009). A run that does not get there takes infinitely long.
-Of the paired seeds, each another start, the median counts, so that a problem is solved if most seeds are. The tuned
-learning rate is the best of a sweep; the default is that of Keras's documentation, since optax has none: 0.01 for
-gradient descent with and without momentum, 0.001 for all others. Profiles of both are relative to one number a
-problem, the fastest of all: Dolan and Moré 2002; their score is AlgoPerf's (Dahl et al. 2023, arXiv 2306.07179).
+Time is measured in steps until the gap (L − L*) / (L₀ − L*) is at most a tolerance, where L* is the known optimum or,
+if there is none, the lowest loss that any optimizer reached at any learning rate (the convergence test of Moré and
+Wild, Benchmarking derivative-free optimization algorithms, 2009). The time of a run that does not reach it is infinite.
+The result is the median over paired seeds, each with its own start, so a problem is solved if most seeds solve it. The
+tuned learning rate is the best of a sweep; the default is that of Keras's documentation, since optax has none: 0.01 for
+gradient descent with and without momentum, 0.001 for all others. Both profiles are relative to the fastest of all on
+each problem (Dolan and Moré 2002); their score is AlgoPerf's (Dahl et al. 2023, arXiv 2306.07179).
 """
 
 import functools
@@ -27,9 +27,9 @@ from experiments.analysis.performance_profiles import (
     performance_ratios,
 )
 from experiments.common.claims import Claim
-from experiments.common.optimizers import FAMILIES
-from experiments.common.printing import table
-from experiments.common.settings import complete, spaced
+from experiments.common.optimizers import OPTIMIZER_FACTORIES
+from experiments.common.settings import complete_settings, geometric_grid
+from experiments.common.tables import format_table
 from experiments.problems import suite
 from gdkit import paired, plots, problems, sgd, sweep
 from gdkit.errors import unknown_name
@@ -40,33 +40,33 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 3,
     "spread": 0.1,  # of the starts
     "steps": 3000,
-    "tolerance": {"known": 1e-4, "found": 1e-2},  # of the gap, where the optimum is known, and where the best seen is
-    "conditions": [30.0, 100.0, 300.0, 1000.0],  # of the quadratics that hold momentum to theory
+    "tolerance": {"known": 1e-4, "unknown": 1e-2},  # of the gap, by whether the optimum is known
+    "conditions": [30.0, 100.0, 300.0, 1000.0],  # of the quadratics that compare momentum with theory
 }
 NAMES = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "nadam")
-LION = functools.partial(optax.lion, weight_decay=0.0)  # as the others
-OPTIMIZERS: dict[str, Any] = {name: FAMILIES[name] for name in NAMES} | {"lion": LION}
+LION = functools.partial(optax.lion, weight_decay=0.0)  # like the others
+OPTIMIZERS: dict[str, Any] = {name: OPTIMIZER_FACTORIES[name] for name in NAMES} | {"lion": LION}
 DEFAULT_RATES = np.array([0.01, 0.01, 0.01, *[0.001] * 5])
 POLYAK = "Polyak, Some methods of speeding up the convergence of iteration methods, 1964"
-SUITS = "0.001 is a step's length to adam, 0.01 an inverse curvature to gradient descent"
+SUITS = "0.001 is a step length for adam, 0.01 an inverse curvature for gradient descent"
 TUNED, DEFAULT = "tuned", "default"
 COLORS = (*plots.SERIES_COLORS, "0.5")
 STYLES: Any = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)))
 
 
 class Race(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
     problems: tuple[str, ...]
     kinds: np.ndarray  # (problems,) of str
     rates: np.ndarray  # (rates,)
-    steps: np.ndarray  # (optimizers, problems, rates), to the target; the median over seeds, infinite where not reached
-    bowl: np.ndarray  # (2, conditions), steps of gradient descent and of heavy ball, each at theory's best
+    steps: np.ndarray  # (optimizers, problems, rates), to the target; median over seeds, infinite where not reached
+    quadratic_steps: np.ndarray  # (2, conditions), of gradient descent and heavy ball, each at theory's best
 
     @property
     def names(self) -> list[str]:
-        """Of the optimizers."""
+        """Names of the optimizers."""
         return list(OPTIMIZERS)
 
     @property
@@ -77,63 +77,63 @@ class Race(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, np.ndarray]:
-        """The same over the fastest of all."""
+        """The same relative to the fastest of all."""
         both = performance_ratios(np.concatenate(list(self.times.values())))
         return dict(zip(self.times, np.split(both, 2), strict=True))
 
     def __str__(self) -> str:
-        score, time = ({name: found[name] for name in (TUNED, DEFAULT)} for found in (self.ratios, self.times))
-        return f"{len(self.problems)} problems\n" + table({
+        score, time = ({name: values[name] for name in (TUNED, DEFAULT)} for values in (self.ratios, self.times))
+        return f"{len(self.problems)} problems\n" + format_table({
             "optimizer": ("", OPTIMIZERS),
             **{f"score, {name}": (".2f", algoperf_score(ratio)) for name, ratio in score.items()},
-            **{f"solved, {name}": (".2f", np.isfinite(found).mean(axis=1)) for name, found in time.items()},
+            **{f"solved, {name}": (".2f", np.isfinite(steps).mean(axis=1)) for name, steps in time.items()},
         })  # fmt: skip
 
 
 def run(settings: Mapping[str, Any]) -> Race:
     """Every optimizer at every learning rate on every problem, and momentum at theory's best on quadratics."""
-    chosen = complete(settings, DEFAULTS)
-    for kind in chosen["kinds"]:
+    settings = complete_settings(settings, DEFAULTS)
+    for kind in settings["kinds"]:
         if kind not in suite.KINDS:
             raise unknown_name("settings.kinds", kind, suite.KINDS)
-    rates, defaults = spaced(chosen["learning_rates"]), np.unique(DEFAULT_RATES)
+    rates, defaults = geometric_grid(settings["learning_rates"]), np.unique(DEFAULT_RATES)
     rates = np.sort(np.append(rates[np.abs(np.log(rates / defaults[:, None])).min(axis=0) > 1e-6], defaults))
-    families = [family for family in suite.families(chosen["spread"]) if family.kind in chosen["kinds"]]
+    families = [family for family in suite.problem_families(settings["spread"]) if family.kind in settings["kinds"]]
     axes = {"optimizer": OPTIMIZERS, "learning_rate": rates}
-    found = [_steps(chosen, family.problem, None, axes | dict(family.axis)) for family in families]
+    results = [_steps(settings, family.problem, None, axes | dict(family.axis)) for family in families]
     order = ("optimizer", ..., "learning_rate")
-    steps = [part.transpose(*order).values.reshape(len(OPTIMIZERS), -1, len(rates)) for part in found]
+    steps = [part.transpose(*order).values.reshape(len(OPTIMIZERS), -1, len(rates)) for part in results]
     names = tuple(name for family in families for name in family.names)
     kinds = np.array([family.kind for family in families for _ in family.names])
-    return Race(chosen, names, kinds, rates, np.concatenate(steps, axis=1), _bowl(chosen))
+    return Race(settings, names, kinds, rates, np.concatenate(steps, axis=1), _quadratic_steps(settings))
 
 
-def _steps(chosen: Mapping[str, Any], problem: Any, factory: Any, axes: Mapping[str, Any]) -> xr.DataArray:
+def _steps(settings: Mapping[str, Any], problem: Any, optimizer: Any, axes: Mapping[str, Any]) -> xr.DataArray:
     """Steps to the target, the median over seeds, for every point of `axes`."""
-    steps = chosen["steps"]
-    every = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # a curve of so many points has every step
-    data = sweep(problem, factory, axes, steps=steps, seeds=chosen["seeds"], curve_points=every).data
-    tolerance = chosen["tolerance"]["known" if data.attrs["optimum_known"] else "found"]
+    steps = settings["steps"]
+    every = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # enough curve points to record every step
+    data = sweep(problem, optimizer, axes, steps=steps, seeds=settings["seeds"], curve_points=every).data
+    tolerance = settings["tolerance"]["known" if data.attrs["optimum_known"] else "unknown"]
     target = data["reference_loss"] + tolerance * (data["initial_loss"] - data["reference_loss"])
-    there = data["curve_loss"] <= target
-    first = data["curve_step"][there.argmax("point")]
-    return first.where(there.any("point"), np.inf).median("seed")
+    is_reached = data["curve_loss"] <= target
+    first = data["curve_step"][is_reached.argmax("point")]
+    return first.where(is_reached.any("point"), np.inf).median("seed")
 
 
-def _bowl(chosen: Mapping[str, Any]) -> np.ndarray:
-    """Gradient descent and heavy ball on quadratics, at the η and β that are best for their condition (Polyak 1964)."""
-    condition = np.array(chosen["conditions"])
+def _quadratic_steps(settings: Mapping[str, Any]) -> np.ndarray:
+    """Steps of gradient descent and heavy ball on quadratics, at the optimal η and β (Polyak 1964), (2, conditions)."""
+    condition = np.array(settings["conditions"])
     root = np.sqrt(condition)
     rates = np.append(2 / (1 + condition), 4 / (1 + root) ** 2)
     momentum = np.append(0 * root, ((root - 1) / (root + 1)) ** 2)
     axes = paired({"problem.condition_number": np.tile(condition, 2), "momentum": momentum, "learning_rate": rates})
     problem = functools.partial(problems.quadratic, dimension=suite.DIMENSION)
-    found = _steps({**chosen, "seeds": 1}, problem, sgd, axes)
-    return found.values.reshape(2, -1)
+    steps = _steps({**settings, "seeds": 1}, problem, sgd, axes)
+    return steps.values.reshape(2, -1)
 
 
 def plot(result: Race) -> dict[str, Figure]:
-    """One figure: the profiles at tuned and at default learning rates, side by side."""
+    """The profiles at tuned and at default learning rates, side by side."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     far = 10 ** np.ceil(np.log10(max(np.max(r[np.isfinite(r)], initial=10.0) for r in result.ratios.values())))
@@ -145,25 +145,26 @@ def plot(result: Race) -> dict[str, Figure]:
 
 
 def claims(result: Race) -> list[Claim]:
-    """What holds by construction, what theory says of momentum, and whom the defaults suit."""
+    """A check of the profiles, theory of momentum, and which optimizer the defaults suit."""
     tau = np.geomspace(1, 1e6, 1000)
     tuned, default = (performance_profile(ratio, tau) for ratio in result.ratios.values())
-    sgd_steps, heavy_steps = result.bowl
+    sgd_steps, heavy_steps = result.quadratic_steps
     exponent = lambda steps: float(np.polyfit(np.log(result.settings["conditions"]), np.log(steps), 1)[0])
     solved = lambda kind: np.isfinite(result.times[DEFAULT])[:, result.kinds == kind].sum(axis=1)
     names = result.names
     rows = [
         Claim("share of optimizers and τ at which the tuned profile is not below the default one",
-              "a check: the default is one of those tuned over", 1.0, 0.0, float(np.mean(tuned >= default))),
-        Claim("gradient descent's steps on quadratics grow as their condition to the power of", POLYAK, 1.0, 0.05,
+              "a check: the default is on the tuned grid", 1.0, 0.0, float(np.mean(tuned >= default))),
+        Claim("exponent of the condition number in the steps of gradient descent on quadratics", POLYAK, 1.0, 0.05,
               exponent(sgd_steps)),
-        Claim("heavy ball's, with a little more since its roots are double", POLYAK, 0.5, 0.1, exponent(heavy_steps)),
+        Claim("exponent of the condition number in the steps of heavy ball (slightly larger, its roots are double)",
+              POLYAK, 0.5, 0.1, exponent(heavy_steps)),
     ]  # fmt: skip
     for kind, more, less in (("networks", "adam", "sgd"), ("functions", "sgd", "adam")):
         if kind in result.kinds:
             count = solved(kind)
-            ahead = float(count[names.index(more)] > count[names.index(less)])
-            rows.append(Claim(f"{more}'s default solves more of the {kind} than {less}'s", SUITS, 1.0, 0.0, ahead))
+            leads = float(count[names.index(more)] > count[names.index(less)])
+            rows.append(Claim(f"{more}'s default solves more of the {kind} than {less}'s", SUITS, 1.0, 0.0, leads))
     return rows
 
 
@@ -173,18 +174,18 @@ def _draw(ax: Axes, names: Sequence[str], ratio: np.ndarray, far: float) -> None
     ax.axvspan(1, LARGEST_RATIO, color="0.93", zorder=0)
     ax.text(np.sqrt(LARGEST_RATIO), 1.0, "scored", fontsize="small", color="0.35", ha="center", va="top")
     order = np.argsort(rho[:, -1], kind="stable")
-    heights = _apart(rho[order, -1], 0.062)
+    heights = _spread_out(rho[order, -1], 0.062)
     for i, height in zip(order, heights, strict=True):
         color, text = COLORS[i], f"{names[i]}  {scores[i]:.2f}"
         ax.step(tau, rho[i], where="post", color=color, linestyle=STYLES[i], linewidth=1.7)
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
         look: dict[str, Any] = {"color": color, "va": "center", "fontsize": "small", "annotation_clip": False}
         ax.annotate(text, (far, rho[i, -1]), (far * 1.5, height), arrowprops=line, **look)
-    ax.set(xscale="log", xlim=(1, far), ylim=(0, 1.02), xlabel="$\\tau$: steps over those of the fastest")
+    ax.set(xscale="log", xlim=(1, far), ylim=(0, 1.02), xlabel="$\\tau$: steps relative to the fastest")
 
 
-def _apart(values: np.ndarray, gap: float) -> np.ndarray:
-    """Places in [0, 1], `gap` apart at least, near `values`, which are increasing."""
+def _spread_out(values: np.ndarray, gap: float) -> np.ndarray:
+    """Positions in [0, 1] near the increasing `values`, at least `gap` from each other."""
     steps = gap * np.arange(len(values))
     low = values - steps
     middle = (np.maximum.accumulate(low) + np.minimum.accumulate(low[::-1])[::-1]) / 2

@@ -1,8 +1,7 @@
-"""Where everything begins: L(x) = (x − 3)², walked down from x = 0, and every way in which that can go.
+"""The simplest case: gradient descent on L(x) = (x − 3)² from x = 0, in every regime.
 
 A step multiplies the distance to the minimum by 1 − 2η, since the curvature is λ = 2. So x_t = 3 − 3 (1 − 2η)^t, and
-the borders between the regimes are numbers: 1/λ = 0.5 and 2/λ = 1, and at the small end the learning rate that is just
-in time.
+the borders between the regimes are known: 1/λ = 0.5, 2/λ = 1, and the smallest learning rate that converges in time.
 """
 
 import functools
@@ -15,7 +14,8 @@ from matplotlib.figure import Figure
 
 from experiments.common import drawing
 from experiments.common.claims import Claim
-from experiments.common.settings import complete
+from experiments.common.settings import complete_settings
+from experiments.common.tables import format_table
 from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, problems, sgd, sweep, training_table
 from gdkit.gradients import TrainingTable
 
@@ -37,104 +37,110 @@ EXAMPLES = {
 
 
 class Parabola(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
     table: TrainingTable  # steps + 1 rows
     sweep: SweepResult
 
     def __str__(self) -> str:
-        rows = [f"{r.step:>4} | {r.params:7.4f} | {r.loss:7.4f} | {r.gradient:7.4f}" for r in self.table]
-        return "\n".join([f"Step | {'x':>7} | {'L(x)':>7} | {'dL/dx':>7}", "-" * 34, *rows])
+        return format_table({
+            "Step": ("d", [row.step for row in self.table]),
+            "x": ("7.4f", [row.params for row in self.table]),
+            "L(x)": ("7.4f", [row.loss for row in self.table]),
+            "dL/dx": ("7.4f", [row.gradient for row in self.table]),
+        })  # fmt: skip
 
 
 class Borders(NamedTuple):
     """Learning rates at which the regime changes."""
 
-    in_time: float  # below it is still falling when the steps are used up
-    overshoot: float  # above it each step crosses the minimum
-    divergence: float  # at it the distance stays, above it grows
+    convergence: float  # below, the loss is still falling at the last step
+    overshoot: float  # above, each step crosses the minimum
+    divergence: float  # here the distance stays, above it grows
 
 
 def run(settings: Mapping[str, Any]) -> Parabola:
-    """The table of a few steps, and the sweep of the learning rate past every border."""
-    chosen = complete(settings, DEFAULTS, free=("center", "start"))
-    grid = chosen["sweep"]
-    problem = _problem(chosen["center"], chosen["start"])
-    table = training_table(problem, sgd, chosen["steps"], hyperparameters={"learning_rate": chosen["learning_rate"]})
+    """A table of a few steps, and a sweep of the learning rate across every border."""
+    settings = complete_settings(settings, DEFAULTS, signed=("center", "start"))
+    grid = settings["sweep"]
+    problem = _problem(settings["center"], settings["start"])
+    table = training_table(
+        problem, sgd, settings["steps"], hyperparameters={"learning_rate": settings["learning_rate"]}
+    )
     rates = np.geomspace(grid["from"], grid["to"], grid["count"])
-    border = 2 / CURVATURE  # one point: no grid meets it by chance
+    border = 2 / CURVATURE  # added to the grid, which would miss this point
     rates = np.sort(np.append(rates[np.abs(rates / border - 1) > 1e-6], border))
-    return Parabola(chosen, table, sweep(problem, sgd, {"learning_rate": rates}, steps=grid["steps"]))
+    return Parabola(settings, table, sweep(problem, sgd, {"learning_rate": rates}, steps=grid["steps"]))
 
 
 def borders(steps: int, gap: float = Thresholds().converged_gap) -> Borders:
-    """Theory's borders: the gap left after t steps is (1 − λη)^2t."""
+    """Theory's borders: the loss gap after t steps is (1 − λη)^2t of that at the start."""
     return Borders((1 - gap ** (1 / (2 * steps))) / CURVATURE, 1 / CURVATURE, 2 / CURVATURE)
 
 
-def theory(rates: np.ndarray, steps: int) -> np.ndarray:
-    """Codes of the regimes that theory expects."""
+def predict_regimes(rates: np.ndarray, steps: int) -> np.ndarray:
+    """Codes of the regimes that theory predicts."""
     at = borders(steps)
-    tests = [rates > at.divergence, rates == at.divergence, rates > at.overshoot, rates >= at.in_time]
+    tests = [rates > at.divergence, rates == at.divergence, rates > at.overshoot, rates >= at.convergence]
     return np.select(tests, [Regime.DIVERGED, Regime.BOUNCING, Regime.OSCILLATING, Regime.CONVERGED], Regime.SLOW)
 
 
 def plot(result: Parabola) -> dict[str, Figure]:
-    """One figure: above, the walk in each regime; below, the loss after all steps against the learning rate."""
+    """Above, a run in each regime; below, the loss after all steps against the learning rate."""
     figure = Figure(figsize=(8.4, 5.8), layout="constrained")
     rows = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.55))
     upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
     for ax, (regime, rate) in zip(upper.subplots(1, len(EXAMPLES), sharey=True), EXAMPLES.items(), strict=True):
-        _draw_walk(ax, result.settings["center"], result.settings["start"], regime, rate)
+        _draw_run(ax, result.settings["center"], result.settings["start"], regime, rate)
         ax.label_outer()
     ax = plots.final_loss(result.sweep, ax=lower.subplots())
     steps = result.settings["sweep"]["steps"]
-    named = zip(("just in time", "$1/\\lambda$", "$2/\\lambda$"), borders(steps), strict=True)
-    drawing.borders(ax, {f"{name} = {value:.3g}": value for name, value in named}, at=0.5)
+    named = zip(("converges in time", "$1/\\lambda$", "$2/\\lambda$"), borders(steps), strict=True)
+    drawing.draw_borders(ax, {f"{name} = {value:.3g}": value for name, value in named}, at=0.5)
     ax.set_ylabel(f"loss after {steps} steps")
     return {"parabola": figure}
 
 
 def claims(result: Parabola) -> list[Claim]:
-    """The closed forms, against what was measured."""
-    settings, found = result.settings, result.sweep.data.squeeze("seed")
-    rates, codes = found["learning_rate"].values, result.sweep.regimes.squeeze("seed").values
+    """The closed forms against the measurements."""
+    settings, data = result.settings, result.sweep.data.squeeze("seed")
+    rates, codes = data["learning_rate"].values, result.sweep.regimes.squeeze("seed").values
     at = borders(settings["sweep"]["steps"])
-    near = np.abs(rates[:, None] / np.array(at) - 1).min(axis=1) < 0.01
-    agree = codes == theory(rates, settings["sweep"]["steps"])
+    is_near = np.abs(rates[:, None] / np.array(at) - 1).min(axis=1) < 0.01
+    agrees = codes == predict_regimes(rates, settings["sweep"]["steps"])
     spacing = float(np.diff(np.log(rates)).max())
     first = lambda regime: float(rates[codes == regime].min(initial=np.inf))
     return [
-        Claim("x_t is the closed form at every row of the table: the largest error", "c + (s − c)(1 − 2η)^t", 0.0, 1e-5,
+        Claim("largest error of x_t in the table against the closed form", "c + (s − c)(1 − 2η)^t", 0.0, 1e-5,
               _largest_error(result)),
-        Claim("share of learning rates, away from borders, whose regime theory foretells", "|1 − λη| against 0, 1",
-              1.0, 0.0, float(agree[~near].mean()) if (~near).any() else float("nan")),
-        Claim("first learning rate that converges in time", "(1 − gap^(1/2t)) / λ", at.in_time,
-              at.in_time * (spacing + 0.01), first(Regime.CONVERGED)),
+        Claim("share of learning rates, away from borders, with the regime that theory predicts",
+              "|1 − λη| against 0, 1", 1.0, 0.0, float(agrees[~is_near].mean()) if (~is_near).any() else float("nan")),
+        Claim("first learning rate that converges in time", "(1 − gap^(1/2t)) / λ", at.convergence,
+              at.convergence * (spacing + 0.01), first(Regime.CONVERGED)),
         Claim("first learning rate that oscillates", "1/λ", at.overshoot, at.overshoot * (spacing + 0.01),
               first(Regime.OSCILLATING)),
-        Claim("the learning rate that bounces", "2/λ", at.divergence, 0.01 * at.divergence, first(Regime.BOUNCING)),
+        Claim("learning rate that bounces", "2/λ", at.divergence, 0.01 * at.divergence, first(Regime.BOUNCING)),
         Claim("first learning rate that diverges", "2/λ", at.divergence, at.divergence * (spacing + 0.01),
               first(Regime.DIVERGED)),
     ]  # fmt: skip
 
 
 def _largest_error(result: Parabola) -> float:
-    """Between the table and the closed form, relative to the distance at the start."""
+    """Largest error of the table against the closed form, relative to the distance at the start."""
     center, start = result.settings["center"], result.settings["start"]
     t = np.arange(len(result.table))
     expected = center + (start - center) * (1 - CURVATURE * result.settings["learning_rate"]) ** t
-    walked = np.array([float(row.params) for row in result.table])
+    measured = np.array([float(row.params) for row in result.table])
     scale = np.maximum(np.abs(expected - center), abs(start - center)) + abs(center)
-    return float(np.max(np.abs(walked - expected) / np.maximum(scale, 1e-30)))
+    return float(np.max(np.abs(measured - expected) / np.maximum(scale, 1e-30)))
 
 
-def _draw_walk(ax: Axes, center: float, start: float, regime: Regime, rate: float) -> None:
+def _draw_run(ax: Axes, center: float, start: float, regime: Regime, rate: float) -> None:
     problem = _problem(center, start)
     reach = abs(start - center) or 1.0
-    walk = descend(problem, sgd, 13, hyperparameters={"learning_rate": rate}, record_params=True)
-    plots.descent_1d(problem, walk, regime=regime, limits=(center - 1.45 * reach, center + 1.45 * reach), ax=ax)
+    run = descend(problem, sgd, 13, hyperparameters={"learning_rate": rate}, record_params=True)
+    plots.descent_1d(problem, run, regime=regime, limits=(center - 1.45 * reach, center + 1.45 * reach), ax=ax)
     ax.locator_params(axis="x", integer=True)
     ax.set_title(f"{plots.REGIME_LABELS[regime]}, $\\eta$ = {rate:g}", fontsize="medium")
 

@@ -1,10 +1,10 @@
-"""Policy gradients: gradient ascent on an expected return of which only samples are known.
+"""Policy gradients: gradient ascent on an expected return, estimated from samples.
 
-On a contextual bandit all of it has a closed form: the gradient, the variance of its estimate with a baseline and
-without, and the best value. On a cart with a pole only the cap of the return is known. Too large a learning rate does
-not make the loss explode, since the gradient of a softmax is bounded: the policy commits itself to one action, and
-then sees no other to learn from (Chung et al., Beyond variance reduction: understanding the true impact of baselines
-on policy optimization, 2021).
+On a contextual bandit the gradient, the variance of its estimate with and without a baseline, and the best value have
+closed forms. On a cart with a pole only the upper limit of the return is known. Too large a learning rate does not make
+the loss explode, since the gradient of a softmax is bounded: the policy commits to one action, and then samples no
+other to learn from (Chung et al., Beyond variance reduction: understanding the true impact of baselines on policy
+optimization, 2021).
 """
 
 import functools
@@ -18,11 +18,11 @@ import optax
 from matplotlib.figure import Figure
 
 import gdkit
-from experiments.analysis.sampled_gradients import NONE, RUNNING, Estimate, estimates
+from experiments.analysis.sampled_gradients import BASELINE, NO_BASELINE, GradientEstimate, estimate_gradients
 from experiments.common.claims import Claim
-from experiments.common.drawing import legend_below, level, seeds
-from experiments.common.printing import table
-from experiments.common.settings import complete, spaced
+from experiments.common.drawing import draw_level, draw_seeds, place_legend_below
+from experiments.common.settings import complete_settings, geometric_grid
+from experiments.common.tables import format_table
 from experiments.problems import environments, policies
 from gdkit import SweepResult
 from gdkit.errors import bad_value
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
         "contexts": 5,
         "arms": 4,
         "noise": 0.5,  # standard deviation of a reward
-        "pulls": 16,  # a step
+        "pulls": 16,  # per step
         "baseline_rate": 0.1,
         "samples": 100000,  # of the gradient
         "learning_rate": {"from": 0.1, "to": 1000.0, "count": 13},
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "cartpole": {
         "hidden": 16,
-        "episodes": 8,  # a step
+        "episodes": 8,  # per step
         "horizon": 500,  # steps of the longest episode
         "baseline_rate": 0.1,
         "sgd": {"from": 1e-5, "to": 1e-2, "count": 13},  # learning rates
@@ -56,99 +56,105 @@ VARIANCE = "E[((r − b)² + σ²) ‖∇ log π‖²] − ‖∇J‖²"
 
 
 class PolicyGradient(NamedTuple):
-    """What the study found."""
+    """Result of the study."""
 
     settings: dict[str, Any]
-    estimates: dict[str, Estimate]  # without a baseline, and with that of the true value
+    estimates: dict[str, GradientEstimate]  # without a baseline, and with the true value as one
     bandit: SweepResult  # (problem.baseline_rate, learning_rate)
-    cartpole: SweepResult  # each optimizer with learning rates of its own
-    one_way: float  # the return of pushing to the right only
+    cartpole: SweepResult  # each optimizer with its own learning rates
+    one_way: float  # return of the policy that always pushes to the right
 
     def values(self, baseline: str) -> np.ndarray:
-        """Exact values of the bandit's last policies, (learning_rate, seed)."""
-        rate = 0.0 if baseline == NONE else self.settings["bandit"]["baseline_rate"]
-        found = self.bandit.along("learning_rate", at={"problem.baseline_rate": rate}).data
-        return found["validation_value"].transpose("learning_rate", "seed").values
+        """Exact values of the bandit's final policies, (learning_rate, seed)."""
+        rate = 0.0 if baseline == NO_BASELINE else self.settings["bandit"]["baseline_rate"]
+        data = self.bandit.along("learning_rate", at={"problem.baseline_rate": rate}).data
+        return data["validation_value"].transpose("learning_rate", "seed").values
 
     def returns(self, optimizer: str) -> tuple[np.ndarray, np.ndarray]:
-        """Learning rates, and the mean returns (learning_rate, seed) of the last policies."""
-        found = self.cartpole.select(optimizer=optimizer).data
-        return found["learning_rate"].values, -found["validation_loss"].transpose("learning_rate", "seed").values
+        """Learning rates, and mean returns (learning_rate, seed) of the final policies."""
+        data = self.cartpole.select(optimizer=optimizer).data
+        return data["learning_rate"].values, -data["validation_loss"].transpose("learning_rate", "seed").values
 
     def __str__(self) -> str:
-        found = list(self.estimates.values())
-        said = [table({
+        estimates = list(self.estimates.values())
+        parts = [format_table({
             "gradient of the bandit": ("", self.estimates),
-            "error / s.e.": (".2f", [e.error for e in found]),
-            "variance": (".4f", [e.variance for e in found]),
-            "closed form": (".4f", [e.foretold for e in found]),
+            "error / s.e.": (".2f", [e.error for e in estimates]),
+            "variance": (".4f", [e.variance for e in estimates]),
+            "closed form": (".4f", [e.predicted_variance for e in estimates]),
         })]  # fmt: skip
         for name in OPTIMIZERS:
             rates, returns = self.returns(name)
-            each = [" ".join(f"{x:5.1f}" for x in row) for row in returns]
-            said.append(table({f"cart with a pole, {name}": (".2e", rates), "return of each seed": ("", each)}))
-        return "\n\n".join(said)
+            seeds = [" ".join(f"{x:5.1f}" for x in row) for row in returns]
+            columns = {f"cart with a pole, {name}": (".2e", rates), "return of each seed": ("", seeds)}
+            parts.append(format_table(columns))
+        return "\n\n".join(parts)
 
 
 def run(settings: Mapping[str, Any]) -> PolicyGradient:
-    """Samples of the bandit's gradient; then learning rates of the bandit, and of the cart with a pole."""
-    chosen = complete(settings, DEFAULTS)
-    arms, cart = chosen["bandit"], chosen["cartpole"]
+    """Samples of the bandit's gradient, then sweeps of the learning rate on the bandit and on the cart with a pole."""
+    settings = complete_settings(settings, DEFAULTS)
+    arms, cart = settings["bandit"], settings["cartpole"]
     if arms["arms"] < 2:
-        raise bad_value("settings.bandit.arms", arms["arms"], "nothing to choose from", "Use 2 or more")
+        raise bad_value("settings.bandit.arms", arms["arms"], "leaves no choice", "Use 2 or more")
     game = functools.partial(policies.bandit, **{name: arms[name] for name in ("contexts", "arms", "noise", "pulls")})
-    axes = {"problem.baseline_rate": [0.0, arms["baseline_rate"]], "learning_rate": spaced(arms["learning_rate"])}
-    learned = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"])
-    own = {name: (factory, {"learning_rate": spaced(cart[name])}) for name, factory in OPTIMIZERS.items()}
+    axes = {
+        "problem.baseline_rate": [0.0, arms["baseline_rate"]],
+        "learning_rate": geometric_grid(arms["learning_rate"]),
+    }
+    bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"])
+    optimizers = {
+        name: (optimizer, {"learning_rate": geometric_grid(cart[name])}) for name, optimizer in OPTIMIZERS.items()
+    }
     pole = policies.cartpole(**{name: cart[name] for name in ("hidden", "episodes", "horizon", "baseline_rate")})
-    balanced = gdkit.sweep(pole, None, {"optimizer": own}, seeds=cart["seeds"], steps=cart["steps"])
+    cartpole = gdkit.sweep(pole, None, {"optimizer": optimizers}, seeds=cart["seeds"], steps=cart["steps"])
     to_the_right: Any = lambda state: jnp.inf
     push = functools.partial(environments.cartpole_episode, to_the_right, constants=pole.validation.constants)
     _, _, alive = jax.vmap(push)(pole.validation.start, pole.validation.uniform)
-    return PolicyGradient(chosen, estimates(arms), learned, balanced, float(jnp.mean(jnp.sum(alive, axis=1))))
+    return PolicyGradient(settings, estimate_gradients(arms), bandit, cartpole, float(jnp.mean(jnp.sum(alive, axis=1))))
 
 
 def claims(result: PolicyGradient) -> list[Claim]:
-    """Closed forms of the bandit, and what the cart with a pole can reach."""
-    plain, steady = (result.estimates[name] for name in (NONE, RUNNING))
+    """Closed forms of the bandit, and the returns on the cart with a pole."""
+    plain, reduced = (result.estimates[name] for name in (NO_BASELINE, BASELINE))
     best = policies.bandit(*(result.settings["bandit"][n] for n in ("contexts", "arms"))).optimum
-    cap = result.settings["cartpole"]["horizon"]
-    foretold = steady.foretold / plain.foretold
-    loose = 6 / result.settings["bandit"]["samples"] ** 0.5  # of a variance, some standard errors
+    longest = result.settings["cartpole"]["horizon"]
+    predicted = reduced.predicted_variance / plain.predicted_variance
+    loose = 6 / result.settings["bandit"]["samples"] ** 0.5  # a few standard errors of a variance
     return [
         *(Claim(f"largest error of the mean sampled gradient, {name}, in standard errors", WILLIAMS, 0.0, 4.5, e.error)
           for name, e in result.estimates.items()),
-        Claim("variance of a sampled gradient without a baseline", VARIANCE, plain.foretold, loose * plain.foretold,
-              plain.variance),
-        Claim("share of that variance which the true value as a baseline leaves", VARIANCE, foretold, loose * foretold,
-              steady.variance / plain.variance),
+        Claim("variance of a sampled gradient without a baseline", VARIANCE, plain.predicted_variance,
+              loose * plain.predicted_variance, plain.variance),
+        Claim("share of that variance that remains with the true value as a baseline", VARIANCE, predicted,
+              loose * predicted, reduced.variance / plain.variance),
         Claim("value of the bandit's policy at the best learning rate, mean over seeds", "mean of the best arms",
-              best, 0.01 * best, float(result.values(RUNNING).mean(axis=1).max())),
+              best, 0.01 * best, float(result.values(BASELINE).mean(axis=1).max())),
         *(Claim(f"return on the cart with a pole at {name}'s best learning rate, mean over seeds",
-                "the longest episode", cap, 0.05 * cap, float(result.returns(name)[1].mean(axis=1).max()))
+                "the longest episode", longest, 0.05 * longest, float(result.returns(name)[1].mean(axis=1).max()))
           for name in OPTIMIZERS),
         *(Claim(f"return at {name}'s largest learning rate, median over seeds, as a share of the longest episode",
-                "committed to one action: Chung et al. 2021", result.one_way / cap, 0.1,
-                float(np.median(result.returns(name)[1][-1])) / cap) for name in OPTIMIZERS),
+                "committed to one action: Chung et al. 2021", result.one_way / longest, 0.1,
+                float(np.median(result.returns(name)[1][-1])) / longest) for name in OPTIMIZERS),
     ]  # fmt: skip
 
 
 def plot(result: PolicyGradient) -> dict[str, Figure]:
-    """Return against the learning rate: of the bandit with a baseline and without, of the pole by optimizer."""
+    """Return against the learning rate: on the bandit with and without a baseline, on the cart by optimizer."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     rates, arms, cart = result.bandit.axes["learning_rate"], result.settings["bandit"], result.settings["cartpole"]
     for number, name in enumerate(result.estimates):
-        seeds(left, rates, result.values(name), number, f"{name}, mean of {arms['seeds']} seeds")
+        draw_seeds(left, rates, result.values(name), number, f"{name}, mean of {arms['seeds']} seeds")
     for number, name in enumerate(result.cartpole.optimizers):
-        seeds(right, *result.returns(name), number, f"{name}, mean of {cart['seeds']} seeds")
-    level(left, float(np.max(policies.rewards_of(2, 2))), "best possible", above=True)
-    level(right, cart["horizon"], "longest episode", above=True)
-    level(right, result.one_way, "pushing one way only", above=False)
-    left.set(title="contextual bandit, sgd", ylabel="expected reward of the last policy")
+        draw_seeds(right, *result.returns(name), number, f"{name}, mean of {cart['seeds']} seeds")
+    draw_level(left, float(np.max(policies.mean_rewards(2, 2))), "optimum", above=True)
+    draw_level(right, cart["horizon"], "longest episode", above=True)
+    draw_level(right, result.one_way, "always pushing one way", above=False)
+    left.set(title="contextual bandit, sgd", ylabel="expected reward of the final policy")
     right.set(title="cart with a pole", ylabel="steps until the pole falls")
     for ax in (left, right):
         ax.margins(y=0.08)
         ax.set(xscale="log", xlabel="learning rate")
-        legend_below(ax)
+        place_legend_below(ax)
     return {"policy_gradient": figure}

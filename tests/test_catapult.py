@@ -89,7 +89,7 @@ def test_figure_has_the_borders_in_every_panel_over_learning_rates(study):
     "settings, error, said",
     [
         ({"widht": 64}, InputValueError, "Did you mean 'width'"),
-        ({"width": 64.0}, InputTypeError, "settings.width=64.0: not a whole number"),
+        ({"width": 64.0}, InputTypeError, "settings.width=64.0: not an integer"),
         ({"sweep": {"from": -1.0}}, InputValueError, "settings.sweep.from=-1.0: not a number above 0"),
     ],
 )

@@ -90,8 +90,8 @@ def test_figure_shows_iterates_exponents_and_intervals(result):
     assert {name: type(figure) for name, figure in figures.items()} == {"chaos": Figure}
     above, below, beside = figures["chaos"].axes
     alive = int(np.isfinite(result.exponents).sum())
-    assert above.lines[0].get_xdata().size == alive * theory.KEPT
-    assert {*theory.DOUBLINGS, theory.JOINED, theory.LAST} <= {line.get_xdata()[0] for line in below.lines}
+    assert above.lines[0].get_xdata().size == alive * theory.ITERATES
+    assert {*theory.DOUBLINGS, theory.BOTH_WELLS, theory.DIVERGENCE} <= {line.get_xdata()[0] for line in below.lines}
     np.testing.assert_array_equal(beside.lines[1].get_ydata(), np.diff(result.doublings))
 
 
@@ -99,7 +99,7 @@ def test_figure_shows_iterates_exponents_and_intervals(result):
     ("settings", "error", "said"),
     [
         ({"learning_rate": 1.0}, InputValueError, "Did you mean 'learning_rates'"),
-        ({"doublings": {"count": 1.5}}, InputTypeError, "settings.doublings.count=1.5: not a whole number"),
+        ({"doublings": {"count": 1.5}}, InputTypeError, "settings.doublings.count=1.5: not an integer"),
         ({"doublings": {"count": 2}}, InputValueError, "settings.doublings.count=2"),
         ({"learning_rates": {"to": 0.9}}, InputValueError, "settings.learning_rates.to=0.9"),
         ({"steps": 1000}, InputValueError, "settings.burn_in=1000"),

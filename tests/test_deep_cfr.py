@@ -112,7 +112,7 @@ def test_figure_lays_the_table_beside_the_networks(tiny):
     "settings, error, said",
     [
         ({"iteration": 3}, InputValueError, "Did you mean 'iterations'"),
-        ({"period": 2.5}, InputTypeError, "settings.period=2.5: not a whole number"),
+        ({"period": 2.5}, InputTypeError, "settings.period=2.5: not an integer"),
         ({"adam": {"to": "1"}}, InputTypeError, "settings.adam.to='1': not a number"),
     ],
 )

@@ -9,7 +9,7 @@ from shared import dense_hessian
 
 from experiments import adaptive_edge_of_stability, edge_of_stability
 from experiments.analysis import edge_runs
-from experiments.analysis.edge_runs import Run
+from experiments.analysis.edge_runs import CurvatureRun
 from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.stability import sharpness_every
@@ -38,7 +38,7 @@ def bowl():
 def made_up(end, curvature, loss=None):
     """A run with an edge at 10 that is measured at every step."""
     loss = np.linspace(1.0, 0.1, len(curvature)) if loss is None else np.asarray(loss)
-    return Run(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
+    return CurvatureRun(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
 
 
 def test_every_claim_of_gradient_descent_holds(plain):
@@ -58,7 +58,7 @@ def test_edges_are_those_of_the_papers(plain, adaptive):
 
 
 def test_claims_fail_where_the_curvature_stays_elsewhere(plain, adaptive):
-    off = lambda r: r._replace(curvature=1.04 * r.edge / r.level * r.curvature)
+    off = lambda r: r._replace(curvature=1.04 * r.edge / r.plateau * r.curvature)
     wrong = plain._replace(runs={name: [off(r) for r in group] for name, group in plain.runs.items()})
     assert [claim.holds for claim in edge_of_stability.claims(wrong)][:2] == [False] * 2
     wrong = adaptive._replace(runs=[off(r) for r in adaptive.runs])
@@ -83,11 +83,11 @@ def test_claims_fail_where_no_run_comes_to_the_edge(plain):
 )
 def test_a_run_arrives_where_it_first_is_at_the_edge_after_its_lowest(bowl, curvature, arrival, sharpens):
     run = made_up(bowl, curvature)
-    assert (run.arrival, run.sharpens) == (arrival, sharpens)
+    assert (run.arrival_step, run.has_sharpened) == (arrival, sharpens)
 
 
 def test_level_is_the_median_of_the_last_third(bowl):
-    assert made_up(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).level == 10
+    assert made_up(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).plateau == 10
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_level_is_the_median_of_the_last_third(bowl):
     ],
 )
 def test_descent_at_the_edge_is_neither_steady_nor_lost(bowl, loss, descends):
-    assert made_up(bowl, [1, *[10] * 8], loss=loss).descends == descends
-    assert not made_up(bowl, [1] * 9, loss=loss).descends
+    assert made_up(bowl, [1, *[10] * 8], loss=loss).has_descended == descends
+    assert not made_up(bowl, [1] * 9, loss=loss).has_descended
 
 
 def test_sharpness_on_the_way_is_that_of_the_dense_hessian():
     problem = edge_runs.network(edge_runs.NETWORK | SMALL)
     watched = sharpness_every(problem, 15, iterations=edge_runs.ITERATIONS, record=3)
-    run = edge_runs.follow(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
+    run = edge_runs.record_run(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
     top = np.linalg.eigvalsh(dense_hessian(problem, run.end.params))[-1]
     assert list(run.step) == [0, 15, 30]
     np.testing.assert_allclose(run.curvature[-1], top, rtol=1e-3)

@@ -71,7 +71,7 @@ def test_an_episode_counts_the_states_before_it_fails():
 
 
 def test_rewards_of_the_bandit_are_even_and_every_context_has_all_of_them():
-    rewards = policies.rewards_of(5, 4)
+    rewards = policies.mean_rewards(5, 4)
     np.testing.assert_allclose(np.sort(rewards, axis=1), np.tile([1, 4 / 3, 5 / 3, 2], (5, 1)), rtol=1e-6)
     assert len(set(rewards.argmax(axis=1))) == 4
 
@@ -108,4 +108,4 @@ def test_bairds_matrix_is_that_of_the_expected_step_state_by_state():
 def test_bairds_counterexample_grows_at_every_learning_rate_but_not_with_targets_held():
     game = environments.baird()
     assert all(game.growth(rate) > 0 for rate in np.geomspace(1e-4, 100, 50))
-    assert game.growth(0.1, held=True) == pytest.approx(0, abs=1e-12)
+    assert game.growth(0.1, fixed_targets=True) == pytest.approx(0, abs=1e-12)

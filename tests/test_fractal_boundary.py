@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 
 from experiments import fractal_boundary
-from experiments.fractal_boundary import Borders
+from experiments.fractal_boundary import FractalBoundary
 from gdkit.boundary import Frame, Trail, explore
 from gdkit.errors import GdkitError, InputValueError
 
-TINY = {"ways": ["linear middle"], "width": 2, "steps": 20, "late": 5, "zoom": {"frames": 4, "factor": 4, "cells": 64}}
+TINY = {
+    "cases": ["linear middle"],
+    "width": 2,
+    "steps": 20,
+    "last_losses": 5,
+    "zoom": {"frames": 4, "factor": 4, "cells": 64},
+}
 NUMPY = {
     "tanh": (lambda z: np.tanh(2**0.5 * z), lambda z: 2**0.5 / np.cosh(2**0.5 * z) ** 2),
     "relu": (lambda z: 2**0.5 * np.maximum(z, 0), lambda z: 2**0.5 * (z > 0)),
@@ -41,7 +47,7 @@ def trains(network, width, steps, late, point):
 @pytest.mark.parametrize("network", fractal_boundary.ACTIVATIONS)
 def test_a_network_trains_where_numpy_says_so(network):
     points = np.array([[a, b] for a in (-2.0, 0.5, 1.5, 4.0) for b in (-1.0, 0.8, 1.6, 3.0)])
-    answers = fractal_boundary.trained(network, 4, 30, 7)(points)
+    answers = fractal_boundary.is_trained(network, 4, 30, 7)(points)
     by_hand = [trains(network, 4, 30, 7, point) for point in points]
     assert answers.tolist() == by_hand
     assert 3 < sum(by_hand) < 13
@@ -76,7 +82,7 @@ def rough():
 def borders(of_tanh, of_linear, steady):
     trails = {"tanh middle": of_tanh, "linear middle": of_linear, "linear roughest": of_tanh}
     made = {name: Trail((line(0.3), *[frame] * 4)) for name, frame in trails.items()}
-    return Borders(fractal_boundary.DEFAULTS, made, dict.fromkeys(made, steady))
+    return FractalBoundary(fractal_boundary.DEFAULTS, made, dict.fromkeys(made, steady))
 
 
 def test_claims_hold_where_tanh_is_rough_and_the_linear_network_smooth():
@@ -111,9 +117,9 @@ def test_figure_shows_windows_dimensions_and_a_film(found):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"ways": ["tan middle"]}, "settings.ways='tan': no such name. Did you mean 'tanh'"),
-        ({"ways": ["tanh edge"]}, "toward='edge': no such name"),
-        ({"late": 600}, "settings.late=600: more than the 500 steps"),
+        ({"cases": ["tan middle"]}, "settings.cases='tan': no such name. Did you mean 'tanh'"),
+        ({"cases": ["tanh edge"]}, "toward='edge': no such name"),
+        ({"last_losses": 600}, "settings.last_losses=600: more than the 500 steps"),
         ({"zoom": {"cells": 100}}, "cells=100: not a power of two"),
         ({"from": 7.0}, "x=.*: not two finite numbers low < high"),
     ],

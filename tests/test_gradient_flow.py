@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import gradient_flow
-from experiments.analysis.continuous_flow import Sharpness, distance_to, runge_kutta
+from experiments.analysis.continuous_flow import FlowSharpness, distance_monitor, runge_kutta
 from gdkit import descend, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -53,14 +53,14 @@ def test_distances_are_those_at_the_ends_of_intervals():
     problem = problems.quadratic([0.5, 2.0])
     flow = np.exp(-np.arange(4)[:, None] * np.array([0.5, 2.0], np.float32), dtype=np.float32)
     rates = np.array([0.25, 0.5])
-    found = sweep(problem, sgd, {"learning_rate": rates}, steps=20, monitors=[distance_to(flow, 1.0)])
+    found = sweep(problem, sgd, {"learning_rate": rates}, steps=20, monitors=[distance_monitor(flow, 1.0)])
     walked = [[(1 - rate * np.array([0.5, 2.0])) ** (n / rate) for n in range(4)] for rate in rates]
     expected = np.linalg.norm(np.array(walked) - flow, axis=2)
     np.testing.assert_allclose(found.lanes["distance"].values, expected, atol=1e-6)
 
 
 def test_swing_is_the_product_of_its_factors_down_to_rounding(result):
-    flat = Sharpness(np.arange(0, 4.0), np.ones(4), result.curve.rounding)
+    flat = FlowSharpness(np.arange(0, 4.0), np.ones(4), result.curve.rounding)
     grown = flat.growth(0.5)  # two steps a unit of time, each of factor ½
     np.testing.assert_allclose(grown[-1], 6 * np.log(0.5), rtol=1e-9)
     np.testing.assert_allclose(flat.swing(0.5), grown)
@@ -71,7 +71,7 @@ def test_swing_is_the_product_of_its_factors_down_to_rounding(result):
 
 def test_a_run_that_swings_from_the_start_is_foretold_to_leave_at_once(result):
     steep = result._replace(sharpness=np.full_like(result.sharpness, 9.0))
-    assert list(steep.curve.foretold(np.array([0.5, 0.2]))) == [0.0, np.inf]
+    assert list(steep.curve.predicted_departures(np.array([0.5, 0.2]))) == [0.0, np.inf]
 
 
 def test_printed_table_has_a_line_a_run(result):
@@ -96,7 +96,7 @@ def test_figure_shows_distances_and_departures(result):
     [
         ({"descent_step": [4]}, InputValueError, "Did you mean 'descent_steps'"),
         ({"descent_steps": [4, 8]}, InputValueError, "settings.descent_steps"),
-        ({"descent_steps": [4.5, 8, 9]}, InputTypeError, "not a whole number"),
+        ({"descent_steps": [4.5, 8, 9]}, InputTypeError, "not an integer"),
         ({"intervals": {"length": 0.0}}, InputValueError, "settings.intervals.length=0.0"),
     ],
 )

@@ -45,17 +45,17 @@ def test_claims_fail_of_a_slope_that_is_wrong_below_the_edge_or_right_above_it(f
 
 
 def test_a_smooth_function_is_told_from_noise():
-    right = study.part_of(made(lambda x: -np.sin(x)), 0, np.inf)
-    assert right.points == 1998 and right.turns == 1 and right.error < 1e-4 and right.foretells > 0.99
+    right = study.measure_slope(made(lambda x: -np.sin(x)), 0, np.inf)
+    assert right.points == 1998 and right.sign_changes == 1 and right.error < 1e-4 and right.sign_agreement > 0.99
     noise = np.random.default_rng(0).normal(size=2000)
-    wrong = study.part_of(made(lambda x: 1e3 * noise), 0, np.inf)
-    assert 900 < wrong.turns < 1100 and 0.9 < wrong.error < 1.1 and 0.45 < wrong.foretells < 0.55
+    wrong = study.measure_slope(made(lambda x: 1e3 * noise), 0, np.inf)
+    assert 900 < wrong.sign_changes < 1100 and 0.9 < wrong.error < 1.1 and 0.45 < wrong.sign_agreement < 0.55
 
 
 def test_parts_lie_on_their_sides_of_the_edge():
     result = made(np.sin)
-    below, above = study.part_of(result, 0, 1), study.part_of(result, 1, np.inf)
-    assert below.points == above.points == 998 and below.turns == above.turns == 0
+    below, above = study.measure_slope(result, 0, 1), study.measure_slope(result, 1, np.inf)
+    assert below.points == above.points == 998 and below.sign_changes == above.sign_changes == 0
 
 
 def test_edge_is_where_the_sharpness_on_the_way_reaches_two_over_the_learning_rate(found):

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import learning_rate_sensitivity as study
-from experiments.analysis.sensitivity import Spread, treated
+from experiments.analysis.sensitivity import RateSensitivity, treat_optimizer
 from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 
@@ -53,14 +53,14 @@ def test_sensitivity_by_hand_is_that_of_the_library(result):
         capped = np.minimum(loss, part.lanes["initial_loss"].values.reshape(shape))
         expected = capped.mean() - loss.mean(axis=1).min()
         assert part.recommend().sensitivity == pytest.approx(expected, rel=1e-6)
-        assert result.spread("mlp", name, treatment).sensitivity == pytest.approx(expected, rel=1e-6)
+        assert result.sensitivity("mlp", name, treatment).sensitivity == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_run_that_ends_above_its_start_counts_as_one_that_stayed():
-    spread = Spread(np.array([1.0, 2.0, 3.0]), np.array([[3.0], [1.0], [np.inf]]), np.full((3, 1), 4.0))
+    spread = RateSensitivity(np.array([1.0, 2.0, 3.0]), np.array([[3.0], [1.0], [np.inf]]), np.full((3, 1), 4.0))
     assert spread.sensitivity == pytest.approx((3 + 1 + 4) / 3 - 1)
     assert spread.best == 2.0
-    assert spread.above(1.0) == pytest.approx((1 + 4) / 2)
+    assert spread.mean_loss_above(1.0) == pytest.approx((1 + 4) / 2)
     np.testing.assert_allclose(spread.interval, spread.sensitivity)  # one seed
 
 
@@ -69,7 +69,7 @@ def test_a_run_that_ends_above_its_start_counts_as_one_that_stayed():
     [((0.0, 0.0), 0.1), ((1.0, 0.0), 0.1 / 5)],
 )
 def test_lanes_turn_warm_up_and_clipping_on(treatment, learning_rate):
-    factory = treated(sgd, steps=20, warm=0.25, clip_norm=2.0)
+    factory = treat_optimizer(sgd, steps=20, warm=0.25, clip_norm=2.0)
     run = lambda clipping: descend(
         problems.parabola(), factory, 1,
         hyperparameters={"learning_rate": 0.1, "warmup": treatment[0], "clipping": clipping},
@@ -80,12 +80,12 @@ def test_lanes_turn_warm_up_and_clipping_on(treatment, learning_rate):
 
 def test_printed_table_and_figure_rank_the_optimizers(result):
     *_, first, second = str(result).splitlines()
-    assert [row.split(" | ")[0].strip() for row in (first, second)] == result.ranked("transformer")
+    assert [row.split(" | ")[0].strip() for row in (first, second)] == result.ranking("transformer")
     figures = study.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"learning_rate_sensitivity": Figure}
     left, right = figures["learning_rate_sensitivity"].axes[:2]
-    assert [label.get_text() for label in right.get_yticklabels()] == result.ranked("mlp")
-    loss = np.minimum(*result.spread("mlp", "sgd", "plain")[1:]).mean(axis=1)
+    assert [label.get_text() for label in right.get_yticklabels()] == result.ranking("mlp")
+    loss = np.minimum(*result.sensitivity("mlp", "sgd", "plain")[1:]).mean(axis=1)
     np.testing.assert_allclose(left.lines[0].get_ydata(), loss)
 
 
@@ -96,7 +96,7 @@ def test_printed_table_and_figure_rank_the_optimizers(result):
         ({"lowest": {"sdg": 1.0}}, InputValueError, "Did you mean 'sgd'"),
         ({"seeds": 0}, InputValueError, "settings.seeds=0"),
         ({"transformer": {"heads": 3}}, InputValueError, "heads=3: it does not divide the 16"),
-        ({"steps": 2.5}, InputTypeError, "settings.steps=2.5: not a whole number"),
+        ({"steps": 2.5}, InputTypeError, "settings.steps=2.5: not an integer"),
     ],
 )
 def test_bad_settings_are_named(settings, error, said):

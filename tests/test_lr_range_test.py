@@ -1,4 +1,4 @@
-"""Finders' rules on curves worked by hand, the noise that Lightning's falls for, and the study's claims."""
+"""FinderComparison' rules on curves worked by hand, the noise that Lightning's falls for, and the study's claims."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from gdkit.errors import InputTypeError, InputValueError
 from gdkit.sweeps.search.range_test import RULES
 
 TINY = {"problems": ["quadratic"], "optimizers": ["sgd"], "seeds": 2, "sweep": {"count": 9, "steps": 100}}
-NOISY = lr_range_test.DEFAULTS["noisy"] | {"steepest": 1e-2}
+MINIBATCH_PROBLEMS = lr_range_test.DEFAULTS["noisy"] | {"steepest": 1e-2}
 RATES = np.geomspace(1e-7, 10, 100)
 
 
@@ -29,26 +29,26 @@ def raw(smooth, share=rate_finders.SMOOTHING):
 
 def test_raw_losses_of_these_tests_are_smoothed_to_the_curve_meant():
     smooth = np.linspace(2.0, 1.0, 30)
-    np.testing.assert_allclose(rate_finders.recorded(raw(smooth)), smooth)
+    np.testing.assert_allclose(rate_finders.smooth_until_stop(raw(smooth)), smooth)
 
 
 def test_a_run_ends_with_the_point_above_four_times_the_least():
-    assert len(rate_finders.recorded(raw([3.0, 1.0, 3.9, 4.1, 1.0]))) == 4
-    assert len(rate_finders.recorded(np.array([3.0, 1.0, 2.0, np.nan, 1.0]))) == 4
+    assert len(rate_finders.smooth_until_stop(raw([3.0, 1.0, 3.9, 4.1, 1.0]))) == 4
+    assert len(rate_finders.smooth_until_stop(np.array([3.0, 1.0, 2.0, np.nan, 1.0]))) == 4
 
 
 def test_fastai_leaves_out_the_first_tenth_and_the_last_five():
     smooth = np.full(100, 2.0)
     smooth[[9, 95]] = 1.0  # outside of what it looks at
     smooth[[20, 50]] = 1.7, 1.2
-    found = rate_finders.fastai(RATES, raw(smooth))
+    found = rate_finders.suggest_fastai(RATES, raw(smooth))
     assert found["minimum"] == pytest.approx(RATES[50] / 10)
     assert found["steep"] == pytest.approx(RATES[49]), "the drop to the least, by its left end"
 
 
 def test_valley_is_halfway_through_the_middle_third_of_the_longest_way_down():
     smooth = np.concatenate([np.linspace(1.95, 2.0, 30), np.linspace(1.9, 1.0, 30), np.linspace(1.01, 1.2, 40)])
-    assert rate_finders.fastai(RATES, raw(smooth))["valley"] == RATES[59 - 31 + 10 + 5], (
+    assert rate_finders.suggest_fastai(RATES, raw(smooth))["valley"] == RATES[59 - 31 + 10 + 5], (
         "31 long: one above, and the way"
     )
 
@@ -68,20 +68,20 @@ def test_lightning_leaves_out_ten_points_and_the_last_and_takes_the_slope_agains
     smooth = np.full(100, 2.0)
     smooth[5], smooth[30:] = 1.9, 1.999  # a tiny drop far left beats a large one far right
     smooth[80:] = 1.0
-    assert rate_finders.lightning(RATES, raw(smooth)) in (RATES[29], RATES[30])
-    assert rate_finders.fastai(RATES, raw(smooth))["steep"] == RATES[79]
+    assert rate_finders.suggest_lightning(RATES, raw(smooth)) in (RATES[29], RATES[30])
+    assert rate_finders.suggest_fastai(RATES, raw(smooth))["steep"] == RATES[79]
 
 
 def test_too_short_a_run_gets_no_suggestion():
     leaves = np.append(np.full(8, 1.0), np.full(92, np.nan))
-    assert np.isnan(rate_finders.lightning(RATES, leaves))
-    assert all(np.isnan(rate) for rate in rate_finders.fastai(RATES, leaves).values())
+    assert np.isnan(rate_finders.suggest_lightning(RATES, leaves))
+    assert all(np.isnan(rate) for rate in rate_finders.suggest_fastai(RATES, leaves).values())
 
 
 def test_without_noise_the_slope_in_log_rate_finds_the_steepest_point_and_noise_drives_lightning_to_the_left_end():
-    clean = rate_finders.noisy(NOISY | {"noise": 0.0, "curves": 1})
+    clean = rate_finders.suggest_on_noisy_curves(MINIBATCH_PROBLEMS | {"noise": 0.0, "curves": 1})
     assert clean[lr_range_test.SLOPE] == pytest.approx(1e-2, rel=0.1)
-    noisy = rate_finders.noisy(NOISY | {"curves": 50})
+    noisy = rate_finders.suggest_on_noisy_curves(MINIBATCH_PROBLEMS | {"curves": 50})
     assert np.median(noisy[lr_range_test.LIGHTNING]) < 3e-7
     assert np.median(noisy[lr_range_test.SLOPE]) == pytest.approx(1e-2, rel=0.3)
 
@@ -116,10 +116,10 @@ def test_printed_table_has_a_line_a_case(found):
     off, lost = (part.splitlines() for part in str(found).split("\n\n"))
     numbers = lambda line: [float(cell) for cell in line.split("|")[1:]]
     (case,) = found.cases
-    assert numbers(off[2]) == pytest.approx(list(case.decades.values()), abs=0.006)
+    assert numbers(off[2]) == pytest.approx(list(case.distance.values()), abs=0.006)
     assert [line.split("|")[0].strip() for line in lost[2:]] == ["quadratic, sgd", "median", "worst"]
     for line in lost[2:]:  # of one case, both
-        assert numbers(line) == pytest.approx(list(case.lost.values()), abs=0.006)
+        assert numbers(line) == pytest.approx(list(case.regrets.values()), abs=0.006)
 
 
 def test_figure_shows_curve_noise_and_both_regrets(found):

@@ -81,11 +81,11 @@ def test_functions_have_their_known_minima_and_nothing_lower_around():
         value, slope = jax.value_and_grad(function.loss)(at)
         curvature = float(jnp.abs(jax.hessian(function.loss)(at)).max())
         np.testing.assert_allclose(
-            value, function.least, atol=1e-5 * max(1, abs(function.least)), err_msg=function.name
+            value, function.minimum, atol=1e-5 * max(1, abs(function.minimum)), err_msg=function.name
         )
         np.testing.assert_allclose(slope, 0, atol=1e-5 * max(1, curvature), err_msg=function.name)
         losses = jax.vmap(function.loss)(around)
-        assert float(losses.min()) > function.least - 1e-3, function.name
+        assert float(losses.min()) > function.minimum - 1e-3, function.name
 
 
 def test_a_function_by_number_is_that_function_from_around_its_start():
@@ -93,7 +93,7 @@ def test_a_function_by_number_is_that_function_from_around_its_start():
     for number, function in enumerate(suite.FUNCTIONS):
         problem = suite.function(float(number), 0.1)
         np.testing.assert_allclose(problem.loss(at), function.loss(at), rtol=1e-6)
-        assert float(problem.optimum) == pytest.approx(function.least)
+        assert float(problem.optimum) == pytest.approx(function.minimum)
         assert np.abs(np.asarray(problem.init(jax.random.key(0))) - function.start).max() < 0.5
 
 
@@ -105,7 +105,7 @@ def test_turned_quadratics_have_the_eigenvalues_of_their_condition_and_no_diagon
 
 
 def test_the_suite_has_at_least_20_problems_of_every_kind_and_8_optimizers():
-    families = suite.families(0.1)
+    families = suite.problem_families(0.1)
     assert sum(len(family.names) for family in families) >= 20
     assert {family.kind for family in families} == set(suite.KINDS)
     assert len(optimizer_race.OPTIMIZERS) >= 8

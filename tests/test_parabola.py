@@ -50,7 +50,7 @@ def test_regimes_are_those_of_theory_but_within_one_percent_of_a_border(fine):
     rates = fine.sweep.lanes["learning_rate"].values
     near = np.abs(rates[:, None] / np.array(parabola.borders(400)) - 1).min(axis=1) < 0.01
     near &= rates != 1.0  # there theory is exact: 1 − λη = −1, and so is the arithmetic
-    assert np.array_equal(fine.sweep.lane_regimes[~near], parabola.theory(rates, 400)[~near])
+    assert np.array_equal(fine.sweep.lane_regimes[~near], parabola.predict_regimes(rates, 400)[~near])
     assert rates.size > 1990
 
 
@@ -61,7 +61,7 @@ def test_sweep_shows_every_regime_of_plain_descent(lesson):
 
 def test_examples_show_the_regimes_they_are_named_for():
     rates = np.array(list(parabola.EXAMPLES.values()))
-    assert list(parabola.theory(rates, 400)) == list(parabola.EXAMPLES)
+    assert list(parabola.predict_regimes(rates, 400)) == list(parabola.EXAMPLES)
 
 
 @pytest.mark.parametrize("result", ["lesson", "fine"])

@@ -5,7 +5,6 @@ import pytest
 
 from experiments import phase_diagram
 from experiments.analysis import linear_steps
-from experiments.analysis.linear_steps import polyak
 from gdkit.errors import InputTypeError, InputValueError
 
 SMALL = {
@@ -24,10 +23,10 @@ def plane():
 
 @pytest.mark.parametrize("ratio", [2.0, 16.0, 100.0])
 def test_no_other_point_is_as_fast_as_polyaks(ratio):
-    curvatures, best = np.geomspace(1, ratio, 7), polyak(ratio)
+    curvatures, best = np.geomspace(1, ratio, 7), linear_steps.polyak_optimum(ratio)
     rates = best.learning_rate * np.linspace(0.5, 1.5, 201)
     momenta = best.momentum + np.linspace(-1, 1, 201) * min(best.momentum, 1 - best.momentum)
-    radius = linear_steps.radius("momentum", rates[None, :], curvatures, momenta[:, None])
+    radius = linear_steps.spectral_radius("momentum", rates[None, :], curvatures, momenta[:, None])
     row, column = np.unravel_index(radius.argmin(), radius.shape)
     assert (row, column) == (100, 100)
     np.testing.assert_allclose(radius.min(), (ratio**0.5 - 1) / (ratio**0.5 + 1), rtol=1e-6)
@@ -44,7 +43,7 @@ def test_claims_can_fail(plane):
 
 
 def test_polyaks_point_is_on_both_axes_and_the_plane_holds_all_others_but_what_lies_next_to_it(plane):
-    best, axes = polyak(16.0), plane.runs.axes
+    best, axes = linear_steps.polyak_optimum(16.0), plane.runs.axes
     assert best.momentum in axes["momentum"] and best.learning_rate in axes["learning_rate"]
     assert plane.exponents.shape == (8, 17)
 

@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_reward_and_its_gradient_that_of_the_log_probabilit
     batch = policies.Pulls(problem.data, jnp.array(context), jnp.zeros((4, 3)), jnp.array(noise))
     (value, _), grad = jax.value_and_grad(problem.loss, has_aux=True)(logits, batch, baseline)
     reward, arm = 1.5 * np.ones(4) + noise, np.array([1, 1, 1, 0])
-    reward[3] = policies.rewards_of(2, 3)[1, 0] - 0.5
+    reward[3] = policies.mean_rewards(2, 3)[1, 0] - 0.5
     expected = np.zeros((2, 3))
     for c, a, r in zip(context, arm, reward, strict=True):
         expected[c] += (r - baseline[c]) * (np.eye(3)[a] - environments.bandit_policy(np.asarray(logits))[c]) / 4

@@ -61,7 +61,7 @@ def test_semi_gradients_second_derivative_counts_the_target_and_stop_gradients_d
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_run_on_bairds_counterexample_is_the_matrixs_power(hidden):
     game = environments.baird()
-    end = descend(temporal_differences.baird(game, game.start, hidden=hidden), sgd(0.1), 40)
+    end = descend(temporal_differences.baird(game, game.start, stop_gradient=hidden), sgd(0.1), 40)
     power = np.linalg.matrix_power(np.eye(8) - 0.1 * game.matrix, 40)
     np.testing.assert_allclose(end.params, power @ game.start, rtol=1e-4)
 
@@ -83,7 +83,7 @@ def test_the_lakes_step_is_that_of_regression_on_targets_of_every_outcome():
     problem, steps = temporal_differences.lake(hidden=3, discount=0.9, period=1), environments.lake_transitions()
     params, target = problem.init(jax.random.key(1))
     q = lambda params: jnp.tanh(params[0]) @ params[1] + params[2]
-    targets = steps.reward + 0.9 * steps.goes_on * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
+    targets = steps.reward + 0.9 * steps.continues * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
     fit = lambda params: squared_error(
         jnp.repeat(q(params)[steps.state, steps.action], 3), jnp.asarray(targets.ravel())
     )
@@ -123,9 +123,13 @@ def test_figure_lays_theory_under_the_exponents(tiny):
     "settings, error, said",
     [
         ({"lakes": {}}, InputValueError, "Did you mean 'lake'"),
-        ({"lake": {"periods": [1, 2.5]}}, InputTypeError, r"settings.lake.periods\[1\]=2.5: not a whole number"),
+        ({"lake": {"periods": [1, 2.5]}}, InputTypeError, r"settings.lake.periods\[1\]=2.5: not an integer"),
         ({"lake": {"discount": 1.0}}, InputValueError, "settings.lake.discount=1.0: not below 1"),
-        ({"baird": {"discount": 0.5}}, InputValueError, "settings.baird.discount=0.5: too small for anything to grow"),
+        (
+            {"baird": {"discount": 0.5}},
+            InputValueError,
+            "settings.baird.discount=0.5: the weights would not grow",
+        ),
         ({"baird": {"burn_in": 3000}}, InputValueError, "settings.baird.burn_in=3000: not less than the 3000 steps"),
     ],
 )

@@ -17,7 +17,7 @@ SMALL = {
     "sweep": {"from": 0.25, "count": 12, "steps": 300},
     "exponents": {"burn_in": 1000, "steps": 4000},
 }
-FAMILIES = list(linear_steps.THRESHOLDS)
+OPTIMIZER_FACTORIES = list(linear_steps.THRESHOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,21 @@ def study():
     return quadratic_regimes.run(SMALL)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", OPTIMIZER_FACTORIES)
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 def test_closed_form_leaves_the_unit_circle_at_minus_one_at_the_threshold(family, beta):
     options = {"sgd": {}, "adam": {"b1": beta}}.get(family, {"momentum": beta})
     curvatures = np.array([0.3, 2.0, 7.0])
     border = gdkit.stability_threshold(family, 7.0, **options)
-    below, at, above = linear_steps.radius(family, border * np.array([0.99, 1.0, 1.01]), curvatures, beta)
+    below, at, above = linear_steps.spectral_radius(family, border * np.array([0.99, 1.0, 1.01]), curvatures, beta)
     assert below < 1 < above
     np.testing.assert_allclose(at, 1, rtol=1e-9)
-    np.testing.assert_allclose(linear_steps.farthest(family, np.array(border), curvatures, beta), -1, rtol=1e-9)
+    np.testing.assert_allclose(
+        linear_steps.farthest_multiplier(family, np.array(border), curvatures, beta), -1, rtol=1e-9
+    )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", OPTIMIZER_FACTORIES)
 def test_closed_form_has_the_eigenvalues_of_the_step_written_as_a_matrix(family):
     rate, curvature, beta = 0.13, 4.0, 0.7
     step = {  # on (x, what the optimizer remembers)
@@ -46,7 +48,7 @@ def test_closed_form_has_the_eigenvalues_of_the_step_written_as_a_matrix(family)
         "nesterov": [[1 - rate * curvature * (1 + beta), -rate * beta**2], [curvature, beta]],
         "adam": [[1 - rate * (1 - beta) * curvature, -rate * beta], [(1 - beta) * curvature, beta]],
     }[family]
-    found = linear_steps.spectrum(family, np.array(rate), np.array([curvature]), beta)
+    found = linear_steps.multipliers_of_step(family, np.array(rate), np.array([curvature]), beta)
     np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(np.linalg.eigvals(step)), rtol=1e-9)
 
 
@@ -65,7 +67,7 @@ def test_every_claim_holds(study):
 
 
 def test_claims_can_fail(study):
-    sgd, *others, adam = study.families
+    sgd, *others, adam = study.cases
     wrong = (sgd._replace(crossing=-1.01, radius=sgd.radius * 1.01, exponents=sgd.exponents + 0.01), *others)
     moved = adam._replace(case=adam.case._replace(threshold=adam.case.threshold * 1.5))
     broken = [c.text for c in quadratic_regimes.claims(study._replace(families=(*wrong, moved))) if not c.holds]
@@ -81,7 +83,7 @@ def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
     (figure,) = quadratic_regimes.plot(study).values()
     columns = np.array(figure.axes[:12]).reshape(3, 4)
     assert [ax.get_title().split(":")[0] for ax in columns[0]] == list(quadratic_regimes.TITLES.values())
-    for ax, family in zip(columns[2], study.families, strict=True):
+    for ax, family in zip(columns[2], study.cases, strict=True):
         points, line, border, *_ = ax.lines
         np.testing.assert_allclose(points.get_ydata(), line.get_ydata(), atol=1e-3)
         assert border.get_xdata()[0] == family.case.threshold

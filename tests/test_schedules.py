@@ -12,7 +12,7 @@ TINY = {
     "learning_rates": {"from": 0.05, "to": 3.0, "count": 8},
     "steps": 300,
     "seeds": 3,
-    "watched": {"steps": 200, "every": 10},
+    "warmup_run": {"steps": 200, "every": 10},
 }
 
 
@@ -35,7 +35,7 @@ def test_claims_can_fail(result):
         bowl=type(result.bowl)(
             result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.grids
         ),
-        watched=result.watched._replace(sharpness=4 * result.watched.sharpness),
+        warmup_run=result.warmup_run._replace(sharpness=4 * result.warmup_run.sharpness),
     )
     assert not any(claim.holds for claim in schedules.claims(wrong)), schedules.claims(wrong)
 
@@ -55,12 +55,12 @@ def test_schedules_rise_hold_and_fall_as_named():
     assert at("one-cycle").max() == 1
 
 
-def test_watched_run_warms_up_to_past_the_constant_edge(result):
-    watched = result.watched
-    assert watched.warm == 80
-    assert watched.rate[0] == 0
-    np.testing.assert_allclose(watched.rate[watched.step >= 80], 1.5 * np.median(result.edges["constant"]), rtol=1e-5)
-    np.testing.assert_allclose(watched.rate[3], watched.rate[-1] * 30 / 80, rtol=1e-5)
+def test_warmup_run_reaches_a_rate_above_the_constant_edge(result):
+    run = result.warmup_run
+    assert run.warmup_steps == 80
+    assert run.rate[0] == 0
+    np.testing.assert_allclose(run.rate[run.step >= 80], 1.5 * np.median(result.edges["constant"]), rtol=1e-5)
+    np.testing.assert_allclose(run.rate[3], run.rate[-1] * 30 / 80, rtol=1e-5)
 
 
 def test_printed_table_has_a_line_a_schedule(result):
@@ -73,10 +73,10 @@ def test_printed_table_has_a_line_a_schedule(result):
 def test_figure_shows_scores_edges_and_sharpness(result):
     figures = schedules.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"schedules": Figure}
-    scores, edges, watched = figures["schedules"].axes
+    scores, edges, warmup_run = figures["schedules"].axes
     assert [text.get_text() for text in scores.get_legend().texts] == list(result.edges)
     np.testing.assert_array_equal(edges.lines[0].get_xdata(), result.edges["constant"])
-    np.testing.assert_array_equal(watched.lines[0].get_ydata(), result.watched.sharpness)
+    np.testing.assert_array_equal(warmup_run.lines[0].get_ydata(), result.warmup_run.sharpness)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs watched for their curvature: what the studies of the edge of stability share."""
+"""Runs with their curvature recorded, and the claims, table and figure that the edge-of-stability studies share."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.claims import Claim
+from experiments.common.tables import format_table
 from gdkit import Problem, Trajectory, descend, plots, problems
-from gdkit.types import Monitor
+from gdkit.types import Monitor, OptimizerFactory
 
 NETWORK: dict[str, Any] = {"widths": [32, 32], "activation": "tanh", "init_scale": 0.5, "share": 0.15}
-ITERATIONS = 64  # of Lanczos: several eigenvalues come to the edge, and lie close together there
-BELOW = 2 / 3  # of the edge: a run that never was lower has not come to it
+ITERATIONS = 64  # of Lanczos: several eigenvalues reach the edge, where they lie close together
+BELOW = 2 / 3  # of the edge: a run whose curvature was never lower has not risen to the edge
 
 
-class Run(NamedTuple):
-    """One run, and its curvature on the way: the sharpness, or that of the preconditioned Hessian."""
+class CurvatureRun(NamedTuple):
+    """One run, and its curvature along the way: the sharpness, or that of the preconditioned Hessian."""
 
     learning_rate: float
     edge: float  # the curvature above which, in theory, steps of this size are unstable
@@ -28,38 +29,38 @@ class Run(NamedTuple):
 
     @property
     def loss(self) -> np.ndarray:
-        """Of every step, (steps + 1,)."""
+        """Loss at every step, (steps + 1,)."""
         return np.asarray(self.end.loss)
 
     @property
-    def level(self) -> float:
-        """Where the curvature stays: its median over the last third."""
+    def plateau(self) -> float:
+        """Median curvature over the last third of the run."""
         return float(np.median(self.curvature[-max(1, len(self.curvature) // 3) :]))
 
     @property
-    def arrival(self) -> int | None:
-        """The step at which the curvature, having been lowest, is first seen at the edge."""
+    def arrival_step(self) -> int | None:
+        """Step at which the curvature, after its minimum, is first measured at the edge or above."""
         lowest = int(np.argmin(self.curvature))
-        there = np.flatnonzero(self.curvature[lowest:] >= self.edge)
-        return int(self.step[lowest + there[0]]) if there.size else None
+        at_edge = np.flatnonzero(self.curvature[lowest:] >= self.edge)
+        return int(self.step[lowest + at_edge[0]]) if at_edge.size else None
 
     @property
-    def sharpens(self) -> bool:
-        """Whether the curvature comes to the edge from well below."""
-        return self.arrival is not None and bool(self.curvature.min() < BELOW * self.edge)
+    def has_sharpened(self) -> bool:
+        """Whether the curvature reaches the edge from well below."""
+        return self.arrival_step is not None and bool(self.curvature.min() < BELOW * self.edge)
 
     @property
-    def descends(self) -> bool:
-        """Whether, once at the edge, the loss rises at some steps, and yet falls from third to third of the rest."""
-        if self.arrival is None:
+    def has_descended(self) -> bool:
+        """Whether the loss, once at the edge, rises at some steps, yet falls from third to third of the rest."""
+        if self.arrival_step is None:
             return False
-        rest = self.loss[self.arrival :]
+        rest = self.loss[self.arrival_step :]
         medians = [np.median(part) for part in np.array_split(rest, 3)]
         return bool(np.any(np.diff(rest) > 0) and np.all(np.diff(medians) < 0))
 
 
 def network(settings: Mapping[str, Any]) -> Problem:
-    """A network on a share of the digits, all of them at every step, by squared error.
+    """A network on a share of the digits, full batch, with squared error.
 
     Under cross-entropy the curvature would fall again once the data are fitted.
     """
@@ -72,60 +73,66 @@ def _network(widths: tuple[int, ...], activation: str, init_scale: float, share:
     return problems.mlp("digits", widths=widths, loss="squared_error", **options)
 
 
-def follow(
+def record_run(
     problem: Problem,
-    factory: Any,
+    optimizer: OptimizerFactory,
     hyperparameters: Mapping[str, float],
     edge: float,
-    watched: Monitor,
+    monitor: Monitor,
     *,
     steps: int,
     every: int,
-) -> Run:
-    """A run from the common start, with the curvature that a monitor records at each `every`-th step."""
-    end = descend(problem, factory, steps, hyperparameters=hyperparameters, monitors=[watched])
+) -> CurvatureRun:
+    """A run from the common start, with the curvature that `monitor` records at every `every`-th step."""
+    end = descend(problem, optimizer, steps, hyperparameters=hyperparameters, monitors=[monitor])
     curve = next(np.asarray(value) for name, value in end.statistics.items() if name.endswith("sharpness_curve"))
-    return Run(hyperparameters["learning_rate"], edge, end, np.arange(len(curve)) * every, curve)
+    return CurvatureRun(hyperparameters["learning_rate"], edge, end, np.arange(len(curve)) * every, curve)
 
 
-def claims(runs: Mapping[str, Sequence[Run]], curvature: str, formulas: Sequence[str], source: str) -> list[Claim]:
-    """Of every run, that it stays within 3 % of its edge; of all, how they come there and what the loss does there."""
-    every = [r for group in runs.values() for r in group]
+def edge_claims(
+    runs: Mapping[str, Sequence[CurvatureRun]], curvature: str, formulas: Sequence[str], source: str
+) -> list[Claim]:
+    """Each run stays within 3 % of its edge, reaches it from below, and descends there."""
+    all_runs = [run for group in runs.values() for run in group]
     share = lambda flags: float(np.mean(list(flags)))
     return [
         *(
-            Claim(f"{curvature} at which {name} stays, η = {r.learning_rate:g}", f"{formula}; {source}",
-                  r.edge, 0.03 * r.edge, r.level)
-            for (name, group), formula in zip(runs.items(), formulas, strict=True) for r in group
+            Claim(f"{name}, η = {run.learning_rate:g}: {curvature} at the plateau", f"{formula}; {source}",
+                  run.edge, 0.03 * run.edge, run.plateau)
+            for (name, group), formula in zip(runs.items(), formulas, strict=True) for run in group
         ),
-        Claim(f"share of runs whose {curvature} comes to the edge from below two thirds of it", source, 1.0, 0.0,
-              share(r.sharpens for r in every)),
-        Claim("share of runs whose loss, at the edge, rises at times and falls in the long run", source, 1.0, 0.0,
-              share(r.descends for r in every)),
+        Claim(f"share of runs whose {curvature} reaches the edge from below two thirds of it", source, 1.0, 0.0,
+              share(run.has_sharpened for run in all_runs)),
+        Claim("share of runs whose loss, at the edge, rises at some steps and falls in the long run", source, 1.0, 0.0,
+              share(run.has_descended for run in all_runs)),
     ]  # fmt: skip
 
 
-def table(runs: Mapping[str, Sequence[Run]]) -> str:
-    """A line a run: the lowest curvature, the edge, where it stays, and the last loss."""
-    head = f"{'optimizer':<17}{'η':>8}{'lowest':>11}{'edge':>11}{'stays at':>11}{'of edge':>9}{'last loss':>11}"
-    lines = [
-        f"{name:<17}{r.learning_rate:>8g}{r.curvature.min():>11.5g}{r.edge:>11.5g}{r.level:>11.5g}"
-        f"{r.level / r.edge:>9.3f}{r.loss[-1]:>11.1e}"
-        for name, group in runs.items()
-        for r in group
-    ]
-    return "\n".join([head, "-" * len(head), *lines])
+def edge_table(runs: Mapping[str, Sequence[CurvatureRun]]) -> str:
+    """One line per run: the lowest curvature, the edge, the plateau, and the last loss."""
+    rows = [(name, run) for name, group in runs.items() for run in group]
+    return format_table({
+        "optimizer": ("", [name for name, _ in rows]),
+        "η": ("g", [run.learning_rate for _, run in rows]),
+        "lowest": (".5g", [run.curvature.min() for _, run in rows]),
+        "edge": (".5g", [run.edge for _, run in rows]),
+        "plateau": (".5g", [run.plateau for _, run in rows]),
+        "of edge": (".3f", [run.plateau / run.edge for _, run in rows]),
+        "last loss": (".1e", [run.loss[-1] for _, run in rows]),
+    })  # fmt: skip
 
 
-def draw(runs: Mapping[str, Sequence[Run]], curvature: str, formulas: Sequence[str], *, scale: str) -> Figure:
-    """A column an optimizer: above, the curvature and the edge of each learning rate; below, the loss."""
+def draw_edge(
+    runs: Mapping[str, Sequence[CurvatureRun]], curvature: str, formulas: Sequence[str], *, scale: str
+) -> Figure:
+    """One column per optimizer: above, the curvature and the edge of each learning rate; below, the loss."""
     figure = Figure(figsize=(1.2 + 4.2 * len(runs), 5.6), layout="constrained")
     upper, lower = figure.subplots(
         2, len(runs), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": (1.3, 1)}
     )
     for above, below, (name, group), formula in zip(upper, lower, runs.items(), formulas, strict=True):
-        for number, r in enumerate(group):
-            _draw_run(above, below, r, formula, number)
+        for number, run in enumerate(group):
+            _draw_run(above, below, run, formula, number)
         above.set(title=name, yscale=scale)
         below.set(xlabel="step", yscale="log", xlim=(0, group[0].end.step[-1]))
         below.legend(frameon=False, fontsize="small", loc="upper right", markerscale=1.4)
@@ -134,15 +141,15 @@ def draw(runs: Mapping[str, Sequence[Run]], curvature: str, formulas: Sequence[s
     return figure
 
 
-def _draw_run(above: Axes, below: Axes, r: Run, formula: str, number: int) -> None:
+def _draw_run(above: Axes, below: Axes, run: CurvatureRun, formula: str, number: int) -> None:
     color, marker = (series[number % len(series)] for series in (plots.SERIES_COLORS, plots.SERIES_MARKERS))
-    above.plot(r.step, r.curvature, color=color, linestyle="none", marker=marker, markersize=2.2)
-    above.axhline(r.edge, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
-    value = f"{r.edge:,.0f}" if r.edge >= 1000 else f"{r.edge:.3g}"
+    above.plot(run.step, run.curvature, color=color, linestyle="none", marker=marker, markersize=2.2)
+    above.axhline(run.edge, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
+    value = f"{run.edge:,.0f}" if run.edge >= 1000 else f"{run.edge:.3g}"
     above.annotate(
-        f"{formula} = {value}", (1, r.edge), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        f"{formula} = {value}", (1, run.edge), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
         va="center", fontsize="small",
     )  # fmt: skip
-    apart = max(1, r.loss.size // 8)
-    mark: dict[str, Any] = {"marker": marker, "markersize": 4, "markevery": (apart // 4 * (number + 1), apart)}
-    below.plot(r.loss, color=color, linewidth=0.9, label=f"$\\eta$ = {r.learning_rate:g}", **mark)
+    spacing = max(1, run.loss.size // 8)
+    mark: dict[str, Any] = {"marker": marker, "markersize": 4, "markevery": (spacing // 4 * (number + 1), spacing)}
+    below.plot(run.loss, color=color, linewidth=0.9, label=f"$\\eta$ = {run.learning_rate:g}", **mark)

@@ -1,4 +1,4 @@
-"""Gradient descent on a double well as the cubic map that it is: its closed forms, and how its cycles are told."""
+"""Gradient descent on a double well as a cubic map: its closed forms, and how the period of a run is measured."""
 
 import functools
 from collections.abc import Sequence
@@ -11,12 +11,17 @@ from gdkit import Problem
 from gdkit.types import Array, Context, Info, Monitor, State
 
 CURVATURE = 2.0  # λ at the minima
-DOUBLINGS = (2 / CURVATURE, 5**0.5 - 1)  # those with a closed form
-JOINED, LAST = 1.5 * 3**0.5 - 1, 4 / CURVATURE  # where both wells are visited, and where divergence begins
-BORDERS = {"$2/\\lambda$": DOUBLINGS[0], "$\\sqrt{5}-1$": DOUBLINGS[1], "both wells": JOINED, "$4/\\lambda$": LAST}
+DOUBLINGS = (2 / CURVATURE, 5**0.5 - 1)  # the first two period doublings have a closed form
+BOTH_WELLS, DIVERGENCE = 1.5 * 3**0.5 - 1, 4 / CURVATURE  # from where runs visit both wells, and diverge
+BORDERS = {
+    "$2/\\lambda$": DOUBLINGS[0],
+    "$\\sqrt{5}-1$": DOUBLINGS[1],
+    "both wells": BOTH_WELLS,
+    "$4/\\lambda$": DIVERGENCE,
+}
 FEIGENBAUM = 4.669201609
-KEPT = 100  # iterates
-SAME = 1e-4  # iterates no farther apart are one point of a cycle
+ITERATES = 100  # recorded at the end of each run
+CYCLE_TOLERANCE = 1e-4  # iterates closer than this are one point of a cycle
 
 
 @functools.cache  # compiled programs belong to one problem
@@ -27,14 +32,14 @@ def double_well(start: float) -> Problem:
 
 @functools.cache
 def last_iterates(count: int) -> Monitor:
-    """A monitor of a scalar run's last params, oldest first: ``iterates``, (count,)."""
+    """A monitor of the last params of a run on a scalar, oldest first: ``iterates``, (count,)."""
 
     def init(state: State) -> tuple[Array, Array]:
         return jnp.full((count,), jnp.nan, jnp.result_type(state.params)), jnp.int32(0)
 
     def update(m: tuple[Array, Array], before: State, after: State, info: Info, context: Context):
-        kept = jax.lax.dynamic_update_index_in_dim(m[0], before.params, context.t % count, 0)
-        return kept, context.t + 1
+        iterates = jax.lax.dynamic_update_index_in_dim(m[0], before.params, context.t % count, 0)
+        return iterates, context.t + 1
 
     def read(m: tuple[Array, Array]) -> dict[str, Array]:
         return {"iterates": jnp.roll(m[0], -m[1])}
@@ -43,11 +48,11 @@ def last_iterates(count: int) -> Monitor:
 
 
 def periods(iterates: np.ndarray) -> np.ndarray:
-    """The power of two after which each run repeats itself, infinite if there is none; (runs, iterates) -> (runs,)."""
-    found = np.full(len(iterates), np.inf)
+    """Period of each run, the smallest power of two or infinity: (runs, iterates) -> (runs,)."""
+    result = np.full(len(iterates), np.inf)
     for period in 2 ** np.arange(int(np.log2(iterates.shape[1] - 1)), -1, -1):
-        found[np.abs(iterates[:, period:] - iterates[:, :-period]).max(axis=1) <= SAME] = period
-    return found
+        result[np.abs(iterates[:, period:] - iterates[:, :-period]).max(axis=1) <= CYCLE_TOLERANCE] = period
+    return result
 
 
 def closed_form(rates: np.ndarray) -> np.ndarray:
@@ -57,16 +62,16 @@ def closed_form(rates: np.ndarray) -> np.ndarray:
     return np.select([rates <= DOUBLINGS[0], rates <= DOUBLINGS[1]], [fixed, cycle], np.nan)
 
 
-def window(found: Sequence[float]) -> tuple[float, float]:
-    """Where to look for the next doubling: near its closed form, or a sixth to a fourth of the last interval ahead."""
-    if len(found) < len(DOUBLINGS):
-        return 0.96 * DOUBLINGS[len(found)], 1.04 * DOUBLINGS[len(found)]
-    last = found[-1] - found[-2]
-    return found[-1] + last / 6, found[-1] + last / 4
+def doubling_window(doublings: Sequence[float]) -> tuple[float, float]:
+    """Interval that holds the next doubling: near its closed form, or a sixth to a fourth of the last gap ahead."""
+    if len(doublings) < len(DOUBLINGS):
+        return 0.96 * DOUBLINGS[len(doublings)], 1.04 * DOUBLINGS[len(doublings)]
+    gap = doublings[-1] - doublings[-2]
+    return doublings[-1] + gap / 6, doublings[-1] + gap / 4
 
 
-def share_due(rates: np.ndarray, iterates: np.ndarray, doublings: np.ndarray) -> float:
-    """The share of runs that have period 2ᵏ, of those in the middle eight tenths of an interval after k doublings."""
+def share_with_expected_period(rates: np.ndarray, iterates: np.ndarray, doublings: np.ndarray) -> float:
+    """Share of runs with period 2ᵏ among those in the middle eight tenths of the interval after k doublings."""
     ends, period = np.append(0, doublings), periods(iterates)
     place = np.searchsorted(ends, rates) - 1
     inside = place < len(doublings)

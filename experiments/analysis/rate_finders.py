@@ -1,8 +1,9 @@
-"""Learning-rate finders as fastai and Lightning have them: from one run with a growing learning rate to a suggestion.
+"""Learning-rate finders of fastai and Lightning: from one run with a growing learning rate to a suggestion.
 
-Each takes what a user's one run gives, learning rates and raw losses, (steps,), NaN from where the run has left. Both
-smooth the losses (a running mean of which each step is 2 %), and end the run where they exceed four times the least.
-Written from the rules, of fastai 2.7 (fastai/callback/schedule.py) and Lightning 2.5 (pytorch/tuner/lr_finder.py).
+Each takes the learning rates and raw losses of one run, (steps,), NaN from the step at which the run diverged. Both
+smooth the losses (a running mean to which each step adds 2 %), and stop the run where they exceed four times their
+minimum. Written from the rules of fastai 2.7 (fastai/callback/schedule.py) and Lightning 2.5
+(pytorch/tuner/lr_finder.py).
 """
 
 from collections.abc import Mapping
@@ -12,33 +13,34 @@ import numpy as np
 
 from gdkit.sweeps.search.range_test import RULES, smoothed
 
-LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"  # names of rules; fastai has its own
-STOP, SMOOTHING = 4.0, 0.98
+# Names of the rules of Lightning and gdkit; fastai names its own.
+LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"
+STOP_FACTOR, SMOOTHING = 4.0, 0.98
 
 
-def recorded(loss: np.ndarray) -> np.ndarray:
-    """The smoothed losses up to the one that ends the run, inclusive.
+def smooth_until_stop(loss: np.ndarray) -> np.ndarray:
+    """The smoothed losses up to and including the one that stops the run.
 
-    >>> recorded(np.array([1.0, 1.0, 1e3, 1.0])).round().tolist()
+    >>> smooth_until_stop(np.array([1.0, 1.0, 1e3, 1.0])).round().tolist()
     [1.0, 1.0, 341.0]
     """
     curve = smoothed(loss, SMOOTHING)
-    beyond = curve > STOP * np.minimum.accumulate(curve)
-    return curve[: int(np.argmax(beyond)) + 1] if beyond.any() else curve
+    exceeds = curve > STOP_FACTOR * np.minimum.accumulate(curve)
+    return curve[: int(np.argmax(exceeds)) + 1] if exceeds.any() else curve
 
 
-def fastai(rates: np.ndarray, loss: np.ndarray) -> dict[str, float]:
-    """Its four suggestions, from all but the first tenth of the steps and the last five points; NaN where too few."""
-    curve = recorded(loss)[len(rates) // 10 : -5]
+def suggest_fastai(rates: np.ndarray, loss: np.ndarray) -> dict[str, float]:
+    """fastai's four suggestions, without the first tenth of the steps and the last five; NaN if too few remain."""
+    curve = smooth_until_stop(loss)[len(rates) // 10 : -5]
     curve = curve[: int(np.argmax(~np.isfinite(np.append(curve, np.inf))))]
     rates = rates[len(rates) // 10 :][: len(curve)]
     rules = {name: RULES[name] for name in ("valley", "slide", "minimum")} | {"steep": _steep}
     return {name: rule(rates, curve) if len(curve) > 1 else float("nan") for name, rule in rules.items()}
 
 
-def lightning(rates: np.ndarray, loss: np.ndarray) -> float:
-    """Its suggestion, from all but the first ten points and the last; NaN where too few are left."""
-    curve = recorded(loss)[10:-1]
+def suggest_lightning(rates: np.ndarray, loss: np.ndarray) -> float:
+    """Lightning's suggestion, without the first ten points and the last; NaN if too few remain."""
+    curve = smooth_until_stop(loss)[10:-1]
     finite = np.isfinite(curve)
     return RULES["linear"](rates[10:][: len(curve)][finite], curve[finite]) if finite.sum() > 1 else float("nan")
 
@@ -47,10 +49,13 @@ def _steep(rates: np.ndarray, loss: np.ndarray) -> float:
     return float(rates[np.argmin(np.diff(loss) / np.diff(np.log(rates)))])
 
 
-def noisy(chosen: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Suggestions for curves 1 / (1 + η / steepest), whose slope in log η is steepest there, with normal noise."""
-    rates = np.geomspace(chosen["from"], chosen["to"], chosen["steps"])
-    noise = chosen["noise"] * np.random.default_rng(0).normal(size=(chosen["curves"], len(rates)))
-    losses = 1 / (1 + rates / chosen["steepest"]) + noise
+def suggest_on_noisy_curves(settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Suggestions, (curves,) by rule, for curves 1 / (1 + η / steepest) with normal noise.
+
+    The slope of such a curve in log η is steepest at `steepest`.
+    """
+    rates = np.geomspace(settings["from"], settings["to"], settings["steps"])
+    noise = settings["noise"] * np.random.default_rng(0).normal(size=(settings["curves"], len(rates)))
+    losses = 1 / (1 + rates / settings["steepest"]) + noise
     return {LIGHTNING: np.array([RULES["linear"](rates[10:-1], loss[10:-1]) for loss in losses]),
             SLOPE: np.array([RULES["steepest"](rates, loss) for loss in losses])}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The best learning rate between those of a grid, and how sure seeds make it."""
+"""The best learning rate, interpolated between those of a grid, and its interval over seeds."""
 
 from typing import NamedTuple
 
@@ -7,61 +7,64 @@ import numpy as np
 from gdkit import SweepResult
 
 
-def vertex(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Where the parabola through the least loss and its neighbours, on log axes, is lowest; at an end, the end.
+def interpolate_best_rate(rates: np.ndarray, losses: np.ndarray) -> float:
+    """Vertex of the parabola, on log axes, through the smallest loss and its neighbours.
+
+    At an end of the grid, or beside a run that diverged, it is the learning rate of the smallest loss itself.
 
     Args:
       rates: at equal ratios, (rates,).
       losses: above 0, infinite where runs diverged, (rates,).
 
-    >>> round(vertex(np.array([0.1, 1.0, 10.0]), np.array([2.0, 1.0, 2.0])), 6)
+    >>> round(interpolate_best_rate(np.array([0.1, 1.0, 10.0]), np.array([2.0, 1.0, 2.0])), 6)
     1.0
     """
-    least = int(np.argmin(losses))
-    if not inside(rates, rates[least]) or not np.isfinite(losses[least - 1 : least + 2]).all():
-        return float(rates[least])
-    before, at, after = np.log(losses[least - 1 : least + 2])
+    best = int(np.argmin(losses))
+    if not is_inside(rates, rates[best]) or not np.isfinite(losses[best - 1 : best + 2]).all():
+        return float(rates[best])
+    before, at, after = np.log(losses[best - 1 : best + 2])
     shift = 0.5 * (before - after) / (before - 2 * at + after)
-    return float(rates[least] * (rates[1] / rates[0]) ** shift)
+    return float(rates[best] * (rates[1] / rates[0]) ** shift)
 
 
-def inside(rates: np.ndarray, best: float | np.ndarray) -> np.ndarray:
-    """Whether a best learning rate lies inside the grid: one at an end may lie beyond it."""
+def is_inside(rates: np.ndarray, best: float | np.ndarray) -> np.ndarray:
+    """Whether the best learning rate lies between the ends of the grid: at an end the optimum may lie beyond."""
     return (rates[0] < best) & (best < rates[-1])
 
 
-def resampled(losses: np.ndarray, times: int = 400) -> np.ndarray:
-    """Means over all seeds, and over seeds drawn anew, (1 + times, rates), of losses (rates, seeds)."""
+def resample_means(losses: np.ndarray, times: int = 400) -> np.ndarray:
+    """Means of losses (rates, seeds) over all seeds, then over bootstrap samples of the seeds: (1 + times, rates)."""
     seeds = losses.shape[1]
     picks = np.random.default_rng(0).integers(seeds, size=(times, seeds))
     return np.stack([losses[:, pick].mean(axis=1) for pick in (np.arange(seeds), *picks)])
 
 
-def curve(found: SweepResult) -> tuple[np.ndarray, np.ndarray]:
+def mean_scores(result: SweepResult) -> tuple[np.ndarray, np.ndarray]:
     """Learning rates of a sweep, and the mean score over seeds at each, (rates,)."""
-    return found.axes["learning_rate"], found.scores().reshape(-1, found.seeds).mean(axis=1)
+    return result.axes["learning_rate"], result.scores().reshape(-1, result.seeds).mean(axis=1)
 
 
-class Best(NamedTuple):
+class BestRates(NamedTuple):
     """The best learning rate at each batch size."""
 
     batch_sizes: np.ndarray  # (sizes,)
-    drawn: np.ndarray  # (1 + resamples, sizes): of all seeds, then of seeds drawn anew
+    samples: np.ndarray  # (1 + bootstrap samples, sizes): over all seeds, then over resampled seeds
 
     @property
     def rates(self) -> np.ndarray:
-        """Of all seeds, (sizes,)."""
-        return self.drawn[0]
+        """Best learning rates over all seeds, (sizes,)."""
+        return self.samples[0]
 
     @property
     def interval(self) -> np.ndarray:
-        """95 % of resampled seeds, (2, sizes)."""
-        return np.quantile(self.drawn, [0.025, 0.975], axis=0)
+        """95 % bootstrap interval over seeds, (2, sizes)."""
+        return np.quantile(self.samples, [0.025, 0.975], axis=0)
 
-    def slope(self, least: float = 0, most: float = np.inf) -> tuple[float, float, float]:
-        """The exponent of the batch size from `least` to `most`, and its 95 % interval."""
-        kept = (least <= self.batch_sizes) & (self.batch_sizes <= most)
-        x = np.log(self.batch_sizes[kept])
-        slopes = np.log(self.drawn[:, kept]) @ (x - x.mean()) / np.sum((x - x.mean()) ** 2)  # least squares
-        low, high = np.quantile(slopes, [0.025, 0.975])
-        return float(slopes[0]), float(low), float(high)
+    def exponent(self, low: float = 0, high: float = np.inf) -> tuple[float, float, float]:
+        """Exponent of the batch size between `low` and `high` in the best learning rate, and its 95 % interval."""
+        selected = (low <= self.batch_sizes) & (self.batch_sizes <= high)
+        x = np.log(self.batch_sizes[selected])
+        # The slope of a least-squares line.
+        slopes = np.log(self.samples[:, selected]) @ (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+        below, above = np.quantile(slopes, [0.025, 0.975])
+        return float(slopes[0]), float(below), float(above)

@@ -1,13 +1,13 @@
-"""Claims: what a study says of its own result, so that a program can tell whether it holds."""
+"""A claim of a study: an expected number, its tolerance, and the number that was measured."""
 
 from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """A statement with a number in it, what the source says it is, and what was measured."""
+    """A statement about a study's result that a program can check."""
 
     text: str
-    source: str  # the paper, or the formula
+    source: str  # the paper, or the formula, of the expected number
     expected: float
     tolerance: float  # absolute
     measured: float

@@ -1,4 +1,4 @@
-"""Optimizers that studies compare, as factories of a learning rate."""
+"""Optimizers that several studies compare, as factories that take a learning rate."""
 
 import functools
 
@@ -7,7 +7,7 @@ import optax
 from gdkit import sgd
 from gdkit.types import OptimizerFactory
 
-FAMILIES: dict[str, OptimizerFactory] = {
+OPTIMIZER_FACTORIES: dict[str, OptimizerFactory] = {
     "sgd": sgd,
     "momentum": functools.partial(sgd, momentum=0.9),
     "nesterov": functools.partial(sgd, momentum=0.9, nesterov=True),

@@ -1,4 +1,4 @@
-"""Settings of a study: what a config gives, over the study's defaults, checked."""
+"""Settings of a study: the values of its config, checked, over its defaults."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -8,19 +8,21 @@ import numpy as np
 
 from gdkit.errors import bad_type, bad_value, unknown_name
 
+_REMEDY = "Leave it out for the default"
 
-def complete(
-    given: Any, defaults: Mapping[str, Any], *, free: Collection[str] = (), name: str = "settings"
+
+def complete_settings(
+    given: Any, defaults: Mapping[str, Any], *, signed: Collection[str] = (), name: str = "settings"
 ) -> dict[str, Any]:
-    """`given` over `defaults`, mappings within them too.
+    """`given` over `defaults`, and likewise for mappings within them.
 
-    Each value must be of the kind of its default: a name, a number, a whole number, or a list of these. Numbers must be
-    finite and above 0, but for those named in `free`.
+    Each value must have the kind of its default: a string, a number, an integer, or a list of these. Numbers must be
+    finite and, except for the settings named in `signed`, above 0.
 
     Raises:
-      InputTypeError, InputValueError: a name that `defaults` lack, or a value of another kind; the message names it.
+      InputTypeError, InputValueError: a name that is not in `defaults`, or a value of another kind.
 
-    >>> complete({"grid": {"to": 2}}, {"steps": 10, "grid": {"from": 0.1, "to": 1.0}})
+    >>> complete_settings({"grid": {"to": 2}}, {"steps": 10, "grid": {"from": 0.1, "to": 1.0}})
     {'steps': 10, 'grid': {'from': 0.1, 'to': 2}}
     """
     if not isinstance(given, Mapping):
@@ -29,36 +31,33 @@ def complete(
         if key not in defaults:
             raise unknown_name(name, key, defaults)
     return {
-        key: _checked(f"{name}.{key}", given.get(key, value), value, -math.inf if key in free else 0)
-        for key, value in defaults.items()
+        key: _check(f"{name}.{key}", given.get(key, default), default, -math.inf if key in signed else 0)
+        for key, default in defaults.items()
     }
 
 
-def spaced(grid: Mapping[str, Any]) -> np.ndarray:
-    """Values at equal ratios, as a grid's from, to and count say, (count,).
+def geometric_grid(grid: Mapping[str, Any]) -> np.ndarray:
+    """`count` values at equal ratios between `from` and `to`, (count,).
 
-    >>> spaced({"from": 0.5, "to": 2.0, "count": 3}).tolist()
+    >>> geometric_grid({"from": 0.5, "to": 2.0, "count": 3}).tolist()
     [0.5, 1.0, 2.0]
     """
     return np.geomspace(grid["from"], grid["to"], grid["count"])
 
 
-def _checked(name: str, value: Any, default: Any, above: float) -> Any:
+def _check(name: str, value: Any, default: Any, above: float) -> Any:
     if isinstance(default, Mapping):
-        return complete(value, default, name=name)
+        return complete_settings(value, default, name=name)
     if isinstance(default, Sequence) and not isinstance(default, str):
         if isinstance(value, str) or not isinstance(value, Sequence) or not value:
             raise bad_type(name, value, "not a list", f"Give one, for example {list(default)}")
-        return [_checked(f"{name}[{i}]", item, default[0], above) for i, item in enumerate(value)]
+        return [_check(f"{name}[{i}]", item, default[0], above) for i, item in enumerate(value)]
     if isinstance(default, str):
         if not isinstance(value, str):
-            raise bad_type(name, value, "not a name", f"Give one, for example {default}")
+            raise bad_type(name, value, "not a string", f"Give one, for example {default}")
         return value
     if isinstance(value, bool) or not isinstance(value, int if isinstance(default, int) else int | float):
-        raise bad_type(name, value, "not a whole number" if isinstance(default, int) else "not a number", _DEFAULT)
+        raise bad_type(name, value, "not an integer" if isinstance(default, int) else "not a number", _REMEDY)
     if not above < value < math.inf:
-        raise bad_value(name, value, "not a number above 0" if above == 0 else "not finite", _DEFAULT)
+        raise bad_value(name, value, "not a number above 0" if above == 0 else "not finite", _REMEDY)
     return value
-
-
-_DEFAULT = "Leave it out for the default"

@@ -1,4 +1,4 @@
-"""Problems and Adam at a batch size, so that batch sizes can be compared."""
+"""Problems on the digits at a given batch size, and Adam with its memory scaled to the batch."""
 
 import dataclasses
 import functools
@@ -11,33 +11,33 @@ from gdkit import Problem, problems
 from gdkit.errors import bad_value
 
 
-def adam_of(settings: Mapping[str, Any], batch_size: int) -> Callable[..., optax.GradientTransformation]:
+def scale_adam(settings: Mapping[str, Any], batch_size: int) -> Callable[..., optax.GradientTransformation]:
     """Adam with 1 − β₁ and 1 − β₂ in proportion to the batch size.
 
     Raises:
-      InputValueError: one of them comes to more than 1.
+      InputValueError: one of them would exceed 1.
     """
-    times = batch_size / settings["of"]
+    factor = batch_size / settings["of"]
     for name in ("b1", "b2"):
-        if times * (1 - settings[name]) > 1:
-            remedy = "Use more, or smaller batches"
-            raise bad_value(f"settings.adam.{name}", settings[name], f"1 − it, {times:g} times, is more than 1", remedy)
-    return functools.partial(optax.adam, **{name: 1 - times * (1 - settings[name]) for name in ("b1", "b2")})
+        if factor * (1 - settings[name]) > 1:
+            why = f"1 − {name}, scaled by {factor:g}, is above 1"
+            raise bad_value(f"settings.adam.{name}", settings[name], why, "Use a larger value, or smaller batches")
+    return functools.partial(optax.adam, **{name: 1 - factor * (1 - settings[name]) for name in ("b1", "b2")})
 
 
 @functools.cache  # compiled programs belong to one problem
 def affine(batch_size: int | None) -> Problem:
-    """An affine map on the digits by squared error, from 0: a quadratic."""
-    made = problems.mlp("digits", widths=(), loss="squared_error", init_scale=0.0, batch_size=batch_size)
-    return judged_on_training_rows(made)
+    """An affine map on the digits with squared error, a quadratic; it starts at 0."""
+    options: dict[str, Any] = {"loss": "squared_error", "init_scale": 0.0, "batch_size": batch_size}
+    return validate_on_training_rows(problems.mlp("digits", widths=(), **options))
 
 
 @functools.cache
 def network(width: int, batch_size: int) -> Problem:
     """A network on the digits with one hidden layer."""
-    return judged_on_training_rows(problems.mlp("digits", widths=(width,), batch_size=batch_size))
+    return validate_on_training_rows(problems.mlp("digits", widths=(width,), batch_size=batch_size))
 
 
-def judged_on_training_rows(problem: Problem) -> Problem:
-    """All of them: the loss that theory is about."""
+def validate_on_training_rows(problem: Problem) -> Problem:
+    """The same problem with all training rows as validation data: theory is about the training loss."""
     return dataclasses.replace(problem, validation=problem.data, test=None, metrics=None)

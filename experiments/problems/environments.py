@@ -1,4 +1,4 @@
-"""Environments for learners: pure functions of one state or one episode, and what is known of them in closed form."""
+"""Environments for reinforcement learning as pure functions of one state or episode, with their closed forms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from gdkit.types import Array
 
-# --- a contextual bandit: contexts come uniformly, an arm is drawn from a softmax policy, its reward is normal
+# --- a contextual bandit: contexts are uniform, the arm is drawn from a softmax policy, its reward is normal
 
 
 def bandit_value(logits: Array, rewards: Array) -> Array:
@@ -24,7 +24,7 @@ def bandit_value(logits: Array, rewards: Array) -> Array:
 def bandit_gradient(logits: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     """The policy gradient, (contexts, arms): π(a|c) (r(c, a) − V(c)) / contexts (Sutton and Barto 2018, 13.8)."""
     policy = bandit_policy(logits)
-    return policy * (rewards - _mean(policy, rewards)) / len(rewards)
+    return policy * (rewards - _mean_over_arms(policy, rewards)) / len(rewards)
 
 
 def bandit_variance(logits: np.ndarray, rewards: np.ndarray, noise: float, baseline: np.ndarray) -> float:
@@ -34,7 +34,7 @@ def bandit_variance(logits: np.ndarray, rewards: np.ndarray, noise: float, basel
     """
     policy = bandit_policy(logits)
     score = 1 - 2 * policy + np.sum(policy**2, axis=1, keepdims=True)
-    second = _mean(policy, ((rewards - baseline[:, None]) ** 2 + noise**2) * score).mean()
+    second = _mean_over_arms(policy, ((rewards - baseline[:, None]) ** 2 + noise**2) * score).mean()
     return float(second - np.sum(bandit_gradient(logits, rewards) ** 2))
 
 
@@ -44,7 +44,7 @@ def bandit_policy(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _mean(policy: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _mean_over_arms(policy: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.sum(policy * values, axis=1, keepdims=True)
 
 
@@ -52,7 +52,7 @@ def _mean(policy: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 class CartPole(NamedTuple):
-    """Its constants, in SI units and radians."""
+    """Constants of the cart and the pole, in SI units and radians."""
 
     gravity: float = 9.8
     cart: float = 1.0  # kg
@@ -60,12 +60,12 @@ class CartPole(NamedTuple):
     half_length: float = 0.5  # m
     force: float = 10.0  # N, to the left or to the right
     interval: float = 0.02  # s, of Euler's method
-    far: float = 2.4  # m, where the track ends
-    tilted: float = 12 * np.pi / 180  # where the pole counts as fallen
+    far: float = 2.4  # m, the end of the track
+    tilted: float = 12 * np.pi / 180  # the pole counts as fallen above this angle
 
 
 def cartpole_acceleration(state: Array, force: Array, constants: CartPole) -> tuple[Array, Array]:
-    """Of the cart and of the pole's angle; `state` (4,) holds position, its velocity, angle, its velocity."""
+    """Accelerations of the cart and of the pole's angle; `state` (4,): position, velocity, angle, angular velocity."""
     _, _, angle, spin = state
     mass, sine, cosine = constants.cart + constants.pole, jnp.sin(angle), jnp.cos(angle)
     lever = constants.pole * constants.half_length
@@ -76,7 +76,7 @@ def cartpole_acceleration(state: Array, force: Array, constants: CartPole) -> tu
 
 
 def cartpole_step(state: Array, right: Array, constants: CartPole) -> Array:
-    """The state (4,) an interval later, pushed to the right or to the left."""
+    """The state (4,) after one interval with a push to the right or to the left."""
     _, speed, _, spin = state
     force = jnp.where(right, constants.force, -constants.force)
     acceleration, angular = cartpole_acceleration(state, force, constants)
@@ -96,12 +96,12 @@ def cartpole_episode(
     Args:
       logit: of a state, (4,) -> ().
       start: the first state, (4,).
-      uniform: (horizon,) in [0, 1); a push goes right where it is below the probability.
+      uniform: (horizon,) in [0, 1); the push goes right where it is below the probability.
       constants: of the cart and the pole.
 
     Returns:
-      Of each step, the state (horizon, 4), whether the push goes right (horizon,), and 1.0 until the episode has
-      failed, then 0.0 (horizon,): their sum is the return.
+      For each step, the state (horizon, 4), whether the push goes right (horizon,), and 1.0 until the episode has
+      failed, then 0.0 (horizon,), whose sum is the return.
     """
 
     def step(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
@@ -113,23 +113,23 @@ def cartpole_episode(
     return jax.lax.scan(step, (start, jnp.bool_(True)), uniform)[1]
 
 
-# --- a frozen lake: a grid to be crossed, where a step slips to either side as often as it goes ahead
+# --- a frozen lake: a grid to cross, where a step slips to either side as often as it goes ahead
 
-LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")  # start, frozen, hole, goal; that of Gymnasium's FrozenLake-v1
+LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")  # start, frozen, hole, goal: Gymnasium's FrozenLake-v1
 
 
 class Transitions(NamedTuple):
-    """Every state and action, with the three outcomes that are equally likely."""
+    """Every state and action with its three equally likely outcomes."""
 
     state: Array  # (rows,) int
     action: Array  # (rows,) int: left, down, right, up
     after: Array  # (rows, 3) int
     reward: Array  # (rows, 3), 1 on reaching the goal
-    goes_on: Array  # (rows, 3), 0 where the episode ends
+    continues: Array  # (rows, 3), 0 where the episode ends
 
 
 def lake_transitions(lake: Sequence[str] = LAKE) -> Transitions:
-    """All there are from cells that do not end the episode; off the grid nobody gets."""
+    """All transitions from cells that do not end the episode; a step off the grid stays where it is."""
     moves, cells, size = ((0, -1), (1, 0), (0, 1), (-1, 0)), "".join(lake), len(lake[0])
 
     def outcome(state: int, direction: int) -> int:
@@ -139,15 +139,15 @@ def lake_transitions(lake: Sequence[str] = LAKE) -> Transitions:
 
     pairs = [(state, action) for state in range(len(cells)) for action in range(4) if cells[state] in "SF"]
     after = np.array([[outcome(state, action + slip) for slip in (-1, 0, 1)] for state, action in pairs])
-    found, (state, action) = np.array(list(cells))[after], np.array(pairs).T
-    ends = np.isin(found, ["H", "G"])
-    columns: tuple[Any, ...] = (state, action, after, (found == "G").astype(np.float32), (~ends).astype(np.float32))
+    reached, (state, action) = np.array(list(cells))[after], np.array(pairs).T
+    ends = np.isin(reached, ["H", "G"])
+    columns: tuple[Any, ...] = (state, action, after, (reached == "G").astype(np.float32), (~ends).astype(np.float32))
     return Transitions(*columns)
 
 
 def bellman(q: Any, steps: Transitions, discount: float) -> Any:
-    """Expected r + γ max Q(s', ·) of every state and action, (rows,); `q` is (states, 4), of NumPy or JAX."""
-    return (steps.reward + discount * steps.goes_on * q.max(axis=1)[steps.after]).mean(axis=1)
+    """Expected r + γ max Q(s', ·) of every state and action, (rows,); `q` (states, 4) is a NumPy or JAX array."""
+    return (steps.reward + discount * steps.continues * q.max(axis=1)[steps.after]).mean(axis=1)
 
 
 def optimal_q(steps: Transitions, discount: float, *, tolerance: float = 1e-12) -> np.ndarray:
@@ -165,10 +165,10 @@ def optimal_q(steps: Transitions, discount: float, *, tolerance: float = 1e-12) 
 
 
 class Baird(NamedTuple):
-    """Seven states, all rewards 0; each state is as likely, and the policy that is judged goes to the last at once."""
+    """Seven equally likely states without rewards; the evaluated policy always moves to the last one."""
 
     features: np.ndarray  # (7, 8)
-    start: np.ndarray  # (8,), the weights there
+    start: np.ndarray  # (8,), the initial weights
     discount: float
 
     @property
@@ -176,9 +176,9 @@ class Baird(NamedTuple):
         """A of the expected semi-gradient step w ← (I − ηA) w, (8, 8)."""
         return self.features.T @ (self.features - self.discount * self.features[-1:]) / len(self.features)
 
-    def growth(self, learning_rate: float, *, held: bool = False) -> float:
-        """Log-growth of the weights a step: the log spectral radius of I − ηA, or with targets held of I − ηXᵀX/7."""
-        matrix = self.features.T @ self.features / len(self.features) if held else self.matrix
+    def growth(self, learning_rate: float, *, fixed_targets: bool = False) -> float:
+        """Log-growth of the weights per step: log spectral radius of I − ηA, or of I − ηXᵀX/7 with fixed targets."""
+        matrix = self.features.T @ self.features / len(self.features) if fixed_targets else self.matrix
         return float(np.log(np.abs(np.linalg.eigvals(np.eye(8) - learning_rate * matrix)).max()))
 
 

@@ -1,9 +1,9 @@
-"""Kuhn poker (Kuhn, A simplified two-person poker, 1950): three cards, one bet, and all there is to know of it.
+"""Kuhn poker (Kuhn, A simplified two-person poker, 1950), with its equilibria and counterfactual regret minimization.
 
-Each of two players puts in 1 and gets one of three cards. The first passes or bets 1 more; the second answers, and if
-it bets after a pass the first answers again. A pass after a bet gives up. So each player has six information sets: its
-card, and one of two histories, "" or "pb" for the first player, "p" or "b" for the second. A strategy is (2, 2, 3, 2):
-probabilities by player, history, card and action, the actions being pass and bet.
+Each of two players antes 1 and receives one of three cards. The first passes or bets 1; the second answers, and if it
+bets after a pass the first answers again. A pass after a bet folds. So each player has six information sets: its card,
+and one of two histories, "" or "pb" for the first player, "p" or "b" for the second. A strategy is (2, 2, 3, 2):
+probabilities by player, history, card and action (pass or bet).
 """
 
 import itertools
@@ -19,12 +19,12 @@ VALUE = -1 / 18  # of the game, to the first player
 SETS = (2, 2, 3)  # player, history, card
 _CARDS = np.arange(3)
 _DEALS = (1 - np.eye(3, dtype=np.float32)) / 6  # (first's card, second's card), probabilities
-_SHOWDOWN = np.sign(_CARDS[:, None] - _CARDS[None, :]).astype(np.float32)  # what the first player wins at stake 1
+_SHOWDOWN = np.sign(_CARDS[:, None] - _CARDS[None, :]).astype(np.float32)  # gain of the first player at stake 1
 PURE = np.array(list(itertools.product((0, 1), repeat=6)), np.float32).reshape(-1, 2, 3)  # (64, 2, 3), bets
 
 
 class _Play(NamedTuple):
-    """Probabilities of a bet, on the axes of the two cards."""
+    """Probabilities of a bet, with one axis per card."""
 
     opens: Array  # (3, 1), the first player at ""
     calls: Array  # (3, 1), the first player at "pb"
@@ -38,7 +38,7 @@ def _play(strategy: Array) -> _Play:
 
 
 def _values(play: _Play) -> tuple[Array, Array, Array]:
-    """What the first player expects, by the two cards, after "pb", "p" and "b"; each (3, 3)."""
+    """Expected gain of the first player after "pb", "p" and "b", by the two cards; each (3, 3)."""
     after_pass_bet = (play.calls - 1) + play.calls * 2 * _SHOWDOWN
     after_pass = (1 - play.bets) * _SHOWDOWN + play.bets * after_pass_bet
     after_bet = (1 - play.answers) + play.answers * 2 * _SHOWDOWN
@@ -46,7 +46,7 @@ def _values(play: _Play) -> tuple[Array, Array, Array]:
 
 
 def value(strategy: Array) -> Array:
-    """What the first player expects of `strategy` (2, 2, 3, 2).
+    """Expected gain of the first player under `strategy` (2, 2, 3, 2).
 
     >>> round(float(value(jnp.full((2, 2, 3, 2), 0.5))), 4)
     0.125
@@ -57,7 +57,7 @@ def value(strategy: Array) -> Array:
 
 
 def counterfactual_values(strategy: Array) -> Array:
-    """What each action is worth to its player, weighted by the chance that all others play there; (2, 2, 3, 2).
+    """Counterfactual value of each action, (2, 2, 3, 2): weighted by the probability that all others lead there.
 
     Zinkevich et al., Regret minimization in games with incomplete information, 2007.
     """
@@ -72,7 +72,7 @@ def counterfactual_values(strategy: Array) -> Array:
 
 
 def advantages(strategy: Array) -> Array:
-    """Counterfactual regrets of one round, (2, 2, 3, 2): each action's value less that of the strategy there."""
+    """Counterfactual regrets of one round, (2, 2, 3, 2): each action's value minus that of the strategy there."""
     worth = counterfactual_values(strategy)
     return worth - jnp.sum(strategy * worth, axis=-1, keepdims=True)
 
@@ -83,7 +83,7 @@ def weighted(strategy: Array) -> Array:
 
 
 def regret_matching(regrets: Array) -> Array:
-    """Actions in proportion to their positive regrets, (..., actions); where none is positive, the greatest of them.
+    """Probabilities proportional to positive regrets, (..., actions); where none is positive, the largest regret.
 
     The latter is the choice of Brown et al., Deep counterfactual regret minimization, 2019.
     """
@@ -95,7 +95,7 @@ def regret_matching(regrets: Array) -> Array:
 
 
 def best_response(strategy: Array, player: int) -> Array:
-    """What `player` can win at most against the other's part of `strategy`: the best of all 64 pure strategies."""
+    """Largest expected gain of `player` against the other's part of `strategy`, over all 64 pure strategies."""
 
     def against(bets: Array) -> Array:
         pure = jnp.stack([1 - bets, bets], axis=-1)
@@ -106,12 +106,12 @@ def best_response(strategy: Array, player: int) -> Array:
 
 
 def exploitability(strategy: Array) -> Array:
-    """Mean of what the players can win more than the game's value, against `strategy`; 0 at an equilibrium."""
+    """Mean gain of the two best responses against `strategy`; 0 at an equilibrium."""
     return (best_response(strategy, 0) + best_response(strategy, 1)) / 2
 
 
 def equilibrium(bluff: float) -> np.ndarray:
-    """Kuhn's equilibria, one for each `bluff` in [0, 1/3], the first player's probability of a bet with the worst card.
+    """Kuhn's equilibrium for a `bluff` in [0, 1/3], the first player's probability of a bet with the worst card.
 
     >>> abs(float(exploitability(jnp.asarray(equilibrium(0.2))))) < 1e-6
     True
@@ -123,13 +123,13 @@ def equilibrium(bluff: float) -> np.ndarray:
 
 
 def average(total: Array) -> Array:
-    """A strategy from sums of strategies, (..., actions); even where the sum is 0."""
+    """A strategy from sums of strategies, (..., actions); uniform where the sum is 0."""
     weight = jnp.sum(total, axis=-1, keepdims=True)
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 1 / total.shape[-1])
 
 
 def tabular_cfr(iterations: int) -> tuple[Array, Array]:
-    """Counterfactual regret minimization; the players take turns, and iteration t has weight t.
+    """Counterfactual regret minimization with alternating players and weight t for iteration t.
 
     Zinkevich et al. 2007; Brown and Sandholm, Solving imperfect-information games via discounted regret minimization,
     2019, for the weights.
@@ -147,5 +147,5 @@ def tabular_cfr(iterations: int) -> tuple[Array, Array]:
         return (regrets, total), exploitability(average(total))
 
     start = jnp.zeros((*SETS, 2))
-    (_, total), found = jax.lax.scan(iterate, (start, start), jnp.arange(1.0, iterations + 1))
-    return average(total), found
+    (_, total), history = jax.lax.scan(iterate, (start, start), jnp.arange(1.0, iterations + 1))
+    return average(total), history

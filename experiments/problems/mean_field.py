@@ -1,4 +1,4 @@
-"""A network of one hidden layer in the mean-field parametrisation, with a learning rate a layer."""
+"""A network of one hidden layer in the mean-field parametrisation, with one learning rate per layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def problem(network: str, width: int, key: int = 0) -> Problem:
-    """Weights and data from unit normals, as many rows as weights."""
+    """A network with weights and data drawn from unit normals, and as many rows as weights."""
     phi, rows = ACTIVATIONS[network], width * width + width
     keys = jax.random.split(jax.random.key(key), 4)
     shapes = ((width, width), (width,), (rows, width), (rows,))
@@ -29,7 +29,7 @@ def problem(network: str, width: int, key: int = 0) -> Problem:
 
 
 def layerwise(hidden: float, output: float) -> Optimizer:
-    """Gradient descent with a learning rate a layer."""
+    """Gradient descent with one learning rate per layer."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         return (-hidden * updates[0], -output * updates[1]), state

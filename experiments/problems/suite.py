@@ -1,7 +1,7 @@
-"""The suite of the optimizer race: test functions, quadratics, and regressions and networks on data.
+"""A suite of small problems: test functions, quadratics, and regressions and networks on data.
 
-Starts are random, so that a seed is another run. Everything of a family that has one shape of params is one problem
-factory with the member's number as a lane: a program an optimizer, not one a member.
+Starts are random, so that each seed is a different run. Problems with params of one shape share a problem factory whose
+argument is a swept axis: one program per optimizer instead of one per problem.
 """
 
 import dataclasses
@@ -17,22 +17,22 @@ from gdkit import Problem, datasets, problems
 from gdkit.types import Array
 
 
-class Function(NamedTuple):
+class TestFunction(NamedTuple):
     """A test function of two variables."""
 
     name: str
     loss: Callable[[Array], Array]  # x (2,) -> ()
     start: tuple[float, float]
-    least: float
+    minimum: float
 
 
-class Family(NamedTuple):
-    """Problems that run as one sweep."""
+class ProblemFamily(NamedTuple):
+    """Problems that one sweep runs."""
 
     kind: str  # one of KINDS
-    names: tuple[str, ...]  # of its members
-    problem: Any  # a Problem, or a factory whose `axis` tells the members apart
-    axis: Mapping[str, Sequence[float]] = {}  # name -> a value a member; empty for one member
+    names: tuple[str, ...]  # of its problems
+    problem: Any  # a Problem, or a factory that takes the values of `axis`
+    axis: Mapping[str, Sequence[float]] = {}  # name -> one value per problem; empty for a single problem
 
 
 def _goldstein_price(x: Array) -> Array:
@@ -58,32 +58,32 @@ def _bohachevsky(x: Array) -> Array:
     return a**2 + 2 * b**2 - 0.3 * jnp.cos(3 * jnp.pi * a) - 0.4 * jnp.cos(4 * jnp.pi * b) + 0.7
 
 
-# Least values and starts: Moré, Garbow and Hillstrom, Testing unconstrained optimization software, 1981, for the first,
+# Minima and starts: Moré, Garbow and Hillstrom, Testing unconstrained optimization software, 1981, for the first,
 # second and fourth; Dixon and Szegő, The global optimization problem, 1978, and Jamil and Yang, A literature survey of
-# benchmark functions for global optimization problems, 2013, for the others, with starts of our own.
+# benchmark functions for global optimization problems, 2013, for the others, whose starts are chosen here.
 FUNCTIONS = (
-    Function("rosenbrock", problems.rosenbrock().loss, (-1.2, 1.0), 0.0),
-    Function("beale", problems.beale().loss, (1.0, 1.0), 0.0),
-    Function("himmelblau", problems.himmelblau().loss, (0.0, 0.0), 0.0),
-    Function("freudenstein-roth", _freudenstein_roth, (0.5, -2.0), 0.0),
-    Function("goldstein-price", _goldstein_price, (-0.5, -0.5), 3.0),
-    Function("branin", _branin, (0.0, 0.0), 0.39788735772973816),
-    Function("bohachevsky", _bohachevsky, (1.0, 1.0), 0.0),
-    Function("booth", lambda x: (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2, (-4.0, -4.0), 0.0),
-    Function("matyas", lambda x: 0.26 * (x[0] ** 2 + x[1] ** 2) - 0.48 * x[0] * x[1], (5.0, -3.0), 0.0),
-    Function(
+    TestFunction("rosenbrock", problems.rosenbrock().loss, (-1.2, 1.0), 0.0),
+    TestFunction("beale", problems.beale().loss, (1.0, 1.0), 0.0),
+    TestFunction("himmelblau", problems.himmelblau().loss, (0.0, 0.0), 0.0),
+    TestFunction("freudenstein-roth", _freudenstein_roth, (0.5, -2.0), 0.0),
+    TestFunction("goldstein-price", _goldstein_price, (-0.5, -0.5), 3.0),
+    TestFunction("branin", _branin, (0.0, 0.0), 0.39788735772973816),
+    TestFunction("bohachevsky", _bohachevsky, (1.0, 1.0), 0.0),
+    TestFunction("booth", lambda x: (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2, (-4.0, -4.0), 0.0),
+    TestFunction("matyas", lambda x: 0.26 * (x[0] ** 2 + x[1] ** 2) - 0.48 * x[0] * x[1], (5.0, -3.0), 0.0),
+    TestFunction(
         "three-hump camel",
         lambda x: 2 * x[0] ** 2 - 1.05 * x[0] ** 4 + x[0] ** 6 / 6 + x[0] * x[1] + x[1] ** 2,
         (0.9, -0.9),
         0.0,
     ),
-    Function(
+    TestFunction(
         "six-hump camel",
         lambda x: (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2 + x[0] * x[1] + 4 * (x[1] ** 2 - 1) * x[1] ** 2,
         (0.5, 0.5),
         -1.0316284534898774,
     ),
-    Function(
+    TestFunction(
         "styblinski-tang",
         lambda x: jnp.sum(x**4 - 16 * x**2 + 5 * x) / 2,
         (-1.0, -1.0),
@@ -93,61 +93,61 @@ FUNCTIONS = (
 KINDS = ("functions", "quadratics", "regressions", "networks")
 CONDITIONS = (10.0, 100.0, 1000.0)  # of the quadratics
 DIMENSION = 20
-ROWS = 100  # of each data set, about: so few that compiling, not running, is what costs
+ROWS = 100  # approximate, of each data set: so few that compilation dominates the time
 
 
-def families(spread: float) -> list[Family]:
-    """The suite; starts are normal, with `spread`, around those of the functions and around zero weights."""
+def problem_families(spread: float) -> list[ProblemFamily]:
+    """The suite. Starts are normal with standard deviation `spread`, around those of the functions or zero weights."""
     return [
-        Family(
+        ProblemFamily(
             "functions",
             tuple(function.name for function in FUNCTIONS),
             functools.partial(function, spread=spread),
             {"problem.number": tuple(map(float, range(len(FUNCTIONS))))},
         ),
-        Family(
+        ProblemFamily(
             "quadratics",
             tuple(f"quadratic, {condition:g}" for condition in CONDITIONS),
             functools.partial(quadratic, spread=spread),
             {"problem.condition_number": CONDITIONS},
         ),
         *(
-            Family("networks" if "mlp" in name else "regressions", (name,), problem)
-            for name, problem in _on_data(spread).items()
+            ProblemFamily("networks" if "mlp" in name else "regressions", (name,), problem)
+            for name, problem in _data_problems(spread).items()
         ),
     ]
 
 
 def function(number: float, spread: float) -> Problem:
-    """The test function of that number."""
-    starts, least = (jnp.array([getattr(f, field) for f in FUNCTIONS]) for field in ("start", "least"))
-    which = jnp.asarray(number, jnp.int32)
+    """The test function with this index in `FUNCTIONS`."""
+    starts, minima = (jnp.array([getattr(f, field) for f in FUNCTIONS]) for field in ("start", "minimum"))
+    index = jnp.asarray(number, jnp.int32)
     return Problem(
-        lambda x: jax.lax.switch(which, [f.loss for f in FUNCTIONS], x),
-        lambda key: starts[which] + spread * jax.random.normal(key, (2,)),
-        optimum=least[which],
+        lambda x: jax.lax.switch(index, [f.loss for f in FUNCTIONS], x),
+        lambda key: starts[index] + spread * jax.random.normal(key, (2,)),
+        optimum=minima[index],
         name="test function",
     )
 
 
 def quadratic(condition_number: float, spread: float) -> Problem:
-    """A quadratic in turned coordinates: along its own axes every adaptive optimizer is preconditioned for free."""
-    plain = problems.quadratic(dimension=DIMENSION, condition_number=condition_number)
-    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSION, DIMENSION)))
-    turn = turn.astype(jax.dtypes.canonicalize_dtype(float))
-    init = lambda key: turn.T @ (1 + spread * jax.random.normal(key, (DIMENSION,)))
-    return dataclasses.replace(plain, loss=lambda x: plain.loss(turn @ x), init=init)
+    """A quadratic in rotated coordinates: in its own axes a diagonal preconditioner would be perfect."""
+    diagonal = problems.quadratic(dimension=DIMENSION, condition_number=condition_number)
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSION, DIMENSION)))
+    rotation = rotation.astype(jax.dtypes.canonicalize_dtype(float))
+    init = lambda key: rotation.T @ (1 + spread * jax.random.normal(key, (DIMENSION,)))
+    return dataclasses.replace(diagonal, loss=lambda x: diagonal.loss(rotation @ x), init=init)
 
 
-def _on_data(spread: float) -> dict[str, Problem]:
-    """Convex problems first, then networks; all by full batches, judged by the training loss alone."""
+def _data_problems(spread: float) -> dict[str, Problem]:
+    """Convex problems, then networks; all full batch, without validation data or metrics."""
     convex = {
         f"logistic, {name}": problems.logistic_regression(name, l2=1e-3, split=_split(name))
         for name in ("breast_cancer", "iris", "wine", "digits")
     }
     network = lambda name, widths, **options: problems.mlp(name, widths=widths, split=_split(name), **options)
     suite = {
-        **{name: _started(problem, spread) for name, problem in convex.items()},
+        **{name: _with_normal_start(problem, spread) for name, problem in convex.items()},
         "least squares, diabetes": network("diabetes", ()),
         "mlp, iris": network("iris", (8,), activation="tanh"),
         "mlp, wine": network("wine", (16,)),
@@ -165,19 +165,21 @@ def _split(name: str) -> tuple[float, float]:
     return (share, 1 - share)
 
 
-def _started(problem: Problem, spread: float) -> Problem:
-    """The same from normal weights."""
-    leaves, form = jax.tree.flatten(problem.init)
+def _with_normal_start(problem: Problem, spread: float) -> Problem:
+    """The same problem with normal weights at the start."""
+    leaves, treedef = jax.tree.flatten(problem.init)
 
     def init(key: jax.Array) -> Any:
         keys = jax.random.split(key, len(leaves))
-        return form.unflatten([spread * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+        return treedef.unflatten(
+            [spread * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+        )
 
     return dataclasses.replace(problem, init=init)
 
 
 def attention() -> Problem:
-    """One head of attention over the eight rows of a digit, with the mean over rows read out."""
+    """One attention head over the eight rows of a digit, with a linear readout of the mean over rows."""
     width = 16
 
     def init(key: jax.Array) -> dict[str, jax.Array]:
@@ -195,8 +197,8 @@ def attention() -> Problem:
     return problems.supervised(init, apply, "cross_entropy", "digits", batch_size=64, name="attention on digits")
 
 
-# What learning-rate finders are tried on: minibatches wherever there are data
-NOISY: dict[str, Callable[[], Problem]] = {
+# For learning-rate finders: minibatches where there are data.
+MINIBATCH_PROBLEMS: dict[str, Callable[[], Problem]] = {
     "quadratic": lambda: quadratic(100.0, 0.1),
     "rosenbrock": lambda: function(0.0, 0.1),
     "logistic, breast_cancer": lambda: problems.logistic_regression("breast_cancer", batch_size=32),

@@ -1,7 +1,8 @@
-"""Losses that learn values by temporal differences: a network on a frozen lake, and Baird's counterexample.
+"""Losses of temporal-difference learning: a network on a frozen lake, and Baird's counterexample.
 
-The target r + γ max Q(s', ·) is held constant when the squared error is differentiated; that makes it a semi-gradient,
-of no loss at all. A network's target comes from a copy of its weights, renewed every so many steps, which is `aux`.
+The target r + γ max Q(s', ·) is held constant when the squared error is differentiated. The result is a semi-gradient,
+which is the gradient of no loss. A network's target comes from a copy of its weights, the target network, which is
+renewed periodically and carried as `aux`.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,13 @@ from gdkit.types import Array, Key, Params
 
 
 def semi_gradient(loss: Callable[[Any, Any], Array]) -> Callable[[Any], Array]:
-    """``params -> loss(params, params)``, of which the gradient is that by the first argument alone.
+    """``params -> loss(params, params)``, whose gradient is taken with respect to the first argument only.
 
-    `jax.lax.stop_gradient` on the second one gives the same steps, but hides how they depend on it from every further
-    derivative, and so from multipliers and Lyapunov exponents.
+    `jax.lax.stop_gradient` on the second argument gives the same steps, but hides their dependence on it from further
+    derivatives, and so from multipliers and Lyapunov exponents.
 
     >>> slope = jax.grad(semi_gradient(lambda x, target: 0.5 * (x - 3 * target) ** 2))
-    >>> [float(f(1.0)) for f in (slope, jax.grad(slope))]  # x − 3x, and its slope; behind stop_gradient that were 1
+    >>> [float(f(1.0)) for f in (slope, jax.grad(slope))]  # x − 3x, and its slope (1 behind stop_gradient)
     [-2.0, -2.0]
     """
 
@@ -40,7 +41,7 @@ def semi_gradient(loss: Callable[[Any, Any], Array]) -> Callable[[Any], Array]:
 
 
 class Target(NamedTuple):
-    """The copy that targets are computed with."""
+    """The target network."""
 
     params: Params
     age: Array  # () int32, steps since it was renewed
@@ -52,15 +53,15 @@ def lake(hidden: int = 32, discount: float = 0.95, period: int = 50) -> Problem:
     The semi-gradient is that of the squared errors of all outcomes, but the loss vanishes at Q*.
 
     Args:
-      hidden: width of its hidden layer.
+      hidden: width of the hidden layer.
       discount: γ.
-      period: steps after which the target network is renewed; 1: the target is that of the present weights.
+      period: steps after which the target network is renewed; with 1 the target uses the current weights.
 
-    Metrics: ``gap``, the largest |Q − Q*|, and ``regret``, the most that Q* loses by a greedy action.
+    Metrics: ``gap``, the largest |Q − Q*|, and ``regret``, the largest decrease of Q* by a greedy action.
     """
     steps = environments.lake_transitions()
     best = environments.optimal_q(steps, discount)
-    cells = np.unique(steps.state)  # elsewhere the episode has ended
+    cells = np.unique(steps.state)  # in the other cells the episode has ended
 
     def init(key: Key) -> tuple[Params, Target]:
         first, second = jax.random.split(key)
@@ -91,13 +92,13 @@ def lake(hidden: int = 32, discount: float = 0.95, period: int = 50) -> Problem:
     return Problem(loss, init, data=steps, validation=steps, metrics=metrics, optimum=0.0, has_aux=True, name=name)
 
 
-def baird(game: Baird, start: np.ndarray, *, hidden: bool = False) -> Problem:
+def baird(game: Baird, start: np.ndarray, *, stop_gradient: bool = False) -> Problem:
     """Half the mean squared temporal-difference error on Baird's counterexample.
 
     Args:
       game: the counterexample.
-      start: the weights at first, (8,).
-      hidden: hide the target behind `jax.lax.stop_gradient`.
+      start: the initial weights, (8,).
+      stop_gradient: hide the target behind `jax.lax.stop_gradient`.
     """
     features = game.features.astype(np.float32)
 
@@ -106,4 +107,5 @@ def baird(game: Baird, start: np.ndarray, *, hidden: bool = False) -> Problem:
         return 0.5 * jnp.mean((game.discount * (jnp.asarray(features[-1]) @ held) - values) ** 2)
 
     stopped = lambda weights: loss(weights, jax.lax.stop_gradient(weights))
-    return Problem(stopped if hidden else semi_gradient(loss), start.astype(np.float32), name="Baird's counterexample")
+    update = stopped if stop_gradient else semi_gradient(loss)
+    return Problem(update, start.astype(np.float32), name="Baird's counterexample")
