@@ -90,11 +90,11 @@ class GradientFlow(NamedTuple):
     def __str__(self) -> str:
         show_times = lambda times: [f"{time:.1f}" if np.isfinite(time) else "never" for time in times]
         return format_table({
-            "η": ("7.4f", self.rates),
-            "2/η": ("6.2f", 2 / self.rates),
-            "flow reaches it at": (">5", show_times(self.curve.crossing_times(self.rates))),
-            "predicted to leave at": (">5", show_times(self.curve.predicted_departures(self.rates))),
-            "leaves at": (">5", show_times(self.departures)),
+            "η": (".4f", self.rates),
+            "2/η": (".2f", 2 / self.rates),
+            "flow reaches it at": (">", show_times(self.curve.crossing_times(self.rates))),
+            "predicted to leave at": (">", show_times(self.curve.predicted_departures(self.rates))),
+            "leaves at": (">", show_times(self.departures)),
         })  # fmt: skip
 
 

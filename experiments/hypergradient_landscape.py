@@ -177,11 +177,11 @@ def claims(result: Landscape) -> list[Claim]:
               "Metz et al. 2021; Cohen et al. 2021", 1.0, 0.3, float(sign_changes.min(initial=np.inf)) / result.edge),
         Claim("above the edge: median relative error of the slope", "|h − d| / |h| is 1 for a large h unrelated to d",
               1.0, 0.5, above.error),
-        Claim("above the edge: share of points whose slope foretells whether the next loss is higher",
-              "a coin's, where slope and neighbour are unrelated", 0.5, 0.25, above.sign_agreement),
-        Claim("median size of the slope below the edge, by that above", "Metz et al. 2021: in chaos it grows",
+        Claim("above the edge: share of points whose slope has the sign of the change to the next loss",
+              "chance level, if slope and neighbour are unrelated", 0.5, 0.25, above.sign_agreement),
+        Claim("median magnitude of the slope below the edge, over that above", "Metz et al. 2021: it grows in chaos",
               0.0, 0.5, below.size / above.size),
-        Claim("the loss that tuning from below ends with, by the least below the edge", "it descends that far",
+        Claim("final loss of tuning from below, over the smallest loss below the edge", "tuning reaches the edge",
               1.0, 0.15, result.tuned.final_loss / float(calm.min(initial=np.inf))),
     ]  # fmt: skip
 
