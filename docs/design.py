@@ -1,6 +1,6 @@
 """Draw docs/figures/design.svg, the picture of the design: ``python docs/design.py``.
 
-Boxes stand in a grid of columns and rows; in the middle is a tile, lanes down, steps to the right.
+Boxes are placed in columns and rows; the tile in the middle has lanes from top to bottom and steps from left to right.
 """
 
 from html import escape
@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 BOXES = [
     Box("Problem", "gdkit/problems/", "left", 0),
-    Box("optimizer factory", "gdkit/optimizers.py", "left", 1),
+    Box("optimizer", "gdkit/optimizers.py", "left", 1),
     Box("monitors", "gdkit/monitors.py", "left", 2),
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),
     Box("planner", "gdkit/sweeps/programs/timing.py", "left", 4),
@@ -38,12 +38,12 @@ BOXES = [
     Box("plots", "gdkit/plots/", "right", 4),
     Box("CLI, report", "gdkit/app/", "right", 5),
 ]
-TILE = 264, 150, 432, 300  # left, top, width and height of the picture of a tile
+TILE = 264, 150, 432, 300  # left, top, width and height of the tile
 BLOCKS, LANES, SEGMENTS = 3, 4, 4  # blocks of the tile, lanes of a block, segments of a lane
-ENDS = [1, 1, 1, 1, 1, 1, 0.86, 0.7, 0.4, 0.3, 0.22, 0.15]  # the share of its steps after which a lane has ended
+ENDS = [1, 1, 1, 1, 1, 1, 0.86, 0.7, 0.4, 0.3, 0.22, 0.15]  # the share of the steps after which each lane has ended
 
 
-def drawn() -> str:
+def render() -> str:
     """The picture as SVG."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" role="img">',
@@ -77,7 +77,7 @@ def _text(
 
 
 def _arrows() -> list[str]:
-    """What goes into the step map and into the tile, and what comes out."""
+    """Arrows into and out of the step map and the tile."""
     left, top, width, height = TILE
     from_left, to_right = COLUMNS["left"] + BOX[0], COLUMNS["right"]
     middle = [row + BOX[1] / 2 for row in ROWS]
@@ -95,7 +95,7 @@ def _arrows() -> list[str]:
 
 
 def _tile() -> list[str]:
-    """The step map above a tile of blocks; in each block lanes that run to the right until they end."""
+    """The step map above a tile of blocks; each lane in a block extends to the right until it ends."""
     left, top, width, height = TILE
     parts = [
         f'<rect x="{left + 34}" y="32" width="{width - 68}" height="60" rx="6" fill="{GREEN}" stroke="{INK}"/>',
@@ -119,11 +119,12 @@ def _tile() -> list[str]:
             f'<line x1="{x:g}" y1="{top + 6}" x2="{x:g}" y2="{top + height - 6}" stroke="{GREY}" '
             f'stroke-dasharray="3 4"/>'
         )
-    below = top + height + 24
+    caption = top + height + 24
     parts += [
-        _text(left + width, below, "steps →  dashed: segments, after which a carry can be kept", size=12, anchor="end"),
-        _text(left + width, below + 19, "a line: a lane, one run; a frame: a block", size=12, anchor="end"),
-        _text(left + width, below + 38, "red: a lane ends, and a block whose lanes have all ended stops", size=12,
+        _text(left + width, caption, "steps →  dashed: ends of segments, where the carry can be stored", size=12,
+              anchor="end"),
+        _text(left + width, caption + 19, "line: a lane, which is one run; frame: a block", size=12, anchor="end"),
+        _text(left + width, caption + 38, "red: a lane ends; a block stops when all its lanes have ended", size=12,
               anchor="end"),
     ]  # fmt: skip
     return parts
@@ -141,4 +142,4 @@ def _block(x: float, y: float, width: float, height: float, block: int) -> list[
 
 
 if __name__ == "__main__":
-    FIGURE.write_text(drawn(), encoding="utf-8")
+    FIGURE.write_text(render(), encoding="utf-8")

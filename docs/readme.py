@@ -1,7 +1,7 @@
-"""Write the outputs and figures of README.md and of the tutorials again: ``make readme``.
+"""Update the outputs and figures of README.md and of the tutorials: ``make readme``.
 
-Python blocks run in order in one namespace; a text block that follows one holds what it printed. The block after
-``<!-- output of: COMMAND -->`` holds what that command printed.
+Python blocks run in order in one namespace; the text block after a Python block holds its output. The block after
+``<!-- output of: COMMAND -->`` holds the output of that command.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(?P<kind>python|text)\n(?P<body>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?```", re.DOTALL)
-# Pages of docs/ whose code prints what they say; tests/test_documents.py holds them to it.
+# Pages of docs/ with code and its output, which tests/test_documents.py compares.
 TUTORIALS = (
     "derivatives",
     "tuning",
@@ -35,7 +35,7 @@ FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run ->
 
 
 def outputs(text: str) -> Iterator[tuple[str, str]]:
-    """For each Python block of `text` that a text block follows: what that says, and what the code prints now."""
+    """For each Python block with a text block after it: the text block, and the current output of the code."""
     namespace: dict = {"__name__": "readme"}
     printed = ""
     for block in BLOCK.finditer(COMMAND.sub("", text)):
@@ -47,34 +47,34 @@ def outputs(text: str) -> Iterator[tuple[str, str]]:
         printed = out.getvalue()
 
 
-def rewritten(text: str) -> str:
-    """`text` with every output made anew."""
-    printed = iter([now for _, now in outputs(text)])
+def update_outputs(text: str) -> str:
+    """`text` with every output replaced by the current one."""
+    printed = iter([current for _, current in outputs(text)])
 
-    def put(block: re.Match) -> str:
+    def replace(block: re.Match) -> str:
         return block[0] if block["kind"] == "python" else f"```text\n{next(printed)}```"
 
     head, *parts = re.split(r"(<!-- output of: .*? -->\n```text\n.*?```)", text, flags=re.DOTALL)
     parts = [head, *parts]
-    return "".join(_command(p) if COMMAND.fullmatch(p) else BLOCK.sub(put, p) for p in parts)
+    return "".join(_update_command(p) if COMMAND.fullmatch(p) else BLOCK.sub(replace, p) for p in parts)
 
 
-def _command(part: str) -> str:
-    found = COMMAND.fullmatch(part)
-    assert found
-    command = [sys.executable, "-m", "gdkit", *found["command"].split()]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    body = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
-    return f"<!-- output of: gdkit {found['command']} -->\n```text\n{body}\n```"
+def _update_command(part: str) -> str:
+    match = COMMAND.fullmatch(part)
+    assert match
+    command = [sys.executable, "-m", "gdkit", *match["command"].split()]
+    process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    body = "\n".join(line.rstrip() for line in process.stdout.strip().splitlines())
+    return f"<!-- output of: gdkit {match['command']} -->\n```text\n{body}\n```"
 
 
 def main() -> None:
-    """Rewrite the documents, and copy the figures that the README shows from their runs."""
+    """Update the documents, and copy the figures of the README from their runs."""
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in TUTORIALS)):
         text = path.read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            new = rewritten(text)
+            new = update_outputs(text)
             for figure in re.findall(r"!\[.*?\]\(figures/(.*?)\)", text):
                 shutil.copy(figure, ROOT / "docs" / "figures" / figure)
         os.chdir(ROOT)

@@ -1,6 +1,6 @@
-"""Write the reference from the docstrings: a page for each module that public names come from.
+"""Write the reference from the docstrings: one page per module with public names.
 
-Signatures and fields are taken from the source as they are written there, comments of fields (shapes, units) included.
+Signatures and fields are copied from the source, with the comments of fields (shapes, units).
 """
 
 import ast
@@ -24,53 +24,53 @@ TITLES = {
     "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Borders",
     "monitors": "Monitors", "plots": "Plots",
 }  # fmt: skip
-MORE = {"monitors": (types.Monitor, types.Context, types.State, types.Info)}  # what users write monitors with
-REST = "other"  # the page of what has no place above
+MORE = {"monitors": (types.Monitor, types.Context, types.State, types.Info)}  # types for monitors of users
+REST = "other"  # the page for all other names
 SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 _SECTION = re.compile(rf"({'|'.join(SECTIONS)}):")
 _ITEM = re.compile(r"(?P<name>[\w*.` ,()]+?):\s+(?P<text>\S.*)", re.DOTALL)
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
-_WIDTH = 88  # of a signature on one line
+_WIDTH = 88  # longest signature on one line
 
 
 class Entry(NamedTuple):
-    """One documented thing."""
+    """One documented object."""
 
     name: str  # dotted, as a user writes it; its anchor
     thing: Any
 
 
-# --- what there is
+# --- entries
 
 
 def pages() -> dict[str, list[Entry]]:
-    """Page to its entries: public names first, then what else their modules define for users."""
-    found: dict[str, list[Entry]] = {page: [] for page in [*TITLES, REST]}
+    """Page -> entries: public names first, then other documented names of their modules."""
+    entries_by_page: dict[str, list[Entry]] = {page: [] for page in [*TITLES, REST]}
     for name in gdkit.__all__:
         thing = getattr(gdkit, name)
         if not isinstance(thing, ModuleType):
-            found[_page_of(thing)].append(Entry(f"gdkit.{name}", thing))
-    for page, entries in found.items():
+            entries_by_page[_page_of(thing)].append(Entry(f"gdkit.{name}", thing))
+    for page, entries in entries_by_page.items():
         known = [inspect.unwrap(entry.thing) for entry in entries]
         more = _members(importlib.import_module(f"gdkit.{page}")) if page in gdkit.__all__ else []
         entries.extend(Entry(f"gdkit.{page}.{name}", thing) for name, thing in more if thing not in known)
         known = [entry.thing for entry in entries]
         more = [cls for cls in _returned(known) if cls.__module__.startswith(f"gdkit.{page}") and cls not in known]
         entries.extend(Entry(f"{cls.__module__}.{cls.__name__}", cls) for cls in [*more, *MORE.get(page, ())])
-    return found
+    return entries_by_page
 
 
 def _returned(things: list[Any]) -> Iterator[type]:
     """The documented classes of gdkit that functions and methods return."""
-    found = {}
+    classes = {}
     for function in [f for thing in things for f in (thing, *(f for _, f in _methods(thing)))]:
         function = inspect.unwrap(function)
         names = re.findall(r"\w+", _returns(_definition(function))) if inspect.isfunction(function) else ()
         for cls in [function.__globals__.get(name) for name in names]:
             if inspect.isclass(cls) and cls.__module__.startswith("gdkit.") and cls.__doc__:
-                found[cls.__name__] = cls
+                classes[cls.__name__] = cls
     public = set(gdkit.__all__)
-    return (cls for name, cls in found.items() if name not in public and not name.startswith("_"))
+    return (cls for name, cls in classes.items() if name not in public and not name.startswith("_"))
 
 
 def _page_of(thing: Any) -> str:
@@ -79,53 +79,53 @@ def _page_of(thing: Any) -> str:
 
 
 def _members(module: Any) -> list[tuple[str, Any]]:
-    """The documented functions and classes that a module defines; of monitors, those that make one."""
+    """Documented functions and classes of a module; of `gdkit.monitors` only those that return a monitor."""
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     things = [(name, inspect.unwrap(getattr(module, name))) for name in names]
-    kept = [(n, t) for n, t in things if inspect.isroutine(t) or inspect.isclass(t)]
-    kept = [(n, t) for n, t in kept if t.__module__.startswith(module.__name__) and t.__doc__]
+    members = [(n, t) for n, t in things if inspect.isroutine(t) or inspect.isclass(t)]
+    members = [(n, t) for n, t in members if t.__module__.startswith(module.__name__) and t.__doc__]
     if module is gdkit.monitors:
-        kept = [(n, t) for n, t in kept if getattr(t, "__annotations__", {}).get("return") is types.Monitor]
-    return kept
+        members = [(n, t) for n, t in members if getattr(t, "__annotations__", {}).get("return") is types.Monitor]
+    return members
 
 
 @functools.cache
 def anchors() -> dict[str, str]:
-    """What a docstring calls a thing to the page and anchor of its entry: in full, or shortly where that is clear."""
-    found, taken = {}, set()
+    """Name in docstrings -> page and anchor of its entry; short names only where they are unambiguous."""
+    targets, ambiguous = {}, set()
     for page, entries in pages().items():
         for name, thing in entries:
             short = name.rpartition(".")[2]
-            found[name] = f"{page}.md#{name}"
+            targets[name] = f"{page}.md#{name}"
             if name == f"gdkit.{short}" or inspect.isclass(thing):
-                found[short] = found[name]
-            taken.update(re.findall(r"^ *(\w+)\b(?=:|=)", _shape(name, thing), re.MULTILINE))
+                targets[short] = targets[name]
+            ambiguous.update(re.findall(r"^ *(\w+)\b(?=:|=)", _shape(name, thing), re.MULTILINE))
             for member, function in _methods(thing):
-                found[f"{short}.{member}"] = f"{page}.md#{name}.{member}"
-                taken.update([member, *inspect.signature(function).parameters])
+                targets[f"{short}.{member}"] = f"{page}.md#{name}.{member}"
+                ambiguous.update([member, *inspect.signature(function).parameters])
             if inspect.isfunction(thing):
-                taken.update(inspect.signature(thing).parameters)
-    return {name: target for name, target in found.items() if name not in taken}
+                ambiguous.update(inspect.signature(thing).parameters)
+    return {name: target for name, target in targets.items() if name not in ambiguous}
 
 
-# --- how it is written
+# --- pages
 
 
-def written() -> dict[str, str]:
-    """File name to text, for every page and an index of all names."""
-    found = {}
+def reference_pages() -> dict[str, str]:
+    """File name -> text, for every page and an index of all names."""
+    texts = {}
     for page, entries in pages().items():
         title = TITLES.get(page, "Other")
         about = _prose(inspect.getdoc(importlib.import_module(f"gdkit.{page}")) or "") if page in TITLES else ""
-        found[f"{page}.md"] = (
+        texts[f"{page}.md"] = (
             "\n\n".join(filter(None, [f"# {title}", about, *(_entry(entry) for entry in entries)])) + "\n"
         )
-    return {"index.md": _index(), **found}
+    return {"index.md": _index(), **texts}
 
 
 def _index() -> str:
     """All entries by page, each with its first sentence."""
-    parts = ["# Reference", "Written by a program from the docstrings; what stands in `gdkit` itself first."]
+    parts = ["# Reference", "Generated from the docstrings; names of `gdkit` itself come first."]
     for page, entries in pages().items():
         rows = [f"| [`{name}`]({page}.md#{name}) | {_prose(_summary(thing)).replace('|', chr(92) + '|')} |"
                 for name, thing in entries]  # fmt: skip
@@ -144,7 +144,7 @@ def _entry(entry: Entry) -> str:
     place = f"<small>{path}, line {max(line, 1)}</small>"
     head = f"## {name} {{ #{name} }}\n\n```python\n{_shape(name, thing)}\n```\n\n{place}"
     methods = [_method(name, thing, member, what) for member, what in _methods(thing)]
-    return "\n\n".join([head, described(inspect.getdoc(thing) or ""), *methods])
+    return "\n\n".join([head, docstring_to_markdown(inspect.getdoc(thing) or ""), *methods])
 
 
 def _methods(thing: Any) -> list[tuple[str, Any]]:
@@ -160,27 +160,27 @@ def _method(owner: str, cls: type, name: str, function: Any) -> str:
     is_value = isinstance(kind, property | functools.cached_property)
     shape = f"{name}: {_returns(_definition(function))}" if is_value else _signature(name, _definition(function))
     head = f"### {name} {{ #{owner}.{name} }}\n\n```python\n{shape}\n```"
-    return f"{head}\n\n{described(inspect.getdoc(function) or '')}"
+    return f"{head}\n\n{docstring_to_markdown(inspect.getdoc(function) or '')}"
 
 
 def _shape(name: str, thing: Any) -> str:
-    """A function's signature; of a class the arguments of its ``__init__``, or its fields as the source has them."""
+    """Signature of a function; for a class the arguments of its ``__init__``, or its fields as in the source."""
     thing = inspect.unwrap(thing)
     if inspect.isfunction(thing):
         return _signature(name, _definition(thing))
     source = textwrap.dedent(inspect.getsource(thing))
     body = ast.parse(source).body[0].body  # ty: ignore[unresolved-attribute]
-    made = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    if made:
-        return _signature(name, made[0])
+    inits = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    if inits:
+        return _signature(name, inits[0])
     fields = [n for n in body if isinstance(n, ast.AnnAssign | ast.Assign) and not _is_private(n)]
     lines = source.splitlines()
-    kept = [line for n in fields for line in [*lines[n.lineno - 1 : n.end_lineno], *_comments(lines[n.end_lineno :])]]
-    return "\n".join([next(line for line in lines if line.startswith("class ")), *(kept or ["    ..."])])
+    shown = [line for n in fields for line in [*lines[n.lineno - 1 : n.end_lineno], *_comments(lines[n.end_lineno :])]]
+    return "\n".join([next(line for line in lines if line.startswith("class ")), *(shown or ["    ..."])])
 
 
 def _comments(lines: list[str]) -> Iterator[str]:
-    """The lines at the start that go on with the comment of a field."""
+    """The leading lines that continue the comment of a field."""
     return itertools.takewhile(lambda line: line.strip().startswith("#"), lines)
 
 
@@ -201,28 +201,28 @@ def _returns(tree: ast.FunctionDef) -> str:
 
 
 def _signature(name: str, tree: ast.FunctionDef) -> str:
-    """``name(arguments) -> result`` as the source has it, on one line if it is short, else an argument a line."""
+    """``name(arguments) -> result`` as in the source, on one line if short, otherwise with one line per argument."""
     arguments = [a for a in _arguments(tree.args) if a.partition(":")[0] not in ("self", "cls")]
     tail = f" -> {_returns(tree)}" if tree.returns and tree.name != "__init__" else ""
     line = f"{name}({', '.join(arguments)}){tail}"
     return line if len(line) <= _WIDTH else "\n".join([f"{name}(", *(f"    {a}," for a in arguments), f"){tail}"])
 
 
-def _arguments(found: ast.arguments) -> Iterator[str]:
-    positional = [*found.posonlyargs, *found.args]
-    defaults = [None] * (len(positional) - len(found.defaults)) + list(found.defaults)
+def _arguments(arguments: ast.arguments) -> Iterator[str]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     for at, (argument, default) in enumerate(zip(positional, defaults, strict=True)):
         yield _argument(argument, default)
-        if at + 1 == len(found.posonlyargs):
+        if at + 1 == len(arguments.posonlyargs):
             yield "/"
-    if found.vararg:
-        yield f"*{_argument(found.vararg)}"
-    elif found.kwonlyargs:
+    if arguments.vararg:
+        yield f"*{_argument(arguments.vararg)}"
+    elif arguments.kwonlyargs:
         yield "*"
-    for argument, default in zip(found.kwonlyargs, found.kw_defaults, strict=True):
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         yield _argument(argument, default)
-    if found.kwarg:
-        yield f"**{_argument(found.kwarg)}"
+    if arguments.kwarg:
+        yield f"**{_argument(arguments.kwarg)}"
 
 
 def _argument(argument: ast.arg, default: ast.expr | None = None) -> str:
@@ -234,8 +234,8 @@ def _argument(argument: ast.arg, default: ast.expr | None = None) -> str:
 # --- docstrings
 
 
-def described(docstring: str) -> str:
-    """A docstring as Markdown: prose, what it takes and returns as lists, examples as code."""
+def docstring_to_markdown(docstring: str) -> str:
+    """A docstring as Markdown: prose, sections as lists, examples as code."""
     parts, lines = [], docstring.splitlines()
     while lines:
         if not lines[0].strip():
@@ -251,7 +251,7 @@ def described(docstring: str) -> str:
 
 
 def _indented(lines: list[str]) -> str:
-    """Take the indented lines at the start; without the indent."""
+    """Remove the leading indented lines from `lines`; returns them without the indent."""
     taken = []
     while lines and (not lines[0].strip() or lines[0].startswith(" ")):
         taken.append(lines.pop(0))
@@ -266,17 +266,17 @@ def _until_blank(lines: list[str]) -> list[str]:
 
 
 def _section(title: str, body: str) -> str:
-    """Items ``name: text`` as a list; a text without them as it is."""
+    """Items ``name: text`` as a list; other text unchanged."""
     items = [item for item in re.split(r"\n(?=\S)", body) if item.strip()]
-    found = [_ITEM.fullmatch(item.strip()) for item in items]
-    if title == "Returns" or not all(found):
+    matches = [_ITEM.fullmatch(item.strip()) for item in items]
+    if title == "Returns" or not all(matches):
         return _prose(body)
-    rows = [(_names(match["name"]), _prose(_aligned(match["text"]))) for match in found if match]
+    rows = [(_names(match["name"]), _prose(_dedent_item(match["text"]))) for match in matches if match]
     return "\n".join(f"- {name}: {textwrap.indent(text, '    ').strip()}" for name, text in rows)
 
 
-def _aligned(text: str) -> str:
-    """The text of an item, its further lines without the indent that they share."""
+def _dedent_item(text: str) -> str:
+    """The text of an item, its continuation lines without their common indent."""
     first, _, rest = text.partition("\n")
     return f"{first}\n{textwrap.dedent(rest)}" if rest else first
 
@@ -286,15 +286,15 @@ def _names(names: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text with links on the names that have an entry, and nothing in it that Markdown takes for HTML."""
+    """Text with links on names that have an entry, and `<` escaped outside code."""
     parts, at = [], 0
     for code in _CODE.finditer(text):
-        parts += [text[at : code.start()].replace("<", "&lt;"), _linked(code)]
+        parts += [text[at : code.start()].replace("<", "&lt;"), _link(code)]
         at = code.end()
     return "".join([*parts, text[at:].replace("<", "&lt;")])
 
 
-def _linked(code: re.Match) -> str:
+def _link(code: re.Match) -> str:
     name = code[2].strip()
     target = anchors().get(name)
     return f"[`{name}`]({target})" if target else code[0]

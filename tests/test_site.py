@@ -144,13 +144,13 @@ def test_pages_that_are_not_there_have_no_line_in_the_navigation(writer):
 
 def test_links_between_files_become_links_between_pages(writer):
     source = ROOT / "README.md"
-    assert writer.linked("[a](docs/tour.md#where)", source) == "[a](tour.md#where)"
-    assert writer.linked("![a](docs/figures/parabola.png)", source) == "![a](figures/parabola.png)"
-    assert writer.linked("[a](../README.md)", DOCS / "tour.md") == "[a](index.md)"
-    assert writer.linked("[`a`](gdkit/types.py)", source) == "`a`"
-    assert writer.linked("```\n[a](docs/tour.md)\n```", source) == "```\n[a](docs/tour.md)\n```"
-    with pytest.raises(SystemExit, match=r"README.md: \[a\]\(docs/none.md\) leads to nothing"):
-        writer.linked("[a](docs/none.md)", source)
+    assert writer.rewrite_links("[a](docs/tour.md#where)", source) == "[a](tour.md#where)"
+    assert writer.rewrite_links("![a](docs/figures/parabola.png)", source) == "![a](figures/parabola.png)"
+    assert writer.rewrite_links("[a](../README.md)", DOCS / "tour.md") == "[a](index.md)"
+    assert writer.rewrite_links("[`a`](gdkit/types.py)", source) == "`a`"
+    assert writer.rewrite_links("```\n[a](docs/tour.md)\n```", source) == "```\n[a](docs/tour.md)\n```"
+    with pytest.raises(SystemExit, match=r"README.md: \[a\]\(docs/none.md\) has no target"):
+        writer.rewrite_links("[a](docs/none.md)", source)
 
 
 def test_the_gallery_shows_every_study_that_has_run(writer):
@@ -171,7 +171,7 @@ def test_a_docstring_becomes_prose_lists_and_examples(writer):
     >>> 1 + 1
     2
     """
-    found = writer.reference.described("\n".join(line.removeprefix("    ") for line in text.splitlines()))
+    found = writer.reference.docstring_to_markdown("\n".join(line.removeprefix("    ") for line in text.splitlines()))
     best = "[`SweepResult.best`](sweeps.md#gdkit.SweepResult.best)"
     assert found.split("\n\n") == [
         "One line &lt;of> [`sweep`](sweeps.md#gdkit.sweep).",
@@ -198,7 +198,7 @@ def test_signatures_and_fields_are_those_of_the_source(writer):
 
 def test_the_picture_of_the_design_is_what_its_program_draws_and_names_files_that_exist():
     design = load(DOCS / "design.py")
-    assert design.FIGURE.read_text(encoding="utf-8") == design.drawn(), "run: python docs/design.py"
+    assert design.FIGURE.read_text(encoding="utf-8") == design.render(), "run: python docs/design.py"
     assert all((ROOT / box.file).exists() for box in design.BOXES)
 
 
