@@ -24,13 +24,13 @@ def test_descent_on_one_datum_is_the_map_of_distance_and_curvature():
     rate = 2.7 / kernel
     run = gdkit.descend(problem, gdkit.sgd, 25, hyperparameters={"learning_rate": rate}, record_params=True)
     u, v = run.params_history[0][:, 0].astype(float), run.params_history[1].astype(float)  # (26, 64)
-    walked = np.stack([rate * np.sum(u * v, axis=1) / 64, rate * np.sum(u**2 + v**2, axis=1) / 64])
-    gamma, k = walked[:, 0]
+    measured = np.stack([rate * np.sum(u * v, axis=1) / 64, rate * np.sum(u**2 + v**2, axis=1) / 64])
+    gamma, k = measured[:, 0]
     for t in range(8):  # later, rounding has grown with the loss
-        np.testing.assert_allclose(walked[:, t], (gamma, k), rtol=2e-3)
+        np.testing.assert_allclose(measured[:, t], (gamma, k), rtol=2e-3)
         gamma, k = gamma * (1 - k + gamma**2), k + gamma**2 * (k - 4)
-    assert np.all(np.abs(walked[0]) <= walked[1] / 2 * (1 + 1e-5))
-    np.testing.assert_allclose(kernel * rate, walked[1, 0], rtol=1e-5)
+    assert np.all(np.abs(measured[0]) <= measured[1] / 2 * (1 + 1e-5))
+    np.testing.assert_allclose(kernel * rate, measured[1, 0], rtol=1e-5)
 
 
 def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
@@ -61,10 +61,10 @@ def test_claims_can_fail(study):
     assert sum("times λ₀" in text for text in broken) == 6
 
 
-def test_catapults_end_flatter_than_they_began_and_calm_runs_do_not(study):
+def test_catapults_end_flatter_than_they_began_and_monotone_runs_do_not(study):
     for phases in study.phases.values():
-        thrown = phases.runs.lane_regimes == Regime.CATAPULT
-        assert phases.sharpness[thrown].max() < 1 and phases.scaled[thrown].min() > 2
+        catapults = phases.runs.lane_regimes == Regime.CATAPULT
+        assert phases.sharpness[catapults].max() < 1 and phases.scaled[catapults].min() > 2
         np.testing.assert_allclose(phases.sharpness[phases.scaled < 1.8], 1, atol=0.1)
         assert np.isnan(phases.sharpness[phases.scaled > 4.2]).all()
 

@@ -1,4 +1,4 @@
-"""Period doubling and chaos of gradient descent on a quartic, held to closed forms."""
+"""Period doubling and chaos of gradient descent on a quartic, against closed forms."""
 
 import jax
 import numpy as np
@@ -42,8 +42,8 @@ def test_every_claim_holds(result):
 
 
 def test_claims_can_fail(result):
-    late = result._replace(doublings=result.doublings + 0.003 * np.arange(4))
-    failed = [not claim.holds for claim in chaos.claims(late)]
+    shifted = result._replace(doublings=result.doublings + 0.003 * np.arange(4))
+    failed = [not claim.holds for claim in chaos.claims(shifted)]
     assert sum(failed) >= 2
     lanes = result.runs.lanes
     off = lanes.assign(lyapunov_exponent=lanes["lyapunov_exponent"] + 0.05, iterates=-lanes["iterates"])
@@ -63,24 +63,24 @@ def test_closed_form_of_the_cycle_is_the_multiplier_found_by_newton():
     np.testing.assert_allclose(theory.closed_form(rates), [np.log(abs(multiplier(r, 2))) / 2 for r in rates], rtol=1e-6)
 
 
-def test_curvature_at_the_minimum_is_the_one_that_the_borders_come_from():
+def test_curvature_at_the_minimum_is_the_one_that_the_borders_use():
     problem = theory.double_well(0.5)
     assert float(jax.hessian(problem.loss)(1.0)) == theory.CURVATURE
     assert float(problem.loss(1.0)) == 0
 
 
-def test_iterates_kept_are_the_last_of_the_run_oldest_first():
+def test_recorded_iterates_are_the_last_of_the_run_oldest_first():
     options = {"hyperparameters": {"learning_rate": 1.5}, "record_params": True}
     run = descend(theory.double_well(0.5), sgd, 25, monitors=[theory.last_iterates(10)], **options)
     np.testing.assert_array_equal(run.statistics["iterates"], run.params_history[-10:])
 
 
-def test_periods_are_the_least_powers_of_two():
+def test_periods_are_the_smallest_powers_of_two():
     rows = np.stack([np.arange(100) % p for p in (1, 2, 4, 8, 3)])
     np.testing.assert_array_equal(theory.periods(rows), [1, 2, 4, 8, np.inf])
 
 
-def test_printed_table_has_a_line_a_doubling(result):
+def test_printed_table_has_one_line_per_doubling(result):
     _, _, *rows = str(result).splitlines()
     assert [row.split("|")[0].strip() for row in rows] == ["1 → 2", "2 → 4", "4 → 8", "8 → 16"]
 

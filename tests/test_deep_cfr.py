@@ -1,4 +1,4 @@
-"""Networks that predict regrets come near an equilibrium; at tiny settings."""
+"""Networks that predict regrets approach an equilibrium; at tiny settings."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ TINY = {
     "adam": {"from": 3e-3, "to": 1.0, "count": 2},
     "seeds": 2,
 }
-LOOSE = 0.06  # of exploitability, in so few iterations
+LOOSE = 0.06  # exploitability after so few iterations
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def memory():
     return descend(deep_regret.regret_network(iterations=3, period=2, rows=4), sgd(0.0), 12)
 
 
-def test_every_claim_holds_but_that_few_iterations_leave_more_to_exploit(tiny):
+def test_every_claim_holds_with_a_tolerance_for_few_iterations(tiny):
     for claim in deep_cfr.claims(tiny):
         assert claim._replace(tolerance=max(claim.tolerance, LOOSE * (claim.expected == 0))).holds, claim
     assert tiny.tabular[-1] < 1e-3 and tiny.equilibria < 1e-6
@@ -84,7 +84,7 @@ def test_before_the_second_players_turn_only_the_first_learns():
     assert np.isfinite(memory.exploitability[0]) and np.isnan(memory.exploitability[1:]).all()
 
 
-def test_printed_table_has_a_line_a_learning_rate(tiny):
+def test_printed_table_has_one_line_per_learning_rate(tiny):
     first, *tables = str(tiny).split("\n\n")
     assert first.startswith("tabular: value -0.05")
     (_, _, *sgd), (_, _, *adam) = (part.splitlines() for part in tables)
@@ -92,7 +92,7 @@ def test_printed_table_has_a_line_a_learning_rate(tiny):
     assert "nan" in sgd[1] and "nan" not in sgd[0]
 
 
-def test_figure_lays_the_table_beside_the_networks(tiny):
+def test_figure_shows_tabular_regrets_and_networks(tiny):
     (figure,) = deep_cfr.plot(tiny).values()
     left, right = figure.axes
     table, *networks = left.lines
@@ -102,7 +102,7 @@ def test_figure_lays_the_table_beside_the_networks(tiny):
         "sgd",
         "sgd diverged",
         "adam",
-        "table",
+        "tabular",
     ]
     crosses = [line for line in right.lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[1.0]]

@@ -1,4 +1,4 @@
-"""Where curvature stays is where theory puts the edge, and what is measured is the curvature."""
+"""The curvature stays at the edge that theory gives, and the measured curvature is correct."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from gdkit.stability import sharpness_every
 
 TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 40}
 TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1600, "every": 40}
-SMALL = {"widths": [3], "share": 0.05}  # a network whose Hessian can be written down
+SMALL = {"widths": [3], "share": 0.05}  # a network small enough for its dense Hessian
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def bowl():
     return descend(problems.parabola(), sgd, 9, hyperparameters={"learning_rate": 0.1})
 
 
-def made_up(end, curvature, loss=None):
+def synthetic_run(end, curvature, loss=None):
     """A run with an edge at 10 that is measured at every step."""
     loss = np.linspace(1.0, 0.1, len(curvature)) if loss is None else np.asarray(loss)
     return CurvatureRun(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
@@ -57,7 +57,7 @@ def test_edges_are_those_of_the_papers(plain, adaptive):
     np.testing.assert_allclose([r.edge for r in adaptive.runs], [38 / 1e-3, 38 / 3e-3])
 
 
-def test_claims_fail_where_the_curvature_stays_elsewhere(plain, adaptive):
+def test_claims_fail_if_the_curvature_stays_elsewhere(plain, adaptive):
     off = lambda r: r._replace(curvature=1.04 * r.edge / r.plateau * r.curvature)
     wrong = plain._replace(runs={name: [off(r) for r in group] for name, group in plain.runs.items()})
     assert [claim.holds for claim in edge_of_stability.claims(wrong)][:2] == [False] * 2
@@ -65,14 +65,14 @@ def test_claims_fail_where_the_curvature_stays_elsewhere(plain, adaptive):
     assert [claim.holds for claim in adaptive_edge_of_stability.claims(wrong)][:2] == [False] * 2
 
 
-def test_claims_fail_where_no_run_comes_to_the_edge(plain):
+def test_claims_fail_if_no_run_reaches_the_edge(plain):
     below = lambda r: r._replace(curvature=0.99 * np.minimum(r.curvature, r.edge))
-    wrong = plain._replace(runs={name: [below(r) for r in group] for name, group in plain.runs.items()}, foretold=0.0)
+    wrong = plain._replace(runs={name: [below(r) for r in group] for name, group in plain.runs.items()}, predicted=0.0)
     assert [claim.holds for claim in edge_of_stability.claims(wrong)][-3:] == [False] * 3
 
 
 @pytest.mark.parametrize(
-    ("curvature", "arrival", "sharpens"),
+    ("curvature", "arrival_step", "has_sharpened"),
     [
         ([3, 6, 9, 10.5, 10, 10], 3, True),
         ([20, 3, 6, 9, 12, 10], 4, True),  # above at first, as with adam's first gradients
@@ -81,38 +81,38 @@ def test_claims_fail_where_no_run_comes_to_the_edge(plain):
         ([3, 6, np.nan, np.nan], None, False),
     ],
 )
-def test_a_run_arrives_where_it_first_is_at_the_edge_after_its_lowest(bowl, curvature, arrival, sharpens):
-    run = made_up(bowl, curvature)
-    assert (run.arrival_step, run.has_sharpened) == (arrival, sharpens)
+def test_a_run_arrives_at_the_first_point_at_the_edge_after_its_minimum(bowl, curvature, arrival_step, has_sharpened):
+    run = synthetic_run(bowl, curvature)
+    assert (run.arrival_step, run.has_sharpened) == (arrival_step, has_sharpened)
 
 
-def test_level_is_the_median_of_the_last_third(bowl):
-    assert made_up(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).plateau == 10
+def test_plateau_is_the_median_of_the_last_third(bowl):
+    assert synthetic_run(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).plateau == 10
 
 
 @pytest.mark.parametrize(
-    ("loss", "descends"),
+    ("loss", "has_descended"),
     [
         ([9, 8, 7, 8, 5, 6, 3, 4, 2], True),
         ([9, 8, 7, 6, 5, 4, 3, 2, 1], False),  # never rises
         ([9, 8, 7, 8, 5, 6, 5, 6, 7], False),  # rises in the long run
     ],
 )
-def test_descent_at_the_edge_is_neither_steady_nor_lost(bowl, loss, descends):
-    assert made_up(bowl, [1, *[10] * 8], loss=loss).has_descended == descends
-    assert not made_up(bowl, [1] * 9, loss=loss).has_descended
+def test_loss_at_the_edge_rises_at_times_and_falls_in_the_long_run(bowl, loss, has_descended):
+    assert synthetic_run(bowl, [1, *[10] * 8], loss=loss).has_descended == has_descended
+    assert not synthetic_run(bowl, [1] * 9, loss=loss).has_descended
 
 
-def test_sharpness_on_the_way_is_that_of_the_dense_hessian():
+def test_recorded_sharpness_is_that_of_the_dense_hessian():
     problem = edge_runs.network(edge_runs.NETWORK | SMALL)
-    watched = sharpness_every(problem, 15, iterations=edge_runs.ITERATIONS, record=3)
-    run = edge_runs.record_run(problem, sgd, {"learning_rate": 0.1}, 20.0, watched, steps=30, every=15)
+    monitor = sharpness_every(problem, 15, iterations=edge_runs.ITERATIONS, record=3)
+    run = edge_runs.record_run(problem, sgd, {"learning_rate": 0.1}, 20.0, monitor, steps=30, every=15)
     top = np.linalg.eigvalsh(dense_hessian(problem, run.end.params))[-1]
     assert list(run.step) == [0, 15, 30]
     np.testing.assert_allclose(run.curvature[-1], top, rtol=1e-3)
 
 
-def test_preconditioned_sharpness_on_the_way_is_that_of_the_preconditioner_by_hand():
+def test_recorded_preconditioned_sharpness_is_that_of_a_dense_matrix():
     settings = {"network": SMALL, "learning_rates": [0.01], "steps": 30, "every": 15}
     result = adaptive_edge_of_stability.run(settings)
     problem, end = edge_runs.network(result.settings["network"]), result.runs[0].end
@@ -124,11 +124,11 @@ def test_preconditioned_sharpness_on_the_way_is_that_of_the_preconditioner_by_ha
     np.testing.assert_allclose(result.runs[0].curvature[-1], top, rtol=1e-3)
 
 
-def test_printed_tables_have_a_line_a_run(plain, adaptive):
+def test_printed_tables_have_one_line_per_run(plain, adaptive):
     _, _, *rows, last = str(plain).splitlines()
-    assert [row[:17].strip() for row in rows] == ["gradient descent", "heavy ball"]
+    assert [row.split("|")[0].strip() for row in rows] == ["gradient descent", "heavy ball"]
     assert "multiplier -" in last
-    assert [row.split()[:2] for row in str(adaptive).splitlines()[2:]] == [["adam", "0.001"], ["adam", "0.003"]]
+    assert [row.split()[:3:2] for row in str(adaptive).splitlines()[2:]] == [["adam", "0.001"], ["adam", "0.003"]]
 
 
 def test_figures_show_curvature_edge_and_loss_of_every_run(plain, adaptive):

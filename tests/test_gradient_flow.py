@@ -1,4 +1,4 @@
-"""Descent beside its flow: what Runge and Kutta integrate, what is compared, and when the flow is left."""
+"""Descent and its flow: the integration, the distances, and the times at which runs leave the flow."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def test_every_claim_holds(result):
 def test_claims_can_fail(result):
     further = result.distance * (result.rates / result.rates[-1])[:, None] ** 0.2
     cases = [
-        result._replace(distance=further, error=1.0),  # not first order, and a flow that is no flow
-        result._replace(sharpness=0.7 * result.sharpness),  # the flow comes to 2/η when runs have left already
+        result._replace(distance=further, error=1.0),  # not first order, and a flow with a large error
+        result._replace(sharpness=0.7 * result.sharpness),  # the flow reaches 2/η after runs have left
         result._replace(sharpness=np.full_like(result.sharpness, 3.0)),  # nothing should ever leave
     ]
     failed = [[not claim.holds for claim in gradient_flow.claims(case)] for case in cases]
@@ -53,28 +53,28 @@ def test_distances_are_those_at_the_ends_of_intervals():
     problem = problems.quadratic([0.5, 2.0])
     flow = np.exp(-np.arange(4)[:, None] * np.array([0.5, 2.0], np.float32), dtype=np.float32)
     rates = np.array([0.25, 0.5])
-    found = sweep(problem, sgd, {"learning_rate": rates}, steps=20, monitors=[distance_monitor(flow, 1.0)])
-    walked = [[(1 - rate * np.array([0.5, 2.0])) ** (n / rate) for n in range(4)] for rate in rates]
-    expected = np.linalg.norm(np.array(walked) - flow, axis=2)
-    np.testing.assert_allclose(found.lanes["distance"].values, expected, atol=1e-6)
+    result = sweep(problem, sgd, {"learning_rate": rates}, steps=20, monitors=[distance_monitor(flow, 1.0)])
+    params = [[(1 - rate * np.array([0.5, 2.0])) ** (n / rate) for n in range(4)] for rate in rates]
+    expected = np.linalg.norm(np.array(params) - flow, axis=2)
+    np.testing.assert_allclose(result.lanes["distance"].values, expected, atol=1e-6)
 
 
-def test_swing_is_the_product_of_its_factors_down_to_rounding(result):
+def test_oscillation_is_the_product_of_its_factors_down_to_rounding(result):
     flat = FlowSharpness(np.arange(0, 4.0), np.ones(4), result.curve.rounding)
-    grown = flat.growth(0.5)  # two steps a unit of time, each of factor ½
-    np.testing.assert_allclose(grown[-1], 6 * np.log(0.5), rtol=1e-9)
-    np.testing.assert_allclose(flat.swing(0.5), grown)
+    growth = flat.growth(0.5)  # two steps per unit of time, each with factor ½
+    np.testing.assert_allclose(growth[-1], 6 * np.log(0.5), rtol=1e-9)
+    np.testing.assert_allclose(flat.oscillation(0.5), growth)
     long = flat._replace(time=100 * flat.time)
     assert long.growth(0.5)[-1] < 2 * np.log(np.finfo(np.float32).eps)
-    assert long.swing(0.5).min() == pytest.approx(np.log(np.finfo(np.float32).eps))
+    assert long.oscillation(0.5).min() == pytest.approx(np.log(np.finfo(np.float32).eps))
 
 
-def test_a_run_that_swings_from_the_start_is_foretold_to_leave_at_once(result):
+def test_a_run_that_oscillates_from_the_start_is_predicted_to_leave_at_once(result):
     steep = result._replace(sharpness=np.full_like(result.sharpness, 9.0))
     assert list(steep.curve.predicted_departures(np.array([0.5, 0.2]))) == [0.0, np.inf]
 
 
-def test_printed_table_has_a_line_a_run(result):
+def test_printed_table_has_one_line_per_run(result):
     _, _, first, *rest = str(result).splitlines()
     assert first.split()[0] == "0.5000"
     assert len(rest) == 6

@@ -57,11 +57,11 @@ def test_sensitivity_by_hand_is_that_of_the_library(result):
 
 
 def test_a_run_that_ends_above_its_start_counts_as_one_that_stayed():
-    spread = RateSensitivity(np.array([1.0, 2.0, 3.0]), np.array([[3.0], [1.0], [np.inf]]), np.full((3, 1), 4.0))
-    assert spread.sensitivity == pytest.approx((3 + 1 + 4) / 3 - 1)
-    assert spread.best == 2.0
-    assert spread.mean_loss_above(1.0) == pytest.approx((1 + 4) / 2)
-    np.testing.assert_allclose(spread.interval, spread.sensitivity)  # one seed
+    one = RateSensitivity(np.array([1.0, 2.0, 3.0]), np.array([[3.0], [1.0], [np.inf]]), np.full((3, 1), 4.0))
+    assert one.sensitivity == pytest.approx((3 + 1 + 4) / 3 - 1)
+    assert one.best == 2.0
+    assert one.mean_loss_above(1.0) == pytest.approx((1 + 4) / 2)
+    np.testing.assert_allclose(one.interval, one.sensitivity)  # one seed
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_run_that_ends_above_its_start_counts_as_one_that_stayed():
     [((0.0, 0.0), 0.1), ((1.0, 0.0), 0.1 / 5)],
 )
 def test_lanes_turn_warm_up_and_clipping_on(treatment, learning_rate):
-    factory = treat_optimizer(sgd, steps=20, warm=0.25, clip_norm=2.0)
+    factory = treat_optimizer(sgd, steps=20, warmup=0.25, clip_norm=2.0)
     run = lambda clipping: descend(
         problems.parabola(), factory, 1,
         hyperparameters={"learning_rate": 0.1, "warmup": treatment[0], "clipping": clipping},

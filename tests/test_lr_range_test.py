@@ -1,4 +1,4 @@
-"""FinderComparison' rules on curves worked by hand, the noise that Lightning's falls for, and the study's claims."""
+"""Rules of learning-rate finders on curves worked out by hand, the effect of noise on Lightning's, and the claims."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from gdkit.errors import InputTypeError, InputValueError
 from gdkit.sweeps.search.range_test import RULES
 
 TINY = {"problems": ["quadratic"], "optimizers": ["sgd"], "seeds": 2, "sweep": {"count": 9, "steps": 100}}
-MINIBATCH_PROBLEMS = lr_range_test.DEFAULTS["noisy"] | {"steepest": 1e-2}
+NOISY = lr_range_test.DEFAULTS["noisy"] | {"steepest": 1e-2}
 RATES = np.geomspace(1e-7, 10, 100)
 
 
@@ -27,12 +27,12 @@ def raw(smooth, share=rate_finders.SMOOTHING):
     return (means - share * np.append(0.0, means[:-1])) / (1 - share)
 
 
-def test_raw_losses_of_these_tests_are_smoothed_to_the_curve_meant():
+def test_raw_losses_of_these_tests_are_smoothed_to_the_intended_curve():
     smooth = np.linspace(2.0, 1.0, 30)
     np.testing.assert_allclose(rate_finders.smooth_until_stop(raw(smooth)), smooth)
 
 
-def test_a_run_ends_with_the_point_above_four_times_the_least():
+def test_a_run_ends_with_the_point_above_four_times_the_minimum():
     assert len(rate_finders.smooth_until_stop(raw([3.0, 1.0, 3.9, 4.1, 1.0]))) == 4
     assert len(rate_finders.smooth_until_stop(np.array([3.0, 1.0, 2.0, np.nan, 1.0]))) == 4
 
@@ -79,9 +79,9 @@ def test_too_short_a_run_gets_no_suggestion():
 
 
 def test_without_noise_the_slope_in_log_rate_finds_the_steepest_point_and_noise_drives_lightning_to_the_left_end():
-    clean = rate_finders.suggest_on_noisy_curves(MINIBATCH_PROBLEMS | {"noise": 0.0, "curves": 1})
+    clean = rate_finders.suggest_on_noisy_curves(NOISY | {"noise": 0.0, "curves": 1})
     assert clean[lr_range_test.SLOPE] == pytest.approx(1e-2, rel=0.1)
-    noisy = rate_finders.suggest_on_noisy_curves(MINIBATCH_PROBLEMS | {"curves": 50})
+    noisy = rate_finders.suggest_on_noisy_curves(NOISY | {"curves": 50})
     assert np.median(noisy[lr_range_test.LIGHTNING]) < 3e-7
     assert np.median(noisy[lr_range_test.SLOPE]) == pytest.approx(1e-2, rel=0.3)
 
@@ -94,25 +94,25 @@ def test_every_claim_holds_on_one_case(found):
     assert all(holds), lr_range_test.claims(found)
 
 
-def test_regret_is_none_for_the_best_of_the_sweep_and_that_of_the_decrease_for_others(found):
+def test_regret_is_zero_for_the_best_of_the_sweep_and_a_share_of_the_decrease_for_others(found):
     case = found.cases[0]
-    assert case.missed.min() == 0 and case.best == case.rates[np.argmin(case.missed)]
-    assert np.isinf(case.missed[-1]), "10 diverges, far above 2/100"
-    assert 0.5 < case.missed[0] < 1, "1e-5 learns next to nothing in so few steps"
+    assert case.sweep_regret.min() == 0 and case.best == case.rates[np.argmin(case.sweep_regret)]
+    assert np.isinf(case.sweep_regret[-1]), "10 diverges, far above 2/100"
+    assert 0.5 < case.sweep_regret[0] < 1, "1e-5 learns next to nothing in so few steps"
     assert all(np.all(regret > -0.2) for regret in case.regret.values())
 
 
 def test_claims_can_fail(found):
     noisy = {rule: 1e-5 * np.ones(3) for rule in found.noisy}
-    limit = found.cases[0].found.limit._replace(value=1e-4)
-    case = found.cases[0]._replace(found=found.cases[0].found._replace(limit=limit))
+    test = found.cases[0].test
+    case = found.cases[0]._replace(test=test._replace(limit=test.limit._replace(value=1e-4)))
     suggestions = {rule: np.array([case.best]) for rule in case.suggestions}
-    missed = {rule: np.zeros(1) for rule in case.regret}
-    wrong = found._replace(noisy=noisy, cases=[case._replace(suggestions=suggestions, regret=missed)])
+    regret = {rule: np.zeros(1) for rule in case.regret}
+    wrong = found._replace(noisy=noisy, cases=[case._replace(suggestions=suggestions, regret=regret)])
     assert not any(claim.holds for claim in lr_range_test.claims(wrong))
 
 
-def test_printed_table_has_a_line_a_case(found):
+def test_printed_table_has_one_line_per_case(found):
     off, lost = (part.splitlines() for part in str(found).split("\n\n"))
     numbers = lambda line: [float(cell) for cell in line.split("|")[1:]]
     (case,) = found.cases

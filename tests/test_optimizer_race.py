@@ -1,4 +1,4 @@
-"""Profiles and scores against tables worked by hand, the suite's known optima, and the race's claims."""
+"""Profiles and scores against tables worked out by hand, the suite's known optima, and the race's claims."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def race():
 # Profiles
 
 
-def test_ratios_profile_and_score_are_those_worked_by_hand():
+def test_ratios_profile_and_score_are_those_worked_out_by_hand():
     ratio = performance_ratios(TIMES)
     np.testing.assert_array_equal(ratio, [[1, 3, INF, 1], [2, 1, INF, INF], [5, 3.5, INF, INF]])
     rho = performance_profile(ratio, TAU) * 4
@@ -42,7 +42,7 @@ def test_ratios_profile_and_score_are_those_worked_by_hand():
     np.testing.assert_allclose(algoperf_score(ratio), np.array([3 + 1 + 3, 2 + 3, 0.5]) / 3 / 4)
 
 
-def test_what_nobody_solves_counts_as_unsolved_for_all_and_is_not_left_out():
+def test_a_problem_without_a_solver_counts_as_unsolved_for_all():
     ratio = performance_ratios(np.full((3, 2), INF))
     assert np.isinf(ratio).all() and not performance_profile(ratio, TAU).any() and not algoperf_score(ratio).any()
 
@@ -97,7 +97,7 @@ def test_a_function_by_number_is_that_function_from_around_its_start():
         assert np.abs(np.asarray(problem.init(jax.random.key(0))) - function.start).max() < 0.5
 
 
-def test_turned_quadratics_have_the_eigenvalues_of_their_condition_and_no_diagonal():
+def test_rotated_quadratics_have_the_eigenvalues_of_their_condition_and_no_diagonal():
     problem = suite.quadratic(100.0, 0.1)
     hessian = dense_hessian(problem, problem.init(jax.random.key(0)))
     np.testing.assert_allclose(np.linalg.eigvalsh(hessian), np.geomspace(1, 100, suite.DIMENSION), rtol=1e-3)
@@ -120,7 +120,7 @@ def test_every_claim_holds(race):
 
 
 def test_steps_on_quadratics_are_those_of_the_recursion_by_hand(race):
-    for row, heavy in zip(race.bowl, (False, True), strict=True):
+    for row, heavy in zip(race.quadratic_steps, (False, True), strict=True):
         for steps, condition in zip(row, TINY["conditions"], strict=True):
             root = np.sqrt(condition)
             rate, beta = (4 / (1 + root) ** 2, ((root - 1) / (root + 1)) ** 2) if heavy else (2 / (1 + condition), 0)
@@ -141,7 +141,7 @@ def test_default_learning_rates_are_among_those_of_the_sweep(race):
 def test_claims_can_fail(race):
     best = np.broadcast_to(np.isclose(race.rates, 0.1), race.steps.shape)  # of the sweep, but none solves there
     kinds = np.array(["networks", "functions", "functions"])
-    wrong = race._replace(steps=np.where(best, np.inf, 7.0), bowl=race.bowl[::-1], kinds=kinds)
+    wrong = race._replace(steps=np.where(best, np.inf, 7.0), quadratic_steps=race.quadratic_steps[::-1], kinds=kinds)
     assert [claim.holds for claim in optimizer_race.claims(wrong)] == [True, False, False, False, False]
 
 
@@ -155,7 +155,7 @@ def test_figure_shows_a_profile_of_every_optimizer_tuned_and_default(race):
         assert np.diff(heights).min() > 0.05, "labels would overlap"
 
 
-def test_printed_table_has_a_line_an_optimizer(race):
+def test_printed_table_has_one_line_per_optimizer(race):
     _, _, _, *rows = str(race).splitlines()
     assert [row.split()[0] for row in rows] == list(optimizer_race.OPTIMIZERS)
 

@@ -88,7 +88,7 @@ def test_the_baseline_of_the_pole_is_the_mean_return_from_each_step_on():
     assert np.all(np.diff(after) <= 0) and np.all(np.diff(after) >= -1.001)
 
 
-def test_printed_table_has_the_estimates_and_a_line_a_learning_rate(tiny):
+def test_printed_table_has_the_estimates_and_one_line_per_learning_rate(tiny):
     bandit, *poles = [[line.split(" | ") for line in part.splitlines()] for part in str(tiny).split("\n\n")]
     assert [row[0].strip() for row in bandit[2:]] == ["no baseline", "baseline"]
     for (head, _, *rows), name in zip(poles, ("sgd", "adam"), strict=True):
@@ -96,7 +96,7 @@ def test_printed_table_has_the_estimates_and_a_line_a_learning_rate(tiny):
         np.testing.assert_allclose([float(row[0]) for row in rows], tiny.returns(name)[0], rtol=5e-3)
 
 
-def test_figure_shows_each_seed_its_mean_and_what_is_known(tiny):
+def test_figure_shows_each_seed_its_mean_and_the_known_levels(tiny):
     (figure,) = policy_gradient.plot(tiny).values()
     for ax, rates, seeds, level in zip(figure.axes, (3, 2), (2, 3), (2, 60), strict=True):
         assert [len(line.get_xdata()) for line in ax.lines[:4]] == [seeds * rates, rates] * 2
@@ -108,8 +108,8 @@ def test_figure_shows_each_seed_its_mean_and_what_is_known(tiny):
     "settings, error, said",
     [
         ({"bandits": {}}, InputValueError, "Did you mean 'bandit'"),
-        ({"bandit": {"arms": 2.5}}, InputTypeError, "settings.bandit.arms=2.5: not a whole number"),
-        ({"bandit": {"arms": 1}}, InputValueError, "settings.bandit.arms=1: nothing to choose from"),
+        ({"bandit": {"arms": 2.5}}, InputTypeError, "settings.bandit.arms=2.5: not an integer"),
+        ({"bandit": {"arms": 1}}, InputValueError, "settings.bandit.arms=1: leaves no choice"),
         ({"cartpole": {"sgd": {"from": -1.0}}}, InputValueError, "settings.cartpole.sgd.from=-1.0"),
     ],
 )

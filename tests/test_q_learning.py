@@ -1,4 +1,4 @@
-"""Q-learning finds Q* on the lake and grows as foretold on Baird's counterexample; at tiny settings."""
+"""Q-learning finds Q* on the lake and grows as predicted on Baird's counterexample; at tiny settings."""
 
 import dataclasses
 
@@ -41,9 +41,9 @@ def test_claims_can_fail(tiny):
     worse = lanes.assign(validation_gap=lanes.validation_gap + 1, validation_regret=lanes.validation_regret + 1)
     wrong = tiny._replace(
         lake=dataclasses.replace(tiny.lake, lanes=worse),
-        runs=tiny.lake,  # of which the half converged
+        runs=tiny.lake,  # half of them converged
         game=environments.baird(0.95),
-        growth=q_learning.Growth(tiny.growth.foretold, 0.0, 0.0, tiny.growth.foretold),
+        growth=q_learning.Growth(tiny.growth.predicted, 0.0, 0.0, tiny.growth.predicted),
         exponents=np.zeros(2),
     )
     assert not any(claim.holds for claim in q_learning.claims(wrong))
@@ -103,14 +103,14 @@ def test_gap_and_regret_are_zero_at_q_star_and_count_only_where_an_action_matter
     assert float(problem.metrics["regret"](off, problem.data)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_printed_tables_have_a_line_a_learning_rate(tiny):
+def test_printed_tables_have_one_line_per_learning_rate(tiny):
     lake, star = str(tiny).split("\n\n")
     assert [line.split()[0] for line in lake.splitlines()[3:5]] == ["0.7000", "10.0000"]
     assert sum(line.startswith("diverges above") for line in lake.splitlines()) == 2
     assert len(star.splitlines()) == 3 + 3
 
 
-def test_figure_lays_theory_under_the_exponents(tiny):
+def test_figure_shows_theory_and_exponents(tiny):
     (figure,) = q_learning.plot(tiny).values()
     left, right = figure.axes
     assert [len(line.get_xdata()) for line in left.lines] == [4, 2, 4, 2]

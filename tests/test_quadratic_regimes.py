@@ -70,16 +70,16 @@ def test_claims_can_fail(study):
     sgd, *others, adam = study.cases
     wrong = (sgd._replace(crossing=-1.01, radius=sgd.radius * 1.01, exponents=sgd.exponents + 0.01), *others)
     moved = adam._replace(case=adam.case._replace(threshold=adam.case.threshold * 1.5))
-    broken = [c.text for c in quadratic_regimes.claims(study._replace(families=(*wrong, moved))) if not c.holds]
+    broken = [c.text for c in quadratic_regimes.claims(study._replace(cases=(*wrong, moved))) if not c.holds]
     assert len(broken) == 4 and sum(text.startswith("adam") for text in broken) == 1
 
 
-def test_table_tells_thresholds_times_curvature_among_them_the_38_of_adam(study):
+def test_table_has_thresholds_times_curvature_among_them_the_38_of_adam(study):
     _, _, *rows = str(study).splitlines()
     np.testing.assert_allclose([float(row.split("|")[2]) for row in rows], [2, 3.8, 3.8 / 2.8, 38], rtol=1e-3)
 
 
-def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
+def test_figure_draws_theory_over_the_measurements_of_every_optimizer(study):
     (figure,) = quadratic_regimes.plot(study).values()
     columns = np.array(figure.axes[:12]).reshape(3, 4)
     assert [ax.get_title().split(":")[0] for ax in columns[0]] == list(quadratic_regimes.TITLES.values())
@@ -88,7 +88,7 @@ def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
         np.testing.assert_allclose(points.get_ydata(), line.get_ydata(), atol=1e-3)
         assert border.get_xdata()[0] == family.case.threshold
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"closed form", "threshold of theory", "diverged", *quadratic_regimes.SERIES} <= legend
+    assert {"closed form", "theoretical threshold", "diverged", *quadratic_regimes.SERIES} <= legend
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_figure_draws_theory_over_what_was_measured_for_every_optimizer(study):
         ({"momentum": 1.0}, InputValueError, "settings.momentum=1.0: not below 1"),
         ({"eigenvalues": 3.0}, InputTypeError, "settings.eigenvalues=3.0: not a list"),
         ({"eigenvalues": [1.0, -1.0]}, InputValueError, r"settings.eigenvalues\[1\]=-1.0: not a number above 0"),
-        ({"sweep": {"count": 2.5}}, InputTypeError, "settings.sweep.count=2.5: not a whole number"),
+        ({"sweep": {"count": 2.5}}, InputTypeError, "settings.sweep.count=2.5: not an integer"),
     ],
 )
 def test_bad_settings_are_named(settings, error, said):

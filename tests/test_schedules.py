@@ -1,4 +1,4 @@
-"""Schedules are what they are named for, and what a study says of them can be wrong."""
+"""Schedules have their shapes, and the claims about them hold and can fail."""
 
 import numpy as np
 import pytest
@@ -32,8 +32,9 @@ def test_claims_can_fail(result):
     swapped = lanes.assign_coords(optimizer=("lane", [names.get(n, n) for n in lanes["optimizer"].values]))
     wrong = result._replace(
         runs=type(result.runs)(swapped, result.runs.grids),
-        bowl=type(result.bowl)(
-            result.bowl.lanes.assign_coords(learning_rate=1.1 * result.bowl.lanes["learning_rate"]), result.bowl.grids
+        quadratic=type(result.quadratic)(
+            result.quadratic.lanes.assign_coords(learning_rate=1.1 * result.quadratic.lanes["learning_rate"]),
+            result.quadratic.grids,
         ),
         warmup_run=result.warmup_run._replace(sharpness=4 * result.warmup_run.sharpness),
     )
@@ -63,7 +64,7 @@ def test_warmup_run_reaches_a_rate_above_the_constant_edge(result):
     np.testing.assert_allclose(run.rate[3], run.rate[-1] * 30 / 80, rtol=1e-5)
 
 
-def test_printed_table_has_a_line_a_schedule(result):
+def test_printed_table_has_one_line_per_schedule(result):
     _, _, *rows = str(result).splitlines()
     rows = [[cell.strip() for cell in row.split(" | ")] for row in rows]
     assert [row[0] for row in rows] == list(schedules.shares(10, 0.1, 0.2))
@@ -84,7 +85,7 @@ def test_figure_shows_scores_edges_and_sharpness(result):
     [
         ({"warm_up": 0.1}, InputValueError, "Did you mean 'warmup'"),
         ({"warmup": 0.9, "decay": 0.3}, InputValueError, "settings.warmup=0.9: warm-up and decay take more"),
-        ({"seeds": 2.5}, InputTypeError, "settings.seeds=2.5: not a whole number"),
+        ({"seeds": 2.5}, InputTypeError, "settings.seeds=2.5: not an integer"),
         ({"network": {"batch_size": 10**6}}, InputValueError, "batch_size"),
     ],
 )
