@@ -10,15 +10,20 @@ PYTEST := $(PY) -m pytest
 PARALLEL := -n auto --dist loadfile
 RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
 
+# Tests for the oldest versions: the core, sweeps and the command line, without tests that need other packages. Those
+# versions raise deprecation warnings among themselves.
+CORE_TESTS := bad_input boundary cli config contract datasets dispatch going_on gradients html hypergradients library \
+	live monitors plan plots processes regimes reopen report resume schedules search sgd stability store sweep
+
 # The extras with locked versions. PyTorch locks its own dependencies, which differ between platforms.
 LOCKED := app cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full parity bench browser lint format readme reproduce torture scale docs constraints clean env-app env-test env-parity env-bench env-docs
+.PHONY: help run test test-full test-oldest parity bench browser lint format readme reproduce torture scale docs constraints clean env-app env-test env-parity env-bench env-docs
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "  Options: PYTHON=/path/to/python (interpreter), VENV=folder (environment), CONFIG=file (for run)."
+	@echo "  Options: PYTHON=/path/to/python (interpreter), VENV=folder (environment), CONFIG=file (for run), JAX=version."
 
 run: env-app ## install if needed, run CONFIG, and print the paths of its report and figures
 	@$(PY) -m gdkit run $(CONFIG)
@@ -30,6 +35,10 @@ test: lint browser ## run all checks of CI except the comparison with PyTorch
 test-full: lint browser ## run all tests, long ones included, with the compiler options of users
 	$(RUN_DOCTESTS)
 	XLA_FLAGS= $(PYTEST) $(PARALLEL) -m "not parity"
+
+test-oldest: ## test the core with the oldest versions that pyproject.toml allows, in an environment of its own
+	@VENV=$(VENV)-oldest sh scripts/setup oldest
+	$(VENV)-oldest/bin/python -m pytest $(PARALLEL) -m "not full" -W ignore::DeprecationWarning $(CORE_TESTS:%=tests/test_%.py)
 
 parity: env-parity ## install PyTorch and compare with it
 	$(PYTEST) -m parity tests/parity
@@ -65,15 +74,19 @@ readme: env-test ## update the outputs and figures of README.md and the tutorial
 docs: env-docs ## build the documentation in site/html; it can be read without a server
 	@$(PY) docs/build_site.py
 
-constraints: env-app ## update constraints.txt to the newest compatible versions
+COMPILE = $(PY) -m uv pip compile pyproject.toml --universal --fork-strategy fewest --upgrade --python-version 3.11 \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet
+
+constraints: env-app ## write constraints.txt with the newest versions that fit, and constraints-oldest.txt with the oldest
 	$(PY) -m pip install --quiet uv
-	$(PY) -m uv pip compile pyproject.toml $(addprefix --extra ,$(LOCKED)) --universal --fork-strategy fewest --upgrade \
-		--python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet > constraints.new
+	$(COMPILE) $(addprefix --extra ,$(LOCKED)) > constraints.new
 	sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml >> constraints.new
 	LC_ALL=C sort -o constraints.txt constraints.new && rm constraints.new
+	$(COMPILE) --extra app --extra core-test --resolution lowest-direct > constraints.new
+	LC_ALL=C sort -o constraints-oldest.txt constraints.new && rm constraints.new
 
 clean: ## remove build products; keep runs/
-	rm -rf $(VENV) $(VENV).lock dist site .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV).lock $(VENV)-oldest $(VENV)-oldest.lock dist site .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env-app env-test env-parity env-bench env-docs: env-%:
