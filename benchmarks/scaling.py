@@ -215,11 +215,14 @@ def _watched(request: Any, folder: Path) -> None:
     """A sweep in a run directory, with the table that moves."""
     from rich.console import Console
 
-    from gdkit.app import tally, terminal
+    from gdkit.app import terminal, watcher
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with terminal.progress(console) as (tell, show), tally.watching(folder, tell, show) as noted:
-        run_checked(request, noted, where=RunDirectory(folder))
+    with (
+        terminal.show_progress(console) as (on_progress, on_tally),
+        watcher.watch_tiles(folder, on_progress, on_tally) as callback,
+    ):
+        run_checked(request, callback, where=RunDirectory(folder))
 
 
 def _spending(run: Callable[[], Any], spent: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""How numbers, counts, ranges and tables are printed as text."""
+"""How numbers, ranges, durations, counts and tables are printed as text."""
 
 from collections.abc import Sequence
 from typing import SupportsFloat
@@ -25,6 +25,19 @@ def format_range(bounds: tuple[SupportsFloat, SupportsFloat] | None, digits: int
         return "–"
     low, high = (format_number(bound, digits) for bound in bounds)
     return low if low == high else f"{low} to {high}"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in a unit that suits them.
+
+    >>> [format_duration(x) for x in (1.5, 42.0, 600.0, 7200.0)]
+    ['1.5 s', '42 s', '10 min', '2.0 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def count(number: int, noun: str) -> str:

@@ -7,7 +7,6 @@ import io
 import json
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +15,16 @@ from rich.console import Console
 
 import gdkit
 from gdkit import problems, sgd
-from gdkit.app import tally, terminal
+from gdkit.app import answers, tally, watcher
 from gdkit.app.command_line import main
 from gdkit.app.config.loading import dump, load, loads
 from gdkit.app.directory import CONFIG
-from gdkit.app.report import answers, embed
-from gdkit.app.report.compare import difference
+from gdkit.app.report import embed
+from gdkit.app.report.differences import compare_scores
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.outputs import write_partial_report, write_report
-from gdkit.app.summary import summarise
+from gdkit.app.summary import summarize
+from gdkit.app.terminal.progress import ProgressBoard
 from gdkit.monitors import EndKind
 from gdkit.store import Store
 from gdkit.sweeps.execution.progress import Progress
@@ -67,9 +67,9 @@ def page(half):
 
 def test_the_tally_counts_what_finished_tiles_hold(half):
     counted, result = tally.Tally(Store.open(half)), gdkit.open(half)
-    counted.look()
-    counted.look()  # what has been seen is not counted twice
-    for part in counted.parts:
+    counted.update()
+    counted.update()  # a tile is counted once
+    for part in counted.optimizers:
         lanes = result.select(optimizer=part.label).lanes
         kinds = lanes["end_kind"].values
         assert part.lanes == len(kinds)
@@ -77,7 +77,7 @@ def test_the_tally_counts_what_finished_tiles_hold(half):
         assert part.diverged == np.sum((kinds == EndKind.NONFINITE) | (kinds == EndKind.EXCEEDED)) > 0
         stayed = np.where(kinds == EndKind.STEPS, lanes["final_loss"].values, np.inf)
         assert part.best == pytest.approx(stayed.min())
-        assert part.at["learning_rate"] == lanes["learning_rate"].values[stayed.argmin()]
+        assert part.best_at["learning_rate"] == lanes["learning_rate"].values[stayed.argmin()]
 
 
 def test_the_page_of_an_unfinished_run_says_so_and_holds_ended_runs_alone(half, page):
@@ -135,17 +135,16 @@ def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(
     assert best.hyperparameters["learning_rate"] == recommended.best == pytest.approx(rates[place])
     assert recommended.interval is None and recommended.unsafe is None
     assert not any("diverged" in text and "nothing did" not in text for text in recommended.caveats)
-    summary = summarise(found)
-    assert answers.headline(summary).startswith("Use sgd with learning rate")
-    assert "on average over 2 seeds" in answers.deck(summary)
-    assert answers.tiles(summary)[0].detail == "no interval before all seeds have ended"
-    assert summary.unknown[0] == f"what becomes of {found.missing} runs: not finished yet."
-    assert sum("not finished yet" in text for text in summary.unknown) == 1
-    content = embed.content(embed.parts_of(found, summary.by), summary.by)
+    summary = summarize(found)
+    assert answers.format_headline(summary).startswith("Use sgd with learning rate")
+    assert "averaged over 2 seeds" in answers.format_details(summary)
+    assert answers.answer_cards(summary)[0].detail == "no interval until all seeds finish"
+    assert summary.caveats[0] == f"{found.missing} of 24 runs have not finished and are not included."
+    assert sum("not finished" in text for text in summary.caveats) == 1
+    content = embed.embed_sweeps(embed.split_by_optimizer(found, summary.by), summary.by)
     assert content["lanes"] == 24 - found.missing == sum(part["count"] for part in content["optimizers"])
-    assert (
-        difference(summary.best.seeds, summary.best.seeds, paired=True).verdict == "can't tell: some seed has not ended"
-    )
+    seeds = summary.best.seeds
+    assert compare_scores(seeds, seeds, paired=True).objection == "some seed has not finished"
 
 
 def test_points_of_which_all_seeds_have_ended_come_before_others(begun):
@@ -162,8 +161,8 @@ def test_a_run_that_has_only_diverged_so_far_does_not_call_every_run_diverged(be
     _, found = begun
     lanes = found.lanes.copy(deep=True)
     lanes["end_kind"].values[lanes["end_kind"].values != EndKind.RUNNING] = EndKind.NONFINITE
-    summary = summarise(dataclasses.replace(found, lanes=lanes))
-    assert answers.headline(summary) == "Every run that has ended diverged."
+    summary = summarize(dataclasses.replace(found, lanes=lanes))
+    assert answers.format_headline(summary) == "Every finished run diverged."
 
 
 def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_go_on(half, tmp_path, capsys):
@@ -178,7 +177,7 @@ def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_g
     )
     assert main.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
     page = (tmp_path / "both.html").read_text()
-    assert f"What becomes of 16 runs of {half}: not finished yet." in page
+    assert f"{half}: 16 of 32 runs have not finished and are not included." in page
     begun = tmp_path / "begun"
     begun.mkdir()
     for name in (CONFIG, "manifest.json"):
@@ -186,50 +185,45 @@ def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_g
     (begun / "tiles").mkdir()
     for words in (["report", str(begun)], ["report", str(half), str(begun), "-o", str(tmp_path / "none.html")]):
         assert main.main(words) == 2
-        assert f"{begun}: no run has finished yet. To resume: gdkit run" in capsys.readouterr().err
+        assert "finished" in capsys.readouterr().err
 
 
-def test_a_report_is_written_at_most_a_fiftieth_of_the_time(half, monkeypatch):
-    clock, spent, written = [0.0], [0.4, 2.0, 0.01], []
-    monkeypatch.setattr(tally.time, "monotonic", lambda: clock[0])
-    watcher = tally._Watcher(half, lambda tally: None, lambda pause: written.append((clock[0], pause)))
-    watcher._look()
-    monkeypatch.setattr(tally, "_timed", lambda work: (work(), spent[min(len(written), 3) - 1])[1])
-    for clock[0] in np.arange(0.0, 200.0, 1.0):
-        watcher._written = 0  # there is always something new
-        watcher._report()
+def test_writing_the_report_takes_at_most_a_fiftieth_of_the_time():
+    now, spent, written = [0.0], [0.4, 2.0, 0.01], []
+    measure = lambda work: (work(), spent[min(len(written), 3) - 1])[1]
+    write = lambda pause: written.append((now[0], pause))
+    report = watcher.LiveReport(write, clock=lambda: now[0], measure=measure)
+    for now[0] in np.arange(0.0, 200.0, 1.0):
+        report.update(finished=int(now[0]) + 1)
     times = [at for at, _ in written]
-    assert times[0] == tally.SHARE * tally.FIRST
+    assert times[0] == watcher.REPORT_SHARE * watcher.FIRST_REPORT
     assert times[1] - times[0] == 20 and times[2] - times[1] == 100
-    assert np.diff(times[2:]) == pytest.approx(tally.WRITE_EVERY)
+    assert np.diff(times[2:]) == pytest.approx(watcher.REPORT_INTERVAL)
     assert [pause for _, pause in written[1:3]] == [20, 100]
 
 
-def test_nothing_is_written_where_nothing_is_new(half, monkeypatch):
-    written = []
-    watcher = tally._Watcher(half, lambda tally: None, written.append)
-    watcher._due = 0.0
-    watcher._look()
-    watcher._report()
-    watcher._due = 0.0
-    watcher._report()
-    assert len(written) == 1
+def test_the_report_is_not_written_without_newly_finished_runs():
+    now, written = [0.0], []
+    report = watcher.LiveReport(written.append, clock=lambda: now[0])
+    for now[0], finished in ((100.0, 0), (200.0, 2), (300.0, 2), (400.0, 3)):
+        report.update(finished)
+    assert len(written) == 2
 
 
-def test_a_watcher_that_cannot_read_warns_and_the_run_goes_on(tmp_path):
+def test_a_watcher_that_cannot_read_warns_and_the_run_continues(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
-    watcher = tally._Watcher(tmp_path, lambda tally: None, None)
-    watcher.news.set()
-    with pytest.warns(gdkit.errors.GdkitWarning, match="The run goes on"):
-        watcher.run()
+    watch = watcher.TileWatcher(tmp_path, lambda tally: None)
+    watch.news.set()
+    with pytest.warns(gdkit.errors.GdkitWarning, match="The run continues"):
+        watch.run()
 
 
-def test_a_callback_tells_and_wakes_the_watcher_when_lanes_are_finished(half):
-    told, seen = [], threading.Event()
-    with tally.watching(half, told.append, lambda tally: seen.set()) as tell:
-        tell(Progress(1, 2, 1, 2, 1.0))
-        assert seen.wait(60)
-    assert len(told) == 1
+def test_progress_is_forwarded_and_newly_finished_lanes_wake_the_watcher(half):
+    received, read, reported = [], threading.Event(), []
+    with watcher.watch_tiles(half, received.append, lambda tally: read.set(), reported.append) as callback:
+        callback(Progress(1, 2, 1, 2, 1.0))
+        assert read.wait(60)
+    assert len(received) == 1 and reported == []  # the first report comes later
 
 
 UNDRAWN = Hooks(write_report=functools.partial(write_report, draw=lambda *_: []))
@@ -266,23 +260,24 @@ def test_who_interrupts_the_report_is_told_how_to_write_it_and_the_status_says_t
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_board_has_a_line_an_optimizer_that_fits_the_terminal(width):
-    parts = [
-        tally.OptimizerTally("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
-        tally.OptimizerTally("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
-        tally.OptimizerTally("adam", 93, 0, 0, None, {}),
-    ]
+def test_the_board_has_one_line_per_optimizer_that_fits_the_terminal(width):
     console = Console(width=width, file=io.StringIO())
-    board = terminal._Board(console)
-    board.tell(Progress(3_000_000, 9_000_000, 124, 279, 12.0))
-    board._tally = SimpleNamespace(parts=parts)
+    board = ProgressBoard(console)
+    board.update_progress(Progress(3_000_000, 9_000_000, 124, 279, 12.0))
+    board.update_optimizers(
+        [
+            tally.OptimizerTally("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
+            tally.OptimizerTally("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
+            tally.OptimizerTally("adam", 93, 0, 0, None, {}),
+        ]
+    )
     with console.capture() as captured:
         console.print(board.table())
     lines = captured.get().splitlines()
     assert [line.split()[0][:7] for line in lines] == ["sgd", "a-label", "adam", "all"]
     assert all(len(line) <= width for line in lines)
-    for line, said in zip(
-        lines, ["93/93  22 diverged  best 0.0969 at 0.398", "none arrived", "0/93", "24 s left"], strict=True
+    for line, text in zip(
+        lines, ["93/93  22 diverged  best 0.0969 at 0.398", "no finite score", "0/93", "24 s left"], strict=True
     ):
-        assert said in line
+        assert text in line
     assert "124/279  53 diverged" in lines[-1]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import synthetic
 
-from gdkit.app import report, terminal
+from gdkit.app import answers, report, terminal
 from gdkit.app.command_line import main
 from gdkit.app.config.loading import dump, loads
 from gdkit.app.config.source import ConfigError
-from gdkit.app.report import answers, embed, parts
-from gdkit.app.report.compare import compare, difference
-from gdkit.app.summary import provenance, summarise
+from gdkit.app.report import embed, sections, write
+from gdkit.app.report.comparison import write_comparison
+from gdkit.app.report.differences import compare_scores
+from gdkit.app.summary import describe_provenance, summarize
 from gdkit.plots import REGIME_COLORS
 from gdkit.regimes import Regime
 
@@ -37,7 +38,7 @@ def made():
 @pytest.fixture(scope="module")
 def page(made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return report.write(loads(CONFIG), made, summarise(made), [], folder).read_text()
+    return report.write_report(loads(CONFIG), made, summarize(made), [], folder).read_text()
 
 
 def embedded(page: str) -> dict:
@@ -56,43 +57,45 @@ def numbers(data: dict, name: str) -> np.ndarray:
 
 
 def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made):
-    summary = summarise(made)
+    summary = summarize(made)
     found = summary.best.recommendation
-    said = answers.deck(summary)
+    said = answers.format_details(summary)
     assert found is not None
-    assert answers.headline(summary).startswith(f"Use {summary.best.optimizer} with learning rate {found.best:.3g}")
-    assert f"Divergence begins at {found.edge:.3g}, {found.edge / found.best:.3g} times that" in said
-    assert f"nothing diverged up to {found.safe:.3g}" in said
+    assert answers.format_headline(summary).startswith(
+        f"Use {summary.best.optimizer} with learning rate {found.best:.3g}"
+    )
+    assert f"Divergence begins at {found.edge:.3g}, {found.edge / found.best:.3g} times this value" in said
+    assert f"no run diverged up to {found.safe:.3g}" in said
     least = min(summary.rows, key=lambda row: row.recommendation.sensitivity)
-    assert f"{least.optimizer} depends least" in said
+    assert f"{least.optimizer} is the least sensitive" in said
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"edge": 1e-5}, "Every run diverged. Try smaller values."),
-        ({"shift": 2.0}, "No run arrived. Closest came sgd with learning rate"),
-        ({"edge": 50}, ", the largest that was tried."),
+        ({"shift": 2.0}, "No run converged. The best is sgd with learning rate"),
+        ({"edge": 50}, ", the largest value tried."),
         ({"edge": 4e-2, "optimizers": ("sgd",)}, "Use sgd with learning rate"),
         ({"others": {"momentum": [0.5, 0.9]}}, "and momentum 0."),
     ],
 )
-def test_what_is_not_known_is_said_and_never_as_a_number_that_is_none(change, said, tmp_path):
+def test_a_report_states_caveats_and_prints_no_number_that_is_missing(change, said, tmp_path):
     result = synthetic.result(**{"seeds": 1, "rates": 9, "optimizers": ("sgd",)} | change)
-    summary = summarise(result)
-    assert said in answers.headline(summary)
-    page = report.write(loads(CONFIG), result, summary, [], tmp_path).read_text()
+    summary = summarize(result)
+    assert said in answers.format_headline(summary)
+    page = report.write_report(loads(CONFIG), result, summary, [], tmp_path).read_text()
     words = re.sub(r"<(style|script|svg)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
-    assert not re.search(r"\b(nan|none|inf|null|undefined)\b(?! diverged)", words, re.IGNORECASE)
-    assert "What is not known" in words
+    assert not re.search(r"\b(nan|none|inf|null|undefined)\b(?! found)", words, re.IGNORECASE)
+    assert "Caveats" in words
 
 
 def test_every_axis_of_the_recommended_point_is_named():
     result = synthetic.result(("sgd",), others={"momentum": [0.5, 0.9], "kind": ["a", "b"]}, rates=6, seeds=1)
-    found = summarise(result).best.recommendation
+    found = summarize(result).best.recommendation
     assert found is not None
     at = {name: value for name, value in found.at.items() if name != "optimizer"}
-    headline = answers.headline(summarise(result))
+    headline = answers.format_headline(summarize(result))
     assert all(f"{name} {value}" in headline for name, value in at.items())
     assert at.keys() == {"momentum", "kind"}
 
@@ -120,13 +123,13 @@ def test_the_embedded_curves_are_those_of_the_result(made, page):
 
 def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
     result = synthetic.result(("sgd",), rates=3000, others={"momentum": np.linspace(0, 0.99, 100)}, seeds=1, points=2)
-    summary = summarise(result)
-    path = report.write(loads(CONFIG), result, summary, [], tmp_path)
+    summary = summarize(result)
+    path = report.write_report(loads(CONFIG), result, summary, [], tmp_path)
     assert path.stat().st_size < 8e6
     data = embedded(path.read_text())
     kept = numbers(data, "lane")
     assert len(kept) < data["lanes"] == 300_000
-    assert f"300,000 runs are more than a page can hold: this one draws and lists {len(kept):,}" in path.read_text()
+    assert f"This page draws and lists {len(kept):,} of 300,000 runs" in path.read_text()
     best = summary.best.recommendation
     assert best is not None
     assert best.best in numbers(data, "learning_rate")
@@ -138,7 +141,7 @@ def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
 @pytest.mark.parametrize("table_bytes", [embed.TABLE_BYTES, 20_000])
 def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_bytes):
     result = synthetic.result(("sgd", "adam"), rates=60, others={"momentum": [0.0, 0.5, 0.9]}, seeds=3)
-    data = embed.content(embed.parts_of(result, "final_loss"), "final_loss", table_bytes=table_bytes)
+    data = embed.embed_sweeps(embed.split_by_optimizer(result, "final_loss"), "final_loss", table_bytes=table_bytes)
     kept = numbers(data, "lane")
     assert (len(kept) < result.lanes.sizes["lane"]) == (table_bytes < embed.TABLE_BYTES)
     edges = np.frombuffer(embed.base64.b64decode(data["edges"]["learning_rate"]), "<f4")
@@ -154,7 +157,7 @@ def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_by
 
 def test_a_strip_is_divided_at_each_value_as_its_runs_are():
     made = synthetic.result(("sgd",), rates=16, edge=0.85)  # of one value that seeds 1 and 2 bear and seed 0 does not
-    drawn = re.findall(r"<g><title>([^<]*)</title>(.*?)</g>", parts.bands(summarise(made)))
+    drawn = re.findall(r"<g><title>([^<]*)</title>(.*?)</g>", sections.render_outcomes(summarize(made)))
     codes = made.regimes.values.reshape(16, 3)  # lanes by value and seed
     columns = []
     for _, rects in drawn:
@@ -165,26 +168,26 @@ def test_a_strip_is_divided_at_each_value_as_its_runs_are():
     assert columns == [[int((row == code).sum()) for code in Regime] for row in codes]
     (divided,) = [title for title, _ in drawn if "33 % diverged" in title]
     assert divided.startswith("0.858: ")
-    shown = terminal.as_text(summarise(made))
+    shown = terminal.format_summary(summarize(made))
     assert len(re.findall("[·█≈^~x×-]*", shown.split("sgd 0.001 ")[1])[0]) == 16
     assert shown.split("sgd 0.001 ")[1][11:13] == "x×"
     assert "x divided" in shown
 
 
-def test_names_of_optimizers_are_not_capitalised_in_what_is_not_known(tmp_path):
+def test_labels_of_optimizers_keep_their_case_in_caveats(tmp_path):
     result = synthetic.result(("sgd", "adam"), edge=50, seeds=1)
-    page = report.write(loads(CONFIG), result, summarise(result), [], tmp_path).read_text()
+    page = report.write_report(loads(CONFIG), result, summarize(result), [], tmp_path).read_text()
     assert re.search(r"<li>sgd: where it diverges", page) and "<li>Sgd" not in page
     assert "<li>How far chance decides" in page
 
 
 def test_provenance_says_how_long_it_took_and_what_of_that_was_compiling(made):
-    assert provenance(made)["time"] == "1.5 s"
+    assert describe_provenance(made)["time"] == "1.5 s"
     timings = json.dumps({"seconds": 100.0, "compile_seconds": 12.3, "plan_seconds": 0.0})
     longer = dataclasses.replace(made, lanes=made.lanes.assign_attrs(timings=timings))
-    assert provenance(longer)["time"] == "2 min, of which 12 s compiling"
+    assert describe_provenance(longer)["time"] == "2 min, of which 12 s compiling"
     plan = json.dumps({"width": [8, 4], "chosen": "rule", "tile": None})
-    assert provenance(made.__class__(made.lanes.assign_attrs(plan=plan), made.grids))["plan"] == (
+    assert describe_provenance(made.__class__(made.lanes.assign_attrs(plan=plan), made.grids))["plan"] == (
         "width [8, 4], chosen by rule"
     )
 
@@ -201,8 +204,8 @@ def test_names_stay_text(tmp_path):
     bad = "<script>alert(1)</script>"
     result = synthetic.result((bad, 'a"b&c'), rates=4)
     label = "optimizer: [{name: sgd}]"
-    job = loads(CONFIG.replace("optimizer: [{name: sgd}, {name: adam}]", label))
-    page = report.write(job, result, summarise(result), [], tmp_path).read_text()
+    config = loads(CONFIG.replace("optimizer: [{name: sgd}, {name: adam}]", label))
+    page = report.write_report(config, result, summarize(result), [], tmp_path).read_text()
     assert bad not in page
     assert page.count("<script") == 2  # its numbers and its program
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -223,7 +226,7 @@ def test_theory_has_a_number_for_plain_gradient_descent_and_momentum_only():
         "[{name: sgd}, {name: sgd, momentum: 0.5, label: m}, {name: sgd, momentum: 0.5, nesterov: true, label: n}, "
         "{name: adam}, {name: sgd, clip_norm: 1.0, label: c}, {name: sgd, momentum: [0.1, 0.2], label: axis}]",
     )
-    assert report.theory_of(loads(text)) == {"sgd": 2.0, "m": 3.0, "n": 1.5}
+    assert write.stability_thresholds(loads(text)) == {"sgd": 2.0, "m": 3.0, "n": 1.5}
 
 
 # Several runs
@@ -231,18 +234,18 @@ def test_theory_has_a_number_for_plain_gradient_descent_and_momentum_only():
 
 def test_differences_need_an_interval_without_zero_and_enough_seeds():
     ours, theirs = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) + 0.1, np.arange(1.0, 7.0)
-    assert difference(ours, theirs, paired=True).verdict == "yes"
-    assert "may be none" in difference(ours, theirs, paired=False).verdict
-    assert "3 seeds agree by chance once in 4" in difference(ours[:3], theirs[:3], paired=True).verdict
-    assert difference([1.0], [2.0], paired=True) == (-1.0, None, "can't tell: one seed")
-    assert "diverged" in difference([np.inf, 1.0], [2.0, 1.0], paired=True).verdict
-    assert difference(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
+    assert compare_scores(ours, theirs, paired=True).is_significant
+    assert compare_scores(ours, theirs, paired=False).objection == "the interval contains 0"
+    assert compare_scores(ours[:3], theirs[:3], paired=True).objection == "3 seeds agree by chance once in 4"
+    assert compare_scores([1.0], [2.0], paired=True) == (-1.0, None, "one seed")
+    assert compare_scores([np.inf, 1.0], [2.0, 1.0], paired=True).objection == "some seed diverged"
+    assert compare_scores(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
 
 
-def test_the_bootstrap_interval_covers_a_known_difference():
+def test_the_bootstrap_interval_covers_a_known_compare_scores():
     generator = np.random.default_rng(1)
     draws = [generator.normal(0.3, 1.0, 20) for _ in range(200)]
-    inside = [(d := difference(draw, np.zeros(20), paired=True).interval) and d[0] <= 0.3 <= d[1] for draw in draws]
+    inside = [(d := compare_scores(draw, np.zeros(20), paired=True).interval) and d[0] <= 0.3 <= d[1] for draw in draws]
     assert 0.88 <= np.mean(inside) <= 0.98
 
 
@@ -258,36 +261,36 @@ def folders(tmp_path_factory):
 
 
 def test_runs_are_compared_by_their_seeds(folders, tmp_path):
-    page = compare(folders, tmp_path / "both.html").read_text()
+    page = write_comparison(folders, tmp_path / "both.html").read_text()
     words = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert "first, second" in words
-    assert "first · sgd does best, and the seeds tell it from all others." in words
+    assert "first · sgd has the lowest validation loss, significantly below the other." in words
     data = embedded(page)
     assert [optimizer["label"] for optimizer in data["optimizers"]] == ["first · sgd", "second · sgd"]
     assert data["lanes"] == len(numbers(data, "lane")) == 2 * 7 * 6
-    assert re.findall(r'data-name="can seeds tell\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
-    more = re.findall(r'data-name="more than the first"[^>]*>([\d.]+) ', page)
+    assert re.findall(r'data-name="significant\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
+    more = re.findall(r'data-name="above the first"[^>]*>([\d.]+) ', page)
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
 
 
 def test_many_optimizers_of_several_runs_have_a_colour_each_and_later_runs_are_dashed():
     of = lambda run, *labels: [
         part._replace(run=run, label=f"{run} · {part.label}")
-        for part in embed.parts_of(synthetic.result(labels, rates=3, seeds=1), "validation_loss")
+        for part in embed.split_by_optimizer(synthetic.result(labels, rates=3, seeds=1), "validation_loss")
     ]
     few = of(0, "sgd", "adam", "b") + of(1, "sgd", "adam", "b")
-    assert embed.looks_of(few) == [(i, False) for i in range(6)]
+    assert embed.assign_styles(few) == [(i, False) for i in range(6)]
     many = of(0, "sgd", "adam", "b", "c") + of(1, "adam", "sgd", "b", "d")
-    assert embed.looks_of(many) == [(i, False) for i in (0, 1, 2, 3)] + [(i, True) for i in (1, 0, 2, 4)]
+    assert embed.assign_styles(many) == [(i, False) for i in (0, 1, 2, 3)] + [(i, True) for i in (1, 0, 2, 4)]
     alone = of(0, *"abcdefgh")
-    assert embed.looks_of(alone)[6:] == [(6, False), (7, True)]
+    assert embed.assign_styles(alone)[6:] == [(6, False), (7, True)]
 
 
 def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys):
     out = tmp_path / "both.html"
     assert main.main(["report", *map(str, folders), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
-    assert "first · sgd does best" in out.read_text()
+    assert "first · sgd has the lowest validation loss" in out.read_text()
     assert main.main(["report", str(folders[0]), "-o", str(out)]) == 2
     assert "Give several runs to compare" in capsys.readouterr().err
     assert main.main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
@@ -297,4 +300,4 @@ def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys
 def test_a_study_cannot_be_compared(tmp_path):
     (tmp_path / "config.yaml").write_text("experiment: experiments.parabola:run\n")
     with pytest.raises(ConfigError, match="this is a study, not a sweep"):
-        compare([tmp_path, tmp_path], tmp_path / "out.html")
+        write_comparison([tmp_path, tmp_path], tmp_path / "out.html")

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from gdkit.app import report
 from gdkit.app.config.loading import loads
-from gdkit.app.report import figures
-from gdkit.app.summary import summarise
+from gdkit.app.summary import summarize
 from gdkit.regimes import Regime
 
 CHROMIUM = browser.find()
@@ -36,7 +35,7 @@ sweep: {axes: {learning_rate: [0.1, 1.0]}, steps: 200}
 
 
 def write(result, folder, drawn=()):
-    return report.write(loads(CONFIG), result, summarise(result), drawn, folder)
+    return report.write_report(loads(CONFIG), result, summarize(result), drawn, folder)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def made(tmp_path_factory):
     others = {"momentum": [0.0, 0.5, 0.9]}
     result = synthetic.result(("sgd", "adam", HOSTILE), others=others, rates=16, edge=0.85)  # between seeds of a value
     blank = Figure(figsize=(2, 1))
-    drawn = [figures.save(blank, folder / "figure", "A figure", "for who reads without JavaScript")]
+    drawn = [report.save_figure(blank, folder / "figure", "A figure", "for readers without JavaScript")]
     address = write(result, folder, drawn).as_uri()
     return SimpleNamespace(result=result, frame=result.to_dataframe(), address=address, folder=folder)
 
@@ -148,7 +147,7 @@ def test_pointing_at_a_run_tells_its_numbers(page, made):
     assert said["facts"]["validation loss"] == f"{lane['validation_loss']:.3g}"
     assert said["facts"]["test loss"] == f"{lane['test_loss']:.3g}"
     assert said["facts"]["test accuracy"] == f"{100 * lane['test_accuracy']:.1f} %"
-    assert said["facts"]["ended at"] == f"step {lane['end_step']}: all its steps"
+    assert said["facts"]["ended at"] == f"step {lane['end_step']}: completed all steps"
     assert said["regime"].startswith(lane["regime"].lower())
     page.point(5, 5)
     assert card(page) is None
@@ -161,7 +160,7 @@ def test_a_click_pins_the_curve_of_the_run(page, made):
     assert card(page)["name"] in text(page, "#pins li")
     end = page.ask(
         """(() => {
-          const path = document.querySelector(".curves .curve.kept");
+          const path = document.querySelector(".curves .curve.pinned");
           const point = path.getPointAtLength(path.getTotalLength());
           const frame = path.ownerSVGElement.getBoundingClientRect();
           return [frame.x + point.x, frame.y + point.y, frame.y];
@@ -315,12 +314,12 @@ def test_sharpness_is_drawn_along_the_run_with_what_theory_lets_it_be(tab, tmp_p
     job = loads(
         CONFIG.replace(", {name: adam}", "").replace("200}", "200, monitors: [{name: sharpness_every, every: 40}]}")
     )
-    tab.open(report.write(job, result, summarise(result), [], tmp_path).as_uri())
+    tab.open(report.write_report(job, result, summarize(result), [], tmp_path).as_uri())
     choose(tab, "Curve", "sharpness")
     assert tab.ask("document.querySelector('.curves .picture .title ~ .title').textContent") == "sharpness"
     assert tab.ask("document.querySelectorAll('.curves .curve').length") == 8
     click(tab, ".runs td button", 3)
-    pinned = "document.querySelector('.curves .curve.kept').getBBox()"
+    pinned = "document.querySelector('.curves .curve.pinned').getBBox()"
     line = "Number(document.querySelector('.curves .overlay .theory').getAttribute('y1'))"
     top, bottom = tab.ask(f"[{pinned}.y, {pinned}.y + {pinned}.height]")
     share = (bottom - tab.ask(line)) / (bottom - top)
@@ -330,7 +329,7 @@ def test_sharpness_is_drawn_along_the_run_with_what_theory_lets_it_be(tab, tmp_p
 
 def test_a_page_that_loads_itself_again_keeps_what_was_chosen(tab, tmp_path):
     result, job = synthetic.result(("sgd", "adam"), others={"momentum": [0.0, 0.5]}, rates=8), loads(CONFIG)
-    path = report.write(job, result, summarise(result), [], tmp_path, report.Standing("As of now.", 1))
+    path = report.write_report(job, result, summarize(result), [], tmp_path, report.Notice("As of now.", 1))
     tab.open(path.as_uri())
     assert text(tab, ".standing") == "As of now."
     choose(tab, "Measure", "final loss")
@@ -339,7 +338,7 @@ def test_a_page_that_loads_itself_again_keeps_what_was_chosen(tab, tmp_path):
     click(tab, ".runs td button", 3)
     click(tab, ".runs th button", 3)
     tab.ask("window.before = true")
-    report.write(job, result, summarise(result), [], tmp_path)  # the run is over
+    report.write_report(job, result, summarize(result), [], tmp_path)  # the run is over
     for _ in range(100):
         time.sleep(0.1)
         if tab.ask("window.before === undefined && document.documentElement?.dataset.drawn === 'yes'"):
@@ -450,7 +449,7 @@ def test_it_reads_without_javascript(tab, made):
     tab.open(made.address, script=False)
     shown = tab.ask("document.body.innerText")
     assert re.search(r"Use \S+ with learning rate", shown)
-    assert "for who reads without JavaScript" in shown
+    assert "for readers without JavaScript" in shown
     assert tab.ask("document.images.length === 1 && document.images[0].naturalWidth > 0")
     assert "Download CSV" not in shown
     assert "Copy" not in shown

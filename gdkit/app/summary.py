@@ -1,15 +1,17 @@
-"""What a sweep found, as rows: one form for the terminal and for the report."""
+"""What a sweep found, as one row per optimizer: the terminal and the report print the same numbers."""
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import xarray as xr
 
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.tables import count, format_duration, format_number, format_range
 
 SIGNS = {
     Regime.SLOW: "·",
@@ -21,127 +23,123 @@ SIGNS = {
     Regime.DIVERGED: "×",
 }
 MEANINGS = {
-    Regime.SLOW: "still falling",
-    Regime.CONVERGED: "arrived",
-    Regime.OSCILLATING: "arrived by updates that reverse",
-    Regime.CATAPULT: "rose well above its start, then arrived",
-    Regime.BOUNCING: "keeps moving, never arrives",
-    Regime.STALLED: "updates vanish before it arrives",
-    Regime.DIVERGED: "left for good",
+    Regime.SLOW: "still decreasing",
+    Regime.CONVERGED: "reached the optimum",
+    Regime.OSCILLATING: "converged while updates reverse direction",
+    Regime.CATAPULT: "rose well above the initial loss, then converged",
+    Regime.BOUNCING: "keeps moving without converging",
+    Regime.STALLED: "updates vanish before convergence",
+    Regime.DIVERGED: "loss grew out of bounds",
 }
 _PLAN = {"chosen": "chosen by"}
 
 
 class RegimeCell(NamedTuple):
-    """What became of the runs at one value of an axis."""
+    """Regimes of the runs at one value of an axis."""
 
     value: float
     counts: tuple[int, ...]  # runs by the code of their regime, (regimes,)
 
     @property
     def regime(self) -> Regime:
-        """The commonest; the lowest of several."""
+        """The most common regime; the lowest code of several."""
         return Regime(int(np.argmax(self.counts)))
 
     @property
-    def divided(self) -> bool:
-        """Whether some runs diverged, and some did not."""
+    def is_divided(self) -> bool:
+        """Whether some runs diverged and others did not."""
         return 0 < self.counts[Regime.DIVERGED] < sum(self.counts)
 
 
-class Row(NamedTuple):
-    """One optimizer's part of the answer."""
+class SummaryRow(NamedTuple):
+    """What the sweep found for one optimizer."""
 
     optimizer: str
     recommendation: Recommendation | None  # None without a numeric axis
-    band: tuple[RegimeCell, ...]  # along the axis
+    cells: tuple[RegimeCell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
-    score: float  # of the best point, to be small; infinite where all diverged
-    seeds: tuple[float, ...]  # the scores of that point's seeds; infinite if diverged, NaN if not ended
+    score: float  # of the best point, to be minimized; infinite if all runs diverged
+    seeds: tuple[float, ...]  # scores of that point per seed; infinite if diverged, NaN if not finished
 
 
 class Summary(NamedTuple):
     """What a sweep found."""
 
     axis: str | None
-    by: str  # the variable that is to be small
-    metric: str | None  # what is reported beside it, and never chosen by
-    rows: tuple[Row, ...]
-    unknown: tuple[str, ...]  # what is not known, in words
-    missing: int = 0  # runs that have not ended
+    by: str  # the variable to be minimized
+    metric: str | None  # reported beside it, never used to choose
+    rows: tuple[SummaryRow, ...]
+    caveats: tuple[str, ...]
+    unfinished: int = 0  # runs
 
     @property
-    def best(self) -> Row:
+    def best(self) -> SummaryRow:
         """The row with the best score."""
         return min(self.rows, key=lambda row: row.score)
 
 
-def summarise(result: SweepResult, by: str | None = None) -> Summary:
-    """The rows of every optimizer, in the order of the config."""
+class StudyClaim(Protocol):
+    """One claim of a study, as its ``claims(result)`` returns it."""
+
+    @property
+    def text(self) -> str:
+        """What is claimed."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The paper or theorem."""
+        ...
+
+    @property
+    def expected(self) -> float:
+        """The number according to the source."""
+        ...
+
+    @property
+    def measured(self) -> float:
+        """The number that the study measured."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two agree."""
+        ...
+
+
+def summarize(result: SweepResult, by: str | None = None) -> Summary:
+    """The rows of all optimizers, in the order of the config."""
     axis = result.main_axis
     by = result.score_name(by)
-    rows = tuple(_row(one, label, axis, by) for label, one in begun(result).items())
-    found = Summary(axis, by, _metric(result), rows, (), result.missing)
-    close = undecided(found) if np.isfinite(found.best.score) else ""
-    left = f"what becomes of {counted(result.missing, 'run')}: not finished yet." if result.missing else ""
-    return found._replace(unknown=tuple(filter(None, (left, close, *_unknown(rows)))))
+    rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
+    summary = Summary(axis, by, _reported_metric(result), rows, (), result.missing)
+    caveats = (unfinished_caveat(result), _tie_caveat(summary), *_merge_caveats(rows))
+    return summary._replace(caveats=tuple(filter(None, caveats)))
 
 
-def begun(result: SweepResult) -> dict[str, SweepResult]:
-    """The optimizers of which runs have ended, by their labels; one without a name where there is no choice."""
+def results_by_optimizer(result: SweepResult) -> dict[str, SweepResult]:
+    """The result of each optimizer with at least one finished run, by label; the label is empty without a choice."""
     parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
     return {label: one for label, one in parts.items() if one.missing < one.lanes.sizes["lane"]}
 
 
-def answer(summary: Summary) -> str:
-    """The answer in a sentence or two."""
-    row = summary.best
-    found = row.recommendation
-    if not np.isfinite(row.score):
-        return all_diverged(summary)
-    if found is None or found.best is None:
-        return f"{row.optimizer} is best, with {words(summary.by)} {number(row.score)}."
-    said = f"Use {row.optimizer} with {settings(found)}: {words(summary.by)} {number(found.score)}"
-    said += _reported(summary, found) + "."
-    if found.safe is not None:
-        said += f" Nothing diverged up to {number(found.safe)}."
-    return said
+def unfinished_caveat(result: SweepResult) -> str:
+    """The caveat that some runs have not finished; empty if all have."""
+    runs = count(result.lanes.sizes["lane"], "run")
+    return f"{result.missing:,} of {runs} have not finished and are not included." if result.missing else ""
 
 
-def all_diverged(summary: Summary) -> str:
-    """What is said where no run is left to recommend."""
-    return "Every run that has ended diverged." if summary.missing else "Every run diverged. Try smaller values."
-
-
-def settings(found: Recommendation) -> str:
-    """The best value with those of the other axes, as people say them."""
-    others = {name: value for name, value in found.at.items() if name != "optimizer"}
-    said = [f"{words(name)} {shown(value)}" for name, value in ({found.axis: found.best} | others).items()]
-    return " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
-
-
-def undecided(summary: Summary) -> str:
-    """Which optimizers the seeds cannot tell from the best: those that beat it for some seed. Empty if none."""
-    best = summary.best
-    close = [
-        row.optimizer
-        for row in summary.rows
-        if row is not best and any(a <= b for a, b in zip(row.seeds, best.seeds, strict=True))
-    ]
-    return f"whether {best.optimizer} is better than {', '.join(close)}: for some seed it is not." if close else ""
-
-
-def measured(result: SweepResult) -> str:
-    """How many runs, how long, on what."""
+def describe_run(result: SweepResult) -> str:
+    """How many runs of how many steps, how long they took, and on what."""
     attributes = result.lanes.attrs
     seconds = json.loads(attributes["timings"])["seconds"]
-    plan = result.plan
     runs = f"{result.lanes.sizes['lane']:,} runs of {int(attributes['steps']):,} steps"
-    return f"{runs} in {duration(seconds)} on {attributes['device']}, {counted(plan['workers'], 'worker')}"
+    workers = count(result.plan["workers"], "worker")
+    return f"{runs} in {format_duration(seconds)} on {attributes['device']}, {workers}"
 
 
-def provenance(result: SweepResult) -> dict[str, str]:
-    """What the numbers were made with."""
+def describe_provenance(result: SweepResult) -> dict[str, str]:
+    """Versions, device, plan, time and key that the numbers come from."""
     attributes = result.lanes.attrs
     versions = json.loads(attributes["versions"])
     plan = result.plan
@@ -149,123 +147,119 @@ def provenance(result: SweepResult) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "device": f"{attributes['device']}, {attributes['cores']} cores visible",
         "plan": ", ".join(f"{_PLAN.get(name, name)} {value}" for name, value in plan.items() if value is not None),
-        "time": _time(json.loads(attributes["timings"])),
+        "time": _describe_time(json.loads(attributes["timings"])),
         "key": str(attributes["key"]),
     }
 
 
-def _time(timings: Mapping[str, float]) -> str:
-    """How long the whole took and, where that is known, what came before the first step."""
+def _describe_time(timings: Mapping[str, float]) -> str:
+    """The total time and, where recorded, how much of it preceded the first step."""
     parts = {"compiling": timings.get("compile_seconds"), "timing plans": timings.get("plan_seconds")}
-    known = [f"{duration(seconds)} {what}" for what, seconds in parts.items() if seconds]
-    whole = duration(timings["seconds"])
-    return f"{whole}, of which {' and '.join(known)}" if known else whole
+    recorded = [f"{format_duration(seconds)} {what}" for what, seconds in parts.items() if seconds]
+    total = format_duration(timings["seconds"])
+    return f"{total}, of which {' and '.join(recorded)}" if recorded else total
 
 
-def number(value: float | None) -> str:
-    """Three digits, as people write them."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{float(f'{value:.3g}'):g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+# Numbers and names as the terminal and the report print them
 
 
-def shown(value: Any) -> str:
-    """A number with three digits, anything else as it is."""
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def short_number(value: float | None) -> str:
+    """A number with three digits; an en dash for None and numbers that are not finite."""
+    return format_number(value if value is not None and np.isfinite(value) else None, 3)
 
 
-def span(pair: tuple[float, float] | None) -> str:
-    """``0.1 to 0.4``, or one number where both are the same."""
-    if pair is None:
-        return "–"
-    low, high = map(number, pair)
-    return low if low == high else f"{low} to {high}"
+def short_range(bounds: tuple[float, float] | None) -> str:
+    """``0.1–0.4``, or one number if both bounds print alike."""
+    return format_range(bounds, 3).replace(" to ", "–")
 
 
-def words(name: str) -> str:
-    """``validation_loss`` as people say it."""
+def short_value(value: object) -> str:
+    """A number with three digits, anything else as it prints."""
+    return short_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """An accuracy in percent, anything else as a number."""
+    if value is not None and name.endswith("accuracy"):
+        return f"{100 * value:.1f} %"
+    return short_number(value)
+
+
+def humanize(name: str) -> str:
+    """A name from a config or a result as words: ``validation_loss`` -> ``validation loss``."""
     return name.removeprefix("problem.").replace("_", " ")
 
 
-def metric_value(name: str, value: float | None) -> str:
-    """An accuracy in per cent, anything else as a number."""
-    if value is not None and name.endswith("accuracy"):
-        return f"{100 * value:.1f} %"
-    return number(value)
+# Rows
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: str) -> SummaryRow:
+    best, regimes = result.best(by), result.lane_regimes[_is_finished(result.lanes)]
+    codes, counts = np.unique(regimes, return_counts=True)
+    has_axis = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
+    recommendation = result.recommend(axis, by=by) if has_axis else None
+    return SummaryRow(
+        label,
+        recommendation,
+        _count_regimes(result, str(axis)) if has_axis else (),
+        {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
+        recommendation.score if recommendation and recommendation.score is not None else best.score,
+        _seed_scores(best.lanes, by),
+    )
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def _seed_scores(lanes: xr.Dataset, by: str) -> tuple[float, ...]:
+    """Scores of a point's seeds; infinite where a seed diverged, NaN where it has not finished."""
+    scores = lanes[by].values.astype(float)
+    scores = np.where(np.isfinite(scores), scores, np.inf)
+    return tuple(np.where(_is_finished(lanes), scores, np.nan).tolist())
 
 
-def diverges(row: Row) -> str:
-    """The smallest value at which some seed diverged."""
-    if row.recommendation is None:
-        return "–"
-    return "nowhere" if row.recommendation.unsafe is None else number(row.recommendation.unsafe)
+def _count_regimes(result: SweepResult, axis: str) -> tuple[RegimeCell, ...]:
+    """Regimes of the finished runs per value of the axis."""
+    finished = _is_finished(result.lanes)
+    values, places = np.unique(result.lanes[axis].values.astype(float)[finished], return_inverse=True)
+    counts = np.zeros((len(values), len(Regime)), int)
+    np.add.at(counts, (places, result.lane_regimes[finished]), 1)
+    return tuple(map(RegimeCell, values.tolist(), map(tuple, counts.tolist())))
 
 
-def _metric(result: SweepResult) -> str | None:
+def _is_finished(lanes: xr.Dataset) -> np.ndarray:
+    """Mask of the finished lanes."""
+    return lanes["end_kind"].values != EndKind.RUNNING
+
+
+def _reported_metric(result: SweepResult) -> str | None:
+    """A test metric, or the test loss if there is none."""
     names = [str(name) for name in result.lanes.data_vars if str(name).startswith("test_")]
     return next((name for name in names if name != "test_loss"), next(iter(names), None))
 
 
-def _row(result: SweepResult, label: str, axis: str | None, by: str) -> Row:
-    best, regimes = result.best(by), result.lane_regimes[_ended(result)]
-    codes, counts = np.unique(regimes, return_counts=True)
-    own = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
-    found = result.recommend(axis, by=by) if own else None
-    return Row(
-        label,
-        found,
-        _band(result, str(axis)) if own else (),
-        {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
-        found.score if found and found.score is not None else best.score,
-        _seeds(best.lanes, by),
-    )
+# Caveats
 
 
-def _seeds(lanes: Any, by: str) -> tuple[float, ...]:
-    """Scores of a point's seeds; infinite where one diverged, NaN where it has not ended."""
-    scores = lanes[by].values.astype(float)
-    running = lanes["end_kind"].values == EndKind.RUNNING
-    return tuple(np.where(running, np.nan, np.where(np.isfinite(scores), scores, np.inf)).tolist())
+def _tie_caveat(summary: Summary) -> str:
+    """The caveat that other optimizers beat the best one for some seed; empty if none does."""
+    best = summary.best
+    if not np.isfinite(best.score):
+        return ""
+    close = [
+        row.optimizer
+        for row in summary.rows
+        if row is not best and any(a <= b for a, b in zip(row.seeds, best.seeds, strict=True))
+    ]
+    return f"{best.optimizer} does not beat {', '.join(close)} for every seed." if close else ""
 
 
-def _band(result: SweepResult, axis: str) -> tuple[RegimeCell, ...]:
-    ended = _ended(result)
-    values, places = np.unique(result.lanes[axis].values.astype(float)[ended], return_inverse=True)
-    counts = np.zeros((len(values), len(Regime)), int)
-    np.add.at(counts, (places, result.lane_regimes[ended]), 1)
-    return tuple(map(RegimeCell, values.tolist(), map(tuple, counts.tolist())))
-
-
-def _ended(result: SweepResult) -> np.ndarray:
-    """Which lanes have ended: all of a finished run."""
-    return result.lanes["end_kind"].values != EndKind.RUNNING
-
-
-def _reported(summary: Summary, found: Recommendation) -> str:
-    value = found.metrics.get(summary.metric or "")
-    return "" if value is None else f", {words(str(summary.metric))} {metric_value(str(summary.metric), value)}"
-
-
-def _unknown(rows: tuple[Row, ...]) -> tuple[str, ...]:
-    """Each thing that is not known once, with the optimizers of which it is not."""
-    said: dict[str, list[str]] = {}
+def _merge_caveats(rows: tuple[SummaryRow, ...]) -> tuple[str, ...]:
+    """Each caveat once, preceded by its optimizers unless it holds for all."""
+    optimizers: dict[str, list[str]] = {}
     for row in rows:
         texts = row.recommendation.caveats if row.recommendation else ()
-        for text in (text for text in texts if not text.startswith("what becomes of")):  # told of all at once
-            said.setdefault(text, []).append(row.optimizer)
-    everywhere = len(rows)
-    return tuple(text if len(who) == everywhere else f"{', '.join(who)}: {text}" for text, who in said.items())
+        for text in (
+            text for text in texts if not text.startswith("what becomes of")
+        ):  # `unfinished_caveat` counts all
+            optimizers.setdefault(text, []).append(row.optimizer)
+    return tuple(
+        text if len(labels) == len(rows) else f"{', '.join(labels)}: {text}" for text, labels in optimizers.items()
+    )

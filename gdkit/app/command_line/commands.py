@@ -138,9 +138,9 @@ def report(folder: Path, /, *others: Path, output: Output = None) -> None:
         raise bad_value("--output", str(output), problem, "Give several runs to compare")
     _configure_jax(config.precision)
     if others:
-        from gdkit.app.report.compare import compare
+        from gdkit.app.report.comparison import write_comparison
 
-        print(compare([folder, *others], output or Path("comparison.html")))
+        print(write_comparison([folder, *others], output or Path("comparison.html")))
         return
     from gdkit.app.run.outputs import rewrite_report
 

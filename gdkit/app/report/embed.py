@@ -1,4 +1,4 @@
-"""What a report embeds of a sweep, so that its figures, its table and its downloads need no other file."""
+"""The data that a report embeds, so that its figures, table and downloads need no other file."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from gdkit.app.summary import MEANINGS, begun, words
+from gdkit.app.summary import MEANINGS, results_by_optimizer
 from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
 from gdkit.plots.style import scale_of
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.result import SweepResult
 
-TABLE_BYTES = 3_400_000  # of all lanes' numbers in the page; with figures and curves it stays below 8 MB
+TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
 CURVE_BYTES = 1_800_000
-SHADES = 16  # of the colours that tell a number
+SHADES = 16  # colors of a ramp
 STABILITY = ("sharpness", "preconditioned_sharpness", "multiplier", "lyapunov_exponent")
 _TECHNICAL = (
     "_step",
@@ -31,89 +31,106 @@ _TECHNICAL = (
     "time_to",
 )
 _TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
+_ENDS = {
+    EndKind.RUNNING: "still running",
+    EndKind.STEPS: "completed all steps",
+    EndKind.NONFINITE: "loss not finite",
+    EndKind.EXCEEDED: "loss out of bounds",
+    EndKind.TARGET: "target reached",
+}
 
 
 class EmbeddedSweep(NamedTuple):
     """The lanes of one optimizer of one run."""
 
     label: str
-    result: SweepResult  # of one form
-    best: int  # the first lane of the best point
-    score: float  # of the best point, the mean over its seeds; infinite where all diverged
+    result: SweepResult  # of one optimizer
+    best: int  # first lane of the best point
+    score: float  # mean over the seeds of the best point; infinite if all runs diverged
     theory: float | None  # critical learning rate times sharpness, where theory has a formula
-    run: int = 0  # of those that are compared
+    run: int = 0  # number of the run in a comparison
 
 
-class Look(NamedTuple):
-    """How a part is told from others."""
+class SeriesStyle(NamedTuple):
+    """How a line is drawn."""
 
-    series: int  # the number of its colour and its marker
-    later: bool  # dashed, with hollow marks: another has this colour too
+    series: int  # number of its color and marker
+    dashed: bool  # with hollow markers, where another line has the same color
 
 
-def parts_of(result: SweepResult, by: str, theory: Mapping[str, float] | None = None) -> list[EmbeddedSweep]:
-    """The optimizers of a result of which runs have ended, in the order of its lanes."""
+def split_by_optimizer(
+    result: SweepResult, by: str, thresholds: Mapping[str, float] | None = None
+) -> list[EmbeddedSweep]:
+    """The optimizers with finished runs, in the order of the lanes.
+
+    Args:
+      result: the sweep.
+      by: the variable to be minimized.
+      thresholds: critical learning rate times sharpness, by label.
+    """
     return [
-        EmbeddedSweep(label, one, *_best(one, by), (theory or {}).get(label)) for label, one in begun(result).items()
+        EmbeddedSweep(label, one, *_find_best(one, by), (thresholds or {}).get(label))
+        for label, one in results_by_optimizer(result).items()
     ]
 
 
-def looks_of(parts: Sequence[EmbeddedSweep]) -> list[Look]:
-    """A colour for each; where there are not enough, one for each optimizer, and later runs of it dashed."""
-    if len(parts) <= len(SERIES_COLORS) or parts[-1].run == 0:
-        return [Look(i, i >= len(SERIES_COLORS)) for i in range(len(parts))]
-    labels = [part.result.grids[0].label for part in parts]
-    known = list(dict.fromkeys(labels))
-    return [Look(known.index(label), part.run > 0) for part, label in zip(parts, labels, strict=True)]
+def assign_styles(sweeps: Sequence[EmbeddedSweep]) -> list[SeriesStyle]:
+    """One color per line; if there are too few, one per optimizer, with later runs dashed."""
+    if len(sweeps) <= len(SERIES_COLORS) or sweeps[-1].run == 0:
+        return [SeriesStyle(i, i >= len(SERIES_COLORS)) for i in range(len(sweeps))]
+    labels = [sweep.result.grids[0].label for sweep in sweeps]
+    distinct = list(dict.fromkeys(labels))
+    return [SeriesStyle(distinct.index(label), sweep.run > 0) for sweep, label in zip(sweeps, labels, strict=True)]
 
 
-def content(
-    parts: Sequence[EmbeddedSweep],
+def embed_sweeps(
+    sweeps: Sequence[EmbeddedSweep],
     by: str,
     *,
     every: Mapping[str, int] | None = None,
     table_bytes: int = TABLE_BYTES,
     curve_bytes: int = CURVE_BYTES,
 ) -> dict[str, Any]:
-    """Everything that the page's program reads, for `json.dumps`.
+    """All data that the page's program reads, for `json.dumps`.
 
     Args:
-      parts: of one run, or of several that are compared.
-      by: the variable that is to be small.
-      every: of each further curve that was recorded, ``NAME_curve``, the steps from one value to the next.
-      table_bytes: where the lanes take more, some at equal distances stand for all.
-      curve_bytes: the same for curves.
+      sweeps: of one run, or of several that are compared.
+      by: the variable to be minimized.
+      every: steps between the values of each further recorded curve, ``NAME_curve``.
+      table_bytes: budget of the lanes; above it, lanes at equal distances are embedded.
+      curve_bytes: budget of the curves.
     """
-    sizes = [part.result.lanes.sizes["lane"] for part in parts]
-    limit = max(1, int(table_bytes * 3 / 4 / _width(parts[0]) / len(parts)))
-    grids = [_picks(_sizes(part), _place(part), limit) for part in parts]
-    rows = [_ended(part, _rows(_sizes(part), grid)) for part, grid in zip(parts, grids, strict=True)]
+    sizes = [sweep.result.lanes.sizes["lane"] for sweep in sweeps]
+    limit = max(1, int(table_bytes * 3 / 4 / _bytes_per_lane(sweeps[0]) / len(sweeps)))
+    grids = [_thin_grid(_shape(sweep), _best_place(sweep), limit) for sweep in sweeps]
+    rows = [_finished_lanes(sweep, grid) for sweep, grid in zip(sweeps, grids, strict=True)]
     before, starts = np.cumsum([0, *sizes]), np.cumsum([0, *map(len, rows)])
-    columns = _columns(parts, rows, before)
-    axes = dict.fromkeys(name for part in parts for name in part.result.axes)
-    kinds = _curve_kinds(parts, every or {})
+    columns = _columns(sweeps, rows, before)
+    axes = dict.fromkeys(name for sweep in sweeps for name in sweep.result.axes)
+    kinds = _curve_kinds(sweeps, every or {})
+    budget = curve_bytes // len(sweeps) // len(kinds)
     curves = [
-        _curves(part, what, steps, grid, mine, int(start), curve_bytes // len(parts) // len(kinds))
+        _embed_curves(sweep, what, steps, grid, own, int(start), budget)
         for what, steps in kinds.items()
-        for part, grid, mine, start in zip(parts, grids, rows, starts[:-1], strict=True)
+        for sweep, grid, own, start in zip(sweeps, grids, rows, starts[:-1], strict=True)
     ]
     return {
-        "lanes": sum(part.result.lanes.sizes["lane"] - part.result.missing for part in parts),
+        "lanes": sum(sweep.result.lanes.sizes["lane"] - sweep.result.missing for sweep in sweeps),
         "by": by,
-        "axis": next((part.result.main_axis for part in parts if part.result.main_axis), None),
-        "axes": {name: _axis(columns[name]) for name in axes},
-        "measures": _measures(columns, axes, by),
-        "optimizers": list(map(_optimizer, parts, rows, starts[:-1].tolist(), looks_of(parts))),
-        "edges": _edges(parts, rows),
-        "columns": [_column(name, values) for name, values in columns.items()],
+        "axis": next((sweep.result.main_axis for sweep in sweeps if sweep.result.main_axis), None),
+        "axes": {name: _embed_axis(columns[name]) for name in axes},
+        "measures": _group_measures(columns, axes, by),
+        "optimizers": list(map(_embed_optimizer, sweeps, rows, starts[:-1].tolist(), assign_styles(sweeps))),
+        "edges": _embed_edges(sweeps, rows),
+        "columns": [_embed_column(name, values) for name, values in columns.items()],
         "curves": [curve for curve in curves if curve],
-        "regimes": [_regime(regime) for regime in Regime],
+        "regimes": [_embed_regime(regime) for regime in Regime],
         "ends": {int(kind): text for kind, text in _ENDS.items()},
     }
 
 
-def shades() -> dict[str, list[str]]:
-    """Colours from a low to a high number, on a light and on a dark page."""
+def color_ramps() -> dict[str, list[str]]:
+    """Colors from a low to a high number, on a light and on a dark page."""
     colors = mpl.colormaps["viridis"]
     return {
         "light": [to_hex(colors(x)) for x in np.linspace(0, 0.87, SHADES)],
@@ -121,185 +138,187 @@ def shades() -> dict[str, list[str]]:
     }
 
 
-_ENDS = {
-    EndKind.RUNNING: "still running",
-    EndKind.STEPS: "all its steps",
-    EndKind.NONFINITE: "loss not finite",
-    EndKind.EXCEEDED: "loss out of bounds",
-    EndKind.TARGET: "target reached",
-}
+# Lanes: their columns, and which of them are embedded
 
 
-def _best(one: SweepResult, by: str) -> tuple[int, float]:
-    """The first lane of the best point, which is the one that is recommended, and the mean score there."""
-    best = one.best(by)
-    same = one.lanes["end_kind"].values != EndKind.RUNNING
-    ended = same.copy()
-    for name in one.axes.keys() & best.hyperparameters.keys():
-        same &= one.lanes[name].values == best.hyperparameters[name]
-    return int(np.argmax(same if same.any() else ended)), best.score
+def _find_best(result: SweepResult, by: str) -> tuple[int, float]:
+    """The first finished lane of the best point, and its mean score."""
+    best = result.best(by)
+    finished = _is_finished(result)
+    at_best = finished.copy()
+    for name in result.axes.keys() & best.hyperparameters.keys():
+        at_best &= result.lanes[name].values == best.hyperparameters[name]
+    return int(np.argmax(at_best if at_best.any() else finished)), best.score
 
 
-def _width(part: EmbeddedSweep) -> int:
-    """Bytes of one lane's numbers, its edges among them."""
-    return 4 * len(part.result.axes) + sum(
-        v.dtype.itemsize for v in part.result.lanes.variables.values() if v.dims == ("lane",) and v.dtype.kind != "U"
-    )
+def _bytes_per_lane(sweep: EmbeddedSweep) -> int:
+    """Bytes of one lane's numbers and edges."""
+    variables = sweep.result.lanes.variables.values()
+    numbers = (v.dtype.itemsize for v in variables if v.dims == ("lane",) and v.dtype.kind != "U")
+    return 4 * len(sweep.result.axes) + sum(numbers)
 
 
-def _columns(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
-    """A row a lane: what it is, its regime, its numbers; in the order of `SweepResult.to_dataframe`."""
-    named, judged = [], []
-    for part, mine, first in zip(parts, rows, before[:-1], strict=True):
-        lanes = part.result.lanes
-        label = {"optimizer": np.full(len(mine), part.label)} if part.label else {}
-        axes = {name: lanes[name].values[mine] for name in part.result.axes}
-        named.append({"lane": (first + mine).astype(np.int32)} | label | axes)
-        variables = {str(name): v.values[mine] for name, v in lanes.data_vars.items() if v.dims == ("lane",)}
-        judged.append({"seed": lanes["seed"].values[mine], "regime": part.result.lane_regimes[mine]} | variables)
-    return _joined(named) | _joined(judged)
+def _shape(sweep: EmbeddedSweep) -> tuple[int, ...]:
+    """Sizes of the dimensions of the lanes, the seeds last."""
+    return (*(size for _, _, size in sweep.result.grids[0].dimensions), sweep.result.seeds)
 
 
-def _joined(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Tables one below the other; a column that one of them lacks is not a number there, or an empty text."""
+def _best_place(sweep: EmbeddedSweep) -> tuple[int, ...]:
+    """The index of the best point along each dimension."""
+    return tuple(int(i) for i in np.unravel_index(sweep.best, _shape(sweep)))
+
+
+def _thin_grid(shape: Sequence[int], best: Sequence[int], limit: int) -> list[np.ndarray]:
+    """Indices along each dimension, at equal distances and with `best`, whose grid has about `limit` members."""
+    sizes = list(shape)
+    while np.prod(sizes, dtype=np.int64) > limit and max(sizes) > 1:
+        longest = int(np.argmax(sizes))
+        sizes[longest] = max(1, int(sizes[longest] * 0.98))
+    even = [np.linspace(0, full - 1, size).round().astype(int) for full, size in zip(shape, sizes, strict=True)]
+    return [np.union1d(places, place) for places, place in zip(even, best, strict=True)]
+
+
+def _finished_lanes(sweep: EmbeddedSweep, grid: Sequence[np.ndarray]) -> np.ndarray:
+    lanes = np.ravel_multi_index(np.ix_(*grid), _shape(sweep)).ravel()
+    return lanes[_is_finished(sweep.result)[lanes]]
+
+
+def _is_finished(result: SweepResult) -> np.ndarray:
+    return result.lanes["end_kind"].values != EndKind.RUNNING
+
+
+def _columns(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
+    """Hyperparameters, regime and numbers, one row per lane; in the order of `SweepResult.to_dataframe`."""
+    settings, outcomes = [], []
+    for sweep, own, first in zip(sweeps, rows, before[:-1], strict=True):
+        lanes = sweep.result.lanes
+        label = {"optimizer": np.full(len(own), sweep.label)} if sweep.label else {}
+        axes = {name: lanes[name].values[own] for name in sweep.result.axes}
+        settings.append({"lane": (first + own).astype(np.int32)} | label | axes)
+        variables = {str(name): v.values[own] for name, v in lanes.data_vars.items() if v.dims == ("lane",)}
+        outcomes.append({"seed": lanes["seed"].values[own], "regime": sweep.result.lane_regimes[own]} | variables)
+    return _concatenate_tables(settings) | _concatenate_tables(outcomes)
+
+
+def _concatenate_tables(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Tables one below the other; a column that a table lacks is NaN there, or an empty text."""
     names = dict.fromkeys(name for table in tables for name in table)
     lengths = [len(next(iter(table.values()))) for table in tables]
-    return {name: _stacked([table.get(name) for table in tables], lengths) for name in names}
+    return {name: _concatenate_columns([table.get(name) for table in tables], lengths) for name in names}
 
 
-def _stacked(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np.ndarray:
+def _concatenate_columns(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np.ndarray:
     text = any(column is not None and column.dtype.kind not in "fiub" for column in columns)
     filled = [np.full(n, "" if text else np.nan) if c is None else c for c, n in zip(columns, lengths, strict=True)]
     return np.concatenate([column.astype(str) for column in filled] if text else filled)
 
 
-def _edges(parts: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) -> dict[str, str]:
-    """Where divergence begins along each numeric axis, at the place of each lane in the page on the other axes.
+# Edges of divergence
 
-    By all lanes of the sweep: the median over seeds, NaN where it lies off the axis.
+
+def _embed_edges(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) -> dict[str, str]:
+    """The edge of divergence along each numeric axis, for every embedded lane at its values on the other axes.
+
+    Computed from all lanes of the sweep: the median over seeds, NaN where it lies off the axis.
     """
-    names = dict.fromkeys(name for part in parts for name, v in part.result.axes.items() if v.dtype.kind in "fiu")
-    found = {name: [_edge_of(part, name)[mine] for part, mine in zip(parts, rows, strict=True)] for name in names}
-    return {name: _packed(np.concatenate(edges).astype("<f4")) for name, edges in found.items()}
+    names = dict.fromkeys(name for sweep in sweeps for name, v in sweep.result.axes.items() if v.dtype.kind in "fiu")
+    edges = lambda name: [_edge_per_lane(sweep, name)[own] for sweep, own in zip(sweeps, rows, strict=True)]
+    return {name: _pack(np.concatenate(edges(name)).astype("<f4")) for name in names}
 
 
-def _edge_of(part: EmbeddedSweep, axis: str) -> np.ndarray:
-    """The edge along an axis at the place of every lane, (lanes,)."""
-    result, sizes = part.result, _sizes(part)
-    names = [own for _, own, _ in result.grids[0].dimensions]
-    home = next((i for i, own in enumerate(names) if axis in own), None)
-    if home is None:
+def _edge_per_lane(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
+    """The edge along an axis at every lane's values on the other axes, (lanes,)."""
+    result, shape = sweep.result, _shape(sweep)
+    dimension = next((i for i, (_, axes, _) in enumerate(result.grids[0].dimensions) if axis in axes), None)
+    if dimension is None:
         return np.full(result.lanes.sizes["lane"], np.nan)
-    along = lambda values: np.moveaxis(values.reshape(sizes), home, -1)
-    values = along(result.lanes[axis].values.astype(float))
+    to_last = lambda array: np.moveaxis(array.reshape(shape), dimension, -1)
+    values = to_last(result.lanes[axis].values.astype(float))
     order = np.argsort(values, axis=-1, kind="stable")
-    sort = lambda values: np.take_along_axis(values, order, axis=-1)
-    lost = sort(along(result.lane_regimes == Regime.DIVERGED))
-    ended = sort(along(result.lanes["end_kind"].values != EndKind.RUNNING))
-    edges = _between(sort(values), lost, ended)  # one a seed, the last dimension but one now
+    sort = lambda array: np.take_along_axis(array, order, axis=-1)
+    diverged = sort(to_last(result.lane_regimes == Regime.DIVERGED))
+    finished = sort(to_last(_is_finished(result)))
+    edges = _first_divergence(sort(values), diverged, finished)  # (..., seeds)
     with np.errstate(invalid="ignore"):
-        middle = np.median(edges, axis=-1, keepdims=True)
-    middle = np.where(np.isfinite(middle) & (middle > 0), middle, np.nan)
-    whole = np.broadcast_to(middle[..., None], values.shape)
-    return np.moveaxis(whole, -1, home).ravel()
+        median = np.median(edges, axis=-1, keepdims=True)
+    median = np.where(np.isfinite(median) & (median > 0), median, np.nan)
+    return np.moveaxis(np.broadcast_to(median[..., None], values.shape), -1, dimension).ravel()
 
 
-def _between(values: np.ndarray, lost: np.ndarray, ended: np.ndarray) -> np.ndarray:
-    """The middle, on a log scale, of the first value that diverged and the one below it that has ended.
+def _first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.ndarray) -> np.ndarray:
+    """The geometric mean of the first value that diverged and the finished value below it, along the last dimension.
 
-    Along the last dimension; infinite where none diverged, 0 where the smallest did.
+    Infinite where no value diverged, 0 where the smallest did.
     """
-    first = np.argmax(lost, axis=-1)[..., None]
-    places = np.where(ended, np.arange(values.shape[-1]), -1)
+    first = np.argmax(diverged, axis=-1)[..., None]
+    places = np.where(finished, np.arange(values.shape[-1]), -1)
     below = np.take_along_axis(np.maximum.accumulate(places, axis=-1), np.maximum(first - 1, 0), axis=-1)
     below = np.where(first > 0, below, -1)
     low = np.where(below >= 0, np.take_along_axis(values, np.maximum(below, 0), axis=-1), 0.0)
     high = np.take_along_axis(values, first, axis=-1)
     edge = np.sqrt(np.maximum(low, 0.0) * high)
-    return np.where(lost.any(axis=-1), edge[..., 0], np.inf)
+    return np.where(diverged.any(axis=-1), edge[..., 0], np.inf)
 
 
-def _sizes(part: EmbeddedSweep) -> tuple[int, ...]:
-    return (*(size for _, _, size in part.result.grids[0].dimensions), part.result.seeds)
+# Curves
 
 
-def _place(part: EmbeddedSweep) -> tuple[int, ...]:
-    """The best point's place along each dimension."""
-    return tuple(int(i) for i in np.unravel_index(part.best, _sizes(part)))
+def _curve_kinds(sweeps: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
+    """The steps of each recorded curve, by its name; None for the loss, whose steps each sweep records."""
+    is_recorded = lambda name: any(f"{name}_curve" in sweep.result.lanes for sweep in sweeps)
+    length = lambda name: max(s.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for s in sweeps)
+    return {"loss": None} | {name: n * np.arange(length(name)) for name, n in every.items() if is_recorded(name)}
 
 
-def _picks(sizes: Sequence[int], best: Sequence[int], limit: int) -> list[np.ndarray]:
-    """Places along each dimension whose product has about `limit` members, at equal distances, the best among them."""
-    kept = list(sizes)
-    while np.prod(kept, dtype=np.int64) > limit and max(kept) > 1:
-        longest = int(np.argmax(kept))
-        kept[longest] = max(1, int(kept[longest] * 0.98))
-    even = [np.linspace(0, n - 1, k).round().astype(int) for n, k in zip(sizes, kept, strict=True)]
-    return [np.union1d(places, place) for places, place in zip(even, best, strict=True)]
-
-
-def _rows(sizes: Sequence[int], picks: Sequence[np.ndarray]) -> np.ndarray:
-    return np.ravel_multi_index(np.ix_(*picks), tuple(sizes)).ravel()
-
-
-def _ended(part: EmbeddedSweep, rows: np.ndarray) -> np.ndarray:
-    """Those of some lanes that have ended, of a run that goes on."""
-    return rows[part.result.lanes["end_kind"].values[rows] != EndKind.RUNNING]
-
-
-def _curve_kinds(parts: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
-    """Name of each curve that some part has -> its steps; None where every part has its own, as the loss does."""
-    has = lambda name: any(f"{name}_curve" in part.result.lanes for part in parts)
-    length = lambda name: max(p.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for p in parts)
-    return {"loss": None} | {name: n * np.arange(length(name)) for name, n in every.items() if has(name)}
-
-
-def _curves(
-    part: EmbeddedSweep,
+def _embed_curves(
+    sweep: EmbeddedSweep,
     what: str,
     steps: np.ndarray | None,
     grid: list[np.ndarray],
     rows: np.ndarray,
     start: int,
-    room: int,
+    budget: int,
 ) -> dict[str, Any] | None:
-    """Curves of as many of these lanes as there is room for; a curve ends where its lane does."""
-    lanes = part.result.lanes
+    """Curves of as many of the embedded lanes as `budget` bytes hold; a curve ends where its lane does."""
+    lanes = sweep.result.lanes
     name = "curve_loss" if steps is None else f"{what}_curve"
     if name not in lanes:
         return None
     steps = lanes["curve_step"].values if steps is None else steps
-    best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _place(part), strict=True)]
-    kept = [len(places) for places in grid]
-    picked = _rows(kept, _picks(kept, best, max(1, int(room * 3 / 4 / 4 / len(steps)))))
-    chosen = _ended(part, _rows(_sizes(part), grid)[picked])
+    best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _best_place(sweep), strict=True)]
+    sizes = [len(places) for places in grid]
+    thinned = _thin_grid(sizes, best, max(1, int(budget * 3 / 4 / 4 / len(steps))))
+    chosen = _finished_lanes(sweep, [places[kept] for places, kept in zip(grid, thinned, strict=True)])
     places = (start + np.searchsorted(rows, chosen)).astype("<i4")
     values = lanes[name].values[chosen].astype("<f4")
-    return {"what": what, "steps": steps.tolist(), "rows": _packed(places), "values": _packed(values)}
+    return {"what": what, "steps": steps.tolist(), "rows": _pack(places), "values": _pack(values)}
 
 
-def _optimizer(part: EmbeddedSweep, rows: np.ndarray, start: int, look: Look) -> dict[str, Any]:
+# Parts of the embedded data
+
+
+def _embed_optimizer(sweep: EmbeddedSweep, rows: np.ndarray, start: int, look: SeriesStyle) -> dict[str, Any]:
     return {
-        "label": part.label,
-        "look": f"c{look.series % len(SERIES_COLORS)}" + (" later" if look.later else ""),
+        "label": sweep.label,
+        "look": f"c{look.series % len(SERIES_COLORS)}" + (" dashed" if look.dashed else ""),
         "marker": SERIES_MARKERS[look.series % len(SERIES_MARKERS)],
         "start": start,
         "count": len(rows),
-        "dimensions": [list(names) for _, names, _ in part.result.grids[0].dimensions],
-        "best": start + int(np.searchsorted(rows, part.best)),
-        "score": part.score if np.isfinite(part.score) else None,
-        "theory": part.theory,
+        "dimensions": [list(names) for _, names, _ in sweep.result.grids[0].dimensions],
+        "best": start + int(np.searchsorted(rows, sweep.best)),
+        "score": sweep.score if np.isfinite(sweep.score) else None,
+        "theory": sweep.theory,
     }
 
 
-def _axis(values: np.ndarray) -> dict[str, Any]:
+def _embed_axis(values: np.ndarray) -> dict[str, Any]:
     numeric = values.dtype.kind in "fiu"
     finite = values[np.isfinite(values)] if numeric else values
     return {"numeric": numeric, "scale": scale_of(finite) if numeric else "text"}
 
 
-def _measures(columns: Mapping[str, np.ndarray], axes: Mapping[str, Any], by: str) -> dict[str, list[str]]:
-    """Names of what can be drawn, by kind."""
+def _group_measures(columns: Mapping[str, np.ndarray], axes: Mapping[str, Any], by: str) -> dict[str, list[str]]:
+    """Names of the columns that can be drawn, by kind."""
     skipped = {"lane", "optimizer", "seed", "regime", *axes}
     names = [n for n, v in columns.items() if n not in skipped and v.dtype.kind in "fiu" and np.isfinite(v).any()]
     kinds: dict[str, list[str]] = {"validation": [], "test": [], "training": [], "stability": [], "about the run": []}
@@ -312,34 +331,35 @@ def _measures(columns: Mapping[str, np.ndarray], axes: Mapping[str, Any], by: st
             kinds["about the run"] += [name] if name != "end_kind" else []
         else:
             kinds["training"].append(name)
-    return {kind: found for kind, found in kinds.items() if found}
+    return {kind: members for kind, members in kinds.items() if members}
 
 
-def _column(name: str, values: np.ndarray) -> dict[str, Any]:
-    """A column's exact numbers, as bytes; texts and regimes as codes and what these say."""
+def _embed_column(name: str, values: np.ndarray) -> dict[str, Any]:
+    """The exact numbers of a column as bytes; texts and regimes as codes with their texts."""
+    texts = None
     if name == "regime":
-        texts = [regime.name for regime in Regime]
-        return {"name": name, "words": name, "type": "u1", "data": _packed(values.astype("u1")), "texts": texts}
-    if values.dtype.kind not in "fiu":
-        texts, codes = np.unique(values.astype(str), return_inverse=True)
-        kind = "u1" if len(texts) < 256 else "i4"
-        packed = _packed(codes.astype(_TYPES[kind]))
-        return {"name": name, "words": words(name), "type": kind, "data": packed, "texts": texts.tolist()}
-    kind = _kind(values)
-    return {"name": name, "words": words(name), "type": kind, "data": _packed(values.astype(_TYPES[kind]))}
+        kind, texts = "u1", [regime.name for regime in Regime]
+    elif values.dtype.kind not in "fiu":
+        distinct, values = np.unique(values.astype(str), return_inverse=True)
+        kind, texts = ("u1" if len(distinct) < 256 else "i4"), distinct.tolist()
+    else:
+        kind = _smallest_type(values)
+    column = {"name": name, "type": kind, "data": _pack(values.astype(_TYPES[kind]))}
+    return column if texts is None else column | {"texts": texts}
 
 
-def _kind(values: np.ndarray) -> str:
+def _smallest_type(values: np.ndarray) -> str:
+    """The smallest type that holds the numbers exactly."""
     if values.dtype.kind == "f":
         return "f4" if values.dtype.itemsize <= 4 else "f8"
     return "i4" if np.abs(values.astype(np.int64)).max(initial=0) < 2**31 else "f8"
 
 
-def _packed(values: np.ndarray) -> str:
+def _pack(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 
-def _regime(regime: Regime) -> dict[str, str]:
+def _embed_regime(regime: Regime) -> dict[str, str]:
     marker = REGIME_MARKERS[regime]
     shape = marker if isinstance(marker, str) else "_"
     return {"name": regime.name.lower(), "meaning": MEANINGS[regime], "marker": shape}

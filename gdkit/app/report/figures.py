@@ -1,4 +1,4 @@
-"""The figures of a sweep, drawn by `gdkit.plots` and written as PNG and SVG."""
+"""The figures of a sweep, drawn by `gdkit.plots` and saved as PNG and SVG."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,22 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdkit import plots
-from gdkit.app.summary import Summary, words
+from gdkit.app.summary import Summary, humanize
 from gdkit.sweeps.result.result import SweepResult
 
 FOLDER = "figures"
 
 
-class Drawn(NamedTuple):
-    """A figure that was drawn."""
+class SavedFigure(NamedTuple):
+    """A figure with its files."""
 
     title: str
     caption: str
-    png: Path  # a GIF where it moves
-    svg: Path | None  # None where it moves
+    png: Path  # a GIF for an animation
+    svg: Path | None  # None for an animation
 
 
-class _Figure(NamedTuple):
+class _FigureSpec(NamedTuple):
     name: str
     title: str
     caption: str
@@ -33,69 +33,70 @@ class _Figure(NamedTuple):
     draw: Callable[[Axes], object]
 
 
-def write(result: SweepResult, summary: Summary, folder: Path) -> list[Drawn]:
-    """Draws what suits the axes of a sweep into `folder`; the figure that answers comes first."""
+def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
+    """Draws the figures that suit the axes of a sweep into `folder`, the most important first."""
     folder.mkdir(exist_ok=True)
-    return [save(_blank(f.height, f.draw), folder / f.name, f.title, f.caption) for f in _figures(result, summary)]
+    specs = _choose_figures(result, summary)
+    return [save_figure(_draw(spec), folder / spec.name, spec.title, spec.caption) for spec in specs]
 
 
-def save(figure: Figure | Animation, path: Path, title: str, caption: str) -> Drawn:
-    """Writes one figure as PNG and SVG, or an animation as GIF."""
+def save_figure(figure: Figure | Animation, path: Path, title: str, caption: str) -> SavedFigure:
+    """Saves a figure as PNG and SVG, or an animation as GIF."""
     if isinstance(figure, Animation):
         gif = path.with_name(f"{path.name}.gif")
         figure.save(gif, writer=PillowWriter(fps=plots.FPS))
-        return Drawn(title, caption, gif, None)
-    return Drawn(title, caption, *plots.save(figure, path, dpi=160))
+        return SavedFigure(title, caption, gif, None)
+    return SavedFigure(title, caption, *plots.save(figure, path, dpi=160))
 
 
-def slug(label: str) -> str:
-    """`label` as a part of a file's name.
+def slugify(label: str) -> str:
+    """`label` as part of a file name.
 
-    >>> slug("Adam (β₁ = 0.9)")
+    >>> slugify("Adam (β₁ = 0.9)")
     'Adam-β₁-0.9'
     """
     return re.sub(r"[^\w.]+", "-", label).strip("-") or "figure"
 
 
-def _figures(result: SweepResult, summary: Summary) -> Iterator[_Figure]:
+def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSpec]:
     axis = summary.axis
     if axis is None:
         return
-    by, along = words(summary.by), words(axis)
-    yield _Figure(
+    by, along = humanize(summary.by), humanize(axis)
+    yield _FigureSpec(
         "final_loss",
         f"{by.capitalize()} by {along}",
-        "Lines: median over seeds; bands: their spread; the strip above: what became of the runs.",
+        "Lines: median over seeds; bands: their spread; the strip at the top: regimes.",
         4.6,
         lambda ax: plots.final_loss(result, by=summary.by, axis=axis, ax=ax),
     )
     for row in summary.rows:
         if row.recommendation is None:
             continue
-        yield _Figure(
-            f"curves_{slug(row.optimizer)}",
+        yield _FigureSpec(
+            f"curves_{slugify(row.optimizer)}",
             f"Loss curves of {row.optimizer}",
-            f"One run of the first seed a {along}; the mark at its end tells what became of it.",
+            f"One run per {along}, of the first seed; the mark at its end shows its regime.",
             4.2,
             lambda ax, label=row.optimizer: plots.loss_curves(result, axis=axis, optimizer=label, ax=ax),
         )
-        yield from _maps(result, axis, row.optimizer)
+        yield from _choose_maps(result, axis, row.optimizer)
 
 
-def _maps(result: SweepResult, axis: str, label: str) -> Iterator[_Figure]:
-    """A map over the axis and each other one that this optimizer has."""
+def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_FigureSpec]:
+    """A map over `axis` and each other axis of this optimizer."""
     for other, values in result.select(optimizer=label).axes.items():
         if other != axis and len(values) > 1:
-            yield _Figure(
-                f"map_{slug(label)}_{slug(other)}",
-                f"Regimes of {label} by {words(axis)} and {words(other)}",
-                "The commonest regime over seeds; the line is the border of divergence.",
+            yield _FigureSpec(
+                f"map_{slugify(label)}_{slugify(other)}",
+                f"Regimes of {label} by {humanize(axis)} and {humanize(other)}",
+                "The most common regime over seeds; the line is the border of divergence.",
                 4.2,
                 lambda ax, other=other: plots.regime_map(result, x=axis, y=other, optimizer=label, ax=ax),
             )
 
 
-def _blank(height: float, draw: Callable[[Axes], object]) -> Figure:
-    figure = Figure(figsize=(7.6, height), layout="constrained")
-    draw(figure.subplots())
+def _draw(spec: _FigureSpec) -> Figure:
+    figure = Figure(figsize=(7.6, spec.height), layout="constrained")
+    spec.draw(figure.subplots())
     return figure

@@ -1,7 +1,8 @@
-"""One HTML file that holds all it needs: style, program, numbers, figures. Its policy forbids it the network."""
+"""One HTML file with its style, program, numbers and figures. Its policy forbids it to use the network."""
 
 import base64
 import hashlib
+import html
 import importlib.resources
 import json
 import re
@@ -9,66 +10,76 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gdkit.app.report.embed import shades
-from gdkit.app.report.parts import text
+from gdkit.app.report.embed import color_ramps
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
 
 _PROGRAM = ("data.js", "draw.js", "figures.js", "maps.js", "pointing.js", "table.js", "choices.js", "page.js")
 
 
-def page(
+def escape(content: object) -> str:
+    """`content` as text in which nothing is markup."""
+    return html.escape(str(content), quote=True)
+
+
+def fill_page(
     kicker: str,
     title: str,
     subtitle: str,
-    parts: Iterable[str],
+    sections: Iterable[str],
     data: Mapping[str, Any] | None = None,
-    reload: int | None = None,
+    reload_seconds: int | None = None,
 ) -> str:
     """The whole page.
 
     Args:
       kicker, title, subtitle: texts at its top, which are escaped.
-      parts: HTML.
+      sections: HTML.
       data: for the page's program.
-      reload: seconds after which it loads itself again: by its program, which waits while somebody reads a number and
-        keeps what was chosen; or by the browser, where programs may not run.
+      reload_seconds: after which the page reloads itself. Its program does so, which waits while a reader points at a
+        run and keeps the reader's choices; without JavaScript the browser does.
     """
     style, program = _style(), _program()
+    refresh = f'<noscript><meta http-equiv="refresh" content="{reload_seconds}"></noscript>\n'
     return _fill(
         "page.html",
         policy=_policy(style, program),
-        kicker=text(kicker),
-        title=text(title),
-        subtitle=text(subtitle),
+        kicker=escape(kicker),
+        title=escape(title),
+        subtitle=escape(subtitle),
         style=style,
         program=program,
-        refresh=f'<noscript><meta http-equiv="refresh" content="{reload}"></noscript>\n' if reload else "",
-        reload=f' data-reload="{reload}"' if reload else "",
-        data=_embedded(data) if data else "",
-        body="\n".join(part for part in parts if part),
+        refresh=refresh if reload_seconds else "",
+        reload=f' data-reload="{reload_seconds}"' if reload_seconds else "",
+        data=_data_element(data) if data else "",
+        body="\n".join(section for section in sections if section),
     )
 
 
-def live(heading: str, score: str, thinned: str) -> str:
-    """The places that the page's program fills; hidden until it runs."""
-    note = f'<p class="soft">{text(thinned)}</p>' if thinned else ""
-    return _fill("live.html", heading=text(heading), score=text(score), thinned=note)
+def fill_interactive(heading: str, caption: str, note: str) -> str:
+    """The sections that the page's program fills; hidden until it runs.
+
+    Args:
+      heading, caption: of the figure of scores.
+      note: above the table of runs, for example that it does not list all.
+    """
+    paragraph = f'<p class="soft">{escape(note)}</p>' if note else ""
+    return _fill("interactive.html", heading=escape(heading), caption=escape(caption), note=paragraph)
 
 
 def _policy(style: str, program: str) -> str:
-    """Nothing may be loaded; only this very style and this very program count."""
+    """A content security policy that loads nothing, and allows this style and this program only."""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(program)}'; "
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(program)}'; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _hash(content: str) -> str:
+def _digest(content: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}"
 
 
-def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON in which no text can end the element that holds it."""
+def _data_element(data: Mapping[str, Any]) -> str:
+    """An element with `data` as JSON, in which no text can end the element."""
     content = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         content = content.replace(sign, f"\\u{ord(sign):04x}")
@@ -81,11 +92,11 @@ def _program() -> str:
 
 
 def _style() -> str:
-    """The style, with colours of regimes and series as in every other figure."""
-    colors = {f"r{int(regime)}": color for regime, color in REGIME_COLORS.items()}
+    """The style, with the colors of regimes and series that all figures use."""
+    regimes = {f"r{int(regime)}": color for regime, color in REGIME_COLORS.items()}
     series = {f"c{i}": color if color != "#000000" else "var(--ink)" for i, color in enumerate(SERIES_COLORS)}
-    ramps = shades()
-    marks = [f".{name} {{ --own: {color}; }}" for name, color in (colors | series).items()]
+    ramps = color_ramps()
+    marks = [f".{name} {{ --own: {color}; }}" for name, color in (regimes | series).items()]
     marks += [f".q{i} {{ --own: var(--q{i}); }}" for i in range(len(ramps["light"]))]
     variables = {
         scheme: " ".join(f"--q{i}: {color};" for i, color in enumerate(ramp)) for scheme, ramp in ramps.items()

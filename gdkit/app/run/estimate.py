@@ -16,7 +16,6 @@ from gdkit.app import resources
 from gdkit.app.config.build import build_arguments, build_thresholds, locate_errors, resolve
 from gdkit.app.config.schema import Config, StudyConfig
 from gdkit.app.resources import Resources, format_bytes
-from gdkit.app.summary import duration
 from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
@@ -28,7 +27,7 @@ from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.rundir.manifest import STORED_BYTES
-from gdkit.tables import count
+from gdkit.tables import count, format_duration
 from gdkit.types import Params, PyTree
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for
@@ -209,7 +208,7 @@ def cost_table(costs: list[Cost]) -> Table:
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory)]
-        table.add_row(c.optimizer, *sizes, duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
+        table.add_row(c.optimizer, *sizes, format_duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
     return table
 
 
@@ -221,8 +220,8 @@ def _totals_table(costs: list[Cost], likely: Resources, steps: int, gradients: l
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
     rows = {
-        "time": f"about {duration(running)} on {count(workers, 'worker')}, plus up to {duration(compiling)} to compile "
-        "programs, which are cached",
+        "time": f"about {format_duration(running)} on {count(workers, 'worker')}, plus up to "
+        f"{format_duration(compiling)} to compile programs, which are cached",
         "plan": "; ".join(dict.fromkeys(_SOURCES[c.source] for c in costs)),
         "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(resources.peak_memory())} of it Python "
         "and JAX",

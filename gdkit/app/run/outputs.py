@@ -9,32 +9,32 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gdkit.app import report, tally, terminal
+from gdkit.app import report, terminal, watcher
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError
 from gdkit.app.directory import resume_command
 from gdkit.app.report import figures
 from gdkit.app.run.log import write_log
-from gdkit.app.summary import Summary, measured, summarise
+from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.result import open as open_result
 from gdkit.tables import count
 
-Draw = Callable[[SweepResult, Summary, Path], list[figures.Drawn]]
+Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
 
 
-def write_report(config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.write) -> None:
+def write_report(config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.draw_figures) -> None:
     """Print the answer; write figures and report."""
     console = Console(highlight=False)
-    summary = summarise(result)
-    console.print(f"{config.name}: {measured(result)}\n")
-    terminal.show(console, summary)
+    summary = summarize(result)
+    console.print(f"{config.name}: {describe_run(result)}\n")
+    terminal.print_summary(console, summary)
     drawn = draw(result, summary, folder / figures.FOLDER)
-    page = report.write(config, result, summary, drawn, folder)
-    write_log(folder, f"finished\n{terminal.as_text(summary)}")
+    page = report.write_report(config, result, summary, drawn, folder)
+    write_log(folder, f"finished\n{terminal.format_summary(summary)}")
     print_paths({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
 
 
@@ -52,11 +52,11 @@ def rewrite_report(config: Config, folder: Path) -> None:
         return
     if not _has_finished_lanes(result):
         raise ConfigError(f"{folder}: no run has finished yet. To resume: {resume_command(folder)}")
-    summary = summarise(result)
+    summary = summarize(result)
     text = f"As of {_now()}: {_describe_missing(result)} To resume, or to add a process: {resume_command(folder)}"
     print(f"{text}\n")
-    terminal.show(Console(highlight=False), summary)
-    print_paths({"report": report.write(config, result, summary, [], folder, report.Standing(text))})
+    terminal.print_summary(Console(highlight=False), summary)
+    print_paths({"report": report.write_report(config, result, summary, [], folder, report.Notice(text))})
 
 
 def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: float | None) -> None:
@@ -69,12 +69,12 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
     """
     result = open_result(folder) if (folder / NAME).exists() else None
     if result is None or not _has_finished_lanes(result):
-        report.write_begun(config, folder, _standing(folder, "No run has finished yet.", reload_seconds))
+        report.write_empty_report(config, folder, _make_notice(folder, "No run has finished yet.", reload_seconds))
         return
     result = dataclasses.replace(result, thresholds=build_thresholds(config))
-    standing = _standing(folder, _describe_missing(result), reload_seconds)
-    if not tally.is_over(folder):  # another process may have written the report of all lanes, which stays
-        report.write(config, result, summarise(result), [], folder, standing)
+    notice = _make_notice(folder, _describe_missing(result), reload_seconds)
+    if not watcher.has_results(folder):  # another process may have written the report of all lanes, which stays
+        report.write_report(config, result, summarize(result), [], folder, notice)
 
 
 def print_paths(paths: Mapping[str, Path]) -> None:
@@ -93,12 +93,12 @@ def _describe_missing(result: SweepResult) -> str:
     return f"{result.missing:,} of {runs} have not finished; this report covers the others."
 
 
-def _standing(folder: Path, text: str, reload_seconds: float | None) -> report.Standing:
+def _make_notice(folder: Path, text: str, reload_seconds: float | None) -> report.Notice:
     if reload_seconds is None:
-        return report.Standing(f"Interrupted at {_now()}. {text} To resume: {resume_command(folder)}")
+        return report.Notice(f"Interrupted at {_now()}. {text} To resume: {resume_command(folder)}")
     status = shlex.join(["gdkit", "status", str(folder)])
     text = f"As of {_now()}: {text} This page reloads itself; {status} lists the processes that run it."
-    return report.Standing(text, math.ceil(reload_seconds))
+    return report.Notice(text, math.ceil(reload_seconds))
 
 
 def _now() -> str:

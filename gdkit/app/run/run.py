@@ -11,11 +11,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from gdkit.app import report, resources, tally, terminal
+from gdkit.app import resources, terminal, watcher
 from gdkit.app.config.build import build_arguments, build_thresholds, locate_errors
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, SweepConfig
-from gdkit.app.directory import resume_command
+from gdkit.app.directory import REPORT, resume_command
 from gdkit.app.resources import Resources
 from gdkit.app.run.caches import store_plans, use_program_cache
 from gdkit.app.run.hooks import Hooks
@@ -23,7 +23,7 @@ from gdkit.app.run.interruption import explain_missing_report, stop_on_signal
 from gdkit.app.run.log import log_run, raise_store_errors, write_log
 from gdkit.app.run.outputs import write_partial_report, write_report
 from gdkit.app.run.study import run_study
-from gdkit.app.summary import measured
+from gdkit.app.summary import describe_run
 from gdkit.store import RESULTS, Store
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.execution.progress import Progress
@@ -90,7 +90,7 @@ def _run_sweep(
         request = check_request(**arguments, plan=plan)
     needed = _check_resources(request, hooks.free_resources(folder), anyway=anyway)
     with log_run(config, folder):
-        terminal.show_plan(Console(stderr=True, highlight=False), config.name, request, needed)
+        terminal.print_plan(Console(stderr=True, highlight=False), config.name, request, needed)
         _print_resumed(folder)
         result = _run_or_resume(config, folder, request, shard, executor, live=live)
         if result.missing:
@@ -99,7 +99,7 @@ def _run_sweep(
         problem = "results, figures and report cannot be written"
         with raise_store_errors(folder, problem), explain_missing_report(folder):
             result.save(folder / RESULTS)
-            write_log(folder, measured(result))
+            write_log(folder, describe_run(result))
             (hooks.write_report or write_report)(config, result, folder)
 
 
@@ -148,11 +148,11 @@ def _show_progress(config: SweepConfig, folder: Path, *, live: bool) -> Generato
     """A progress callback that updates the terminal and, with `live`, the report."""
     write = functools.partial(write_partial_report, config, folder) if live else None
     if write:
-        write(tally.WRITE_EVERY)
-        print(f"live report: {folder / report.REPORT}", file=sys.stderr)
+        write(watcher.REPORT_INTERVAL)
+        print(f"live report: {folder / REPORT}", file=sys.stderr)
     with (
-        terminal.progress(Console(stderr=True, highlight=False)) as (tell, show),
-        tally.watching(folder, tell, show, write) as callback,
+        terminal.show_progress(Console(stderr=True, highlight=False)) as (tell, show),
+        watcher.watch_tiles(folder, tell, show, write) as callback,
     ):
         yield callback
 
@@ -178,7 +178,7 @@ def _report_missing(config: SweepConfig, folder: Path, result: SweepResult, *, l
     text = f"{folder}: {runs - result.missing:,} of {count(runs, 'run')} are finished"
     write_log(folder, text)
     if live:
-        write_partial_report(config, folder, None if interrupted else tally.WRITE_EVERY)
+        write_partial_report(config, folder, None if interrupted else watcher.REPORT_INTERVAL)
     if interrupted:
         command = resume_command(folder)
         raise KeyboardInterrupt(f"interrupted. {text}, the others are checkpointed. To resume:\n  {command}")

@@ -21,10 +21,9 @@ from gdkit.app.report import figures
 from gdkit.app.run.caches import use_program_cache
 from gdkit.app.run.log import PACKAGES, log_run, write_log
 from gdkit.app.run.outputs import print_paths
-from gdkit.app.summary import duration
 from gdkit.errors import RunError
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.tables import count
+from gdkit.tables import count, format_duration
 
 CLAIMS, OUTPUT = "claims.json", "found.txt"  # the claims of a study, and its result as text
 
@@ -78,7 +77,7 @@ def _provenance(seconds: float) -> dict[str, str]:
     """Versions, device and time of a study."""
     versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
     device = f"{jax.devices()[0].device_kind}, {count_visible_cores()} cores visible"
-    return {"versions": ", ".join(versions), "device": device, "took": duration(seconds)}
+    return {"versions": ", ".join(versions), "device": device, "took": format_duration(seconds)}
 
 
 def _write_outputs(
@@ -95,17 +94,17 @@ def _write_outputs(
     if text:
         console.print(text, markup=False)
         (folder / OUTPUT).write_text(f"{text}\n", encoding="utf-8")
-    terminal.show_claims(console, claims)
+    terminal.print_claims(console, claims)
     drawn = _draw(module, result, folder / figures.FOLDER)
-    page = report.write_study(config, text, claims, drawn, folder, provenance)
+    page = report.write_study_report(config, text, claims, drawn, folder, provenance)
     print_paths({"report": page, "figures": folder / figures.FOLDER})
 
 
-def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.Drawn]:
+def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFigure]:
     """Save the figures and animations of a study: its `plot` returns one, or a mapping of names to them."""
     if not hasattr(module, "plot"):
         return []
     folder.mkdir(exist_ok=True)
     plots = module.plot(result)
     named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
-    return [figures.save(figure, folder / figures.slug(name), name, "") for name, figure in named.items()]
+    return [figures.save_figure(figure, folder / figures.slugify(name), name, "") for name, figure in named.items()]

@@ -278,7 +278,7 @@ function overlayCurve(app, figure, row, place) {
   drawBearable(app, figure, row);
   const path = pathOf(figure, points).map(([a, b]) => [a, Math.max(b, figure.box.top)]);
   if (!path.length) return;
-  figure.overlay.append(svg("path", { class: `curve over ${place ? "kept" : "now"}`, d: polyline(path) }));
+  figure.overlay.append(svg("path", { class: `curve over ${place ? "pinned" : "now"}`, d: polyline(path) }));
   const [a, b] = path.at(-1);
   if (place) figure.overlay.append(number({ x: Math.min(a - 4, figure.box.right - 18), y: Math.max(b, figure.box.top + 14) }, place));
 }

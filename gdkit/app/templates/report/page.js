@@ -18,7 +18,7 @@ function startPage() {
   sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
   const state = { on: new Set(sweep.optimizers.keys()), at: {}, pinned: [], hovered: null };
   Object.assign(app, { sweep, state, figures: [], card: document.getElementById("card"), said: document.getElementById("said"), pins: document.getElementById("pins") });
-  for (const part of document.querySelectorAll(".live")) part.hidden = false;
+  for (const part of document.querySelectorAll(".interactive")) part.hidden = false;
 
   app.draw = () => app.figures.forEach((figure) => figure.draw());
   app.hover = (figure, point) => {

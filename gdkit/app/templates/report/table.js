@@ -94,7 +94,7 @@ function rowOf(app, columns, row) {
   };
   const state = { "aria-pressed": String(pinned), "aria-label": label, "data-row": String(row) };
   const button = html("button", { type: "button", ...state, onclick: press }, [pinned ? "×" : "+"]);
-  return html("tr", pinned ? { class: "kept" } : {}, [...columns.map((column) => cellOf(sweep, column.name, row)), html("td", {}, [button])]);
+  return html("tr", pinned ? { class: "pinned" } : {}, [...columns.map((column) => cellOf(sweep, column.name, row)), html("td", {}, [button])]);
 }
 
 function cellOf(sweep, name, row) {

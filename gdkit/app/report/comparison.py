@@ -1,0 +1,228 @@
+"""One page that compares several runs: the best of each, and whether their seeds can tell them apart."""
+
+import dataclasses
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gdkit.app import directory as folders
+from gdkit.app.answers import describe_settings, least_sensitive
+from gdkit.app.config.build import build_thresholds
+from gdkit.app.config.schema import SweepConfig
+from gdkit.app.config.source import ConfigError
+from gdkit.app.report import figures, sections
+from gdkit.app.report.differences import Difference, compare_scores
+from gdkit.app.report.embed import EmbeddedSweep, SeriesStyle, assign_styles, embed_sweeps, split_by_optimizer
+from gdkit.app.report.page import escape, fill_interactive, fill_page
+from gdkit.app.summary import (
+    Summary,
+    SummaryRow,
+    describe_run,
+    humanize,
+    short_number,
+    short_range,
+    summarize,
+    unfinished_caveat,
+)
+from gdkit.errors import bad_value
+from gdkit.plots import style
+from gdkit.regimes import Regime
+from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.result import open as open_result
+
+
+class ComparedRun(NamedTuple):
+    """A run directory that is compared."""
+
+    name: str
+    config: SweepConfig
+    result: SweepResult
+
+
+class _Entry(NamedTuple):
+    """One optimizer of one run."""
+
+    run: ComparedRun
+    row: SummaryRow
+
+
+def write_comparison(directories: Sequence[Path], out: Path) -> Path:
+    """Writes a page that compares the runs in several folders; returns its path.
+
+    Raises:
+      ConfigError: a folder does not hold a run, or holds a study, or a run without finished lanes.
+      InputValueError: the folder of `out` does not exist.
+    """
+    if not out.absolute().parent.is_dir():
+        remedy = f"Make it first: {shlex.join(['mkdir', '-p', str(out.parent)])}"
+        raise bad_value("--output", str(out), "its folder does not exist", remedy)
+    runs = _read_runs(directories)
+    by = _common_score(runs)
+    summaries = [summarize(run.result, by) for run in runs]
+    entries = [_Entry(run, row) for run, summary in zip(runs, summaries, strict=True) for row in summary.rows]
+    merged = Summary(summaries[0].axis, by, None, tuple(map(_label_row, entries)), _find_caveats(runs, by))
+    sweeps = [_label_sweep(run, i, sweep) for i, run in enumerate(runs) for sweep in split_by_optimizer(run.result, by)]
+    best = min(entries, key=lambda entry: entry.row.score)
+    body = [
+        _render_answer(entries, best, merged),
+        sections.render_caveats(merged),
+        _render_entries(entries, best, by),
+        sections.render_outcomes(merged),
+        fill_interactive(f"{humanize(by).capitalize()} of all runs", "Lines: median over seeds; shaded: range.", ""),
+        f"<noscript>{_render_overlay(sweeps, by)}</noscript>",
+        _render_runs(runs),
+    ]
+    title = ", ".join(run.name for run in runs)
+    data = {"name": "comparison", **embed_sweeps(sweeps, by)}
+    out.write_text(fill_page("Comparison of learning-rate sweeps", title, "", body, data), encoding="utf-8")
+    return out
+
+
+def _read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
+    names = [directory.name for directory in directories]
+    runs = []
+    for directory in directories:
+        config = folders.load_config(directory)
+        if not isinstance(config, SweepConfig):
+            raise ConfigError(f"{directory}: this is a study, not a sweep. Compare runs of sweeps.")
+        result = dataclasses.replace(open_result(directory), thresholds=build_thresholds(config))
+        if result.missing == result.lanes.sizes["lane"]:
+            raise ConfigError(f"{directory}: no run has finished yet. To resume: {folders.resume_command(directory)}")
+        name = directory.name if names.count(directory.name) == 1 else str(directory)
+        runs.append(ComparedRun(name or str(directory), config, result))
+    return runs
+
+
+def _common_score(runs: Sequence[ComparedRun]) -> str:
+    """The score that all runs have."""
+    return "validation_loss" if all("validation_loss" in run.result.lanes for run in runs) else "final_loss"
+
+
+def _is_paired(one: ComparedRun, other: ComparedRun) -> bool:
+    """Whether each seed has the same initial state and the same batches in both."""
+    a, b = one.result.lanes.attrs, other.result.lanes.attrs
+    return a["key"] == b["key"] and int(a["seeds"]) == int(b["seeds"]) and one.config.problem == other.config.problem
+
+
+def _find_caveats(runs: Sequence[ComparedRun], by: str) -> tuple[str, ...]:
+    """Differences between the runs other than their optimizers, and unfinished runs."""
+    first, caveats = runs[0], []
+    if any(run.config.problem != first.config.problem for run in runs):
+        caveats.append(f"The problems differ, so {humanize(by)} may not mean the same in all runs.")
+    steps = [int(run.result.lanes.attrs["steps"]) for run in runs]
+    if len(set(steps)) > 1:
+        caveats.append(f"The numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}.")
+    if not all(_is_paired(run, first) for run in runs):
+        caveats.append("Initial states or batches differ between the runs, so their seeds are not paired.")
+    return (*caveats, *(f"{run.name}: {unfinished_caveat(run.result)}" for run in runs if run.result.missing))
+
+
+def _label(run: ComparedRun, optimizer: str) -> str:
+    return f"{run.name} · {optimizer}" if optimizer else run.name
+
+
+def _label_row(entry: _Entry) -> SummaryRow:
+    return entry.row._replace(optimizer=_label(entry.run, entry.row.optimizer))
+
+
+def _label_sweep(run: ComparedRun, number: int, sweep: EmbeddedSweep) -> EmbeddedSweep:
+    return sweep._replace(label=_label(run, sweep.label), run=number)
+
+
+def _compare(entry: _Entry, best: _Entry) -> Difference:
+    return compare_scores(entry.row.seeds, best.row.seeds, paired=_is_paired(entry.run, best.run))
+
+
+def _render_answer(entries: Sequence[_Entry], best: _Entry, merged: Summary) -> str:
+    headline = f'<p class="answer">{escape(_format_headline(entries, best, merged.by))}</p>'
+    details = f'<p class="details">{escape(_format_details(best, merged))}</p>' if np.isfinite(best.row.score) else ""
+    return f"<section>{headline}{details}</section>"
+
+
+def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
+    if not np.isfinite(best.row.score):
+        return "Every run diverged."
+    headline = f"{_label(best.run, best.row.optimizer)} has the lowest {humanize(by)}"
+    others = [entry for entry in entries if entry is not best]
+    ties = sum(not _compare(entry, best).is_significant for entry in others)
+    if not others:
+        return f"{headline}."
+    if not ties:
+        return f"{headline}, significantly below {'all others' if len(others) > 1 else 'the other'}."
+    if len(others) == 1:
+        return f"{headline}, but the difference is not significant."
+    return f"{headline}, but not significantly below {ties} of {len(others)} others."
+
+
+def _format_details(best: _Entry, merged: Summary) -> str:
+    found, least = best.row.recommendation, least_sensitive(merged)
+    settings = f" with {describe_settings(found)}" if found and found.best is not None else ""
+    score = f"Its {humanize(merged.by)} is {short_number(best.row.score)}{settings}."
+    return f"{score} {least.optimizer} is the least sensitive to its {humanize(str(merged.axis))}." if least else score
+
+
+def _render_entries(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
+    heads = ("run", "optimizer", "best", "95 % interval over seeds", humanize(by), "above the first", "significant?")
+    heads += ("edge (×\u00a0the first)", "sensitivity (×\u00a0the first)")
+    texts = ("optimizer", "significant?")
+    rows = [(entry is best, _cells(entry, best)) for entry in sorted(entries, key=lambda entry: entry.row.score)]
+    note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible."
+    table = sections.render_table(heads, rows, texts)
+    return f'<section><h2>Runs by score</h2>{table}<p class="soft">{note}</p></section>'
+
+
+def _cells(entry: _Entry, best: _Entry) -> list[str]:
+    found, best_found = entry.row.recommendation, best.row.recommendation
+    difference, is_best = _compare(entry, best), entry is best
+    above = short_number(difference.mean)
+    above += f" ({short_range(difference.interval)})" if difference.interval else ""
+    significant = "yes" if difference.is_significant else f"no: {difference.objection}"
+    value, interval = (short_number(found.best), short_range(found.interval)) if found else ("–", "–")
+    cells = [entry.run.name, entry.row.optimizer or "–", value, interval, short_number(entry.row.score)]
+    cells += ["–", "–"] if is_best else [above, significant]
+    edges = (found.edge if found else None, best_found.edge if best_found else None)
+    sensitivities = (found.sensitivity if found else None, best_found.sensitivity if best_found else None)
+    return [*cells, *(short_number(a) + ("" if is_best else _format_ratio(a, b)) for a, b in (edges, sensitivities))]
+
+
+def _format_ratio(value: float | None, other: float | None) -> str:
+    return f" (×\u00a0{short_number(value / other)})" if value and other else ""
+
+
+def _render_overlay(sweeps: Sequence[EmbeddedSweep], by: str) -> str:
+    """The medians of all runs in one figure, for readers without JavaScript."""
+    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    ax = figure.subplots()
+    for sweep, look in zip(sweeps, assign_styles(sweeps), strict=True):
+        axis = sweep.result.main_axis
+        if axis is not None:
+            _plot_median(ax, sweep, axis, by, look)
+    ax.set(xscale="log", yscale="log", ylabel=humanize(by))
+    with tempfile.TemporaryDirectory() as folder:
+        saved = figures.save_figure(figure, Path(folder, "all"), "All runs", "Lines: median over seeds.")
+        return sections.render_figure(saved)
+
+
+def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: SeriesStyle) -> None:
+    line = sweep.result.along(axis)
+    values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
+    diverged = line.lane_regimes == Regime.DIVERGED
+    scores = np.where(diverged, np.nan, line.lanes[by].values).reshape(-1, line.seeds)
+    order = np.argsort(values)
+    median = np.median(scores, axis=1)[order]
+    dashes: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.dashed else {}
+    options: dict[str, Any] = style.series(look.series) | dashes | {"markersize": 3.5, "label": sweep.label}
+    ax.plot(values[order], np.where(median > 0, median, np.nan), **options)
+    ax.set_xlabel(humanize(axis))
+    ax.legend(fontsize="small")
+
+
+def _render_runs(runs: Sequence[ComparedRun]) -> str:
+    facts = sections.render_facts((run.name, describe_run(run.result)) for run in runs)
+    return f"<section><h2>Compared runs</h2>{facts}</section>"

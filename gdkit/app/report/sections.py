@@ -1,0 +1,260 @@
+"""The sections of a report as HTML. Every text from a config or a name goes through `escape`."""
+
+import base64
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from gdkit.app.answers import (
+    NO_DIVERGENCE,
+    answer_cards,
+    edge_ratio,
+    format_details,
+    format_headline,
+    least_sensitive,
+)
+from gdkit.app.directory import UNFINISHED
+from gdkit.app.report.figures import SavedFigure
+from gdkit.app.report.page import escape
+from gdkit.app.summary import (
+    MEANINGS,
+    RegimeCell,
+    StudyClaim,
+    Summary,
+    SummaryRow,
+    format_metric,
+    humanize,
+    short_number,
+    short_range,
+)
+from gdkit.regimes import Regime
+
+_LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
+_LONG = ' class="long"'
+_FIGURE_BYTES = 1_500_000  # of all static figures in a page
+_STRIP_CELLS = 240  # at most, of a strip: as many as a reader can tell apart
+_DARK = (  # matplotlib's paper and inks, for a dark page
+    "<style>@media screen and (prefers-color-scheme: dark) { :root { fill: #ececea } "
+    '[style*="fill: #ffffff"] { fill: #1e2023 !important } [style*="fill: #262626"] { fill: #ececea !important } '
+    '[style*="fill: #000000"] { fill: #ececea !important } [style*="stroke: #000000"] { stroke: #a9acb2 !important } '
+    '[style*="stroke: #262626"] { stroke: #ececea !important } }</style>'
+)
+
+
+def render_notice(text: str) -> str:
+    """How far an unfinished run is; empty for a finished one."""
+    return f'{UNFINISHED} role="status">{escape(text)}</p>' if text else ""
+
+
+def render_answer(summary: Summary) -> str:
+    """The answer in words, and its numbers."""
+    cards = "".join(
+        f"<div><dt>{escape(card.name)}</dt><dd>{escape(card.value)}</dd><dd>{escape(card.detail)}</dd></div>"
+        for card in answer_cards(summary)
+    )
+    text = format_details(summary)
+    details = f'<p class="details">{escape(text)}</p>' if text else ""
+    numbers = f'<dl class="tiles">{cards}</dl>' if cards else ""
+    return f'<section><p class="answer">{escape(format_headline(summary))}</p>{details}{numbers}</section>'
+
+
+def render_caveats(summary: Summary) -> str:
+    """The caveats, each a sentence; labels of optimizers keep their case."""
+    labels = tuple(row.optimizer for row in summary.rows if row.optimizer)
+    texts = [text if text.startswith(labels) else text[:1].upper() + text[1:] for text in summary.caveats]
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<section class="caveats"><h2>Caveats</h2><ul>{items}</ul></section>' if items else ""
+
+
+def render_optimizers(summary: Summary) -> str:
+    """A table of the optimizers."""
+    if not any(row.recommendation for row in summary.rows):
+        return ""
+    axis = humanize(summary.axis or "")
+    heads = ["optimizer", f"best {axis}", "95 % interval over seeds", "about as good", humanize(summary.by)]
+    heads += [humanize(summary.metric)] if summary.metric else []
+    heads += ["no divergence up to", "edge", "edge ÷ best", f"sensitivity to {axis}"]
+    rows = [(row is summary.best and len(summary.rows) > 1, _optimizer_cells(summary, row)) for row in summary.rows]
+    least = least_sensitive(summary)
+    note = "Sensitivity: mean excess of the score over its best, across the values tried (Wortsman et al. 2023)."
+    note += f" {least.optimizer} is the least sensitive." if least else ""
+    title = "Optimizers" if len(rows) > 1 else "Summary"
+    return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
+
+
+def render_outcomes(summary: Summary) -> str:
+    """The regimes along the axis, one strip per optimizer."""
+    rows = [row for row in summary.rows if row.cells]
+    if not rows:
+        return ""
+    title = f"<h2>Outcome by {escape(humanize(summary.axis or ''))}</h2>"
+    strips = "".join(f"<dt>{escape(row.optimizer or 'all runs')}</dt><dd>{_render_strip(row)}</dd>" for row in rows)
+    divided = any(max(cell.counts) < sum(cell.counts) for row in rows for cell in row.cells)
+    note = '<p class="soft">Where runs at one value differ, the column shows their shares.</p>' if divided else ""
+    return f'<section>{title}<dl class="strips">{strips}</dl>{_render_key(summary)}{note}</section>'
+
+
+def render_figure(figure: SavedFigure) -> str:
+    """A figure, embedded."""
+    address, kind = _encode_image(figure)
+    description = f"{figure.title}: {figure.caption}" if figure.caption else figure.title
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
+    image = f'<img src="{address}" alt="{escape(description)}">'
+    return f'<section><h2>{escape(figure.title)}</h2><figure class="drawn {kind}">{image}{caption}</figure></section>'
+
+
+def render_figures(figures: Iterable[SavedFigure], folder: str) -> str:
+    """Figures for readers without JavaScript, within the size that a page should have."""
+    included, size, omitted = [], 0, 0
+    for figure in figures:
+        rendered = render_figure(figure)
+        if size + len(rendered) > _FIGURE_BYTES:
+            omitted += 1
+            continue
+        included.append(rendered)
+        size += len(rendered)
+    more = f"<p>{omitted} more in the folder {escape(folder)} beside this page.</p>" if omitted else ""
+    hint = '<p class="soft">With JavaScript, these figures are interactive, and a table lists every run.</p>'
+    return f"<noscript>{''.join(included)}{more}{hint}</noscript>" if included or more else ""
+
+
+def render_claims(claims: Sequence[StudyClaim]) -> str:
+    """The claims of a study and whether they hold."""
+    held = sum(bool(claim.holds) for claim in claims)
+    heads = ("claim", "source", "expected", "measured", "holds")
+    rows = [
+        (False, (c.text, c.source, short_number(c.expected), short_number(c.measured), "✓ yes" if c.holds else "✗ no"))
+        for c in claims
+    ]
+    table = render_table(heads, rows, heads[:2])
+    return f'<section><p class="answer">{held} of {len(claims)} claims hold.</p>{table}</section>'
+
+
+def render_output(text: str) -> str:
+    """Printed text, in its columns."""
+    return f'<pre tabindex="0">{escape(text)}</pre>'
+
+
+def render_origin(provenance: Mapping[str, str], config: str, command: str) -> str:
+    """How to run this again, and what the numbers come from.
+
+    Args:
+      provenance: names and values, for example of versions.
+      config: the config as YAML.
+      command: the command line.
+    """
+    button = '<button type="button" data-copy="command" aria-label="Copy the command" hidden>Copy</button>'
+    rerun = f'<p class="rerun"><code id="command">{escape(command)}</code>{button}</p>'
+    details = f"<details><summary>Versions and plan</summary>{render_facts(provenance.items())}</details>"
+    yaml = f"<details><summary>Config</summary>{render_output(config)}</details>"
+    return f"<section><h2>Run it again</h2>{rerun}{details if provenance else ''}{yaml}</section>"
+
+
+def render_facts(facts: Iterable[tuple[str, str]]) -> str:
+    """A table of names and values."""
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts)
+    return f'<table class="facts"><tbody>{rows}</tbody></table>'
+
+
+def render_table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], texts: Sequence[str] = ()) -> str:
+    """A table whose rows become cards on a narrow screen.
+
+    Args:
+      heads: names of the columns.
+      rows: whether the row is highlighted, and its cells.
+      texts: columns of sentences, which may break.
+    """
+    head = "".join(f'<th scope="col"{_LONG if name in texts else ""}>{escape(name)}</th>' for name in heads)
+    body = "".join(_render_row(heads, highlighted, cells, texts) for highlighted, cells in rows)
+    region = 'class="wide" tabindex="0" role="region" aria-label="Table"'
+    return f'<div {region}><table class="cards"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], texts: Sequence[str]) -> str:
+    kind = ' class="best"' if highlighted else ""
+    first = f'<th scope="row"{_LONG if heads[0] in texts else ""}>{escape(cells[0])}</th>'
+    rest = (
+        f'<td data-name="{escape(head)}"{_LONG if head in texts else ""}>{escape(cell)}</td>'
+        for head, cell in zip(heads[1:], cells[1:], strict=True)
+    )
+    return f"<tr{kind}>{first}{''.join(rest)}</tr>"
+
+
+def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
+    found = row.recommendation
+    cells = [row.optimizer or "all runs"]
+    cells += [short_number(found.best), short_range(found.interval), short_range(found.plateau)] if found else ["–"] * 3
+    cells.append(short_number(row.score))
+    if summary.metric:
+        cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
+    if found is None:
+        return [*cells, *["–"] * 4]
+    edge = NO_DIVERGENCE if found.unsafe is None else short_number(found.edge)
+    return [*cells, short_number(found.safe), edge, short_number(edge_ratio(found)), short_number(found.sensitivity)]
+
+
+# Strips of regimes
+
+
+def _render_strip(row: SummaryRow) -> str:
+    """One column per value, divided into the shares of its regimes, diverged runs on top."""
+    places = sorted({round(i * (len(row.cells) - 1) / (_STRIP_CELLS - 1)) for i in range(_STRIP_CELLS)})
+    cells = [row.cells[place] for place in places]
+    groups = itertools.groupby(enumerate(cells), lambda numbered: _regime_shares(numbered[1]))
+    starts = [next(group)[0] for _, group in groups]
+    ends = [*starts[1:], len(cells)]
+    stretches = [_render_stretch(cells[start:end], start, end) for start, end in zip(starts, ends, strict=True)]
+    counts = ", ".join(f"{count} {regime.name.lower()}" for regime, count in row.counts.items())
+    frame = f'viewBox="0 0 {len(cells)} 1" preserveAspectRatio="none" role="img" aria-label="{escape(counts)}"'
+    low, high = short_number(row.cells[0].value), short_number(row.cells[-1].value)
+    return f'<span>{low}</span><svg class="strip" {frame}>{"".join(stretches)}</svg><span>{high}</span>'
+
+
+def _regime_shares(cell: RegimeCell) -> tuple[float, ...]:
+    return tuple(count / sum(cell.counts) for count in cell.counts)
+
+
+def _render_stretch(cells: Sequence[RegimeCell], start: int, end: int) -> str:
+    """Neighboring values with the same share of every regime."""
+    shares = dict(zip(Regime, _regime_shares(cells[0]), strict=True))
+    text = ", ".join(f"{100 * share:.0f} % {regime.name.lower()}" for regime, share in shares.items() if share)
+    values = short_range((cells[0].value, cells[-1].value))
+    title = f"<title>{escape(values)}: {escape(text.removeprefix('100 % '))}</title>"
+    rects, top = [], 1.0
+    for regime, share in shares.items():
+        top -= share
+        if share:
+            size = f'x="{start}" y="{max(top, 0):.4f}" width="{end - start}" height="{share:.4f}"'
+            rects.append(f'<rect class="fill r{int(regime)}" {size}/>')
+    return f"<g>{title}{''.join(rects)}</g>"
+
+
+def _render_key(summary: Summary) -> str:
+    items = []
+    for regime in Regime:
+        runs = sum(row.counts.get(regime, 0) for row in summary.rows)
+        if runs:
+            square = f'<rect class="fill r{int(regime)}" width="1" height="1"/>'
+            box = f'<svg class="badge" viewBox="0 0 1 1" aria-hidden="true">{square}</svg>'
+            items.append(f"<li>{box}{regime.name.lower()} {runs:,} – {MEANINGS[regime]}</li>")
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+# Images
+
+
+def _encode_image(figure: SavedFigure) -> tuple[str, str]:
+    """A data URL, and the CSS class of its background."""
+    vector = _read_svg(figure.svg) if figure.svg else None
+    if vector and len(vector) <= _LARGEST_SVG:
+        return _data_url("svg+xml", vector), "ink"
+    return _data_url(figure.png.suffix.removeprefix("."), figure.png.read_bytes()), "paper"
+
+
+def _read_svg(path: Path) -> bytes:
+    head, end, rest = path.read_text(encoding="utf-8").partition("<defs>")
+    return f"{head}{_DARK}{end}{rest}".encode()
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

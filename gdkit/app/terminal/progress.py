@@ -1,0 +1,197 @@
+"""The terminal before and while a sweep runs: the plan, then a live table, or lines where nothing can be redrawn."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gdkit.app.resources import Resources, format_bytes
+from gdkit.app.summary import short_number, short_value
+from gdkit.app.tally import OptimizerTally, Tally
+from gdkit.store.partition import Partition
+from gdkit.sweeps.axes import group_points
+from gdkit.sweeps.execution.progress import Progress
+from gdkit.sweeps.plan.shapes import count_workers
+from gdkit.sweeps.request import SweepRequest, select_devices
+from gdkit.tables import count, format_duration
+
+_FRAMES = 2  # per second: half a percent of one core
+_LINE_INTERVAL = 10.0  # seconds
+_MAX_ROWS = 12  # optimizers shown at once
+
+
+def print_plan(console: Console, name: str, request: SweepRequest, needed: Resources) -> None:
+    """Prints what is about to run, as far as it is known before anything is compiled."""
+    programs = sum(len(group_points(section)) for section in request.sections)
+    sizes = [f"{s.label} {s.point_count * request.seeds:,}" for s in request.sections if s.label is not None]
+    optimizers = f": {_shorten_list(sizes)}" if len(sizes) > 1 else ""
+    console.print(Text(f"{name}: {count(request.lane_count, 'run')} of {count(request.steps, 'step')}{optimizers}"))
+    seeds = f"{count(request.seeds, 'seed')} per point, " if request.seeds > 1 else ""
+    workers = count(count_workers(request.plan, len(select_devices(request.plan))), "worker")
+    console.print(Text(f"{seeds}{count(programs, 'program')}, {workers}", "bright_black"))
+    needs = f"needs at least {format_bytes(needed.memory)} of memory and {format_bytes(needed.disk)} of disk"
+    console.print(Text(needs, "bright_black"))
+
+
+@contextmanager
+def show_progress(console: Console) -> Generator[tuple[Callable[[Progress], None], Callable[[Tally], None]]]:
+    """Yields callbacks for progress and for tallies: a live table on a terminal, lines at intervals elsewhere."""
+    if not console.is_terminal:
+        lines = ProgressLines(console)
+        yield lines.update_progress, lines.update_tally
+        return
+    board = ProgressBoard(console)
+    with Live(console=console, get_renderable=board.table, refresh_per_second=_FRAMES, transient=True):
+        yield board.update_progress, board.update_tally
+
+
+class ProgressBoard:
+    """The live table: one line per optimizer, and one for all."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._progress: Progress | None = None
+        self._optimizers: list[OptimizerTally] = []
+
+    def update_progress(self, progress: Progress) -> None:
+        """Takes the latest progress of the sweep."""
+        self._progress = progress
+
+    def update_tally(self, tally: Tally) -> None:
+        """Takes the latest counts over finished tiles; the first time, prints the plan of tiles."""
+        if not self._optimizers:
+            self._console.print(Text(_describe_tiles(tally.store.partition), "bright_black"))
+        self.update_optimizers(tally.optimizers)
+
+    def update_optimizers(self, optimizers: Sequence[OptimizerTally]) -> None:
+        """Takes the latest counts of every optimizer."""
+        self._optimizers = list(optimizers)
+
+    def table(self) -> Table:
+        """The table as it is now."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        table.add_column(ratio=1, min_width=6)
+        for _ in range(2):
+            table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        visible = _visible_optimizers(self._optimizers)
+        for optimizer in self._optimizers if len(self._optimizers) > 1 else []:
+            if optimizer in visible:
+                table.add_row(*_optimizer_cells(optimizer))
+        table.add_row(*self._total_cells())
+        return table
+
+    def _total_cells(self) -> list[RenderableType]:
+        p, optimizers = self._progress, self._optimizers
+        if p is None or not p.done:
+            return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
+        best = _best_optimizer(optimizers)
+        remaining = f"{_format_rate(p.rate)} steps/s, {format_duration(p.left)} left" if p.tells else ""
+        if len(optimizers) == 1 and best:
+            remaining = ", ".join(filter(None, [remaining, _describe_best(best)]))
+        diverged = _format_diverged(sum(optimizer.diverged for optimizer in optimizers))
+        return [
+            Text("all", "bold"),
+            ProgressBar(p.total, p.done),
+            f"{p.lanes_done:,}/{p.lanes:,}",
+            diverged,
+            remaining,
+        ]
+
+
+class ProgressLines:
+    """Plain lines, at most one every few seconds, and one at the end."""
+
+    def __init__(self, console: Console):
+        self._console, self._printed_at = console, time.monotonic()
+        self._optimizers: list[OptimizerTally] = []
+        self._lock = threading.Lock()
+
+    def update_tally(self, tally: Tally) -> None:
+        """Takes the latest counts over finished tiles; the first time, prints the plan of tiles."""
+        if not self._optimizers:
+            self._print(_describe_tiles(tally.store.partition))
+        self._optimizers = list(tally.optimizers)
+
+    def update_progress(self, p: Progress) -> None:
+        """Prints a line if the last one is some seconds old, or if all runs have finished."""
+        if p.lanes_done == p.lanes:
+            self._print(f"100 %  {count(p.lanes, 'run')} in {format_duration(p.seconds)}")
+        elif p.done and time.monotonic() - self._printed_at >= _LINE_INTERVAL:
+            self._printed_at = time.monotonic()
+            running = [o for o in self._optimizers if 0 < o.finished < o.lanes] or self._optimizers
+            share = min(99, int(100 * p.done / p.total))
+            remaining = f", {format_duration(p.left)} left" if p.tells else ""
+            parts = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs{remaining}"]
+            self._print("; ".join(parts + [_describe_optimizer(o) for o in running if o.finished]))
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
+def _visible_optimizers(optimizers: Sequence[OptimizerTally]) -> list[OptimizerTally]:
+    """Running optimizers first, then finished ones, then the others, as many as a terminal shows."""
+    rank = lambda o: 0 if 0 < o.finished < o.lanes else 1 if o.finished else 2
+    return sorted(optimizers, key=rank)[:_MAX_ROWS]
+
+
+def _optimizer_cells(optimizer: OptimizerTally) -> list[RenderableType]:
+    return [
+        Text(optimizer.label),
+        ProgressBar(optimizer.lanes, optimizer.finished),
+        f"{optimizer.finished:,}/{optimizer.lanes:,}",
+        _format_diverged(optimizer.diverged),
+        _describe_best(optimizer),
+    ]
+
+
+def _format_diverged(runs: int) -> Text:
+    return Text(f"{runs:,} diverged", "red") if runs else Text("")
+
+
+def _describe_optimizer(optimizer: OptimizerTally) -> str:
+    diverged = f", {optimizer.diverged:,} diverged" if optimizer.diverged else ""
+    name = f"{optimizer.label} " if optimizer.label else ""
+    return f"{name}{optimizer.finished:,} of {optimizer.lanes:,}{diverged}, {_describe_best(optimizer)}"
+
+
+def _describe_best(optimizer: OptimizerTally) -> str:
+    """The best run so far; empty before the first run has finished."""
+    if optimizer.best is None:
+        return "no finite score" if optimizer.finished else ""
+    value = next(iter(optimizer.best_at.values()), None)
+    return f"best {short_number(optimizer.best)}" + (f" at {short_value(value)}" if value is not None else "")
+
+
+def _best_optimizer(optimizers: Sequence[OptimizerTally]) -> OptimizerTally | None:
+    scored = [optimizer for optimizer in optimizers if optimizer.best is not None]
+    return min(scored, key=lambda optimizer: optimizer.best or 0.0) if scored else None
+
+
+def _describe_tiles(partition: Partition) -> str:
+    """The plan of tiles and blocks, known once the programs are compiled."""
+    widths = sorted({group.width * group.depth for group in partition.groups})
+    width = f"{widths[0]:,}" if len(widths) == 1 else f"{widths[0]:,} to {widths[-1]:,}"
+    if partition.blocks <= partition.tiles:
+        return f"plan: {count(partition.tiles, 'tile')}, {width} runs per tile"
+    return f"plan: {count(partition.tiles, 'tile')} with {count(partition.blocks, 'block')}, {width} runs per block"
+
+
+def _format_rate(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _shorten_list(texts: Sequence[str], most: int = 8) -> str:
+    more = len(texts) - most
+    return ", ".join(texts) if more <= 1 else f"{', '.join(texts[:most])} and {more} more"

@@ -1,0 +1,136 @@
+"""The terminal when a run has finished: a table of optimizers, their regimes along the axis, and the answer."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gdkit.app.answers import first_divergence, format_answer
+from gdkit.app.summary import (
+    MEANINGS,
+    SIGNS,
+    RegimeCell,
+    StudyClaim,
+    Summary,
+    SummaryRow,
+    format_metric,
+    humanize,
+    short_number,
+    short_range,
+)
+from gdkit.regimes import Regime
+
+_COLORS = {  # from the terminal's own palette, so that they suit its background
+    Regime.SLOW: "bright_black",
+    Regime.CONVERGED: "green",
+    Regime.OSCILLATING: "cyan",
+    Regime.CATAPULT: "magenta",
+    Regime.BOUNCING: "yellow",
+    Regime.STALLED: "blue",
+    Regime.DIVERGED: "red",
+}
+_DIVIDED = "x"  # for values at which some runs diverged and others did not
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Prints the tables, the answer and the caveats."""
+    console.print(_optimizer_table(summary))
+    console.print()
+    if any(row.cells for row in summary.rows):
+        console.print(_regime_table(summary))
+    console.print(_legend(summary))
+    console.print()
+    console.print(Text(format_answer(summary), style="bold"))
+    for text in summary.caveats:
+        console.print(Text.assemble(("Caveat: ", "bright_black"), text))
+
+
+def print_claims(console: Console, claims: Sequence[StudyClaim]) -> None:
+    """Prints the claims of a study and whether they hold."""
+    if not claims:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("")
+    table.add_column("claim")
+    for head in ("expected", "measured"):
+        table.add_column(head, justify="right")
+    for claim in claims:
+        sign = Text("✓", "green") if claim.holds else Text("✗", "bold red")
+        table.add_row(sign, Text(claim.text), short_number(claim.expected), short_number(claim.measured))
+    console.print()
+    console.print(table)
+
+
+def format_summary(summary: Summary) -> str:
+    """The output of `print_summary` without colors, for a file."""
+    console = Console(file=io.StringIO(), width=120, highlight=False)
+    with console.capture() as captured:
+        print_summary(console, summary)
+    return captured.get()
+
+
+def _optimizer_table(summary: Summary) -> Table:
+    heads = ["best " + humanize(summary.axis or ""), "95 % interval", humanize(summary.by)]
+    heads += [humanize(summary.metric)] if summary.metric else []
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("optimizer", min_width=min(12, max(len(row.optimizer) for row in summary.rows)), vertical="bottom")
+    for head in (*heads, "no divergence up to", "some diverged at"):
+        table.add_column(_wrap_head(head), justify="right", vertical="bottom", no_wrap=True)
+    for row in summary.rows:
+        style = "bold" if row is summary.best else ""
+        table.add_row(*_optimizer_cells(summary, row), style=style)
+    return table
+
+
+def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
+    found = row.recommendation
+    cells = [row.optimizer, short_number(found.best if found else None), short_range(found.interval if found else None)]
+    cells.append(short_number(row.score))
+    if summary.metric:
+        cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
+    return [*cells, short_number(found.safe if found else None), first_divergence(row)]
+
+
+def _regime_table(summary: Summary) -> Table:
+    """The regimes of each optimizer along the axis, one sign per value."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    for justify in ("left", "right", "left", "left"):
+        table.add_column(justify=justify)
+    for row in summary.rows:
+        signs = Text.assemble(*map(_sign, _thin(row.cells)))
+        ends = (short_number(row.cells[0].value), short_number(row.cells[-1].value)) if row.cells else ("", "")
+        table.add_row(row.optimizer, Text(ends[0], "bright_black"), signs, Text(ends[1], "bright_black"))
+    return table
+
+
+def _sign(cell: RegimeCell) -> tuple[str, str]:
+    """The sign and color of a value: its most common regime, or that only some of its runs diverged."""
+    return (_DIVIDED, "red") if cell.is_divided else (SIGNS[cell.regime], _COLORS[cell.regime])
+
+
+def _thin(cells: tuple[RegimeCell, ...], most: int = 48) -> list[RegimeCell]:
+    """About `most` cells at equal distances, the first and the last included."""
+    every = -(-len(cells) // most)
+    return [*cells[:-1:every], *cells[-1:]] if every > 1 else list(cells)
+
+
+def _legend(summary: Summary) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    for justify in ("left", "left", "right", "left"):
+        table.add_column(justify=justify)
+    for regime in Regime:
+        runs = sum(row.counts.get(regime, 0) for row in summary.rows)
+        if runs:
+            sign = Text(SIGNS[regime], _COLORS[regime])
+            table.add_row(sign, regime.name.lower(), f"{runs:,}", Text(MEANINGS[regime], "bright_black"))
+    if any(cell.is_divided for row in summary.rows for cell in _thin(row.cells)):
+        table.add_row(Text(_DIVIDED, "red"), "divided", "", Text("some runs diverged, others did not", "bright_black"))
+    return table
+
+
+def _wrap_head(head: str) -> str:
+    """A heading on lines of one or two words, so that the table fits 80 columns."""
+    return "\n".join(textwrap.wrap(head, 10, break_long_words=False))
