@@ -1,4 +1,4 @@
-"""Settings of a process that XLA reads when JAX first computes; the library changes none of them by itself."""
+"""Settings of the process that XLA reads when JAX first computes. The library itself changes none of them."""
 
 import os
 from collections.abc import MutableMapping
@@ -6,40 +6,42 @@ from contextlib import AbstractContextManager
 
 _FLAG = "--xla_backend_extra_options"
 
-# A loop over small arrays becomes one kernel, so that its many small operations (statistics above all) are not called
-# one by one. xla_cpu_use_multi_output_fusion would be faster still, but jaxlib 0.10.2 aborts the process on some
-# programs with it, eigenvalues over lanes among them.
+# A loop over small arrays becomes one kernel, so that its many small operations (mostly statistics) are not called one
+# by one. xla_cpu_use_multi_output_fusion would be faster still, but jaxlib 0.10.2 aborts the process on some programs
+# with it, such as eigenvalues over lanes.
 _CPU = "xla_cpu_small_while_loop_byte_threshold=1048576"
 
 
-def faster_cpu(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let XLA make one kernel of a small loop on CPUs, for what JAX compiles in this process from now on.
+def faster_cpu(environment: MutableMapping[str, str] | None = None) -> None:
+    """Let XLA compile a small loop on CPUs to one kernel, in all programs of this process.
 
-    Call it before JAX computes anything: XLA reads its flags once. The command line does. Does nothing where XLA_FLAGS
-    has such options already, and no harm on an accelerator. Results are those of other roundings: a run repeats bit for
-    bit only under the same flags.
+    Call it before JAX computes anything, because XLA reads its flags once. The command line calls it. It changes
+    nothing if XLA_FLAGS has such options already, and has no effect on accelerators. Results differ by rounding: a run
+    repeats bit for bit only under the same flags.
 
     >>> environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     >>> faster_cpu(environment)
     >>> environment["XLA_FLAGS"].split()[1]
     '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576'
     """
+    environment = os.environ if environment is None else environment
     flags = environment.get("XLA_FLAGS", "")
     if _FLAG not in flags:
         environment["XLA_FLAGS"] = f"{flags} {_FLAG}={_CPU}".strip()
 
 
-def split_cpu(devices: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let JAX see a CPU as this many devices; to be called before it computes anything.
+def split_cpu(devices: int, environment: MutableMapping[str, str] | None = None) -> None:
+    """Let JAX see the CPU as this many devices; call it before JAX computes anything.
 
     >>> environment = {}
     >>> split_cpu(8, environment)
     >>> environment
     {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
     """
+    environment = os.environ if environment is None else environment
     flag = "--xla_force_host_platform_device_count"
-    kept = [word for word in environment.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
-    environment["XLA_FLAGS"] = " ".join([*kept, f"{flag}={devices}"])
+    others = [word for word in environment.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
+    environment["XLA_FLAGS"] = " ".join([*others, f"{flag}={devices}"])
 
 
 def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:

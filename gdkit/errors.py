@@ -1,4 +1,4 @@
-"""Typed errors whose message names the argument, the value and the remedy. Imports nothing heavy."""
+"""Typed errors whose messages name the argument, its value and the remedy. Imports only the standard library."""
 
 import difflib
 import reprlib
@@ -8,51 +8,51 @@ from collections.abc import Iterable
 
 
 class GdkitError(Exception):
-    """Base class of every error that gdkit raises on purpose."""
+    """Base class of all errors that gdkit raises deliberately."""
 
 
 class InputValueError(GdkitError, ValueError):
-    """An argument has the right type and a value that cannot be used."""
+    """An argument has a valid type and an invalid value."""
 
 
 class InputTypeError(GdkitError, TypeError):
-    """An argument has a type that cannot be used."""
+    """An argument has an invalid type."""
 
 
 class MissingPackageError(GdkitError, ValueError):
-    """A feature needs a package of an extra that is not installed."""
+    """A feature needs a package that is not installed."""
 
 
 class RunError(GdkitError, ValueError):
-    """A run that started could not be finished."""
+    """A run started and could not finish."""
 
 
 class StoreError(RunError):
-    """A run directory cannot be written or read."""
+    """A run directory cannot be read or written."""
 
 
 class DamagedFileError(StoreError):
-    """A file of a run directory is not what was written there."""
+    """A file of a run directory does not have the content that was written."""
 
 
 class OtherRunError(InputValueError):
-    """A run directory holds a run of something else; `lines` name each part that differs."""
+    """A run directory holds another run; `lines` name the parts that differ."""
 
     def __init__(self, path: object, lines: Iterable[str]):
         self.path, self.lines = path, tuple(lines)
-        remedy = "Name another directory, or begin anew beside it with --new."
+        remedy = "Name another directory, or start a new run beside it with --new."
         super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, remedy]))
 
-    def __reduce__(self) -> tuple:  # so that it comes back whole from another process
+    def __reduce__(self) -> tuple:  # for pickling: worker processes return errors
         return type(self), (self.path, self.lines)
 
 
 class GdkitWarning(UserWarning):
-    """Something is allowed and probably not meant."""
+    """Something is allowed and probably unintended."""
 
 
-_short = reprlib.Repr()  # its settings are arguments only from Python 3.12 on
-_short.maxstring = _short.maxother = 120
+_repr = reprlib.Repr()  # accepts its settings as arguments only from Python 3.12 on
+_repr.maxstring = _repr.maxother = 120
 
 
 def bad_value(argument: str, value: object, problem: str, remedy: str) -> InputValueError:
@@ -66,24 +66,24 @@ def bad_type(argument: str, value: object, problem: str, remedy: str) -> InputTy
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> InputValueError:
-    """The error for a name that is not among `known`, with the nearest one."""
+    """The error for a name that is not in `known`, with the nearest known name."""
     known = sorted(map(str, known))
     return bad_value(argument, name, "no such name", nearest(str(name), known) or f"Known: {', '.join(known)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"Did you mean 'x'?"`` for the name nearest to `name`, or an empty string."""
+    """``"Did you mean 'x'?"`` with the known name nearest to `name`; empty if none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
-    """The error for a package of an extra that `purpose` needs."""
+    """The error for a missing `package`, which `purpose` needs and which the extra installs."""
     return MissingPackageError(f"{purpose} needs {package}, which is not installed. Run: pip install 'gdkit[{extra}]'")
 
 
 def warn(text: str) -> None:
-    """Warn at the line outside gdkit that led here."""
+    """Warn with the location of the nearest caller outside gdkit."""
     frame, level = sys._getframe(1), 2
     while frame and frame.f_globals.get("__name__", "").startswith("gdkit."):
         frame, level = frame.f_back, level + 1
@@ -92,4 +92,4 @@ def warn(text: str) -> None:
 
 def _message(argument: str, value: object, problem: str, remedy: str) -> str:
     remedy = remedy if remedy.endswith((".", "?", "!")) else remedy + "."
-    return f"{argument}={_short.repr(value)}: {problem}. {remedy}"
+    return f"{argument}={_repr.repr(value)}: {problem}. {remedy}"

@@ -1,4 +1,4 @@
-"""Factories: callables that hyperparameters go into, and which of these can be traced."""
+"""Factories: callables that take hyperparameters, and the hyperparameters that can be traced."""
 
 import functools
 import inspect
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def cache_if_hashable(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """``functools.lru_cache``, except that a call with arguments that cannot be hashed is made anew each time."""
+    """``functools.lru_cache``, except that calls with arguments that cannot be hashed are not cached."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         cached: Any = functools.lru_cache(maxsize)(function)
@@ -35,7 +35,7 @@ def cache_if_hashable(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]
 
 
 def is_hashable(*values: Any) -> bool:
-    """Whether all values can be part of the key of a cache."""
+    """Whether all values can be in the key of a cache."""
     try:
         hash(values)
     except TypeError:
@@ -49,12 +49,12 @@ def parameters(factory: Callable) -> dict[str, inspect.Parameter]:
 
 
 def takes_any_name(factory: Callable) -> bool:
-    """Whether `factory` has ``**kwargs``, so that a misspelt name cannot be told from its signature."""
+    """Whether `factory` has ``**kwargs``, so that its signature does not reveal a misspelled name."""
     return any(p.kind == p.VAR_KEYWORD for p in _signature(factory).values())
 
 
 def check_names(argument: str, factory: Callable, names: Iterable[str]) -> None:
-    """Raise for the first of `names` that `factory` does not take, with the nearest one that it does."""
+    """Raise for the first of `names` that is no parameter of `factory`, with the nearest parameter."""
     known = parameters(factory)
     for name in names:
         if name not in known and not takes_any_name(factory):
@@ -62,13 +62,13 @@ def check_names(argument: str, factory: Callable, names: Iterable[str]) -> None:
 
 
 def is_traced(factory: Callable, name: str, values: Sequence[Any] | np.ndarray) -> bool:
-    """Whether `values` of the hyperparameter `name` can be traced (lanes) or must be static.
+    """Whether `values` of the hyperparameter `name` are traced (lanes) rather than static.
 
-    Any float makes them lanes. Integers alone are lanes if the parameter's default or annotation is a float or it is
-    the learning rate. Strings, booleans, callables and other integers are static.
+    Numbers with a float among them are traced. Integers alone are traced if the parameter is the learning rate or its
+    default or annotation is a float. Strings, booleans, callables and other integers are static.
 
     Raises:
-      InputTypeError: it cannot be told; the message names ``gdkit.lanes`` and ``gdkit.static``.
+      InputTypeError: the values do not decide it; the message names ``gdkit.lanes`` and ``gdkit.static``.
     """
     if isinstance(values, np.ndarray):
         return values.dtype.kind == "f" or _is_float_parameter(factory, name, values.tolist())
@@ -76,30 +76,30 @@ def is_traced(factory: Callable, name: str, values: Sequence[Any] | np.ndarray) 
         return any(is_float(v) for v in values) or _is_float_parameter(factory, name, values)
     if not any(is_float(v) for v in values):
         return False
-    raise _undecided(name, values, "numbers and other values are mixed")
+    raise _undecided(name, values, "a mixture of numbers and other values")
 
 
 def is_number(value: Any) -> bool:
-    """A real number or a scalar array of one, traced or not; a boolean is none."""
+    """Whether `value` is a real number or a scalar array, traced or not; False for a boolean."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return value.shape == () and value.dtype != np.bool_ and jnp.issubdtype(value.dtype, jnp.number)
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_float(value: Any) -> bool:
-    """A number that is not an integer by type."""
+    """Whether `value` is a number of a type that is not an integer type."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return is_number(value) and jnp.issubdtype(value.dtype, jnp.inexact)
     return is_number(value) and not isinstance(value, numbers.Integral)
 
 
 def hashable(value: Any) -> Any:
-    """`value` with lists as tuples, so that a static value can be the key of a program."""
+    """`value` with lists as tuples, so that a static value can be in the key of a program."""
     return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def split_hyperparameters(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of the optimizer factory and, without their prefix, those of the problem factory."""
+    """The hyperparameters of the optimizer factory and, without their prefix, those of the problem factory."""
     optimizer, problem = {}, {}
     for name, value in hyperparameters.items():
         inside = name.startswith(PROBLEM_PREFIX)
@@ -117,7 +117,7 @@ def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -
             argument,
             getattr(factory, "__name__", factory),
             f"it branches in Python on a traced value, one of {traced}",
-            f"Say that it is static, one program a value: gdkit.static([...]) for {' or '.join(traced)}",
+            f"Make it static, with one program per value: gdkit.static([...]) for {' or '.join(traced)}",
         ) from error
     except TypeError as error:
         if "argument" not in str(error):
@@ -147,5 +147,7 @@ def _is_float_parameter(factory: Callable, name: str, values: Sequence[Any]) -> 
 
 
 def _undecided(name: str, values: Sequence[Any], why: str) -> InputTypeError:
-    remedy = "Say gdkit.lanes([...]) for traced values of one program, or gdkit.static([...]) for one program a value"
-    return bad_type(name, list(values), f"{why}: it cannot be told whether this axis is lanes or static", remedy)
+    remedy = (
+        "Pass gdkit.lanes([...]) for traced values of one program, or gdkit.static([...]) for one program per value"
+    )
+    return bad_type(name, list(values), f"{why}, which does not decide whether this axis is lanes or static", remedy)

@@ -1,24 +1,24 @@
-"""Tables as HTML, for notebooks. Knows texts only: who calls has the numbers."""
+"""Tables as HTML, for notebooks. The caller formats the numbers."""
 
 import html
 from collections.abc import Iterable, Sequence
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", note: str = "") -> str:
-    """A table with texts to the left; all of it is text, none of it markup.
+    """A left-aligned table; all arguments are plain text, which is escaped.
 
     >>> table(["step", "loss"], [["0", "< 9"]], title="a run")
     '<div><p><b>a run</b></p><table><tr><th>step</th><th>loss</th></tr><tr><td>0</td><td>&lt; 9</td></tr></table></div>'
     """
     head = _row("th", heads) if any(heads) else ""
     body = "".join(_row("td", row) for row in rows)
-    said = f"<p><b>{_lines(title)}</b></p>" if title else ""
-    after = f"<p>{_lines(note)}</p>" if note else ""
-    return f"<div>{said}<table>{head}{body}</table>{after}</div>"
+    above = f"<p><b>{_lines(title)}</b></p>" if title else ""
+    below = f"<p>{_lines(note)}</p>" if note else ""
+    return f"<div>{above}<table>{head}{body}</table>{below}</div>"
 
 
 def printed(thing: object) -> str:
-    """What `thing` prints, in its columns; as ``_repr_html_ = html.printed``."""
+    """``str(thing)`` in a fixed-width font, for ``_repr_html_ = html.printed``."""
     return f"<pre>{html.escape(str(thing))}</pre>"
 
 

@@ -61,7 +61,7 @@ BAD_AXES = {
         r"axes\['learning_rate'\]=0.1: an axis is a sequence of values. Put it in a list",
     ),
     "misspelt": ({"learning_rte": [0.1]}, r"'learning_rte': no such name. Did you mean 'learning_rate'\?"),
-    "mixed": ({"momentum": [0.1, "a"], **GOOD}, "it cannot be told whether this axis is lanes or static"),
+    "mixed": ({"momentum": [0.1, "a"], **GOOD}, "does not decide whether this axis is lanes or static"),
     "texts as lanes": ({"learning_rate": static([0.1]), "nesterov": [0.5, "x"]}, "gdkit.lanes.*gdkit.static"),
     "problem axis": ({"problem.center": [1.0], **GOOD}, "a finished Problem takes no hyperparameters"),
     "twice": ([GOOD, {"learning_rate": [0.1]}], None),
