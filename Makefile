@@ -8,7 +8,8 @@ export PYTHON VENV
 PYTEST := $(PY) -m pytest
 # Most of the time goes into tracing and compiling on one core. The tests of a file share programs, so a worker gets files.
 PARALLEL := -n auto --dist loadfile
-RUN_DOCTESTS := $(PYTEST) --doctest-modules gdkit experiments tests/conftest.py
+# Doctests and tests run in one call, so that all cores work until the end.
+ALL_TESTS := --doctest-modules gdkit experiments tests
 
 # Tests for the oldest versions: the core, sweeps and the command line, without tests that need other packages. Those
 # versions raise deprecation warnings among themselves.
@@ -29,12 +30,10 @@ run: env-app ## install if needed, run CONFIG, and print the paths of its report
 	@$(PY) -m gdkit run $(CONFIG)
 
 test: lint browser ## run all checks of CI except the comparison with PyTorch
-	$(RUN_DOCTESTS)
-	$(PYTEST) $(PARALLEL) -m "not full and not parity"
+	$(PYTEST) $(PARALLEL) $(ALL_TESTS) -m "not full and not parity"
 
 test-full: lint browser ## run all tests, long ones included, with the compiler options of users
-	$(RUN_DOCTESTS)
-	XLA_FLAGS= $(PYTEST) $(PARALLEL) -m "not parity"
+	XLA_FLAGS= $(PYTEST) $(PARALLEL) $(ALL_TESTS) -m "not parity"
 
 test-oldest: ## test the core with the oldest versions that pyproject.toml allows, in an environment of its own
 	@VENV=$(VENV)-oldest sh scripts/setup oldest
