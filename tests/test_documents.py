@@ -98,7 +98,7 @@ def test_the_library_example_of_the_readme_saves_its_figure(printed):
         "f     = 0.85\n∂f/∂c = 1.6\n∂f/∂d = 2\n",
         "3.0 × 2.0 = 6.0",
         r"y\(1\) = 9, y\(1\.001\) = 9\.012004, slope 12\.004, derivative 12\n",
-        "the walk back: 1 → 6 → 6 → 12\n",
+        "backwards: 1 → 6 → 6 → 12\n",
         r"\['weights'\]: WRONG",
         r"\['bias'\]: right",
     ],
