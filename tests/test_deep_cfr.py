@@ -67,7 +67,7 @@ def test_the_loss_is_least_where_networks_predict_the_weighted_mean():
     held = jax.random.normal(jax.random.key(1), blank.advantages.shape)
     memory = blank._replace(advantages=held)
     draw = problem.sample(jax.random.key(2), 15, problem.data)  # all 4 iterations are in memory, no turn is due
-    loss, _ = problem.loss(params, draw, memory)
+    loss, _ = jax.jit(problem.loss)(params, draw, memory)
     weight = np.arange(1, 5) / 2.5  # of the networks, which predict 0 at first
     expected = np.mean(weight * np.sum(np.asarray(held) ** 2, axis=(2, 3, 4)).mean(axis=1))
     assert float(loss) == pytest.approx(expected, rel=0.03)
@@ -76,9 +76,8 @@ def test_the_loss_is_least_where_networks_predict_the_weighted_mean():
 def test_before_the_second_players_turn_only_the_first_learns():
     problem = deep_regret.regret_network(iterations=4, period=2, rows=8)
     params, memory = problem.init(jax.random.key(0))
-    grad, memory = jax.grad(problem.loss, has_aux=True)(
-        params, problem.sample(jax.random.key(0), 0, problem.data), memory
-    )
+    batch = problem.sample(jax.random.key(0), 0, problem.data)
+    grad, memory = jax.jit(jax.grad(problem.loss, has_aux=True))(params, batch, memory)
     assert np.any(grad[2][0]) and not np.any(grad[2][1])
     assert np.any(memory.advantages[0, 0]) and not np.any(memory.advantages[0, 1])
     assert np.isfinite(memory.exploitability[0]) and np.isnan(memory.exploitability[1:]).all()

@@ -1,4 +1,4 @@
-"""Environments against closed forms, and against the same physics written down in another way."""
+"""Environments against closed forms, and against independent formulations of the same physics."""
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ def bandit():
     return rng.normal(size=(3, 4)), rng.normal(size=(3, 4))  # logits, rewards
 
 
-def test_closed_gradient_of_the_bandit_is_that_of_its_value(bandit):
+def test_closed_form_of_the_gradient_of_the_bandit_is_that_of_its_value(bandit):
     logits, rewards = bandit
     found = jax.grad(environments.bandit_value)(jnp.asarray(logits), jnp.asarray(rewards))
     np.testing.assert_allclose(environments.bandit_gradient(logits, rewards), found, atol=1e-6)
 
 
-def test_closed_variance_of_the_bandit_is_that_of_all_its_outcomes_counted(bandit):
+def test_closed_form_of_the_variance_of_the_bandit_is_that_of_all_outcomes(bandit):
     logits, rewards = bandit
     policy, noise, baseline = environments.bandit_policy(logits), 0.5, np.array([0.2, -0.4, 1.0])
     samples, weights = [], []
@@ -62,8 +62,9 @@ def test_an_episode_fails_off_the_track_or_beyond_twelve_degrees(state, fails):
 
 def test_an_episode_counts_the_states_before_it_fails():
     state, steps = jnp.zeros(4), 0
+    step = jax.jit(lambda state: environments.cartpole_step(state, jnp.bool_(True), CartPole()))
     while not environments.cartpole_fails(state, CartPole()):
-        state, steps = environments.cartpole_step(state, jnp.bool_(True), CartPole()), steps + 1
+        state, steps = step(state), steps + 1
     always = lambda state: jnp.float32(jnp.inf)
     states, right, alive = environments.cartpole_episode(always, jnp.zeros(4), jnp.full(20, 0.5), CartPole())
     assert right.all() and float(alive.sum()) == steps
@@ -77,7 +78,7 @@ def test_rewards_of_the_bandit_are_even_and_every_context_has_all_of_them():
 
 
 @pytest.mark.parametrize("discount, value", [(1.0, 14 / 17), (0.99, 0.5420)])
-def test_value_of_the_frozen_lake_is_the_known_one(discount, value):
+def test_value_of_the_frozen_lake_is_the_published_one(discount, value):
     q = environments.optimal_q(environments.lake_transitions(), discount)
     assert q[0].max() == pytest.approx(value, abs=1e-4)
 
@@ -89,7 +90,7 @@ def test_optimal_q_is_the_fixed_point_and_zero_where_the_episode_has_ended():
     assert not q[[5, 7, 11, 12, 15]].any()
 
 
-def test_a_lake_without_slips_to_matter_is_solved_by_hand():
+def test_a_corridor_is_solved_by_hand():
     corridor = environments.lake_transitions(("SG",))
     # to the right: to the goal with 1/3, else, by slips up or down, to stay; so q = (1 + 2 γ q) / 3
     assert environments.optimal_q(corridor, 0.6)[0, 2] == pytest.approx(1 / (3 - 2 * 0.6))

@@ -61,7 +61,7 @@ def test_the_loss_is_the_mean_reward_and_its_gradient_that_of_the_log_probabilit
     logits, baseline = jnp.array([[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]), jnp.array([1.0, 0.0])
     context, noise = np.array([0, 0, 0, 1]), np.array([0.5, 0.0, 0.0, -0.5])
     batch = policies.Pulls(problem.data, jnp.array(context), jnp.zeros((4, 3)), jnp.array(noise))
-    (value, _), grad = jax.value_and_grad(problem.loss, has_aux=True)(logits, batch, baseline)
+    (value, _), grad = jax.jit(jax.value_and_grad(problem.loss, has_aux=True))(logits, batch, baseline)
     reward, arm = 1.5 * np.ones(4) + noise, np.array([1, 1, 1, 0])
     reward[3] = policies.mean_rewards(2, 3)[1, 0] - 0.5
     expected = np.zeros((2, 3))
@@ -74,15 +74,21 @@ def test_the_loss_is_the_mean_reward_and_its_gradient_that_of_the_log_probabilit
 def test_the_running_baseline_of_a_context_follows_its_rewards():
     problem = policies.bandit(contexts=2, arms=3, pulls=4, baseline_rate=0.5)
     batch = policies.Pulls(problem.data, jnp.array([0, 0, 0, 1]), jnp.zeros((4, 3)), jnp.zeros(4))
-    _, after = problem.loss(jnp.array([[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]), batch, jnp.array([1.0, 0.0]))
+    logits, baseline = jnp.array([[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]), jnp.array([1.0, 0.0])
+    _, after = jax.jit(problem.loss)(logits, batch, baseline)
     # three pulls of reward 1.5 and one; a rate of 0.5 is for a context with its share, two of the four pulls
     np.testing.assert_allclose(after, [1 + 0.5 * 3 / 2 * 0.5, 0.5 * 1 / 2 * 1.5], rtol=1e-6)
 
 
 def test_the_baseline_of_the_pole_is_the_mean_return_from_each_step_on():
     problem = policies.cartpole(hidden=4, episodes=3, horizon=40, baseline_rate=1.0)
-    params, aux = problem.init(jax.random.key(0))
-    value, after = problem.loss(params, problem.sample(jax.random.key(1), 0, problem.data), aux)
+
+    @jax.jit
+    def first_loss(key, data):
+        params, aux = problem.init(key)
+        return problem.loss(params, problem.sample(key, 0, data), aux)
+
+    value, after = first_loss(jax.random.key(0), problem.data)
     assert 8 < float(value) < 40
     assert float(after[0]) == pytest.approx(float(value))
     assert np.all(np.diff(after) <= 0) and np.all(np.diff(after) >= -1.001)

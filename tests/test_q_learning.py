@@ -53,9 +53,9 @@ def test_semi_gradients_second_derivative_counts_the_target_and_stop_gradients_d
     loss = lambda x, held: 0.5 * jnp.sum((x - jnp.sin(3 * held)) ** 2)
     x = jnp.array([0.3, -0.2])
     slopes = [temporal_differences.semi_gradient(loss), lambda x: loss(x, jax.lax.stop_gradient(x))]
-    for slope, bend in zip(map(jax.grad, slopes), (1 - 3 * np.cos(3 * x), np.ones(2)), strict=True):
-        np.testing.assert_allclose(slope(x), x - np.sin(3 * x), rtol=1e-6)
-        np.testing.assert_allclose(jax.jacfwd(slope)(x), np.diag(bend), atol=1e-6)
+    for slope, curvature in zip(map(jax.grad, slopes), (1 - 3 * np.cos(3 * x), np.ones(2)), strict=True):
+        np.testing.assert_allclose(jax.jit(slope)(x), x - np.sin(3 * x), rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.jacfwd(slope))(x), np.diag(curvature), atol=1e-6)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -70,11 +70,12 @@ def test_targets_are_those_of_the_weights_that_were_last_copied():
     problem = temporal_differences.lake(hidden=3, period=2)
     params, target = problem.init(jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 1, params)
-    _, target = problem.loss(moved, problem.data, target)  # age 0: copies
+    loss = jax.jit(problem.loss)
+    _, target = loss(moved, problem.data, target)  # age 0: copies
     jax.tree.map(np.testing.assert_array_equal, target.params, moved)
-    _, target = problem.loss(params, problem.data, target)  # age 1: keeps
+    _, target = loss(params, problem.data, target)  # age 1: keeps
     jax.tree.map(np.testing.assert_array_equal, target.params, moved)
-    _, target = problem.loss(params, problem.data, target)
+    _, target = loss(params, problem.data, target)
     jax.tree.map(np.testing.assert_array_equal, target.params, params)
     assert int(target.age) == 3
 
@@ -83,24 +84,27 @@ def test_the_lakes_step_is_that_of_regression_on_targets_of_every_outcome():
     problem, steps = temporal_differences.lake(hidden=3, discount=0.9, period=1), environments.lake_transitions()
     params, target = problem.init(jax.random.key(1))
     q = lambda params: jnp.tanh(params[0]) @ params[1] + params[2]
-    targets = steps.reward + 0.9 * steps.continues * np.asarray(q(params)).max(axis=1)[steps.after]  # (rows, 3)
+    targets = (
+        steps.reward + 0.9 * steps.continues * np.asarray(jax.jit(q)(params)).max(axis=1)[steps.after]
+    )  # (rows, 3)
     fit = lambda params: squared_error(
         jnp.repeat(q(params)[steps.state, steps.action], 3), jnp.asarray(targets.ravel())
     )
-    grad, _ = jax.grad(problem.loss, has_aux=True)(params, problem.data, target)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grad, jax.grad(fit)(params))
+    grad, _ = jax.jit(jax.grad(problem.loss, has_aux=True))(params, problem.data, target)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grad, jax.jit(jax.grad(fit))(params))
 
 
 def test_gap_and_regret_are_zero_at_q_star_and_count_only_where_an_action_matters():
     problem = temporal_differences.lake(hidden=16, discount=0.9)
     best = environments.optimal_q(environments.lake_transitions(), 0.9)
     there = (100 * jnp.eye(16), jnp.asarray(best, jnp.float32), jnp.zeros((1, 4)))  # tanh makes each state's own unit
-    assert float(problem.metrics["gap"](there, problem.data)) < 1e-6
-    assert float(problem.metrics["regret"](there, problem.data)) == 0
+    measure = jax.jit(lambda params: {name: metric(params, problem.data) for name, metric in problem.metrics.items()})
+    assert float(measure(there)["gap"]) < 1e-6
+    assert float(measure(there)["regret"]) == 0
     off = (there[0], there[1].at[5].set(7.0).at[14, 0].add(0.5), there[2])  # 5 is a hole
-    assert float(problem.metrics["gap"](off, problem.data)) == pytest.approx(0.5, abs=1e-6)
+    assert float(measure(off)["gap"]) == pytest.approx(0.5, abs=1e-6)
     expected = best[14].max() - best[14, 0]
-    assert float(problem.metrics["regret"](off, problem.data)) == pytest.approx(expected, abs=1e-6)
+    assert float(measure(off)["regret"]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_printed_tables_have_one_line_per_learning_rate(tiny):

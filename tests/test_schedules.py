@@ -1,5 +1,6 @@
 """Schedules have their shapes, and the claims about them hold and can fail."""
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -42,7 +43,8 @@ def test_claims_can_fail(result):
 
 
 def test_schedules_rise_hold_and_fall_as_named():
-    at = lambda name: np.array([float(schedules.shares(100, 0.1, 0.2)[name](t)) for t in range(101)])
+    steps = np.arange(101)
+    at = lambda name: np.asarray(jax.jit(jax.vmap(schedules.shares(100, 0.1, 0.2)[name]))(steps))
     assert np.all(at("constant") == 1)
     np.testing.assert_allclose(at("cosine"), (1 + np.cos(np.pi * np.arange(101) / 100)) / 2, atol=1e-6)
     stable = at("warm-up, stable, decay")
