@@ -100,25 +100,14 @@ def run(settings: Mapping[str, Any]) -> QLearning:
         if not settings[part]["discount"] < 1:
             raise bad_value(f"settings.{part}.discount", settings[part]["discount"], "not below 1", "Try 0.9")
     lake, star = settings["lake"], settings["baird"]
-    game, rates = (
-        environments.baird(star["discount"]),
-        {"learning_rate": geometric_grid(star["learning_rate"])},
-    )
+    game, rates = environments.baird(star["discount"]), {"learning_rate": geometric_grid(star["learning_rate"])}
     if game.growth(star["example_rate"]) < 1e-4:
-        raise bad_value(
-            "settings.baird.discount",
-            star["discount"],
-            "the weights would not grow",
-            "Try 0.99",
-        )
+        raise bad_value("settings.baird.discount", star["discount"], "the weights would not grow", "Try 0.99")
     if not star["burn_in"] < star["steps"]:
         why = f"not less than the {star['steps']} steps"
         raise bad_value("settings.baird.burn_in", star["burn_in"], why, "Lower it")
     problem = functools.partial(temporal_differences.lake, hidden=lake["hidden"], discount=lake["discount"])
-    axes = {
-        "problem.period": gdkit.static(lake["periods"]),
-        "learning_rate": geometric_grid(lake["learning_rate"]),
-    }
+    axes = {"problem.period": gdkit.static(lake["periods"]), "learning_rate": geometric_grid(lake["learning_rate"])}
     lake_runs = gdkit.sweep(problem, gdkit.sgd, axes, seeds=lake["seeds"], steps=lake["steps"])
     runs = gdkit.sweep(temporal_differences.baird(game, game.start), gdkit.sgd, rates, steps=star["steps"])
     exponents = []
@@ -146,10 +135,10 @@ def _growth(game: Baird, rate: float) -> Growth:
 
 
 def claims(result: QLearning) -> list[Claim]:
-    """Value iteration against the network, the spectral radius against what was measured of growth."""
+    """The network against value iteration, and the measured growth against the spectral radius."""
     periods, growth = result.settings["lake"]["periods"], result.growth
     diverged = result.runs.regimes.values == Regime.DIVERGED
-    rate = f"at learning rate {result.settings['baird']['shown']:g}"
+    rate = f"at learning rate {result.settings['baird']['example_rate']:g}"
     best = {period: int(np.argmin(result.errors(period).mean(axis=1))) for period in periods}
     return [
         *(Claim(f"target renewed every {period} steps: largest |Q − Q*| over seeds at the best learning rate",

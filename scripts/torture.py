@@ -1,8 +1,8 @@
-"""Kill runs, start them together, crash them at every operation and damage what they wrote, at full counts; write
-docs/reliability.md from what was found: ``make torture``.
+"""Kill runs, race them, crash them at every operation, damage their files: ``make torture``.
 
-With names as arguments (kills, races, crashes, damage) only those are done; the page is written from all that were
-done so far. ``--quick`` takes small counts and writes no page. What does not hold ends this program with exit code 1.
+The results are written to docs/reliability.md. Arguments select parts (kills, races, crashes, damage); the page covers
+all parts that have run so far. ``--quick`` uses small counts and writes no page. The exit code is 1 if a part does not
+hold.
 """
 
 import contextlib
@@ -27,21 +27,21 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))  # or every start would compile
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))  # so that only the first start compiles
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import processes  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
-FOUND = ROOT / "docs" / "reliability.json"  # what the page is written from
+RESULTS = ROOT / "docs" / "reliability.json"  # source of the page
 SEED = 20_240
 TILES, SEGMENTS, WORKERS = 48, 16, 2
 CONFIG = processes.CONFIG.replace("count: 24", f"count: {TILES}").replace("steps: 160", f"steps: {20 * SEGMENTS}")
 
 
-def straight(root: Path) -> Path:
-    """A run that nothing disturbs."""
+def run_undisturbed(root: Path) -> Path:
+    """A run without interruption."""
     (root / "small.yaml").write_text(CONFIG)
     process = processes.Process(root / "straight.trace", "run", "small.yaml", "--output", root / "straight")
     assert process.ended()[0] == 0, process.ended()[1]
@@ -54,60 +54,60 @@ def straight(root: Path) -> Path:
 
 
 def kills(root: Path, quick: bool) -> dict[str, Any]:
-    """Runs that are killed at random instants and started again until they are finished."""
-    wanted, instants = 6 if quick else 100, random.Random(SEED)
-    whole, before = straight(root), time.monotonic()
-    found = Counter(asked=wanted)
+    """Runs that are killed at random instants and restarted until they finish."""
+    count, instants = 6 if quick else 100, random.Random(SEED)
+    reference, start = run_undisturbed(root), time.monotonic()
+    results = Counter(asked=count)
     most = 0
-    while found["kills"] < wanted:
-        folder, trace = root / f"life{found['runs']}", root / f"life{found['runs']}.trace"
-        own = found["kills"]
-        while _killed(folder, trace, instants, found, last=found["kills"] == wanted):
-            assert processes.tiles(folder).items() <= processes.tiles(whole).items(), f"{folder}: a tile is wrong"
-            found["left"] += len(list(folder.rglob("*.tmp")))
-        equal = processes.bits(folder)[1].all() and processes.bits(folder)[0] == processes.bits(whole)[0]
-        again = _begun_again(trace)
-        most = max(most, *again)
-        found.update(runs=1, equal=(found["kills"] - own) * bool(equal), again=sum(again))
-        found["segments"] += len({(block, step) for _, block, step in processes.begun(trace)})
-        found["not_tidied"] += len(list(folder.rglob("*.tmp")))
-        print(f"kills: {found['kills']} of {wanted}, {found['equal']} equal", flush=True)
+    while results["kills"] < count:
+        folder, trace = root / f"run{results['runs']}", root / f"run{results['runs']}.trace"
+        earlier = results["kills"]
+        while _kill_run(folder, trace, instants, results, last=results["kills"] == count):
+            assert processes.tiles(folder).items() <= processes.tiles(reference).items(), f"{folder}: a tile differs"
+            results["left"] += len(list(folder.rglob("*.tmp")))
+        equal = processes.bits(folder)[1].all() and processes.bits(folder)[0] == processes.bits(reference)[0]
+        repeated = _count_repeated_segments(trace)
+        most = max(most, *repeated)
+        results.update(runs=1, equal=(results["kills"] - earlier) * bool(equal), again=sum(repeated))
+        results["segments"] += len({(block, step) for _, block, step in processes.begun(trace)})
+        results["not_tidied"] += len(list(folder.rglob("*.tmp")))
+        print(f"kills: {results['kills']} of {count}, {results['equal']} equal", flush=True)
         shutil.rmtree(folder)
     shape = {"tiles": TILES, "segments_a_tile": SEGMENTS, "workers": WORKERS}
-    return {**found, "most_again": most, **shape, "seed": SEED, "seconds": round(time.monotonic() - before)}
+    return {**results, "most_again": most, **shape, "seed": SEED, "seconds": round(time.monotonic() - start)}
 
 
-def _killed(folder: Path, trace: Path, instants: random.Random, found: Counter, *, last: bool) -> bool:
-    """Start a run and kill it at a random instant; False if it ended before, or is the last and need not be."""
+def _kill_run(folder: Path, trace: Path, instants: random.Random, results: Counter, *, last: bool) -> bool:
+    """Start a run and kill it at a random instant; False if it ended before, or is the last, which is not killed."""
     process = processes.Process(trace, "run", "small.yaml", "--output", folder)
     first = len(processes.begun(trace))
-    early = instants.random() < 0.1  # while it starts, perhaps
+    early = instants.random() < 0.1  # possibly during its start
     segments, pause = 0 if early else instants.randrange(1, 150), instants.uniform(0, 2.0 if early else 0.02)
     while not last and process.popen.poll() is None and len(processes.begun(trace)) - first < segments:
         time.sleep(0.001)
     time.sleep(pause)
     if last or process.popen.poll() is not None:
-        code, said = process.ended()
-        assert code == 0, said
+        code, output = process.ended()
+        assert code == 0, output
         return False
     process.signal(signal.SIGKILL)
-    if process.ended()[0] != -signal.SIGKILL:  # it ended at that moment
+    if process.ended()[0] != -signal.SIGKILL:  # it ended at the same moment
         return False
-    found.update(kills=1, before_work=int(len(processes.begun(trace)) == first))
+    results.update(kills=1, before_work=int(len(processes.begun(trace)) == first))
     return True
 
 
-def _begun_again(trace: Path) -> list[int]:
-    """For each process in turn, how many segments it began that one before it had begun."""
+def _count_repeated_segments(trace: Path) -> list[int]:
+    """For each process in turn, the number of its segments that an earlier process had begun."""
     seen: set[tuple[int, int]] = set()
-    again: Counter = Counter()
+    repeated: Counter = Counter()
     for process, block, step in processes.begun(trace):
-        again[process] += (block, step) in seen
+        repeated[process] += (block, step) in seen
         seen.add((block, step))
-    return list(again.values())
+    return list(repeated.values())
 
 
-# Two at once
+# Races
 
 
 RACER = """
@@ -124,32 +124,32 @@ for line in sys.stdin:
 
 
 def races(root: Path, quick: bool) -> dict[str, Any]:
-    """Two processes that begin the same command on one directory at the same time; every second one has a run in it."""
-    wanted, whole = 2 if quick else 50, straight(root)
-    half, before = _half(root), time.monotonic()
-    racers = [_racer(root, n) for n in range(2)]
-    found, apart = Counter(asked=wanted), []
-    for race in range(wanted):
+    """Pairs of processes start the same command on one directory; every second directory holds an interrupted run."""
+    count, reference = 2 if quick else 50, run_undisturbed(root)
+    interrupted, start = _kill_halfway(root), time.monotonic()
+    racers = [_start_racer(root, n) for n in range(2)]
+    results, delays = Counter(asked=count), []
+    for race in range(count):
         folder = root / f"race{race}"
         if race % 2:
-            shutil.copytree(half, folder)
-        said = _race(racers, folder, segments=(20, 35))
-        apart.append(abs(said[0][1] - said[1][1]))
-        equal = processes.tiles(folder) == processes.tiles(whole) and processes.bits(folder)[1].all()
-        found.update(races=1, exited=[code for code, _ in said] == [0, 0], equal=int(equal))
-        found["left"] += len(list(folder.rglob("*.tmp"))) + len(list(folder.glob("c*/*.json")))
-        found.update(_shared(root, folder))
-        print(f"races: {race + 1} of {wanted}, {found['equal']} equal", flush=True)
+            shutil.copytree(interrupted, folder)
+        answers = _race(racers, folder, segments=(20, 35))
+        delays.append(abs(answers[0][1] - answers[1][1]))
+        equal = processes.tiles(folder) == processes.tiles(reference) and processes.bits(folder)[1].all()
+        results.update(races=1, exited=[code for code, _ in answers] == [0, 0], equal=int(equal))
+        results["left"] += len(list(folder.rglob("*.tmp"))) + len(list(folder.glob("c*/*.json")))
+        results.update(_count_blocks(folder))
+        print(f"races: {race + 1} of {count}, {results['equal']} equal", flush=True)
         shutil.rmtree(folder)
     for racer in racers:
         racer.stdin.close()
         racer.wait(60)
-    apart_ms = [round(1000 * x, 3) for x in (sorted(apart)[len(apart) // 2], max(apart))]
-    return {**found, "apart_ms": apart_ms, "tiles": TILES, "seconds": round(time.monotonic() - before)}
+    delays_ms = [round(1000 * x, 3) for x in (sorted(delays)[len(delays) // 2], max(delays))]
+    return {**results, "apart_ms": delays_ms, "tiles": TILES, "seconds": round(time.monotonic() - start)}
 
 
-def _half(root: Path) -> Path:
-    """A run that was killed in the middle."""
+def _kill_halfway(root: Path) -> Path:
+    """A run that was killed after half of its segments."""
     process = processes.Process(root / "half.trace", "run", "small.yaml", "--output", root / "half")
     process.until_begun(TILES * SEGMENTS // 2)
     process.signal(signal.SIGKILL)
@@ -157,7 +157,7 @@ def _half(root: Path) -> Path:
     return root / "half"
 
 
-def _racer(root: Path, number: int) -> subprocess.Popen:
+def _start_racer(root: Path, number: int) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", RACER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
         stderr=(root / f"racer{number}.err").open("w"), env=processes.environment(),
@@ -165,7 +165,7 @@ def _racer(root: Path, number: int) -> subprocess.Popen:
 
 
 def _race(racers: list[Any], folder: Path, segments: tuple[int, int]) -> list[tuple[int, float]]:
-    """Exit code and beginning of each."""
+    """Exit code and start time of each process."""
     start = time.time() + 0.05
     for number, racer in enumerate(racers):
         options = {"plan": processes.PLAN | {"segment": segments[number]}, "trace": f"{folder}.{number}.trace"}
@@ -174,8 +174,8 @@ def _race(racers: list[Any], folder: Path, segments: tuple[int, int]) -> list[tu
     return [json.loads(next(line for line in racer.stdout if line.startswith("["))) for racer in racers]
 
 
-def _shared(root: Path, folder: Path) -> dict[str, int]:
-    """How many blocks each of two processes began, and how many both did."""
+def _count_blocks(folder: Path) -> dict[str, int]:
+    """Numbers of blocks that either process began, and that both began."""
     one, other = ({block for _, block, _ in processes.begun(Path(f"{folder}.{n}.trace"))} for n in range(2))
     return {"blocks": len(one | other), "blocks_of_both": len(one & other), "alone": int(not one or not other)}
 
@@ -184,53 +184,53 @@ def _shared(root: Path, folder: Path) -> dict[str, int]:
 
 
 def crashes(root: Path, quick: bool) -> dict[str, Any]:
-    """After every operation of a publication the machine stops, and the disk keeps only what it promised, or more."""
+    """The machine stops before every operation of a publication, and the disk keeps synced data and possibly more."""
     import test_store
 
     rows = []
     for publication in test_store.PUBLICATIONS[: 1 if quick else None]:
         folder = root / publication.__name__
         folder.mkdir()
-        walked = list(test_store.crashes(folder, publication))
-        stopped = [state for _, returned, state in walked if not returned]
+        outcomes = list(test_store.crashes(folder, publication))
+        crashed = [state for _, returned, state in outcomes if not returned]
         rows.append({
             "what": publication.__name__.replace("_", " "),
-            "operations": len(stopped) // 8,
-            "disks": len(walked),
-            "old": stopped.count("old"),
-            "new": stopped.count("new"),
-            "kept": all(state == "new" for _, returned, state in walked if returned),
+            "operations": len(crashed) // 8,
+            "disks": len(outcomes),
+            "old": crashed.count("old"),
+            "new": crashed.count("new"),
+            "kept": all(state == "new" for _, returned, state in outcomes if returned),
         })  # fmt: skip
     return {"rows": rows}
 
 
-WAYS: dict[str, Callable[[bytes], bytes]] = {
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut short": lambda data: data[: len(data) * 2 // 3],
     "emptied": lambda data: b"",
-    "one bit flipped": lambda data: _flipped(data, len(data) * 2 // 3),
+    "one bit flipped": lambda data: _flip_bit(data, len(data) * 2 // 3),
 }
 
 
-def _flipped(data: bytes, at: int) -> bytes:
+def _flip_bit(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
 
 
 def damage(root: Path, quick: bool) -> dict[str, Any]:
-    """Each file that a run has published, damaged in each way, one at a time, and the run started again."""
-    whole, half, rows = straight(root), _stopped(root), []
-    for what, source, pattern in (("tile", whole, "tiles/*/*.npz"), ("carry", half, "carry/*/*.npz")):
+    """Each published file of a run, damaged in each way, one at a time, and the run restarted."""
+    reference, interrupted, rows = run_undisturbed(root), _interrupt_run(root), []
+    for what, source, pattern in (("tile", reference, "tiles/*/*.npz"), ("carry", interrupted, "carry/*/*.npz")):
         files = sorted(source.glob(pattern))[: 2 if quick else None]
-        for way, change in WAYS.items():
+        for way, change in DAMAGES.items():
             row = Counter(files=len(files))
             for file in files:
-                row.update(_mended(root, source, file.relative_to(source), change, whole))
+                row.update(_repair_file(root, source, file.relative_to(source), change, reference))
             rows.append({"what": what, "way": way, **row})
             print(f"damage: {rows[-1]}", flush=True)
-    return {"rows": rows, "manifest": [_refused(root, whole, way) for way in [*WAYS, "lost"]]}
+    return {"rows": rows, "manifest": [_damage_manifest(root, reference, way) for way in [*DAMAGES, "lost"]]}
 
 
-def _stopped(root: Path) -> Path:
-    """A run that was interrupted, with the lanes of both workers kept."""
+def _interrupt_run(root: Path) -> Path:
+    """An interrupted run with the stored carries of both workers."""
     process = processes.Process(root / "stopped.trace", "run", "small.yaml", "--output", root / "stopped", hold=101)
     process.until_begun(103)
     process.signal(signal.SIGINT)
@@ -240,40 +240,40 @@ def _stopped(root: Path) -> Path:
     return root / "stopped"
 
 
-def _again(folder: Path, root: Path, **plan: int) -> tuple[int, str]:
-    """The command once more, in this process: exit code, and what it said on stderr."""
+def _run_again(folder: Path, root: Path, **plan: int) -> tuple[int, str]:
+    """The same command in this process: its exit code and stderr."""
     import planned
 
-    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()) as stderr, contextlib.redirect_stdout(io.StringIO()):
         options = {"plan": processes.PLAN | plan}
         code = planned.main(options, ["run", str(root / "small.yaml"), "--output", str(folder)])
-    return code, said.getvalue()
+    return code, stderr.getvalue()
 
 
-def _mended(root: Path, source: Path, file: Path, change: Any, whole: Path) -> dict[str, int]:
-    """Whether a damaged file was named, and what came of it in the end."""
+def _repair_file(root: Path, source: Path, file: Path, change: Any, reference: Path) -> dict[str, int]:
+    """Whether a warning named the damaged file, and whether the run ended with the same tiles."""
     folder = root / "damaged"
     shutil.copytree(source, folder)
     (folder / file).write_bytes(change((folder / file).read_bytes()))
-    code, said = _again(folder, root)
-    named = f"{file.name}: it is damaged" in said
-    equal = code == 0 and processes.tiles(folder) == processes.tiles(whole)
+    code, stderr = _run_again(folder, root)
+    named = f"{file.name}: it is damaged" in stderr
+    equal = code == 0 and processes.tiles(folder) == processes.tiles(reference)
     shutil.rmtree(folder)
     return {"named": int(named), "equal": int(equal)}
 
 
-def _refused(root: Path, whole: Path, way: str) -> dict[str, Any]:
-    """What becomes of a run whose manifest is damaged or gone."""
+def _damage_manifest(root: Path, reference: Path, way: str) -> dict[str, Any]:
+    """Outcome of a run whose manifest is damaged or missing."""
     folder = root / "damaged"
-    shutil.copytree(whole, folder)
+    shutil.copytree(reference, folder)
     path = folder / "manifest.json"
-    path.write_bytes(WAYS[way](path.read_bytes())) if way in WAYS else path.unlink()
-    other = _again(folder, root, width=2)[0] if way == "lost" else None
-    code, said = _again(folder, root)
-    kept = processes.tiles(folder) == processes.tiles(whole)
+    path.write_bytes(DAMAGES[way](path.read_bytes())) if way in DAMAGES else path.unlink()
+    other = _run_again(folder, root, width=2)[0] if way == "lost" else None
+    code, stderr = _run_again(folder, root)
+    unchanged = processes.tiles(folder) == processes.tiles(reference)
     shutil.rmtree(folder)
-    line = next((line for line in said.splitlines() if line.startswith("error:")), "")
-    return {"way": way, "code": code, "code_of_another_plan": other, "tiles_stay": kept,
+    line = next((line for line in stderr.splitlines() if line.startswith("error:")), "")
+    return {"way": way, "code": code, "code_of_another_plan": other, "tiles_stay": unchanged,
             "said": line.replace(f"error: {path}: ", "")}  # fmt: skip
 
 
@@ -285,22 +285,22 @@ PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
 
 
 def holds(name: str, result: dict[str, Any]) -> bool:
-    """Whether a part found what gdkit promises."""
+    """Whether the results of a part are as promised."""
     if name == "kills":
         return result["equal"] == result["kills"] == result["asked"] and result["most_again"] <= result["workers"]
     if name == "races":
         return result["equal"] == result["exited"] == result["asked"] and not result.get("left")
     if name == "crashes":
         return all(row["kept"] and row["old"] + row["new"] > 0 for row in result["rows"])
-    mended = all(row["named"] == row["equal"] == row["files"] > 0 for row in result["rows"])
+    repaired = all(row["named"] == row["equal"] == row["files"] > 0 for row in result["rows"])
     refused = all((row["code"] != 0) == (row["way"] != "lost") for row in result["manifest"])
-    return mended and refused and all(row["tiles_stay"] for row in result["manifest"])
+    return repaired and refused and all(row["tiles_stay"] for row in result["manifest"])
 
 
-def page(found: dict[str, Any]) -> str:
-    """The document."""
-    parts = [HEAD.format(**found["machine"])]
-    parts += [SECTIONS[name](found[name]) + _verdict(name, found[name]) for name in PARTS if name in found]
+def page(results: dict[str, Any]) -> str:
+    """Text of the page."""
+    parts = [HEAD.format(**results["machine"])]
+    parts += [SECTIONS[name](results[name]) + _verdict(name, results[name]) for name in PARTS if name in results]
     return "\n".join(parts)
 
 
@@ -310,126 +310,127 @@ def _verdict(name: str, result: dict[str, Any]) -> str:
 
 HEAD = """# Reliability
 
-What becomes of a run directory when processes are killed, started together, or stopped by a loss of power, and when
-files in it are damaged. A program did all of it and wrote this page (`make torture`); no number here was typed.
+What happens to a run directory when processes are killed, run at the same time, or lose power, and when its files are
+damaged. A program tested all of this and wrote this page (`make torture`); no number here was typed.
 Measured with Python {python}, jax {jax}, numpy {numpy} on {system}, {cores} cores.
 
-The promise: kill it anywhere and start it again, as often and by as many processes as you like; the arrays are those of
-a run that nothing disturbed, bit for bit, and no more is computed twice than the segments in flight. It holds because a
-tile is a pure function of the manifest, is published whole under its name or not at all, and does not change then.
+The promise: kill a run at any time and restart it, any number of times and with any number of processes. The arrays
+are those of an undisturbed run, bit for bit, and at most the segments in flight are computed twice. It holds because a
+tile is a pure function of the manifest, is published completely under its name or not at all, and never changes
+afterwards.
 """
 
 
-def _kills_told(r: dict[str, Any]) -> str:
+def _kills_section(r: dict[str, Any]) -> str:
     return f"""## Killed at random instants
 
-A run of {r["tiles"]} tiles of one block, {r["segments_a_tile"]} segments each, by {r["workers"]} workers, is killed
-with SIGKILL at a random instant (seed {r["seed"]}) and started again, until it comes to its end; then the next run
-begins. After each kill every tile that is there is compared with that of a run that nothing disturbed, byte for byte;
-at the end of each run, all arrays.
+A run of {r["tiles"]} tiles, each with one block and {r["segments_a_tile"]} segments, on {r["workers"]} workers is
+killed with SIGKILL at a random instant (seed {r["seed"]}) and restarted until it finishes; then the next run begins.
+After each kill every published tile is compared with that of an undisturbed run, byte for byte; after each run, all arrays.
 
-| what | measured |
+| quantity | measured |
 |---|---|
-| kills, in so many runs | {r["kills"]} in {r["runs"]} |
-| of these, before the process had begun to work | {r.get("before_work", 0)} |
-| kills after which the run ended with the same bits | {r["equal"]} of {r["kills"]} |
-| segments computed, in all runs | {r["segments"]:,} |
-| segments begun again | {r["again"]}, {r["again"] / r["kills"]:.2f} a kill |
-| most that one start began again | {r["most_again"]}, with {r["workers"]} workers |
-| temporary files left by kills, and after the end | {r.get("left", 0)}, {r.get("not_tidied", 0)} |
+| kills and runs | {r["kills"]} in {r["runs"]} |
+| kills before the process began to work | {r.get("before_work", 0)} |
+| kills after which the run finished with the same bits | {r["equal"]} of {r["kills"]} |
+| segments computed in all runs | {r["segments"]:,} |
+| segments repeated | {r["again"]}, {r["again"] / r["kills"]:.2f} per kill |
+| most segments repeated by one start | {r["most_again"]}, with {r["workers"]} workers |
+| temporary files after kills, and after the last start | {r.get("left", 0)}, {r.get("not_tidied", 0)} |
 
-In a tile of several blocks the last segment of each block that had finished is computed again too, since a tile is
-published as a whole; tiles are made to take about a second.
+In a tile with several blocks the last segment of each finished block is repeated as well, since a tile is published as
+a whole; a tile takes about one second.
 """
 
 
-def _races_told(r: dict[str, Any]) -> str:
+def _races_section(r: dict[str, Any]) -> str:
     median, most = r["apart_ms"]
-    return f"""## Two at once
+    return f"""## Two processes at once
 
-Two processes begin the same command on one directory, {median} ms apart in the median and {most} ms at most, with
-segments of different lengths. Every second directory holds a run that was killed half way.
+Two processes start the same command on one directory, with a delay of {median} ms (median) and at most {most} ms,
+and with segments of different lengths. Every second directory holds a run that was killed halfway.
 
-| what | measured |
+| quantity | measured |
 |---|---|
-| pairs that both ended with exit code 0 | {r["exited"]} of {r["races"]} |
-| directories with every tile, and the same bytes in each | {r["equal"]} of {r["races"]} |
-| blocks computed by both of them | {r["blocks_of_both"]} of {r["blocks"]:,} |
-| temporary files and claims left | {r.get("left", 0)} |
+| pairs with exit code 0 from both | {r["exited"]} of {r["races"]} |
+| directories with all tiles and the same bytes | {r["equal"]} of {r["races"]} |
+| blocks computed by both | {r["blocks_of_both"]} of {r["blocks"]:,} |
+| remaining temporary files and claims | {r.get("left", 0)} |
 
-The manifest is made exclusively by a hard link, so one of them makes it and both read that one. Claims share the work:
-they are files that say who works on a tile. One that is lost or stale costs a tile computed twice. While a process
-lives it renews its claims, however long a segment takes; those of a process of the same machine that has ended no
-longer count, nor do those that nobody has renewed for five minutes. Where a number of a process that was killed has
-gone to another program meanwhile, its claims count for those five minutes.
+The manifest is created exclusively by a hard link, so one process creates it and both read it. Claims divide the work:
+a claim is a file that names the process working on a tile. A lost or stale claim costs one tile computed twice. A
+running process renews its claims, however long a segment takes. Claims of an ended process on the same machine are
+ignored, and so are claims that were not renewed for five minutes. If another program has received the process number
+of a killed process, its claims are respected for these five minutes.
 """
 
 
-def _crashes_told(r: dict[str, Any]) -> str:
+def _crashes_section(r: dict[str, Any]) -> str:
     columns = ("what", "operations", "disks", "old", "new")
     rows = ["| " + " | ".join(str(row[name]) for name in columns) + " |" for row in r["rows"]]
     return "\n".join([
         "## Every crash point\n",
         "The file system of the tests stops before each operation (create, write, sync, close, rename or link, sync",
-        "of the folder) of a publication in turn; a write still puts half its bytes there. Then the disk is brought",
-        "into each state in which a loss of power may leave it: names that were not synced kept or lost, bytes that",
-        "were not synced kept, lost, cut in half or zeros. What is found must be as it was before or whole, the run",
-        "must go on from there, and what had returned must have stayed.\n",
-        "| published | operations | disks looked at | as before | whole |",
+        "of the folder) of a publication in turn; an interrupted write leaves half its bytes. Then the disk is set to",
+        "each state that a loss of power may leave: unsynced names kept or lost, unsynced bytes kept, lost, cut in",
+        "half or zeros. The directory must hold the old or the complete new data, the run must resume from there, and",
+        "data must persist once the publication has returned.\n",
+        "| published | operations | disk states | old data | new data |",
         "|---|---|---|---|---|",
         *rows,
-        "\nThe same walk with the sync of files, or of folders, left out finds the fault; a test holds that.\n",
+        "\nWithout the sync of files or of folders the same procedure finds the fault, as a test checks.\n",
     ])  # fmt: skip
 
 
-def _damage_told(r: dict[str, Any]) -> str:
+def _damage_section(r: dict[str, Any]) -> str:
     rows = [f"| {row['what']} | {row['way']} | {row['files']} | {row['named']} | {row['equal']} |" for row in r["rows"]]
     manifest = [f"| {row['way']} | {row['code']} | {_cell(row)} |" for row in r["manifest"]]
     return "\n".join([
         "## Damaged files\n",
-        "Each file, one at a time; then the same command again.\n",
-        "| file | damage | files | named in a warning | same bits in the end |",
+        "Each file is damaged, one at a time; then the same command runs again.\n",
+        "| file | damage | files | named in a warning | same bits at the end |",
         "|---|---|---|---|---|",
         *rows,
-        "\n| the manifest | exit code | what it says |",
+        "\n| manifest | exit code | message |",
         "|---|---|---|",
         *manifest,
-        "\nTiles stay as they are in each of these.\n",
+        "\nThe tiles stay unchanged in each case.\n",
     ])  # fmt: skip
 
 
 def _cell(row: dict[str, Any]) -> str:
     if row["way"] != "lost":
         return row["said"].replace("|", "\\|")
-    return f"made anew, since the plan is the same; with another plan refused, exit code {row['code_of_another_plan']}"
+    refusal = f"another plan is refused with exit code {row['code_of_another_plan']}"
+    return f"created again, since the plan is the same; {refusal}"
 
 
-SECTIONS = {"kills": _kills_told, "races": _races_told, "crashes": _crashes_told, "damage": _damage_told}
+SECTIONS = {"kills": _kills_section, "races": _races_section, "crashes": _crashes_section, "damage": _damage_section}
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured with."""
+    """Versions and cores of the measurement."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy")}
     cores = len(os.sched_getaffinity(0))
     return {"python": platform.python_version(), **versions, "system": platform.system(), "cores": cores}
 
 
 def main(words: list[str]) -> int:
-    """Do the parts named, or all, and write the page."""
+    """Run the named parts, or all, and write the page."""
     quick, names = "--quick" in words, [word for word in words if word != "--quick"] or list(PARTS)
     for name in names:
         if name not in PARTS:
-            raise SystemExit(f"{name}: no such part. There are {', '.join(PARTS)}")
-    found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else {}
+            raise SystemExit(f"{name}: no such part. Available: {', '.join(PARTS)}")
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for name in names:
         with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
             print(f"{name}, seed {SEED}", flush=True)
-            found[name] = PARTS[name](Path(root), quick)
-        found["machine"] = machine()
+            results[name] = PARTS[name](Path(root), quick)
+        results["machine"] = machine()
         if not quick:
-            FOUND.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            PAGE.write_text(page(found), encoding="utf-8")
-    return 0 if all(holds(name, found[name]) for name in names) else 1
+            RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            PAGE.write_text(page(results), encoding="utf-8")
+    return 0 if all(holds(name, results[name]) for name in names) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page about reliability says what its program found, and that it holds."""
+"""The page about reliability matches the stored results, and every promise holds."""
 
 import importlib.util
 import json
@@ -20,19 +20,19 @@ def torture():
 
 
 @pytest.fixture
-def found(torture):
-    return json.loads(torture.FOUND.read_text(encoding="utf-8"))
+def results(torture):
+    return json.loads(torture.RESULTS.read_text(encoding="utf-8"))
 
 
-def test_the_page_is_what_the_program_writes_from_what_it_found(torture, found):
-    assert torture.PAGE.read_text(encoding="utf-8") == torture.page(found)
+def test_the_page_is_what_the_program_writes_from_its_results(torture, results):
+    assert torture.PAGE.read_text(encoding="utf-8") == torture.page(results)
     assert str(ROOT) not in torture.PAGE.read_text(encoding="utf-8")
 
 
-def test_the_counts_are_full_and_everything_holds(torture, found):
-    assert found["kills"]["kills"] == 100 and found["races"]["races"] == 50
-    assert {row["what"] for row in found["damage"]["rows"]} == {"tile", "carry"}
-    assert all(torture.holds(name, found[name]) for name in torture.PARTS)
+def test_the_counts_are_full_and_everything_holds(torture, results):
+    assert results["kills"]["kills"] == 100 and results["races"]["races"] == 50
+    assert {row["what"] for row in results["damage"]["rows"]} == {"tile", "carry"}
+    assert all(torture.holds(name, results[name]) for name in torture.PARTS)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_counts_are_full_and_everything_holds(torture, found):
         ("damage", lambda r: r["manifest"][0].update(code=0)),
     ],
 )
-def test_what_does_not_hold_is_said(torture, found, name, change):
-    change(found[name])
-    assert not torture.holds(name, found[name])
-    assert f"torture.py {name}`: **does not hold**" in torture.page(found)
+def test_what_does_not_hold_is_said(torture, results, name, change):
+    change(results[name])
+    assert not torture.holds(name, results[name])
+    assert f"torture.py {name}`: **does not hold**" in torture.page(results)
