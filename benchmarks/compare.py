@@ -1,4 +1,4 @@
-"""One workload, by gdkit and by all its peers: equal final losses, then interleaved rounds."""
+"""One workload on gdkit and all its peers: a check of equal final losses, then interleaved rounds."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ REFERENCE = "gdkit, all"
 
 
 class DisagreementError(Exception):
-    """A peer did other work than gdkit."""
+    """The final losses of a peer differ from those of gdkit."""
 
 
 def compare(work: Workload, *, quick: bool = False) -> dict[str, Any]:
-    """Every peer's time as a multiple of gdkit's, and by how much its final losses differ."""
+    """Time of each peer as a multiple of gdkit's, and the difference of its final losses."""
     first = timing.seconds(gdkit_peer(work).run)  # plans and compiles
     peers = {f"{peer.title}, {peer.flavour}": peer for peer in contestants(work, quick)}
     expected = peers[REFERENCE].run()
     differences = {name: difference(peer, work, expected) for name, peer in peers.items()}
     budget, least, most = (0.0, 1, 1) if quick else (4.0, 3, 15)
     runs = {name: peer.run for name, peer in peers.items()}
-    times = timing.interleaved(runs, reference=REFERENCE, budget=budget, least=least, most=most)
+    times = timing.time_interleaved(runs, reference=REFERENCE, budget=budget, least=least, most=most)
     rows = [_row(name, peer, work, times) | {"difference": differences[name]} for name, peer in peers.items()]
     size = {"title": work.title, "lanes": len(work.rates), "steps": work.steps, "rtol": work.rtol}
     return size | {"first_call_seconds": first, "plan": plan_of(work), "peers": rows}
@@ -46,13 +46,13 @@ def _row(name: str, peer: Peer, work: Workload, times: timing.Times) -> dict[str
 
 
 def plan_of(work: Workload) -> dict[str, Any]:
-    """How gdkit ran it."""
+    """The plan that gdkit chose."""
     result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
     return result.plan
 
 
 def contestants(work: Workload, quick: bool) -> list[Peer]:
-    """gdkit and everybody else."""
+    """gdkit and its peers."""
     others = [peer for flavour in work.flavours for peer in jax_peers(work, flavour)]
     tiled = [tiled_peer(work, flavour, quick=quick) for flavour in work.flavours]
     return [gdkit_peer(work), *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
@@ -61,12 +61,12 @@ def contestants(work: Workload, quick: bool) -> list[Peer]:
 def difference(peer: Peer, work: Workload, expected: np.ndarray) -> float:
     """The largest relative difference of a final loss from gdkit's; this call also warms the peer up.
 
-    A loss below 1e-6 of the greatest counts as that much, for there rounding has the last word.
+    Losses below 1e-6 of the largest count as that value, since rounding dominates there.
     """
-    found = np.asarray(jax.block_until_ready(peer.run()), float)
-    wanted = np.asarray(expected, float)[peer.lanes]
+    losses = np.asarray(jax.block_until_ready(peer.run()), float)
+    reference = np.asarray(expected, float)[peer.lanes]
     floor = 1e-6 * np.abs(expected).max()
-    worst = float(np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), floor)))
+    worst = float(np.max(np.abs(losses - reference) / np.maximum(np.abs(reference), floor)))
     if not worst <= work.rtol:
         raise DisagreementError(f"{peer.title} ({peer.flavour}) on {work.name}: differs by {worst:.2g} > {work.rtol:g}")
     return worst

@@ -13,18 +13,18 @@ from gdkit.plots import style
 
 
 def draw(parts: Mapping[str, Any]) -> dict[str, Figure]:
-    """By name of file, from the parts that there are."""
-    drawn = {}
+    """Figures by file name, from the available parts."""
+    figures = {}
     compared = [parts[name] for name in COMPARED if name in parts]
     if compared:
-        drawn["performance"] = peers(compared)
+        figures["performance"] = peers(compared)
     if "scaling" in parts:
-        drawn["performance_scaling"] = scaling(parts["scaling"])
-    return drawn
+        figures["performance_scaling"] = scaling(parts["scaling"])
+    return figures
 
 
 def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
-    """A row a peer, a mark a workload: its time as a multiple of gdkit's."""
+    """Time of each peer (row) on each workload (mark) as a multiple of gdkit's."""
     name = lambda row: f"{row['title']}, {row['flavour']}"
     titles = list(dict.fromkeys(name(row) for part in compared for row in part["peers"]))
     titles.remove("gdkit, all")
@@ -32,7 +32,7 @@ def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
     ax = figure.subplots()
     for number, part in enumerate(compared):
         rows = [row for row in part["peers"] if name(row) in titles]
-        # a little apart, so that equal ratios do not hide one another
+        # offset, so that equal ratios do not overlap
         places = [titles.index(name(row)) + 0.08 * (number - len(compared) / 2) for row in rows]
         mark: dict[str, Any] = style.series(number) | {"markeredgecolor": style.INK, "markeredgewidth": 0.5}
         ax.plot([row["ratio"] for row in rows], places, linestyle="none", label=part["title"], **mark)
@@ -42,7 +42,7 @@ def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
     ax.invert_yaxis()
     for border in range(1, len(titles)):
         ax.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
-    ax.set_xlabel("time as a multiple of gdkit's, which keeps all statistics (right of 1: slower)")
+    ax.set_xlabel("time as a multiple of gdkit's with all statistics (right of 1: slower)")
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     return figure
 
@@ -52,8 +52,8 @@ def scaling(part: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
     (by_lanes, by_steps), (memory, by_params) = figure.subplots(2, 2)
     lanes, steps, params = part["lanes"], part["steps"], part["params"]
-    drawn = np.geomspace(min(lanes["lanes"]), max(lanes["lanes"]), 100)
-    by_lanes.plot(drawn, lanes["a"] + lanes["b"] * drawn, color=style.INK, linewidth=1, label="a + b · lanes")
+    dense = np.geomspace(min(lanes["lanes"]), max(lanes["lanes"]), 100)
+    by_lanes.plot(dense, lanes["a"] + lanes["b"] * dense, color=style.INK, linewidth=1, label="a + b · lanes")
     _points(by_lanes, lanes["lanes"], lanes["seconds"], f"lanes of a scalar, {lanes['steps']} steps")
     by_lanes.legend(frameon=False)
     _points(by_steps, steps["steps"], steps["seconds"], f"steps, {steps['lanes']:,} lanes of a scalar")

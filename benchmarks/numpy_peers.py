@@ -1,4 +1,4 @@
-"""The scalar workload by hand in NumPy: all lanes in one array, or as many at a time as stay in the cache."""
+"""The scalar workload in hand-written NumPy: all lanes in one array, or in chunks that fit in the cache."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ CHUNKS = (4096, 32_768)  # lanes at a time that are tried, beside all of them
 
 
 def bare(rates: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """Final and least loss, and the first step that was out of bounds."""
+    """Final and smallest loss, and the first step that was out of bounds."""
     x, least = np.zeros_like(rates), np.full_like(rates, np.inf)
     first = np.full(len(rates), steps, np.int32)
     bound = _bound(CENTER**2)
@@ -34,7 +34,7 @@ def bare(rates: np.ndarray, steps: int) -> dict[str, np.ndarray]:
 
 
 def watched(rates: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """What gdkit reads by default; a lane that is out of bounds stays there."""
+    """All default statistics of gdkit; a lane that is out of bounds stops there."""
     zeros = lambda: np.zeros_like(rates)
     x, rates, final = zeros(), rates.copy(), np.full_like(rates, np.inf)
     least, most, increases = np.full_like(rates, np.inf), np.full_like(rates, -np.inf), zeros()
@@ -113,7 +113,7 @@ def _starts_window(t: int) -> bool:
 
 
 def _late(windows: list) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread over several windows as one."""
+    """Mean and spread over the union of several windows."""
     filled = [w for w in windows if w[0]]
     if not filled:
         return np.full_like(windows[0][1], np.nan), np.full_like(windows[0][1], np.nan)
@@ -129,7 +129,7 @@ FLAVOURS: dict[str, Callable[[np.ndarray, int], dict[str, np.ndarray]]] = {"bare
 
 
 def peers(work: Workload) -> list[Peer]:
-    """Both flavours, of the scalar workload alone."""
+    """Both flavours, for the scalar workload only."""
     return [_best(work, flavour) for flavour in work.flavours] if work.name == "scalar" else []
 
 

@@ -1,4 +1,4 @@
-"""Which operations of a step take the time: what XLA's profiler sees of gdkit's steps, and of the same by hand."""
+"""Time of each kind of operation in a step, from XLA's profiler: gdkit's steps, and the same written by hand."""
 
 import collections
 import re
@@ -27,7 +27,7 @@ KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between
 
 
 def operations(work: Workload, job: Job, shape: Shape, points: int) -> dict[str, dict[str, float]]:
-    """Microseconds of a step of a block by what they are spent on, for each way to make it, with all cores at work."""
+    """Microseconds per step of a block by kind of operation, for each implementation, with all cores busy."""
     ways = {
         "gdkit": _advance(work, job, shape, monitors.DEFAULT, points),
         "gdkit, nothing observed": _advance(work, job, shape, (), 0),
@@ -56,12 +56,12 @@ def _by_hand(work: Workload, shape: Shape, flavour: str) -> tuple[Callable[[], A
 
 
 def _compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
-    """The executable, each of whose operations the profiler sees."""
+    """The executable with all its operations visible to the profiler."""
     return lowered.compile(compiler_options={**options, "xla_cpu_enable_xprof_traceme": True})
 
 
 def _by_kind(run: Callable[[], Any], text: str, steps: int) -> dict[str, float]:
-    """Microseconds a step, one block a core; the profiler's own time lies between operations, and is left out."""
+    """Microseconds per step, one block per core, without the time of the profiler between operations."""
     kinds, spent, cores = kinds_of(text), dict.fromkeys(KINDS, 0.0), count_visible_cores()
     blocks = lambda: side_by_side(lambda _: run(), range(cores))
     blocks()
@@ -74,7 +74,7 @@ def _by_kind(run: Callable[[], Any], text: str, steps: int) -> dict[str, float]:
 
 
 def side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:
-    """Run it with each of these in a thread of its own, to its end."""
+    """Run it for each argument in its own thread."""
     with ThreadPoolExecutor(len(given)) as pool:
         list(pool.map(lambda each: jax.block_until_ready(run(each)), given))
 
@@ -95,7 +95,7 @@ def _traced(run: Callable[[], Any]) -> dict[str, float]:
 
 
 def kinds_of(text: str) -> dict[str, str]:
-    """What each operation of a compiled program is, by its name; loops and branches are what is in them.
+    """Kind of each operation of a compiled program, by name; loops and branches count as their contents.
 
     >>> kinds_of('''
     ... %summed (p: f32[8]) -> f32[] {

@@ -1,4 +1,4 @@
-"""Gradient descent at many learning rates, as people write it without gdkit.
+"""Gradient descent at many learning rates, as written without gdkit.
 
 Every peer does gdkit's own minibatches from gdkit's own start, and comes to its final losses. Two flavours:
 
@@ -31,7 +31,7 @@ CURVE_POINTS = 200
 
 
 class Peer(NamedTuple):
-    """A way to run a workload."""
+    """One implementation of a workload."""
 
     title: str
     flavour: str  # "bare" or "all"
@@ -41,7 +41,7 @@ class Peer(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What every lane starts from."""
+    """Initial state of every lane."""
 
     params: Params
     init_key: Key
@@ -75,7 +75,7 @@ def gdkit_peer(work: Workload) -> Peer:
 
 
 def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
-    """``(rate, start) -> statistics`` as a person would write it."""
+    """``(rate, start) -> statistics``, hand-written with bare statistics."""
     loss, sample = work.problem.loss, work.problem.sample
 
     def objective(params: Params, t: Array, start: Start) -> Array:
@@ -101,7 +101,7 @@ def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[
 
 
 def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
-    """``(rate, start) -> statistics``, all that gdkit reads by default."""
+    """``(rate, start) -> statistics``, with all default statistics of gdkit."""
     problem = work.problem
     watched = (*monitors.DEFAULT, monitors.curve(CURVE_POINTS))
     step = descent.observed_step(problem, gdkit.sgd, watched)
@@ -130,7 +130,7 @@ LANES = {"bare": bare_lane, "all": watched_lane}
 
 
 def jax_peers(work: Workload, flavour: str) -> Iterator[Peer]:
-    """Without searching for anything."""
+    """Peers without a search for the best layout."""
     lane, start = LANES[flavour](work), start_of(work)
     every = np.arange(len(work.rates))
     rates = jax.device_put(work.rates)
@@ -152,7 +152,7 @@ def jax_peers(work: Workload, flavour: str) -> Iterator[Peer]:
 
 
 def spaced(count: int, some: int) -> np.ndarray:
-    """Places of `some` of so many lanes."""
+    """Indices of `some` of the lanes."""
     return np.unique(np.linspace(0, count - 1, min(some, count)).astype(int))
 
 
@@ -191,7 +191,7 @@ def _stepwise(work: Workload, start: Start, lanes: np.ndarray) -> np.ndarray:
 
 
 class Tiling(NamedTuple):
-    """How the lanes are cut, and by how many threads they are run."""
+    """Tile width and number of threads."""
 
     width: int
     unroll: int
@@ -210,7 +210,7 @@ def on_accelerator() -> bool:
 
 
 def widths_for(lanes: int) -> list[int]:
-    """Those that are searched: on an accelerator parts of all lanes, since narrow tiles leave it idle."""
+    """Layouts to search; on an accelerator large parts of all lanes, since narrow tiles leave it idle."""
     return [lanes // 4, lanes // 2, lanes] if on_accelerator() else [w for w in WIDTHS if w <= lanes]
 
 
@@ -224,7 +224,7 @@ class Tiled:
         self.compiled: set[tuple[int, int]] = set()
 
     def run(self, tiling: Tiling, seconds: float = math.inf) -> np.ndarray:
-        """Final losses of all lanes, or of those that are run in about so many seconds."""
+        """Final losses of all lanes, or of as many as run in about `seconds`."""
         program, tiles = self.programs[tiling.unroll], self.tiles(tiling.width)
         if (tiling.width, tiling.unroll) not in self.compiled:  # once, and not by two threads at a time
             self.compiled.add((tiling.width, tiling.unroll))
@@ -246,12 +246,12 @@ class Tiled:
         return taken and (taken[0], np.asarray(program(taken[1], self.start)["final_loss"]))
 
     def tiles(self, width: int) -> list[np.ndarray]:
-        """The rates, the last one repeated until they fill the last tile."""
+        """The rates, padded with the last one to fill the last tile."""
         places = np.arange(-(-len(self.rates) // width) * width)
         return list(self.rates[np.minimum(places, len(self.rates) - 1)].reshape(-1, width))
 
     def speed(self, tiling: Tiling, seconds: float) -> float:
-        """Lanes a second, in a sample of about so many seconds."""
+        """Lanes per second, in a sample of about `seconds`."""
         if (tiling.width, tiling.unroll) not in self.compiled:
             self.run(tiling, 0)
         begun = time.perf_counter()
@@ -259,7 +259,7 @@ class Tiled:
 
 
 def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
-    """Successive elimination: widths and threads first, then unrolling of the best of them."""
+    """Successive elimination: widths and threads first, then unrolling of the best."""
     if quick:
         return Tiling(2, 2, count_visible_cores())
     speeds: dict[Tiling, float] = {}
@@ -280,7 +280,7 @@ def _fastest(speeds: Mapping[Tiling, float], count: int) -> list[Tiling]:
 
 
 def tiled_peer(work: Workload, flavour: str, *, quick: bool = False) -> Peer:
-    """The winner of the search."""
+    """The best layout of the search."""
     tiled = Tiled(work, flavour)
     tiling = best_tiling(tiled, quick)
     every = np.arange(len(work.rates))

@@ -1,4 +1,4 @@
-"""Where the time of a sweep goes: its stages, and what statistics and the tests for an end cost."""
+"""Time of a sweep by stage, and costs of statistics and of the tests for the end of a run."""
 
 import time
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def _profile(work: Workload, rounds: int) -> dict[str, Any]:
 
 
 def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
-    """The job that a sweep would run, and how long checking, tracing and compiling, and planning took."""
+    """The job of a sweep, and the seconds of checking, tracing and compiling, and planning."""
     begun = time.perf_counter()
     request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
     (prepared,) = trace_groups(request)
@@ -75,7 +75,7 @@ def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
 
 
 def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
-    """Seconds of a whole sweep by stage, a worker's mean; the rest is what Python does outside of the workers."""
+    """Seconds of a sweep by stage, mean per worker; the rest is spent in Python outside the workers."""
     workers = count_visible_cores()
     peer = gdkit_peer(work)
     peer.run()
@@ -104,7 +104,7 @@ def _staged(job: Job, block: Block) -> list[float]:
 
 
 def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, float]:
-    """Seconds of all steps of one block a worker, side by side: with statistics, without, and without gdkit."""
+    """Seconds of all steps of one block per worker: with statistics, without, and without gdkit."""
     ways = {name: _advance(work, shape, *watched) for name, watched in WATCHED.items()}
     rates = [work.rates[: shape.width]] * count_visible_cores()
     start = start_of(work)
@@ -114,7 +114,7 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
     for way in ways.values():
         way()
     reference = next(iter(ways))
-    times = timing.interleaved(ways, reference=reference, budget=3.0, most=rounds, least=min(3, rounds))
+    times = timing.time_interleaved(ways, reference=reference, budget=3.0, most=rounds, least=min(3, rounds))
     return {name: timing.median(taken) for name, taken in times.items()}
 
 
@@ -134,7 +134,7 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
 
 
 def _updates(work: Workload, shape: Shape) -> Callable[[Any, Any], Any]:
-    """The params alone, with nothing observed."""
+    """Only the params, without observations."""
     step = descent.step_map(work.problem, gdkit.sgd)
 
     def run(rate: Any, start: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What was measured: one JSON file a machine, updated part by part."""
+"""Results of the benchmark: one JSON file per machine, updated part by part."""
 
 import datetime as dt
 import importlib.metadata
@@ -20,18 +20,18 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "optuna")
 
 
 def path(folder: Path, variant: str = "") -> Path:
-    """The file of this machine."""
+    """Path of this machine's file."""
     device = jax.devices()[0]
     name = processor() if device.platform == "cpu" else device.device_kind
     words = re.sub(r"[^a-z0-9]+", "-", f"{name} {count_visible_cores()} cores".lower()).strip("-")
     return folder / f"{words}{variant}.json"
 
 
-def keep(file: Path, part: str, result: Any, *, seconds: float, load: float, quick: bool) -> None:
-    """Put the result of a part in place of an older one."""
-    kept = json.loads(file.read_text()) if file.exists() else {"parts": {}}
-    kept["machine"] = machine()
-    kept["parts"][part] = {
+def save_part(file: Path, part: str, result: Any, *, seconds: float, load: float, quick: bool) -> None:
+    """Save the result of a part, in place of an earlier one."""
+    results = json.loads(file.read_text()) if file.exists() else {"parts": {}}
+    results["machine"] = machine()
+    results["parts"][part] = {
         "date": dt.date.today().isoformat(),
         "versions": versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -42,18 +42,20 @@ def keep(file: Path, part: str, result: Any, *, seconds: float, load: float, qui
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(_short(kept), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    new.write_text(
+        json.dumps(_round_numbers(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     new.replace(file)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All machines, by name of file."""
+    """Results of all machines, ordered by file name."""
     files = sorted(folder.glob("*.json"), key=lambda file: file.stem)
     return [json.loads(file.read_text(encoding="utf-8")) | {"name": file.stem} for file in files]
 
 
 def machine() -> dict[str, Any]:
-    """Of what kind it is, with nothing that tells which."""
+    """Hardware and system, without anything that identifies the machine."""
     device = jax.devices()[0]
     return {
         "processor": processor(),
@@ -65,7 +67,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's model."""
+    """Model of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -75,27 +77,27 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what takes part; what is not installed is left out."""
-    found = {"gdkit": gdkit.__version__, "python": platform.python_version()}
+    """Versions of the packages that are installed."""
+    installed = {"gdkit": gdkit.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def load() -> float:
-    """Processes that want a core, a mean over the last minute."""
+    """Load average over the last minute."""
     return os.getloadavg()[0]
 
 
-def _short(value: Any) -> Any:
-    """Numbers with five digits; JSON knows no others than finite ones."""
+def _round_numbers(value: Any) -> Any:
+    """Numbers with five significant digits, and None for infinite ones, which JSON lacks."""
     if isinstance(value, dict):
-        return {str(key): _short(inner) for key, inner in value.items()}
+        return {str(key): _round_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_short(inner) for inner in value]
+        return [_round_numbers(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""How much of the machine the MLPs use: arithmetic against the best matmul, and the memory's bandwidth beside it."""
+"""Share of the machine that the MLPs use: arithmetic relative to the best matmul, and the bandwidth of the memory."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ SIZES = (256, 512, 1024, 2048)
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """The peak before and after the MLPs are timed, and what share of it they reach."""
+    """The peak before and after the MLPs, and the share of it that they reach."""
     sizes, rounds = (SIZES[:1], 1) if quick else (SIZES, 5)
     peaks = matmul_peak(sizes, rounds)
     bandwidth = memory_bandwidth(2**20 if quick else 2**26, rounds)
@@ -41,14 +41,14 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def flops(work: Workload) -> float:
-    """Of the matmuls of a sweep over an MLP: forward, both backward, but no gradient of the first layer's inputs."""
+    """Operations of the matmuls of a sweep: forward and both backward, without the gradient of the inputs."""
     pairs = [a * b for a, b in zip(work.sizes, work.sizes[1:], strict=False)]
     step = 6 * work.rows * sum(pairs) - 2 * work.rows * pairs[0]
     return float(step) * work.steps * len(work.rates)
 
 
 def products_alone(work: Workload) -> Callable[[], Any]:
-    """The matmuls of a sweep and nothing else, in blocks of gdkit's width on all cores: what it could reach at most."""
+    """Only the matmuls of a sweep, in blocks of gdkit's width on all cores: an upper bound for the sweep."""
     width = plan_of(work)["width"]
     keys = jax.random.split(jax.random.key(0), len(work.sizes))
     x = jax.random.normal(keys[0], (work.rows, work.sizes[0]))
@@ -76,7 +76,7 @@ def products_alone(work: Workload) -> Callable[[], Any]:
 
 
 def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:
-    """Most single-precision operations a second that a matmul reaches, over sizes, by who multiplies."""
+    """Largest number of single-precision operations per second of a matmul over sizes, by library."""
     cores = count_visible_cores()
     multiply = jax.jit(jnp.matmul)
     peaks = {"JAX": 0.0, "JAX, one a core": 0.0, "NumPy": 0.0}
@@ -98,7 +98,7 @@ def matmul_peak(sizes: tuple[int, ...], rounds: int) -> dict[str, float]:
 
 
 def memory_bandwidth(floats: int, rounds: int) -> float:
-    """Bytes a second, read and written, when every core scales an array that no cache holds."""
+    """Bytes per second, read and written, when every core scales an array larger than its cache."""
     cores = count_visible_cores()
     parts = np.array_split(np.ones(floats, np.float32), cores)
     outs = [np.empty_like(part) for part in parts]

@@ -1,4 +1,4 @@
-"""How time and memory grow with lanes, steps, workers and params; what divergence saves, and what the engine costs."""
+"""Growth of time and memory with lanes, steps, workers and params, savings by divergence, and costs of the engine."""
 
 import io
 import itertools
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*, quick: bool = False, full: bool = False) -> dict[str, Any]:
-    """All of it."""
+    """Results of all measurements."""
     parts: dict[str, Callable[..., Any]] = {
         "lanes": lanes, "steps": steps, "workers": workers, "params": params, "divergence": divergence,
         "repacking": repacking, "dispatch": dispatch, "sharpness": sharpness, "million": million, "main_job": main_job,
@@ -44,7 +44,7 @@ def _sweep(problem: gdkit.Problem, rates: np.ndarray, steps: int, **options: Any
 
 
 def _time(call: Callable[[], Any], rounds: int) -> float:
-    """Median of warm calls: two before it, for the second may still plan."""
+    """Median of warm calls, after two calls for compilation and planning."""
     call()
     call()
     return float(np.median([timing.seconds(call) for _ in range(rounds)]))
@@ -54,7 +54,7 @@ def _time(call: Callable[[], Any], rounds: int) -> float:
 
 
 def lanes(quick: bool, full: bool) -> dict[str, Any]:
-    """Time against lanes of a scalar, and the line a + b · lanes through it, by relative errors."""
+    """Time against lanes of a scalar, with a line a + b · lanes that minimizes relative errors."""
     problem, steps = problems.parabola(), 10 if quick else 100
     counts = [1, 10, 100] if quick else [1, 10, 100, 1000, 10_000, 100_000, 1_000_000] + [10_000_000] * full
     rounds = [1 if quick else 5 if n <= 1000 else 3 if n <= 100_000 else 1 for n in counts]
@@ -70,14 +70,14 @@ def _rates(count: int) -> np.ndarray:
 
 
 def steps(quick: bool) -> dict[str, Any]:
-    """Time and peak memory against steps, each in a process of its own."""
+    """Time and peak memory against steps, each in its own process."""
     counts = [10, 100] if quick else [10, 100, 1000, 10_000, 100_000]
     found = [_in_process("parabola", lanes=1024, steps=n) for n in counts]
     return {"steps": counts, "lanes": 1024, **{name: [f[name] for f in found] for name in found[0]}}
 
 
 def million(quick: bool) -> dict[str, Any]:
-    """Peak memory of a million lanes of a scalar with all statistics and no curves, in a process of its own."""
+    """Peak memory of a million lanes of a scalar with all statistics and no curves, in its own process."""
     count = 1000 if quick else 1_000_000
     return {"lanes": count} | _in_process("parabola", lanes=count, steps=10 if quick else 100, curve_points=0)
 
@@ -116,7 +116,7 @@ def _child(problem: str, lanes: int, steps: int, curve_points: int = 200) -> dic
 
 
 def _memory(field: str) -> float:
-    """Of this process, by Linux; its children would inherit what getrusage says of their parent."""
+    """Peak memory of this process from Linux; children inherit the value of getrusage from their parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(field))
 
@@ -125,7 +125,7 @@ def _memory(field: str) -> float:
 
 
 def divergence(quick: bool) -> dict[str, Any]:
-    """An axis whose upper half diverges in the first tenth of the steps, against one of which nothing does."""
+    """An axis whose upper half diverges in the first tenth of the steps, against one without divergence."""
     problem, below, half, steps = _half_diverging(quick)
     count = len(below)
     runs = {"none": lambda: _sweep(problem, below, steps), "half": lambda: _sweep(problem, half, steps)}
@@ -134,14 +134,14 @@ def divergence(quick: bool) -> dict[str, Any]:
     runs["half"]()
     runs["none"]()
     rounds = 1 if quick else 7
-    times = timing.interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
+    times = timing.time_interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
     diverged = int((results["none"].data["end_step"].values < steps).sum())
     ratio = timing.ratio(times, "half", "none")
     return {"ratio": ratio, "steps": steps, "latest_end": int(ends.max()), "diverged_of_none": diverged}
 
 
 def _half_diverging(quick: bool) -> tuple[gdkit.Problem, np.ndarray, np.ndarray, int]:
-    """A problem, learning rates of which none diverges, as many of which the upper half does at once, and the steps."""
+    """A problem, learning rates without divergence, others whose upper half diverges at once, and the steps."""
     problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
     count, steps = (4, 50) if quick else (64, 300)
     below = np.geomspace(1e-4, 1e-2, count)
@@ -149,7 +149,7 @@ def _half_diverging(quick: bool) -> tuple[gdkit.Problem, np.ndarray, np.ndarray,
 
 
 def repacking(quick: bool) -> dict[str, Any]:
-    """What it would save to move the lanes that are left into a block half as wide, where one block holds all lanes.
+    """Saving by moving the remaining lanes into a block of half the width, where one block holds all lanes.
 
     That is how an accelerator takes them: then nothing ends before the last lane does. The time of half the lanes from
     the first step on is the least that repacking could reach.
@@ -160,12 +160,12 @@ def repacking(quick: bool) -> dict[str, Any]:
     for run in (*runs.values(), *runs.values()):
         run()
     rounds = 1 if quick else 7
-    times = timing.interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
+    times = timing.time_interleaved(runs, reference="none", budget=20.0, most=rounds, least=min(3, rounds))
     return {name: timing.ratio(times, name, "none") for name in ("half", "repacked")}
 
 
 def dispatch(quick: bool) -> dict[str, Any]:
-    """What a tile costs besides its steps: from twice as many tiles of one lane and one step."""
+    """Cost of a tile besides its steps, from twice as many tiles with one lane and one step."""
     problem, count = problems.parabola(), 50 if quick else 2000
     plan = Plan(width=1, workers=1)
     call = lambda n: lambda: _sweep(problem, _rates(n), 1, plan=plan)
@@ -174,7 +174,7 @@ def dispatch(quick: bool) -> dict[str, Any]:
 
 
 def _call(problem: gdkit.Problem, count: int) -> float:
-    """Seconds of calling a tile's program for no step and waiting for what it gives back, with nothing beside it."""
+    """Seconds of one call of a tile's program without steps, until its outputs are ready, on an idle machine."""
     request = check_request(problem, gdkit.sgd, {"learning_rate": _rates(1)}, steps=1)
     (prepared,) = trace_groups(request)
     job = build_job(request, prepared, jax.local_devices()[:1], Shape(1, 1))
@@ -185,7 +185,7 @@ def _call(problem: gdkit.Problem, count: int) -> float:
 
 
 def main_job(quick: bool) -> dict[str, Any]:
-    """What progress and store cost of the main job, as the command line has them on a terminal.
+    """Cost of progress and store in the main job, as on the command line with a terminal.
 
     By the clock, and by the processor time of all threads: that leaves out waiting for the disk, and is less disturbed
     by what else the machine does.
@@ -204,7 +204,7 @@ def main_job(quick: bool) -> dict[str, Any]:
         for run in runs.values():
             run()
         rounds = 1 if quick else 21  # of two jobs whose times differ by chance more than by what is looked for
-        times = timing.interleaved(runs, reference="plain", budget=0.0, most=rounds, least=rounds)
+        times = timing.time_interleaved(runs, reference="plain", budget=0.0, most=rounds, least=rounds)
     own: timing.Times = {name: list(taken[1:]) for name, taken in spent.items()}
     share = lambda taken: timing.ratio(taken, "watched", "plain") - 1
     seconds = timing.median(times["plain"])
@@ -212,7 +212,7 @@ def main_job(quick: bool) -> dict[str, Any]:
 
 
 def _watched(request: Any, folder: Path) -> None:
-    """A sweep in a run directory, with the table that moves."""
+    """A sweep in a run directory, with the live table."""
     from rich.console import Console
 
     from gdkit.app import terminal, watcher
@@ -226,7 +226,7 @@ def _watched(request: Any, folder: Path) -> None:
 
 
 def _spending(run: Callable[[], Any], spent: list[float]) -> None:
-    """Run it, and note the processor time of this process."""
+    """Run the sweep and record the processor time of this process."""
     start = time.process_time()
     run()
     spent.append(time.process_time() - start)
@@ -239,7 +239,7 @@ def helps(quick: bool) -> dict[str, float]:
 
 
 def sharpness(quick: bool) -> dict[str, Any]:
-    """The sharpness of a full batch against its count of Hessian-vector products alone, both compiled."""
+    """Full-batch sharpness against its Hessian-vector products alone, both compiled."""
     problem = problems.mlp("digits", widths=(16,) if quick else (300, 256))
     at = problem.init(jax.random.key(0))
     data = jax.device_put(problem.data)
@@ -257,7 +257,7 @@ def sharpness(quick: bool) -> dict[str, Any]:
     products()
     rounds = 1 if quick else 9
     runs = {"products": products, "sharpness": lambda: found(at, data)}
-    times = timing.interleaved(runs, reference="products", budget=10.0, most=rounds, least=min(3, rounds))
+    times = timing.time_interleaved(runs, reference="products", budget=10.0, most=rounds, least=min(3, rounds))
     size = sum(leaf.size for leaf in jax.tree.leaves(at))
     return {"params": size, "products": count, "ratio": timing.ratio(times, "sharpness", "products")}
 

@@ -1,13 +1,13 @@
-"""The numbers to hold, and where in the results each is."""
+"""Targets of the benchmark, and where the results contain each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-Find = Callable[[Mapping[str, Any]], float | None]  # results by part -> what was measured
+Find = Callable[[Mapping[str, Any]], float | None]  # results by part -> the measured number
 
 
 class Target(NamedTuple):
-    """A number to hold."""
+    """A bound on a measured number."""
 
     what: str
     bound: float
@@ -16,13 +16,13 @@ class Target(NamedTuple):
     at_least: bool = True  # or at most
 
 
-def judged(target: Target, parts: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """A row of the table: what, the bound, what was measured, the verdict."""
+def judge(target: Target, parts: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """A table row: description, bound, measured number, verdict."""
     bound = f"{'≥' if target.at_least else '≤'} {target.bound:g} {target.unit}"
-    found = target.find(parts)
-    if found is None:
+    measured = target.find(parts)
+    if measured is None:
         return target.what, bound, "not measured", ""
-    value = found * SCALES[target.unit]
+    value = measured * SCALES[target.unit]
     met = value >= target.bound if target.at_least else value <= target.bound
     return target.what, bound, f"{value:.3g} {target.unit}", "met" if met else "**not met**"
 
@@ -31,7 +31,7 @@ SCALES = {"×": 1.0, "s": 1.0, "%": 100.0, "GiB": 2.0**-30, "µs": 1e6}
 
 
 def _peer(part: str, title: str, flavour: str) -> Find:
-    """The ratio of the peer whose title starts so."""
+    """The ratio of the peer whose title starts with `title`."""
 
     def find(parts: Mapping[str, Any]) -> float | None:
         rows = parts.get(part, {"peers": []})["peers"]
@@ -42,18 +42,18 @@ def _peer(part: str, title: str, flavour: str) -> Find:
 
 def _at(*path: str) -> Find:
     def find(parts: Mapping[str, Any]) -> float | None:
-        found: Any = parts
+        value: Any = parts
         for name in path:
-            found = None if found is None else found.get(name)
-        return found
+            value = None if value is None else value.get(name)
+        return value
 
     return find
 
 
 def _growth(parts: Mapping[str, Any]) -> float | None:
     """Peak memory of the longest run as a multiple of that of the shortest."""
-    found = parts.get("scaling")
-    return None if found is None else found["steps"]["peak"][-1] / found["steps"]["peak"][0]
+    scaling = parts.get("scaling")
+    return None if scaling is None else scaling["steps"]["peak"][-1] / scaling["steps"]["peak"][0]
 
 
 VMAP, TILES, LOOP = "jit(vmap", "best by hand", "PyTorch, loop"
@@ -61,17 +61,18 @@ TARGETS = (
     Target("MLP sweep (64-64-64-10, batch 128, 64 learning rates) against one `jit(vmap(scan))` of the same work",
            2, "×", _peer("digits_mlp", VMAP, "all")),
     Target("the same against one `jit(vmap(scan))` with bare statistics", 2, "×", _peer("digits_mlp", VMAP, "bare")),
-    Target("the same against the best variant by hand, all statistics", 0.95, "×", _peer("digits_mlp", TILES, "all")),
-    Target("the same against the best variant by hand, bare", 0.95, "×", _peer("digits_mlp", TILES, "bare")),
+    Target("the same against the best hand-written variant, all statistics", 0.95, "×",
+           _peer("digits_mlp", TILES, "all")),
+    Target("the same against the best hand-written variant, bare", 0.95, "×", _peer("digits_mlp", TILES, "bare")),
     Target("the same against a PyTorch loop over learning rates", 10, "×", _peer("digits_mlp", LOOP, "bare")),
     Target("the same, as a share of the measured matmul peak", 75, "%",
            _at("roofline", "reached", "digits_mlp", "share")),
     Target("small MLP (16 wide, batch 16), 64 × 1000, against a PyTorch loop", 100, "×",
            _peer("small_mlp", LOOP, "bare")),
-    Target("scalar loss, 131,072 lanes × 1000, against NumPy by hand, all statistics", 1.5, "×",
+    Target("scalar loss, 131,072 lanes × 1000, against hand-written NumPy, all statistics", 1.5, "×",
            _peer("scalar", "NumPy", "all")),
-    Target("the same, gdkit with all of them and NumPy with bare ones", 1.5, "×", _peer("scalar", "NumPy", "bare")),
-    Target("peak memory of the most steps, as a multiple of that of the fewest", 1.05, "×", _growth, False),
+    Target("the same, gdkit with all statistics and NumPy with bare ones", 1.5, "×", _peer("scalar", "NumPy", "bare")),
+    Target("peak memory of the longest run, as a multiple of that of the shortest", 1.05, "×", _growth, False),
     Target("1,000,000 lanes of a scalar, all statistics, no curves: peak memory", 2, "GiB",
            _at("scaling", "million", "peak"), False),
     Target("upper half of the axis diverges in the first tenth, against an axis where nothing does", 0.65, "×",

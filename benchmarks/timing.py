@@ -1,4 +1,4 @@
-"""Wall-clock times of several ways to do the same work, interleaved, so that the machine's moods meet all of them."""
+"""Wall-clock times of several implementations, interleaved so that changes of the machine's speed affect all alike."""
 
 import gc
 import statistics
@@ -8,27 +8,26 @@ from typing import Any
 
 import jax
 
-Times = dict[str, list[float | None]]  # name -> seconds a round, None where it did not take part
+Times = dict[str, list[float | None]]  # name -> seconds per round, None for rounds without it
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """How long one call takes until its results are there."""
+    """Seconds of one call until its results are ready."""
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
 
 
-def interleaved(
+def time_interleaved(
     runs: Mapping[str, Callable[[], Any]], *, reference: str, budget: float, most: int = 15, least: int = 3
 ) -> Times:
-    """Times round by round, each round starting with another run.
+    """Times by round; each round starts with a different run.
 
     Args:
-      runs: name to what is timed; warm, so that nothing compiles in what is timed.
+      runs: name -> function to time; already warm, so that nothing compiles during the rounds.
       reference: the run that takes part in every round.
-      budget: seconds that one of the others may take in all, and the reference four times as many, once they have had
-        their `least` rounds.
-      most, least: rounds.
+      budget: total seconds for each other run, and a quarter of those for the reference, after `least` rounds.
+      most, least: numbers of rounds.
     """
     times: Times = {name: [] for name in runs}
     names = list(runs)
@@ -36,11 +35,11 @@ def interleaved(
     try:
         for number in range(most):
             spent = {name: sum(filter(None, taken)) for name, taken in times.items()}
-            going = [name for name in names if number < least or spent[name] < budget]
-            if number >= least and (set(going) <= {reference} or spent[reference] > 4 * budget):
+            active = [name for name in names if number < least or spent[name] < budget]
+            if number >= least and (set(active) <= {reference} or spent[reference] > 4 * budget):
                 break
             for name in names:
-                times[name].append(seconds(runs[name]) if name in going or name == reference else None)
+                times[name].append(seconds(runs[name]) if name in active or name == reference else None)
             names.append(names.pop(0))
             gc.collect()
     finally:
@@ -49,12 +48,12 @@ def interleaved(
 
 
 def median(times: list[float | None]) -> float:
-    """Of the rounds that took place."""
+    """Median over the rounds of a run."""
     return statistics.median(t for t in times if t is not None)
 
 
 def spread(times: list[float | None]) -> float:
-    """Half the distance between the quartiles, as a share of the median: how restless the machine was."""
+    """Half the distance between the quartiles, as a share of the median: a measure of the machine's noise."""
     taken = [t for t in times if t is not None]
     if len(taken) < 2:
         return 0.0

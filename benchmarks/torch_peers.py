@@ -1,4 +1,4 @@
-"""The same runs in PyTorch, from the same start on the same rows: looped over learning rates, or torch.func over lanes.
+"""The same runs in PyTorch, from the same start on the same rows: a loop over learning rates, or torch.func over lanes.
 
 Without PyTorch there are none. The rows of a batch are drawn beforehand, so their random numbers cost PyTorch nothing.
 """
@@ -54,7 +54,7 @@ def _torch() -> Any:
 
 
 def _on_best_threads(torch: Any, title: str, run: Callable, lanes: np.ndarray) -> Peer:
-    """With as many threads as are fastest, of one and all cores."""
+    """With one thread or all cores, whichever is faster."""
 
     def threaded(threads: int, steps: int | None = None) -> np.ndarray:
         torch.set_num_threads(threads)
@@ -72,7 +72,7 @@ def chunks(work: Workload, key: int, size: int) -> Callable[[float], Iterator[fl
     torch = _torch()
     given = _given(torch, work, key)
     x, y = work.problem.validation
-    judged = torch.tensor(x), torch.tensor(y).long()
+    validation = torch.tensor(x), torch.tensor(y).long()
 
     def score(rate: float) -> Iterator[float]:
         params = [p.clone().requires_grad_() for p in given.params]
@@ -83,7 +83,7 @@ def chunks(work: Workload, key: int, size: int) -> Callable[[float], Iterator[fl
             optimizer.step()
             if (t + 1) % size == 0:
                 with torch.no_grad():
-                    yield given.loss(params, *judged).item()
+                    yield given.loss(params, *validation).item()
 
     return score
 
@@ -154,7 +154,7 @@ def _over_lanes(torch: Any, work: Workload, given: Given, lanes: np.ndarray, ste
 
 
 def _statistics(torch: Any, losses: Any) -> dict[str, Any]:
-    """Of one lane."""
+    """Statistics of one lane."""
     bad = ~torch.isfinite(losses)
     return {"final_loss": losses[-1], "min_loss": losses.min(), "end_step": torch.argmax(bad.int())}
 
@@ -183,7 +183,7 @@ def _logistic(torch: Any, params: list, x: Any, y: Any) -> Any:
 
 
 def _cnn_params(params: Any) -> list[np.ndarray]:
-    """Channels first, as PyTorch has them."""
+    """Channels first, as in PyTorch."""
     weight = params.weight.reshape(4, 4, 16, 10).transpose(2, 0, 1, 3).reshape(256, 10)
     return [params.first.transpose(3, 2, 0, 1), params.second.transpose(3, 2, 0, 1), weight]
 

@@ -33,7 +33,7 @@ Score = Callable[[float], Iterator[float]]  # rate -> validation losses on the w
 
 
 class Task(NamedTuple):
-    """What is searched: the learning rate of one start and order of batches."""
+    """A search problem: the learning rate for one start and order of batches."""
 
     work: Workload  # its rates are not used
     key: int
@@ -41,7 +41,7 @@ class Task(NamedTuple):
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Seconds until it is good, by seed; None where it was not within the time."""
+    """Seconds until a good rate is found, by seed; None if none was found in time."""
     steps, seeds, dense = (2 * CHUNK, 1, 9) if quick else (300, 5, DENSE)
     problem = problems.mlp("digits", widths=(64, 64), batch_size=128)
     work = Workload("digits_mlp", "MLP 64-64-64-10", problem, np.zeros(1, np.float32), steps, 0.0, (), 1)
@@ -62,7 +62,7 @@ def _good(work: Workload, key: int, dense: int) -> float:
 
 
 def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
-    """Ways to search, by name; without Optuna only gdkit's."""
+    """Searches by name; without Optuna only those of gdkit."""
     ways: dict[str, Callable[[Task], float | None]] = {
         f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, scores, n) for n in GRIDS
     }
@@ -79,7 +79,7 @@ def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
 
 
 def by_sweeps(task: Task, score: Callable[[Workload, int, Any], np.ndarray], count: int) -> float | None:
-    """All rates, `count` of them at once, then as many between the neighbours of the best, until one is good."""
+    """Sweeps of `count` rates, each between the neighbours of the previous best, until one is good."""
     begun, low, high = time.perf_counter(), LOW, HIGH
     for _ in range(4):
         rates = np.geomspace(low, high, count)
@@ -98,7 +98,7 @@ def scores(work: Workload, key: int, rates: Any) -> np.ndarray:
 
 
 def halved(work: Workload, key: int, rates: Any) -> np.ndarray:
-    """The same, of the lanes that successive halving runs to the end; infinite for others."""
+    """The same for the lanes that successive halving runs to the end; infinite for others."""
     axes = {"learning_rate": rates}
     found = gdkit.successive_halving(work.problem, gdkit.sgd, axes, steps=work.steps, key=key).data.isel(seed=0)
     done = found["end_step"].values >= work.steps

@@ -1,6 +1,6 @@
-"""What is run: problems small and large, each with learning rates below the edge of stability.
+"""Workloads of the benchmark: small and large problems, each with learning rates below the edge of stability.
 
-Below the edge runs are not chaotic, so that every peer must come to the same final losses.
+Below the edge runs are not chaotic, so every peer must reach the same final losses.
 """
 
 import dataclasses
@@ -16,25 +16,25 @@ from gdkit.types import Array, Key
 
 
 class Workload(NamedTuple):
-    """One problem, and the learning rates that everybody runs on it by gradient descent."""
+    """One problem, and the learning rates at which all peers run gradient descent."""
 
     name: str
     title: str
     problem: Problem
     rates: np.ndarray  # (lanes,) float32
     steps: int
-    rtol: float  # of final losses, with 1e-6 of the initial loss as the least that counts
+    rtol: float  # of final losses, with a floor of 1e-6 of the initial loss
     flavours: tuple[str, ...]  # of the peers in JAX and NumPy; see peers.py
-    some: int  # lanes that a loop over lanes is timed on
+    some: int  # number of lanes for timing a loop over lanes
     rows: int = 0  # of a batch
-    sizes: tuple[int, ...] = ()  # of an MLP's layers, inputs and outputs among them; () for other models
+    sizes: tuple[int, ...] = ()  # of an MLP's layers, including inputs and outputs; () for other models
 
 
 BOTH = ("bare", "all")
 
 
 def make(name: str, *, quick: bool = False) -> Workload:
-    """The workload of that name; with `quick` a few lanes and steps of it."""
+    """The workload of that name; with `quick` reduced to a few lanes and steps."""
     work = WORKLOADS[name]()
     if not quick:
         return work
@@ -62,7 +62,7 @@ def _digits_mlp() -> Workload:
 
 
 def _wide_mlp() -> Workload:
-    """784 inputs of Gaussian noise; the labels are those of a random linear map."""
+    """784 inputs of Gaussian noise; a random linear map gives the labels."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((4096, 784), np.float32)
     y = np.argmax(x @ generator.standard_normal((784, 10)), axis=1)
@@ -83,7 +83,7 @@ def _cnn() -> Workload:
 
 
 def _attention() -> Workload:
-    """Which token is the most frequent in a sequence?"""
+    """Classification of sequences by their most frequent token."""
     x = np.random.default_rng(0).integers(0, TOKENS, (2048, LENGTH))
     y = np.argmax((x[:, :, None] == np.arange(TOKENS)).sum(axis=1), axis=1)
     problem = Problem(
@@ -111,7 +111,7 @@ def _rates(low: float, high: float, count: int) -> np.ndarray:
 
 
 def _train_only(problem: Problem) -> Problem:
-    """Without the rows that only gdkit would judge on."""
+    """Without the validation and test rows, which only gdkit would evaluate."""
     return dataclasses.replace(problem, validation=None, test=None, metrics=None)
 
 
@@ -119,7 +119,7 @@ def _train_only(problem: Problem) -> Problem:
 
 
 class Cnn(NamedTuple):
-    """Two convolutions, the second of stride 2, and an affine map."""
+    """Two convolutions, the second with stride 2, and a linear map."""
 
     first: Array  # (3, 3, 1, 8)
     second: Array  # (3, 3, 8, 16)
@@ -132,21 +132,21 @@ def _init_cnn(key: Key) -> Cnn:
 
 
 def apply_cnn(params: Cnn, x: Array) -> Array:  # (rows, 64) -> (rows, 10)
-    h = jax.nn.relu(_convolved(x.reshape(-1, 8, 8, 1), params.first, 1))
-    h = jax.nn.relu(_convolved(h, params.second, 2))
+    h = jax.nn.relu(_convolve(x.reshape(-1, 8, 8, 1), params.first, 1))
+    h = jax.nn.relu(_convolve(h, params.second, 2))
     return h.reshape(len(x), -1) @ params.weight
 
 
-def _convolved(x: Array, kernel: Array, stride: int) -> Array:
-    form = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=form)
+def _convolve(x: Array, kernel: Array, stride: int) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
 
 
 TOKENS, LENGTH, WIDTH, HEADS = 8, 16, 32, 4
 
 
-class Block(NamedTuple):
-    """A layer of attention and one of an MLP, both beside the residual stream."""
+class AttentionBlock(NamedTuple):
+    """An attention layer and an MLP layer, each with a residual connection."""
 
     query: Array  # (WIDTH, WIDTH)
     key: Array  # (WIDTH, WIDTH)
@@ -157,11 +157,11 @@ class Block(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """A transformer that pools over the positions."""
+    """A transformer with a mean over positions."""
 
     token: Array  # (TOKENS, WIDTH)
     position: Array  # (LENGTH, WIDTH)
-    blocks: tuple[Block, Block]
+    blocks: tuple[AttentionBlock, AttentionBlock]
     head: Array  # (WIDTH, TOKENS)
 
 
@@ -170,7 +170,7 @@ def _init_attention(key: Key) -> Attention:
     block = (square, square, square, square, wide, wide[::-1])
     shapes = ((TOKENS, WIDTH), (LENGTH, WIDTH), *block, *block, (WIDTH, TOKENS))
     token, position, *inner, head = _normal(key, shapes, gain=1.0)
-    return Attention(token, position, (Block(*inner[:6]), Block(*inner[6:])), head)
+    return Attention(token, position, (AttentionBlock(*inner[:6]), AttentionBlock(*inner[6:])), head)
 
 
 def apply_attention(params: Attention, x: Array) -> Array:  # (rows, LENGTH) -> (rows, TOKENS)
@@ -179,14 +179,14 @@ def apply_attention(params: Attention, x: Array) -> Array:  # (rows, LENGTH) -> 
         split = lambda w, h=h: (h @ w).reshape(-1, LENGTH, HEADS, WIDTH // HEADS).transpose(0, 2, 1, 3)
         query, key, value = split(block.query), split(block.key), split(block.value)
         scores = query @ key.transpose(0, 1, 3, 2) / (WIDTH // HEADS) ** 0.5
-        seen = jax.nn.softmax(scores, axis=-1) @ value  # (rows, HEADS, LENGTH, WIDTH / HEADS)
-        h = h + seen.transpose(0, 2, 1, 3).reshape(-1, LENGTH, WIDTH) @ block.out
+        mixed = jax.nn.softmax(scores, axis=-1) @ value  # (rows, HEADS, LENGTH, WIDTH / HEADS)
+        h = h + mixed.transpose(0, 2, 1, 3).reshape(-1, LENGTH, WIDTH) @ block.out
         h = h + jax.nn.relu(h @ block.up) @ block.down
     return jnp.mean(h, axis=1) @ params.head
 
 
 def _normal(key: Key, shapes: Sequence[tuple[int, ...]], gain: float) -> list[Any]:
-    """Normal weights of variance gain / inputs."""
+    """Normal weights with variance gain / inputs."""
     keys = jax.random.split(key, len(shapes))
     scale = lambda shape: (gain / np.prod(shape[:-1])) ** 0.5
     return [jax.random.normal(k, s) * scale(s) for k, s in zip(keys, shapes, strict=True)]

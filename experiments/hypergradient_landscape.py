@@ -68,7 +68,7 @@ class Landscape(NamedTuple):
             "sign changes": ("d", [part.sign_changes for part in sides]),
             "slope": (".2g", [part.size for part in sides]),
             "error": (".2g", [part.error for part in sides]),
-            "sign of next difference": (".0%", [part.sign_agreement for part in sides]),
+            "sign agrees": (".0%", [part.sign_agreement for part in sides]),
         })  # fmt: skip
         rate, start = self.tuned.hyperparameters["learning_rate"], self.settings["tune"]["start"]
         summary = (

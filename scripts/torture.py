@@ -326,7 +326,8 @@ def _kills_section(r: dict[str, Any]) -> str:
 
 A run of {r["tiles"]} tiles, each with one block and {r["segments_a_tile"]} segments, on {r["workers"]} workers is
 killed with SIGKILL at a random instant (seed {r["seed"]}) and restarted until it finishes; then the next run begins.
-After each kill every published tile is compared with that of an undisturbed run, byte for byte; after each run, all arrays.
+After each kill every published tile is compared with that of an undisturbed run, byte for byte; after each run, all
+arrays.
 
 | quantity | measured |
 |---|---|

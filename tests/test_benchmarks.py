@@ -1,4 +1,4 @@
-"""The benchmark runs at tiny sizes: peers agree with gdkit, and the document says what was measured."""
+"""The benchmark runs at tiny sizes: peers agree with gdkit, and the document has the measurements."""
 
 import json
 
@@ -11,7 +11,7 @@ import gdkit
 from benchmarks import COMPARED, compare, document, numpy_peers, operations, peers, profile, timing, workloads
 from benchmarks.__main__ import PARTS, main
 from benchmarks.roofline import flops
-from benchmarks.targets import Target, judged
+from benchmarks.targets import Target, judge
 
 FAST = ("scalar", "logistic")
 
@@ -63,7 +63,7 @@ def test_tiles_cover_every_lane_once():
 def test_rounds_are_interleaved_and_ratios_pair_within_a_round():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "abc"}
-    times = timing.interleaved(runs, reference="a", budget=0.0, least=2, most=9)
+    times = timing.time_interleaved(runs, reference="a", budget=0.0, least=2, most=9)
     assert calls == ["a", "b", "c", "b", "c", "a"]
     assert [len(taken) for taken in times.values()] == [2, 2, 2]
     assert timing.ratio({"a": [1.0, 2.0, 4.0], "b": [2.0, None, 12.0]}, "b", "a") == 2.5
@@ -97,8 +97,8 @@ def test_kinds_of_operations_are_read_from_a_compiled_program():
     "at_least,value,verdict", [(True, 2.0, "met"), (True, 1.9, "**not met**"), (False, 1.9, "met")]
 )
 def test_targets_are_judged_by_what_was_measured(at_least, value, verdict):
-    assert judged(Target("it", 2, "×", lambda parts: parts["x"], at_least), {"x": value})[-1] == verdict
-    assert judged(Target("it", 2, "×", lambda parts: None), {})[-2:] == ("not measured", "")
+    assert judge(Target("it", 2, "×", lambda parts: parts["x"], at_least), {"x": value})[-1] == verdict
+    assert judge(Target("it", 2, "×", lambda parts: None), {})[-2:] == ("not measured", "")
 
 
 def test_parts_are_kept_one_by_one_and_the_document_is_written_from_those_there_are(tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_parts_are_kept_one_by_one_and_the_document_is_written_from_those_there_
         "roofline": {"matmul": {"JAX": 8e10, "NumPy": 1e11}, "bandwidth": 2e10, "reached": reached},
         "tuning": {"good": [0.1, 0.2], "steps": 300, "patience": 30.0, "seconds": {"gdkit": [0.5, None]}},
     }
-    monkeypatch.setattr("benchmarks.__main__.measured", lambda part, **sizes: found[part])
+    monkeypatch.setattr("benchmarks.__main__.measure", lambda part, **sizes: found[part])
     for part in found:
         main(["--quick", "--output", str(tmp_path), "--only", part])
     (file,) = tmp_path.glob("*.json")

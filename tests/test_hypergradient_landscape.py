@@ -71,10 +71,10 @@ def test_runs_of_the_grid_are_those_of_a_sweep(found):
     np.testing.assert_allclose(found.loss[[0, 20]], lanes, rtol=1e-4)
 
 
-def test_terminal_table_has_a_row_a_side(found):
+def test_terminal_table_has_one_row_per_side(found):
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split(" | ")[0].strip() for line in lines[2:4]] == ["below the edge", "above it"]
+    assert [line.split(" | ")[0].strip() for line in lines[2:4]] == ["below the edge", "above the edge"]
     assert lines[-1].startswith("edge of stability")
 
 
