@@ -1,4 +1,4 @@
-"""A headless Chromium to test pages in, spoken to over a pipe in its DevTools protocol: no driver, no port, no package.
+"""A headless Chromium to test pages in, controlled over a pipe by its DevTools protocol: no driver, port or package.
 
 The protocol: https://chromedevtools.github.io/devtools-protocol
 """
@@ -23,19 +23,19 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )  # fmt: skip
 _KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
-_PATIENCE = 60  # seconds for one answer, on a machine that does other things too
+_TIMEOUT = 60  # seconds for one response, on a busy machine
 
 
-def find() -> str | None:
+def find_chromium() -> str | None:
     """The path of a Chromium on this machine, or None."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class Page:
-    """One tab. `problems` are errors it logged or threw, `requests` the addresses that it asked for."""
+    """One tab. `problems` are errors that it logged or threw, `requests` the addresses that it requested."""
 
-    def __init__(self, commands: int, answers: int, downloads: Path):
-        self._commands, self._answers, self._buffer = commands, answers, b""
+    def __init__(self, commands: int, responses: int, downloads: Path):
+        self._commands, self._responses, self._buffer = commands, responses, b""
         self._numbers = itertools.count(1)
         self.downloads = downloads
         self.problems: list[str] = []
@@ -49,32 +49,32 @@ class Page:
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to one command."""
+        """The response to one command."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if self._session and not method.startswith("Target."):
             message["sessionId"] = self._session
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
-            said = self._read()
-            if said.get("id") == number:
-                if "error" in said:
-                    raise RuntimeError(f"{method}: {said['error']['message']}")
-                return said["result"]
-            self._note(said.get("method", ""), said.get("params", {}))
+            response = self._read()
+            if response.get("id") == number:
+                if "error" in response:
+                    raise RuntimeError(f"{method}: {response['error']['message']}")
+                return response["result"]
+            self._handle_event(response.get("method", ""), response.get("params", {}))
 
     def open(self, address: str, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True):
         """Goes to an address and waits until it has loaded."""
         self.problems.clear(), self.requests.clear()
-        self.look(width=width, height=height, dark=dark)
+        self.set_display(width=width, height=height, dark=dark)
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self._loaded = False
         self.call("Page.navigate", url=address)
         while not self._loaded:
-            said = self._read()
-            self._note(said.get("method", ""), said.get("params", {}))
+            event = self._read()
+            self._handle_event(event.get("method", ""), event.get("params", {}))
 
-    def look(self, *, width: int, height: int = 900, dark: bool = False, media: str = "") -> None:
+    def set_display(self, *, width: int, height: int = 900, dark: bool = False, media: str = "") -> None:
         """Sets the size of the window, the colour scheme and, with ``print``, the medium."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -82,83 +82,84 @@ class Page:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", media=media, features=scheme)
 
-    def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression, a promise's once it is there."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in answer:
-            raise RuntimeError(f"{expression}: {answer['exceptionDetails'].get('exception', answer)}")
-        return answer["result"].get("value")
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression; promises are awaited."""
+        response = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in response:
+            raise RuntimeError(f"{expression}: {response['exceptionDetails'].get('exception', response)}")
+        return response["result"].get("value")
 
-    def point(self, x: float, y: float, *, click: bool = False) -> None:
-        """Moves the mouse, and clicks."""
+    def move_mouse(self, x: float, y: float, *, click: bool = False) -> None:
+        """Moves the mouse to a point of the window, and clicks there if `click` is set."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         if click:
             for kind in ("mousePressed", "mouseReleased"):
                 self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def press(self, key: str) -> None:
-        """Presses and releases a key that has a name."""
+    def press_key(self, key: str) -> None:
+        """Presses and releases a named key."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
 
-    def seconds(self) -> float:
-        """Processor time that the page's own thread has taken since it was opened."""
+    def processor_seconds(self) -> float:
+        """Processor time of the page's own thread since it was opened."""
         measured = self.call("Performance.getMetrics")["metrics"]
         return next(m["value"] for m in measured if m["name"] == "TaskDuration")
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
-        """Writes a screenshot as PNG, of the whole page or of what is in view."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **(self._whole() if whole else {}))
+    def save_screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """Saves a PNG of the whole page, or of the part in view."""
+        clip = self._whole_page() if whole else {}
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    def printed(self, path: Path) -> None:
-        """Writes what a printer would get, as PDF on A4."""
+    def save_pdf(self, path: Path) -> None:
+        """Saves the page as it prints on A4."""
         sheet = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF", **sheet)["data"]))
 
-    def _whole(self) -> dict[str, Any]:
+    def _whole_page(self) -> dict[str, Any]:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            if not select.select([self._answers], [], [], _PATIENCE)[0]:
-                raise TimeoutError(f"Chromium said nothing for {_PATIENCE} s")
-            part = os.read(self._answers, 1 << 20)
+            if not select.select([self._responses], [], [], _TIMEOUT)[0]:
+                raise TimeoutError(f"Chromium did not respond for {_TIMEOUT} s")
+            part = os.read(self._responses, 1 << 20)
             if not part:
                 raise RuntimeError("Chromium ended")
             self._buffer += part
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def _note(self, event: str, told: dict[str, Any]) -> None:
+    def _handle_event(self, event: str, parameters: dict[str, Any]) -> None:
         if event == "Page.loadEventFired":
             self._loaded = True
         elif event == "Network.requestWillBeSent":
-            self.requests += [address for address in [told["request"]["url"]] if not address.startswith("data:")]
+            self.requests += [address for address in [parameters["request"]["url"]] if not address.startswith("data:")]
         elif event == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = parameters["exceptionDetails"]
             self.problems.append(details.get("exception", {}).get("description") or details["text"])
-        elif event == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.problems.append(told["entry"]["text"])
-        elif event == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.problems.append(str([argument.get("value") for argument in told["args"]]))
+        elif event == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.problems.append(parameters["entry"]["text"])
+        elif event == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.problems.append(str([argument.get("value") for argument in parameters["args"]]))
 
 
 @contextlib.contextmanager
-def chromium(path: str) -> Generator[Page]:
-    """A tab of a Chromium of its own, which ends with the block."""
-    (their_commands, commands), (answers, their_answers) = os.pipe(), os.pipe()
+def open_chromium(path: str) -> Generator[Page]:
+    """A tab of a new Chromium, which ends with the block."""
+    (child_commands, commands), (responses, child_responses) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         downloads = Path(folder, "downloads")
         downloads.mkdir()
-        # it reads commands from descriptor 3 and writes answers to descriptor 4
-        script = f'exec "$0" "$@" 3<&{their_commands} 4>&{their_answers} >/dev/null 2>&1'
+        # Chromium reads commands from descriptor 3 and writes responses to descriptor 4
+        script = f'exec "$0" "$@" 3<&{child_commands} 4>&{child_responses} >/dev/null 2>&1'
         words = ["bash", "-c", script, path, *_FLAGS, f"--user-data-dir={folder}/profile"]
-        process = subprocess.Popen(words, pass_fds=(their_commands, their_answers))
-        os.close(their_commands), os.close(their_answers)
+        process = subprocess.Popen(words, pass_fds=(child_commands, child_responses))
+        os.close(child_commands), os.close(child_responses)
         try:
-            page = Page(commands, answers, downloads)
+            page = Page(commands, responses, downloads)
             page.call("Performance.enable")
             yield page
             page._session = None
@@ -168,4 +169,4 @@ def chromium(path: str) -> Generator[Page]:
                 process.wait(10)
             process.kill()
             process.wait()
-            os.close(commands), os.close(answers)
+            os.close(commands), os.close(responses)

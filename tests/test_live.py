@@ -1,4 +1,4 @@
-"""A run while it goes on: what is counted of it, the page that shows it, and how rarely that is written."""
+"""An unfinished run: the counts of its finished tiles, its page, and how rarely the page is written."""
 
 import base64
 import dataclasses
@@ -46,26 +46,26 @@ AXES = {"optimizer": {"sgd": sgd, "momentum": (sgd, {"momentum": 0.5})}, "learni
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
-    """A run directory of which every second tile is finished."""
+    """A run directory with every second tile finished."""
     folder = tmp_path_factory.mktemp("half") / "run"
-    job = loads(CONFIG_TEXT)
+    config = loads(CONFIG_TEXT)
     folder.mkdir()
-    (folder / CONFIG).write_text(dump(job))
+    (folder / CONFIG).write_text(dump(config))
     request = check_request(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=1))
-    result, _ = sweep(request, where=RunDirectory(folder, dump(job), (0, 2)))
+    result, _ = sweep(request, where=RunDirectory(folder, dump(config), (0, 2)))
     assert 0 < result.missing < 32
     return folder
 
 
 @pytest.fixture
 def page(half):
-    """What the report of the half finished run says, and the numbers in it."""
+    """The report of the half-finished run, and its embedded numbers."""
     write_partial_report(load(half / CONFIG), half, 7.2)
     text = (half / "report.html").read_text()
     return text, json.loads(text.partition('id="sweep">')[2].partition("</script>")[0])
 
 
-def test_the_tally_counts_what_finished_tiles_hold(half):
+def test_the_tally_counts_the_runs_of_finished_tiles(half):
     counted, result = tally.Tally(Store.open(half)), gdkit.open(half)
     counted.update()
     counted.update()  # a tile is counted once
@@ -80,7 +80,7 @@ def test_the_tally_counts_what_finished_tiles_hold(half):
         assert part.best_at["learning_rate"] == lanes["learning_rate"].values[stayed.argmin()]
 
 
-def test_the_page_of_an_unfinished_run_says_so_and_holds_ended_runs_alone(half, page):
+def test_the_page_of_an_unfinished_run_says_so_and_embeds_finished_runs_only(half, page):
     text, data = page
     result = gdkit.open(half)
     assert f"{result.missing} of 32 runs have not finished" in text
@@ -91,21 +91,21 @@ def test_the_page_of_an_unfinished_run_says_so_and_holds_ended_runs_alone(half, 
     assert EndKind.RUNNING not in ends
 
 
-def test_the_page_loads_itself_again_without_leaving_its_policy(page):
+def test_the_page_reloads_itself_within_its_policy(page):
     text, _ = page
     assert '<noscript><meta http-equiv="refresh" content="8"></noscript>' in text
     assert 'data-reload="8"' in text
     assert "default-src 'none'" in text
 
 
-def test_a_run_of_which_nothing_has_ended_has_a_page(tmp_path):
+def test_a_run_without_finished_lanes_has_a_page(tmp_path):
     write_partial_report(loads(CONFIG_TEXT), tmp_path, 5)
     text = (tmp_path / "report.html").read_text()
     assert "No run has finished yet" in text and 'data-reload="5"' in text
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # published whole, nothing left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # no temporary file is left
 
 
-def test_a_stopped_run_says_how_to_go_on_and_loads_itself_no_more(half):
+def test_the_page_of_an_interrupted_run_says_how_to_resume_and_does_not_reload(half):
     write_partial_report(load(half / CONFIG), half, None)
     text = (half / "report.html").read_text()
     assert f"To resume: gdkit run {half / CONFIG} --output {half}" in text
@@ -113,8 +113,8 @@ def test_a_stopped_run_says_how_to_go_on_and_loads_itself_no_more(half):
 
 
 @pytest.fixture
-def begun():
-    """A sweep of which seed 2 has ended nowhere and the larger half of the learning rates for no seed."""
+def partial():
+    """A result and an unfinished copy: seed 2 and learning rates above 0.2 have not finished."""
     made = synthetic.result(("sgd",), rates=8, edge=1.0)
     lanes = made.lanes.copy(deep=True)
     running = (lanes["seed"].values == 2) | (lanes["learning_rate"].values > 0.2)
@@ -125,8 +125,8 @@ def begun():
     return made, dataclasses.replace(made, lanes=lanes)
 
 
-def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(begun):
-    whole, found = begun
+def test_the_answer_of_an_unfinished_run_uses_its_finished_seeds(partial):
+    whole, found = partial
     scores = whole.lanes["validation_loss"].values.reshape(8, 3)[:, :2].mean(axis=1)
     rates = np.geomspace(1e-3, 10, 8)
     place = int(np.argmin(np.where(rates <= 0.2, scores, np.inf)))
@@ -147,45 +147,43 @@ def test_of_a_run_whose_seeds_have_not_all_ended_those_that_have_are_the_answer(
     assert compare_scores(seeds, seeds, paired=True).objection == "some seed has not finished"
 
 
-def test_points_of_which_all_seeds_have_ended_come_before_others(begun):
-    whole, found = begun
+def test_points_with_all_seeds_finished_rank_before_others(partial):
+    whole, found = partial
     lanes = found.lanes.copy(deep=True)
-    done = np.isclose(lanes["learning_rate"].values, 1e-3)  # the worst of all, but known
+    done = np.isclose(lanes["learning_rate"].values, 1e-3)  # the worst point, but the only one with all seeds
     for name, values in lanes.data_vars.items():
         values.values[done] = whole.lanes[name].values[done]
     found = dataclasses.replace(found, lanes=lanes)
     assert found.best().hyperparameters["learning_rate"] == found.recommend().best == 1e-3
 
 
-def test_a_run_that_has_only_diverged_so_far_does_not_call_every_run_diverged(begun):
-    _, found = begun
+def test_an_unfinished_run_speaks_of_its_finished_runs_only_where_all_diverged(partial):
+    _, found = partial
     lanes = found.lanes.copy(deep=True)
     lanes["end_kind"].values[lanes["end_kind"].values != EndKind.RUNNING] = EndKind.NONFINITE
     summary = summarize(dataclasses.replace(found, lanes=lanes))
     assert answers.format_headline(summary) == "Every finished run diverged."
 
 
-def test_a_report_that_is_asked_for_on_the_way_says_what_is_missing_and_how_to_go_on(half, tmp_path, capsys):
+def test_the_report_command_on_an_unfinished_run_says_what_is_missing_and_how_to_resume(half, tmp_path, capsys):
     assert main.main(["report", str(half)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     resume = f"To resume, or to add a process: gdkit run {half / CONFIG} --output {half}"
-    assert "16 of 32 runs have not finished" in said and resume in said
-    assert "results.nc" not in said  # there is none
-    assert (
-        f"16 of 32 runs have not finished; this report covers the others. {resume}"
-        in (half / "report.html").read_text()
-    )
+    assert "16 of 32 runs have not finished" in output and resume in output
+    assert "results.nc" not in output  # there is none
+    text = (half / "report.html").read_text()
+    assert f"16 of 32 runs have not finished; this report covers the others. {resume}" in text
     assert main.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
     page = (tmp_path / "both.html").read_text()
     assert f"{half}: 16 of 32 runs have not finished and are not included." in page
-    begun = tmp_path / "begun"
-    begun.mkdir()
+    empty = tmp_path / "empty"
+    empty.mkdir()
     for name in (CONFIG, "manifest.json"):
-        (begun / name).write_bytes((half / name).read_bytes())
-    (begun / "tiles").mkdir()
-    for words in (["report", str(begun)], ["report", str(half), str(begun), "-o", str(tmp_path / "none.html")]):
+        (empty / name).write_bytes((half / name).read_bytes())
+    (empty / "tiles").mkdir()
+    for words in (["report", str(empty)], ["report", str(half), str(empty), "-o", str(tmp_path / "none.html")]):
         assert main.main(words) == 2
-        assert "finished" in capsys.readouterr().err
+        assert f"{empty}: no run has finished yet. To resume: gdkit run" in capsys.readouterr().err
 
 
 def test_writing_the_report_takes_at_most_a_fiftieth_of_the_time():
@@ -235,15 +233,13 @@ def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, cap
     assert main.main(["run", "half.yaml", "--live"], UNDRAWN) == 0
     text = Path("runs/half/report.html").read_text()
     assert "data-reload" not in text and "have not finished" not in text
-    said = capsys.readouterr().err
-    assert "half: 32 runs of 20 steps: sgd 16, momentum 16" in said
-    assert "2 programs" in said and "live report: runs/half/report.html" in said
-    assert "100 %  32 runs in" in said and "\x1b" not in said
+    output = capsys.readouterr().err
+    assert "half: 32 runs of 20 steps: sgd 16, momentum 16" in output
+    assert "2 programs" in output and "live report: runs/half/report.html" in output
+    assert "100 %  32 runs in" in output and "\x1b" not in output
 
 
-def test_who_interrupts_the_report_is_told_how_to_write_it_and_the_status_says_that_it_is_missing(
-    tmp_path, monkeypatch, capsys
-):
+def test_an_interrupted_report_says_how_to_write_it_and_status_says_that_it_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)
     interrupt = Hooks(write_report=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

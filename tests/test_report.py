@@ -1,4 +1,4 @@
-"""The report: what it says follows from the numbers, what it embeds is them, and nothing in it can run or load."""
+"""The report: sentences that follow from the numbers, exact embedded numbers, and nothing else that loads or runs."""
 
 import dataclasses
 import json
@@ -42,36 +42,36 @@ def page(made, tmp_path_factory):
 
 
 def embedded(page: str) -> dict:
-    """The numbers in a page, as its program reads them."""
+    """The embedded numbers of a page, as its program reads them."""
     return json.loads(page.partition('id="sweep">')[2].partition("</script>")[0])
 
 
 def numbers(data: dict, name: str) -> np.ndarray:
-    """A column of a page."""
+    """A column of the embedded numbers."""
     column = next(c for c in data["columns"] if c["name"] == name)
     raw = np.frombuffer(embed.base64.b64decode(column["data"]), embed._TYPES[column["type"]])
     return np.array(column["texts"])[raw] if "texts" in column else raw
 
 
-# What it says
+# Sentences
 
 
 def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made):
     summary = summarize(made)
     found = summary.best.recommendation
-    said = answers.format_details(summary)
+    details = answers.format_details(summary)
     assert found is not None
     assert answers.format_headline(summary).startswith(
         f"Use {summary.best.optimizer} with learning rate {found.best:.3g}"
     )
-    assert f"Divergence begins at {found.edge:.3g}, {found.edge / found.best:.3g} times this value" in said
-    assert f"no run diverged up to {found.safe:.3g}" in said
+    assert f"Divergence begins at {found.edge:.3g}, {found.edge / found.best:.3g} times this value" in details
+    assert f"no run diverged up to {found.safe:.3g}" in details
     least = min(summary.rows, key=lambda row: row.recommendation.sensitivity)
-    assert f"{least.optimizer} is the least sensitive" in said
+    assert f"{least.optimizer} is the least sensitive" in details
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "headline"),
     [
         ({"edge": 1e-5}, "Every run diverged. Try smaller values."),
         ({"shift": 2.0}, "No run converged. The best is sgd with learning rate"),
@@ -80,10 +80,10 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
         ({"others": {"momentum": [0.5, 0.9]}}, "and momentum 0."),
     ],
 )
-def test_a_report_states_caveats_and_prints_no_number_that_is_missing(change, said, tmp_path):
+def test_a_report_states_caveats_and_prints_no_number_that_is_missing(change, headline, tmp_path):
     result = synthetic.result(**{"seeds": 1, "rates": 9, "optimizers": ("sgd",)} | change)
     summary = summarize(result)
-    assert said in answers.format_headline(summary)
+    assert headline in answers.format_headline(summary)
     page = report.write_report(loads(CONFIG), result, summary, [], tmp_path).read_text()
     words = re.sub(r"<(style|script|svg)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert not re.search(r"\b(nan|none|inf|null|undefined)\b(?! found)", words, re.IGNORECASE)
@@ -100,7 +100,7 @@ def test_every_axis_of_the_recommended_point_is_named():
     assert at.keys() == {"momentum", "kind"}
 
 
-# What it holds
+# Embedded numbers
 
 
 def test_the_embedded_columns_are_the_lanes_bit_for_bit(made, page):
@@ -112,11 +112,11 @@ def test_the_embedded_columns_are_the_lanes_bit_for_bit(made, page):
         np.testing.assert_array_equal(numbers(data, name), frame[name].to_numpy())
 
 
-def test_the_embedded_curves_are_those_of_the_result(made, page):
+def test_the_embedded_curves_equal_those_of_the_result(made, page):
     curves = embedded(page)["curves"]
-    for held in curves:
-        rows = np.frombuffer(embed.base64.b64decode(held["rows"]), "<i4")
-        losses = np.frombuffer(embed.base64.b64decode(held["values"]), "<f4").reshape(len(rows), -1)
+    for curve in curves:
+        rows = np.frombuffer(embed.base64.b64decode(curve["rows"]), "<i4")
+        losses = np.frombuffer(embed.base64.b64decode(curve["values"]), "<f4").reshape(len(rows), -1)
         np.testing.assert_array_equal(losses, made.lanes["curve_loss"].values[rows])
     assert sum(len(np.frombuffer(embed.base64.b64decode(c["rows"]), "<i4")) for c in curves) == made.lanes.sizes["lane"]
 
@@ -139,7 +139,7 @@ def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("table_bytes", [embed.TABLE_BYTES, 20_000])
-def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_bytes):
+def test_the_embedded_edges_are_computed_from_all_lanes_however_few_are_embedded(table_bytes):
     result = synthetic.result(("sgd", "adam"), rates=60, others={"momentum": [0.0, 0.5, 0.9]}, seeds=3)
     data = embed.embed_sweeps(embed.split_by_optimizer(result, "final_loss"), "final_loss", table_bytes=table_bytes)
     kept = numbers(data, "lane")
@@ -152,18 +152,18 @@ def test_the_embedded_edges_are_those_of_all_lanes_however_few_are_kept(table_by
             here = own & (numbers(data, "momentum") == momentum)
             np.testing.assert_allclose(edges[here], expected.sel(momentum=momentum), rtol=1e-6)
     along_momentum = np.frombuffer(embed.base64.b64decode(data["edges"]["momentum"]), "<f4")
-    assert np.isnan(along_momentum).all()  # it decides nothing here
+    assert np.isnan(along_momentum).all()  # momentum has no edge here
 
 
-def test_a_strip_is_divided_at_each_value_as_its_runs_are():
-    made = synthetic.result(("sgd",), rates=16, edge=0.85)  # of one value that seeds 1 and 2 bear and seed 0 does not
+def test_a_strip_shows_the_shares_of_regimes_at_each_value():
+    made = synthetic.result(("sgd",), rates=16, edge=0.85)  # at one value seed 0 diverges, seeds 1 and 2 do not
     drawn = re.findall(r"<g><title>([^<]*)</title>(.*?)</g>", sections.render_outcomes(summarize(made)))
     codes = made.regimes.values.reshape(16, 3)  # lanes by value and seed
     columns = []
     for _, rects in drawn:
         shape = r'class="fill r(\d)" x="(\d+)" y="([\d.]+)" width="(\d+)" height="([\d.]+)"'
         cells = [(int(code), float(y), int(x), int(w), float(h)) for code, x, y, w, h in re.findall(shape, rects)]
-        assert sorted(cells) == sorted(cells, key=lambda cell: -cell[1])  # the worst on top
+        assert sorted(cells) == sorted(cells, key=lambda cell: -cell[1])  # diverged runs on top
         columns += [[round(3 * {c[0]: c[4] for c in cells}.get(code, 0)) for code in Regime]] * cells[0][3]
     assert columns == [[int((row == code).sum()) for code in Regime] for row in codes]
     (divided,) = [title for title, _ in drawn if "33 % diverged" in title]
@@ -181,7 +181,7 @@ def test_labels_of_optimizers_keep_their_case_in_caveats(tmp_path):
     assert "<li>How far chance decides" in page
 
 
-def test_provenance_says_how_long_it_took_and_what_of_that_was_compiling(made):
+def test_provenance_states_the_time_and_how_much_of_it_was_compiling(made):
     assert describe_provenance(made)["time"] == "1.5 s"
     timings = json.dumps({"seconds": 100.0, "compile_seconds": 12.3, "plan_seconds": 0.0})
     longer = dataclasses.replace(made, lanes=made.lanes.assign_attrs(timings=timings))
@@ -192,22 +192,22 @@ def test_provenance_says_how_long_it_took_and_what_of_that_was_compiling(made):
     )
 
 
-def test_colours_of_regimes_are_those_of_the_figures(page):
+def test_colors_of_regimes_are_those_of_the_figures(page):
     for regime in Regime:
         assert f".r{int(regime)} {{ --own: {REGIME_COLORS[regime]}; }}" in page
 
 
-# What it cannot do
+# Safety
 
 
-def test_names_stay_text(tmp_path):
+def test_labels_are_escaped(tmp_path):
     bad = "<script>alert(1)</script>"
     result = synthetic.result((bad, 'a"b&c'), rates=4)
     label = "optimizer: [{name: sgd}]"
     config = loads(CONFIG.replace("optimizer: [{name: sgd}, {name: adam}]", label))
     page = report.write_report(config, result, summarize(result), [], tmp_path).read_text()
     assert bad not in page
-    assert page.count("<script") == 2  # its numbers and its program
+    assert page.count("<script") == 2  # the numbers and the program
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert numbers(embedded(page), "optimizer")[0] == bad
 
@@ -220,7 +220,7 @@ def test_the_policy_allows_this_program_and_style_and_no_address(page):
     assert not re.search(r"style=|\bon\w+=|(?:src|href)=", page.partition("<script")[0])
 
 
-def test_theory_has_a_number_for_plain_gradient_descent_and_momentum_only():
+def test_stability_thresholds_exist_for_gradient_descent_with_and_without_momentum_only():
     text = CONFIG.replace(
         "[{name: sgd}, {name: adam}]",
         "[{name: sgd}, {name: sgd, momentum: 0.5, label: m}, {name: sgd, momentum: 0.5, nesterov: true, label: n}, "
@@ -229,7 +229,7 @@ def test_theory_has_a_number_for_plain_gradient_descent_and_momentum_only():
     assert write.stability_thresholds(loads(text)) == {"sgd": 2.0, "m": 3.0, "n": 1.5}
 
 
-# Several runs
+# Comparisons
 
 
 def test_differences_need_an_interval_without_zero_and_enough_seeds():
@@ -251,7 +251,7 @@ def test_the_bootstrap_interval_covers_a_known_compare_scores():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two finished runs, of which the second is worse by 0.02 for every seed."""
+    """Two finished runs; the second is worse by 0.02 for every seed."""
     root = tmp_path_factory.mktemp("runs")
     for name, shift in {"first": 0.0, "second": 0.02}.items():
         (root / name).mkdir()
@@ -273,7 +273,7 @@ def test_runs_are_compared_by_their_seeds(folders, tmp_path):
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
 
 
-def test_many_optimizers_of_several_runs_have_a_colour_each_and_later_runs_are_dashed():
+def test_optimizers_of_several_runs_have_one_color_each_and_later_runs_are_dashed():
     of = lambda run, *labels: [
         part._replace(run=run, label=f"{run} · {part.label}")
         for part in embed.split_by_optimizer(synthetic.result(labels, rates=3, seeds=1), "validation_loss")
@@ -282,11 +282,11 @@ def test_many_optimizers_of_several_runs_have_a_colour_each_and_later_runs_are_d
     assert embed.assign_styles(few) == [(i, False) for i in range(6)]
     many = of(0, "sgd", "adam", "b", "c") + of(1, "adam", "sgd", "b", "d")
     assert embed.assign_styles(many) == [(i, False) for i in (0, 1, 2, 3)] + [(i, True) for i in (1, 0, 2, 4)]
-    alone = of(0, *"abcdefgh")
-    assert embed.assign_styles(alone)[6:] == [(6, False), (7, True)]
+    single = of(0, *"abcdefgh")
+    assert embed.assign_styles(single)[6:] == [(6, False), (7, True)]
 
 
-def test_the_command_line_compares_runs_and_says_where(folders, tmp_path, capsys):
+def test_the_command_line_compares_runs_and_prints_the_path(folders, tmp_path, capsys):
     out = tmp_path / "both.html"
     assert main.main(["report", *map(str, folders), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"

@@ -104,26 +104,26 @@ def test_every_public_name_has_an_entry_in_the_reference(site, pages):
     assert {f"gdkit.{name}" for name in set(gdkit.__all__) - modules} <= entries
 
 
-@pytest.mark.skipif(browser.find() is None, reason="there is no Chromium")
+@pytest.mark.skipif(browser.find_chromium() is None, reason="there is no Chromium")
 def test_a_browser_reads_and_searches_the_site_from_files(site):
-    with browser.chromium(browser.find()) as tab:
+    with browser.open_chromium(browser.find_chromium()) as tab:
         for name in ("index.html", "gallery.html", "reference/sweeps.html", "inside.html"):
             for dark in (False, True):
                 tab.open((site / name).as_uri(), width=360, dark=dark)
-                assert tab.ask("document.documentElement.scrollWidth <= innerWidth"), name
+                assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
                 scheme = "slate" if dark else "default"
-                assert tab.ask("document.body.dataset.mdColorScheme") == scheme
+                assert tab.evaluate("document.body.dataset.mdColorScheme") == scheme
                 assert not tab.problems and all(address.startswith("file:") for address in tab.requests), name
         tab.open((site / "index.html").as_uri())
-        tab.ask("document.querySelector('.md-search__button, label[for=__search]').click()")
-        tab.ask("new Promise(done => setTimeout(done, 500))")
+        tab.evaluate("document.querySelector('.md-search__button, label[for=__search]').click()")
+        tab.evaluate("new Promise(done => setTimeout(done, 500))")
         tab.call("Input.insertText", text="sharpness")
         wait = """new Promise(done => {
             const found = () => document.activeElement.shadowRoot?.querySelector('a[href*="gdkit.sharpness"]')?.href;
             const look = (left) => (found() || !left) ? done(found()) : setTimeout(look, 50, left - 1);
             look(400);
         })"""
-        assert re.search(r"/reference/stability\.html(\?h=\w*)?#gdkit\.sharpness$", tab.ask(wait))
+        assert re.search(r"/reference/stability\.html(\?h=\w*)?#gdkit\.sharpness$", tab.evaluate(wait))
         assert not tab.problems and all(address.startswith("file:") for address in tab.requests)
 
 

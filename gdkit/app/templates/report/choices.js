@@ -1,30 +1,30 @@
-// A page of a run that goes on loads itself again now and then; what the reader chose is kept from one to the next.
+// The page of an unfinished run reloads itself; the reader's choices are stored and restored across reloads.
 
-const KEPT = `gdkit ${location.pathname}`;
+const STORAGE_KEY = `gdkit ${location.pathname}`;
 
-function reloadLater(app, seconds) {
+function reloadAfter(app, seconds) {
   const due = performance.now() + 1000 * seconds;
   const busy = () => document.hidden || app.state?.hovered != null || document.activeElement?.matches("select, input") || !getSelection().isCollapsed;
   setInterval(() => {
     if (performance.now() < due || busy()) return;
     try {
-      sessionStorage.setItem(KEPT, JSON.stringify(choicesOf(app)));
-    } catch { /* storage is forbidden here: the page begins anew */ }
+      sessionStorage.setItem(STORAGE_KEY, JSON.stringify(readChoices(app)));
+    } catch { /* storage is forbidden here: the choices are lost */ }
     location.reload();
   }, 500);
 }
 
-// What each chooser shows, by its section and label; what is pinned, by its number in the run; the place on the page.
-function choicesOf(app) {
-  const kept = { top: scrollY, open: [...document.querySelectorAll("details")].map((part) => part.open) };
-  if (!app.sweep) return kept;
+// The option of each chooser, by section and label; pinned runs by their number; open details and the scroll position.
+function readChoices(app) {
+  const position = { top: scrollY, open: [...document.querySelectorAll("details")].map((part) => part.open) };
+  if (!app.sweep) return position;
   const { sweep, state } = app;
   const labels = (indices) => [...indices].map((i) => sweep.optimizers[i].label);
   const sorted = document.querySelector('.runs th[aria-sort$="ending"]');
   return {
-    ...kept,
+    ...position,
     chosen: choosers().map(([name, select]) => [name, select.selectedOptions[0]?.textContent]),
-    off: state.on.size < sweep.optimizers.length ? labels([...sweep.optimizers.keys()].filter((i) => !state.on.has(i))) : [],
+    hidden: state.on.size < sweep.optimizers.length ? labels([...sweep.optimizers.keys()].filter((i) => !state.on.has(i))) : [],
     pinned: state.pinned.map((row) => cell(sweep, "lane", row)),
     sort: sorted ? [sorted.textContent, sorted.getAttribute("aria-sort") === "descending"] : null,
   };
@@ -36,40 +36,40 @@ const choosers = () =>
     label.querySelector("select"),
   ]);
 
-function takeUpChoices(app) {
-  let kept = null;
+function restoreChoices(app) {
+  let stored = null;
   try {
-    kept = JSON.parse(sessionStorage.getItem(KEPT));
-    sessionStorage.removeItem(KEPT);
+    stored = JSON.parse(sessionStorage.getItem(STORAGE_KEY));
+    sessionStorage.removeItem(STORAGE_KEY);
   } catch { /* as above */ }
-  if (!kept) return;
-  document.querySelectorAll("details").forEach((part, i) => { part.open = Boolean(kept.open[i]); });
-  if (app.sweep && kept.chosen) {
-    for (const [name, text] of kept.chosen) choose(name, text);
-    takeUpChips(app, kept.off);
+  if (!stored) return;
+  document.querySelectorAll("details").forEach((part, i) => { part.open = Boolean(stored.open[i]); });
+  if (app.sweep && stored.chosen) {
+    for (const [name, text] of stored.chosen) choose(name, text);
+    restoreChips(app, stored.hidden);
     const rows = new Map([...app.sweep.columns.get("lane").values].map((lane, row) => [lane, row]));
-    for (const lane of kept.pinned) if (rows.has(lane)) app.pin(rows.get(lane));
-    takeUpSort(kept.sort);
+    for (const lane of stored.pinned) if (rows.has(lane)) app.pin(rows.get(lane));
+    restoreSort(stored.sort);
   }
-  scrollTo(0, kept.top);
+  scrollTo(0, stored.top);
 }
 
 function choose(name, text) {
-  const select = choosers().find(([found]) => found === name)?.[1]; // sought each time: a choice may remake the others
+  const select = choosers().find(([label]) => label === name)?.[1]; // looked up each time: a choice may rebuild the other choosers
   const option = [...(select?.options ?? [])].find((one) => one.textContent === text);
   if (!option || option.selected) return;
   option.selected = true;
   select.dispatchEvent(new Event("change"));
 }
 
-function takeUpChips(app, off) {
-  if (!off.length) return;
+function restoreChips(app, hidden) {
+  if (!hidden.length) return;
   const chips = [...document.querySelectorAll(".chips .chip")];
-  const shown = app.sweep.optimizers.map((o, i) => [o.label, i]).filter(([label]) => !off.includes(label)).map(([, i]) => i);
-  shown.forEach((i, n) => { if (n === 0 || chips[i].getAttribute("aria-pressed") === "false") chips[i].click(); }); // the first click shows it alone
+  const shown = app.sweep.optimizers.map((o, i) => [o.label, i]).filter(([label]) => !hidden.includes(label)).map(([, i]) => i);
+  shown.forEach((i, n) => { if (n === 0 || chips[i].getAttribute("aria-pressed") === "false") chips[i].click(); }); // the first click hides all others
 }
 
-function takeUpSort(sort) {
+function restoreSort(sort) {
   const head = [...document.querySelectorAll(".runs th")].find((one) => sort && one.textContent === sort[0]);
   for (let i = 0; head && i < (sort[1] ? 2 : 1); i++) head.querySelector("button").click();
 }

@@ -1,7 +1,7 @@
-// What the page holds of the sweep: columns of exact numbers, a row a lane, and what can be asked of them.
+// The embedded sweep: columns of exact numbers, one row per lane, and queries on them.
 
 const TYPES = { f4: Float32Array, f8: Float64Array, i4: Int32Array, u1: Uint8Array };
-const DIVERGED = 6;
+const [CONVERGED, DIVERGED] = [1, 6];
 
 function unpack(type, base64) {
   const text = atob(base64);
@@ -31,32 +31,29 @@ function cell(sweep, name, row) {
 
 const regimeOf = (sweep, row) => sweep.columns.get("regime").values[row];
 const optimizerOf = (sweep, row) => sweep.optimizers.findIndex((o) => row >= o.start && row < o.start + o.count);
-const wordsFor = (name) => name.replace(/^problem\./, "").replaceAll("_", " ");
+const humanize = (name) => name.replace(/^problem\./, "").replaceAll("_", " ");
 
-// What a lane is compared by: infinite where it diverged or there is no number.
+// The score of a lane; infinite if it diverged or its number is not finite.
 function score(sweep, name, row) {
   const value = sweep.columns.get(name).values[row];
   return regimeOf(sweep, row) === DIVERGED || !Number.isFinite(value) ? Infinity : value;
 }
 
-// Which optimizers have an axis; the optimizer itself can be one.
+// Whether an optimizer has an axis; the optimizer itself can be one.
 const has = (optimizer, axis) => axis === "optimizer" || optimizer.dimensions.some((names) => names.includes(axis));
 
-// Rows of one optimizer that vary along `free` axes alone; the others stand at `at`, or at its best point.
+// Rows of one optimizer that vary along the `free` axes only; the other axes are fixed at `at`, or at its best point.
 function rowsAlong(sweep, optimizer, free, at) {
   const fixed = optimizer.dimensions.filter((names) => !names.some((name) => free.includes(name))).flat();
-  const wanted = fixed.map((name) => {
-    const here = at[name] ?? cell(sweep, name, optimizer.best);
-    return [sweep.columns.get(name), here];
-  });
-  const found = [];
+  const wanted = fixed.map((name) => [name, at[name] ?? cell(sweep, name, optimizer.best)]);
+  const rows = [];
   for (let row = optimizer.start; row < optimizer.start + optimizer.count; row++) {
-    if (wanted.every(([c, here]) => (c.texts ? c.texts[c.values[row]] : c.values[row]) === here)) found.push(row);
+    if (wanted.every(([name, value]) => cell(sweep, name, row) === value)) rows.push(row);
   }
-  return found;
+  return rows;
 }
 
-// A line along an axis: its values in order, and the rows of each, one a seed.
+// A line along an axis: its values in order, and the rows of each value, one per seed.
 function lineAlong(sweep, index, axis, at) {
   const optimizer = sweep.optimizers[index];
   const groups = new Map();
@@ -70,29 +67,29 @@ function lineAlong(sweep, index, axis, at) {
   return { index, optimizer, axis, values, rows: values.map((value) => groups.get(value)) };
 }
 
-// Distinct values of an axis: numbers in order, texts as they come.
+// Distinct values of an axis: numbers in order, texts in their order of appearance.
 function valuesOf(sweep, name, rows) {
-  const found = new Set();
-  if (rows) for (const row of rows) found.add(cell(sweep, name, row));
-  else for (let row = 0; row < sweep.rows; row++) found.add(cell(sweep, name, row));
-  const values = [...found].filter((value) => value === value && value !== "");
+  const distinct = new Set();
+  if (rows) for (const row of rows) distinct.add(cell(sweep, name, row));
+  else for (let row = 0; row < sweep.rows; row++) distinct.add(cell(sweep, name, row));
+  const values = [...distinct].filter((value) => value === value && value !== "");
   return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
 }
 
-// How many of some rows have each regime.
+// Number of `rows` in each regime.
 function regimeCounts(sweep, rows) {
   const counts = new Array(sweep.regimes.length).fill(0);
   for (const row of rows) counts[regimeOf(sweep, row)]++;
   return counts;
 }
 
-// The commonest regime of some rows; the lowest of several.
-function commonest(sweep, rows) {
+// The most common regime of `rows`; the lowest code of several.
+function mostCommonRegime(sweep, rows) {
   const counts = regimeCounts(sweep, rows);
   return counts.indexOf(Math.max(...counts));
 }
 
-// Where divergence begins along a line, by all lanes of the sweep, drawn here or not. Null where it lies off the axis.
+// Where divergence begins along a line, computed from all lanes of the sweep, embedded or not. Null if off the axis.
 function edgeOf(sweep, line) {
   const edge = sweep.edges.get(line.axis)?.[line.rows[0]?.[0]];
   return edge > 0 ? edge : null;
@@ -105,22 +102,22 @@ function median(values) {
   return sorted[half - 1] === sorted[half] ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-// A curve of a row up to its end, its last loss included; null where the page holds none.
+// The curve of a row up to its end, its last loss included; null if the page does not embed one.
 function curveOf(sweep, row, what = "loss") {
-  const held = sweep.curves.find((curve) => curve.what === what && curve.at.has(row));
-  if (!held) return null;
-  const offset = held.at.get(row) * held.steps.length;
+  const source = sweep.curves.find((curve) => curve.what === what && curve.at.has(row));
+  if (!source) return null;
+  const offset = source.at.get(row) * source.steps.length;
   const end = cell(sweep, "end_step", row);
   const points = [];
-  for (let i = 0; i < held.steps.length && held.steps[i] < end; i++) points.push([held.steps[i], held.values[offset + i]]);
+  for (let i = 0; i < source.steps.length && source.steps[i] < end; i++) points.push([source.steps[i], source.values[offset + i]]);
   if (what === "loss") points.push([end, cell(sweep, "final_loss", row)]);
   return points.length ? points : null;
 }
 
-// Which curves the page holds: of the loss first.
-const curvesHeld = (sweep) => [...new Set(["loss", ...sweep.curves.map((curve) => curve.what)])];
+// Names of the embedded curves, the loss first.
+const curveNames = (sweep) => [...new Set(["loss", ...sweep.curves.map((curve) => curve.what)])];
 
-// Three digits, as people write them; what is not finite has no digits.
+// A number with three digits; a sign if it is not finite.
 function short(value) {
   if (typeof value !== "number") return String(value);
   if (!Number.isFinite(value)) return value === Infinity ? "∞" : "–";
@@ -130,16 +127,16 @@ function short(value) {
   return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
 }
 
-function shown(name, value) {
+function formatValue(name, value) {
   if (typeof value === "number" && Number.isFinite(value)) {
     if (name.endsWith("accuracy")) return `${(100 * value).toFixed(1)} %`;
-    const counts = Math.abs(value) < 1e6 || /step|lane|seed/.test(name); // large floats are all whole
+    const counts = Math.abs(value) < 1e6 || /step|lane|seed/.test(name); // large floats are all integers
     if (Number.isInteger(value) && counts) return value.toLocaleString("en");
   }
   return short(value);
 }
 
-// The fewest digits that give this number back, in the precision in which it was held.
+// The fewest digits from which the number can be read back exactly, in its own precision.
 function exact(value, type) {
   if (type === "f4" && Number.isFinite(value)) {
     for (let digits = 6; digits < 9; digits++) {

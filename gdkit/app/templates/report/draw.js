@@ -1,22 +1,22 @@
-// Scales, ticks, marks and axes: what all figures are drawn with.
+// Scales, ticks, marks and axes, used by all figures.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(tag, attributes = {}, children = []) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
 
 function html(tag, attributes = {}, children = []) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
 // A scale maps values between low and high onto pixels between from and to. "symlog" is linear below `knee`.
@@ -31,8 +31,8 @@ function scaleOf(kind, low, high, from, to, knee = 1) {
   return { kind, low, high, from, to, knee, of: (v) => (ratio ? from + (forward(v) - a) * ratio : (from + to) / 2) };
 }
 
-// A scale for the values of an axis, with half a step free at either end (less where they are few, unless they are
-// cells); texts stand at their place.
+// A scale for the values of an axis, with a margin of half a step (less where they are few, unless they are cells);
+// texts are placed at equal distances.
 function axisScale(sweep, axis, values, from, to, cells = false) {
   if (typeof values[0] !== "number") {
     const at = new Map(values.map((value, i) => [value, i]));
@@ -45,15 +45,15 @@ function axisScale(sweep, axis, values, from, to, cells = false) {
   const marks = cells && values.length <= 8 ? values : null; // few cells are labelled by their own values
   const share = 0.5 / Math.max(values.length - 1, cells ? 1 : 8);
   if (kind === "log") {
-    const room = (high / low) ** share;
-    return { ...scaleOf("log", low / room, high * room, from, to), marks };
+    const margin = (high / low) ** share;
+    return { ...scaleOf("log", low / margin, high * margin, from, to), marks };
   }
   if (kind === "symlog") return scaleOf("symlog", low, high * 1.3, from, to, values.find((value) => value > 0));
-  const room = (high - low) * share;
-  return { ...scaleOf("linear", low - room, high + room, from, to), marks };
+  const margin = (high - low) * share;
+  return { ...scaleOf("linear", low - margin, high + margin, from, to), marks };
 }
 
-// A scale for losses: log where none is negative, at most sixteen decades.
+// A scale for losses: log if none is negative, at most sixteen decades.
 function lossScale(values, from, to, linear) {
   const finite = values.filter(Number.isFinite);
   const positive = finite.filter((value) => value > 0);
@@ -62,27 +62,27 @@ function lossScale(values, from, to, linear) {
   if (!linear && positive.length && low >= 0) {
     high = Math.log10(largest(positive));
     low = Math.max(Math.log10(smallest(positive)), high - 16);
-    const room = 0.05 * Math.max(high - low, 0.3);
-    return scaleOf("log", 10 ** (low - room), 10 ** (high + room), from, to);
+    const margin = 0.05 * Math.max(high - low, 0.3);
+    return scaleOf("log", 10 ** (low - margin), 10 ** (high + margin), from, to);
   }
   if (!finite.length) [low, high] = [0, 1];
-  const room = 0.05 * (high - low || 1);
-  return scaleOf("linear", low - room, high + room, from, to);
+  const margin = 0.05 * (high - low || 1);
+  return scaleOf("linear", low - margin, high + margin, from, to);
 }
 
 const smallest = (values) => values.reduce((a, b) => (b < a ? b : a), Infinity);
 const largest = (values) => values.reduce((a, b) => (b > a ? b : a), -Infinity);
 
-// Where an axis is labelled: [value, text] with no two labels closer than `gap` pixels.
+// Labels of an axis, [value, text], no two closer than `gap` pixels.
 function ticksOf(scale, gap) {
   if (scale.kind === "text") return scale.texts.map((text) => [text, text]);
   const wanted = scale.marks ?? (scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap));
-  const kept = [];
+  const ticks = [];
   for (const value of wanted) {
     const at = scale.of(value);
-    if (kept.every((other) => Math.abs(scale.of(other) - at) >= gap)) kept.push(value);
+    if (ticks.every((other) => Math.abs(scale.of(other) - at) >= gap)) ticks.push(value);
   }
-  return kept.map((value) => [value, short(value)]);
+  return ticks.map((value) => [value, short(value)]);
 }
 
 function linearTicks(scale, gap) {
@@ -114,7 +114,7 @@ function logTicks(scale, gap) {
   return ticks;
 }
 
-// Marks as paths around (x, y), so that thousands of them are one element.
+// A mark as a path around (x, y), so that thousands of marks are one element.
 function markPath(marker, x, y, r) {
   const at = (points) => `M${points.map(([a, b]) => `${(x + a * r).toFixed(1)} ${(y + b * r).toFixed(1)}`).join("L")}Z`;
   if (marker === "o") return `M${(x - r).toFixed(1)} ${y.toFixed(1)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
@@ -157,18 +157,18 @@ function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
   const grid = svg("g", { class: "grid" });
   const texts = svg("g", { class: "ticks" });
   const names = x.kind === "text";
-  const room = names ? (box.right - box.left) / x.texts.length : 0;
+  const width = names ? (box.right - box.left) / x.texts.length : 0;
   for (const [value, text] of ticksOf(x, 46)) {
     const at = x.of(value);
     grid.append(svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom }));
-    const said = names && text.length * 7 > room ? `${text.slice(0, Math.max(1, Math.floor(room / 7) - 1))}…` : text;
-    texts.append(svg("text", { x: at, y: box.bottom + 17, "text-anchor": "middle" }, [said]));
+    const label = names && text.length * 7 > width ? `${text.slice(0, Math.max(1, Math.floor(width / 7) - 1))}…` : text;
+    texts.append(svg("text", { x: at, y: box.bottom + 17, "text-anchor": "middle" }, [label]));
   }
   for (const [value, text] of ticksOf(y, 26)) {
     const at = y.of(value);
     grid.append(svg("line", { x1: box.left, x2: box.right, y1: at, y2: at }));
-    const said = text.length > 9 ? `${text.slice(0, 8)}…` : text;
-    texts.append(svg("text", { x: box.left - 7, y: at + 4, "text-anchor": "end" }, [said]));
+    const label = text.length > 9 ? `${text.slice(0, 8)}…` : text;
+    texts.append(svg("text", { x: box.left - 7, y: at + 4, "text-anchor": "end" }, [label]));
   }
   const middle = (box.left + box.right) / 2;
   texts.append(svg("text", { class: "title", x: middle, y: box.bottom + 38, "text-anchor": "middle" }, [xTitle]));
@@ -177,18 +177,18 @@ function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
   picture.append(grid, texts);
 }
 
-// An empty picture as wide as its holder, drawn again when that changes.
+// An empty picture as wide as its holder.
 function canvas(holder, height) {
   const width = Math.max(260, Math.floor(holder.clientWidth));
-  const tall = Math.round(height ?? Math.min(440, Math.max(300, width * 0.62)));
-  return { width, height: tall, picture: svg("svg", { viewBox: `0 0 ${width} ${tall}`, class: "picture" }) };
+  const pixels = Math.round(height ?? Math.min(440, Math.max(300, width * 0.62)));
+  return { width, height: pixels, picture: svg("svg", { viewBox: `0 0 ${width} ${pixels}`, class: "picture" }) };
 }
 
 const polyline = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
 
-// The middles between increasing places, and as far beyond the ends.
+// The midpoints between increasing places, and one beyond each end.
 function borders(places) {
   if (places.length === 1) return [places[0] - 20, places[0] + 20];
-  const middles = places.slice(1).map((place, i) => (place + places[i]) / 2);
-  return [2 * places[0] - middles[0], ...middles, 2 * places.at(-1) - middles.at(-1)];
+  const midpoints = places.slice(1).map((place, i) => (place + places[i]) / 2);
+  return [2 * places[0] - midpoints[0], ...midpoints, 2 * places.at(-1) - midpoints.at(-1)];
 }

@@ -1,14 +1,14 @@
-// The figures. Each has draw(), which builds it anew, and mark(), which shows what is pointed at and what is pinned.
+// The figures. draw() builds a figure; mark() highlights the run that is pointed at and the pinned runs.
 
-const RADIUS = 34; // pixels within which a mark is pointed at
-const MAX_CURVES = 160; // that can be told apart, at most
+const RADIUS = 34; // pixels from the pointer within which a mark is selected
+const MAX_CURVES = 160; // as many as a reader can tell apart
 
-// ---- A measure against an axis: seeds as points and a band, their median as a line, regimes behind or above ----
+// ---- A measure along an axis: seeds as points and a band, their median as a line, regimes behind or above ----
 
 function scoreFigure(app, holder, view) {
   const { sweep } = app;
   const figure = { holder, view, points: [], lines: [] };
-  const read = view.raw ? finite : score; // what broke a run is told of runs that broke too
+  const read = view.raw ? finite : score; // sharpness and the like are shown for diverged runs too
 
   figure.draw = () => {
     const { width, height, picture } = canvas(holder);
@@ -23,14 +23,14 @@ function scoreFigure(app, holder, view) {
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
     else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
-    drawAxes(picture, box, x, y, wordsFor(view.axis), wordsFor(view.measure));
+    drawAxes(picture, box, x, y, humanize(view.axis), humanize(view.measure));
     lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
-    if (!lines.length) picture.append(note(box, "No optimizer is chosen that has this axis."));
+    if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
-    mount(app, figure, picture, `${wordsFor(view.measure)} against ${wordsFor(view.axis)}`);
+    mount(app, figure, picture, `${humanize(view.measure)} by ${humanize(view.axis)}`);
     figure.mark();
   };
 
@@ -59,26 +59,26 @@ function mergeValues(lines) {
   return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
 }
 
-// A number as it was recorded; infinite where there is none.
+// A recorded number; infinite if there is none.
 function finite(sweep, name, row) {
   const value = sweep.columns.get(name).values[row];
   return Number.isFinite(value) ? value : Infinity;
 }
 
-// Unbroken stretches of one regime: [code, left, right] in pixels.
-function stretches(sweep, line, x) {
+// Contiguous values with one regime: [code, left, right] in pixels.
+function findStretches(sweep, line, x) {
   const ends = borders(line.values.map(x.of));
-  const found = [];
+  const stretches = [];
   line.rows.forEach((rows, i) => {
-    const code = commonest(sweep, rows);
-    if (found.length && found.at(-1)[0] === code) found.at(-1)[2] = ends[i + 1];
-    else found.push([code, ends[i], ends[i + 1]]);
+    const code = mostCommonRegime(sweep, rows);
+    if (stretches.length && stretches.at(-1)[0] === code) stretches.at(-1)[2] = ends[i + 1];
+    else stretches.push([code, ends[i], ends[i + 1]]);
   });
-  return found;
+  return stretches;
 }
 
 function drawBands(sweep, picture, line, x, box) {
-  for (const [code, left, right] of stretches(sweep, line, x)) {
+  for (const [code, left, right] of findStretches(sweep, line, x)) {
     const [a, b] = [Math.max(left, box.left), Math.min(right, box.right)];
     picture.append(svg("rect", { class: `band r${code}`, x: a, y: box.top, width: Math.max(b - a, 0), height: box.bottom - box.top }));
   }
@@ -91,7 +91,7 @@ function drawStrip(sweep, picture, line, x, box, top) {
   drawShares(sweep, picture, line, x, box, top, 9);
 }
 
-// A column a value, divided among the regimes of its runs, what diverged on top.
+// One column per value, divided into the shares of its regimes, diverged runs on top.
 function drawShares(sweep, picture, line, x, box, top, height) {
   const ends = borders(line.values.map(x.of)).map((at) => Math.min(Math.max(at, box.left), box.right).toFixed(1));
   const paths = sweep.regimes.map(() => "");
@@ -106,7 +106,7 @@ function drawShares(sweep, picture, line, x, box, top, height) {
   paths.forEach((d, code) => d && picture.append(svg("path", { class: `fill share r${code}`, d })));
 }
 
-// Seeds as points and a band, the median as a line; seeds that diverged are crosses at the top, a row a line.
+// Seeds as points and a band, the median as a line; diverged seeds are crosses at the top, one row per line.
 function drawLine(figure, picture, line, scores, alone, sweep) {
   const { x, y, box } = figure;
   const color = alone ? "ink" : line.optimizer.look;
@@ -124,54 +124,54 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     const center = median(scores[i]);
     middle.push(Number.isFinite(center) ? [at, inside(center)] : null);
     line.rows[i].forEach((row, seed) => {
-      const lost = !Number.isFinite(scores[i][seed]);
-      const up = lost ? top : inside(scores[i][seed]);
-      const kind = lost ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${line.optimizer.marker} ${color}`;
+      const diverged = !Number.isFinite(scores[i][seed]);
+      const up = diverged ? top : inside(scores[i][seed]);
+      const kind = diverged ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${line.optimizer.marker} ${color}`;
       if (!marks.has(kind)) marks.set(kind, []);
       marks.get(kind).push([at, up]);
       figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
     });
   });
   if (upper.length > 1) picture.append(svg("path", { class: `spread ${color}`, d: `${polyline([...upper, ...lower])}Z` }));
-  for (const run of runs(middle)) picture.append(svg("path", { class: `line ${color}`, d: polyline(run) }));
+  for (const stretch of splitAtGaps(middle)) picture.append(svg("path", { class: `line ${color}`, d: polyline(stretch) }));
   const size = figure.points.length > 1500 ? 2 : alone ? 3.6 : 2.6;
   for (const [kind, places] of marks) {
     const [marker, ...own] = kind.split(" ");
-    picture.append(svg("path", { class: `mark ${own.join(" ")} ${marker === "X" ? "lost" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
+    picture.append(svg("path", { class: `mark ${own.join(" ")} ${marker === "X" ? "diverged" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
   }
 }
 
 // Parts of a list between its gaps.
-function runs(places) {
-  const found = [[]];
-  for (const place of places) place ? found.at(-1).push(place) : found.push([]);
-  return found.filter((run) => run.length);
+function splitAtGaps(places) {
+  const parts = [[]];
+  for (const place of places) place ? parts.at(-1).push(place) : parts.push([]);
+  return parts.filter((part) => part.length);
 }
 
 function drawEdges(app, figure, picture, line, alone) {
   const { x, box } = figure;
   const color = alone ? "r6" : line.optimizer.look;
   const edge = x.kind === "text" ? null : edgeOf(app.sweep, line);
-  if (edge !== null) upright(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
+  if (edge !== null) verticalLine(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
   const theory = theoryOf(app.sweep, line);
   if (theory !== null && theory > x.low && theory < x.high) {
-    upright(picture, x.of(theory), box, `theory ${color}`, alone ? `theory ${short(theory)}` : "", 16);
+    verticalLine(picture, x.of(theory), box, `theory ${color}`, alone ? `theory ${short(theory)}` : "", 16);
   }
 }
 
-function upright(picture, at, box, kind, text, down = 0) {
+function verticalLine(picture, at, box, kind, text, down = 0) {
   picture.append(svg("line", { class: kind, x1: at, x2: at, y1: box.top, y2: box.bottom }));
   const left = at > (box.left + box.right) / 2;
   const place = { class: "note", x: at + (left ? -5 : 5), y: box.top + 27 + down, "text-anchor": left ? "end" : "start" };
   if (text) picture.append(svg("text", place, [text]));
 }
 
-// Theory's edge at the median sharpness of the runs that converged, where sharpness was recorded.
+// The critical learning rate at the median sharpness of the converged runs, if sharpness was recorded.
 function theoryOf(sweep, line) {
   const name = ["sharpness", "preconditioned_sharpness"].find((n) => sweep.columns.has(n));
   if (!name || line.axis !== "learning_rate" || line.optimizer.theory === null) return null;
-  const found = line.rows.flat().filter((row) => regimeOf(sweep, row) === 1).map((row) => cell(sweep, name, row));
-  const sharpness = median(found.filter((value) => value > 0));
+  const values = line.rows.flat().filter((row) => regimeOf(sweep, row) === CONVERGED).map((row) => cell(sweep, name, row));
+  const sharpness = median(values.filter((value) => value > 0));
   return sharpness > 0 ? line.optimizer.theory / sharpness : null;
 }
 
@@ -182,7 +182,7 @@ function drawBest(app, figure, picture, line, alone) {
   picture.append(svg("path", { class: `star ${alone ? "ink" : line.optimizer.look}`, d: markPath("*", point[0].x, at, 7) }));
 }
 
-// ---- Curves, of the loss or of what was watched: a line a value of the axis, coloured by it; what diverged is drawn to where it leaves ----
+// ---- Recorded curves: one line per value of the axis, colored by it; a diverged run is drawn to where it leaves the picture ----
 
 function curveFigure(app, holder, view) {
   const { sweep } = app;
@@ -194,7 +194,7 @@ function curveFigure(app, holder, view) {
     figure.curves = curvesShown(app, view);
     const [x, y] = curveScales(sweep, figure.curves, view, box);
     Object.assign(figure, { box, x, y, points: [] });
-    drawAxes(picture, box, x, y, "step", wordsFor(view.what));
+    drawAxes(picture, box, x, y, "step", humanize(view.what));
     const clip = `clip-${view.name}`;
     const frame = { x: box.left, y: box.top - 4, width: box.right - box.left + 6, height: box.bottom - box.top + 6 };
     picture.append(svg("clipPath", { id: clip }, [svg("rect", frame)]));
@@ -203,8 +203,8 @@ function curveFigure(app, holder, view) {
     for (const curve of figure.curves) drawCurve(sweep, figure, curve, drawn, ends);
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(drawn, ends, figure.overlay);
-    if (!figure.curves.length) picture.append(note(box, "No curves of these runs are in this page."));
-    mount(app, figure, picture, `curves of ${wordsFor(view.what)}, ${figure.curves.length} of them`);
+    if (!figure.curves.length) picture.append(note(box, "This page embeds no curves of these runs."));
+    mount(app, figure, picture, `${figure.curves.length} curves of ${humanize(view.what)}`);
     figure.mark();
   };
 
@@ -218,7 +218,7 @@ function curveFigure(app, holder, view) {
   return figure;
 }
 
-// Rows with a curve, of one optimizer and seed, thinned evenly; shade is the place along the axis from 0 to 1.
+// Rows with a curve, of one optimizer and seed, thinned evenly; shade is the position along the axis, from 0 to 1.
 function curvesShown(app, view) {
   const { sweep } = app;
   const optimizer = sweep.optimizers[view.optimizer];
@@ -226,13 +226,13 @@ function curvesShown(app, view) {
     return optimizer ? rowsAlong(sweep, optimizer, [], app.state.at).map((row) => ({ row, shade: 0.4, points: curveOf(sweep, row, view.what) })).filter((c) => c.points) : [];
   }
   const line = lineAlong(sweep, view.optimizer, view.axis, app.state.at);
-  const found = line.rows
+  const curves = line.rows
     .map((rows, i) => ({ row: rows.find((row) => cell(sweep, "seed", row) === view.seed), value: i, shade: i / Math.max(1, line.rows.length - 1) }))
     .filter((curve) => curve.row !== undefined)
     .map((curve) => ({ ...curve, points: curveOf(sweep, curve.row, view.what) }))
     .filter((curve) => curve.points);
-  const every = Math.ceil(found.length / MAX_CURVES);
-  return found.filter((_, i) => i % every === 0);
+  const every = Math.ceil(curves.length / MAX_CURVES);
+  return curves.filter((_, i) => i % every === 0);
 }
 
 function curveScales(sweep, curves, view, box) {
@@ -244,7 +244,7 @@ function curveScales(sweep, curves, view, box) {
   return [x, lossScale(losses, box.bottom, box.top, false)];
 }
 
-// Pixels of a curve, up to the first that is not finite, or where it leaves the picture for good.
+// Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture finally.
 function pathOf(figure, points) {
   const { x, y, box } = figure;
   const far = box.top - (box.bottom - box.top);
@@ -275,7 +275,7 @@ function drawCurve(sweep, figure, curve, drawn, ends) {
 function overlayCurve(app, figure, row, place) {
   const points = curveOf(app.sweep, row, figure.view.what);
   if (!points) return;
-  drawBearable(app, figure, row);
+  drawStableSharpness(app, figure, row);
   const path = pathOf(figure, points).map(([a, b]) => [a, Math.max(b, figure.box.top)]);
   if (!path.length) return;
   figure.overlay.append(svg("path", { class: `curve over ${place ? "pinned" : "now"}`, d: polyline(path) }));
@@ -283,8 +283,8 @@ function overlayCurve(app, figure, row, place) {
   if (place) figure.overlay.append(number({ x: Math.min(a - 4, figure.box.right - 18), y: Math.max(b, figure.box.top + 14) }, place));
 }
 
-// The sharpness that theory lets this run's learning rate bear, beside its sharpness.
-function drawBearable(app, figure, row) {
+// The largest sharpness that is stable at this run's learning rate.
+function drawStableSharpness(app, figure, row) {
   const { sweep } = app;
   const { theory } = sweep.optimizers[optimizerOf(sweep, row)];
   if (figure.view.what !== "sharpness" || theory === null || !sweep.columns.has("learning_rate")) return;
@@ -293,13 +293,13 @@ function drawBearable(app, figure, row) {
   figure.overlay.append(svg("line", { class: "theory ink", x1: figure.box.left, x2: figure.box.right, y1: at, y2: at }));
 }
 
-// The point nearest to the mouse, or null where none is near.
+// The point nearest to the pointer; null if none is near.
 function nearestOf(points, px, py, radius) {
-  let found = null;
+  let nearest = null;
   let least = radius * radius;
   for (const point of points) {
     const distance = (point.x - px) ** 2 + (point.y - py) ** 2;
-    if (distance < least) [found, least] = [point, distance];
+    if (distance < least) [nearest, least] = [point, distance];
   }
-  return found;
+  return nearest;
 }

@@ -1,5 +1,5 @@
-// Two axes: regimes, or a measure, as cells (as points where the axes go together), with the edge as a line. A third
-// axis as one panel a value.
+// A map over two axes: regimes or a measure as cells (as points if the axes vary together), with the edge as a line.
+// A third axis has one panel per value.
 
 const MAX_PANELS = 9;
 
@@ -14,7 +14,7 @@ function mapFigure(app, holder, view) {
     const tall = values.length > 1 ? Math.round(Math.min(320, Math.max(230, wide * 0.8))) : null;
     const { width, height, picture } = canvas(holder, tall && tall * Math.ceil(values.length / columns));
     const panels = panelsWith(app, view, values);
-    colourPanels(sweep, panels, view);
+    colorPanels(sweep, panels, view);
     figure.points = panels.flatMap((panel, i) => {
       const [left, top] = [(i % columns) * (width / columns), Math.floor(i / columns) * (tall ?? 0)];
       const own = svg("g", { transform: `translate(${left} ${top})` });
@@ -24,7 +24,7 @@ function mapFigure(app, holder, view) {
     });
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
-    mount(app, figure, picture, `map over ${wordsFor(view.x)} and ${wordsFor(view.y)}${view.z ? `, a panel a ${wordsFor(view.z)}` : ""}`);
+    mount(app, figure, picture, `map over ${humanize(view.x)} and ${humanize(view.y)}${view.z ? `, one panel per ${humanize(view.z)}` : ""}`);
     figure.mark();
   };
 
@@ -32,10 +32,10 @@ function mapFigure(app, holder, view) {
     figure.overlay.replaceChildren();
     for (const point of figure.points) {
       const now = point.rows.includes(app.state.hovered);
-      const kept = point.rows.find((row) => app.state.pinned.includes(row));
-      if (!now && kept === undefined) continue;
+      const pinned = point.rows.find((row) => app.state.pinned.includes(row));
+      if (!now && pinned === undefined) continue;
       figure.overlay.append(svg("circle", { class: `ring ${now ? "now" : ""}`, cx: point.x, cy: point.y, r: 7 }));
-      if (kept !== undefined) figure.overlay.append(number(point, app.state.pinned.indexOf(kept) + 1));
+      if (pinned !== undefined) figure.overlay.append(number(point, app.state.pinned.indexOf(pinned) + 1));
     }
   };
 
@@ -43,7 +43,7 @@ function mapFigure(app, holder, view) {
   return figure;
 }
 
-// The values that have a panel: some at equal distances where there are many; one panel without a third axis.
+// The values with a panel, at equal distances if there are many; one panel without a third axis.
 function panelsOf(sweep, view) {
   const optimizer = sweep.optimizers[view.optimizer];
   const values = view.z ? valuesOf(sweep, view.z, rowsAlong(sweep, optimizer, optimizer.dimensions.flat(), {})) : [null];
@@ -56,13 +56,13 @@ function panelsWith(app, view, values) {
   const optimizer = sweep.optimizers[view.optimizer];
   return values.map((value) => {
     const at = value === null ? state.at : { ...state.at, [view.z]: value };
-    const title = value === null ? "" : `${wordsFor(view.z)} ${short(value)}`;
+    const title = value === null ? "" : `${humanize(view.z)} ${short(value)}`;
     return { title, cells: groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), view) };
   });
 }
 
-// One colour means the same in all panels.
-function colourPanels(sweep, panels, view) {
+// Colors mean the same in all panels.
+function colorPanels(sweep, panels, view) {
   const kinds = classesOf(sweep, panels.flatMap((panel) => panel.cells), view);
   let next = 0;
   for (const panel of panels) for (const one of panel.cells) one.kind = kinds[next++];
@@ -77,13 +77,13 @@ function drawPanel(sweep, view, panel, picture, box) {
   panel.y = axisScale(sweep, view.y, ys, box.bottom, box.top, true);
   Object.assign(panel, { fill: view.fill, box });
   panel.points = cells.map((one) => ({ row: one.rows[0], rows: one.rows, x: panel.x.of(one.x), y: panel.y.of(one.y), kind: one.kind }));
-  drawAxes(picture, box, panel.x, panel.y, wordsFor(view.x), wordsFor(view.y), panel.title);
+  drawAxes(picture, box, panel.x, panel.y, humanize(view.x), humanize(view.y), panel.title);
   if (!cells.length) return;
   if (paired) drawDots(sweep, panel, picture);
   else drawCells(sweep, panel, picture, xs, ys);
 }
 
-// Rows by their place on the two axes.
+// Rows grouped by their values on the two axes.
 function groupCells(sweep, rows, view) {
   const groups = new Map();
   for (const row of rows) {
@@ -95,9 +95,9 @@ function groupCells(sweep, rows, view) {
   return [...groups.values()];
 }
 
-// The class that colours each cell: its commonest regime, or the shade of its mean.
+// The CSS class that colors each cell: its most common regime, or the shade of its mean.
 function classesOf(sweep, cells, view) {
-  if (view.fill === "regime") return cells.map((c) => `r${commonest(sweep, c.rows)}`);
+  if (view.fill === "regime") return cells.map((c) => `r${mostCommonRegime(sweep, c.rows)}`);
   const means = cells.map((c) => c.rows.reduce((sum, row) => sum + score(sweep, view.fill, row), 0) / c.rows.length);
   const finite = means.filter(Number.isFinite);
   const scale = lossScale(finite, 0, 15, view.fill.includes("accuracy"));
@@ -113,25 +113,25 @@ function drawDots(sweep, panel, picture) {
 }
 
 function drawCells(sweep, panel, picture, xs, ys) {
-  const { left, right, top, bottom } = panel.box; // cells of values at uneven distances would reach beyond
+  const { left, right, top, bottom } = panel.box; // cells of values at uneven distances would extend beyond
   const across = borders(xs.map(panel.x.of)).map((at) => Math.min(Math.max(at, left), right));
   const up = borders(ys.map(panel.y.of)).map((at) => Math.min(Math.max(at, top), bottom));
   const [column, line] = [new Map(xs.map((v, i) => [panel.x.of(v), i])), new Map(ys.map((v, i) => [panel.y.of(v), i]))];
   const paths = new Map();
-  const lost = new Map();
+  const diverged = new Map();
   for (const point of panel.points) {
     const [i, j] = [column.get(point.x), line.get(point.y)];
     const outline = `M${across[i].toFixed(1)} ${up[j].toFixed(1)}H${across[i + 1].toFixed(1)}V${up[j + 1].toFixed(1)}H${across[i].toFixed(1)}Z`;
     paths.set(point.kind, (paths.get(point.kind) ?? "") + outline);
-    lost.set(`${i} ${j}`, commonest(sweep, point.rows) === DIVERGED);
+    diverged.set(`${i} ${j}`, mostCommonRegime(sweep, point.rows) === DIVERGED);
   }
   for (const [kind, path] of paths) picture.append(svg("path", { class: `cell ${kind}`, d: path, "shape-rendering": "crispEdges" }));
   if (panel.fill === "regime") drawSigns(sweep, panel, picture, column, line);
-  const edge = edgePath(lost, across, up);
+  const edge = edgePath(diverged, across, up);
   for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
 }
 
-// Marks on a wide lattice of the cells tell the regime to who does not tell the colours.
+// Marks on a coarse grid of the cells show regimes to readers who cannot distinguish the colors.
 function drawSigns(sweep, panel, picture, column, line) {
   const [every, other] = [Math.ceil(column.size / 14), Math.ceil(line.size / 10)];
   const paths = { light: "", dark: "" };
@@ -143,15 +143,15 @@ function drawSigns(sweep, panel, picture, column, line) {
   for (const [kind, path] of Object.entries(paths)) picture.append(svg("path", { class: `sign ${kind}`, d: path }));
 }
 
-// The sides that a cell that diverged shares with one that did not.
-function edgePath(lost, across, up) {
+// The sides between cells that diverged and cells that did not.
+function edgePath(diverged, across, up) {
   let path = "";
-  for (const [key, gone] of lost) {
+  for (const [key, here] of diverged) {
     const [i, j] = key.split(" ").map(Number);
-    const right = lost.get(`${i + 1} ${j}`);
-    const above = lost.get(`${i} ${j + 1}`);
-    if (right !== undefined && right !== gone) path += `M${across[i + 1]} ${up[j]}V${up[j + 1]}`;
-    if (above !== undefined && above !== gone) path += `M${across[i]} ${up[j + 1]}H${across[i + 1]}`;
+    const right = diverged.get(`${i + 1} ${j}`);
+    const above = diverged.get(`${i} ${j + 1}`);
+    if (right !== undefined && right !== here) path += `M${across[i + 1]} ${up[j]}V${up[j + 1]}`;
+    if (above !== undefined && above !== here) path += `M${across[i]} ${up[j + 1]}H${across[i + 1]}`;
   }
   return path;
 }

@@ -1,4 +1,4 @@
-// The page: what is chosen, what is pointed at, what is pinned, and the figures that show it.
+// The page: its state (chosen values, the run pointed at, pinned runs), its figures and their choosers.
 
 function startPage() {
   const source = document.getElementById("sweep");
@@ -10,14 +10,14 @@ function startPage() {
   printWhole(app);
   const seconds = Number(document.documentElement.dataset.reload ?? 0);
   if (!source) {
-    takeUpChoices(app);
-    if (seconds) reloadLater(app, seconds);
+    restoreChoices(app);
+    if (seconds) reloadAfter(app, seconds);
     return;
   }
   const sweep = readSweep(JSON.parse(source.textContent));
   sweep.several = new Set(sweep.columns.get("seed").values).size > 1;
   const state = { on: new Set(sweep.optimizers.keys()), at: {}, pinned: [], hovered: null };
-  Object.assign(app, { sweep, state, figures: [], card: document.getElementById("card"), said: document.getElementById("said"), pins: document.getElementById("pins") });
+  Object.assign(app, { sweep, state, figures: [], card: document.getElementById("card"), announcement: document.getElementById("announcement"), pins: document.getElementById("pins") });
   for (const part of document.querySelectorAll(".interactive")) part.hidden = false;
 
   app.draw = () => app.figures.forEach((figure) => figure.draw());
@@ -44,34 +44,34 @@ function startPage() {
   redrawWhenResized(app);
   const follow = () => app.figures.filter((figure) => figure.current).forEach((figure) => placeCard(app.card, figure, figure.current));
   document.addEventListener("scroll", follow, { passive: true });
-  takeUpChoices(app);
-  if (seconds) reloadLater(app, seconds);
+  restoreChoices(app);
+  if (seconds) reloadAfter(app, seconds);
   performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
 }
 
-// What is folded is printed too, and figures are drawn for the width of paper, so that their texts can be read.
+// Closed details are printed too, and figures are drawn at the width of the paper, so that their labels are legible.
 function printWhole(app) {
-  const folded = [];
-  const lay = (paper) => {
+  const closed = [];
+  const layOut = (paper) => {
     document.documentElement.classList.toggle("paper", paper);
     app.draw?.();
   };
   addEventListener("beforeprint", () => {
-    folded.push(...document.querySelectorAll("details:not([open])"));
-    folded.forEach((part) => { part.open = true; });
-    lay(true);
+    closed.push(...document.querySelectorAll("details:not([open])"));
+    closed.forEach((part) => { part.open = true; });
+    layOut(true);
   });
   addEventListener("afterprint", () => {
-    folded.splice(0).forEach((part) => { part.open = false; });
-    lay(false);
+    closed.splice(0).forEach((part) => { part.open = false; });
+    layOut(false);
   });
 }
 
-// A labelled choice; `empty` is what the empty value is called.
-function chooser(label, values, empty, choose, chosen = values[0], say = (value) => short(value)) {
+// A labeled choice; `empty` is the text of the empty value.
+function chooser(label, values, empty, choose, chosen = values[0], format = (value) => short(value)) {
   const options = values.map((value, i) => {
-    const option = html("option", { value: String(i) }, [value === "" ? empty : say(value)]);
+    const option = html("option", { value: String(i) }, [value === "" ? empty : format(value)]);
     option.selected = value === chosen;
     return option;
   });
@@ -102,16 +102,16 @@ function buildScores(app) {
   };
   const fixers = axes.length > 1 ? axes.map((axis) => fixChooser(app, axis)) : [];
   fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === first; });
-  const scoreControls = [chooser("Measure", measuresOf(sweep), "", set(view, "measure", [score]), view.measure, wordsFor)];
+  const scoreControls = [chooser("Measure", measuresOf(sweep), "", set(view, "measure", [score]), view.measure, humanize)];
   if (axes.length > 1) {
     const along = (axis) => {
       curves.axis = axis;
       fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === axis; });
       set(view, "axis")(axis);
     };
-    scoreControls.push(chooser("Along", axes, "", along, first, wordsFor));
+    scoreControls.push(chooser("Along", axes, "", along, first, humanize));
   }
-  scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log where it can be")));
+  scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
   scoreControls.push(...fixers);
   holder.querySelector(".score .controls").append(...scoreControls);
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
@@ -121,15 +121,15 @@ function buildScores(app) {
     const labels = sweep.optimizers.map((_, i) => i);
     curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
   }
-  const held = curvesHeld(sweep);
-  if (held.length > 1) curveControls.unshift(chooser("Curve", held, "", set(curves, "what", [curve]), "loss", wordsFor));
+  const names = curveNames(sweep);
+  if (names.length > 1) curveControls.unshift(chooser("Curve", names, "", set(curves, "what", [curve]), "loss", humanize));
   if (sweep.several) curveControls.push(chooser("Seed", valuesOf(sweep, "seed"), "", set(curves, "seed", [curve]), curves.seed));
   holder.querySelector(".curves .controls").append(...curveControls);
   legendOf(app, curves, holder.querySelector(".curves .key"));
   holder.querySelector(".score .key").append(...regimeKey(sweep));
 }
 
-// Where the other axes stand; by default where each optimizer is best.
+// The values of the other axes; by default those at the best point of each optimizer.
 function fixChooser(app, axis) {
   const values = valuesOf(app.sweep, axis);
   const choose = (value) => {
@@ -137,14 +137,14 @@ function fixChooser(app, axis) {
     else app.state.at[axis] = value;
     app.draw();
   };
-  return chooser(`${wordsFor(axis)} at`, ["", ...values], "its best", choose, app.state.at[axis] ?? "");
+  return chooser(`${humanize(axis)} at`, ["", ...values], "its best", choose, app.state.at[axis] ?? "");
 }
 
 function toggle(app, index, figure) {
   const { sweep, state } = app;
   const button = html("button", { type: "button", class: "chip", "aria-pressed": "true" }, [seriesBadge(sweep.optimizers[index]), sweep.optimizers[index].label]);
   button.addEventListener("click", () => {
-    if (state.on.has(index) && state.on.size === sweep.optimizers.length) state.on = new Set([index]); // the first click shows it alone
+    if (state.on.has(index) && state.on.size === sweep.optimizers.length) state.on = new Set([index]); // the first click hides all others
     else if (!state.on.delete(index)) state.on.add(index);
     if (!state.on.size) state.on = new Set(sweep.optimizers.keys());
     button.parentElement.querySelectorAll("button").forEach((one, i) => one.setAttribute("aria-pressed", String(state.on.has(i))));
@@ -153,7 +153,7 @@ function toggle(app, index, figure) {
   return button;
 }
 
-// The regimes that occur, each with its mark.
+// The regimes that occur, with their marks.
 function regimeKey(sweep) {
   const present = sweep.regimes.map((regime, code) => [regime, code]).filter(([, code]) => countOf(sweep, code));
   const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
@@ -162,7 +162,7 @@ function regimeKey(sweep) {
   return sweep.axis ? [...items, star, dash] : [...items, star];
 }
 
-// The colours of the curves: from the lowest to the highest value of the axis.
+// The colors of the curves, from the lowest to the highest value of the axis.
 function legendOf(app, view, holder) {
   const { sweep } = app;
   const optimizer = sweep.optimizers[view.optimizer];
@@ -171,7 +171,7 @@ function legendOf(app, view, holder) {
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const ends = [short(values[0]), short(values.at(-1))];
-  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["the mark at its end tells the regime"]));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["mark at the end: regime"]));
 }
 
 function buildMap(app) {
@@ -188,13 +188,13 @@ function buildMap(app) {
   app.figures.push(figure);
   const controls = holder.querySelector(".controls");
   const build = () => {
-    const [names, panels] = settleAxes(sweep, view);
+    const [names, panels] = validateAxes(sweep, view);
     const set = (name) => (value) => { view[name] = value; build(); figure.draw(); mapKey(sweep, view, holder.querySelector(".key")); };
     const fills = ["regime", ...measuresOf(sweep), ...(sweep.measures.stability ?? [])];
-    const choices = [chooser("Colour", fills, "", set("fill"), view.fill, wordsFor)];
+    const choices = [chooser("Color", fills, "", set("fill"), view.fill, humanize)];
     if (suitable.length > 1) choices.unshift(chooser("Optimizer", suitable.map(([, i]) => i), "", set("optimizer"), view.optimizer, (i) => sweep.optimizers[i].label));
-    if (names.length > 2) choices.push(chooser("Across", names, "", set("x"), view.x, wordsFor), chooser("Up", names, "", set("y"), view.y, wordsFor));
-    if (panels.length) choices.push(chooser("A panel a", ["", ...panels], "(one panel)", set("z"), view.z, wordsFor));
+    if (names.length > 2) choices.push(chooser("Horizontal", names, "", set("x"), view.x, humanize), chooser("Vertical", names, "", set("y"), view.y, humanize));
+    if (panels.length) choices.push(chooser("Panels", ["", ...panels], "(one panel)", set("z"), view.z, humanize));
     const rest = panels.filter((name) => name !== view.z);
     controls.replaceChildren(...choices, ...rest.map((name) => fixChooser(app, name)));
   };
@@ -203,8 +203,8 @@ function buildMap(app) {
   mapKey(sweep, view, holder.querySelector(".key"));
 }
 
-// Makes the axes of the map those that its optimizer has; returns all, and those that can have a panel a value.
-function settleAxes(sweep, view) {
+// Restricts the axes of the map to those of its optimizer; returns all, and those that can have one panel per value.
+function validateAxes(sweep, view) {
   const { dimensions } = sweep.optimizers[view.optimizer];
   const names = dimensions.flat();
   if (!names.includes(view.x)) view.x = names[0];
@@ -221,7 +221,7 @@ function mapKey(sweep, view, holder) {
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const [low, high] = view.range ?? [NaN, NaN];
-  return holder.replaceChildren(html("li", {}, [`${wordsFor(view.fill)} ${shown(view.fill, low)} `, ramp, ` ${shown(view.fill, high)}`]), html("li", {}, ["grey: diverged"]));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, ["grey: diverged"]));
 }
 
 function buildStability(app) {
@@ -236,11 +236,11 @@ function buildStability(app) {
   figure.draw = () => { draw(); drawTheory(app, figure); };
   app.figures.push(figure);
   if (names.length > 1) {
-    holder.querySelector(".controls").append(chooser("Number", names, "", (name) => { view.measure = name; figure.draw(); }, names[0], wordsFor));
+    holder.querySelector(".controls").append(chooser("Quantity", names, "", (name) => { view.measure = name; figure.draw(); }, names[0], humanize));
   }
 }
 
-// Sharpness beside what theory lets a learning rate bear; the Lyapunov exponent beside 0, where growth begins.
+// The largest stable sharpness at each learning rate; 0 for the Lyapunov exponent, above which differences grow.
 function drawTheory(app, figure) {
   const { x, y, box, lines, view } = figure;
   if (view.measure.startsWith("lyapunov") && y.low < 0 && y.high > 0) {
@@ -266,7 +266,7 @@ async function copyText(button) {
   const text = document.getElementById(button.dataset.copy).textContent;
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // not allowed here, as in a page from a file in some browsers: selected, it can be copied by hand
+  } catch { // not allowed here, as for local files in some browsers: select the text instead
     const range = document.createRange();
     range.selectNodeContents(document.getElementById(button.dataset.copy));
     getSelection().removeAllRanges();

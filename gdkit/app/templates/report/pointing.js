@@ -1,7 +1,7 @@
-// Pointing at a run: by mouse, by touch, or by keys. What is said of it, and what is pinned.
+// Pointing at a run by mouse, touch or keys: its card, and pinned runs.
 
 function mount(app, figure, picture, title) {
-  const help = "Arrow keys move from run to run, Enter pins one, Escape leaves.";
+  const help = "Arrow keys move between runs, Enter pins a run, Escape closes its card.";
   const attributes = { tabindex: "0", role: "application", "aria-label": `${title}. ${help}` };
   for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
   const old = figure.holder.querySelector("svg.picture");
@@ -10,7 +10,7 @@ function mount(app, figure, picture, title) {
   else figure.holder.append(picture);
   if (focused) picture.focus({ preventScroll: true });
   figure.picture = picture;
-  if (figure.current) app.hover(figure, null); // its place was in the former picture
+  if (figure.current) app.hover(figure, null); // its position was in the old picture
 
   const hit = (event) => {
     const frame = picture.getBoundingClientRect();
@@ -20,43 +20,43 @@ function mount(app, figure, picture, title) {
   picture.addEventListener("pointermove", (event) => app.hover(figure, hit(event)));
   picture.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && app.hover(figure, null));
   picture.addEventListener("click", (event) => {
-    const [point, now] = [hit(event), figure.current]; // a click knows whole pixels only: of two marks, the one that was shown
+    const [point, now] = [hit(event), figure.current]; // a click has integer pixels: of two close marks, take the one whose card is shown
     const chosen = point && now && Math.hypot(point.x - now.x, point.y - now.y) < 2 ? now : point;
     if (chosen) app.pin(chosen.row);
   });
-  picture.addEventListener("keydown", (event) => walk(app, figure, event));
+  picture.addEventListener("keydown", (event) => moveByKey(app, figure, event));
   picture.addEventListener("blur", () => app.hover(figure, null));
 }
 
-// Moves along the figure's points: left and right to the next place, up and down to the next at the same place.
-function walk(app, figure, event) {
+// Moves to the nearest point in the direction of an arrow key.
+function moveByKey(app, figure, event) {
   if (event.key === "Escape") return app.hover(figure, null);
   if (event.key === "Enter" && figure.current) return app.pin(figure.current.row);
   const side = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!side) return undefined;
   event.preventDefault();
-  const next = figure.current ? beside(figure.points, figure.current, side) : figure.points[0];
+  const next = figure.current ? nextPoint(figure.points, figure.current, side) : figure.points[0];
   return next ? app.hover(figure, next) : undefined;
 }
 
-// The nearest point in a direction; distance aside counts thrice.
-function beside(points, from, [dx, dy]) {
-  let found = null;
+// The nearest point in a direction; perpendicular distance counts three times.
+function nextPoint(points, from, [dx, dy]) {
+  let nearest = null;
   let least = Infinity;
   for (const point of points) {
     const [a, b] = [point.x - from.x, point.y - from.y];
     const ahead = a * dx + b * dy;
     const aside = Math.abs(dx ? b : a);
     if (ahead <= 0.01 || ahead + 3 * aside >= least) continue;
-    [found, least] = [point, ahead + 3 * aside];
+    [nearest, least] = [point, ahead + 3 * aside];
   }
-  return found;
+  return nearest;
 }
 
-// What a run is: its optimizer, its place on every axis, its seed.
+// The name of a run: its optimizer, its values on all axes, its seed.
 function nameOf(sweep, row) {
   const optimizer = sweep.optimizers[optimizerOf(sweep, row)];
-  const axes = optimizer.dimensions.flat().map((name) => `${wordsFor(name)} ${short(cell(sweep, name, row))}`);
+  const axes = optimizer.dimensions.flat().map((name) => `${humanize(name)} ${short(cell(sweep, name, row))}`);
   const seed = sweep.several ? [`seed ${cell(sweep, "seed", row)}`] : [];
   return [optimizer.label, ...axes, ...seed].filter(Boolean).join(", ");
 }
@@ -65,28 +65,28 @@ function endOf(sweep, row) {
   return `step ${cell(sweep, "end_step", row).toLocaleString("en")}: ${sweep.ends[cell(sweep, "end_kind", row)]}`;
 }
 
-// The numbers that are told of a run: what it is compared by first.
+// Names and values shown for a run, the measure of the figure first.
 function factsOf(sweep, row, measure) {
   const names = [...new Set([measure, sweep.by, "final_loss", ...(sweep.measures.test ?? []), ...(sweep.measures.stability ?? [])])];
   const facts = names.filter((name) => sweep.columns.has(name)).slice(0, 7);
-  return [...facts.map((name) => [wordsFor(name), shown(name, cell(sweep, name, row))]), ["ended at", endOf(sweep, row)]];
+  return [...facts.map((name) => [humanize(name), formatValue(name, cell(sweep, name, row))]), ["ended at", endOf(sweep, row)]];
 }
 
-// How the runs of one place fared, where they fared differently; one alone is shown there.
-function mixtureOf(sweep, rows) {
-  const found = regimeCounts(sweep, rows).map((count, code) => [count, code]).filter(([count]) => count);
-  return found.length > 1 ? `of ${rows.length} runs here: ${found.map(([count, code]) => `${count} ${sweep.regimes[code].name}`).join(", ")}` : "";
+// Regimes of the runs at one point, if they differ; the card shows only one of these runs.
+function regimesAt(sweep, rows) {
+  const present = regimeCounts(sweep, rows).map((count, code) => [count, code]).filter(([count]) => count);
+  return present.length > 1 ? `${rows.length} runs here: ${present.map(([count, code]) => `${count} ${sweep.regimes[code].name}`).join(", ")}` : "";
 }
 
 function cardOf(app, row, measure, rows) {
   const { sweep } = app;
   const regime = sweep.regimes[regimeOf(sweep, row)];
   const facts = factsOf(sweep, row, measure).flatMap(([name, value]) => [html("dt", {}, [name]), html("dd", {}, [value])]);
-  const mixture = mixtureOf(sweep, rows);
+  const regimes = regimesAt(sweep, rows);
   return [
     html("strong", {}, [nameOf(sweep, row)]),
     html("p", {}, [regimeBadge(sweep, regimeOf(sweep, row)), `${regime.name}: ${regime.meaning}`]),
-    ...(mixture ? [html("p", { class: "soft" }, [mixture])] : []),
+    ...(regimes ? [html("p", { class: "soft" }, [regimes])] : []),
     html("dl", {}, facts),
     ...(sparkline(sweep, row) ?? []),
   ];
@@ -102,19 +102,19 @@ function sparkline(sweep, row) {
   return [svg("svg", { class: "spark", viewBox: "0 0 220 48", "aria-hidden": "true" }, [svg("path", { class: "curve ink", d: path })])];
 }
 
-// Shows the card of a point beside it, inside the window, and says it to those who listen.
+// Shows the card of a point beside it, and announces it to screen readers.
 function showCard(app, figure, point) {
-  const { card, said } = app;
+  const { card, announcement } = app;
   card.hidden = point === null;
   if (point === null) return;
   card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by, point.rows ?? [point.row]));
   placeCard(card, figure, point);
   const facts = factsOf(app.sweep, point.row, figure.view.measure ?? app.sweep.by);
-  const told = [...facts.map((fact) => fact.join(" ")), mixtureOf(app.sweep, point.rows ?? [])].filter(Boolean);
-  said.textContent = `${nameOf(app.sweep, point.row)}: ${told.join("; ")}`;
+  const texts = [...facts.map((fact) => fact.join(" ")), regimesAt(app.sweep, point.rows ?? [])].filter(Boolean);
+  announcement.textContent = `${nameOf(app.sweep, point.row)}: ${texts.join("; ")}`;
 }
 
-// Beside the point, inside the window; nowhere while the point is out of sight.
+// Places the card beside the point, inside the window; hides it while the point is out of view.
 function placeCard(card, figure, point) {
   card.hidden = false;
   const frame = figure.picture.getBoundingClientRect();
@@ -130,15 +130,15 @@ function placeCard(card, figure, point) {
   card.hidden = y < 0 || y > window.innerHeight;
 }
 
-// The pinned runs, each with a button that lets it go.
+// The pinned runs, each with a button to unpin it.
 function listPinned(app) {
   const { sweep, state } = app;
   const chips = state.pinned.map((row, i) =>
     html("li", {}, [
       html("b", {}, [String(i + 1)]),
       regimeBadge(sweep, regimeOf(sweep, row)),
-      ` ${nameOf(sweep, row)}: ${wordsFor(sweep.by)} ${shown(sweep.by, cell(sweep, sweep.by, row))} `,
-      html("button", { type: "button", "aria-label": `Let go of run ${i + 1}`, onclick: () => app.pin(row) }, ["×"]),
+      ` ${nameOf(sweep, row)}: ${humanize(sweep.by)} ${formatValue(sweep.by, cell(sweep, sweep.by, row))} `,
+      html("button", { type: "button", "aria-label": `Unpin run ${i + 1}`, onclick: () => app.pin(row) }, ["×"]),
     ]),
   );
   app.pins.replaceChildren(...chips);

@@ -1,4 +1,4 @@
-// Every run in a table: sorted by any column, filtered by regime and optimizer, a page at a time; and as files.
+// The table of runs: sorted by any column, filtered by regime and optimizer, in pages; and its download as files.
 
 const PAGE = 25;
 
@@ -11,7 +11,7 @@ function runsTable(app, holder) {
   const head = html("thead", {}, [html("tr", {}, [...heads, html("th", { scope: "col" }, ["pin"])])]);
   const count = html("span", { class: "soft", role: "status" });
   const move = (by, text) => html("button", { type: "button", onclick: () => turn(by) }, [text]);
-  const [back, on] = [move(-PAGE, "← earlier"), move(PAGE, "later →")];
+  const [back, next] = [move(-PAGE, "← previous"), move(PAGE, "next →")];
 
   const choices = [
     chooser("Regime", ["", ...sweep.regimes.map((r, i) => (countOf(sweep, i) ? r.name : null)).filter(Boolean)], "all", (v) => filter("regime", v)),
@@ -21,7 +21,7 @@ function runsTable(app, holder) {
   holder.append(
     html("div", { class: "controls" }, [...choices, ...downloadButtons(app)]),
     wide,
-    html("div", { class: "controls" }, [back, on, count]),
+    html("div", { class: "controls" }, [back, next, count]),
   );
 
   function filter(name, value) {
@@ -41,9 +41,9 @@ function runsTable(app, holder) {
     body.replaceChildren(...rows.slice(view.first, view.first + PAGE).map((row) => rowOf(app, columns, row)));
     columns.forEach((column, i) => heads[i].setAttribute("aria-sort", view.sort === column.name ? (view.down ? "descending" : "ascending") : "none"));
     const last = Math.min(view.first + PAGE, rows.length);
-    count.textContent = rows.length ? `${(view.first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${rows.length.toLocaleString("en")} runs` : "no such run";
+    count.textContent = rows.length ? `${(view.first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${rows.length.toLocaleString("en")} runs` : "no runs match";
     back.disabled = view.first === 0;
-    on.disabled = last >= rows.length;
+    next.disabled = last >= rows.length;
   }
   fill();
   return { mark: fill };
@@ -55,12 +55,12 @@ function tableColumns(sweep) {
   const axes = Object.keys(sweep.axes);
   const measured = [...new Set([sweep.by, ...(sweep.measures.test ?? []), "final_loss", ...(sweep.measures.stability ?? [])])];
   const names = ["lane", ...(sweep.columns.has("optimizer") ? ["optimizer"] : []), ...axes, "seed", "regime", "end_step", "end_kind", ...measured];
-  const words = { lane: "run", end_step: "ended at step", end_kind: "because of" };
-  return names.filter((name) => sweep.columns.has(name)).map((name) => ({ name, words: words[name] ?? wordsFor(name), text: name === "end_kind" || Boolean(sweep.columns.get(name).texts) }));
+  const titles = { lane: "run", end_step: "last step", end_kind: "ended by" };
+  return names.filter((name) => sweep.columns.has(name)).map((name) => ({ name, title: titles[name] ?? humanize(name), text: name === "end_kind" || Boolean(sweep.columns.get(name).texts) }));
 }
 
 function headOf(column, sort) {
-  const button = html("button", { type: "button", onclick: sort }, [column.words]);
+  const button = html("button", { type: "button", onclick: sort }, [column.title]);
   return html("th", { scope: "col", "aria-sort": "none", ...(column.text ? { class: "text" } : {}) }, [button]);
 }
 
@@ -77,7 +77,7 @@ function chosenRows(sweep, view) {
   return view.down ? rows.reverse() : rows;
 }
 
-// Numbers by size, those that are none last, texts by the alphabet.
+// Numbers in order, NaN last; texts in alphabetical order.
 function compare(a, b) {
   if (typeof a === "string") return a < b ? -1 : Number(a > b);
   if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
@@ -87,9 +87,9 @@ function compare(a, b) {
 function rowOf(app, columns, row) {
   const { sweep } = app;
   const pinned = app.state.pinned.includes(row);
-  const label = `${pinned ? "Let go of" : "Pin"} run ${cell(sweep, "lane", row)}`;
+  const label = `${pinned ? "Unpin" : "Pin"} run ${cell(sweep, "lane", row)}`;
   const press = () => {
-    app.pin(row); // fills the table anew, this button with it
+    app.pin(row); // rebuilds the table, this button included
     document.querySelector(`.runs [data-row="${row}"]`)?.focus();
   };
   const state = { "aria-pressed": String(pinned), "aria-label": label, "data-row": String(row) };
@@ -104,10 +104,10 @@ function cellOf(sweep, name, row) {
   }
   const value = cell(sweep, name, row);
   if (name === "end_kind") return html("td", { class: "text" }, [sweep.ends[value]]);
-  return html("td", typeof value === "string" ? { class: "text" } : {}, [shown(name, value)]);
+  return html("td", typeof value === "string" ? { class: "text" } : {}, [formatValue(name, value)]);
 }
 
-// ---- Files, made here from the numbers in the page ----
+// ---- Downloads, made from the embedded numbers ----
 
 function downloadButtons(app) {
   const save = (end, type, make) => () => download(`${app.sweep.name}.${end}`, type, make(app.sweep));
@@ -140,7 +140,7 @@ function csvCell(column, row) {
   return Number.isFinite(value) ? exact(value, column.type) : value > 0 ? "inf" : "-inf";
 }
 
-// JSON has no number for what is not finite: null for not a number, "inf" and "-inf" for the infinite.
+// JSON has no numbers that are not finite: NaN becomes null, infinities become "inf" and "-inf".
 function jsonNumber(value, type) {
   if (Number.isNaN(value)) return null;
   return Number.isFinite(value) ? Number(exact(value, type)) : value > 0 ? "inf" : "-inf";
