@@ -343,7 +343,8 @@ def test_a_page_that_reloads_itself_restores_the_choices(tab, tmp_path):
     report.write_report(config, result, summarize(result), [], tmp_path)  # of the finished run
     for _ in range(100):
         time.sleep(0.1)
-        if tab.evaluate("window.before === undefined && document.documentElement?.dataset.drawn === 'yes'"):
+        over = "document.documentElement?.dataset.drawn === 'yes' && document.querySelector('.standing') === null"
+        if tab.evaluate(f"window.before === undefined && {over}"):
             break
     assert tab.evaluate("document.querySelector('.standing')") is None
     chosen = tab.evaluate(

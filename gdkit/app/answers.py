@@ -17,7 +17,6 @@ from gdkit.regimes import Regime
 from gdkit.sweeps.result.recommend import Recommendation
 
 _CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
-NO_DIVERGENCE = "none found"  # in tables, instead of a value at which runs diverge
 
 
 class AnswerCard(NamedTuple):
@@ -101,7 +100,7 @@ def first_divergence(row: SummaryRow) -> str:
     found = row.recommendation
     if found is None:
         return "–"
-    return NO_DIVERGENCE if found.unsafe is None else short_number(found.unsafe)
+    return "never" if found.unsafe is None else short_number(found.unsafe)
 
 
 def edge_ratio(found: Recommendation) -> float | None:

@@ -29,7 +29,7 @@ MEANINGS = {
     Regime.CATAPULT: "rose well above the initial loss, then converged",
     Regime.BOUNCING: "keeps moving without converging",
     Regime.STALLED: "updates vanish before convergence",
-    Regime.DIVERGED: "loss grew out of bounds",
+    Regime.DIVERGED: "loss too large or not finite",
 }
 _PLAN = {"chosen": "chosen by"}
 

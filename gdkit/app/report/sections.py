@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gdkit.app.answers import (
-    NO_DIVERGENCE,
     answer_cards,
     edge_ratio,
     format_details,
@@ -189,7 +188,7 @@ def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
         cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
     if found is None:
         return [*cells, *["–"] * 4]
-    edge = NO_DIVERGENCE if found.unsafe is None else short_number(found.edge)
+    edge = "none found" if found.unsafe is None else short_number(found.edge)
     return [*cells, short_number(found.safe), edge, short_number(edge_ratio(found)), short_number(found.sensitivity)]
 
 

@@ -27,7 +27,7 @@ _MAX_ROWS = 12  # optimizers shown at once
 
 
 def print_plan(console: Console, name: str, request: SweepRequest, needed: Resources) -> None:
-    """Prints what is about to run, as far as it is known before anything is compiled."""
+    """Prints the size of a run: what can be known before anything is compiled."""
     programs = sum(len(group_points(section)) for section in request.sections)
     sizes = [f"{s.label} {s.point_count * request.seeds:,}" for s in request.sections if s.label is not None]
     optimizers = f": {_shorten_list(sizes)}" if len(sizes) > 1 else ""

@@ -77,7 +77,7 @@ def _optimizer_table(summary: Summary) -> Table:
     heads += [humanize(summary.metric)] if summary.metric else []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", min_width=min(12, max(len(row.optimizer) for row in summary.rows)), vertical="bottom")
-    for head in (*heads, "no divergence up to", "some diverged at"):
+    for head in (*heads, "none diverged up to", "some diverged at"):
         table.add_column(_wrap_head(head), justify="right", vertical="bottom", no_wrap=True)
     for row in summary.rows:
         style = "bold" if row is summary.best else ""
@@ -133,4 +133,4 @@ def _legend(summary: Summary) -> Table:
 
 def _wrap_head(head: str) -> str:
     """A heading on lines of one or two words, so that the table fits 80 columns."""
-    return "\n".join(textwrap.wrap(head, 10, break_long_words=False))
+    return "\n".join(textwrap.wrap(head, 8, break_long_words=False))
