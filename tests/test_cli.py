@@ -1,4 +1,4 @@
-"""The command line: what it answers, its exit codes, and that nobody ever meets a traceback."""
+"""The command line: output, exit codes, and errors without tracebacks."""
 
 import base64
 import functools
@@ -86,7 +86,7 @@ from gdkit.app.command_line.main import main
 for words in sys.argv[1:]:
     code = main(words.split())
     heavy = sorted(m for m in ("jax", "optax", "numpy", "matplotlib", "xarray", "sklearn", "bokeh") if m in sys.modules)
-    print(f"\\nSAID {words}: {code} {heavy}")
+    print(f"\\nRESULT {words}: {code} {heavy}")
 """
 
 
@@ -95,8 +95,8 @@ def test_help_and_errors_of_syntax_and_schema_load_nothing_heavy():
     Path("schema.yaml").write_text(SMALL.replace("steps", "stpes"))
     Path("syntax.yaml").write_text("a: b: c")
     shown = python(LOADED, *(words for words, _ in LIGHT)).stdout
-    shown = [line for line in shown.splitlines() if line.startswith("SAID")]
-    assert shown == [f"SAID {words}: {code} []" for words, code in LIGHT]
+    shown = [line for line in shown.splitlines() if line.startswith("RESULT")]
+    assert shown == [f"RESULT {words}: {code} []" for words, code in LIGHT]
 
 
 def test_importing_gdkit_does_not_import_jax():
@@ -132,7 +132,7 @@ def test_importing_gdkit_does_not_import_jax():
         (["runn", "small.yaml"], "runn"),
     ],
 )
-def test_bad_input_exits_2_and_says_what_to_do(words, expected, capsys):
+def test_bad_input_exits_2_with_the_remedy(words, expected, capsys):
     Path("small.yaml").write_text(SMALL)
     assert main.main(words) == 2
     shown = capsys.readouterr()
@@ -158,13 +158,13 @@ def test_an_interrupt_exits_130(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_missing_extra_says_what_to_install(capsys, monkeypatch):
+def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main.main(["--help"]) == 2
     assert "pip install 'gdkit[app]'" in capsys.readouterr().err
 
 
-def test_a_reader_that_stops_early_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     code = "import sys; from gdkit.app.command_line.main import main; sys.exit(main(['schema']))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
@@ -196,7 +196,7 @@ def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
     assert Path("my-study.yaml").read_text() == before
 
 
-def test_experiments_that_are_nowhere_are_told_where_they_were_looked_for(capsys):
+def test_an_empty_list_of_experiments_names_the_folder(capsys):
     assert main.main(["list", "experiments"]) == 0
     shown = capsys.readouterr().out
     assert str(Path.cwd()) in shown and "gdkit new --example NAME" in shown
@@ -245,19 +245,19 @@ def test_bash_completes_commands_options_kinds_and_files(capsys):
 # The folder of a run
 
 
-def test_a_run_goes_to_runs_name_unless_it_is_told_elsewhere():
-    job = loads(SMALL)
-    assert choose_folder(job, None, new=False) == Path("runs/small")
+def test_the_default_folder_of_a_run_is_runs_name():
+    config = loads(SMALL)
+    assert choose_folder(config, None, new=False) == Path("runs/small")
     assert choose_folder(loads(SMALL + "output: there"), None, new=False) == Path("there")
     assert choose_folder(loads(SMALL + "output: there"), "here", new=False) == Path("here")
 
 
-def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refused():
-    job = loads(SMALL)
+def test_a_folder_of_the_same_config_is_reused_and_one_of_another_config_is_rejected():
+    config = loads(SMALL)
     Path("runs/small").mkdir(parents=True)
-    Path("runs/small/config.yaml").write_text(dump(job))
+    Path("runs/small/config.yaml").write_text(dump(config))
     Path("runs/small/results.nc").touch()
-    assert choose_folder(job, None, new=False) == Path("runs/small")
+    assert choose_folder(config, None, new=False) == Path("runs/small")
     assert choose_folder(loads(SMALL + "output: runs/small"), None, new=False) == Path("runs/small")
     other = loads(SMALL, ["sweep.steps=30", "optimizer.momentum=0.9"])
     with pytest.raises(
@@ -269,7 +269,7 @@ def test_a_folder_with_the_same_config_is_used_again_and_another_config_is_refus
     assert choose_folder(other, None, new=True) == Path("runs/small-3")
 
 
-def test_a_mistake_in_a_config_is_said_before_the_run_that_it_differs_from(capsys):
+def test_an_unknown_name_in_a_config_is_reported_before_a_conflict_with_its_folder(capsys):
     Path("small.yaml").write_text(SMALL)
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(dump(loads(SMALL)))
@@ -280,13 +280,13 @@ def test_a_mistake_in_a_config_is_said_before_the_run_that_it_differs_from(capsy
     assert "it holds a run of another config" in capsys.readouterr().err
 
 
-def test_a_run_that_failed_does_not_stand_in_the_way():
+def test_the_folder_of_a_failed_run_is_reused():
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(SMALL)
     assert choose_folder(loads(SMALL, ["sweep.steps=30"]), None, new=False) == Path("runs/small")
 
 
-def test_a_folder_that_is_not_a_runs_is_never_written_to():
+def test_a_folder_that_is_not_of_a_run_is_never_written_to():
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
     Path("file").write_text("")
@@ -401,14 +401,14 @@ def test_names_and_arguments_are_checked_with_their_line(old, new, expected, cap
     assert not Path("runs").exists()
 
 
-def test_an_error_of_the_engine_names_the_line_of_what_it_is_about(capsys):
+def test_an_error_of_the_library_names_the_line_of_its_argument(capsys):
     Path("losses.py").write_text(LOSSES)
     Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: losses:vector"))
     assert gdkit_undrawn("run", "small.yaml") == 2
     assert "error: small.yaml:2: loss=(2,): not a scalar" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "problem.use=losses:bowl", "sweep.axes.learning_rate=[-1.0, 1.0]") == 2
     assert "override 'sweep.axes.learning_rate=[-1.0, 1.0]': axes['learning_rate']=-1.0" in capsys.readouterr().err
-    assert gdkit_undrawn("run", "small.yaml", "problem.use=losses:bowl") == 0  # what failed does not stand in the way
+    assert gdkit_undrawn("run", "small.yaml", "problem.use=losses:bowl") == 0  # the folder of the failed run is reused
     assert "not finished" in Path("runs/small/log.txt").read_text()
 
 
@@ -446,7 +446,7 @@ def test_a_module_of_the_user_that_cannot_be_imported_is_shown_with_its_line(cap
         ("experiments", "experiments.mine:run  What happens."),
     ],
 )
-def test_what_can_be_named_is_listed(kind, expected, capsys):
+def test_names_for_configs_are_listed(kind, expected, capsys):
     Path("experiments").mkdir()
     Path("experiments/mine.py").write_text('"""What happens."""\n\ndef run(settings):\n    raise AssertionError\n')
     Path("experiments/helper.py").write_text("x = 1\n")
@@ -486,14 +486,14 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     assert "sweep.steps is 20 there and 30 here" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "sweep.steps=30", "optimizer.momentun=0.9") == 2
     shown = capsys.readouterr().err
-    assert "Did you mean 'momentum'?" in shown  # first of all: the folder depends on what else the config says
+    assert "Did you mean 'momentum'?" in shown  # reported first: correcting it may change which folder fits
     assert "another config" not in shown
     assert gdkit_undrawn("run", "small.yaml", "sweep.steps=30", "--new") == 0
     assert gdkit.open("runs/small-2").lanes.attrs["steps"] == 30
     assert gdkit.open("runs/small").lanes.attrs["steps"] == 20
 
 
-def test_o_is_short_for_output_and_for_nothing_else(capsys):
+def test_o_abbreviates_output_only(capsys):
     Path("small.yaml").write_text(SMALL)
     assert gdkit_undrawn("run", "small.yaml", "-o", "there") == 0
     assert Path("there/report.html").exists()
@@ -598,13 +598,13 @@ sweep:
 """
 
 
-def test_a_config_asks_for_monitors_which_know_its_problem_and_optimizer(capsys):
+def test_monitors_of_a_config_get_its_problem_and_optimizer(capsys):
     Path("watch_loss.py").write_text(MONITORS)
     Path("watched.yaml").write_text(WATCHED)
     assert gdkit_undrawn("run", "watched.yaml") == 0
     lanes = gdkit.open("runs/watched").lanes
     assert lanes["sharpness"].values == pytest.approx([4.0, 4.0], rel=1e-4)
-    assert lanes["sharpness_curve"].shape == (2, 8)  # as long as that of the loss, at most
+    assert lanes["sharpness_curve"].shape == (2, 8)  # at most as many points as the loss curve
     for rate, measured in zip([0.1, 0.3], lanes["lyapunov_exponent"].values, strict=True):
         # heavy ball on a quadratic: the largest root of z² − (1 + β − ηλ) z + β
         roots = [max(abs(np.roots([1, -(1.5 - rate * curvature), 0.5]))) for curvature in (1.0, 4.0)]
@@ -633,7 +633,7 @@ def test_a_config_asks_for_monitors_which_know_its_problem_and_optimizer(capsys)
         ("sharpness_every", "sweep.monitors.0 = 'sharpness_every': must be a mapping"),
     ],
 )
-def test_what_a_config_says_of_monitors_is_checked_with_its_line(monitor, expected, capsys):
+def test_errors_in_monitors_name_their_line(monitor, expected, capsys):
     Path("watch_loss.py").write_text(MONITORS)
     two = SMALL.replace("{name: sgd}", "[{name: sgd}, {name: adam}]")
     Path("small.yaml").write_text(f"{two}  monitors: [{monitor}]\n")
@@ -641,16 +641,16 @@ def test_what_a_config_says_of_monitors_is_checked_with_its_line(monitor, expect
     assert expected in capsys.readouterr().err
 
 
-def test_a_report_is_written_again(capsys):
+def test_a_report_is_rewritten(capsys):
     Path("small.yaml").write_text(SMALL)
     assert gdkit_undrawn("run", "small.yaml") == 0
     first = Path("runs/small/report.html").read_text()
     Path("runs/small/report.html").unlink()
-    assert main.main(["report", "runs/small"]) == 0
+    assert gdkit_undrawn("report", "runs/small") == 0
     assert len(Path("runs/small/report.html").read_text()) == pytest.approx(len(first), rel=0.01)
 
 
-def test_the_starter_runs_as_it_is(capsys):
+def test_the_starter_runs_unchanged(capsys):
     assert main.main(["new", "mine"]) == 0
     assert main.main(["check", "mine.yaml"]) == 0
     assert "nothing has been run" in capsys.readouterr().out
@@ -672,7 +672,7 @@ PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"
 """
 
 
-def test_check_has_what_each_of_its_columns_says_and_fits_80_characters():
+def test_each_column_of_check_has_its_value_and_the_table_fits_80_characters():
     cost = Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 0, 0, 2.34, 1.5e-3)
     table = cost_table([cost])
     columns = {str(column.header).replace("\n", " "): list(column.cells) for column in table.columns}
@@ -733,14 +733,14 @@ def test_every_kind_of_axis_runs(capsys):
     assert "a &lt;b&gt; &amp; c" in Path("runs/every/report.html").read_text()
 
 
-def test_a_job_whose_every_run_diverges_still_has_a_report(capsys):
+def test_a_sweep_of_which_every_run_diverges_has_a_report(capsys):
     Path("small.yaml").write_text(SMALL)
     assert gdkit_undrawn("run", "small.yaml", "sweep.axes.learning_rate=[5.0, 9.0]") == 0
     assert "Every run diverged" in capsys.readouterr().out
     assert "Every run diverged" in Path("runs/small/report.html").read_text()
 
 
-def test_float64_is_switched_on_for_the_process_that_asks():
+def test_float64_is_enabled_by_the_config():
     Path("small.yaml").write_text(SMALL + "precision: float64\n")
     code = """
 import sys
@@ -796,7 +796,7 @@ class Found(int):
         ("{vale: 2}", 2, "error: study.yaml:3: settings='vale': no such name. Did you mean 'value'?\n"),
     ],
 )
-def test_a_study_says_whether_its_claims_hold(settings, code, expected, capsys):
+def test_a_study_reports_whether_its_claims_hold(settings, code, expected, capsys):
     Path("losses.py").write_text(STUDY)
     Path("study.yaml").write_text(f"name: study\nexperiment: losses:run\nsettings: {settings}\n")
     assert main.main(["run", "study.yaml"]) == code
@@ -814,7 +814,7 @@ def test_a_study_says_whether_its_claims_hold(settings, code, expected, capsys):
         assert Path("runs/study/found.txt").read_text() == f"found: {2 * claim['holds']}\n"
 
 
-# Fuzz: whatever the file and the words, an exit code and no traceback
+# Fuzz: any file and any words give an exit code and no traceback
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,4 +1,4 @@
-"""The code of the README and of the tutorials runs, and prints what they say it prints."""
+"""The code of the README and of the tutorials runs, and prints the output that they show."""
 
 import importlib.util
 import json
@@ -13,8 +13,7 @@ from gdkit.app.command_line import main
 
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
-PADDED = re.compile(rf" *{NUMBER.pattern}")  # a column is padded by as much as a number is short
-# How far numbers may be from those printed: other machines round differently, more so near the edge of stability.
+PADDED = re.compile(rf" *{NUMBER.pattern}")  # the padding of a column depends on the length of its numbers
 LESSON = "docs/derivatives.md"
 FILE = re.compile(r"```(?:python|yaml)\n# (?P<name>\w+\.(?:py|yaml))\n(?P<body>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^gdkit (?P<verb>check|run) (?P<config>\w+\.yaml)", re.MULTILINE)
@@ -27,6 +26,7 @@ def load(path):
     return module
 
 
+# Tolerances of printed numbers: other machines round differently, more so near the edge of stability.
 TUTORIALS = {f"docs/{name}.md": {"rel": 0.2, "abs": 1e-6} for name in load(ROOT / "docs" / "readme.py").TUTORIALS}
 DOCUMENTS = {
     "README.md": {"rel": 0.2},
@@ -38,30 +38,30 @@ DOCUMENTS = {
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """Runs a document once: its folder, and what it says beside what its code prints now, block by block."""
-    found = {}
+    """Run a document once: its folder, and for each block the output that it shows and the output of its code."""
+    results = {}
 
     def run(name):
-        if name not in found:
+        if name not in results:
             folder = tmp_path_factory.mktemp(Path(name).stem)
             text = (ROOT / name).read_text(encoding="utf-8")
             with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):  # a reader has the default
                 patch.chdir(folder)
-                found[name] = folder, list(load(ROOT / "docs" / "readme.py").outputs(text))
+                results[name] = folder, list(load(ROOT / "docs" / "readme.py").outputs(text))
             plt.close("all")
-        return found[name]
+        return results[name]
 
     return run
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_code_of_a_document_prints_what_it_says(name, printed):
+def test_code_of_a_document_prints_the_output_that_it_shows(name, printed):
     _, blocks = printed(name)
     assert len(blocks) >= 2
-    for said, now in blocks:
-        assert said.strip(), "an output is missing: make readme"
-        assert PADDED.sub("#", said) == PADDED.sub("#", now), "run: make readme"
-        numbers = ([float(n) for n in NUMBER.findall(part)] for part in (said, now))
+    for shown, output in blocks:
+        assert shown.strip(), "an output is missing: make readme"
+        assert PADDED.sub("#", shown) == PADDED.sub("#", output), "run: make readme"
+        numbers = ([float(n) for n in NUMBER.findall(text)] for text in (shown, output))
         assert next(numbers) == pytest.approx(next(numbers), **DOCUMENTS[name]), "run: make readme"
 
 
@@ -77,12 +77,14 @@ def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_ru
 
 
 @pytest.mark.parametrize("name", [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))])
-def test_configs_that_a_document_shows_work_with_the_files_beside_them(name, printed, monkeypatch, capsys):
+def test_configs_of_a_document_run_with_its_files(name, printed, monkeypatch, capsys):
     monkeypatch.chdir(printed(name)[0])
     text = (ROOT / name).read_text(encoding="utf-8")
     for file in FILE.finditer(text):
         Path(file["name"]).write_text(file["body"], encoding="utf-8")
-    verbs = {found["config"]: found["verb"] for found in reversed(list(COMMAND.finditer(text)))}  # the first it shows
+    verbs = {
+        match["config"]: match["verb"] for match in reversed(list(COMMAND.finditer(text)))
+    }  # the first of each config
     for config, verb in verbs.items():
         assert main.main([verb, config]) == 0, capsys.readouterr().err
 
@@ -104,14 +106,14 @@ def test_the_library_example_of_the_readme_saves_its_figure(printed):
     ],
 )
 def test_the_lesson_prints_its_numbers(printed, claim):
-    assert any(re.search(claim, now) for _, now in printed(LESSON)[1])
+    assert any(re.search(claim, output) for _, output in printed(LESSON)[1])
 
 
-def test_the_page_of_reproductions_is_what_the_program_writes_and_every_claim_holds():
+def test_the_page_of_reproductions_is_generated_from_results_whose_claims_hold():
     writer = load(ROOT / "docs" / "reproduce.py")
-    found = json.loads((ROOT / "docs" / "reproductions.json").read_text(encoding="utf-8"))
-    assert set(found) == set(writer.studies()), "run: make reproduce"
-    assert (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8") == writer.page(found)
-    for name, study in found.items():
+    studies = json.loads((ROOT / "docs" / "reproductions.json").read_text(encoding="utf-8"))
+    assert set(studies) == set(writer.studies()), "run: make reproduce"
+    assert (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8") == writer.page(studies)
+    for name, study in studies.items():
         assert study["claims"] and all(claim["holds"] for claim in study["claims"]), name
         assert all((ROOT / "docs" / "figures" / figure).stat().st_size > 5_000 for figure in study["figures"])

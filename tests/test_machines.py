@@ -1,4 +1,4 @@
-"""What the page on many machines shows does what it says: its commands run, and its code prints what stands there."""
+"""The page on many machines: its commands run, and its code prints the output that the page shows."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def shared(tmp_path):
-    """A folder with the config, and commands as a cluster has them."""
+    """A folder with the config, and stand-ins for the commands of a cluster."""
     (tmp_path / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
     commands = {
         "gdkit": f'exec "{sys.executable}" -m gdkit "$@"',
@@ -37,19 +37,20 @@ def shared(tmp_path):
     return tmp_path
 
 
-def started(shared, script, **variables):
-    """A script of the page, with its folder in place of /shared."""
+def start(shared, script, **variables):
+    """Start a script of the page, with the test's folder instead of /shared."""
     environment = os.environ | variables | {"PATH": f"{shared / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     words = ["sh", "-c", script.replace("/shared/", f"{shared}/")]
     return subprocess.Popen(words, cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def ended(processes):
-    said = [process.communicate(timeout=300)[0].decode() for process in processes]
-    return [process.returncode for process in processes], said
+def wait(processes):
+    """Exit codes and outputs."""
+    outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
+    return [process.returncode for process in processes], outputs
 
 
-def test_a_task_of_the_array_and_a_pod_of_the_job_make_a_whole(shared):
+def test_a_task_of_the_array_and_a_pod_of_the_job_finish_the_run(shared):
     job = YAML(typ="safe").load(JOB)["spec"]
     (container,) = job["template"]["spec"]["containers"]
     (text,) = container["args"]
@@ -57,24 +58,24 @@ def test_a_task_of_the_array_and_a_pod_of_the_job_make_a_whole(shared):
     assert text.endswith(f"/{job['completions']}") and job["template"]["spec"]["restartPolicy"] == "Never"
     array = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_JOB_ID": "7"}
     pod = text.removesuffix(f"/{job['completions']}") + "/2"
-    codes, said = ended([started(shared, ARRAY, **array), started(shared, pod, JOB_COMPLETION_INDEX="1")])
-    assert codes == [0, 0], said
+    codes, outputs = wait([start(shared, ARRAY, **array), start(shared, pod, JOB_COMPLETION_INDEX="1")])
+    assert codes == [0, 0], outputs
     assert gdkit.open(shared / "spread").missing == 0
     assert (shared / "spread" / "report.html").exists() and not (shared / "requeued").exists()
 
 
-def test_a_job_of_the_array_that_is_told_to_end_asks_to_be_queued_again(shared):
+def test_a_terminated_task_of_the_array_is_requeued(shared):
     (shared / "bin" / "gdkit").write_text("#!/bin/sh\nexit 130\n", encoding="utf-8")  # as after SIGTERM
     variables = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_JOB_ID": "4711"}
-    assert ended([started(shared, ARRAY, **variables)])[0] == [130]
+    assert wait([start(shared, ARRAY, **variables)])[0] == [130]
     assert (shared / "requeued").read_text() == "requeue 4711\n"
 
 
-def test_the_code_of_the_page_prints_what_it_says(tmp_path, monkeypatch):
+def test_the_code_of_the_page_prints_the_output_that_it_shows(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
     readme = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(readme)
     monkeypatch.chdir(tmp_path)
-    found = list(readme.outputs(PAGE))
-    assert len(found) == 2
-    assert all(said == now for said, now in found)
+    outputs = list(readme.outputs(PAGE))
+    assert len(outputs) == 2
+    assert all(shown == printed for shown, printed in outputs)

@@ -1,4 +1,4 @@
-"""A notebook shows what a reader expects: tables of ours as HTML, figures as pictures, and no error."""
+"""In a notebook, results are HTML tables, figures are images, and no cell fails."""
 
 import base64
 import struct
@@ -24,7 +24,7 @@ def outputs(tmp_path_factory):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MPLBACKEND", raising=False)  # the kernel has its own
+        patch.delenv("MPLBACKEND", raising=False)  # the kernel sets its own
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
             patch.setenv(name, str(folder / name.lower()))
         resources = {"metadata": {"path": str(folder)}}
@@ -37,7 +37,7 @@ def shown(outputs, kind):
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
-def test_no_cell_ends_in_an_error_or_writes_to_stderr(outputs):
+def test_no_cell_fails_or_writes_to_stderr(outputs):
     assert len(outputs) == len(CELLS)
     for cell in outputs:
         assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell)
@@ -51,18 +51,18 @@ def test_no_cell_ends_in_an_error_or_writes_to_stderr(outputs):
         (3, ["<table>", "local derivative"]),
     ],
 )
-def test_results_runs_and_traces_are_tables(outputs, cell, texts):
+def test_results_runs_and_traces_are_html_tables(outputs, cell, texts):
     (html,) = shown(outputs[cell], "text/html")
     assert [text for text in texts if text not in html] == []
 
 
-def test_a_figure_is_one_picture(outputs):
-    (picture,) = shown(outputs[4], "image/png")
-    content = base64.b64decode(picture)
+def test_a_figure_is_one_image(outputs):
+    (image,) = shown(outputs[4], "image/png")
+    content = base64.b64decode(image)
     width, height = struct.unpack(">II", content[16:24])
     assert content.startswith(b"\x89PNG") and width > 200 and height > 150
 
 
-def test_what_is_printed_is_text(outputs):
+def test_printed_results_are_text(outputs):
     (output,) = outputs[5]
     assert output.name == "stdout" and output.text.startswith("SweepResult: 4 lanes of 50 steps")

@@ -122,7 +122,7 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
         estimate.check(loaded, folder, hooks.free_resources)
 
 
-def report(folder: Path, /, *others: Path, output: Output = None) -> None:
+def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injected) -> None:
     """Write the report of a run again, or one page that compares several runs.
 
     Args:
@@ -144,7 +144,7 @@ def report(folder: Path, /, *others: Path, output: Output = None) -> None:
         return
     from gdkit.app.run.outputs import rewrite_report
 
-    rewrite_report(config, folder)
+    rewrite_report(config, folder, hooks.write_report)
 
 
 def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experiments", "examples"], /) -> None:

@@ -48,7 +48,7 @@ def _monitors() -> Iterator[tuple[str, str]]:
 
     for name, factory in MONITORS.items():
         arguments = _describe_parameters(monitor_parameters(factory))
-        single = " For a single optimizer." if "factory" in parameters(factory) else ""
+        single = " For a single optimizer." if "optimizer" in parameters(factory) else ""
         yield name, f"{_first_paragraph(factory)} Arguments: {arguments}.{single}"
     yield "{use: MODULE:FUNCTION}", "your own: a function that returns a gdkit.monitors.Monitor"
 

@@ -28,6 +28,7 @@ MONITORS: dict[str, Callable[..., Any]] = {
     "time_to": monitors.time_to,
 }
 _PROBLEM_PARTS = ("problem", "loss", "init", "params", "sample", "data")  # as errors of the library name them
+_RUN_PARAMETERS = ("problem", "optimizer")  # of a monitor: the run sets them, not the config
 
 
 def build_arguments(config: SweepConfig) -> dict[str, Any]:
@@ -116,10 +117,13 @@ def build_monitors(
         if identity in monitors:
             raise config.error(path, f"a second {title} would compute the same statistics. Remove one")
         parameters = factories.parameters(factory)
-        if "factory" in parameters and len(optimizers) > 1:
+        if "optimizer" in parameters and len(optimizers) > 1:
             remedy = "Keep one and run the others with other configs; sharpness_every works with several"
             raise config.error(path, f"{title} needs a single optimizer, and there are {len(optimizers)}. {remedy}")
-        arguments = _monitor_arguments(config, path, section, factory) | {"problem": problem, "factory": optimizers[0]}
+        arguments = _monitor_arguments(config, path, section, factory) | {
+            "problem": problem,
+            "optimizer": optimizers[0],
+        }
         accepted = {n: v for n, v in arguments.items() if n in parameters or n in section.arguments}
         with locate_errors(config, path):
             monitor = factories.call("monitors", factory, accepted)
@@ -131,7 +135,7 @@ def build_monitors(
 
 def monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect.Parameter]:
     """The parameters of a monitor that a config can set; its problem and its optimizer are those of the run."""
-    return {n: p for n, p in factories.parameters(factory).items() if n not in ("problem", "factory")}
+    return {n: p for n, p in factories.parameters(factory).items() if n not in _RUN_PARAMETERS}
 
 
 def _monitor_factory(config: SweepConfig, path: KeyPath, section: ConfigMonitor) -> Callable[..., Monitor]:
@@ -149,7 +153,7 @@ def _monitor_arguments(
     """The checked arguments; a recorded curve covers the run with at most as many points as the loss curve."""
     known = monitor_parameters(factory)
     for name, value in section.arguments.items():
-        if name not in known and (name in ("problem", "factory") or not factories.takes_any_name(factory)):
+        if name not in known and (name in _RUN_PARAMETERS or not factories.takes_any_name(factory)):
             raise config.error((*path, name), _unknown_key(name, known))
         _check_value(config, (*path, name), known.get(name), value)
     for name, parameter in known.items():

@@ -124,7 +124,7 @@ class ConfigAxis(_Model):
             raise ValueError("an axis is a list, or one of log, linear, values, random, static")
         duplicate = _find_duplicate(self.values or self.static or [])
         if duplicate is not None:
-            raise ValueError(f"duplicate value {shorten(duplicate)}. Remove one; seeds repeats runs")
+            raise ValueError(f"duplicate value {shorten(duplicate)}. Remove one; use seeds to repeat runs")
         return self
 
     @property

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import BaseConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gdkit.app.examples import example_names
 from gdkit.errors import GdkitError, nearest
@@ -117,8 +119,8 @@ def parse(text: str, file: str) -> Source:
     ) as error:
         if isinstance(error, ConfigError):
             raise
-        what = str(error).split("\n")[0]  # malformed text makes the parser itself raise, too
-        raise ConfigError(f"{file}: not YAML: {what}") from None
+        problem = str(error).split("\n")[0]  # malformed text makes the parser itself raise, too
+        raise ConfigError(f"{file}: not YAML: {problem}") from None
     return Source(file, tree, reader.locations)
 
 
@@ -146,13 +148,13 @@ def apply_override(source: Source, assignment: str) -> Source:
 class _Reader:
     """Converts composed YAML nodes to plain values and records their lines, within the limits above."""
 
-    def __init__(self, constructor: Any, file: str):
+    def __init__(self, constructor: BaseConstructor, file: str):
         self.constructor, self.file = constructor, file
         self.locations: dict[KeyPath, str] = {}
         self.count = 0
-        self.ancestors: list[Any] = []  # the nodes that contain the current one
+        self.ancestors: list[Node] = []  # the nodes that contain the current one
 
-    def convert(self, node: Any, path: KeyPath) -> Any:
+    def convert(self, node: Node, path: KeyPath) -> Any:
         self.locations.setdefault(path, self._location(node))
         self.count += 1
         if self.count > MAX_VALUES:
@@ -162,12 +164,16 @@ class _Reader:
         if len(self.ancestors) >= MAX_DEPTH:
             raise self._error(node, f"nested too deeply. At most {MAX_DEPTH} levels")
         self.ancestors.append(node)
-        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
-        value = getattr(self, f"_{node.id}")(node, kind, path)
+        value = self._convert(node, _kind(node), path)
         self.ancestors.pop()
         return value
 
-    def _mapping(self, node: Any, kind: str, path: KeyPath) -> dict[str, Any]:
+    def _convert(self, node: Node, kind: str, path: KeyPath) -> Any:
+        if isinstance(node, MappingNode):
+            return self._mapping(node, kind, path)
+        return self._sequence(node, kind, path) if isinstance(node, SequenceNode) else self._scalar(node, kind)
+
+    def _mapping(self, node: MappingNode, kind: str, path: KeyPath) -> dict[str, Any]:
         if kind != "map":
             raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain mapping")
         values: dict[str, Any] = {}
@@ -180,23 +186,21 @@ class _Reader:
             values[name] = self.convert(value, (*path, name))
         return values
 
-    def _key(self, key: Any) -> str:
-        kind = str(key.tag).removeprefix("tag:yaml.org,2002:")
-        if key.id == "scalar" and kind == "merge":
+    def _key(self, key: Node) -> str:
+        kind, is_scalar = _kind(key), isinstance(key, ScalarNode)
+        if is_scalar and kind == "merge":
             raise self._error(key, "merge keys (<<) are not part of YAML 1.2. Write the entries out")
-        if key.id != "scalar" or kind != "str":
-            shown = repr(key.value) if key.id == "scalar" else f"a {key.id}"
-            raise self._error(
-                key, f"a key must be a string, not {shown}. Put a name that looks like a number in quotes"
-            )
+        if not is_scalar or kind != "str":
+            shown = repr(key.value) if is_scalar else f"a {'mapping' if isinstance(key, MappingNode) else 'sequence'}"
+            raise self._error(key, f"a key must be a string, not {shown}. Put a number that is a name in quotes")
         return key.value
 
-    def _sequence(self, node: Any, kind: str, path: KeyPath) -> list[Any]:
+    def _sequence(self, node: SequenceNode, kind: str, path: KeyPath) -> list[Any]:
         if kind != "seq":
             raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain list")
         return [self.convert(item, (*path, i)) for i, item in enumerate(node.value)]
 
-    def _scalar(self, node: Any, kind: str, path: KeyPath) -> str | int | float | bool | None:
+    def _scalar(self, node: Node, kind: str) -> str | int | float | bool | None:
         if kind in ("str", "timestamp"):
             return node.value
         if kind not in ("int", "float", "bool", "null"):
@@ -213,27 +217,31 @@ class _Reader:
             raise self._error(node, f"{shorten(node.value)} is not a finite number. Give a number, or remove the key")
         return value
 
-    def _location(self, node: Any) -> str:
+    def _location(self, node: Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}"
 
-    def _error(self, node: Any, message: str) -> ConfigError:
+    def _error(self, node: Node, message: str) -> ConfigError:
         return ConfigError(f"{self._location(node)}: {message}.")
+
+
+def _kind(node: Node) -> str:
+    return str(node.tag).removeprefix("tag:yaml.org,2002:")
 
 
 def _syntax_error(error: MarkedYAMLError, text: str, file: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
-    what = " ".join(part for part in (error.context, error.problem) if part)
-    if "another document" in what:
-        what = "a second YAML document starts here. A file holds one config"
+    problem = " ".join(part for part in (error.context, error.problem) if part)
+    if "another document" in problem:
+        problem = "a second YAML document starts here. A file holds one config"
     if mark is None:
-        return ConfigError(f"{file}: not YAML: {what}.")
+        return ConfigError(f"{file}: not YAML: {problem}.")
     lines = text.splitlines() or [""]
     number = min(mark.line, len(lines) - 1)
     shown = "".join(c if c.isprintable() else " " for c in lines[number][:100])
     excerpt = f"\n  {number + 1:>4} | {shown}"
     if mark.line == number and mark.column < 100:
         excerpt += f"\n       | {'':{mark.column}}^"
-    return ConfigError(f"{file}:{number + 1}: not YAML: {what}.{excerpt}")
+    return ConfigError(f"{file}:{number + 1}: not YAML: {problem}.{excerpt}")
 
 
 def _create_path(tree: Any, parts: list[str], location: str) -> KeyPath:

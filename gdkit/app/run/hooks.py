@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from gdkit.sweeps.result.result import SweepResult
 
 
+WriteReport = Callable[["SweepConfig", "SweepResult", Path], None]  # the last is the run's folder
+
+
 class Hooks(NamedTuple):
     """Replacements; the defaults are what the command line does."""
 
     plan: Mapping[str, Any] = {}  # fields of `gdkit.Plan`, which configs and options do not cover
-    write_report: "Callable[[SweepConfig, SweepResult, Path], None] | None" = None  # None: `outputs.write_report`
+    write_report: WriteReport | None = None  # instead of `gdkit.app.run.outputs.write_report`
     free_resources: Callable[[Path], Resources] = resources.free_resources  # of the run's folder

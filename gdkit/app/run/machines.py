@@ -3,15 +3,18 @@
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 
 from gdkit.errors import RunError, bad_value, missing_package
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 
 @contextmanager
-def connect_dask(address: str | None) -> Generator[Any]:
+def connect_dask(address: str | None) -> "Generator[Client | None]":
     """A client of the Dask scheduler at an address or of a scheduler file; None without an address.
 
     Raises:

@@ -15,6 +15,7 @@ from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError
 from gdkit.app.directory import resume_command
 from gdkit.app.report import figures
+from gdkit.app.run.hooks import WriteReport
 from gdkit.app.run.log import write_log
 from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.store import RESULTS
@@ -38,8 +39,13 @@ def write_report(config: SweepConfig, result: SweepResult, folder: Path, *, draw
     print_paths({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
 
 
-def rewrite_report(config: Config, folder: Path) -> None:
+def rewrite_report(config: Config, folder: Path, write: WriteReport | None = None) -> None:
     """Write the figures and the report of a run again; of an unfinished run, a report on its finished lanes.
+
+    Args:
+      config: the config of the run.
+      folder: its folder.
+      write: replaces `write_report`.
 
     Raises:
       ConfigError: a study, or a run without finished lanes.
@@ -48,7 +54,7 @@ def rewrite_report(config: Config, folder: Path) -> None:
         raise config.error(("experiment",), "the report of a study is written by running it: gdkit run")
     result = dataclasses.replace(open_result(folder), thresholds=build_thresholds(config))
     if not result.missing:
-        write_report(config, result, folder)
+        (write or write_report)(config, result, folder)
         return
     if not _has_finished_lanes(result):
         raise ConfigError(f"{folder}: no run has finished yet. To resume: {resume_command(folder)}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 from rich.console import Console
@@ -34,6 +34,9 @@ from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request
 from gdkit.tables import count
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 
 def run(
     config: Config,
@@ -41,7 +44,7 @@ def run(
     plan: Plan,
     *,
     shard: tuple[int, int] = (0, 1),
-    executor: Any = None,
+    executor: "Client | None" = None,
     live: bool = False,
     anyway: bool = False,
     hooks: Hooks = Hooks(),  # noqa: B008  # immutable
@@ -77,7 +80,7 @@ def _run_sweep(
     folder: Path,
     plan: Plan,
     shard: tuple[int, int],
-    executor: Any,
+    executor: "Client | None",
     hooks: Hooks,
     *,
     live: bool,
@@ -108,7 +111,7 @@ def _run_or_resume(
     folder: Path,
     request: SweepRequest,
     shard: tuple[int, int],
-    executor: Any,
+    executor: "Client | None",
     *,
     live: bool,
 ) -> SweepResult:
