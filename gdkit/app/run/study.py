@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -21,22 +21,12 @@ from gdkit.app.report import figures
 from gdkit.app.run.caches import use_program_cache
 from gdkit.app.run.log import PACKAGES, log_run, write_log
 from gdkit.app.run.outputs import print_paths
+from gdkit.app.summary import StudyClaim
 from gdkit.errors import RunError
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.tables import count, format_duration
 
 CLAIMS, OUTPUT = "claims.json", "found.txt"  # the claims of a study, and its result as text
-
-
-class StudyClaim(Protocol):
-    """What a study asserts about its result."""
-
-    text: str
-    source: str
-    expected: float
-    tolerance: float
-    measured: float
-    holds: bool
 
 
 def run_study(config: StudyConfig, folder: Path) -> None:
