@@ -25,7 +25,7 @@ from experiments.common.settings import complete_settings, geometric_grid
 from experiments.common.tables import format_table
 from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
-from gdkit.sweeps.result.result import Best
+from gdkit.sweeps.result.scores import Best
 
 DEFAULTS: dict[str, Any] = {
     "network": {"widths": [32, 32], "batch_size": 64},

@@ -10,8 +10,8 @@ import synthetic
 from shared import assert_refused
 
 from gdkit import plots
+from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result.optuna_study import is_log
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_a_lane_that_runs_again_ends_the_same(short, lane):
     replay = short.replay(lane, around=3)
     assert replay.same
     assert len(replay.watched["loss"]) == len(replay.watched["step"]) > 0
-    assert "It ended as before." in str(replay)
+    assert "The end is the same, bit for bit." in str(replay)
 
 
 def test_a_replay_shows_the_steps_of_the_run():

@@ -318,7 +318,7 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
     low, high = (float(part.edge()[name].squeeze()) for name in ("low", "high"))
     assert low in rates["learning_rate"][there] and high in rates["learning_rate"][there] and low < 1 <= high
     assert part.best().hyperparameters["learning_rate"] in rates["learning_rate"][there]
-    assert any("2 runs: not finished yet" in text for text in part.recommend().caveats)
+    assert any("2 runs not finished yet" in text for text in part.recommend().caveats)
     assert "2 not finished" in str(part).splitlines()[1]
 
 

@@ -242,7 +242,7 @@ def test_what_is_not_known_is_said_and_never_nan():
     assert "diverged" in str(every) and "nan" not in str(every)
     slow = sweep(problems.parabola(), sgd, {"learning_rate": [1e-5, 1e-4]}, steps=30).recommend()
     text = " ".join(slow.caveats)
-    assert "the end of the axis" in text and "no run arrived" in text and "nothing did up to" in text
+    assert "the end of the axis" in text and "no run converged" in text and "no divergence found up to" in text
 
 
 def test_bootstrap_interval_holds_the_best(result):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gdkit.errors import bad_value
 from gdkit.sweeps.request import SweepRequest, check_request
-from gdkit.sweeps.result import result as results
+from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.reopen import reopened, request_of
 from gdkit.sweeps.sweep import run_request
@@ -31,7 +31,7 @@ def open(
     Raises:
       GdkitError: there is no result, it is damaged or of another format; one of problem and optimizer is missing.
     """
-    result, place = results.open(path), Path(path)
+    result, place = read_result(path), Path(path)
     if problem is None and optimizer is None:
         config = place / "config.yaml"
         return reopened(result, place, lambda: _asked_by(config), run_request) if config.is_file() else result

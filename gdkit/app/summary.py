@@ -9,7 +9,7 @@ import xarray as xr
 
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.recommend import Recommendation
+from gdkit.sweeps.result.recommend import UNFINISHED, Recommendation
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count, format_duration, format_number, format_range
 
@@ -257,7 +257,7 @@ def _merge_caveats(rows: tuple[SummaryRow, ...]) -> tuple[str, ...]:
     for row in rows:
         texts = row.recommendation.caveats if row.recommendation else ()
         for text in (
-            text for text in texts if not text.startswith("what becomes of")
+            text for text in texts if not text.endswith(UNFINISHED)
         ):  # `unfinished_caveat` counts all
             optimizers.setdefault(text, []).append(row.optimizer)
     return tuple(

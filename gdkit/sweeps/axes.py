@@ -180,6 +180,21 @@ def group_points(section: Section) -> list[Group]:
     return groups
 
 
+def is_log(values: np.ndarray) -> bool:
+    """Whether values are spaced more evenly on a log scale; of two values, whether they differ by a factor of ten.
+
+    >>> is_log(np.geomspace(1e-3, 1, 5)), is_log(np.linspace(0.1, 0.9, 5)), is_log(np.array([0.01, 1.0]))
+    (True, False, True)
+    """
+    values = np.unique(values)
+    if len(values) < 2 or values[0] <= 0:
+        return False
+    if len(values) == 2:
+        return bool(values[1] >= 10 * values[0])
+    unevenness = lambda x: np.std(np.diff(x)) / np.mean(np.diff(x))
+    return bool(unevenness(np.log(values)) < unevenness(values))
+
+
 def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
     fast = [any(axis.name == "learning_rate" for axis in d.axes) for d in section.dimensions]
     keys = [at[i] for i in range(len(fast)) if fast[i]] + [at[i] for i in reversed(range(len(fast))) if not fast[i]]

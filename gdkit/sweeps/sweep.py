@@ -22,7 +22,8 @@ from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
-from gdkit.sweeps.result.result import SweepResult, assemble, seconds_of
+from gdkit.sweeps.result.assemble import assemble, seconds_of
+from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.origin import attach_origin
 from gdkit.sweeps.rundir.archive import MemoryColumns, UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory

@@ -34,7 +34,7 @@ from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.sweeps.result.result import open as open_result
+from gdkit.sweeps.result.assemble import read_result
 
 
 class ComparedRun(NamedTuple):
@@ -91,7 +91,7 @@ def _read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
         config = folders.load_config(directory)
         if not isinstance(config, SweepConfig):
             raise ConfigError(f"{directory}: this is a study, not a sweep. Compare runs of sweeps.")
-        result = dataclasses.replace(open_result(directory), thresholds=build_thresholds(config))
+        result = dataclasses.replace(read_result(directory), thresholds=build_thresholds(config))
         if result.missing == result.lanes.sizes["lane"]:
             raise ConfigError(f"{directory}: no run has finished yet. To resume: {folders.resume_command(directory)}")
         name = directory.name if names.count(directory.name) == 1 else str(directory)

@@ -21,7 +21,7 @@ from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.sweeps.result.result import open as open_result
+from gdkit.sweeps.result.assemble import read_result
 from gdkit.tables import count
 
 Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
@@ -52,7 +52,7 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
     """
     if isinstance(config, StudyConfig):
         raise config.error(("experiment",), "the report of a study is written by running it: gdkit run")
-    result = dataclasses.replace(open_result(folder), thresholds=build_thresholds(config))
+    result = dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
     if not result.missing:
         (write or write_report)(config, result, folder)
         return
@@ -73,7 +73,7 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
       folder: its folder.
       reload_seconds: how soon the page reloads itself; None where the run was interrupted.
     """
-    result = open_result(folder) if (folder / NAME).exists() else None
+    result = read_result(folder) if (folder / NAME).exists() else None
     if result is None or not _has_finished_lanes(result):
         report.write_empty_report(config, folder, _make_notice(folder, "No run has finished yet.", reload_seconds))
         return

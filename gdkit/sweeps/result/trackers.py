@@ -1,4 +1,4 @@
-"""A finished sweep in the trackers that people keep their runs in: every lane a run."""
+"""A sweep in TensorBoard, MLflow and Weights & Biases: one run per lane."""
 
 import importlib
 import re
@@ -11,40 +11,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdkit.errors import bad_value, missing_package
-from gdkit.monitors import EndKind
-from gdkit.sweeps.result import optuna_study
+from gdkit.sweeps.result.lane_values import SweepLike, finite_curve, hyperparameters_of, outcome_of
 
 
-class Tracked(NamedTuple):
-    """What is told of a lane. All numbers are finite: what diverged ends where it leaves."""
+class TrackedLane(NamedTuple):
+    """What is logged of a lane, finite numbers only: the curve of a diverged lane ends at its last finite loss."""
 
     name: str
     params: dict[str, Any]  # hyperparameters and the seed
-    tags: dict[str, str]  # regime and kind of its end
+    tags: dict[str, str]  # the regime, and how it ended
     metrics: dict[str, float]  # at its end
     curve: dict[int, float]  # step to loss
 
 
-def lanes_of(result: Any) -> Iterator[Tracked]:
-    """Every lane that has ended."""
+def tracked_lanes(result: SweepLike) -> Iterator[TrackedLane]:
+    """Every finished lane."""
     variables = {str(name): v.values for name, v in result.lanes.data_vars.items() if v.dims == ("lane",)}
     digits = len(str(result.lanes.sizes["lane"] - 1))
-    for lane in np.flatnonzero(variables["end_kind"] != EndKind.RUNNING):
-        told = optuna_study.told(result, lane)
-        params = optuna_study.params_of(result, lane) | {"seed": told["seed"]}
+    for lane in np.flatnonzero(result.finished):
+        outcome = outcome_of(result, lane)
+        params = hyperparameters_of(result, lane) | {"seed": outcome["seed"]}
         words = [_word(value) if name == "optimizer" else f"{name}={_word(value)}" for name, value in params.items()]
         metrics = {name: float(v[lane]) for name, v in variables.items() if name != "end_kind" and np.isfinite(v[lane])}
-        yield Tracked(
+        yield TrackedLane(
             "-".join([f"{lane:0{digits}d}", *words]),
             params,
-            {name: told[name] for name in ("regime", "end_kind")},
+            {name: outcome[name] for name in ("regime", "end_kind")},
             metrics,
-            optuna_study.finite_curve(result, lane),
+            finite_curve(result, lane),
         )
 
 
-def files_of(run: Any) -> list[Path]:
-    """The report and the figures of a run directory, those that there are.
+def report_files(run: str | Path | None) -> list[Path]:
+    """The report and the figures that a run directory has; none without a directory.
 
     Raises:
       InputValueError: there is no such directory.
@@ -53,16 +52,16 @@ def files_of(run: Any) -> list[Path]:
         return []
     if not Path(run).is_dir():
         raise bad_value("run", str(run), "no such directory", "Pass that of a run, or leave it out")
-    found = [Path(run) / "report.html", *sorted((Path(run) / "figures").glob("*.png"))]
-    return [path for path in found if path.is_file()]
+    paths = [Path(run) / "report.html", *sorted((Path(run) / "figures").glob("*.png"))]
+    return [path for path in paths if path.is_file()]
 
 
-def to_tensorboard(result: Any, folder: Any, run: Any) -> None:
-    """What `SweepResult.log_to_tensorboard` does."""
-    writer_of = _package("tensorboardX", "tensorboard").SummaryWriter
+def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None) -> None:
+    """Write one run of TensorBoard per lane; see `SweepResult.log_to_tensorboard`."""
+    writer_of = _import_tracker("tensorboardX", "tensorboard").SummaryWriter
     summaries = importlib.import_module("tensorboardX.summary")
-    files = files_of(run)
-    for lane in lanes_of(result):
+    files = report_files(run)
+    for lane in tracked_lanes(result):
         with writer_of(logdir=str(Path(folder) / lane.name)) as writer:
             for step, loss in lane.curve.items():
                 writer.add_scalar("loss", loss, step)
@@ -76,69 +75,69 @@ def to_tensorboard(result: Any, folder: Any, run: Any) -> None:
         writer.add_text("recommendation", str(result).replace("\n", "  \n"))
         for path in files:
             if path.suffix == ".png":
-                writer.file_writer.add_summary(_picture(path))
+                writer.file_writer.add_summary(_image_summary(path))
             else:
                 writer.add_text(path.name, str(path.resolve()))
 
 
-def _picture(path: Path) -> Any:
-    """A PNG file as TensorBoard shows it."""
+def _image_summary(path: Path) -> Any:
+    """A PNG file as a summary of TensorBoard."""
     messages: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
     content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])  # where every PNG has them
+    width, height = struct.unpack(">II", content[16:24])  # the PNG header
     image = messages.Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
     return messages.Summary(value=[messages.Summary.Value(tag=path.stem, image=image)])
 
 
-def to_mlflow(result: Any, tracking_uri: str | None, experiment: str, name: str, run: Any) -> str:
-    """What `SweepResult.log_to_mlflow` does."""
-    client = _package("mlflow", "mlflow").MlflowClient(tracking_uri=tracking_uri)
+def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name: str, run: str | Path | None) -> str:
+    """Log one nested run of MLflow per lane; see `SweepResult.log_to_mlflow`."""
+    client = _import_tracker("mlflow", "mlflow").MlflowClient(tracking_uri=tracking_uri)
     entities = importlib.import_module("mlflow.entities")
-    files = files_of(run)
-    known = client.get_experiment_by_name(experiment)
-    place = client.create_experiment(experiment) if known is None else known.experiment_id
-    parent = client.create_run(place, run_name=name, tags={"mlflow.note.content": str(result)}).info.run_id
+    files = report_files(run)
+    existing = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if existing is None else existing.experiment_id
+    parent = client.create_run(experiment_id, run_name=name, tags={"mlflow.note.content": str(result)}).info.run_id
     for path in files:
         client.log_artifact(parent, str(path))
-    for lane in lanes_of(result):
+    for lane in tracked_lanes(result):
         tags = lane.tags | {"mlflow.parentRunId": parent}
-        child = client.create_run(place, run_name=lane.name, tags=tags).info.run_id
+        child = client.create_run(experiment_id, run_name=lane.name, tags=tags).info.run_id
         now, last = int(time.time() * 1000), int(lane.metrics["end_step"])
         metrics = [entities.Metric("loss", loss, now, step) for step, loss in lane.curve.items()]
         metrics += [entities.Metric(metric, value, now, last) for metric, value in lane.metrics.items()]
         client.log_batch(child, params=[entities.Param(key, str(value)) for key, value in lane.params.items()])
-        for low in range(0, len(metrics), 1000):  # as many as it takes at a time
+        for low in range(0, len(metrics), 1000):  # the limit of one request
             client.log_batch(child, metrics=metrics[low : low + 1000])
         client.set_terminated(child)
     client.set_terminated(parent)
     return parent
 
 
-def to_wandb(result: Any, project: str, name: str, run: Any, settings: dict[str, Any]) -> None:
-    """What `SweepResult.log_to_wandb` does."""
-    package = _package("wandb", "wandb")
-    files = files_of(run)
-    begin = lambda **own: package.init(project=project, group=name, reinit="create_new", **own, **settings)
-    for lane in lanes_of(result):
-        with begin(name=lane.name, config=lane.params | lane.tags, tags=list(lane.tags.values())) as told:
+def to_wandb(result: SweepLike, project: str, name: str, run: str | Path | None, settings: dict[str, Any]) -> None:
+    """Log one run of Weights & Biases per lane; see `SweepResult.log_to_wandb`."""
+    package = _import_tracker("wandb", "wandb")
+    files = report_files(run)
+    start_run = lambda **own: package.init(project=project, group=name, reinit="create_new", **own, **settings)
+    for lane in tracked_lanes(result):
+        with start_run(name=lane.name, config=lane.params | lane.tags, tags=list(lane.tags.values())) as tracked:
             for step, loss in lane.curve.items():
-                told.log({"loss": loss}, step=step)
-            told.summary.update(lane.metrics)
-    with begin(name=name, job_type="sweep", notes=str(result)) as told:
+                tracked.log({"loss": loss}, step=step)
+            tracked.summary.update(lane.metrics)
+    with start_run(name=name, job_type="sweep", notes=str(result)) as tracked:
         if files:
             artifact = package.Artifact(re.sub(r"[^\w.-]", "_", name), type="report")
             for path in files:
                 artifact.add_file(str(path))
-            told.log_artifact(artifact)
+            tracked.log_artifact(artifact)
 
 
-def _package(name: str, extra: str) -> Any:
+def _import_tracker(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise missing_package(name, extra, "logging a sweep there") from error
+        raise missing_package(name, extra, f"logging a sweep to {name}") from error
 
 
 def _word(value: Any) -> str:
-    """A value as a part of a file's name."""
+    """A value as part of a file name."""
     return re.sub(r"[^\w.+-]", "_", f"{value:.6g}" if isinstance(value, float) else str(value))

@@ -15,7 +15,8 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
 from gdkit.sweeps.request import SweepRequest
-from gdkit.sweeps.result.result import SweepResult, assemble
+from gdkit.sweeps.result.assemble import assemble
+from gdkit.sweeps.result.result import SweepResult
 
 
 class PartialSweep(NamedTuple):

@@ -8,10 +8,9 @@ import numpy as np
 
 from gdkit import checks, factories
 from gdkit.errors import bad_type, bad_value
-from gdkit.sweeps.axes import Dimension, Section, group_points
+from gdkit.sweeps.axes import Dimension, Section, group_points, is_log
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.result.optuna_study import is_log
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, alone, filled, merge_sweeps, of_shape, same_static
 

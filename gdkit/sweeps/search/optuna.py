@@ -15,6 +15,7 @@ from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result import optuna_study
+from gdkit.sweeps.result.lane_values import finite_scores
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, filled, merge_sweeps
 from gdkit.sweeps.resume.origin import attach_origin
@@ -89,7 +90,7 @@ def optuna_search(
 
 def _study(study: Any, maximize: bool, key: Any) -> Any:
     """The study, or one with a sampler for batches."""
-    package = optuna_study.optuna()
+    package = optuna_study.import_optuna()
     direction = "maximize" if maximize else "minimize"
     if study is None:
         seed = int(np.asarray(jax.random.key_data(checks.as_key(key))).ravel()[-1])
@@ -143,7 +144,7 @@ def _tell(
     maximize: bool,
 ) -> None:
     """Tell the study the value of every trial, and what became of its seeds."""
-    values = optuna_study.capped(result, by, maximize).reshape(-1, result.seeds)
+    values = finite_scores(result, by, maximize).reshape(-1, result.seeds)
     for number, trial in enumerate(trials):
         row = int(np.flatnonzero(places == number)[0])
         mine = range(row * result.seeds, (row + 1) * result.seeds)
@@ -153,4 +154,4 @@ def _tell(
         if np.isfinite(value):
             study.tell(trial, value)
         else:
-            study.tell(trial, state=optuna_study.optuna().trial.TrialState.FAIL)
+            study.tell(trial, state=optuna_study.import_optuna().trial.TrialState.FAIL)

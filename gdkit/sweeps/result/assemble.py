@@ -1,0 +1,96 @@
+"""Results from columns of lanes, from files and from run directories."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gdkit import store
+from gdkit.errors import bad_value
+from gdkit.monitors import EndKind
+from gdkit.regimes import Thresholds, least_loss
+from gdkit.sweeps.description import Description, read_grids
+from gdkit.sweeps.result.product import lane_coordinates
+from gdkit.sweeps.result.result import SweepResult
+
+
+def assemble(
+    described: Description,
+    columns: Mapping[str, np.ndarray],
+    timings: Mapping[str, Any],
+    narrower: Mapping[int, Any] | None = None,
+) -> SweepResult:
+    """The result of a sweep, from its description and the columns that its lanes report.
+
+    Args:
+      described: the sweep.
+      columns: name to (lanes, ...); ``end_kind`` is 0 in lanes that have not ended.
+      timings: seconds by what they were spent on.
+      narrower: of a run directory, the tiles whose blocks ran with fewer lanes than planned: their widths and depths.
+    """
+    coords = lane_coordinates(described)
+    variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
+    variables |= {
+        name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1
+    }
+    if "curve_loss" in columns:
+        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"])
+        coords["curve_step"] = ("point", described.curve_step)
+    problem_axes = [n for n in coords if n.startswith("problem.")]
+    stochastic = bool(described.attrs["stochastic"])
+    variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))
+    attrs = described.attrs | {"timings": json.dumps(timings)}
+    attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
+    return SweepResult(xr.Dataset(variables, coords, attrs), described.grids)
+
+
+def read_result(path: str | Path) -> SweepResult:
+    """The result in a file or a run directory, without what it takes to run it again; `gdkit.open` adds that."""
+    path = Path(path)
+    if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
+        return _read_tiles(store.Store.open(path))
+    lanes = store.load(path)
+    saved = json.loads(lanes.attrs.pop("thresholds"))
+    names = {f.name for f in dataclasses.fields(Thresholds)}
+    thresholds = Thresholds(**{name: value for name, value in saved.items() if name in names})
+    return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
+
+
+def _read_tiles(run: store.Store) -> SweepResult:
+    """The result in the tiles of a run."""
+    try:
+        described = Description.from_json(run.manifest.plan["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise bad_value(
+            "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
+        ) from error
+    columns = run.columns()
+    return assemble(described, columns.values, {"seconds": seconds_of(run.path)}, columns.narrower)
+
+
+def seconds_of(run: Path) -> float:
+    """Seconds from the manifest of a run to its last tile, over all processes, pauses included."""
+    begin = (run / store.manifest.NAME).stat().st_mtime
+    return max((folder.stat().st_mtime for folder in (run / "tiles").iterdir()), default=begin) - begin
+
+
+def _reference_loss(
+    columns: Mapping[str, np.ndarray], coords: Mapping[str, Any], problem_axes: list[str], stochastic: bool
+) -> np.ndarray:
+    """The loss that regimes are judged against: the optimum, or the lowest loss observed on the same problem."""
+    lanes = len(columns["final_loss"])
+    optimum = columns.get("optimum", np.full(lanes, np.nan)).astype(float)
+    codes = np.zeros(lanes, np.int64)
+    for name in problem_axes:
+        values, index = np.unique(coords[name][1], return_inverse=True)
+        codes = codes * len(values) + index
+    lowest = np.zeros(lanes)
+    for code in np.unique(codes):
+        mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
+        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind")}
+        lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})
+    return np.where(np.isnan(optimum), lowest, optimum)

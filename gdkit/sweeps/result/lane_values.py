@@ -1,0 +1,77 @@
+"""The values of the lanes of a sweep that exports and searches read, and the part of a result that they need."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from gdkit.monitors import EndKind
+from gdkit.regimes import Regime
+from gdkit.sweeps.description import LaneGrid
+
+
+class SweepLike(Protocol):
+    """The views of a `SweepResult` on which recommendations, exports and searches rest."""
+
+    @property
+    def lanes(self) -> xr.Dataset: ...
+    @property
+    def grids(self) -> tuple[LaneGrid, ...]: ...
+    @property
+    def axes(self) -> dict[str, np.ndarray]: ...
+    @property
+    def main_axis(self) -> str | None: ...
+    @property
+    def optimizers(self) -> tuple[str, ...]: ...
+    @property
+    def seeds(self) -> int: ...
+    @property
+    def finished(self) -> np.ndarray: ...
+    @property
+    def lane_regimes(self) -> np.ndarray: ...
+    def curve(self, lane: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def score_name(self, by: str | None = None) -> str: ...
+    def scores(self, by: str | None = None, maximize: bool = False) -> np.ndarray: ...
+
+
+def hyperparameters_of(result: SweepLike, lane: int) -> dict[str, Any]:
+    """The hyperparameters that the optimizer of a lane has; the optimizer itself too, if it is an axis."""
+    names = [*(["optimizer"] if result.optimizers else []), *result.axes]
+    return plain_values({name: result.lanes[name].values[lane] for name in names})
+
+
+def outcome_of(result: SweepLike, lane: int) -> dict[str, Any]:
+    """The regime of a lane, its seed, its end and its final loss."""
+    row = {name: result.lanes[name].values[lane].item() for name in ("seed", "end_step", "end_kind", "final_loss")}
+    kind = EndKind(int(row["end_kind"])).name.lower()
+    return {"regime": Regime(int(result.lane_regimes[lane])).name} | row | {"end_kind": kind, "lane": int(lane)}
+
+
+def finite_curve(result: SweepLike, lane: int) -> dict[int, float]:
+    """Step to loss, finite losses only."""
+    steps, losses = result.curve(lane)
+    return {int(step): float(loss) for step, loss in zip(steps, losses, strict=True) if np.isfinite(loss)}
+
+
+def finite_scores(result: SweepLike, by: str | None = None, maximize: bool = False) -> np.ndarray:
+    """The variable `by` of every lane, with a finite value for diverged lanes where there is one; (lanes,).
+
+    A loss is capped at the initial loss, min(loss, loss₀), as in the learning-rate sensitivity of Wortsman et al. 2023.
+    Of other variables a diverged lane gets the worst value of a lane that did not diverge; if every lane diverged, no
+    value is finite.
+    """
+    by = result.score_name(by)
+    scores = result.scores(by, maximize)
+    if by.endswith("_loss") and not maximize:
+        start = result.lanes["initial_loss"].values.astype(float)
+        cap = np.where(np.isfinite(start), start, np.max(start, where=np.isfinite(start), initial=-np.inf))
+    else:
+        cap = np.max(scores, where=np.isfinite(scores), initial=-np.inf)
+    return np.minimum(scores, cap) * (-1 if maximize else 1)
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as Python objects, without those that stand for an axis the optimizer lacks: NaN and empty text."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value == value and value != ""}

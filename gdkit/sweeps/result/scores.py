@@ -1,0 +1,93 @@
+"""Scores of points over their seeds: which points can be ranked, their means, and the best of several that tie.
+
+A score is small where a point is good, and infinite where a lane diverged.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gdkit import html
+from gdkit.sweeps.result.lane_values import SweepLike
+from gdkit.tables import count, format_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The point with the best mean score over its seeds."""
+
+    hyperparameters: dict[str, Any]
+    by: str
+    score: float
+    spread: float  # standard deviation over seeds
+    lanes: xr.Dataset  # of this point, dimension lane: one per seed
+
+    def mean(self, name: str) -> float:
+        """Mean over seeds of a variable, for example ``test_accuracy``."""
+        return float(self.lanes[name].mean())
+
+    def __str__(self) -> str:
+        shown = lambda value: format_number(value) if isinstance(value, float) else value
+        point = ", ".join(f"{name} {shown(value)}" for name, value in self.hyperparameters.items())
+        seeds = count(self.lanes.sizes["lane"], "seed")
+        return f"{point}: {self.by} {format_number(self.score)}, spread {format_number(self.spread)} over {seeds}"
+
+    _repr_html_ = html.printed
+
+
+def rankable_points(scores: np.ndarray, finished: np.ndarray) -> np.ndarray:
+    """Mask of points with enough finished seeds to rank, (points,); the arguments are (points, seeds).
+
+    These are the points all of whose seeds have finished. Where none of these has a finite mean, as at the beginning of
+    a run, they are those with any finished seed.
+    """
+    whole = np.asarray(finished.all(axis=1))
+    return whole if np.isfinite(scores[whole]).all(axis=1).any() else np.asarray(finished.any(axis=1))
+
+
+def mean_scores(scores: np.ndarray, finished: np.ndarray) -> np.ndarray:
+    """Means over the finished seeds, (points,); infinite where a point cannot be ranked."""
+    count = np.where(rankable_points(scores, finished), finished.sum(axis=1), 0)
+    return np.where(count > 0, np.where(finished, scores, 0.0).sum(axis=1) / np.maximum(count, 1), np.inf)
+
+
+def rounding_error(initial_loss: np.ndarray) -> float:
+    """The largest difference of scores that single precision does not resolve, for losses like the initial ones."""
+    start = np.abs(initial_loss.astype(float))
+    finite = start[np.isfinite(start)]
+    return float(np.finfo(np.float32).eps * np.median(finite)) if finite.size else 0.0
+
+
+def best_place(scores: np.ndarray, rounding: float) -> int:
+    """The place of the lowest score; of several within `rounding` of it, the middle one.
+
+    >>> best_place(np.array([3.0, 0.0, 1e-9, 0.0, 2.0]), 1e-7)
+    2
+    """
+    tied = np.flatnonzero(scores <= scores.min() + rounding) if np.isfinite(scores).any() else np.zeros(1, int)
+    return int(tied[len(tied) // 2])
+
+
+def best_point(result: SweepLike, mean: np.ndarray, rounding: float) -> int:
+    """The point with the lowest mean, (points,); of several within `rounding` of it, the one in their middle.
+
+    The middle is taken along one axis after another, `main_axis` last: in the order of lanes the middle of ties over
+    several axes may lie at the end of one of them.
+    """
+    point, tied = best_place(mean, rounding), mean <= mean.min() + rounding
+    if not np.isfinite(mean[point]) or np.count_nonzero(tied) == 1:
+        return point
+    ends = np.cumsum([grid.points for grid in result.grids])
+    number = int(np.searchsorted(ends, point, side="right"))
+    grid, end = result.grids[number], int(ends[number])
+    points = np.arange(end - grid.points, end).reshape([size for *_, size in grid.dimensions])
+    for i in sorted(range(points.ndim), key=lambda i: result.main_axis in grid.dimensions[i][1]):
+        place = np.argwhere(points == point)[0]
+        line = points[(*place[:i], slice(None), *place[i + 1 :])]
+        line = line[tied[line]]
+        values = result.lanes[grid.dimensions[i][1][0]].values[line * result.seeds]
+        ordered = line[np.argsort(values, kind="stable")] if values.dtype.kind in "fiu" else line
+        point = int(ordered[len(ordered) // 2])
+    return point
