@@ -97,7 +97,7 @@ def test_a_result_from_a_file_cannot_go_on(short, tmp_path):
 def test_a_schedule_over_all_steps_is_not_extended():
     factory = optimizers.with_schedule(sgd, optimizers.schedule("cosine", 20))
     result = sweep(problems.parabola(), factory, {"learning_rate": [0.1]}, steps=20)
-    with pytest.raises(InputValueError, match="the schedule depends on how many steps there are in all"):
+    with pytest.raises(InputValueError, match="the schedule depends on the total number of steps"):
         result.extend(40)
 
 

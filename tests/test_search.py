@@ -171,7 +171,7 @@ def test_a_range_test_sees_every_step_and_leaves_above_the_edge():
 
 def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
     found = lr_range_test(problems.quadratic([1.0]), optax.adam, low=1e-4, high=1e-2, steps=20, seeds=1, trials=3)
-    assert found.limit is None and "none found" in str(found)
+    assert found.limit is None and "no divergence found" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
         ({"stop": 0.5}, "stop=0.5"),
         ({"smoothing": 1.0}, "smoothing=1.0"),
         ({"seeds": 0}, "seeds=0"),
-        ({"low": 1e3, "high": 1e4}, "the loss leaves within four steps"),
+        ({"low": 1e3, "high": 1e4}, "the loss blows up within four steps"),
     ],
 )
 def test_bad_input_of_a_range_test_is_named(options, said):

@@ -1,4 +1,4 @@
-"""Several sweeps of one request's points as the sweep that has them all."""
+"""Merge sweeps of parts of a request into the sweep of all its points."""
 
 import dataclasses
 import json
@@ -20,79 +20,92 @@ from gdkit.sweeps.result.result import SweepResult
 
 
 class PartialSweep(NamedTuple):
-    """A sweep that has run, and which points of the whole its points are."""
+    """A finished sweep of some points of a larger request."""
 
     result: SweepResult
-    kept: ResumableSweep | None
-    points: np.ndarray  # (points,) int; several of one number hold the same
+    lanes: ResumableSweep | None
+    points: np.ndarray  # (points,) int, their places in the larger request; where one repeats, its lanes are the same
 
 
-def merge_sweeps(wanted: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[SweepResult, ResumableSweep | None]:
-    """The result of `wanted`, every lane of which is in some part; its lanes, if those of all parts were kept."""
-    columns: dict[str, np.ndarray] = {}
-    for part in parts:
-        rows = (part.points[:, None] * wanted.seeds + np.arange(wanted.seeds)).ravel()
-        for name, values in part.result.lanes.data_vars.items():
-            if name != "reference_loss":  # which all lanes have a say in
-                held = columns.setdefault(str(name), np.empty((wanted.lane_count, *values.shape[1:]), values.dtype))
-                held[rows] = values.values
+def merge_sweeps(request: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[SweepResult, ResumableSweep | None]:
+    """The result of `request`, whose points are all in some part, and its lanes where all parts have theirs."""
+    columns = _merge_columns(request, parts)
     first = parts[0].result.lanes.attrs
     described = describe(
-        wanted,
+        request,
         stochastic=bool(first["stochastic"]),
         optimum_known="optimum" in columns,
         plan=json.loads(first["plan"]),
     )
-    each = [json.loads(part.result.lanes.attrs["timings"]) for part in parts]
-    result = assemble(described, columns, {name: sum(own[name] for own in each) for name in each[0]})
-    return dataclasses.replace(result, thresholds=parts[0].result.thresholds), _kept(wanted, parts, columns)
+    timings = [json.loads(part.result.lanes.attrs["timings"]) for part in parts]
+    total = {name: sum(own[name] for own in timings) for name in timings[0]}
+    result = dataclasses.replace(assemble(described, columns, total), thresholds=parts[0].result.thresholds)
+    return result, _merge_lanes(request, parts, columns)
 
 
-def _kept(wanted: SweepRequest, parts: Sequence[PartialSweep], columns: dict[str, np.ndarray]) -> ResumableSweep | None:
-    """The lanes of all parts, as those of `wanted`."""
-    prepared = list(trace_groups(wanted))
-    blocks: list[list[tuple[Block, Any]]] = [[] for _ in prepared]
-    shapes: dict[int, Shape] = {}
-    for kept, points in ((part.kept, part.points) for part in parts):
-        if kept is None or kept.parts is None:
-            return None
-        for source, shape, own in zip(kept.prepared, kept.shapes, kept.parts, strict=True):
-            for block, lanes in own:
-                at = points[source.offset // wanted.seeds + source.group.points[block.points]]
-                home = next(p for p in prepared if at[0] in p.offset // wanted.seeds + p.group.points)
-                blocks[home.number].append((Block(_places(home, at, wanted.seeds), block.seeds), lanes))
-                shapes.setdefault(home.number, shape)
-    return ResumableSweep(wanted, prepared, [shapes[p.number] for p in prepared], columns, blocks)
+def pad_places(count: int, width: int) -> np.ndarray:
+    """Places 0 to count − 1, the last repeated to fill whole blocks of `width`.
 
-
-def _places(home: TracedGroup, points: np.ndarray, seeds: int) -> np.ndarray:
-    """Where points stand in their group."""
-    own = home.offset // seeds + home.group.points
-    order = np.argsort(own)
-    return order[np.searchsorted(own, points, sorter=order)]
-
-
-def filled(count: int, width: int) -> np.ndarray:
-    """Places 0 to count − 1, the last repeated until they fill blocks of a width.
-
-    >>> filled(3, 2).tolist()
+    >>> pad_places(3, 2).tolist()
     [0, 1, 2, 2]
     """
     return np.minimum(np.arange(math.ceil(count / width) * width), count - 1)
 
 
-def alone(group: Group, which: np.ndarray) -> Section:
-    """Some points of a group, by their places, as a section that the group's program serves."""
-    axes = tuple(Axis(name, values[which], traced=True) for name, values in group.traced.items())
+def cut_section(group: Group, places: np.ndarray) -> Section:
+    """Some points of a group as a section that the same program serves."""
+    axes = tuple(Axis(name, values[places], traced=True) for name, values in group.traced.items())
     return Section(group.section.label, group.section.optimizer, group.static, (Dimension("pair", axes),))
 
 
-def of_shape(wanted: SweepRequest, section: Section, shape: Shape) -> SweepRequest:
-    """The same request for another section, in blocks of a shape."""
-    plan = dataclasses.replace(wanted.plan, width=shape.width, depth=shape.depth, unroll=shape.unroll)
-    return wanted._replace(sections=(section,), plan=plan)
+def replace_section(request: SweepRequest, section: Section, shape: Shape) -> SweepRequest:
+    """The request with `section` as its only one, in blocks of `shape`."""
+    plan = dataclasses.replace(request.plan, width=shape.width, depth=shape.depth, unroll=shape.unroll)
+    return request._replace(sections=(section,), plan=plan)
 
 
-def same_static(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether static values are the same objects or equal ones."""
+def has_same_static(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two groups have the same static values: the same objects, or equal ones."""
     return a.keys() == b.keys() and all(a[name] is b[name] or a[name] == b[name] for name in a)
+
+
+def _merge_columns(request: SweepRequest, parts: Sequence[PartialSweep]) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    for part in parts:
+        rows = (part.points[:, None] * request.seeds + np.arange(request.seeds)).ravel()
+        for name, values in part.result.lanes.data_vars.items():
+            if name != "reference_loss":  # it depends on the lanes of all parts; `assemble` computes it
+                shape = (request.lane_count, *values.shape[1:])
+                columns.setdefault(str(name), np.empty(shape, values.dtype))[rows] = values.values
+    return columns
+
+
+def _merge_lanes(
+    request: SweepRequest, parts: Sequence[PartialSweep], columns: dict[str, np.ndarray]
+) -> ResumableSweep | None:
+    """The lanes of all parts as those of `request`; None where some part has none in memory."""
+    groups = list(trace_groups(request))
+    blocks: list[list[tuple[Block, Any]]] = [[] for _ in groups]
+    shapes: dict[int, Shape] = {}
+    for part in parts:
+        if part.lanes is None or part.lanes.parts is None:
+            return None
+        for source, shape, own in zip(part.lanes.prepared, part.lanes.shapes, part.lanes.parts, strict=True):
+            for block, lanes in own:
+                points = part.points[_point_numbers(source, request.seeds)[block.points]]
+                home = next(g for g in groups if points[0] in _point_numbers(g, request.seeds))
+                blocks[home.number].append((Block(_find_places(home, points, request.seeds), block.seeds), lanes))
+                shapes.setdefault(home.number, shape)
+    return ResumableSweep(request, groups, [shapes[group.number] for group in groups], columns, blocks)
+
+
+def _point_numbers(group: TracedGroup, seeds: int) -> np.ndarray:
+    """The places of a group's points in the whole sweep, (points,)."""
+    return group.offset // seeds + group.group.points
+
+
+def _find_places(group: TracedGroup, points: np.ndarray, seeds: int) -> np.ndarray:
+    """The places in a group of points that are numbered over the whole sweep."""
+    numbers = _point_numbers(group, seeds)
+    order = np.argsort(numbers)
+    return order[np.searchsorted(numbers, points, sorter=order)]

@@ -1,16 +1,17 @@
-"""Results that were read, and can run again once their problem and optimizer are known."""
+"""Make results from disk resumable, once their problem and optimizer are known."""
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdkit.errors import bad_value
+from gdkit.problems import ProblemLike
 from gdkit.store import Store, manifest
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.description import LaneGrid
@@ -23,90 +24,91 @@ from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.archive import last_lanes
 from gdkit.sweeps.rundir.manifest import RunDirectory, shapes_there
-from gdkit.types import Monitor
+from gdkit.types import Monitor, OptimizerLike
+
+# One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
+Optimizers = OptimizerLike | Mapping[str, Any]
 
 
-def request_of(result: SweepResult, problem: Any, optimizer: Any, monitors: Sequence[Monitor] = ()) -> SweepRequest:
-    """What a result was asked for, by its own axes.
-
-    Args:
-      result: one with all its lanes.
-      problem: as `sweep` was given it.
-      optimizer: a factory, or for several optimizers a mapping of labels to factories or (factory, fixed values).
-      monitors: as `sweep` was given them.
+def rebuild_request(
+    result: SweepResult, problem: ProblemLike, optimizer: Optimizers, monitors: Sequence[Monitor] = ()
+) -> SweepRequest:
+    """The request of a whole result, from its axes and settings and the code that a file cannot hold.
 
     Raises:
       InputValueError: the optimizers are not those of the result.
     """
     attrs = result.lanes.attrs
-    if result.grids[0].label is None:
-        axes, factory = _axes(result, result.grids[0], 0), optimizer
+    one: OptimizerLike | None = None
+    if result.optimizers:
+        axes: list[Any] = [{"optimizer": _labeled_optimizers(result, optimizer)}]
     else:
-        axes, factory = [{"optimizer": _labelled(result, optimizer)}], None
+        axes, one = _axes_of(result, result.grids[0], 0), cast(OptimizerLike, optimizer)
     asked = json.loads(attrs["asked"])
     key = jax.random.wrap_key_data(jnp.asarray(json.loads(attrs["key"]), jnp.uint32), impl=asked.pop("impl"))
-    given = {name: value for name, value in asked.items() if value is not None}
+    settings = {name: value for name, value in asked.items() if value is not None}
     seeds, steps = int(attrs["seeds"]), int(attrs["steps"])
-    return check_request(problem, factory, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, **given)
+    return check_request(problem, one, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, **settings)
 
 
-def _labelled(result: SweepResult, optimizer: Any) -> dict[str, Any]:
-    """The optimizers by label, with the axes that each has."""
-    labels = [grid.label for grid in result.grids]
-    if not isinstance(optimizer, Mapping) or set(optimizer) != set(labels):
-        raise bad_value("optimizer", optimizer, "not a mapping of the labels", f"Pass one for each of {labels}")
-    found, first = {}, 0
-    for grid in result.grids:
-        choice = optimizer[grid.label]
-        factory, fixed = choice if isinstance(choice, tuple) else (choice, {})
-        own = {name: values for part in _axes(result, grid, first) for name, values in part.items()}
-        found[grid.label] = (factory, {**own, **fixed})
-        first += grid.points
-    return found
+def make_resumable(
+    result: SweepResult, path: Path, make_request: Callable[[], SweepRequest], run: RunRequest
+) -> SweepResult:
+    """The result that was read from `path`, with what continues it.
 
-
-def _axes(result: SweepResult, grid: LaneGrid, first: int) -> list[Any]:
-    """The axes of one optimizer's points, the first of which is at place `first`."""
-    seeds, sizes = result.seeds, [size for *_, size in grid.dimensions]
-    rows = slice(first * seeds, (first + grid.points) * seeds, seeds)
-    parts = []
-    for place, (_, names, _) in enumerate(grid.dimensions):
-        along = tuple(slice(None) if i == place else 0 for i in range(len(sizes)))
-        values = {n: _plain(result.lanes[n].values[rows].reshape(sizes)[along]) for n in names}
-        parts.append(paired(values) if len(names) > 1 else values)
-    return parts
-
-
-def _plain(values: np.ndarray) -> Any:
-    if values.dtype.kind not in "UO":
-        return values
-    return [str(value) for value in values]
-
-
-def reopened(result: SweepResult, path: Path, make: Callable[[], SweepRequest], run: RunRequest) -> SweepResult:
-    """A result that was read from `path`, which can go on and replay lanes by the request that `make` makes.
-
-    The first time that this is asked for, the request is compared with what is there.
+    `make_request` is called when that is first needed, and its request compared with what is on disk.
     """
 
-    def find() -> ResumableSweep:
-        request = make()
-        prepared = list(trace_groups(request))
+    def load() -> ResumableSweep:
+        request = make_request()
+        groups = list(trace_groups(request))
         names = [name for name in result.lanes.data_vars if name != "reference_loss"]
         columns = {str(name): result.lanes[name].values for name in names}
         if not (path / manifest.NAME).is_file():
-            return ResumableSweep(request, prepared, _shapes(result, len(prepared)), columns, None)
-        run = Store.open(path)
-        there = shapes_there(RunDirectory(path, run.manifest.config), request, prepared)
-        load = lambda job: last_lanes(run, job)
-        return ResumableSweep(
-            request, prepared, there or [], columns, None, load if run.manifest.plan["keeps_lanes"] else None
-        )
+            return ResumableSweep(request, groups, _planned_shapes(result, len(groups)), columns, None)
+        store = Store.open(path)
+        shapes = shapes_there(RunDirectory(path, store.manifest.config), request, groups) or []
+        load_lanes = (lambda job: last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
+        return ResumableSweep(request, groups, shapes, columns, None, load_lanes)
 
-    return dataclasses.replace(result, origin=Origin(find, run))
+    return dataclasses.replace(result, origin=Origin(load, run))
 
 
-def _shapes(result: SweepResult, groups: int) -> list[Shape]:
+def _labeled_optimizers(result: SweepResult, optimizer: Optimizers) -> dict[str, tuple[OptimizerLike, dict[str, Any]]]:
+    """The optimizers by label, each with its axes and fixed values."""
+    labels = list(result.optimizers)
+    if not isinstance(optimizer, Mapping) or set(optimizer) != set(labels):
+        raise bad_value("optimizer", optimizer, "not a mapping of the labels", f"Pass one for each of {labels}")
+    optimizers, first = {}, 0
+    for label, grid in zip(labels, result.grids, strict=True):
+        choice = optimizer[label]
+        factory, fixed = choice if isinstance(choice, tuple) else (choice, {})
+        axes = {name: values for part in _axes_of(result, grid, first) for name, values in part.items()}
+        optimizers[label] = (factory, {**axes, **fixed})
+        first += grid.points
+    return optimizers
+
+
+def _axes_of(result: SweepResult, grid: LaneGrid, first: int) -> list[dict[str, Any]]:
+    """The axes of one optimizer, as `sweep` takes them; `first` is the place of its first point."""
+    seeds, sizes = result.seeds, [size for *_, size in grid.dimensions]
+    rows = slice(first * seeds, (first + grid.points) * seeds, seeds)
+    axes = []
+    for place, (_, names, _) in enumerate(grid.dimensions):
+        along = tuple(slice(None) if i == place else 0 for i in range(len(sizes)))
+        values = {n: _as_axis(result.lanes[n].values[rows].reshape(sizes)[along]) for n in names}
+        axes.append(paired(values) if len(names) > 1 else values)
+    return axes
+
+
+def _as_axis(values: np.ndarray) -> Any:
+    return [str(value) for value in values] if values.dtype.kind in "UO" else values
+
+
+def _planned_shapes(result: SweepResult, groups: int) -> list[Shape]:
+    """The shape of the blocks of each group, from the plan in the result."""
     plan = result.plan
-    each = lambda value: value if isinstance(value, list) else [value] * groups
-    return [Shape(*numbers) for numbers in zip(*(each(plan[name]) for name in Shape._fields), strict=True)][:groups]
+    per_group = lambda value: value if isinstance(value, list) else [value] * groups
+    return [Shape(*numbers) for numbers in zip(*(per_group(plan[name]) for name in Shape._fields), strict=True)][
+        :groups
+    ]

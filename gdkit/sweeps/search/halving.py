@@ -1,4 +1,4 @@
-"""Sweeps that choose their lanes from what earlier lanes did."""
+"""successive_halving: rounds of more and more steps for fewer and fewer points."""
 
 import dataclasses
 import json
@@ -11,19 +11,20 @@ import numpy as np
 from gdkit import checks
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
-from gdkit.problems import Problem
-from gdkit.sweeps import request
+from gdkit.problems import ProblemLike
 from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.groups import inspect_loss
+from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.sweep import go_on, run_request
+from gdkit.types import OptimizerLike
 
 
 def successive_halving(
-    problem: Problem | Callable[..., Problem],
-    optimizer: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike | str | None,
     axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     steps: int,
@@ -35,22 +36,22 @@ def successive_halving(
 ) -> SweepResult:
     """Run all points for a few steps, the best of them for more, and so on (Jamieson and Talwalkar 2016).
 
-    The lanes that go on do so from where they stand, in blocks of one shape, so that one program serves every round and
-    no step is run twice. Points are judged by their mean over seeds; those that diverged go first. With a `least` of
-    steps in which the order of points is not yet that of long runs, good points are lost: large learning rates often
-    look best early.
+    Each round resumes the lanes that are left, in blocks of one shape, so that one program serves every round and no
+    step is run twice. Points are ranked by their mean over seeds; those that diverged are dropped first. If `least` is
+    so small that the ranking is not yet that of long runs, good points are lost: large learning rates often look best
+    early.
 
     Args:
       problem, optimizer, axes: as in `sweep`.
-      steps: of the points that are left in the end.
-      least: of the first round; by default so few that each round of `keep` has its share of the work, 10 at least.
-      keep: the share of points that goes on from one round to the next.
+      steps: of the last round.
+      least: steps of the first round; by default at least 10, and so few that all rounds take about the same time.
+      keep: the share of points that the next round resumes.
       by: the variable to be small, as in `SweepResult.best`.
       progress: a callback, as in `sweep`.
-      options: what else `sweep` takes: seeds, key, monitors, curve_points, target, diverged_above, plan.
+      options: further arguments of `sweep`: seeds, key, monitors, curve_points, target, diverged_above, plan.
 
     Returns:
-      A SweepResult of every lane with the steps that it was given; ``attrs["rounds"]`` lists steps and points of each
+      A SweepResult of all lanes, each with the steps that it ran; ``attrs["rounds"]`` lists steps and points of each
       round.
 
     Raises:
@@ -65,31 +66,27 @@ def successive_halving(
     checks.check_integer("steps", steps)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
-    wanted = request.check_request(problem, optimizer, axes, steps=steps, **options)
-    points = wanted.lane_count // wanted.seeds
-    lengths = _rounds(points, steps, least, keep)
-    result, kept = run_request(wanted._replace(steps=lengths[0], plan=_narrow(wanted, lengths, keep)), progress)
+    request = check_request(problem, optimizer, axes, steps=steps, **options)
+    points = request.lane_count // request.seeds
+    lengths = _round_lengths(points, steps, least, keep)
+    first = request._replace(steps=lengths[0], plan=_narrow_plan(request, lengths, keep))
+    result, lanes = run_request(first, progress)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
-        if kept is None:
-            raise bad_value(
-                "axes", f"{wanted.lane_count} lanes", "they are too large to be kept", "Sweep fewer at a time"
-            )
-        best = _best(result, max(1, math.ceil(rounds[-1][1] * keep)), by)
+        if lanes is None:
+            size = f"{request.lane_count} lanes"
+            raise bad_value("axes", size, "they are too large to keep in memory", "Sweep fewer at a time")
+        best = _best_points(result, max(1, math.ceil(rounds[-1][1] * keep)), by)
         if not best.size:
             break
         rounds.append([length, int(best.size)])
-        places = [np.flatnonzero(np.isin(p.offset // wanted.seeds + p.group.points, best)) for p in kept.prepared]
-        result, kept = go_on(kept, length, places, tell=progress)
-    lanes = result.lanes.assign_attrs(rounds=json.dumps(rounds))
-    return dataclasses.replace(result, lanes=lanes)
+        places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.prepared]
+        result, lanes = go_on(lanes, length, places, tell=progress)
+    return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)))
 
 
-# Inside successive halving
-
-
-def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int]:
-    """The steps of each round, the last `steps`."""
+def _round_lengths(points: int, steps: int, least: int | None, keep: float) -> list[int]:
+    """The steps of each round, in total since the start."""
     if least is not None:
         checks.check_integer("least", least)
         if least > steps:
@@ -100,27 +97,27 @@ def _rounds(points: int, steps: int, least: int | None, keep: float) -> list[int
     return sorted({length for length in lengths if length >= first} | ({least} if least else set()))
 
 
-def _narrow(wanted: request.SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
-    """The plan, with blocks so narrow that the few points which go on keep the workers busy and are padded little."""
-    group, plan = group_points(wanted.sections[0])[0], wanted.plan
-    known = inspect_loss(wanted, group)
-    if plan.width is not None or known.runs_step_by_step:
+def _narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
+    """The plan with blocks so narrow that the few points of later rounds occupy all workers with little padding."""
+    group, plan = group_points(request.sections[0])[0], request.plan
+    facts = inspect_loss(request, group)
+    if plan.width is not None or facts.runs_step_by_step:
         return plan
-    most, overhead = known.limits
-    widths = np.arange(max(1, most // 8), most + 1)  # of small lanes, what calling a block costs counts too
-    workers = count_workers(plan, len(request.select_devices(plan)))
-    points, cost = wanted.lane_count // wanted.seeds, np.zeros(len(widths))
+    most, overhead = facts.limits
+    widths = np.arange(max(1, most // 8), most + 1)  # narrower blocks of small lanes would spend their time on calls
+    workers = count_workers(plan, len(select_devices(plan)))
+    points, cost = request.lane_count // request.seeds, np.zeros(len(widths))
     for steps in np.diff(lengths, prepend=0):
-        cost += steps * np.ceil(np.ceil(points / widths) * wanted.seeds / workers) * (widths + overhead)
+        cost += steps * np.ceil(np.ceil(points / widths) * request.seeds / workers) * (widths + overhead)
         points = max(1, math.ceil(points * keep))
     return dataclasses.replace(plan, width=int(widths[np.argmin(cost)]), depth=plan.depth or 1)
 
 
-def _best(result: SweepResult, count: int, by: str | None) -> np.ndarray:
-    """The points, by their place in the sweep, that are best among those which went furthest and have not diverged."""
+def _best_points(result: SweepResult, count: int, by: str | None) -> np.ndarray:
+    """The places of the `count` best points that ran the last round and did not diverge."""
     scores = result.scores(by).reshape(-1, result.seeds).mean(axis=1)
-    went = result.lanes["end_step"].values.reshape(-1, result.seeds).max(axis=1) >= result.lanes.attrs["steps"]
-    reached = (result.lanes["end_kind"].values == EndKind.TARGET).reshape(-1, result.seeds).any(axis=1)
-    scores = np.where(went | reached, scores, np.inf)
+    is_left = result.lanes["end_step"].values.reshape(-1, result.seeds).max(axis=1) >= result.lanes.attrs["steps"]
+    has_target = (result.lanes["end_kind"].values == EndKind.TARGET).reshape(-1, result.seeds).any(axis=1)
+    scores = np.where(is_left | has_target, scores, np.inf)
     order = np.argsort(scores, kind="stable")[:count]
     return order[np.isfinite(scores[order])]
