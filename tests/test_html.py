@@ -37,13 +37,13 @@ def test_a_sweep_shows_a_row_an_optimizer_with_its_recommendation():
 
 def test_what_is_not_known_of_one_optimizer_alone_is_said_with_its_name():
     shown = synthetic.result(("sgd", "adam"), edge=60.0)._repr_html_()  # that of adam is a tenth
-    assert "- sgd: no divergence found up to 10." in shown
-    assert "- sgd, adam" not in shown
+    assert "Caveat: sgd: no divergence found up to 10." in shown
+    assert "Caveat: sgd, adam" not in shown
 
 
 def test_a_sweep_that_diverged_everywhere_shows_no_number():
     shown = synthetic.result(("sgd",), edge=1e-6)._repr_html_()
-    assert "- no best learning_rate" in shown
+    assert "Caveat: no best learning_rate" in shown
     assert not re.search(r"\b(nan|None|inf)\b", shown)
 
 

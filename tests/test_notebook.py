@@ -46,7 +46,7 @@ def test_no_cell_fails_or_writes_to_stderr(outputs):
 @pytest.mark.parametrize(
     "cell, texts",
     [
-        (1, ["SweepResult: 4 lanes of 50 steps", "<th>about as good</th>", "1 DIVERGED", "Caveats:"]),
+        (1, ["SweepResult: 4 lanes of 50 steps", "<th>about as good</th>", "1 DIVERGED", "Caveat:"]),
         (2, ["<th>step</th><th>loss</th><th>gradient norm</th>", "<td>20</td>"]),
         (3, ["<table>", "local derivative"]),
     ],

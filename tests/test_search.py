@@ -1,4 +1,4 @@
-"""Successive halving: which lanes go on, how far, and that they do as in a sweep."""
+"""Successive halving resumes the best lanes with the same bits as a sweep; rules of the learning-rate range test."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.request import check_request
-from gdkit.sweeps.search import halving, range_test
+from gdkit.sweeps.search.halving import narrow_plan
+from gdkit.sweeps.search.range_test import RULES, smoothed
 
 RATES = np.geomspace(1e-4, 100, 27)
 
@@ -32,13 +33,13 @@ def rounds_of(result):
     return json.loads(result.lanes.attrs["rounds"])
 
 
-def test_a_third_goes_on_three_times_as_far(found):
+def test_each_round_resumes_a_third_of_the_points_for_three_times_the_steps(found):
     assert rounds_of(found) == [[10, 54], [30, 18], [90, 6], [270, 2]]
     ends = found.lanes["end_step"].values.reshape(-1, 2).max(axis=1)
     assert [(ends == steps).sum() for steps in (30, 90, 270)] == [12, 4, 2]
 
 
-def test_lanes_that_go_on_do_as_in_a_full_sweep(iris, found):
+def test_resumed_lanes_have_the_bits_of_a_full_sweep(iris, found):
     axes = {"optimizer": {"sgd": sgd, "adam": (optax.adam, {"learning_rate": RATES / 10})}, "learning_rate": RATES}
     full = sweep(iris, None, axes, seeds=2, steps=270, plan=Plan(width=8))
     last = found.lanes["end_step"].values == 270
@@ -47,7 +48,7 @@ def test_lanes_that_go_on_do_as_in_a_full_sweep(iris, found):
         np.testing.assert_array_equal(found.lanes[name].values[last], full.lanes[name].values[last], err_msg=name)
 
 
-def test_the_best_of_each_round_goes_on(iris):
+def test_the_best_points_of_each_round_are_resumed(iris):
     result = successive_halving(iris, sgd, {"learning_rate": RATES}, steps=90, keep=1 / 3, least=10)
     first = sweep(iris, sgd, {"learning_rate": RATES}, steps=10)
     best = set(np.argsort(first.scores(), kind="stable")[:9])
@@ -62,16 +63,16 @@ def test_it_finds_nearly_the_best_for_a_fraction_of_the_steps(iris):
     assert halved.lanes["end_step"].values.sum() < 0.4 * full.lanes["end_step"].values.sum()
 
 
-def test_when_everything_diverges_it_stops():
+def test_halving_stops_when_all_lanes_diverge():
     result = successive_halving(problems.parabola(), sgd, {"learning_rate": [1e3, 1e4, 1e5]}, steps=90)
     assert len(rounds_of(result)) == 1
     assert set(result.regimes.values.ravel()) == {6}
 
 
-def test_blocks_are_narrow_where_a_lane_fills_a_core_and_few_lanes_go_on():
+def test_blocks_are_narrow_if_a_lane_occupies_a_core_and_few_lanes_are_resumed():
     lengths, axes = [10, 30, 90, 270], {"learning_rate": RATES}
     width = lambda problem, **given: (
-        halving._narrow(check_request(problem, sgd, axes, steps=270, **given), lengths, 1 / 3).width
+        narrow_plan(check_request(problem, sgd, axes, steps=270, **given), lengths, 1 / 3).width
     )
     network = problems.mlp("digits", widths=(64, 64), batch_size=128)
     assert width(network) == 1, "a step of a block costs half a lane of it"
@@ -93,14 +94,14 @@ def test_bad_input_is_named(options, said):
         successive_halving(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, **{"steps": 90} | options)
 
 
-def test_of_values_that_rounding_alone_tells_apart_the_middle_is_best():
+def test_the_middle_of_values_that_differ_by_rounding_is_best():
     result = sweep(problems.parabola(), sgd, {"learning_rate": np.linspace(0.05, 0.95, 19)}, steps=2000)
     assert result.best().hyperparameters["learning_rate"] == pytest.approx(0.5)
     assert result.recommend().best == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_of_tied_points_over_two_axes_the_same_is_best_and_recommended_on_either(swapped):
+def test_best_and_recommend_agree_on_tied_points_over_two_axes(swapped):
     made = synthetic.result((None,), others={"momentum": np.arange(5) / 8}, rates=9, edge=100.0)
     rate, momentum = np.unravel_index(np.arange(made.lanes.sizes["lane"]) // 3, (9, 5))
     tied = (rate >= 1) & (rate <= 2 + momentum)  # a wedge
@@ -129,30 +130,30 @@ def curve(rates, center=3e-3, noise=0.0):
 
 def test_steepest_is_where_the_slope_in_log_learning_rate_is():
     rates = np.geomspace(1e-7, 1, 200)
-    assert range_test._steepest(rates, curve(rates)) == pytest.approx(3e-3, rel=0.05)
+    assert RULES["steepest"](rates, curve(rates)) == pytest.approx(3e-3, rel=0.05)
 
 
 def test_the_slope_against_the_raw_learning_rate_suggests_the_smallest_of_a_noisy_curve():
     rates = np.geomspace(1e-7, 1, 200)
-    assert range_test._linear(rates, curve(rates, noise=1e-3)) < 1e-6
-    assert range_test._linear(rates, curve(rates)) < 1e-6, "it falls all the way, most per learning rate at the left"
+    assert RULES["linear"](rates, curve(rates, noise=1e-3)) < 1e-6
+    assert RULES["linear"](rates, curve(rates)) < 1e-6, "it falls all the way, most per learning rate at the left"
 
 
 def test_valley_lies_within_the_longest_way_down():
     rates = np.geomspace(1e-4, 1, 9)
     loss = np.array([1.0, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.9, 2.0])  # the way down: places 1 to 6, six long
-    assert range_test._valley(rates, loss) == rates[0 + 2 + 1]
-    assert range_test._minimum(rates, loss) == pytest.approx(rates[6] / 10)
+    assert RULES["valley"](rates, loss) == rates[0 + 2 + 1]
+    assert RULES["minimum"](rates, loss) == pytest.approx(rates[6] / 10)
 
 
 def test_smoothed_losses_are_bias_corrected_means():
     loss = np.array([4.0, 2.0, 1.0])
     weights = [[1.0], [0.5, 1.0], [0.25, 0.5, 1.0]]
     expected = [np.average(loss[: i + 1], weights=w) for i, w in enumerate(weights)]
-    np.testing.assert_allclose(range_test.smoothed(loss, 0.5), expected)
+    np.testing.assert_allclose(smoothed(loss, 0.5), expected)
 
 
-def test_a_range_test_sees_every_step_and_leaves_above_the_edge():
+def test_a_range_test_records_every_step_and_ends_above_the_edge():
     found = lr_range_test(problems.quadratic([1.0, 4.0]), sgd, low=1e-4, high=100.0, steps=80, seeds=1)
     assert found.loss.shape == (1, 80)
     assert found.learning_rate[0] == pytest.approx(1e-4) and found.learning_rate[-1] == pytest.approx(100.0)

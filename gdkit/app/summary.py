@@ -256,9 +256,7 @@ def _merge_caveats(rows: tuple[SummaryRow, ...]) -> tuple[str, ...]:
     optimizers: dict[str, list[str]] = {}
     for row in rows:
         texts = row.recommendation.caveats if row.recommendation else ()
-        for text in (
-            text for text in texts if not text.endswith(UNFINISHED)
-        ):  # `unfinished_caveat` counts all
+        for text in (text for text in texts if not text.endswith(UNFINISHED)):  # `unfinished_caveat` counts all
             optimizers.setdefault(text, []).append(row.optimizer)
     return tuple(
         text if len(labels) == len(rows) else f"{', '.join(labels)}: {text}" for text, labels in optimizers.items()

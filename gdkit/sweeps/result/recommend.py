@@ -37,8 +37,9 @@ class Recommendation:
     caveats: tuple[str, ...]
 
     def __str__(self) -> str:
+        caveats = [f"Caveat: {text}" for text in self.caveats]
         if self.best is None:
-            return "\n".join([f"{self.axis}: no value can be recommended.", *caveat_lines(self.caveats)])
+            return "\n".join([f"{self.axis}: no value can be recommended.", *caveats])
         best, score = format_number(self.best), format_number(self.score)
         lines = [f"{self.axis}: use {best} (mean {self.by} over seeds: {score})."]
         if self.interval:
@@ -50,14 +51,9 @@ class Recommendation:
         if self.unsafe is not None:
             lines.append(f"At least one seed diverged at {format_number(self.unsafe)}.")
         lines += [f"{name}: {format_number(value)}" for name, value in self.metrics.items() if name != self.by]
-        return "\n".join([*lines, *caveat_lines(self.caveats)])
+        return "\n".join([*lines, *caveats])
 
     _repr_html_ = html.printed
-
-
-def caveat_lines(caveats: tuple[str, ...]) -> list[str]:
-    """The caveats as lines of a list under a heading; no line if there are none."""
-    return ["Caveats:", *(f"- {text}" for text in caveats)] if caveats else []
 
 
 def table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...]:

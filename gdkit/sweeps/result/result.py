@@ -19,7 +19,7 @@ from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
-from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, caveat_lines, find_bracket, recommend, table_row
+from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, find_bracket, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.tables import count
@@ -460,7 +460,7 @@ class SweepResult:
             for text in one.caveats:
                 owners.setdefault(text, []).extend(labels)
         prefix = lambda labels: f"{', '.join(labels)}: " if len(labels) < len(self.optimizers) else ""
-        note = "\n".join(caveat_lines(tuple(f"{prefix(labels)}{text}" for text, labels in owners.items())))
+        note = "\n".join(f"Caveat: {prefix(labels)}{text}" for text, labels in owners.items())
         rows = [table_row(labels, one) for labels, one in found.items()]
         return html.table(TABLE_HEADS, rows, title=f"{head}\n{counts}", note=note)
 

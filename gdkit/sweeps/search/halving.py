@@ -69,7 +69,7 @@ def successive_halving(
     request = check_request(problem, optimizer, axes, steps=steps, **options)
     points = request.lane_count // request.seeds
     lengths = _round_lengths(points, steps, least, keep)
-    first = request._replace(steps=lengths[0], plan=_narrow_plan(request, lengths, keep))
+    first = request._replace(steps=lengths[0], plan=narrow_plan(request, lengths, keep))
     result, lanes = run_request(first, progress)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
@@ -97,7 +97,7 @@ def _round_lengths(points: int, steps: int, least: int | None, keep: float) -> l
     return sorted({length for length in lengths if length >= first} | ({least} if least else set()))
 
 
-def _narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
+def narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
     """The plan with blocks so narrow that the few points of later rounds occupy all workers with little padding."""
     group, plan = group_points(request.sections[0])[0], request.plan
     facts = inspect_loss(request, group)
