@@ -111,7 +111,7 @@ def test_lanes_too_large_to_keep_are_not_kept(monkeypatch):
 
 def test_only_the_points_named_go_on(short):
     some = [np.array([1, 3]), np.array([], int), np.array([0])]
-    result, _ = go_on(short.origin.kept, 60, some)
+    result, _ = go_on(short.origin.sweep, 60, some)
     ends = result.lanes["end_step"].values.reshape(3, len(RATES), 2)
     ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(3)]
     assert ran[1] == set() and ran[0] <= {1, 3} and ran[2] == {0}

@@ -59,7 +59,7 @@ def test_lanes_go_on_from_a_directory_in_another_process(iris, folder, longer):
 
 def test_the_same_call_finds_its_lanes_in_the_directory(iris, folder, longer):
     again = sweep(iris, None, AXES, seeds=3, steps=37, plan=PLAN, store=folder)
-    assert again.origin.kept.parts is None
+    assert again.origin.sweep.parts is None
     assert_same_bits(again.extend(60), longer)
 
 
