@@ -1,4 +1,4 @@
-"""Sweeps that were never run: results with numbers of their own, made without compiling anything."""
+"""Synthetic results of sweeps, made without compiling anything."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def result(
     shift: float = 0.0,
     points: int = 40,
 ) -> SweepResult:
-    """Runs that are best at a fifth of `edge` and diverge above it; those of adam at a tenth of these rates."""
+    """Runs that are best at a fifth of `edge` and diverge above it; for adam both are a tenth of that."""
     axes = {"learning_rate": np.geomspace(1e-3, 10, rates)} | {n: np.asarray(v) for n, v in (others or {}).items()}
     coords = _coordinates(optimizers, axes, seeds)
     rate, seed = coords["learning_rate"], coords["seed"]
@@ -56,7 +56,7 @@ def _coordinates(optimizers: Sequence[str], axes: Mapping[str, np.ndarray], seed
 
 
 def _columns(rate: np.ndarray, reached: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
-    """What the default monitors read, and sharpness and growth as on a quadratic; not finite where a run diverged."""
+    """Statistics of the default monitors, sharpness and Lyapunov exponent as on a quadratic; not finite if diverged."""
     at = lambda gone, here: np.where(lost, gone, here)
     even = lambda value: np.full(len(rate), value)
     return {

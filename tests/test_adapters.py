@@ -1,4 +1,4 @@
-"""Sweeps in the tools of others: what Optuna, TensorBoard, MLflow and W&B hold is what the sweep holds."""
+"""Optuna, TensorBoard, MLflow and W&B get the values of the sweep."""
 
 import dataclasses
 import struct
@@ -23,7 +23,7 @@ def optuna():
 
 @pytest.fixture(scope="module")
 def result():
-    """sgd, which has a momentum of its own, and adam; three seeds."""
+    """sgd with an axis that adam lacks, momentum, and adam; three seeds."""
     made = synthetic.result(rates=6)
     sgd = made.lanes["optimizer"].values == "sgd"
     lanes = made.lanes.assign_coords(momentum=("lane", np.where(sgd, 0.9, np.nan)))
@@ -41,7 +41,7 @@ def study(optuna, result):
     return result.to_optuna()
 
 
-def test_every_lane_is_a_complete_trial_with_what_became_of_it(optuna, result, study):
+def test_every_lane_is_a_complete_trial_with_its_outcome(optuna, result, study):
     assert len(study.trials) == result.lanes.sizes["lane"] == 36
     assert {t.state for t in study.trials} == {optuna.trial.TrialState.COMPLETE}
     for lane in (0, 17, 20, 35):
@@ -56,7 +56,7 @@ def test_every_lane_is_a_complete_trial_with_what_became_of_it(optuna, result, s
     assert {t.user_attrs["end_kind"] for t in study.trials} == {"steps", "nonfinite"}
 
 
-def test_an_optimizer_has_the_params_of_its_own_axes_alone(study):
+def test_a_trial_has_the_params_of_its_optimizer_only(study):
     has = {t.params["optimizer"]: "momentum" in t.params for t in study.trials}
     assert has == {"sgd": True, "adam": False}
 
@@ -76,13 +76,13 @@ def test_values_are_capped_as_in_the_sensitivity_to_the_learning_rate(result, st
     assert diverged.any() and set(values[diverged]) == {3.0}, "the initial loss"
 
 
-def test_of_a_metric_a_diverged_lane_gets_the_worst_that_another_has(optuna, result):
-    kept = np.isfinite(result.lanes["validation_loss"].values)
-    accuracy = np.where(kept, 1 - result.lanes["validation_loss"].values / 5, np.nan)
+def test_a_diverged_lane_gets_the_worst_finite_value_of_a_metric(optuna, result):
+    finite = np.isfinite(result.lanes["validation_loss"].values)
+    accuracy = np.where(finite, 1 - result.lanes["validation_loss"].values / 5, np.nan)
     scored = dataclasses.replace(result, lanes=result.lanes.assign(accuracy=("lane", accuracy)))
     study = scored.to_optuna(by="accuracy", maximize=True)
-    assert study.best_value == pytest.approx(accuracy[kept].max())
-    assert study.trials[int(np.flatnonzero(~kept)[0])].value == pytest.approx(accuracy[kept].min())
+    assert study.best_value == pytest.approx(accuracy[finite].max())
+    assert study.trials[int(np.flatnonzero(~finite)[0])].value == pytest.approx(accuracy[finite].min())
     assert scored.to_optuna(optuna.create_study(direction="maximize"), by="accuracy").best_value == study.best_value
 
 
@@ -91,7 +91,7 @@ def test_of_a_metric_a_diverged_lane_gets_the_worst_that_another_has(optuna, res
     "name",
     ["optimization_history", "parallel_coordinate", "slice", "contour", "edf", "intermediate_values", "rank"],
 )
-def test_figures_of_optuna_draw_it(optuna, study, name):
+def test_figures_of_optuna_draw_the_study(optuna, study, name):
     import matplotlib.pyplot as plt
 
     shown = {"params": ["learning_rate", "optimizer"]} if name in ("contour", "rank", "slice") else {}
@@ -99,7 +99,7 @@ def test_figures_of_optuna_draw_it(optuna, study, name):
     plt.close("all")
 
 
-def test_a_sampler_goes_on_from_it(optuna, result):
+def test_a_sampler_continues_the_study(optuna, result):
     study = result.to_optuna(optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0)))
 
     def objective(trial):
@@ -111,14 +111,14 @@ def test_a_sampler_goes_on_from_it(optuna, result):
     assert np.mean([1e-2 < rate < 1 for rate in proposed]) > 0.75, "its prior would be half"
 
 
-def test_axes_are_told_to_be_logarithmic_or_not():
+def test_is_log_detects_logarithmic_spacing():
     assert is_log(np.geomspace(1e-4, 1, 7)) and is_log(np.array([0.01, 0.1]))
     assert not is_log(np.linspace(0.1, 1, 7)) and not is_log(np.array([0.0, 0.1, 1.0])) and not is_log(np.ones(1))
     random = np.random.default_rng(0)
     assert is_log(np.exp(random.uniform(np.log(1e-4), 0, 40))) and not is_log(random.uniform(0.1, 1, 40))
 
 
-def test_studies_that_do_not_fit_are_refused(optuna, result):
+def test_unsuitable_studies_are_refused(optuna, result):
     assert_refused(lambda: result.to_optuna("study"), "study='study': not a study")
     other = optuna.create_study(direction="maximize")
     assert_refused(lambda: result.to_optuna(other, maximize=False), "study='maximize': it has other directions")
@@ -158,12 +158,12 @@ def run(tmp_path_factory, result):
 
 @pytest.fixture(scope="module")
 def few(result):
-    """Two of a seed's lanes: one that arrived, one that diverged."""
+    """Two lanes of one seed: one that converged, one that diverged."""
     return synthetic.result(("sgd",), rates=2, seeds=1)
 
 
 def events(folder):
-    """What TensorBoard's files in a folder hold: the framing of TFRecord by hand, without its checksums."""
+    """The events in the files of a folder: the framing of TFRecord, parsed here without its checksums."""
     from tensorboardX.proto.event_pb2 import Event
 
     for file in folder.iterdir():
@@ -181,30 +181,30 @@ def test_tensorboard_holds_curves_numbers_hyperparameters_and_figures(tmp_path, 
     assert sorted(p.name for p in tmp_path.iterdir()) == [*names, "sweep"]
     for lane, name in enumerate(names):
         values = [(e.step, v) for e in events(tmp_path / name) for v in e.summary.value]
-        held = {step: v.simple_value for step, v in values if v.tag == "loss"}
+        logged = {step: v.simple_value for step, v in values if v.tag == "loss"}
         steps, losses = few.curve(lane)
-        assert held == {
+        assert logged == {
             s: x for s, x in zip(steps.tolist(), np.float32(losses).tolist(), strict=True) if np.isfinite(x)
         }
         numbers = {v.tag: (step, v.simple_value) for step, v in values}
         last = int(few.lanes["end_step"][lane])
         assert numbers["max_loss"] == (last, few.lanes["max_loss"][lane])
         assert ("validation_loss" in numbers) == bool(np.isfinite(few.lanes["validation_loss"][lane]))
-        begun = b"".join(v.metadata.plugin_data.content for _, v in values if v.tag == "_hparams_/session_start_info")
+        info = b"".join(v.metadata.plugin_data.content for _, v in values if v.tag == "_hparams_/session_start_info")
         regime = few.regime_names[int(few.lane_regimes[lane])]
-        assert b"learning_rate" in begun and regime.encode() in begun
+        assert b"learning_rate" in info and regime.encode() in info
     shown = {v.tag: v for e in events(tmp_path / "sweep") for v in e.summary.value}
     assert shown["final_loss"].image.encoded_image_string == (run / "figures" / "final_loss.png").read_bytes()
     assert b"learning_rate: use 0.001" in shown["recommendation/text_summary"].tensor.string_val[0]
 
 
 @pytest.mark.filterwarnings("ignore")  # of its own packages
-def test_mlflow_holds_a_run_a_lane_within_one_of_the_sweep(tmp_path, monkeypatch, few, run):
+def test_mlflow_holds_one_run_per_lane_nested_in_that_of_the_sweep(tmp_path, monkeypatch, few, run):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'gdkit[mlflow]'")
     pytest.importorskip("alembic", reason="its store in a file needs alembic: pip install 'gdkit[mlflow]'")
     monkeypatch.chdir(tmp_path)  # where artifacts go
-    parent = few.log_to_mlflow("sqlite:///kept.db", experiment="rates", name="few", run=run)
-    client = mlflow.MlflowClient("sqlite:///kept.db")
+    parent = few.log_to_mlflow("sqlite:///runs.db", experiment="rates", name="few", run=run)
+    client = mlflow.MlflowClient("sqlite:///runs.db")
     assert sorted(a.path for a in client.list_artifacts(parent)) == ["final_loss.png", "report.html"]
     assert "learning_rate: use 0.001" in client.get_run(parent).data.tags["mlflow.note.content"]
     found = client.search_runs([client.get_experiment_by_name("rates").experiment_id])
@@ -213,15 +213,15 @@ def test_mlflow_holds_a_run_a_lane_within_one_of_the_sweep(tmp_path, monkeypatch
     diverged = own["1-sgd-learning_rate=10-seed=0"]
     assert diverged.data.params == {"optimizer": "sgd", "learning_rate": "10.0", "seed": "0"}
     assert (diverged.data.tags["regime"], diverged.data.tags["end_kind"]) == ("DIVERGED", "nonfinite")
-    held = {
+    logged = {
         m.step: m.value for m in client.get_metric_history(own["0-sgd-learning_rate=0.001-seed=0"].info.run_id, "loss")
     }
-    assert held == pytest.approx(dict(zip(*(x.tolist() for x in few.curve(0)), strict=True)))
+    assert logged == pytest.approx(dict(zip(*(x.tolist() for x in few.curve(0)), strict=True)))
     assert diverged.data.metrics["max_loss"] == few.lanes["max_loss"][1]
 
 
 def wandb_records(path):
-    """What an offline run's file holds: blocks as of LevelDB's log, by hand, without its checksums."""
+    """The records in the file of an offline run: blocks of the LevelDB log, parsed here without its checksums."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, whole = path.read_bytes(), 7, b""
@@ -232,31 +232,31 @@ def wandb_records(path):
         _, size, kind = struct.unpack_from("<IHB", content, at)
         whole += content[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # all of a record, or its last part
+        if kind in (1, 4):  # a whole record, or its last part
             yield Record.FromString(whole)
             whole = b""
 
 
 @pytest.mark.filterwarnings("ignore")  # of its own packages
-def test_wandb_holds_a_run_a_lane_offline(tmp_path, monkeypatch, few):
+def test_wandb_holds_one_run_per_lane_offline(tmp_path, monkeypatch, few):
     pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gdkit[wandb]'")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     few.log_to_wandb("rates", name="few", mode="offline", dir=str(tmp_path))
-    held = {}
+    logged = {}
     for file in tmp_path.glob("wandb/offline-run-*/*.wandb"):
         records = list(wandb_records(file))
-        begun = next(r.run for r in records if r.HasField("run"))
+        run = next(r.run for r in records if r.HasField("run"))
         losses = [
             i.value_json for r in records if r.HasField("history") for i in r.history.item if i.nested_key == ["loss"]
         ]
-        held[begun.display_name] = begun.run_group, list(begun.tags), [float(x) for x in losses]
-    assert set(held) == {"0-sgd-learning_rate=0.001-seed=0", "1-sgd-learning_rate=10-seed=0", "few"}
-    group, tags, losses = held["1-sgd-learning_rate=10-seed=0"]
+        logged[run.display_name] = run.run_group, list(run.tags), [float(x) for x in losses]
+    assert set(logged) == {"0-sgd-learning_rate=0.001-seed=0", "1-sgd-learning_rate=10-seed=0", "few"}
+    group, tags, losses = logged["1-sgd-learning_rate=10-seed=0"]
     finite = few.curve(1)[1][np.isfinite(few.curve(1)[1])]
     assert (group, tags) == ("few", ["DIVERGED", "nonfinite"]) and losses == pytest.approx(finite.tolist())
 
 
-def test_a_run_directory_that_is_not_there_is_refused(tmp_path, few):
+def test_a_missing_run_directory_is_refused(tmp_path, few):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed: pip install 'gdkit[tensorboard]'")
     assert_refused(lambda: few.log_to_tensorboard(tmp_path, run=tmp_path / "gone"), "no such directory")

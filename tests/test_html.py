@@ -1,4 +1,4 @@
-"""What notebooks show: the numbers of the object, as text."""
+"""Notebooks show the numbers of an object as text."""
 
 import re
 from html import escape
@@ -26,7 +26,7 @@ def test_texts_are_no_markup():
     assert html.table([], [], title="a\nb") == "<div><p><b>a<br>b</b></p><table></table></div>"
 
 
-def test_a_sweep_shows_a_row_an_optimizer_with_its_recommendation():
+def test_a_sweep_shows_one_row_per_optimizer_with_its_recommendation():
     result = synthetic.result()
     shown = cells(result._repr_html_())
     for row, label in zip(shown[1:], ("sgd", "adam"), strict=True):
@@ -35,7 +35,7 @@ def test_a_sweep_shows_a_row_an_optimizer_with_its_recommendation():
         assert row[-1] == f"{found.edge:.4g}"
 
 
-def test_what_is_not_known_of_one_optimizer_alone_is_said_with_its_name():
+def test_a_caveat_of_one_optimizer_names_it():
     shown = synthetic.result(("sgd", "adam"), edge=60.0)._repr_html_()  # that of adam is a tenth
     assert "Caveat: sgd: no divergence found up to 10." in shown
     assert "Caveat: sgd, adam" not in shown
@@ -57,7 +57,7 @@ def test_a_trajectory_shows_its_first_and_last_points():
     assert [row[0] for row in cells(trajectory(loss[:2])._repr_html_())] == ["step", "0", "1"]
 
 
-def test_what_prints_as_a_table_or_as_words_shows_so():
+def test_objects_show_what_they_print():
     result, bowl = synthetic.result(), problems.parabola()
     things = [
         result.recommend(),
@@ -70,10 +70,10 @@ def test_what_prints_as_a_table_or_as_words_shows_so():
     ]
     for thing in things:
         assert thing._repr_html_() == f"<pre>{escape(str(thing))}</pre>"
-        assert str(thing) != repr(thing), "prints in words of its own"
+        assert str(thing) != repr(thing), "it has a text of its own"
 
 
-def test_the_best_point_prints_its_place_and_score():
+def test_the_best_point_prints_its_hyperparameters_and_score():
     best = synthetic.result(("sgd",)).best()
     assert str(best) == (
         f"learning_rate {best.hyperparameters['learning_rate']:.4g}, optimizer sgd: "
@@ -81,7 +81,7 @@ def test_the_best_point_prints_its_place_and_score():
     )
 
 
-def test_many_trajectories_or_a_traced_one_show_nothing_of_their_own():
+def test_batched_and_traced_trajectories_have_no_table():
     assert trajectory(np.ones((3, 4)))._repr_html_() is None
     shown = []
     jax.eval_shape(lambda loss: shown.append(trajectory(loss)._repr_html_()), np.ones(4))

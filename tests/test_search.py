@@ -179,7 +179,7 @@ def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
     "options, said",
     [
         ({"low": 1.0, "high": 0.1}, "high=0.1: not above low=1.0"),
-        ({"low": -1.0}, "low=-1.0: not a number above 0"),
+        ({"low": -1.0}, "low=-1.0: must be a finite number above 0"),
         ({"steps": 3}, "steps=3: too few for a curve"),
         ({"stop": 0.5}, "stop=0.5"),
         ({"smoothing": 1.0}, "smoothing=1.0"),

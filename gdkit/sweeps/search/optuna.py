@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from gdkit import checks
-from gdkit.errors import bad_value
 from gdkit.problems import ProblemLike
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import lanes, paired, static
@@ -73,8 +72,7 @@ def optuna_search(
     """
     for argument, value in (("trials", trials), ("batch", batch)):
         checks.check_integer(argument, value)
-    if over_seeds not in _OVER_SEEDS:
-        raise bad_value("over_seeds", over_seeds, "not a way to combine seeds", "Pass 'mean' or 'median'")
+    checks.check_choice("over_seeds", over_seeds, _OVER_SEEDS)
     distributions = optuna_study.read_space(space)
     study = _check_or_create_study(study, maximize, options.get("key", 0))
 

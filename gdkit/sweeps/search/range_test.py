@@ -189,10 +189,9 @@ def _slide(rates: np.ndarray, loss: np.ndarray, window: int = 15, similar: float
 RULES = {"steepest": _steepest, "minimum": _minimum, "valley": _valley, "slide": _slide, "linear": _linear}
 
 
-def _check_range(low: Any, high: Any, steps: Any, stop: Any, smoothing: Any) -> None:
+def _check_range(low: float, high: float, steps: int, stop: float, smoothing: float) -> None:
     for argument, value in (("low", low), ("high", high), ("stop", stop), ("smoothing", smoothing)):
-        if not factories.is_number(value) or not 0 < value < math.inf:
-            raise bad_value(argument, value, "not a number above 0", "Leave it out for the default")
+        checks.check_number(argument, value, above=0)
     if not low < high:
         raise bad_value("high", high, f"not above low={low}", "Pass low < high")
     checks.check_integer("steps", steps)
