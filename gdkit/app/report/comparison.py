@@ -33,8 +33,8 @@ from gdkit.app.summary import (
 from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.assemble import read_result
+from gdkit.sweeps.result.result import SweepResult
 
 
 class ComparedRun(NamedTuple):

@@ -20,8 +20,8 @@ from gdkit.app.run.log import write_log
 from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
-from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.assemble import read_result
+from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count
 
 Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
