@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 
@@ -17,7 +17,7 @@ from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_v
 
 if TYPE_CHECKING:
     from gdkit.app.config.schema import Config
-    from gdkit.sweeps.plan.shapes import Plan
+    from gdkit.app.run.run import Options
 
 _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--live] [--new] [--workers N] [--devices N] [--dask ADDRESS]"
@@ -66,30 +66,31 @@ def run(
       anyway: start although memory or disk are too small.
     """
     _check_counts({"--workers": workers, "--devices": devices})
-    options = {"shard": _parse_shard(shard, distributed=distributed), "live": live, "anyway": anyway, "hooks": hooks}
+    indices = _parse_shard(shard, distributed=distributed)
     loaded = _load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
     from gdkit.app.run.machines import connect_dask, join_processes
+    from gdkit.app.run.run import Options
     from gdkit.sweeps.plan.shapes import Plan
 
     if distributed:
         join_processes()
     plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
     with connect_dask(dask) as client:
-        _run(loaded, folder, plan, new=new, executor=client, **options)
+        _run(loaded, folder, Options(plan, indices, client, live, anyway, hooks), new=new)
 
 
-def _run(config: "Config", folder: Path, plan: "Plan", *, new: bool, **options: Any) -> None:
+def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> None:
     from gdkit.app.directory import next_free
     from gdkit.app.run.run import run
 
     try:
-        run(config, folder, plan, **options)
+        run(config, folder, options)
     except (OtherRunError, DamagedFileError):  # code or machine differ from those of the run, or no manifest
         if not new:
             raise
-        run(config, next_free(folder), plan, **options)
+        run(config, next_free(folder), options)
 
 
 def status(folder: Path, /) -> None:

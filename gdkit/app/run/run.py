@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 from rich.console import Console
@@ -38,64 +38,45 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def run(
-    config: Config,
-    folder: Path,
-    plan: Plan,
-    *,
-    shard: tuple[int, int] = (0, 1),
-    executor: "Client | None" = None,
-    live: bool = False,
-    anyway: bool = False,
-    hooks: Hooks = Hooks(),  # noqa: B008  # immutable
-) -> None:
-    """Run `config`, or resume its run in `folder`; print the answer and write all outputs to `folder`.
+class Options(NamedTuple):
+    """The options of ``gdkit run``."""
 
-    Args:
-      config: what to run.
-      folder: the run directory.
-      plan: how the lanes are divided among workers and devices.
-      shard: (i, n): run the i-th of every n tiles, i from 0.
-      executor: runs the tiles instead of threads, for example a Dask client.
-      live: also write the report while the sweep runs.
-      anyway: start although memory or disk are too small.
-      hooks: replacements, for tests.
+    plan: Plan = Plan()
+    shard: tuple[int, int] = (0, 1)  # (i, n): run the i-th of every n tiles, i from 0
+    executor: "Client | None" = None  # runs the tiles instead of threads
+    live: bool = False  # also write the report while the sweep runs
+    anyway: bool = False  # start although memory or disk are too small
+    hooks: Hooks = Hooks()
+
+
+def run(config: Config, folder: Path, options: Options) -> None:
+    """Run `config`, or resume its run in `folder`; print the answer and write all outputs to `folder`.
 
     Raises:
       GdkitError: the config names something that cannot be used, or the run failed.
       KeyboardInterrupt: the run was interrupted; the message says how to resume it.
     """
     if isinstance(config, SweepConfig):
-        _run_sweep(config, folder, plan, shard, executor, hooks, live=live, anyway=anyway)
+        _run_sweep(config, folder, options)
         return
-    if executor is not None or shard != (0, 1) or jax.process_count() > 1:
+    if options.executor is not None or options.shard != (0, 1) or jax.process_count() > 1:
         raise config.error(("experiment",), "a study runs in one process. Omit --dask, --shard and --distributed")
-    if live:
+    if options.live:
         raise config.error(("experiment",), "the report of a study is written at its end. Omit --live")
     run_study(config, folder)
 
 
-def _run_sweep(
-    config: SweepConfig,
-    folder: Path,
-    plan: Plan,
-    shard: tuple[int, int],
-    executor: "Client | None",
-    hooks: Hooks,
-    *,
-    live: bool,
-    anyway: bool,
-) -> None:
+def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
     arguments = build_arguments(config)
     thresholds = build_thresholds(config)
     use_program_cache()
     with locate_errors(config, ("sweep",)):
-        request = check_request(**arguments, plan=plan)
-    needed = _check_resources(request, hooks.free_resources(folder), anyway=anyway)
+        request = check_request(**arguments, plan=options.plan)
+    needed = _check_resources(request, options.hooks.free_resources(folder), anyway=options.anyway)
     with log_run(config, folder):
         terminal.print_plan(Console(stderr=True, highlight=False), config.name, request, needed)
         _print_resumed(folder)
-        result = _run_or_resume(config, folder, request, shard, executor, live=live)
+        result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
         result = dataclasses.replace(result, thresholds=thresholds)
@@ -103,33 +84,26 @@ def _run_sweep(
         with raise_store_errors(folder, problem), explain_missing_report(folder):
             result.save(folder / RESULTS)
             write_log(folder, describe_run(result))
-            (hooks.write_report or write_report)(config, result, folder)
+            (options.hooks.write_report or write_report)(config, result, folder)
 
 
-def _run_or_resume(
-    config: SweepConfig,
-    folder: Path,
-    request: SweepRequest,
-    shard: tuple[int, int],
-    executor: "Client | None",
-    *,
-    live: bool,
-) -> SweepResult:
+def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, options: Options) -> SweepResult:
     """The result of all lanes; lanes are missing where other shards have not finished them.
 
     Raises:
       KeyboardInterrupt: the run was interrupted before its end.
     """
-    directory = RunDirectory(folder, dump(config.model_copy(update={"output": None})), shard).of_this_process()
+    resolved = dump(config.model_copy(update={"output": None}))
+    directory = RunDirectory(folder, resolved, options.shard).of_this_process()
     with (
-        _show_progress(config, folder, live=live) as tell,
+        _show_progress(config, folder, live=options.live) as tell,
         locate_errors(config, ("sweep",)),
         store_plans(),
         stop_on_signal() as stop,
     ):
-        result, _ = run_request(request, tell, executor, where=directory, stop=stop)
+        result, _ = run_request(request, tell, options.executor, where=directory, stop=stop)
     if result.missing:
-        _report_missing(config, folder, result, live=live, interrupted=stop.is_set())
+        _report_missing(config, folder, result, live=options.live, interrupted=stop.is_set())
     return result
 
 
