@@ -147,7 +147,7 @@ def test_pointing_at_a_run_shows_its_numbers(page, made):
     assert shown["facts"]["validation loss"] == f"{lane['validation_loss']:.3g}"
     assert shown["facts"]["test loss"] == f"{lane['test_loss']:.3g}"
     assert shown["facts"]["test accuracy"] == f"{100 * lane['test_accuracy']:.1f} %"
-    assert shown["facts"]["ended at"] == f"step {lane['end_step']}: completed all steps"
+    assert shown["facts"]["end"] == f"step {lane['end_step']}: completed all steps"
     assert shown["regime"].startswith(lane["regime"].lower())
     page.move_mouse(5, 5)
     assert card(page) is None

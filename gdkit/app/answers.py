@@ -177,6 +177,6 @@ def _describe_sensitivity(summary: Summary) -> str:
     most = max((row for row in summary.rows if np.isfinite(_sensitivity(row))), key=_sensitivity)
     return (
         f"{least.optimizer} is the least sensitive to its {humanize(str(summary.axis))}: over the values tried it "
-        f"averages {short_number(_sensitivity(least))} above its best, {most.optimizer} "
+        f"averages {short_number(_sensitivity(least))} above its best, and {most.optimizer}, the most sensitive, "
         f"{short_number(_sensitivity(most))}."
     )

@@ -169,8 +169,9 @@ def short_number(value: float | None) -> str:
 
 
 def short_range(bounds: tuple[float, float] | None) -> str:
-    """``0.1–0.4``, or one number if both bounds print alike."""
-    return format_range(bounds, 3).replace(" to ", "–")
+    """``0.1–0.4``, ``-0.1 to 0.4`` with a minus sign, or one number if both bounds print alike."""
+    text = format_range(bounds, 3)
+    return text if "-" in text.replace("e-", "") else text.replace(" to ", "–")
 
 
 def short_value(value: object) -> str:

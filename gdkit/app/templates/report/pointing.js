@@ -69,7 +69,7 @@ function endOf(sweep, row) {
 function factsOf(sweep, row, measure) {
   const names = [...new Set([measure, sweep.by, "final_loss", ...(sweep.measures.test ?? []), ...(sweep.measures.stability ?? [])])];
   const facts = names.filter((name) => sweep.columns.has(name)).slice(0, 7);
-  return [...facts.map((name) => [humanize(name), formatValue(name, cell(sweep, name, row))]), ["ended at", endOf(sweep, row)]];
+  return [...facts.map((name) => [humanize(name), formatValue(name, cell(sweep, name, row))]), ["end", endOf(sweep, row)]];
 }
 
 // Regimes of the runs at one point, if they differ; the card shows only one of these runs.

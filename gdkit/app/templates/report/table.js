@@ -55,7 +55,7 @@ function tableColumns(sweep) {
   const axes = Object.keys(sweep.axes);
   const measured = [...new Set([sweep.by, ...(sweep.measures.test ?? []), "final_loss", ...(sweep.measures.stability ?? [])])];
   const names = ["lane", ...(sweep.columns.has("optimizer") ? ["optimizer"] : []), ...axes, "seed", "regime", "end_step", "end_kind", ...measured];
-  const titles = { lane: "run", end_step: "last step", end_kind: "ended by" };
+  const titles = { lane: "run", end_step: "last step", end_kind: "end" };
   return names.filter((name) => sweep.columns.has(name)).map((name) => ({ name, title: titles[name] ?? humanize(name), text: name === "end_kind" || Boolean(sweep.columns.get(name).texts) }));
 }
 
