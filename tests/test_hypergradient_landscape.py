@@ -96,7 +96,7 @@ def test_one_figure_marks_the_edge_in_every_part(found):
         (
             TINY | {"steps": 20, "grid": {"from": 0.02, "to": 0.05, "count": 3}},
             InputValueError,
-            "below the edge of stab",
+            "the grid does not cross the edge of stability",
         ),
     ],
 )

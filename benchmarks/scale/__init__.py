@@ -1,1 +1,1 @@
-"""What a sweep takes as it grows to 10^9 lanes: constants measured here, and totals that follow from them."""
+"""Overhead of sweeps up to 10^9 lanes: measured constants, and the totals that follow from them."""

@@ -1,4 +1,4 @@
-"""docs/scale.md, from what was measured."""
+"""docs/scale.md, written from stored measurements."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,21 +8,20 @@ from benchmarks.scale.measure import STATISTICS
 from gdkit.store import STALE
 
 LANES = (10**6, 10**7, 10**8, 10**9)
-ROWS = (1024, 65_536)  # lanes a tile: one block of the widest, and 64 of them
-FACTOR = 2.0  # how far the model may be from what is measured
+ROWS = (1024, 65_536)  # lanes per tile: one block of the largest width, and 64 blocks
+FACTOR = 2.0  # largest ratio between the model and a measurement
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 HEAD = """# Scale
 
-What a sweep of {fewest} to {most} lanes takes besides its arithmetic, where it breaks first, and what to set. A program
-measured the constants, added up the totals, ran a store of {validated} lanes to see whether they hold, and wrote this
-page and `docs/scale.json` (`python -m benchmarks.scale`); no number here was typed but the sizes asked about and the
-budgets.
+Overhead of a sweep of {fewest} to {most} lanes besides its arithmetic, its first limits, and the settings that move
+them. A program measured the constants, computed the totals, validated them with a store of {validated} lanes, and
+wrote this page and `docs/scale.json` (`python -m benchmarks.scale`). Only the sizes and the budgets were typed.
 """
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The document."""
+    """Text of the page."""
     c = model.constants(found)
     validated = _power(found["validation"]["lanes"])
     head = HEAD.format(fewest=_power(LANES[0]), most=_power(LANES[-1]), validated=validated)
@@ -31,27 +30,27 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def targets(found: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
-    """What was promised: what, in which unit, at most, and the measured."""
+    """Targets: description, unit, upper bound, and measured number."""
     (writing,) = (s for s in found["stores"] if s["rows"] == 8192)
     opening, *_ = found["openings"]
     (listing,) = (row for row in found["listing"] if row["tiles"] == 10**6)
     return [
         (f"writing 10⁶ lanes × {STATISTICS} statistics", "s", 5, writing["write"]),
-        ("memory for that, besides the numbers", "MiB", 64, writing["write_peak"] / 2**20),
+        ("memory for writing, besides the numbers", "MiB", 64, writing["write_peak"] / 2**20),
         (f"`gdkit.open` of 10⁶ lanes × {STATISTICS} statistics in a run directory", "s", 2, opening["open"]),
         ("`gdkit.open` of the same in a file", "s", 2, opening["open_file"]),
         ("opening them lazily", "s", 2, writing["lazy"]),
-        ("reading one lane of them", "s", 2, writing["one_lane"]),
+        ("reading one of these lanes", "s", 2, writing["one_lane"]),
         ("listing 10⁶ tiles", "s", 5, listing["list"]),
-        ("`gdkit status` of 10⁶ tiles, from its start to its end", "s", 5, listing["status"]),
+        ("`gdkit status` of 10⁶ tiles, whole command", "s", 5, listing["status"]),
     ]
 
 
 def _targets(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## What is promised\n"
+    yield "## Targets\n"
     rows = [(what, f"{most} {unit}", f"{value:.2g} {unit}", _yes(value <= most)) for what, unit, most, value in
             targets(found)]  # fmt: skip
-    yield _table(("what", "at most", "measured", "holds"), rows)
+    yield _table(("quantity", "at most", "measured", "holds"), rows)
 
 
 def _constants(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
@@ -131,35 +130,35 @@ def _limits(c: model.Constants) -> Iterator[str]:
     for rows in ROWS:
         yield f"### Tiles of {rows:,} lanes\n"
         found = [(limit.what, limit.budget, _power(limit.lanes), limit.remedy) for limit in model.limits(c, rows)]
-        yield _table(("what", "budget", "met at", "what to set"), found)
+        yield _table(("limit", "budget", "reached at", "remedy"), found)
     yield _advice(c)
 
 
 def _advice(c: model.Constants) -> str:
     first, *_ = model.limits(c, ROWS[0])
     times = ROWS[1] // ROWS[0]
-    return f"""In short: up to {_power(first.lanes)} lanes no budget is met, and nothing needs to be set. A tile is
-planned to take about a second, and so holds many blocks where lanes are short; where it is one block of {ROWS[0]:,}
-lanes, `Plan(tile={times})` divides files, tasks and claims by {times}. Beyond that leave out curves (`curve_points=0`),
-read with `gdkit.store.Store.open(folder).lazy_columns()`, and deal tiles by `--shard I/N`, which has no
-coordinator. Where the memory of a process is what is met, cut the axes into several sweeps, each in a directory of its
-own: their lanes do not depend on each other. The width of a block (`Plan(width=…)`) is for the speed and the memory of
-a device; it decides the bits, and scale alone is no reason to change it.
+    return f"""In short: up to {_power(first.lanes)} lanes no budget is reached and no setting is needed. A tile is
+planned to take about one second, so it holds many blocks if lanes are short; if it is one block of {ROWS[0]:,}
+lanes, `Plan(tile={times})` divides files, tasks and claims by {times}. Beyond that omit curves (`curve_points=0`),
+read with `gdkit.store.Store.open(folder).lazy_columns()`, and distribute tiles with `--shard I/N`, which has no
+coordinator. If the memory of a process is the limit, split the axes into several sweeps, each in its own
+directory: their lanes are independent. The width of a block (`Plan(width=…)`) determines the speed and memory on
+a device, and the bits; scale alone is no reason to change it.
 """
 
 
 def _validation(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
     point = found["validation"]
     rows = model.judged(c, point)
-    yield "## Whether the model holds\n"
-    yield (f"A store of {_power(point['lanes'])} lanes × {STATISTICS} statistics in {point['tiles']:,} tiles, which "
-           f"the constants do not come from, is to be within a factor of {FACTOR:g}. Besides: it was listed in "
+    yield "## Validation of the model\n"
+    yield (f"A store of {_power(point['lanes'])} lanes × {STATISTICS} statistics in {point['tiles']:,} tiles, "
+           f"independent of the constants, must agree within a factor of {FACTOR:g}. The store was listed in "
            f"{_time(point['list'])}, opened lazily in {_time(point['lazy'])}, and one lane was read in "
            f"{_time(point['one_lane'])}; writing it took {_bytes(point['write_peak'])} of memory.\n")  # fmt: skip
     shown = [
         (j.what, f"{j.predicted:.3g}", f"{j.measured:.3g}", f"{j.factor:.2f}", _yes(j.factor <= FACTOR)) for j in rows
     ]
-    yield _table(("what", "predicted", "measured", "factor", "holds"), shown)
+    yield _table(("quantity", "predicted", "measured", "factor", "holds"), shown)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

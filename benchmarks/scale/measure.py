@@ -1,4 +1,4 @@
-"""What a store, a coordinator, a scheduler and a worker take for a tile and for a lane, measured on this machine.
+"""Cost of a store, a coordinator, a scheduler and a worker per tile and per lane, measured on this machine.
 
 Times are the least of a few, by the wall clock, since a store waits for a disk; each part runs in a process of its own.
 """
@@ -46,7 +46,7 @@ _TASKS = 1000
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """All constants, and the point by which they are judged; scratch files go under `folder`."""
+    """All constants, and the store that validates them; scratch files go under `folder`."""
     if shutil.disk_usage(folder).free < 4 * 10**9:
         raise SystemExit(f"{folder}: less than 4 GB are free. Name another folder.")
     coordinators = ((10**5, 1024), (10**6, 1024), (10**5, 1), (2 * 10**5, 1))
@@ -65,20 +65,20 @@ def everything(folder: Path) -> dict[str, Any]:
 
 
 def alone(function: Callable, *arguments: Any) -> Any:
-    """What a function returns in a process of its own."""
+    """Result of a function in its own process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers come from."""
+    """Versions and hardware of the measurement."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}
     return {"cores": os.cpu_count(), "memory": memory, "python": platform.python_version(), **versions}
 
 
 class Peak:
-    """How many bytes this process has at most, more than at the beginning (Linux)."""
+    """Growth of the peak memory of this process, in bytes (Linux)."""
 
     def __init__(self):
         Path("/proc/self/clear_refs").write_text("5")
@@ -95,7 +95,7 @@ def _field(name: str) -> int:
 
 
 def seconds(function: Callable[[], Any], times: int = 3) -> float:
-    """The least that a call takes."""
+    """Shortest time of a call."""
     found = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -108,7 +108,7 @@ def seconds(function: Callable[[], Any], times: int = 3) -> float:
 
 
 def manifest_of(lanes: int, rows: int, **fields: Any) -> Manifest:
-    """One group of lanes and 12 statistics in single precision, `rows` lanes a tile."""
+    """One group of lanes and 12 statistics in single precision, `rows` lanes per tile."""
     group = StoredGroup(0, (lanes,), (0,), (None,), 1, width=rows, depth=1, tile=1)
     kinds = {f"statistic_{i:02d}": Kind("float32", ()) for i in range(STATISTICS)}
     return Manifest({}, Partition((group,)), kinds, seeds=1, steps=1, dtype="float32", **fields)
@@ -140,7 +140,7 @@ def store(folder: Path, lanes: int, rows: int) -> dict[str, float]:
 
 
 def listing(folder: Path, tiles: int) -> dict[str, float]:
-    """Finding which of many tiles are there, by their names; and `gdkit status`, from its start to its end."""
+    """Listing many tiles by name, and the whole command `gdkit status`."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         made = Store.create(Path(name) / "run", manifest_of(tiles, 1))
         for number in range(tiles):
@@ -164,7 +164,7 @@ def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points
 
 
 def columns() -> dict[str, int]:
-    """Bytes that a lane has in a store without a curve and of one of 200 points, and statistics."""
+    """Bytes per lane in a store with no curve and with 200 points, and its number of statistics."""
     request = asked(8, plan=Plan(width=8))
     output = (
         processes.build_job(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
@@ -178,7 +178,7 @@ def columns() -> dict[str, int]:
 
 
 def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
-    """What it takes to prepare a sweep in a run directory, and to deal its tiles of one block each."""
+    """Time to prepare a sweep in a run directory, and to dispatch its tiles with one block each."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         paths = (Path(name) / f"run{number}" for number in range(9))
         plan = Plan(width=width, depth=1, tile=1)
@@ -203,7 +203,7 @@ def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], Any]:
 
 
 def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
-    """`gdkit.open` of a run whose lanes have 12 statistics, and of the file that it is saved in."""
+    """`gdkit.open` of a run with 12 statistics per lane, and of the file that it is saved in."""
     own = ("initial_loss", "final_loss", "min_loss", "late_mean", "end_step", "end_kind", *map(str, range(6)))
     kinds = {name: Kind("int32" if name.startswith("end") else "float32", ()) for name in own}
     described = describe(asked(lanes), stochastic=False, optimum_known=True, plan={})
@@ -230,7 +230,7 @@ def nothing(*_: Any) -> None:
 
 
 def dealt(pool: Pool, tasks: int) -> None:
-    """Tasks dealt as `remote.run_jobs` deals tiles, two for each that the pool runs at once."""
+    """Tasks submitted like tiles by the executors, two for each that the pool runs at once."""
     request = asked(1024)
     sent, running, left = pool.place(processes.sent_of(request, None)), set(), iter(range(tasks))
     block = cut_blocks(1024, 1, Shape(1024, 1))[0]
@@ -245,18 +245,18 @@ def dealt(pool: Pool, tasks: int) -> None:
 
 
 def message() -> int:
-    """Bytes of a task, without the sweep that it is of."""
+    """Bytes of a task, without its sweep."""
     return len(pickle.dumps(processes.Task(0, Shape(1024, 1), "0" * 64, 0, ())))
 
 
 def pool_tasks() -> dict[str, float]:
-    """Seconds a task of two processes that Python has begun."""
+    """Seconds per task with two processes of Python's pool."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         return _tasks(pool_of(pool))
 
 
 def dask_tasks() -> dict[str, float]:
-    """Seconds a task of a scheduler and two workers on this machine."""
+    """Seconds per task with a scheduler and two workers on this machine."""
     import distributed
 
     settings = {"threads_per_worker": 1, "dashboard_address": "localhost:0"}
@@ -270,7 +270,7 @@ def _tasks(pool: Pool) -> dict[str, float]:
 
 
 def looking() -> dict[str, float]:
-    """Seconds that a look at which tasks are done takes the coordinator, by how many run."""
+    """Seconds of the coordinator per check for finished tasks, by the number of running tasks."""
     found = {}
     for running in (20, 200, 2000):
         futures: set[Future] = {Future() for _ in range(running)}
@@ -294,7 +294,7 @@ print(imported - begin, time.perf_counter() - imported)
 
 
 def worker(folder: Path) -> dict[str, float]:
-    """Seconds until a new process has run its first block of a small network: with nothing kept, and with programs."""
+    """Seconds until a new process has run its first block of a small network, without and with cached programs."""
     with tempfile.TemporaryDirectory(dir=folder) as cache:
         settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         environment = os.environ | settings | {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}

@@ -1,4 +1,4 @@
-"""Totals of a sweep of any size, from constants of a tile, a byte and a lane; and where it breaks first."""
+"""Totals of a sweep of any size from constants per tile, byte and lane, and its first limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ GIB = 2**30
 
 
 class Linear(NamedTuple):
-    """Seconds, or bytes, as so much a tile and so much of something else."""
+    """Seconds or bytes as a sum of a cost per tile and a cost per another unit."""
 
     a_tile: float
     each: float
 
     def of(self, tiles: float, count: float) -> float:
-        """In all."""
+        """The total."""
         return self.a_tile * tiles + self.each * count
 
 
@@ -37,7 +37,7 @@ def fitted(rows: Sequence[tuple[float, float, float]]) -> Linear:
 
 
 class Constants(NamedTuple):
-    """What a sweep takes of each thing that it has many of."""
+    """Costs of a sweep per unit of each kind."""
 
     write: Linear  # seconds, by tiles and bytes, of the processes that run tiles
     read: Linear  # seconds, by tiles and bytes, of one process
@@ -57,7 +57,7 @@ class Constants(NamedTuple):
 
 
 def constants(found: Mapping[str, Any]) -> Constants:
-    """From what was measured."""
+    """Constants from the measurements."""
     fit = lambda what: fitted([(s["tiles"], 48 * s["lanes"], s[what]) for s in found["stores"]])
     few, many, narrow, narrower = found["coordinators"]
     a_lane = lambda what: max(0.0, (many[what] - few[what]) / (many["lanes"] - few["lanes"]))
@@ -82,7 +82,7 @@ def constants(found: Mapping[str, Any]) -> Constants:
 
 
 class Total(NamedTuple):
-    """What a sweep of so many lanes takes, in tiles of so many."""
+    """Totals of a sweep with `lanes` lanes in tiles of `rows`."""
 
     lanes: int
     rows: int
@@ -106,7 +106,7 @@ class Total(NamedTuple):
 
 
 def total(c: Constants, lanes: int, rows: int) -> Total:
-    """What the constants add up to."""
+    """Totals from the constants."""
     partition: Partition = manifest_of(lanes, rows).partition
     tiles, numbers = partition.tiles, lanes * c.lane
     return Total(
@@ -137,7 +137,7 @@ def _manifest_bytes(lanes: int, rows: int) -> int:
 
 
 class Limit(NamedTuple):
-    """What a sweep runs into, and at how many lanes."""
+    """A budget, and the number of lanes that reaches it."""
 
     what: str
     budget: str
@@ -146,7 +146,7 @@ class Limit(NamedTuple):
 
 
 def limits(c: Constants, rows: int) -> list[Limit]:
-    """Where a sweep in tiles of `rows` lanes meets each budget that a manifest lets it meet, the nearest first."""
+    """Number of lanes at which a sweep in tiles of `rows` lanes reaches each budget, the smallest first."""
     a_lane = lambda linear: linear.a_tile / rows + linear.each * c.lane
     until = lambda budget, each: budget / each if each else np.inf
     without = c.file.a_tile / rows + c.file.each * c.lane
@@ -175,7 +175,7 @@ def limits(c: Constants, rows: int) -> list[Limit]:
 
 
 class Judged(NamedTuple):
-    """Something predicted and then measured."""
+    """A prediction and its measurement."""
 
     what: str
     predicted: float
@@ -183,13 +183,13 @@ class Judged(NamedTuple):
 
     @property
     def factor(self) -> float:
-        """How far apart they are, at least 1."""
+        """Their ratio, at least 1."""
         least, most = sorted((self.measured, self.predicted))
         return most / least if least else np.inf
 
 
 def judged(c: Constants, point: Mapping[str, float]) -> list[Judged]:
-    """The model against a store that its constants do not come from, of 12 statistics in single precision."""
+    """The model against an independent store with 12 statistics in single precision."""
     tiles, numbers = total(c, int(point["lanes"]), int(point["rows"])).tiles, 48 * point["lanes"]
     return [
         Judged("bytes of its tiles", c.file.of(tiles, numbers), point["bytes"]),
