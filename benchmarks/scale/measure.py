@@ -33,6 +33,7 @@ from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory
 
 UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # to prepare what is only read
@@ -188,7 +189,7 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
         jobs, left = _prepared(next(paths), request)
         found = {"lanes": lanes, "peak": peak.bytes, "prepare": time.perf_counter() - begin}
         begin = time.perf_counter()
-        found["tiles"] = len(left.tiles_of(jobs[0]))
+        found["tiles"] = len(left.cut_tiles(jobs[0]))
         found["deal"] = time.perf_counter() - begin
         sizes = {f.suffix: f.stat().st_size for f in left.archive.run.path.iterdir() if f.is_file()}
         left.close()
@@ -197,7 +198,7 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
     return found | {"sent": len(processes.sent_of(request, None).pickled)}
 
 
-def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], Any]:
+def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
     planned = JobCompiler(request, list(trace_groups(request)), select_devices(request.plan), workers=1)
     return planned.archive(RunDirectory(path))
 
