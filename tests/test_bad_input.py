@@ -118,7 +118,7 @@ def test_bad_plans_are_refused(field):
         Plan(**{field: 0})
 
 
-def test_a_factory_that_branches_on_a_traced_value_is_told_to_use_static():
+def test_a_factory_that_branches_on_a_traced_value_is_refused_with_static_as_the_remedy():
     with pytest.raises(GdkitError, match=r"it branches in Python on a traced value.*gdkit\.static"):
         run(optimizer=branching, axes={**GOOD, "strength": [0.1, 0.9]})
     assert run(optimizer=branching, axes={**GOOD, "strength": static([0.1, 0.9])}).lanes.sizes["lane"] == 4

@@ -143,15 +143,15 @@ def brute_force(eigenvalues, steps):
     ("eigenvalues", "steps"), [([4.0], 2), ([1.0, 4.0], 3), ([1.0, 4.0], 20), ([1.0, 2.0, 4.0], 8)]
 )
 def test_tuning_finds_the_best_learning_rate_of_a_quadratic(eigenvalues, steps, start):
-    found = tune(problems.quadratic(eigenvalues), sgd, {"learning_rate": start}, steps, rounds=30)
+    tuned = tune(problems.quadratic(eigenvalues), sgd, {"learning_rate": start}, steps, rounds=30)
     best, least = brute_force(eigenvalues, steps)
-    assert found.hyperparameters["learning_rate"] == pytest.approx(best, rel=2e-2 if len(eigenvalues) == 1 else 1e-3)
-    assert found.final_loss <= least * 1.001 + 1e-9
+    assert tuned.hyperparameters["learning_rate"] == pytest.approx(best, rel=2e-2 if len(eigenvalues) == 1 else 1e-3)
+    assert tuned.final_loss <= least * 1.001 + 1e-9
 
 
 def test_the_best_learning_rate_of_many_steps_is_two_over_the_sum_of_the_extreme_curvatures():
-    found = tune(problems.quadratic([1.0, 3.0]), sgd, {"learning_rate": 0.01}, 60, rounds=30)
-    assert found.hyperparameters["learning_rate"] == pytest.approx(2 / (1 + 3), rel=0.01)
+    tuned = tune(problems.quadratic([1.0, 3.0]), sgd, {"learning_rate": 0.01}, 60, rounds=30)
+    assert tuned.hyperparameters["learning_rate"] == pytest.approx(2 / (1 + 3), rel=0.01)
 
 
 def test_momentum_tuned_too_beats_the_best_learning_rate_alone():
@@ -164,17 +164,17 @@ def test_momentum_tuned_too_beats_the_best_learning_rate_alone():
 
 def test_tuning_mends_a_learning_rate_that_is_too_small_for_digits():
     problem = network()
-    found = tune(problem, sgd, {"learning_rate": 1e-3}, 40, rounds=12)
-    first = found.history[0]
-    assert found.final_loss < 0.2 * first.final_loss
-    assert found.hyperparameters["learning_rate"] > 100 * first.hyperparameters["learning_rate"]
+    tuned = tune(problem, sgd, {"learning_rate": 1e-3}, 40, rounds=12)
+    first = tuned.history[0]
+    assert tuned.final_loss < 0.2 * first.final_loss
+    assert tuned.hyperparameters["learning_rate"] > 100 * first.hyperparameters["learning_rate"]
 
 
 def test_the_loss_of_a_tuning_is_the_mean_over_the_seeds_of_a_sweep():
     problem = network()
-    found = tune(problem, sgd, {"learning_rate": 0.1}, 5, rounds=1, seeds=3, key=4)
+    tuned = tune(problem, sgd, {"learning_rate": 0.1}, 5, rounds=1, seeds=3, key=4)
     lanes = sweep(problem, sgd, {"learning_rate": [0.1]}, steps=5, seeds=3, key=4).data["final_loss"]
-    np.testing.assert_allclose(found.history[0].final_loss, lanes.mean(), rtol=1e-5)
+    np.testing.assert_allclose(tuned.history[0].final_loss, lanes.mean(), rtol=1e-5)
 
 
 STARTS = {
@@ -190,18 +190,18 @@ STARTS = {
 @pytest.mark.parametrize("name", STARTS)
 def test_tuning_never_returns_worse_than_it_began_with(name):
     problem, factory, start = STARTS[name]
-    found = tune(problem, factory, start, 30, rounds=10)
-    losses = [seen.final_loss for seen in found.history]
-    assert found.final_loss == np.nanmin(losses) <= losses[0] and len(losses) <= 11
-    assert set(found.hyperparameters) == set(start)
+    tuned = tune(problem, factory, start, 30, rounds=10)
+    losses = [seen.final_loss for seen in tuned.history]
+    assert tuned.final_loss == np.nanmin(losses) <= losses[0] and len(losses) <= 11
+    assert set(tuned.hyperparameters) == set(start)
     if name in ("diverging", "ended early"):
-        assert found.final_loss < 1e-3
+        assert tuned.final_loss < 1e-3
 
 
 def test_tuning_steps_back_from_a_loss_that_is_not_finite():
-    found = tune(Problem(lambda x: x - jnp.log(x), 3.0), sgd, {"learning_rate": 0.05}, 3, rate=6.0)
-    losses = [seen.final_loss for seen in found.history]
-    assert np.isnan(losses[1]) and found.final_loss == pytest.approx(1.0, abs=1e-3)
+    tuned = tune(Problem(lambda x: x - jnp.log(x), 3.0), sgd, {"learning_rate": 0.05}, 3, rate=6.0)
+    losses = [seen.final_loss for seen in tuned.history]
+    assert np.isnan(losses[1]) and tuned.final_loss == pytest.approx(1.0, abs=1e-3)
 
 
 def test_one_program_serves_every_round_of_every_tuning():
@@ -214,8 +214,8 @@ def test_one_program_serves_every_round_of_every_tuning():
 
 
 def test_a_tuning_prints_a_row_a_round():
-    found = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01, "momentum": 0.5}, 5, rounds=3)
-    head, _, *rows = str(found).splitlines()
+    tuned = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01, "momentum": 0.5}, 5, rounds=3)
+    head, _, *rows = str(tuned).splitlines()
     assert [c.strip() for c in head.split("|")] == [
         "round", "learning_rate", "final loss", "slope in log learning_rate", "better"
     ]  # fmt: skip

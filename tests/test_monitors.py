@@ -1,4 +1,4 @@
-"""Streaming statistics equal those that numpy makes of the whole history."""
+"""Streaming statistics equal those that NumPy computes from the whole history."""
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +63,10 @@ def test_predicted_decrease_tends_to_the_actual_one_as_the_learning_rate_falls()
 
 def test_statistics_of_plain_descent_from_its_gradients_equal_those_from_its_updates():
     problem, axes = problems.mlp("iris", widths=(5,), batch_size=16), {"learning_rate": [0, *np.geomspace(1e-3, 30, 9)]}
-    found = [sweep(problem, factory, axes, steps=60).lanes for factory in (sgd, optax.sgd)]
-    np.testing.assert_array_equal(*(lanes["final_loss"] for lanes in found))
+    lanes_of_both = [sweep(problem, factory, axes, steps=60).lanes for factory in (sgd, optax.sgd)]
+    np.testing.assert_array_equal(*(lanes["final_loss"] for lanes in lanes_of_both))
     for name in ("reversal", "reversal_step", "grad_norm", "update_norm", "peak_update_norm", "late_predicted"):
-        np.testing.assert_allclose(*(lanes[name] for lanes in found), rtol=2e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(*(lanes[name] for lanes in lanes_of_both), rtol=2e-5, atol=1e-6, err_msg=name)
 
 
 def test_only_updates_of_plain_descent_are_known_multiples_of_gradients():
@@ -109,7 +109,7 @@ def test_curve_steps_increase_and_keep_their_promise_of_density():
         assert 0.5 * points <= np.sum(steps < 10_000) <= 2.5 * points + 10
 
 
-def test_a_monitor_of_ones_own_sees_every_step_and_the_last_loss():
+def test_a_custom_monitor_sees_every_step_and_the_last_loss():
     def update(m, before, after, info, context):
         moved = jnp.abs(after.params - before.params)
         return {"calls": m["calls"] + 1, "path": m["path"] + moved, "last": info.loss}
@@ -137,7 +137,7 @@ def test_window_merge_is_that_of_all_values(key):
         if monitors.starts_window(jnp.int32(t)):
             windows = monitors.shift_windows(windows, value + 0.5)
         windows = monitors.push_value(windows, value, jnp.bool_(True))
-    kept = np.asarray(values)[windows_by_hand(39)[-4] :]
+    expected = np.asarray(values)[windows_by_hand(39)[-4] :]
     count, mean, m2 = monitors.merge_windows(windows)
-    np.testing.assert_allclose([count, mean], [len(kept), kept.mean()], rtol=1e-5)
-    np.testing.assert_allclose(m2, ((kept - kept.mean()) ** 2).sum(), rtol=1e-4)
+    np.testing.assert_allclose([count, mean], [len(expected), expected.mean()], rtol=1e-5)
+    np.testing.assert_allclose(m2, ((expected - expected.mean()) ** 2).sum(), rtol=1e-4)

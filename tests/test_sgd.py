@@ -149,11 +149,11 @@ def test_nesterov_without_momentum_is_plain_descent():
 # Ascent
 
 
-@pytest.mark.parametrize("made", [gdkit.ascent(optax.adam)(learning_rate=0.1), gdkit.ascent(optax.adam(0.1))])
-def test_ascent_of_a_loss_is_descent_of_its_negative(made):
+@pytest.mark.parametrize("climber", [gdkit.ascent(optax.adam)(learning_rate=0.1), gdkit.ascent(optax.adam(0.1))])
+def test_ascent_of_a_loss_is_descent_of_its_negative(climber):
     up = gdkit.Problem(lambda x: -jnp.sum(jnp.square(x - 1)), np.zeros(2, np.float32))
     down = gdkit.Problem(lambda x: jnp.sum(jnp.square(x - 1)), np.zeros(2, np.float32))
-    climbed, fell = gdkit.descend(up, made, 20), gdkit.descend(down, optax.adam(0.1), 20)
+    climbed, fell = gdkit.descend(up, climber, 20), gdkit.descend(down, optax.adam(0.1), 20)
     np.testing.assert_allclose(climbed.params, fell.params, rtol=1e-6)
     np.testing.assert_allclose(climbed.loss, fell.loss, rtol=1e-6)
 

@@ -63,38 +63,38 @@ spectra = st.one_of(
 @example([5.0, 0.0, 0.0, 0.0, 0.0, 0.0], 3)
 def test_sharpness_equals_dense_eigenvalues_with_their_multiplicity(eigenvalues, seed):
     matrix = random_symmetric(eigenvalues, seed).astype(np.float32)
-    found = _top_three(matrix, jax.random.key(seed))
+    spectrum = _top_three(matrix, jax.random.key(seed))
     true = np.linalg.eigvalsh(matrix.astype(np.float64))
     scale = np.abs(true).max()
-    np.testing.assert_allclose(found.values, true[::-1][:3], atol=2e-4 * scale + 1e-30)
-    assert found.converged.all() and found.products <= 6
+    np.testing.assert_allclose(spectrum.values, true[::-1][:3], atol=2e-4 * scale + 1e-30)
+    assert spectrum.converged.all() and spectrum.products <= 6
 
 
 @pytest.mark.parametrize("curvature", [7.0, -7.0, 0.0, 1e-6])
 def test_sharpness_of_one_dimension_is_its_second_derivative(curvature):
-    found = stability.sharpness(Problem(lambda x: curvature / 2 * x**2, 1.0), 3.0)
-    np.testing.assert_allclose(found.values, [curvature], rtol=1e-6)
-    assert found.converged.all() and found.products == 1
+    spectrum = stability.sharpness(Problem(lambda x: curvature / 2 * x**2, 1.0), 3.0)
+    np.testing.assert_allclose(spectrum.values, [curvature], rtol=1e-6)
+    assert spectrum.converged.all() and spectrum.products == 1
 
 
 @pytest.mark.parametrize("lane", [0, 2])
 def test_sharpness_of_a_network_equals_the_dense_hessian_of_each_lane(network, lane):
-    problem, lanes, found = network
+    problem, lanes, spectra = network
     true = np.linalg.eigvalsh(dense_hessian(problem, jax.tree.map(lambda p: p[lane], lanes)))[::-1]
-    np.testing.assert_allclose(found.values[lane], true[:2], rtol=1e-4)
-    assert found.converged.all() and (found.products < 64).all()
+    np.testing.assert_allclose(spectra.values[lane], true[:2], rtol=1e-4)
+    assert spectra.converged.all() and (spectra.products < 64).all()
 
 
 def test_sharpness_says_that_it_did_not_converge():
     close = problems.quadratic(list(1 + np.arange(400) / 400))
-    found = stability.sharpness(close, close.init, tolerance=1e-6, max_iterations=5)
-    assert not found.converged.any() and found.products == 5
-    assert found.residuals[0] > 1e-6 * 2
+    spectrum = stability.sharpness(close, close.init, tolerance=1e-6, max_iterations=5)
+    assert not spectrum.converged.any() and spectrum.products == 5
+    assert spectrum.residuals[0] > 1e-6 * 2
 
 
 def test_sharpness_of_a_loss_that_is_not_finite_is_not_converged():
-    found = stability.sharpness(Problem(lambda x: jnp.sum(jnp.log(x)), jnp.ones(3)), -jnp.zeros(3))
-    assert not found.converged.any()
+    spectrum = stability.sharpness(Problem(lambda x: jnp.sum(jnp.log(x)), jnp.ones(3)), -jnp.zeros(3))
+    assert not spectrum.converged.any()
 
 
 def test_sharpness_of_lanes_takes_eigenvalues_of_one_matrix_after_the_other():
@@ -210,12 +210,12 @@ def test_spectral_radius_is_one_at_the_threshold_of_theory(family, dimension):
     rate = stability.stability_threshold(family, 20.0, **FAMILIES[family])
     chosen = {"learning_rate": rate, **FAMILIES[family]}
     state = state_at(problem, sgd_of(family), chosen)
-    found = stability.multipliers(problem, sgd_of(family), state, hyperparameters=chosen)
-    assert found.farthest.converged.all() and found.frozen == ()
-    np.testing.assert_allclose(found.farthest.values, [-1], rtol=1e-4)
-    if found.largest.converged.all():
-        np.testing.assert_allclose(np.abs(found.largest.values), [1], rtol=1e-4)
-    assert dimension > 64 or found.largest.converged.all()
+    spectra = stability.multipliers(problem, sgd_of(family), state, hyperparameters=chosen)
+    assert spectra.farthest.converged.all() and spectra.frozen == ()
+    np.testing.assert_allclose(spectra.farthest.values, [-1], rtol=1e-4)
+    if spectra.largest.converged.all():
+        np.testing.assert_allclose(np.abs(spectra.largest.values), [1], rtol=1e-4)
+    assert dimension > 64 or spectra.largest.converged.all()
 
 
 def adam_state(problem, chosen, second_moment):
@@ -232,18 +232,18 @@ def test_adam_leaves_the_unit_circle_at_the_threshold_of_its_frozen_precondition
     top = (curvatures / (np.sqrt(0.999 * second_moment) + 1e-8)).max()
     chosen = {"learning_rate": stability.stability_threshold("adam", top, b1=0.9)}
     state = adam_state(problem, chosen, second_moment)
-    found = stability.multipliers(problem, optax.adam, state, hyperparameters=chosen)
-    assert [name.rpartition(".")[2] for name in found.frozen] == ["nu"]
-    np.testing.assert_allclose(found.farthest.values, [-1], rtol=1e-4)
-    np.testing.assert_allclose(np.abs(found.largest.values), [1], rtol=1e-4)
+    spectra = stability.multipliers(problem, optax.adam, state, hyperparameters=chosen)
+    assert [name.rpartition(".")[2] for name in spectra.frozen] == ["nu"]
+    np.testing.assert_allclose(spectra.farthest.values, [-1], rtol=1e-4)
+    np.testing.assert_allclose(np.abs(spectra.largest.values), [1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("factory", [optax.adam, optax.adamw, optax.rmsprop, optax.adagrad, optax.amsgrad, optax.yogi])
 def test_multipliers_are_finite_at_a_second_moment_of_zero(factory):
     problem = Problem(lambda x: 0.5 * jnp.sum(jnp.array([2.0, 0.0]) * x**2), jnp.ones(2))  # one slope is always zero
     chosen = {"learning_rate": 0.1} | ({"initial_accumulator_value": 0.0} if factory is optax.adagrad else {})
-    found = stability.multipliers(problem, factory, state_at(problem, factory, chosen), hyperparameters=chosen)
-    assert np.isfinite(found.farthest.values).all() and found.frozen
+    spectra = stability.multipliers(problem, factory, state_at(problem, factory, chosen), hyperparameters=chosen)
+    assert np.isfinite(spectra.farthest.values).all() and spectra.frozen
 
 
 def test_multipliers_that_are_not_finite_say_so():
@@ -257,7 +257,7 @@ def test_unfrozen_multipliers_of_rmsprop_are_those_of_the_whole_state():
     chosen = {"learning_rate": rate, "decay": decay}
     state = state_at(problem, optax.rmsprop, chosen)
     state = jax.tree.map(lambda x: jnp.full_like(x, 0.7) if x.dtype == jnp.float32 else x, state)
-    found = stability.multipliers(problem, optax.rmsprop, state, 2, hyperparameters=chosen, freeze=False)
+    spectra = stability.multipliers(problem, optax.rmsprop, state, 2, hyperparameters=chosen, freeze=False)
     x = v = 0.7
 
     def step(x, v):
@@ -266,28 +266,28 @@ def test_unfrozen_multipliers_of_rmsprop_are_those_of_the_whole_state():
 
     h = 1e-5
     jacobian = np.stack([step(x + h, v) - step(x - h, v), step(x, v + h) - step(x, v - h)], axis=1) / (2 * h)
-    np.testing.assert_allclose(np.sort(found.largest.values.real), np.sort(np.linalg.eigvals(jacobian)), rtol=1e-4)
-    assert found.frozen == ()
+    np.testing.assert_allclose(np.sort(spectra.largest.values.real), np.sort(np.linalg.eigvals(jacobian)), rtol=1e-4)
+    assert spectra.frozen == ()
 
 
 def test_most_negative_multiplier_of_sgd_on_a_network_is_one_minus_rate_times_sharpness(network):
     problem, lanes, sharp = network
     params, rate = jax.tree.map(lambda p: p[1], lanes), 0.3
     chosen = {"learning_rate": rate}
-    found = stability.multipliers(
+    spectra = stability.multipliers(
         problem, sgd, state_at(problem, sgd, chosen, params), 2, hyperparameters=chosen, max_iterations=64
     )
-    assert found.farthest.converged.all()
-    np.testing.assert_allclose(found.farthest.values, 1 - rate * sharp.values[1], rtol=1e-3)
+    assert spectra.farthest.converged.all()
+    np.testing.assert_allclose(spectra.farthest.values, 1 - rate * sharp.values[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("dimension", [30, 60])  # states of 60 numbers, whose whole Jacobian is formed, and of 120
 def test_multipliers_of_heavy_ball_are_the_roots_of_its_polynomials(dimension):
     curvatures = np.geomspace(1.0, 50.0, dimension)
     problem, chosen = problems.quadratic(curvatures), {"learning_rate": 0.03, "momentum": 0.5}
-    found = stability.multipliers(problem, sgd, state_at(problem, sgd, chosen), 3, hyperparameters=chosen)
+    spectra = stability.multipliers(problem, sgd, state_at(problem, sgd, chosen), 3, hyperparameters=chosen)
     roots = np.concatenate([np.roots([1, -(1.5 - 0.03 * curvature), 0.5]) for curvature in curvatures])
-    for spectrum, size in ((found.farthest, np.abs(roots - 1)), (found.largest, np.abs(roots))):
+    for spectrum, size in ((spectra.farthest, np.abs(roots - 1)), (spectra.largest, np.abs(roots))):
         assert spectrum.converged.all()
         np.testing.assert_allclose(np.abs(spectrum.values), np.abs(roots[np.argsort(-size)[:3]]), atol=2e-3)
 
@@ -403,7 +403,7 @@ def quadratic_of(largest: float = 1.0, log_condition: float = 0.0):
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.125, 64, width=32), st.floats(0, 4, width=32))
 def test_critical_learning_rate_of_a_quadratic_is_two_over_its_curvature(largest, log_condition):
-    found = stability.critical_learning_rate(
+    critical = stability.critical_learning_rate(
         quadratic_of,
         sgd,
         low=0.01 / largest,
@@ -412,28 +412,28 @@ def test_critical_learning_rate_of_a_quadratic_is_two_over_its_curvature(largest
         rtol=5e-3,
         hyperparameters={"problem.largest": largest, "problem.log_condition": log_condition},
     )
-    assert found.value == pytest.approx(2 / largest, rel=5e-3)
-    assert found.simple and found.bracket[0] < found.bracket[1] <= found.bracket[0] * 1.005 * (1 + 1e-6)
+    assert critical.value == pytest.approx(2 / largest, rel=5e-3)
+    assert critical.simple and critical.bracket[0] < critical.bracket[1] <= critical.bracket[0] * 1.005 * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(("family", "dimension"), [("momentum", 1), ("nesterov", 7)])
 def test_critical_learning_rate_with_momentum_is_that_of_theory(family, dimension):
     problem = problems.quadratic(list(np.geomspace(3.0, 0.01, dimension)))
     chosen = {"momentum": 0.5}
-    found = stability.critical_learning_rate(
+    critical = stability.critical_learning_rate(
         problem, sgd_of(family), low=0.01, high=10.0, steps=1500, rtol=5e-3, hyperparameters=chosen
     )
-    assert found.value == pytest.approx(stability.stability_threshold(family, 3.0, **chosen), rel=5e-3)
+    assert critical.value == pytest.approx(stability.stability_threshold(family, 3.0, **chosen), rel=5e-3)
 
 
 def test_critical_learning_rate_of_a_network_is_that_of_a_brute_force_sweep(key):
     problem = problems.mlp("iris", widths=(4,), activation="tanh", loss="squared_error")
     problem = dataclasses.replace(problem, init=problem.init(key))  # the same start in both
-    found = stability.critical_learning_rate(problem, sgd, low=0.01, high=100.0, steps=200, rtol=0.02)
-    rates = found.value * np.geomspace(0.9, 1.2, 24)
+    critical = stability.critical_learning_rate(problem, sgd, low=0.01, high=100.0, steps=200, rtol=0.02)
+    rates = critical.value * np.geomspace(0.9, 1.2, 24)
     result = sweep(problem, sgd, {"learning_rate": list(rates)}, steps=200)
     border = rates[np.flatnonzero(np.ravel(result.regimes) != Regime.DIVERGED)[-1]]
-    assert found.value == pytest.approx(border, rel=0.02)
+    assert critical.value == pytest.approx(border, rel=0.02)
 
 
 def test_critical_learning_rate_compiles_one_program():
@@ -456,10 +456,10 @@ def test_critical_learning_rate_compiles_one_program():
 def test_critical_learning_rate_says_when_the_border_is_not_one_point():
     """A loss that diverges between two learning rates: its slope is large just where a step from 0 then lands."""
     problem = Problem(lambda x: jnp.where((x > 1) & (x < 2), jnp.nan, jnp.where(x > 8, jnp.nan, -x)), 0.0)
-    found = stability.critical_learning_rate(problem, sgd, low=0.25, high=32.0, steps=1, rtol=0.01)
-    assert not found.simple
-    assert found.value == pytest.approx(8, rel=0.01)
-    tried = found.profile
+    critical = stability.critical_learning_rate(problem, sgd, low=0.25, high=32.0, steps=1, rtol=0.01)
+    assert not critical.simple
+    assert critical.value == pytest.approx(8, rel=0.01)
+    tried = critical.profile
     np.testing.assert_array_equal(
         tried.diverged, ((tried.learning_rate > 1) & (tried.learning_rate < 2)) | (tried.learning_rate > 8)
     )
@@ -517,11 +517,11 @@ def mid_run(problem, factory):
 def test_preconditioned_sharpness_is_that_of_the_preconditioner_by_hand(factory):
     problem, chosen = problems.rosenbrock(), {"learning_rate": 1e-2}
     state = mid_run(problem, factory)
-    found = stability.preconditioned_sharpness(problem, factory, state, 2, hyperparameters=chosen)
+    spectrum = stability.preconditioned_sharpness(problem, factory, state, 2, hyperparameters=chosen)
     inverse = 1 / PRECONDITIONERS[factory](state.opt_state, np.asarray(jax.grad(problem.loss)(state.params)))
     true = np.linalg.eigvals(inverse[:, None] * dense_hessian(problem, state.params)).real
-    np.testing.assert_allclose(found.values, np.sort(true)[::-1], rtol=2e-4, atol=1e-4 * np.abs(true).max())
-    assert found.converged.all()
+    np.testing.assert_allclose(spectrum.values, np.sort(true)[::-1], rtol=2e-4, atol=1e-4 * np.abs(true).max())
+    assert spectrum.converged.all()
 
 
 @pytest.mark.parametrize("factory", [optax.amsgrad, optax.adabelief, optax.nadam])
@@ -541,8 +541,8 @@ def test_preconditioned_sharpness_gives_the_multiplier_that_leaves_the_unit_circ
     state = adam_state(problem, chosen, [0.5, 2.0, 1.0])
     top = stability.preconditioned_sharpness(problem, optax.adam, state, hyperparameters=chosen).values[0]
     chosen = {"learning_rate": float(stability.stability_threshold("adam", top))}
-    found = stability.multipliers(problem, optax.adam, state, hyperparameters=chosen)
-    np.testing.assert_allclose(found.farthest.values, [-1], rtol=1e-4)
+    spectra = stability.multipliers(problem, optax.adam, state, hyperparameters=chosen)
+    np.testing.assert_allclose(spectra.farthest.values, [-1], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -569,10 +569,10 @@ def test_preconditioned_sharpness_of_a_finished_optimizer_wants_its_learning_rat
     run = mid_run(problem, optax.adam)
     with pytest.raises(InputValueError, match="learning_rate=None: not known"):
         stability.preconditioned_sharpness(problem, optimizer, run)
-    found = stability.preconditioned_sharpness(problem, optimizer, run, learning_rate=0.01)
+    spectrum = stability.preconditioned_sharpness(problem, optimizer, run, learning_rate=0.01)
     inverse = 1 / adam_by_hand(run.opt_state, np.asarray(jax.grad(problem.loss)(run.params)))
     true = np.linalg.eigvals(inverse[:, None] * dense_hessian(problem, run.params)).real
-    np.testing.assert_allclose(found.values, [true.max()], rtol=1e-4)
+    np.testing.assert_allclose(spectrum.values, [true.max()], rtol=1e-4)
 
 
 ROSENBROCK = problems.rosenbrock()
@@ -625,15 +625,15 @@ def test_preconditioned_sharpness_every_names_bad_input_when_the_run_begins():
     optimizer = optax.adam(0.01)
     with pytest.raises(InputValueError, match="learning_rate=None: not known"):
         descend(problem, optimizer, 4, monitors=[stability.preconditioned_sharpness_every(problem, optimizer, 2)])
-    told = [stability.preconditioned_sharpness_every(problem, optimizer, 4, learning_rate=0.01)]
-    found = descend(problem, optimizer, 9, monitors=told).statistics["preconditioned_sharpness"]
+    watched = [stability.preconditioned_sharpness_every(problem, optimizer, 4, learning_rate=0.01)]
+    values = descend(problem, optimizer, 9, monitors=watched).statistics["preconditioned_sharpness"]
     expected = watched_run(optax.adam, 0.01).statistics["preconditioned_sharpness"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_sharpness_is_right_where_squares_of_curvatures_underflow():
     curvatures = jnp.array([8e-24, 4e-24, 1e-25, 0.0])
     problem = Problem(lambda x: 0.5 * jnp.sum(curvatures * x**2), jnp.ones(4))
-    found = stability.sharpness(problem, jnp.ones(4), k=2)
-    np.testing.assert_allclose(found.values, [8e-24, 4e-24], rtol=1e-3)
-    assert found.converged.all()
+    spectrum = stability.sharpness(problem, jnp.ones(4), k=2)
+    np.testing.assert_allclose(spectrum.values, [8e-24, 4e-24], rtol=1e-3)
+    assert spectrum.converged.all()
