@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from gdkit.app import resources
 from gdkit.app.resources import Resources
 
-if TYPE_CHECKING:
-    from gdkit.app.config.schema import SweepConfig
-    from gdkit.sweeps.result.result import SweepResult
-
-
-WriteReport = Callable[["SweepConfig", "SweepResult", Path], None]  # the last is the run's folder
+# Called with the config, the result and the run's folder. Not typed further, because cyclopts resolves annotations at
+# run time, and these types would import JAX.
+WriteReport = Callable[..., None]
 
 
 class Hooks(NamedTuple):
