@@ -1,8 +1,8 @@
-"""Figures of sweeps, of single runs, of derivatives and of borders, on matplotlib.
+"""Figures of sweeps, single runs, derivatives and boundaries, with matplotlib.
 
-Every function takes ``ax=None`` and returns the Axes it drew on; without `ax` it makes a pyplot figure. Nothing global
-is changed. Legends stand below the axes, strips above; a figure of several axes needs a layout that makes room for
-them: ``plt.subplots(2, 2, layout="constrained")``. A run that leaves the picture is drawn to where it left, with a mark
+Every function takes ``ax=None`` and returns the Axes that it drew on; without `ax` it makes a pyplot figure. No global
+setting is changed. Legends are below the axes, strips above; a figure of several axes needs a layout with space for
+them: ``plt.subplots(2, 2, layout="constrained")``. A run that leaves the axes is drawn up to their edge, with a marker
 there.
 """
 

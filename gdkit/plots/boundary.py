@@ -1,4 +1,4 @@
-"""Figures of borders in a plane, and the way into one as an animation."""
+"""Figures of boundaries in a plane, and an animation that zooms into one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,23 +15,23 @@ from gdkit.boundary import Frame, Trail
 from gdkit.errors import bad_type, bad_value
 from gdkit.plots import style
 
-# From dark to light, so that answers are told apart in grey
+# Different in lightness, so that answers can be distinguished in gray
 _COLORS = ("#2b2f55", "#f3e7c4", "#4f7d8c", "#a9c3a0", "#8a6f94", "#c9a24b")
 _MARKED = "#d55e00"
-FPS = 10  # of the way in
+FPS = 10  # frames per second of the animation
 
 
 def answers(
     frame: Frame, *, names: Sequence[str] = (), inner: Frame | None = None, ticks: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """What is answered at each point of a window; the border is where colours meet.
+    """The answer at each point of a window, as a color.
 
     Args:
-      frame: of `boundary.explore`, or one of a trail.
-      names: of the answers 0, 1, ...: a legend says them.
-      inner: a window within this one, to be outlined.
-      ticks: whether coordinates are told; windows far within a border have too many digits.
-      ax: where to draw.
+      frame: the result of `boundary.explore`, or one of the frames of `boundary.zoom`.
+      names: names of the answers 0, 1, ... for a legend.
+      inner: a window inside this one, to be outlined.
+      ticks: whether to show coordinates; in deep windows they have too many digits.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -51,23 +51,22 @@ def answers(
 
 
 def answer_handles(names: Sequence[str]) -> list[Patch]:
-    """What a legend of the answers 0, 1, ... shows."""
+    """The legend entries of the answers 0, 1, ..."""
     return [Patch(facecolor=_COLORS[k], edgecolor=style.INK, label=name) for k, name in enumerate(names)]
 
 
 def zoom(
     trail: Trail, *, names: Sequence[str] = (), labels: tuple[str, str] = ("", ""), seconds: float = 1.5
 ) -> FuncAnimation:
-    """The way from the first window of a trail to its last.
+    """An animation from the first window of a trail to its last, at a constant rate of magnification.
 
-    Every window is drawn within the one before, and magnified at a constant rate. What is returned is written by
-    ``.save("zoom.gif", writer="pillow")``.
+    Write it with ``.save("zoom.gif", writer="pillow")``.
 
     Args:
-      trail: of `boundary.zoom`.
-      names: of the answers, as in `answers`.
-      labels: of the axes.
-      seconds: from one window to the next.
+      trail: the result of `boundary.zoom`.
+      names: names of the answers, as in `answers`.
+      labels: labels of the axes.
+      seconds: time from one window to the next.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -83,7 +82,7 @@ def zoom(
     ax.set(xlabel=labels[0], ylabel=labels[1])
     title = ax.set_title("× 1")
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: nothing jumps
+    figure.set_layout_engine("none")  # a layout per frame would make the axes jump
     windows = _windows(trail, max(1, round(seconds * FPS)))
 
     def show(number: int) -> Any:
@@ -91,7 +90,7 @@ def zoom(
         ax.set(xlim=(left, right), ylim=(low, high))
         magnified = (trail.frames[0].x[-1] - trail.frames[0].x[0]) / (right - left)
         title.set_text(f"× {magnified:,.0f}")
-        if number:  # beyond the whole, coordinates have too many digits
+        if number:  # coordinates of smaller windows have too many digits
             ax.set(xticks=[], yticks=[])
         return (title,)
 
@@ -99,7 +98,7 @@ def zoom(
 
 
 def _draw(ax: Axes, frame: Frame) -> AxesImage:
-    """Every point of the lattice as the middle of a pixel."""
+    """Draw each point of the lattice as the center of a pixel."""
     (left, right), (low, high) = (_pixels(side) for side in (frame.x, frame.y))
     colors = ListedColormap(_COLORS)
     shown = np.minimum(frame.answers, len(_COLORS) - 1)
@@ -118,12 +117,12 @@ def _outline(frame: Frame) -> Rectangle:
 
 
 def _windows(trail: Trail, between: int) -> list[np.ndarray]:
-    """The windows that are shown, (2, 2) each: from one to the next by equal ratios, towards a point that stays."""
+    """The window of each frame of the animation, (2, 2): between two windows it shrinks by equal ratios."""
     shown: list[np.ndarray] = []
     for one, two in zip(trail.frames[:-1], trail.frames[1:], strict=True):
         a, b = (np.array([f.x[[0, -1]], f.y[[0, -1]]]) for f in (one, two))
         ratio = (b[:, 1] - b[:, 0]) / (a[:, 1] - a[:, 0])
-        fixed = (b[:, 0] - ratio * a[:, 0]) / (1 - ratio)  # where the map of one window onto the other is at rest
+        fixed = (b[:, 0] - ratio * a[:, 0]) / (1 - ratio)  # fixed point of the map of one window onto the other
         grown = [ratio[:, None] ** (step / between) for step in range(between)]
         shown += [fixed[:, None] + (a - fixed[:, None]) * size for size in grown]
     last = trail.frames[-1]

@@ -1,4 +1,4 @@
-"""Figures of derivatives: the tangent, the error of differences, the walk back through a graph."""
+"""Figures of derivatives: the tangent, the error of finite differences, the graph of the chain rule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -9,28 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
+from gdkit.checks import check_number
 from gdkit.errors import bad_type, bad_value
 from gdkit.gradients import ChainRow, ChainRuleTrace, FiniteDifference
 from gdkit.plots import style
+from gdkit.tables import format_number
 
-_NODES = 60  # of a graph that can still be read
+_MAX_NODES = 60  # of a readable graph
 
 
 def tangent(
     f: Callable[[Any], Any], at: float, *, limits: tuple[float, float] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The curve of `f`, and the line that touches it at `at` with the slope of ``jax.grad``.
+    """The curve of `f`, and its tangent at `at` with the slope of ``jax.grad``.
 
     Args:
-      f: a function of one number that returns one number.
-      at: where it is touched.
-      limits: ``(left, right)``; by default as far to either side as `at` is from zero, and 1 at least.
-      ax: where to draw.
+      f: a function from one number to one number.
+      at: the point of contact.
+      limits: ``(left, right)``; None: ``at ± max(|at|, 1)``.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
-    style.check_number("at", at)
+    check_number("at", at)
     style.check_limits(limits, (2,))
     reach = max(abs(at), 1.0)
     t = np.linspace(*(limits or (at - reach, at + reach)), 401)
@@ -40,7 +42,7 @@ def tangent(
     height, slope = (float(x) for x in jax.value_and_grad(f)(jnp.asarray(at, float)))
     ax = style.axes(ax, height=3.4)
     ax.plot(t, curve, color="0.45", linewidth=1.8, label="$h(t)$")
-    label = f"tangent at {style.short(at)}, slope {style.short(slope)}"
+    label = f"tangent at {format_number(at, 3)}, slope {format_number(slope, 3)}"
     ax.plot(t, height + slope * (t - at), "--", color=style.SERIES_COLORS[1], linewidth=1.5, label=label)
     ax.plot(at, height, "o", color=style.SERIES_COLORS[1], markeredgecolor=style.INK, markersize=7, zorder=4)
     pad = 0.12 * float(np.ptp(curve)) or 1.0
@@ -52,24 +54,23 @@ def tangent(
 def difference_error(
     table: FiniteDifference | Sequence[FiniteDifference], *, labels: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The error of slopes from finite differences against the step: truncation to the right, rounding to the left.
+    """The error of finite differences against the step: truncation errors on the right, rounding errors on the left.
 
-    A ring marks the best step of each. An error of exactly zero has no place on the log axis, and is drawn at the
-    bottom.
+    A ring marks the best step. An error of exactly zero is drawn at the bottom of the log axis.
 
     Args:
-      table: what `gdkit.finite_difference` returned, one or several.
-      labels: one a table.
-      ax: where to draw.
+      table: one or several results of `gdkit.finite_difference`.
+      labels: one label per table.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
     tables = (table,) if isinstance(table, FiniteDifference) else tuple(table)
     if not tables or not all(isinstance(one, FiniteDifference) for one in tables):
-        raise bad_type("table", table, "not of finite_difference", "Pass what gdkit.finite_difference returned")
+        raise bad_type("table", table, "not a FiniteDifference", "Pass the result of gdkit.finite_difference")
     if labels is not None and len(labels) != len(tables):
-        raise bad_value("labels", labels, f"{len(labels)} labels for {len(tables)} tables", "Pass one a table")
+        raise bad_value("labels", labels, f"{len(labels)} labels for {len(tables)} tables", "Pass one per table")
     ax = style.axes(ax)
     errors = np.concatenate([one.error for one in tables])
     least = errors[errors > 0].min(initial=1.0) / 3
@@ -96,24 +97,24 @@ def difference_error(
 
 
 def chain_rule(trace: ChainRuleTrace, *, ax: Axes | None = None) -> Axes:
-    """The graph of a function: values flow down its arrows, adjoints flow back up.
+    """The graph of a function: values flow down along its arrows, adjoints flow back up.
 
-    Each box says what is computed, its value and, in colour, its adjoint; each arrow the local derivative where that is
+    Each box has an operation, its value and, in color, its adjoint; each arrow has the local derivative where that is
     one number. Arrays are shown by shape and norm.
 
     Args:
-      trace: of `gdkit.chain_rule_trace`.
-      ax: where to draw.
+      trace: the result of `gdkit.chain_rule_trace`.
+      ax: the Axes to draw on.
 
     Raises:
       InputTypeError: not a trace.
-      InputValueError: a graph of more boxes than can be read.
+      InputValueError: the graph has more boxes than are readable.
     """
     if not isinstance(trace, ChainRuleTrace):
-        raise bad_type("trace", trace, "not a ChainRuleTrace", "Pass what gdkit.chain_rule_trace returned")
-    if len(trace.rows) > _NODES:
+        raise bad_type("trace", trace, "not a ChainRuleTrace", "Pass the result of gdkit.chain_rule_trace")
+    if len(trace.rows) > _MAX_NODES:
         remedy = "Print the trace, or trace a part of the function"
-        raise bad_value("trace", f"{len(trace.rows)} operations", f"more than {_NODES} cannot be read", remedy)
+        raise bad_value("trace", f"{len(trace.rows)} operations", f"more than {_MAX_NODES} are not readable", remedy)
     owner = {name: row.output for row in trace.rows for name in row.outputs}
     edges = [_Edge(owner[source], owner[target], slope) for source, target, slope in trace.graph().edges]
     depths = _depths(trace.rows, edges)
@@ -139,7 +140,7 @@ class _Edge(NamedTuple):
 
 
 def _depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, int]:
-    """How deep each box lies: below all that it is made of; inputs and constants just above their first use."""
+    """The level of each box: below its inputs; function inputs and constants just above their first use."""
     depths: dict[str, int] = {}
     for row in rows:
         depths[row.output] = 1 + max((depths[e.source] for e in edges if e.target == row.output), default=-1)
@@ -152,13 +153,13 @@ def _depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, int]:
 
 
 def _route(number: int, edge: _Edge, depths: Mapping[str, int]) -> list[Any]:
-    """The stops of an arrow: its ends, and a gap to pass through on every level between them."""
+    """The points of an arrow: its ends, and a gap to pass through on every level between them."""
     between = range(depths[edge.source] + 1, depths[edge.target])
     return [edge.source, *((number, depth) for depth in between), edge.target]
 
 
 def _places(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict[Any, tuple[float, float]]:
-    """Where the boxes and the gaps are: on each level in the order of what leads there, so that arrows cross little."""
+    """The positions of boxes and gaps, ordered on each level by their neighbours, so that few arrows cross."""
     levels: dict[int, list[Any]] = {depth: [] for depth in range(1 + max(depths.values()))}
     for name, depth in depths.items():
         levels[depth].append(name)
@@ -178,7 +179,7 @@ def _places(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict[Any,
 
 
 def _spread(wanted: Mapping[Any, Sequence[float]]) -> dict[Any, float]:
-    """The stops of one level side by side, in the order of the places they want, and around their middle."""
+    """Positions side by side on one level, in the order of the wanted positions and centered on them."""
     ordered = sorted(wanted, key=lambda stop: float(np.mean(wanted[stop])))
     widths = np.array([1.0 if isinstance(stop, str) else 0.6 for stop in ordered])
     at = np.cumsum(widths) - widths / 2
@@ -190,8 +191,8 @@ def _box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
     made = row.output if row.operation == "input" else f"{row.output} = {row.operation}"
     color = "white" if row.operation == "input" else "0.95"
     frame = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.45", "linewidth": 0.9}
-    adjoint = "" if row.adjoint is None else f"\nadjoint {_shown(row.adjoint)}"
-    text = f"{made}\nvalue {_shown(row.value)}"
+    adjoint = "" if row.adjoint is None else f"\nadjoint {_format_value(row.adjoint)}"
+    text = f"{made}\nvalue {_format_value(row.value)}"
     box = ax.text(
         *place, f"{text}{adjoint}", ha="center", va="center", fontsize="small", color=(0, 0, 0, 0), bbox=frame, zorder=3
     )
@@ -202,13 +203,13 @@ def _box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
     return box
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A number, or the shape and norm of an array."""
     parts = [np.asarray(part, complex if jnp.iscomplexobj(part) else float) for part in _parts(value)]
-    said = [
+    texts = [
         f"{p[()]:.4g}" if p.shape == () else f"{'×'.join(map(str, p.shape))}, ‖{np.linalg.norm(p):.3g}‖" for p in parts
     ]
-    return "; ".join(said)
+    return "; ".join(texts)
 
 
 def _parts(value: Any) -> list[Any]:
@@ -217,7 +218,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _draw_edge(ax: Axes, edge: _Edge, stops: Sequence[tuple[float, float]], boxes: dict[str, Any], bend: float) -> None:
-    """An arrow through its stops, with the local derivative beside its beginning."""
+    """Draw an arrow through its points, with the local derivative beside its start."""
     first = boxes[edge.source].get_bbox_patch()
     for number, (start, end) in enumerate(pairwise(stops)):
         arrow: dict[str, Any] = {"color": "0.45", "shrinkA": 0, "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}"}

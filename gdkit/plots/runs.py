@@ -26,23 +26,23 @@ def trajectories(
     limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Paths of runs with two params over contours of the loss, which lie at equal ratios above its minimum.
+    """Paths of runs with two params, over contours of the loss at equal ratios above its minimum.
 
-    A ring marks each start; the mark at an end tells the regime. The frame holds what lies no higher than the starts.
+    A ring marks each start, the marker of its regime each end.
 
     Args:
-      problem: what they ran on; its params have two numbers.
-      runs: of ``descend(..., record_params=True)``.
-      labels: one a run.
-      limits: ``((left, right), (bottom, top))`` of the frame.
-      ax: where to draw.
+      problem: the problem of the runs; its params are two numbers.
+      runs: results of ``descend(..., record_params=True)``.
+      labels: one label per run.
+      limits: ``((left, right), (bottom, top))``; None: around all points with a loss up to that of their start.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
     style.check_limits(limits, (2, 2))
     runs = (runs,) if isinstance(runs, Trajectory) else tuple(runs)
-    labels = _checked_labels(labels, runs)
+    labels = _check_labels(labels, runs)
     paths = [_path(run, 2) for run in runs]
     loss = _loss_of(problem, runs[0])
     low, high = np.transpose(limits) if limits else _frame(paths, runs)
@@ -68,14 +68,14 @@ def descent_1d(
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """L(x) of a single number x, with the iterates of a run walking on it, joined in their order.
+    """The loss L(x) of one number x, and the iterates of a run on it, joined in order.
 
     Args:
-      problem: what it ran on; its params have one number.
-      run: of ``descend(..., record_params=True)``.
-      regime: for its colour and the mark at its end; by default that of the run.
-      limits: ``(left, right)`` of the frame.
-      ax: where to draw.
+      problem: the problem of the run; its params are one number.
+      run: the result of ``descend(..., record_params=True)``.
+      regime: the regime that decides color and end marker; None: that of the run.
+      limits: ``(left, right)``; None: around all points with a loss up to that of the start.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -102,8 +102,8 @@ def descent_1d(
 def _draw_path(
     ax: Axes, path: np.ndarray, low: np.ndarray, high: np.ndarray, color: Any, regime: Regime, *, outline: bool = False
 ) -> None:
-    """Points joined in order, to where they leave the frame: a ring at the start, the regime's mark at the end."""
-    seen = style.until_it_leaves(path, low, high)
+    """Draw points joined in order, up to the edge of the axes: a ring at the start, the regime's marker at the end."""
+    seen = style.clip_path(path, low, high)
     inside = seen[((seen >= low) & (seen <= high)).all(axis=1)]
     ax.plot(
         *seen.T, color=style.INK if outline else color, linewidth=0.7 if outline or len(seen) > 100 else 1.3, zorder=3
@@ -133,12 +133,12 @@ def _draw_contours(ax: Axes, loss: Callable, optimum: Any, low: np.ndarray, high
 
 
 def _frame(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
-    """The box of all points no higher than their start, with a margin; never much narrower one way than the other."""
-    kept = []
+    """The box of the points with a loss up to that of their start, with a margin and sides of ratio 0.4 to 2.5."""
+    inside = []
     for path, run in zip(paths, runs, strict=True):
         losses = np.asarray(run.loss)
-        kept += [path[:1], path[np.isfinite(path).all(axis=1) & (losses <= losses[0])]]
-    points = np.concatenate(kept)
+        inside += [path[:1], path[np.isfinite(path).all(axis=1) & (losses <= losses[0])]]
+    points = np.concatenate(inside)
     low, high = points.min(axis=0), points.max(axis=0)
     width = np.maximum(high - low, 0.4 * (high - low).max())
     width = np.where(width > 0, width, 1.0)
@@ -146,23 +146,23 @@ def _frame(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.
     return middle - 0.62 * width, middle + 0.62 * width
 
 
-def _path(run: Any, size: int) -> np.ndarray:
+def _path(run: Trajectory, size: int) -> np.ndarray:
     """The params of a run at its recorded steps, (points, size)."""
     if not isinstance(run, Trajectory):
-        raise bad_type("runs", run, "not a Trajectory", "Pass what gdkit.descend returned")
+        raise bad_type("runs", run, "not a Trajectory", "Pass the result of gdkit.descend")
     if run.params_history is None:
         raise bad_value("runs", "a Trajectory", "its params were not recorded", "Use descend(..., record_params=True)")
     points = len(run.loss)
     leaves = [np.asarray(leaf, float).reshape(points, -1) for leaf in jax.tree.leaves(run.params_history)]
     path = np.concatenate(leaves, axis=1)
     if path.shape[1] != size:
-        counted = "one number" if size == 1 else "two numbers"
-        raise bad_value("runs", "a Trajectory", f"its params are {path.shape[1]} numbers", f"Draw params of {counted}")
+        wanted = "one number" if size == 1 else "two numbers"
+        raise bad_value("runs", "a Trajectory", f"its params are {path.shape[1]} numbers", f"Draw params of {wanted}")
     return path
 
 
-def _loss_of(problem: Any, run: Trajectory) -> Callable[[np.ndarray], np.ndarray]:
-    """``(n, numbers) -> (n,)``: the loss on all the data, of params laid out as one row."""
+def _loss_of(problem: Problem, run: Trajectory) -> Callable[[np.ndarray], np.ndarray]:
+    """``(n, params) -> (n,)``: the loss on all data, for flattened params."""
     if not isinstance(problem, Problem):
         raise bad_type("problem", problem, "not a Problem", "Pass the gdkit.Problem of the runs; call its factory")
     if problem.has_aux:
@@ -184,26 +184,26 @@ def coordinate_check(
     labels: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """How far training moves what each layer puts out, against width: level where steps suit every width.
+    """Change of the outputs of each layer during training, against width: constant where steps suit every width.
 
-    Yang et al., Tensor Programs V, 2022, appendix D.1. A line is the mean over seeds, a bar their range.
+    Lines are means over seeds, bars their ranges. Yang et al., Tensor Programs V, 2022, appendix D.1.
 
     Args:
-      widths: of the networks.
+      widths: widths of the networks.
       changes: mean |h_t − h_0| of each layer, (widths, seeds, layers); for example the last points of
         `gdkit.problems.layer_changes`.
-      labels: one a layer.
-      ax: where to draw.
+      labels: one label per layer.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError: the shapes do not agree.
     """
     changes = np.asarray(changes, float)
     if changes.ndim != 3 or len(changes) != len(widths):
-        raise bad_value("changes", changes.shape, "not (widths, seeds, layers)", f"Give one of {len(widths)} widths")
+        raise bad_value("changes", changes.shape, "not (widths, seeds, layers)", f"Pass {len(widths)} rows")
     labels = labels or [f"layer {number}" for number in range(1, changes.shape[2] + 1)]
     if len(labels) != changes.shape[2]:
-        raise bad_value("labels", labels, f"there are {changes.shape[2]} layers", "Give one a layer")
+        raise bad_value("labels", labels, f"there are {changes.shape[2]} layers", "Pass one per layer")
     ax = style.axes(ax)
     for number, (layer, label) in enumerate(zip(np.moveaxis(changes, 2, 0), labels, strict=True)):
         mean = layer.mean(axis=1)
@@ -217,11 +217,11 @@ def coordinate_check(
     return ax
 
 
-def _checked_labels(labels: Sequence[str] | None, runs: Sequence[Trajectory]) -> Sequence[str]:
+def _check_labels(labels: Sequence[str] | None, runs: Sequence[Trajectory]) -> Sequence[str]:
     if not runs:
-        raise bad_value("runs", runs, "there is none", "Pass at least one Trajectory")
+        raise bad_value("runs", runs, "it is empty", "Pass at least one Trajectory")
     if labels is None:
         return [""] * len(runs)
     if len(labels) != len(runs):
-        raise bad_value("labels", labels, f"{len(labels)} labels for {len(runs)} runs", "Pass one a run")
+        raise bad_value("labels", labels, f"{len(labels)} labels for {len(runs)} runs", "Pass one per run")
     return labels

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, marks, scales, legends, files."""
+"""The common style of figures: colors, markers, scales, legends, files."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from gdkit.errors import bad_type, bad_value
 from gdkit.regimes import Regime
+from gdkit.tables import format_number
 
-# Apart under protanopia, deuteranopia and tritanopia, and in grey: no two are closer than 7 in lightness (CIE L*).
+# Distinct under protanopia, deuteranopia and tritanopia, and in gray: any two differ by 7 in lightness (CIE L*).
 REGIME_COLORS = {
     Regime.SLOW: "#b4e0f7",
     Regime.CONVERGED: "#20a157",
@@ -41,15 +42,15 @@ REGIME_MARKERS: dict[Regime, Any] = {
 # Okabe and Ito, Color universal design, 2008
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "p", "h")
-_DECADES = 16  # of loss in a figure; what lies lower is drawn at the bottom
+_DECADES = 16  # range of a loss axis; lower losses are drawn at the bottom
 INK = "0.15"
 _OUTLINE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "linestyle": "none"}
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Path]:
-    """Write ``path.png`` and ``path.svg``; the same figure gives the same bytes.
+    """Write ``path.png`` and ``path.svg``; equal figures give equal bytes.
 
-    What would take megabytes as paths is an image within the SVG.
+    Artists with very many points, which would take megabytes as paths, are images within the SVG.
 
     >>> import tempfile
     >>> [file.name for file in save(Figure(), Path(tempfile.mkdtemp(), "empty"))]
@@ -57,9 +58,9 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Pat
     """
     base = Path(path)
     if not base.parent.is_dir():
-        raise bad_value("path", str(path), "its folder does not exist", f"Make it first: mkdir -p {base.parent}")
+        raise bad_value("path", str(path), "its folder does not exist", f"Create it: mkdir -p {base.parent}")
     png, svg = (base.with_name(base.name + end) for end in (".png", ".svg"))
-    for artist in figure.findobj(lambda artist: _corners(artist) > _MANY_CORNERS):
+    for artist in figure.findobj(lambda artist: _count_points(artist) > _MAX_VECTOR_POINTS):
         artist.set_rasterized(True)
     with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}):
         figure.savefig(png, dpi=dpi, metadata={"Software": None})
@@ -67,11 +68,11 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Pat
     return png, svg
 
 
-_MANY_CORNERS = 50_000
+_MAX_VECTOR_POINTS = 50_000
 
 
-def _corners(artist: Any) -> int:
-    """How many points a line or a collection draws."""
+def _count_points(artist: Any) -> int:
+    """The number of points that a line or a collection draws."""
     if isinstance(artist, Line2D):
         return len(artist.get_xydata())
     if isinstance(artist, Collection):
@@ -80,7 +81,7 @@ def _corners(artist: Any) -> int:
 
 
 def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Line2D]:
-    """A legend entry for each regime that occurs; `color` where colours tell something else."""
+    """A legend entry for each regime that occurs; `color` replaces the colors of regimes."""
     found = sorted({Regime(int(code)) for code in regimes})
     own: dict[str, Any] = {} if color is None else {"color": color}
     marks = {regime: mark(regime, 7) | own for regime in found}
@@ -88,9 +89,9 @@ def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Lin
 
 
 def legend(ax: Axes, *groups: Sequence[Any]) -> None:
-    """Groups one below the other, below the axis' label."""
+    """Draw groups of legend entries below each other, under the label of the x axis."""
     style: dict[str, Any] = {"fontsize": "small", "handletextpad": 0.5, "columnspacing": 1.3, "handlelength": 1.8}
-    below = 4.2  # in letters: the ticks and the axis' label
+    below = 4.2  # in letters: height of the ticks and the label
     for group in filter(None, groups):
         letters = max(len(str(handle.get_label())) for handle in group) + 4
         rows = math.ceil(len(group) / max(1, 90 // letters))
@@ -98,14 +99,14 @@ def legend(ax: Axes, *groups: Sequence[Any]) -> None:
         former = ax.get_legend()
         ax.legend(handles=group, ncols=math.ceil(len(group) / rows), frameon=False, **place, **style)
         if former is not None and below > 4.2:
-            ax.add_artist(former)  # another legend would take its place
+            ax.add_artist(former)  # ax.legend replaces the former legend
         below += 1.55 * rows + 0.6
     if figure_of(ax).get_layout_engine() is None:
-        _make_room(ax, below)
+        _raise_bottom(ax, below)
 
 
-def _make_room(ax: Axes, letters: float) -> None:
-    """Raise the bottom of axes that no layout places."""
+def _raise_bottom(ax: Axes, letters: float) -> None:
+    """Raise the bottom of axes without a layout engine."""
     points = FontProperties(size="small").get_size_in_points()
     share = letters * points / 72 * figure_of(ax).dpi / ax.figure.bbox.height
     box = ax.get_position()
@@ -120,20 +121,20 @@ def axes(ax: Any, *, height: float = 4.0) -> Axes:
 
         return plt.subplots(figsize=(6.4, height), layout="constrained")[1]
     if not isinstance(ax, Axes):
-        raise bad_type("ax", ax, "not matplotlib Axes", "Pass one Axes, for example of plt.subplots()")
+        raise bad_type("ax", ax, "not matplotlib Axes", "Pass one Axes, for example from plt.subplots()")
     return ax
 
 
 def figure_of(ax: Axes) -> Figure:
-    """The whole figure that `ax` is part of."""
+    """The root figure of `ax`."""
     figure = ax.get_figure(root=True)
     if figure is None:
-        raise bad_value("ax", ax, "it belongs to no figure any more", "Pass Axes of a figure")
+        raise bad_value("ax", ax, "it was removed from its figure", "Pass Axes of a figure")
     return figure
 
 
 def scale_of(values: np.ndarray) -> str:
-    """log where values lie more evenly so; symlog for that with a 0; else linear."""
+    """``log`` where values are more evenly spaced on it, ``symlog`` if one of them is 0, else ``linear``."""
     distinct = np.unique(values)
     positive = distinct[distinct > 0]
     if distinct[0] < 0 or not positive.size or distinct.size - positive.size > 1:
@@ -149,7 +150,7 @@ def scale_of(values: np.ndarray) -> str:
 
 
 def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
-    """A scale that suits the values of an axis; texts become ticks."""
+    """Set the scale that suits the values of an axis; strings become ticks."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     if values.dtype.kind not in "fiu":
         axis.set_ticks(range(len(values)), [str(v) for v in values])
@@ -160,7 +161,7 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
 
 
 def set_loss_axis(ax: Axes, losses: np.ndarray, *, room: float = 0.0) -> None:
-    """A log axis that holds the finite losses, with a share of it left free at the top; linear if any is negative."""
+    """Set a log axis around the finite losses, linear if one is negative; `room` is the share left free at the top."""
     losses = losses[np.isfinite(losses)]
     positive = losses[losses > 0]
     if losses.size and losses.min() >= 0 and positive.size:
@@ -177,7 +178,7 @@ def set_loss_axis(ax: Axes, losses: np.ndarray, *, room: float = 0.0) -> None:
 
 
 def tidy_ticks(axis: Any) -> None:
-    """On a log axis of less than two decades 1, 2 and 5 as plain numbers, on any log axis no labels between them."""
+    """Label a log axis of less than two decades at 1, 2 and 5, in plain numbers, and no log axis between its ticks."""
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() != "log":
         return
@@ -187,68 +188,62 @@ def tidy_ticks(axis: Any) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def borders(axis: Any, values: np.ndarray) -> np.ndarray:
-    """Borders of the cells around increasing values, halfway on the axis' scale; (values + 1,)."""
+def cell_edges(axis: Any, values: np.ndarray) -> np.ndarray:
+    """Edges of the cells around increasing values, halfway on the scale of the axis; (values + 1,)."""
     scale = axis.get_transform()
-    at = scale.transform(places(values))
+    at = scale.transform(positions(values))
     if at.size == 1:
         return scale.inverted().transform(np.array([at[0] - 0.3, at[0] + 0.3]))
     middles = (at[1:] + at[:-1]) / 2
     return scale.inverted().transform(np.concatenate([[2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]]))
 
 
-def places(values: np.ndarray) -> np.ndarray:
-    """Numbers as they are; texts by their place."""
+def positions(values: np.ndarray) -> np.ndarray:
+    """Numbers unchanged; strings as their index."""
     return values.astype(float) if values.dtype.kind in "fiu" else np.arange(len(values), dtype=float)
 
 
 def mark(regime: Regime, size: float) -> dict[str, Any]:
-    """The mark of a regime in its colour."""
+    """Marker of a regime in its color."""
     return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": size} | _OUTLINE
 
 
 def symbol(regime: Regime, size: float) -> dict[str, Any]:
-    """The mark of a regime on its own colour: white on dark, black on light."""
+    """Marker of a regime on a background of its color: white on dark, black on light."""
     dark = regime in (Regime.OSCILLATING, Regime.CATAPULT, Regime.DIVERGED, Regime.CONVERGED)
     color = "white" if dark else INK
     return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": size, "linestyle": "none"}
 
 
 def series(number: int) -> dict[str, Any]:
-    """Colour and marker of the n-th of several; markers and colours repeat with different periods."""
+    """Color and marker of the n-th series; colors and markers repeat with different periods."""
     color = SERIES_COLORS[number % len(SERIES_COLORS)]
     return {"color": color, "marker": SERIES_MARKERS[number % len(SERIES_MARKERS)]}
 
 
 def words(name: str) -> str:
-    """The name of an axis as a person would say it."""
+    """The name of an axis or variable in words."""
     return name.removeprefix("problem.").replace("_", " ")
 
 
 def short(value: Any) -> str:
-    """A number with three digits, and anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, int | float | np.number) else str(value)
+    """A number with three significant digits; any other value as a string."""
+    return format_number(value, 3) if isinstance(value, int | float | np.number) else str(value)
 
 
-def check_number(name: str, value: Any) -> None:
-    """Raise unless `value` is one number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise bad_type(name, value, "not a number", "Pass a number")
-
-
-def until_it_leaves(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """A path up to the last point inside a box, and on to the side of it where it leaves for good."""
+def clip_path(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A path up to its last point inside a box, extended to the side of the box where it leaves."""
     inside = (np.isfinite(path) & (path >= low) & (path <= high)).all(axis=1)
     if not inside.any():
         return np.clip(np.nan_to_num(path[:1]), low, high)
     last = int(np.flatnonzero(inside)[-1])
-    kept = path[: last + 1][np.isfinite(path[: last + 1]).all(axis=1)]
+    inside_path = path[: last + 1][np.isfinite(path[: last + 1]).all(axis=1)]
     if last + 1 == len(path) or not np.isfinite(path[last + 1]).all():
-        return kept
+        return inside_path
     start, move = path[last], path[last + 1] - path[last]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(move > 0, (high - start) / move, np.where(move < 0, (low - start) / move, np.inf))
-    return np.vstack([kept, start + shares.min() * move])
+    return np.vstack([inside_path, start + shares.min() * move])
 
 
 def check_limits(limits: Any, shape: tuple[int, ...]) -> None:

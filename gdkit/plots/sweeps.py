@@ -13,6 +13,7 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from gdkit.checks import check_number
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
@@ -23,8 +24,8 @@ _SIGNS: dict[str, dict[str, Any]] = {
     "edge": {"linestyle": "--", "linewidth": 1.3},
     "diverged": {"marker": "x", "linestyle": "none", "markersize": 4},
 }
-_CURVES = 150  # that can be told apart, at most
-_ROWS = 6  # of crosses at the top, at most
+_MAX_CURVES = 150  # that can be distinguished
+_MAX_CROSS_ROWS = 6  # rows of crosses at the top
 _STAR: dict[str, Any] = {"marker": "*", "color": "white", "markeredgewidth": 1.3, "linestyle": "none"}
 
 
@@ -38,19 +39,19 @@ def loss_curves(
     log_steps: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss against step, a line a value of `axis`, coloured by it; the mark at its end tells the regime.
+    """Loss against step, one line per value of `axis`, colored by the value, with the marker of its regime at the end.
 
-    The loss axis is chosen by the lanes that did not diverge; those that did are drawn to where they leave it. Of very
-    many values, some at equal distances are drawn.
+    The range of the loss axis is that of the lanes that did not diverge; diverged lanes are drawn up to its edge. With
+    more than 150 values, 150 of them at equal distances are drawn.
 
     Args:
       result: a sweep; without recorded curves, lines join the first and the last loss.
       axis: a numeric axis.
-      seed: which seed's runs.
-      optimizer: which optimizer's; by default that of the best point.
-      at: values of the other axes; by default those of the best point.
+      seed: the number of the seed.
+      optimizer: the label of an optimizer; None: that of the best point.
+      at: values of the other axes; those not given are those of the best point.
       log_steps: whether steps are on a log axis (with 0 at its left).
-      ax: where to draw.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -59,12 +60,12 @@ def loss_curves(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < result.seeds:
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.axes(ax)
-    shown = np.unique(np.linspace(0, len(line.values) - 1, _CURVES).round().astype(int))
+    shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
     curves = [_curve(line.result, row) for row in line.rows[shown, seed]]
     regimes = line.regimes[shown, seed]
-    stayed = [losses for (_, losses), regime in zip(curves, regimes, strict=True) if regime != Regime.DIVERGED]
-    begun = [losses[:1] * factor for _, losses in curves for factor in (1.0, 100.0)]  # where all diverged
-    style.set_loss_axis(ax, np.concatenate(stayed or begun))
+    bounded = [losses for (_, losses), regime in zip(curves, regimes, strict=True) if regime != Regime.DIVERGED]
+    around_start = [losses[:1] * factor for _, losses in curves for factor in (1.0, 100.0)]
+    style.set_loss_axis(ax, np.concatenate(bounded or around_start))
     if log_steps:
         ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
     ax.set_xlim(0, max(float(steps[-1]) for steps, _ in curves) * (1.06 if log_steps else 1.02))
@@ -73,8 +74,8 @@ def loss_curves(
         _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
     ax.set(xlabel="step", ylabel="loss")
     style.legend(ax, style.regime_handles(regimes))
-    _colour_bar(ax, shades, style.words(axis))
-    return _titled(ax, result, line)
+    _color_bar(ax, shades, style.words(axis))
+    return _add_title(ax, result, line)
 
 
 def final_loss(
@@ -87,19 +88,19 @@ def final_loss(
     threshold: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss at the end against `axis`: the median over seeds as a line, their spread as a band, each as a point.
+    """Final loss against `axis`: the median over seeds as a line, their range as a band, each seed as a point.
 
-    A strip above tells the regime (the commonest over seeds); for one optimizer it is the background too, several are
-    laid over one another. Lines mark the edge where divergence begins; seeds that diverged are crosses at the top.
+    A strip above shows the most frequent regime over seeds, which is also the background for a single optimizer. Dashed
+    lines mark the edge of divergence, crosses at the top the diverged seeds.
 
     Args:
       result: a sweep.
-      by: what is drawn; by default ``validation_loss`` if there is one, else ``final_loss``.
+      by: the variable to draw; None: ``validation_loss`` if there is one, else ``final_loss``.
       axis: a numeric axis.
-      optimizer: one of several; by default all that have the axis.
-      at: values of the other axes; by default those of each optimizer's best point.
-      threshold: theory's border of divergence, to be compared with the edge.
-      ax: where to draw.
+      optimizer: the label of an optimizer; None: all that have the axis.
+      at: values of the other axes; those not given are those of each optimizer's best point.
+      threshold: the edge of divergence by theory, drawn for comparison.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -110,20 +111,20 @@ def final_loss(
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     scores = [_scores(line, by) for line in lines]
     style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), room=0.025 * _count_rows(scores))
-    handles = _draw_only(ax, lines[0], axis, by, scores[0]) if len(lines) == 1 else []
+    handles = _draw_single(ax, lines[0], axis, by, scores[0]) if len(lines) == 1 else []
     if len(lines) > 1:
         for number, (line, score) in enumerate(zip(lines, scores, strict=True)):
             handles.append(_draw_one_of_several(ax, line, axis, by, score, number))
         handles += [Line2D([], [], color=style.INK, **look, label=name) for name, look in _SIGNS.items()]
     if threshold is not None:
-        style.check_number("threshold", threshold)
+        check_number("threshold", threshold)
         look: dict[str, Any] = {"color": style.INK, "linewidth": 1.5, "linestyle": (0, (1, 1.2))}
         handles.append(ax.axvline(threshold, **look, label=f"theory {style.short(threshold)}", zorder=3))
     _draw_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
     ax.set(xlabel=style.words(axis), ylabel=style.words(by))
     style.legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
-    return _titled(ax, result, lines[0], named=False) if len(lines) == 1 else ax
+    return _add_title(ax, result, lines[0], named=False) if len(lines) == 1 else ax
 
 
 def regime_map(
@@ -135,16 +136,16 @@ def regime_map(
     at: Mapping[str, Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Regimes over two axes, the commonest over seeds, with the border of divergence as a line.
+    """The most frequent regime over seeds, over two axes, with the edge of divergence as a line.
 
-    Axes that were paired are drawn as points, others as cells; `y` may be ``optimizer`` where all have the same axes.
+    Paired axes are drawn as points, others as cells; `y` may be ``optimizer`` if all optimizers have the same values.
 
     Args:
       result: a sweep.
-      x, y: two axes; text is drawn in the order of the axis.
-      optimizer: which optimizer's; by default that of the best point.
-      at: values of the other axes; by default those of the best point.
-      ax: where to draw.
+      x, y: two axes; strings are drawn in the order of the axis.
+      optimizer: the label of an optimizer; None: that of the best point.
+      at: values of the other axes; those not given are those of the best point.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -153,7 +154,7 @@ def regime_map(
     ax = style.axes(ax)
     for which, values in (("x", plane.x), ("y", plane.y)):
         style.set_scale(ax, which, values)
-    edge = (_draw_points if plane.paired else _draw_cells)(ax, plane)
+    edge = (_draw_points if plane.is_paired else _draw_cells)(ax, plane)
     ax.set(xlabel=style.words(x), ylabel=style.words(y))
     style.legend(ax, style.regime_handles(plane.codes[plane.codes >= 0]) + edge)
     return ax
@@ -167,16 +168,16 @@ def regime_strip(
     at: Mapping[str, Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Regimes along `axis` as a strip, a row an optimizer; each may have values of its own.
+    """Regimes along `axis` as a strip, one row per optimizer; optimizers may have different values.
 
-    At each value the row is divided among the regimes of the seeds, what diverged on top.
+    At each value the height of the row is divided among the regimes of the seeds, with diverged seeds on top.
 
     Args:
       result: a sweep.
       axis: a numeric axis.
-      optimizer: one of several; by default all that have the axis.
-      at: values of the other axes; by default those of each optimizer's best point.
-      ax: where to draw.
+      optimizer: the label of an optimizer; None: all that have the axis.
+      at: values of the other axes; those not given are those of each optimizer's best point.
+      ax: the Axes to draw on.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -184,7 +185,7 @@ def regime_strip(
     lines = _lines(result, axis, optimizer, at)
     ax = style.axes(ax, height=0.9 + 0.3 * len(lines))
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
-    _fill_strip(ax, lines)
+    _draw_strip_rows(ax, lines)
     style.tidy_ticks(ax.xaxis)
     ax.set_xlabel(style.words(axis))
     style.legend(ax, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
@@ -208,26 +209,26 @@ class _Line(NamedTuple):
         return self.result.lane_regimes[self.rows]
 
 
-class _Plane(NamedTuple):
+class _AxisPlane(NamedTuple):
     """Regimes over two axes."""
 
-    x: np.ndarray  # (columns,), increasing numbers, or texts
+    x: np.ndarray  # (columns,), increasing numbers, or strings
     y: np.ndarray  # (rows,)
     codes: np.ndarray  # (rows, columns), −1 where the sweep has no lane; (points,) if paired
-    paired: bool
+    is_paired: bool
 
 
-def _lines(result: Any, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> list[_Line]:
-    """One line an optimizer that has the axis."""
+def _lines(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> list[_Line]:
+    """One line per optimizer that has the axis."""
     _check_result(result)
     if optimizer is not None or not result.optimizers:
         return [_line(result, axis, optimizer, at)]
     _check_axis(result, axis)
-    having = [label for label in result.optimizers if axis in result.select(optimizer=label).axes]
-    return [_line(result, axis, label, at) for label in having]
+    labels = [label for label in result.optimizers if axis in result.select(optimizer=label).axes]
+    return [_line(result, axis, label, at) for label in labels]
 
 
-def _line(result: Any, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Line:
+def _line(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Line:
     _check_result(result)
     _check_axis(result, axis)
     one = result.along(axis, optimizer=optimizer, at=at)
@@ -236,45 +237,45 @@ def _line(result: Any, axis: str, optimizer: str | None, at: Mapping[str, Any] |
     return _Line(one, values[order], np.arange(values.size * one.seeds).reshape(-1, one.seeds)[order])
 
 
-def _plane(result: Any, x: str, y: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Plane:
+def _plane(result: SweepResult, x: str, y: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _AxisPlane:
     _check_result(result)
     if x == y:
         raise bad_value("y", y, "the same axis as x", "Name two axes")
     if y == "optimizer" and result.optimizers:
         lines = _lines(result, x, None, at)
         if any(not np.array_equal(line.values, lines[0].values) for line in lines):
-            raise bad_value("y", y, f"the optimizers have values of {x} of their own", "Use regime_strip")
-        codes = np.stack([_commonest(line.regimes) for line in lines])
-        return _Plane(lines[0].values, np.array([line.label for line in lines]), codes, paired=False)
+            raise bad_value("y", y, f"the optimizers have different values of {x}", "Use regime_strip")
+        codes = np.stack([_most_frequent(line.regimes) for line in lines])
+        return _AxisPlane(lines[0].values, np.array([line.label for line in lines]), codes, is_paired=False)
     one = result.along(x, y, optimizer=optimizer, at=at)
     across, up = one.lanes[x].values, one.lanes[y].values
     if len(one.grids[0].dimensions) == 1:
-        codes = _commonest(one.lane_regimes.reshape(-1, one.seeds))
-        return _Plane(across[:: one.seeds], up[:: one.seeds], codes, paired=True)
-    (xs, column), (ys, row) = _numbered(across), _numbered(up)
+        codes = _most_frequent(one.lane_regimes.reshape(-1, one.seeds))
+        return _AxisPlane(across[:: one.seeds], up[:: one.seeds], codes, is_paired=True)
+    (xs, column), (ys, row) = _unique_indices(across), _unique_indices(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
     np.add.at(counts, (row, column, one.lane_regimes), 1)
-    return _Plane(xs, ys, np.where(counts.any(axis=2), counts.argmax(axis=2), -1), paired=False)
+    return _AxisPlane(xs, ys, np.where(counts.any(axis=2), counts.argmax(axis=2), -1), is_paired=False)
 
 
-def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, numbers in increasing order and texts as they come, and the place of each among them."""
-    distinct, first, place = np.unique(values, return_index=True, return_inverse=True)
+def _unique_indices(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, numbers in increasing order and strings in their own, and the index of each value in them."""
+    distinct, first, index = np.unique(values, return_index=True, return_inverse=True)
     if values.dtype.kind in "fiu":
-        return distinct, place
+        return distinct, index
     order = np.argsort(first)
-    return distinct[order], np.argsort(order)[place]
+    return distinct[order], np.argsort(order)[index]
 
 
-def _commonest(regimes: np.ndarray) -> np.ndarray:
-    """The commonest code over the last dimension; the lowest of several."""
+def _most_frequent(regimes: np.ndarray) -> np.ndarray:
+    """The most frequent code over the last dimension; of several the lowest."""
     return (regimes[..., None] == np.arange(len(Regime))).sum(axis=-2).argmax(axis=-1)
 
 
 def _scores(line: _Line, by: str) -> np.ndarray:
-    """Values of a variable, (values, seeds); infinite where the lane diverged or it is not a number."""
-    found = line.result.lanes[by].values.astype(float)[line.rows]
-    return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(found), np.inf, found)
+    """Values of a variable, (values, seeds); infinite where the lane diverged or the value is not finite."""
+    scores = line.result.lanes[by].values.astype(float)[line.rows]
+    return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), np.inf, scores)
 
 
 def _curve(result: SweepResult, lane: int) -> tuple[np.ndarray, np.ndarray]:
@@ -292,13 +293,13 @@ def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, reg
     scale = ax.transScale
     points = scale.transform(np.stack([steps.astype(float), losses], axis=1))
     low, high = scale.transform([(0.0, bottom), (max(steps[-1], 1), top)])
-    path = scale.inverted().transform(style.until_it_leaves(points, low, high))
+    path = scale.inverted().transform(style.clip_path(points, low, high))
     ax.plot(*path.T, color=color, linewidth=1.3, solid_joinstyle="round", zorder=2)
     ax.plot(*path[-1], **style.mark(regime, 6.5), clip_on=False, zorder=4)
 
 
-def _draw_only(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) -> list[Line2D]:
-    """One optimizer, with regimes as the background; returns the legend's entries."""
+def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) -> list[Line2D]:
+    """Draw one optimizer with regimes as the background; returns the legend entries."""
     _bands(ax, line)
     look: dict[str, Any] = {"color": style.INK, "marker": "o"}
     red = style.REGIME_COLORS[Regime.DIVERGED]
@@ -319,20 +320,20 @@ def _draw_only(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) ->
 
 
 def _draw_one_of_several(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, number: int) -> Line2D:
-    """An optimizer among others; returns its entry in the legend."""
+    """Draw one of several optimizers; returns its legend entry."""
     look = style.series(number)
     _draw_scores(ax, line, scores, look)
     _draw_crosses(ax, line, scores, look["color"], row=number)
     edge, best = _edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
-    said = [f"{name} {style.short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None]
-    label = f"{line.label}: {', '.join(said)}" if said else line.label
+    values = [f"{name} {style.short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None]
+    label = f"{line.label}: {', '.join(values)}" if values else line.label
     return Line2D([], [], **look, linewidth=1.7, markersize=4, label=label)
 
 
 def _draw_scores(ax: Axes, line: _Line, scores: np.ndarray, look: dict[str, Any]) -> None:
-    """The median as a line, the spread as a band, every seed as a point."""
+    """Draw the median as a line, the range as a band, every seed as a point."""
     bottom, top = ax.get_ylim()
     seen = np.where(np.isfinite(scores), np.maximum(scores, bottom), np.nan)
     if scores.shape[1] > 1:
@@ -340,46 +341,46 @@ def _draw_scores(ax: Axes, line: _Line, scores: np.ndarray, look: dict[str, Any]
         ax.fill_between(line.values, least, most, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
         ax.plot(line.values, seen, linestyle="none", **look, markersize=2.2, alpha=0.55, zorder=3)
     middle = np.maximum(np.median(scores, axis=1), bottom)
-    ax.plot(line.values, _up_to_the_top(middle, top), color=look["color"], linewidth=1.7, zorder=4)
+    ax.plot(line.values, _cap_infinite(middle, top), color=look["color"], linewidth=1.7, zorder=4)
     if len(middle) < 100:
         middle = np.where(np.isfinite(middle), middle, np.nan)
         ax.plot(line.values, middle, linestyle="none", markersize=3.5, **look, zorder=4)
 
 
 def _draw_crosses(ax: Axes, line: _Line, scores: np.ndarray, color: Any, row: int | None) -> None:
-    """A cross at the top for every seed that diverged, one below the other, or all in one row."""
-    lost = np.isinf(scores)
-    rows = np.cumsum(lost, axis=1) - 1 if row is None else np.full(scores.shape, row)
-    height = 0.975 - 0.025 * np.minimum(rows, _ROWS - 1)
+    """Draw a cross at the top for every diverged seed, below each other, or all in one row."""
+    diverged = np.isinf(scores)
+    rows = np.cumsum(diverged, axis=1) - 1 if row is None else np.full(scores.shape, row)
+    height = 0.975 - 0.025 * np.minimum(rows, _MAX_CROSS_ROWS - 1)
     x = np.broadcast_to(line.values[:, None], scores.shape)
     look: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 4, "color": color}
-    ax.plot(x[lost], height[lost], **look, transform=ax.get_xaxis_transform(), zorder=5)
+    ax.plot(x[diverged], height[diverged], **look, transform=ax.get_xaxis_transform(), zorder=5)
 
 
 def _count_rows(scores: Sequence[np.ndarray]) -> int:
-    """How many rows of crosses there are."""
+    """The number of rows of crosses."""
     if len(scores) > 1:
-        return min(len(scores), _ROWS) if any(np.isinf(s).any() for s in scores) else 0
-    return min(int(np.isinf(scores[0]).sum(axis=1).max()), _ROWS)
+        return min(len(scores), _MAX_CROSS_ROWS) if any(np.isinf(s).any() for s in scores) else 0
+    return min(int(np.isinf(scores[0]).sum(axis=1).max()), _MAX_CROSS_ROWS)
 
 
-def _up_to_the_top(values: np.ndarray, top: float) -> np.ndarray:
-    """Infinite values at the top where a finite one is beside them, else left out."""
-    lost = np.isinf(values)
-    beside = np.zeros_like(lost)
-    beside[1:] |= ~lost[:-1]
-    beside[:-1] |= ~lost[1:]
-    return np.where(lost, np.where(beside, top, np.nan), values)
+def _cap_infinite(values: np.ndarray, top: float) -> np.ndarray:
+    """`values` with `top` for an infinite value next to a finite one, and NaN for other infinite values."""
+    infinite = np.isinf(values)
+    next_to_finite = np.zeros_like(infinite)
+    next_to_finite[1:] |= ~infinite[:-1]
+    next_to_finite[:-1] |= ~infinite[1:]
+    return np.where(infinite, np.where(next_to_finite, top, np.nan), values)
 
 
 def _edge(line: _Line, axis: str) -> float | None:
-    """Median over seeds of where divergence begins; None where it lies off the axis."""
+    """The median edge of divergence over seeds; None if it is not finite."""
     edge = float(line.result.edge(axis)["median"])
     return edge if np.isfinite(edge) and edge > 0 else None
 
 
 def _draw_best(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, color: Any) -> float | None:
-    """A star at the median of the best point, whose value is returned; None where all diverged."""
+    """Draw a star at the median of the best point and return its value; None if all lanes diverged."""
     best = line.result.best(by)
     if not np.isfinite(best.score):
         return None
@@ -390,24 +391,24 @@ def _draw_best(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, co
 
 
 def _bands(ax: Axes, line: _Line) -> None:
-    """Regimes as the background."""
+    """Draw regimes as the background."""
     for code, left, right in _stretches(ax, line):
         ax.axvspan(left, right, color=style.REGIME_COLORS[Regime(code)], alpha=0.22, linewidth=0, zorder=0)
-    edges = style.borders(ax.xaxis, line.values)
+    edges = style.cell_edges(ax.xaxis, line.values)
     ax.set_xlim(edges[0], edges[-1])
 
 
 def _stretches(ax: Axes, line: _Line) -> list[tuple[int, float, float]]:
-    """Unbroken stretches of one regime: its code, where it begins and ends."""
-    codes = _commonest(line.regimes)
-    borders = style.borders(ax.xaxis, line.values)
+    """Stretches of one regime along the axis: code, start and end."""
+    codes = _most_frequent(line.regimes)
+    borders = style.cell_edges(ax.xaxis, line.values)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     ends = np.append(starts[1:], len(codes))
     return [(int(codes[s]), borders[s], borders[e]) for s, e in zip(starts, ends, strict=True)]
 
 
 def _draw_strip(ax: Axes, lines: Sequence[_Line]) -> None:
-    """A strip of regimes on top of the axes, as high in inches whatever a layout makes of these."""
+    """Draw a strip of regimes above the axes, whose height in inches does not depend on the layout."""
 
     def place(_: Any, renderer: Any) -> Bbox:
         box, inch = ax.get_position(), style.figure_of(ax).dpi / ax.figure.bbox.height
@@ -415,14 +416,14 @@ def _draw_strip(ax: Axes, lines: Sequence[_Line]) -> None:
 
     strip = ax.inset_axes((0.0, 1.0, 1.0, 0.1), sharex=ax)
     strip.set_axes_locator(place)
-    _fill_strip(strip, lines)
+    _draw_strip_rows(strip, lines)
     strip.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
 
 
-def _fill_strip(ax: Axes, lines: Sequence[_Line]) -> None:
+def _draw_strip_rows(ax: Axes, lines: Sequence[_Line]) -> None:
     for row, line in enumerate(lines):
-        _fill_row(ax, line, row)
-        for regime, middle, fits in _centres(ax, _stretches(ax, line)):
+        _draw_strip_row(ax, line, row)
+        for regime, middle, fits in _marker_positions(ax, _stretches(ax, line)):
             ax.plot(middle, row, **style.symbol(regime, 5) if fits else style.mark(regime, 5), zorder=5)
     if any(line.label for line in lines):
         ax.set_yticks(range(len(lines)), [line.label for line in lines], fontsize="small")
@@ -431,16 +432,16 @@ def _fill_strip(ax: Axes, lines: Sequence[_Line]) -> None:
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
-    borders = np.concatenate([style.borders(ax.xaxis, line.values) for line in lines])
+    borders = np.concatenate([style.cell_edges(ax.xaxis, line.values) for line in lines])
     ax.set_xlim(borders.min(), borders.max())
 
 
-def _fill_row(ax: Axes, line: _Line, row: int) -> None:
-    """Shares of seeds by regime from bottom to top, a column a value."""
-    borders = style.borders(ax.xaxis, line.values)
+def _draw_strip_row(ax: Axes, line: _Line, row: int) -> None:
+    """Draw the shares of seeds by regime from bottom to top, one column per value."""
+    borders = style.cell_edges(ax.xaxis, line.values)
     shares = (line.regimes[..., None] == np.arange(len(Regime))).mean(axis=1)  # (values, regimes)
     heights = row + 0.44 - 0.88 * np.cumsum(np.pad(shares, ((0, 1), (1, 0)), mode="constant"), axis=1)
-    heights[-1] = heights[-2]  # steps have a border more than there are values
+    heights[-1] = heights[-2]  # one edge more than values
     look: dict[str, Any] = {"step": "post", "linewidth": 0, "antialiased": False}
     for regime in Regime:
         if shares[:, regime].any():
@@ -448,8 +449,8 @@ def _fill_row(ax: Axes, line: _Line, row: int) -> None:
             ax.fill_between(borders, heights[:, regime], heights[:, regime + 1], color=color, **look)
 
 
-def _centres(ax: Axes, stretches: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
-    """Where a mark tells the regime, amid every wide stretch and amid the widest of each; whether it fits into it."""
+def _marker_positions(ax: Axes, stretches: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
+    """Positions of markers, in every wide stretch and in the widest of each regime, and whether the marker fits in."""
     scale = ax.xaxis.get_transform()
     ends = scale.transform(np.array([border for _, *pair in stretches for border in pair])).reshape(-1, 2)
     shares = np.diff(ends)[:, 0] / np.ptp(ends)
@@ -462,13 +463,13 @@ def _centres(ax: Axes, stretches: list[tuple[int, float, float]]) -> list[tuple[
     return [(Regime(int(code)), float(middle), bool(share > 0.015)) for code, middle, share in marked]
 
 
-def _draw_cells(ax: Axes, plane: _Plane) -> list[Line2D]:
-    """Cells by regime, marks on a wide lattice of them, and the border of divergence."""
-    x, y = style.borders(ax.xaxis, plane.x), style.borders(ax.yaxis, plane.y)
+def _draw_cells(ax: Axes, plane: _AxisPlane) -> list[Line2D]:
+    """Draw cells in the colors of their regimes, markers on some of them, and the edge of divergence."""
+    x, y = style.cell_edges(ax.xaxis, plane.x), style.cell_edges(ax.yaxis, plane.y)
     colors = ListedColormap([style.REGIME_COLORS[regime] for regime in Regime])
     cells = np.ma.masked_less(plane.codes, 0)
     ax.pcolormesh(x, y, cells, cmap=colors, vmin=-0.5, vmax=len(Regime) - 0.5, rasterized=cells.size > 4096)
-    middles = [style.places(v) for v in (plane.x, plane.y)]
+    middles = [style.positions(v) for v in (plane.x, plane.y)]
     every = [math.ceil(len(v) / 14) for v in middles]
     for row in range(every[1] // 2, len(middles[1]), every[1]):
         for column in range(every[0] // 2, len(middles[0]), every[0]):
@@ -487,17 +488,17 @@ def _draw_cells(ax: Axes, plane: _Plane) -> list[Line2D]:
 
 
 def _border_segments(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> list:
-    """The sides that a cell that diverged shares with one that did not."""
-    lost, known = codes == Regime.DIVERGED, codes >= 0
-    upright = (lost[:, 1:] != lost[:, :-1]) & known[:, 1:] & known[:, :-1]
-    level = (lost[1:] != lost[:-1]) & known[1:] & known[:-1]
+    """The sides between diverged cells and others."""
+    diverged, known = codes == Regime.DIVERGED, codes >= 0
+    upright = (diverged[:, 1:] != diverged[:, :-1]) & known[:, 1:] & known[:, :-1]
+    level = (diverged[1:] != diverged[:-1]) & known[1:] & known[:-1]
     sides = [((x[c + 1], y[r]), (x[c + 1], y[r + 1])) for r, c in np.argwhere(upright)]
     return sides + [((x[c], y[r + 1]), (x[c + 1], y[r + 1])) for r, c in np.argwhere(level)]
 
 
-def _draw_points(ax: Axes, plane: _Plane) -> list[Line2D]:
-    """A mark a point."""
-    x, y = style.places(plane.x), style.places(plane.y)
+def _draw_points(ax: Axes, plane: _AxisPlane) -> list[Line2D]:
+    """Draw one marker per point."""
+    x, y = style.positions(plane.x), style.positions(plane.y)
     for regime in Regime:
         mine = plane.codes == regime
         if mine.any():
@@ -506,7 +507,7 @@ def _draw_points(ax: Axes, plane: _Plane) -> list[Line2D]:
 
 
 def _shades(line: _Line) -> ScalarMappable:
-    """Value to colour: viridis without its end that white swallows."""
+    """Map from value to color: viridis without its lightest end."""
     colors = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)))
     low, high = line.values[0], line.values[-1]
     scale = style.scale_of(line.values)
@@ -519,27 +520,27 @@ def _shades(line: _Line) -> ScalarMappable:
     return ScalarMappable(norm, colors)
 
 
-def _colour_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
-    laid_out = style.figure_of(ax).get_layout_engine() is not None  # else beside the axes where they now are
+def _color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
+    laid_out = style.figure_of(ax).get_layout_engine() is not None  # without a layout engine the axes keep their place
     bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=laid_out)
     style.tidy_ticks(bar.ax.yaxis)
 
 
-def _titled(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True) -> Axes:
-    """A title that says which of the sweep's lanes are drawn, where they are not all."""
+def _add_title(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True) -> Axes:
+    """Add a title with the optimizer and the fixed values, if not all lanes of the sweep are drawn."""
     varying = {name for _, axes, _ in line.result.grids[0].dimensions for name in axes}
-    coords = line.result.lanes.coords  # those of other optimizers alone are not among them
+    coords = line.result.lanes.coords  # without the axes of other optimizers
     fixed = [n for n, values in result.axes.items() if n in coords and n not in varying and len(values) > 1]
-    said = [line.label] if named and len(result.optimizers) > 1 else []
-    said += [f"{style.words(name)} {style.short(line.result.lanes[name].values[0])}" for name in fixed]
-    if said:
-        ax.set_title(", ".join(said), loc="left", fontsize="medium")
+    parts = [line.label] if named and len(result.optimizers) > 1 else []
+    parts += [f"{style.words(name)} {style.short(line.result.lanes[name].values[0])}" for name in fixed]
+    if parts:
+        ax.set_title(", ".join(parts), loc="left", fontsize="medium")
     return ax
 
 
 def _check_result(result: Any) -> None:
     if not isinstance(result, SweepResult):
-        raise bad_type("result", result, "not a SweepResult", "Pass what gdkit.sweep or gdkit.open returned")
+        raise bad_type("result", result, "not a SweepResult", "Pass the result of gdkit.sweep or gdkit.open")
 
 
 def _check_axis(result: SweepResult, axis: str) -> None:
