@@ -26,7 +26,7 @@ from gdkit.app.config.loading import dump, load, loads
 from gdkit.app.config.source import ConfigError
 from gdkit.app.directory import choose_folder
 from gdkit.app.resources import Resources
-from gdkit.app.run.estimate import Cost, cost_table
+from gdkit.app.run.estimate import Cost, build_cost_table
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.outputs import write_report
 
@@ -153,7 +153,7 @@ def test_debug_shows_the_traceback_and_nothing_else_does(capsys, monkeypatch):
 
 def test_an_interrupt_exits_130(capsys):
     Path("small.yaml").write_text(SMALL)
-    interrupt = Hooks(free_resources=lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    interrupt = Hooks(measure_free=lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main.main(["run", "small.yaml"], interrupt) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -505,7 +505,7 @@ def test_o_abbreviates_output_only(capsys):
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers_unless_it_is_to_start_anyway(capsys):
     Path("small.yaml").write_text(SMALL)
-    scarce = UNREPORTED._replace(free_resources=lambda folder: Resources(memory=2**20, disk=100))
+    scarce = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**20, disk=100))
     for command in ("run", "check"):
         assert main.main([command, "small.yaml"], scarce) == 2
         shown = capsys.readouterr().err
@@ -513,25 +513,25 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_unless_it_is_to_sta
         assert re.search(r"and 1\.\d+ KiB of disk, and 100 B are free", shown)
         assert "Lower sweep.curve_points" in shown
     assert not Path("runs").exists()
-    full_disk = UNREPORTED._replace(free_resources=lambda folder: Resources(memory=2**50, disk=100))
+    full_disk = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**50, disk=100))
     assert main.main(["run", "small.yaml"], full_disk) == 2
     assert "of disk" in (shown := capsys.readouterr().err) and "of memory" not in shown
     assert "or start nevertheless with --anyway" in shown
     assert main.main(["run", "small.yaml", "--anyway"], full_disk) == 0
-    minimum = resources.minimum_resources(8, 21).disk  # enough for the minimum, and not for the likely peak
-    assert main.main(["check", "small.yaml"], Hooks(free_resources=lambda folder: Resources(2**50, minimum))) == 0
+    minimum = resources.estimate_minimum(8, 21).disk  # enough for the minimum, and not for the likely peak
+    assert main.main(["check", "small.yaml"], Hooks(measure_free=lambda folder: Resources(2**50, minimum))) == 0
     expected = r"warning: the run may not fit: it is likely to need [\d.]+ KiB of disk"
     assert re.search(expected, capsys.readouterr().err)
 
 
 def test_free_resources_are_those_of_this_machine_and_of_the_nearest_existing_folder(tmp_path):
-    free, peak = resources.free_resources(tmp_path / "not" / "there"), resources.peak_memory()
+    free, peak = resources.measure_free(tmp_path / "not" / "there"), resources.measure_peak_memory()
     assert free.disk == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
     assert peak < free.memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + peak
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "tile0.npz").write_bytes(bytes(2**20))  # a resumed run has used this already
     disk = shutil.disk_usage(tmp_path).free + 2**20
-    assert resources.free_resources(tmp_path).disk == pytest.approx(disk, rel=0.1)
+    assert resources.measure_free(tmp_path).disk == pytest.approx(disk, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -553,8 +553,8 @@ def test_memory_beyond_the_limit_of_a_control_group_is_not_free(tmp_path, entry,
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{value}\n")
-    assert resources.group_memory(tmp_path / "groups", tmp_path / "own") == left
-    assert resources.group_memory(tmp_path / "groups", tmp_path / "nowhere") == math.inf
+    assert resources.measure_group_memory(tmp_path / "groups", tmp_path / "own") == left
+    assert resources.measure_group_memory(tmp_path / "groups", tmp_path / "nowhere") == math.inf
 
 
 def test_check_predicts_the_size_of_a_run_directory(capsys):
@@ -674,7 +674,7 @@ PROBLEM = gdkit.Problem(lambda p: jnp.sum(half_square(p["w"])) + p["b"] ** 2, {"
 
 def test_each_column_of_check_has_its_value_and_the_table_fits_80_characters():
     cost = Cost("adamw-cosine", 1, 93, 12, 8, "rule", 3 * 2**20, 0, 0, 0, 0, 2.34, 1.5e-3)
-    table = cost_table([cost])
+    table = build_cost_table([cost])
     columns = {str(column.header).replace("\n", " "): list(column.cells) for column in table.columns}
     assert columns == {
         "optimizer": ["adamw-cosine"],

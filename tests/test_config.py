@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdkit.app.config.loading import dump, load, loads
-from gdkit.app.config.schema import ConfigAxis, StudyConfig, SweepConfig, json_schema
+from gdkit.app.config.schema import ConfigAxis, StudyConfig, SweepConfig, build_json_schema
 from gdkit.app.config.source import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -85,7 +85,7 @@ def test_the_configs_of_the_project_are_valid_and_named_like_their_file(path):
 
 
 def test_every_field_is_described_for_editors():
-    schema = json_schema()
+    schema = build_json_schema()
     json.dumps(schema)
     for name, model in schema["$defs"].items():
         for field, content in model.get("properties", {}).items():

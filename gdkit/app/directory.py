@@ -29,10 +29,10 @@ def choose_folder(config: Config, output: str | Path | None, *, new: bool) -> Pa
     conflict = _find_conflict(config, folder)
     if conflict and not new:
         raise TakenError(f"{conflict} Use --new to write to a new folder beside it, or --output DIR.")
-    return next_free(folder) if conflict else folder
+    return find_free_folder(folder) if conflict else folder
 
 
-def next_free(folder: Path) -> Path:
+def find_free_folder(folder: Path) -> Path:
     """The first of NAME-2, NAME-3, ... that does not exist."""
     others = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
     return next(other for other in others if not other.exists())
@@ -71,21 +71,21 @@ def _find_conflict(config: Config, folder: Path) -> str:
         existing = load(folder / CONFIG)
     except ConfigError as error:
         return f"{folder}: it holds a run whose config cannot be read ({error})."
-    changes = _differences(_result_settings(existing), _result_settings(config))
+    changes = _list_differences(_get_result_settings(existing), _get_result_settings(config))
     return f"{folder}: it holds a run of another config: {'; '.join(changes[:5])}." if changes else ""
 
 
-def _result_settings(config: Config) -> dict[str, Any]:
+def _get_result_settings(config: Config) -> dict[str, Any]:
     """The values that determine the results: all but the output folder."""
     return {k: v for k, v in config.model_dump(by_alias=True).items() if k != "output"}
 
 
-def _differences(old: Any, new: Any, path: tuple[str | int, ...] = ()) -> list[str]:
+def _list_differences(old: Any, new: Any, path: tuple[str | int, ...] = ()) -> list[str]:
     """Each value that differs, as ``path is OLD there and NEW here``."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(dict.fromkeys([*old, *new]))
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), (*path, k))]
+        return [d for k in keys for d in _list_differences(old.get(k), new.get(k), (*path, k))]
     same = repr(old) == repr(new)
     return [] if same else [f"{format_path(path)} is {shorten(old)} there and {shorten(new)} here"]

@@ -23,7 +23,7 @@ class Resources(NamedTuple):
     disk: float
 
 
-def minimum_resources(lanes: int, points: int) -> Resources:
+def estimate_minimum(lanes: int, points: int) -> Resources:
     """The least that a run needs: the results of all lanes once, both in memory and in tiles.
 
     Args:
@@ -31,14 +31,14 @@ def minimum_resources(lanes: int, points: int) -> Resources:
       points: recorded losses per lane.
     """
     results = lanes * (_STATISTICS_BYTES + 4 * points)
-    return Resources(peak_memory() + results, results)
+    return Resources(measure_peak_memory() + results, results)
 
 
-def free_resources(folder: Path) -> Resources:
+def measure_free(folder: Path) -> Resources:
     """Free memory, that of this process included, and free disk where `folder` is or will be."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    used = sum(_folder_bytes(folder / name) for name in _DATA_FOLDERS)
-    return Resources(_free_memory() + peak_memory(), shutil.disk_usage(existing).free + used)
+    used = sum(_count_folder_bytes(folder / name) for name in _DATA_FOLDERS)
+    return Resources(_measure_free_memory() + measure_peak_memory(), shutil.disk_usage(existing).free + used)
 
 
 def describe_shortage(needed: Resources, free: Resources) -> str:
@@ -67,7 +67,7 @@ def format_bytes(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def peak_memory() -> int:
+def measure_peak_memory() -> int:
     """Largest memory of this process so far, in bytes: what Python and JAX need before there are lanes."""
     try:
         import resource
@@ -76,12 +76,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _free_memory() -> float:
+def _measure_free_memory() -> float:
     """Bytes that can still be allocated on the machine, or in the control group if its limit is lower."""
-    return min(_machine_memory(), group_memory())
+    return min(_measure_machine_memory(), measure_group_memory())
 
 
-def _machine_memory() -> float:
+def _measure_machine_memory() -> float:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -93,7 +93,7 @@ def _machine_memory() -> float:
 _V1, _V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
 
-def group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def measure_group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Bytes left under the memory limits of this process's control group and its ancestors; infinite without limits.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, and cgroup-v1/memory.html.
@@ -104,19 +104,19 @@ def group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
         root, names = (root / "memory", _V1) if kind else (root, _V2)
         group = root / path.lstrip("/")
         groups = [place for place in (group, *group.parents) if place.is_relative_to(root)]
-        return min((_group_memory(place, *names) for place in groups), default=math.inf)
+        return min((_measure_group_memory(place, *names) for place in groups), default=math.inf)
     return math.inf
 
 
-def _group_memory(group: Path, limit_file: str, usage_file: str) -> float:
+def _measure_group_memory(group: Path, limit_file: str, usage_file: str) -> float:
     try:
         limit, usage = (int((group / name).read_text(encoding="ascii")) for name in (limit_file, usage_file))
-        return max(float(limit - usage + _reclaimable_bytes(group)), 0.0)
+        return max(float(limit - usage + _count_reclaimable(group)), 0.0)
     except (OSError, ValueError):  # no such group; a limit of "max"
         return math.inf
 
 
-def _reclaimable_bytes(group: Path) -> int:
+def _count_reclaimable(group: Path) -> int:
     """Bytes of cached files, which count as used and are released when memory is needed."""
     try:
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
@@ -126,5 +126,5 @@ def _reclaimable_bytes(group: Path) -> int:
     return values.get("total_inactive_file", values.get("inactive_file", 0))
 
 
-def _folder_bytes(folder: Path) -> int:
+def _count_folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

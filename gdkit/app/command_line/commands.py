@@ -82,7 +82,7 @@ def run(
 
 
 def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> None:
-    from gdkit.app.directory import next_free
+    from gdkit.app.directory import find_free_folder
     from gdkit.app.run.run import run
 
     try:
@@ -90,7 +90,7 @@ def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> No
     except (OtherRunError, DamagedFileError):  # code or machine differ from those of the run, or no manifest
         if not new:
             raise
-        run(config, next_free(folder), options)
+        run(config, find_free_folder(folder), options)
 
 
 def status(folder: Path, /) -> None:
@@ -120,7 +120,7 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
 
     caches.use_program_cache()
     with caches.store_plans():
-        estimate.check(loaded, folder, hooks.free_resources)
+        estimate.check(loaded, folder, hooks.measure_free)
 
 
 def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injected) -> None:
@@ -186,9 +186,9 @@ def new(name: str | None = None, /, *, example: bool = False) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of configs, for editors."""
-    from gdkit.app.config.schema import json_schema
+    from gdkit.app.config.schema import build_json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(build_json_schema(), indent=2))
 
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
@@ -208,10 +208,10 @@ def describe_usage(command: str) -> str:
     """The usage of a command and how to see its help; empty if there is no such command."""
     if command not in _USAGE:
         return ""
-    return f"Usage: {_usage(command)}\ngdkit {command} --help shows all options."
+    return f"Usage: {_format_usage(command)}\ngdkit {command} --help shows all options."
 
 
-def _usage(command: str) -> str:
+def _format_usage(command: str) -> str:
     return f"gdkit {command} {_USAGE[command]}".rstrip()
 
 
@@ -234,7 +234,7 @@ def build_app() -> cyclopts.App:
     )
     for order, command in enumerate((run, check, status, report, list_, new, schema, completion)):
         name = command.__name__.rstrip("_")
-        app.command(command, name=name, usage=f"Usage: {_usage(name)}", sort_key=order)
+        app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app
 
 

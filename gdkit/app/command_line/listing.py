@@ -40,16 +40,16 @@ def _problems() -> Iterator[tuple[str, str]]:
     from gdkit import problems
 
     for name, factory in problems.names().items():
-        yield name, f"{_first_line(factory)} Arguments: {_describe_parameters(parameters(factory))}."
+        yield name, f"{_get_first_line(factory)} Arguments: {_describe_parameters(parameters(factory))}."
 
 
 def _monitors() -> Iterator[tuple[str, str]]:
-    from gdkit.app.config.build import MONITORS, monitor_parameters
+    from gdkit.app.config.build import MONITORS, get_monitor_parameters
 
     for name, factory in MONITORS.items():
-        arguments = _describe_parameters(monitor_parameters(factory))
+        arguments = _describe_parameters(get_monitor_parameters(factory))
         single = " For a single optimizer." if "optimizer" in parameters(factory) else ""
-        yield name, f"{_first_paragraph(factory)} Arguments: {arguments}.{single}"
+        yield name, f"{_get_first_paragraph(factory)} Arguments: {arguments}.{single}"
     yield "{use: MODULE:FUNCTION}", "your own: a function that returns a gdkit.monitors.Monitor"
 
 
@@ -74,7 +74,7 @@ def _experiments() -> Iterator[tuple[str, str]]:
             yield path.stem, f"cannot be read: {error}"
             continue
         if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            yield f"experiments.{path.stem}:run", _paragraph(ast.get_docstring(tree))
+            yield f"experiments.{path.stem}:run", _extract_paragraph(ast.get_docstring(tree))
 
 
 def _examples() -> Iterator[tuple[str, str]]:
@@ -107,13 +107,13 @@ def _describe_parameter(parameter: inspect.Parameter) -> str:
     return f"{parameter.name}={default}" if plain else parameter.name
 
 
-def _first_paragraph(factory: Callable[..., Any]) -> str:
-    return _paragraph(inspect.getdoc(factory)).replace("`", "")
+def _get_first_paragraph(factory: Callable[..., Any]) -> str:
+    return _extract_paragraph(inspect.getdoc(factory)).replace("`", "")
 
 
-def _paragraph(docstring: str | None) -> str:
+def _extract_paragraph(docstring: str | None) -> str:
     return (docstring or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _first_line(factory: Callable[..., Any]) -> str:
+def _get_first_line(factory: Callable[..., Any]) -> str:
     return (inspect.getdoc(factory) or "").partition("\n")[0]

@@ -76,14 +76,14 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{_relative(Path(error.filename))}:{error.lineno}: SyntaxError: {error.msg}", FAILED
-    location = _user_location(error)
+        return f"{_shorten_path(Path(error.filename))}:{error.lineno}: SyntaxError: {error.msg}", FAILED
+    location = _find_user_location(error)
     if location:
         return f"{location}: {text}", FAILED
     return f"{text}\n(raised outside your files; --debug prints the traceback)", FAILED
 
 
-def _user_location(error: BaseException) -> str:
+def _find_user_location(error: BaseException) -> str:
     """``file:line in function`` of the innermost frame that is neither gdkit's nor a package's; empty without one."""
     paths = sysconfig.get_paths()
     package = Path(gdkit.__file__).parent
@@ -92,11 +92,11 @@ def _user_location(error: BaseException) -> str:
         path = Path(frame.filename)
         is_foreign = any(path.is_relative_to(folder) for folder in foreign) or "site-packages" in path.parts
         if path.is_file() and not is_foreign and path.parent != Path(sysconfig.get_path("scripts")):
-            return f"{_relative(path)}:{frame.lineno} in {frame.name}"
+            return f"{_shorten_path(path)}:{frame.lineno} in {frame.name}"
     return ""
 
 
-def _relative(path: Path) -> Path:
+def _shorten_path(path: Path) -> Path:
     """`path` relative to the current folder, if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -31,12 +31,13 @@ def _describe(folder: Path, status: Status, steps: int) -> Iterator[str]:
     finished = f"{status.finished:,} of {count(status.tiles, 'tile')}"
     yield f"{folder}: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished ({finished})"
     if status.narrower:
-        tiles = f"{count(len(status.narrower), 'tile')} ({_first(status.narrower)})"
+        tiles = f"{count(len(status.narrower), 'tile')} ({_join_first(status.narrower)})"
         yield f"ran in smaller blocks, after a device ran out of memory: {tiles}"
     if status.finished < status.tiles:
         yield from _describe_processes(status)
         yield from _describe_checkpoints(status, steps)
-        yield f"not started: {count(status.missing, 'tile')}"
+        if status.missing:
+            yield f"not started: {count(status.missing, 'tile')}"
         yield f"to resume, or to add a process: {resume_command(folder)}"
     elif not (folder / RESULTS).exists() or not _is_final(folder / REPORT):
         yield f"the report is not written; to write it: {resume_command(folder)}"
@@ -68,8 +69,10 @@ def _is_final(page: Path) -> bool:
 
 def _suggest_runs(folder: Path) -> str:
     runs = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
-    return f"It contains the runs {_first(runs)}. Give one." if runs else "Give a folder that gdkit run has written to."
+    if not runs:
+        return "Give a folder that gdkit run has written to."
+    return f"It contains the runs {_join_first(runs)}. Give one."
 
 
-def _first(values: Sequence[object]) -> str:
+def _join_first(values: Sequence[object]) -> str:
     return ", ".join(map(str, values[:_MAX_SHOWN])) + (", ..." if len(values) > _MAX_SHOWN else "")

@@ -55,7 +55,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
 def build_problem(config: SweepConfig) -> ProblemLike:
     """The Problem, or a factory of it where the sweep varies its arguments."""
     section = config.problem
-    varied = [name.removeprefix(PROBLEM_PREFIX) for name in _shared_axes(config) if name.startswith(PROBLEM_PREFIX)]
+    varied = [name.removeprefix(PROBLEM_PREFIX) for name in _get_shared_axes(config) if name.startswith(PROBLEM_PREFIX)]
     if section.use:
         factory = resolve(config, ("problem", "use"), section.use)
     else:
@@ -69,7 +69,7 @@ def build_problem(config: SweepConfig) -> ProblemLike:
         raise config.error(("problem", "use"), "not a function. Name one that returns gdkit.Problem(loss, init)")
     _check_arguments(config, ("problem",), factory, section.arguments)
     for name in varied:
-        _check_arguments(config, _axis_path(config, PROBLEM_PREFIX + name), factory, {name: None})
+        _check_arguments(config, _get_axis_path(config, PROBLEM_PREFIX + name), factory, {name: None})
     if varied:
         return functools.partial(factory, **section.arguments)
     with locate_errors(config, ("problem",)):
@@ -90,11 +90,11 @@ def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
     product: dict[str, Any] = {
         "optimizer": {o.title: _build_optimizer(config, i, o) for i, o in enumerate(config.optimizer)}
     }
-    product |= {name: _axis_argument(axis) for name, axis in sweep.axes.items() if not axis.random}
+    product |= {name: _convert_axis(axis) for name, axis in sweep.axes.items() if not axis.random}
     if len(samples) == 1:  # a single random axis is part of the product
         product |= {name: sorted(values) for name, values in samples.items()}
         samples = Paired()
-    joint = paired({name: _axis_argument(axis) for name, axis in sweep.paired.items()}) if sweep.paired else Paired()
+    joint = paired({name: _convert_axis(axis) for name, axis in sweep.paired.items()}) if sweep.paired else Paired()
     return [product, *(axes for axes in (joint, samples) if axes)]
 
 
@@ -111,7 +111,7 @@ def build_monitors(
     monitors: dict[str, Monitor] = {}
     for i, section in enumerate(config.sweep.monitors):
         path: KeyPath = ("sweep", "monitors", i)
-        factory = _monitor_factory(config, path, section)
+        factory = _find_monitor_factory(config, path, section)
         title = section.name or section.use
         identity = f"{title} {section.arguments}" if section.name == "time_to" else str(title)
         if identity in monitors:
@@ -120,7 +120,7 @@ def build_monitors(
         if "optimizer" in parameters and len(optimizers) > 1:
             remedy = "Keep one and run the others with other configs; sharpness_every works with several"
             raise config.error(path, f"{title} needs a single optimizer, and there are {len(optimizers)}. {remedy}")
-        arguments = _monitor_arguments(config, path, section, factory) | {
+        arguments = _check_monitor_arguments(config, path, section, factory) | {
             "problem": problem,
             "optimizer": optimizers[0],
         }
@@ -133,12 +133,12 @@ def build_monitors(
     return tuple(monitors.values())
 
 
-def monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect.Parameter]:
+def get_monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect.Parameter]:
     """The parameters of a monitor that a config can set; its problem and its optimizer are those of the run."""
     return {n: p for n, p in factories.parameters(factory).items() if n not in _RUN_PARAMETERS}
 
 
-def _monitor_factory(config: SweepConfig, path: KeyPath, section: ConfigMonitor) -> Callable[..., Monitor]:
+def _find_monitor_factory(config: SweepConfig, path: KeyPath, section: ConfigMonitor) -> Callable[..., Monitor]:
     if not section.use:
         return _look_up(config, (*path, "name"), str(section.name), MONITORS, "gdkit list monitors shows all")
     factory = resolve(config, (*path, "use"), section.use)
@@ -147,14 +147,14 @@ def _monitor_factory(config: SweepConfig, path: KeyPath, section: ConfigMonitor)
     return factory
 
 
-def _monitor_arguments(
+def _check_monitor_arguments(
     config: SweepConfig, path: KeyPath, section: ConfigMonitor, factory: Callable[..., Monitor]
 ) -> dict[str, Any]:
     """The checked arguments; a recorded curve covers the run with at most as many points as the loss curve."""
-    known = monitor_parameters(factory)
+    known = get_monitor_parameters(factory)
     for name, value in section.arguments.items():
         if name not in known and (name in _RUN_PARAMETERS or not factories.takes_any_name(factory)):
-            raise config.error((*path, name), _unknown_key(name, known))
+            raise config.error((*path, name), _describe_unknown_key(name, known))
         _check_value(config, (*path, name), known.get(name), value)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in section.arguments:
@@ -170,7 +170,7 @@ def build_thresholds(config: SweepConfig) -> Thresholds:
     known = inspect.signature(Thresholds).parameters
     for name in config.thresholds:
         if name not in known:
-            raise config.error(("thresholds", name), _unknown_key(name, known))
+            raise config.error(("thresholds", name), _describe_unknown_key(name, known))
     with locate_errors(config, ("thresholds",)):
         return Thresholds(**config.thresholds)
 
@@ -210,10 +210,10 @@ def locate_errors(config: Config, path: KeyPath) -> Generator[None]:
     except (ConfigError, OtherRunError):
         raise
     except (InputValueError, InputTypeError, MissingPackageError) as error:
-        raise ConfigError(f"{config.location(_error_path(config, path, str(error)))}: {error}") from error
+        raise ConfigError(f"{config.location(_find_error_path(config, path, str(error)))}: {error}") from error
 
 
-def _error_path(config: Config, path: KeyPath, message: str) -> KeyPath:
+def _find_error_path(config: Config, path: KeyPath, message: str) -> KeyPath:
     """The path of the argument in a message of the form ``argument='value': ...``."""
     match = re.match(r"axes\['([^']+)'\]|([\w.]+)(?:='([^']*)')?", message)
     if not match:
@@ -253,19 +253,19 @@ def _build_optimizer(
         factory = optimizers.with_schedule(factory, schedule)
     if section.clip_norm is not None:
         factory = optimizers.with_clipping(factory, section.clip_norm)
-    return factory, section.fixed | {name: _axis_argument(axis) for name, axis in section.axes.items()}
+    return factory, section.fixed | {name: _convert_axis(axis) for name, axis in section.axes.items()}
 
 
 def _check_shared_axes(config: SweepConfig, section: ConfigOptimizer, path: KeyPath, factory: OptimizerFactory) -> None:
     """Check that the optimizer accepts each axis of the sweep that it does not set, and that no argument is missing."""
-    known, axes = factories.parameters(factory), _shared_axes(config)
+    known, axes = factories.parameters(factory), _get_shared_axes(config)
     shared = [name for name in axes if not name.startswith(PROBLEM_PREFIX) and name not in section.arguments]
     for name in shared:
         if name not in known and not factories.takes_any_name(factory):
             remedy = nearest(name, known) or "Move the axis to the optimizers that accept it"
-            raise config.error(_axis_path(config, name), f"{section.title} takes no {name}. {remedy}")
+            raise config.error(_get_axis_path(config, name), f"{section.title} takes no {name}. {remedy}")
         for value in axes[name].list_values()[:1]:
-            _check_value(config, _axis_path(config, name), known.get(name), value)
+            _check_value(config, _get_axis_path(config, name), known.get(name), value)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in section.arguments and name not in shared:
             raise config.error(path, f"{section.title} needs {name}. Give it here, or as an axis of the sweep")
@@ -278,7 +278,7 @@ def _check_arguments(
     for name, value in arguments.items():
         if name not in known and not factories.takes_any_name(factory):
             key = path if path[-1] == PROBLEM_PREFIX + name else (*path, name)
-            raise config.error(key, _unknown_key(name, known))
+            raise config.error(key, _describe_unknown_key(name, known))
         _check_value(config, (*path, name), known.get(name), value)
 
 
@@ -302,17 +302,17 @@ def _look_up(
     return known[name]
 
 
-def _unknown_key(name: str, known: Mapping[str, Any]) -> str:
+def _describe_unknown_key(name: str, known: Mapping[str, Any]) -> str:
     return f"unknown key. {nearest(name, known) or 'Known: ' + (', '.join(known) or 'none')}"
 
 
-def _shared_axes(config: SweepConfig) -> dict[str, ConfigAxis]:
+def _get_shared_axes(config: SweepConfig) -> dict[str, ConfigAxis]:
     return config.sweep.axes | config.sweep.paired
 
 
-def _axis_path(config: SweepConfig, name: str) -> KeyPath:
+def _get_axis_path(config: SweepConfig, name: str) -> KeyPath:
     return ("sweep", "axes" if name in config.sweep.axes else "paired", name)
 
 
-def _axis_argument(axis: ConfigAxis) -> Any:
+def _convert_axis(axis: ConfigAxis) -> Any:
     return static(axis.list_values()) if axis.kind == "static" else axis.list_values()

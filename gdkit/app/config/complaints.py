@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gdkit.app.config.schema import AXIS_TAG, PATTERNS, SCALAR_TAG, Config, PathError, SweepConfig, schema_of
+from gdkit.app.config.schema import AXIS_TAG, PATTERNS, SCALAR_TAG, Config, PathError, SweepConfig, build_schema
 from gdkit.app.config.source import KeyPath, Source, format_path, format_value
 from gdkit.errors import nearest
 
@@ -48,7 +48,7 @@ def _explain(source: Source, model: type[Config], error: Mapping[str, Any]) -> s
     elif kind == "missing":
         message = f"missing. {_describe_field(path, model)}".strip()
     elif kind in _CONTAINERS:
-        message = _expected_container(path, error)
+        message = _describe_container(path, error)
     elif kind == "string_pattern_mismatch":
         message = PATTERNS[error["ctx"]["pattern"]]
     else:
@@ -57,7 +57,7 @@ def _explain(source: Source, model: type[Config], error: Mapping[str, Any]) -> s
     return source.describe(path, message)
 
 
-def _expected_container(path: KeyPath, error: Mapping[str, Any]) -> str:
+def _describe_container(path: KeyPath, error: Mapping[str, Any]) -> str:
     """The list or mapping expected at `path`, with an example made from the scalar that was given."""
     value = error["input"] if isinstance(error["input"], str | int | float) else None
     names = [str(part) for part in path if not isinstance(part, int)]
@@ -77,7 +77,7 @@ def _expected_container(path: KeyPath, error: Mapping[str, Any]) -> str:
 def _suggest_key(path: KeyPath, model: type[Config]) -> str:
     """The remedy for an unknown key: where it belongs, the nearest key, or the known keys."""
     name = str(path[-1])
-    known = [key for node in _nodes_at(path[:-1], model) for key in node.get("properties", ())]
+    known = [key for node in _find_nodes(path[:-1], model) for key in node.get("properties", ())]
     home = _find_key(name, model)
     close = f"It belongs under {home[0]}: {format_path(home)}" if home else nearest(name, known)
     if close or path[:-1] not in ((), ("sweep",)) or model is not SweepConfig:
@@ -88,40 +88,40 @@ def _suggest_key(path: KeyPath, model: type[Config]) -> str:
 
 def _find_key(name: str, model: type[Config]) -> KeyPath | None:
     """The path of the section of a config that has a key `name`."""
-    for part in schema_of(model).get("properties", ()):
+    for part in build_schema(model).get("properties", ()):
         for path in ((part,), (part, 0)):
-            nodes = _nodes_at(path, model)
+            nodes = _find_nodes(path, model)
             if any(name in node.get("properties", ()) for node in nodes) and name not in ("name", "use"):
                 return (*path, name)
     return None
 
 
 def _describe_field(path: KeyPath, model: type[Config]) -> str:
-    descriptions = [node["description"] for node in _nodes_at(path, model) if "description" in node]
+    descriptions = [node["description"] for node in _find_nodes(path, model) if "description" in node]
     return f"Expected: {descriptions[0]}." if descriptions else ""
 
 
-def _nodes_at(path: KeyPath, model: type[Config]) -> list[dict[str, Any]]:
+def _find_nodes(path: KeyPath, model: type[Config]) -> list[dict[str, Any]]:
     """The nodes of the model's JSON Schema that apply to the value at `path`."""
-    schema = schema_of(model)
-    nodes = _alternatives(schema, schema)
+    schema = build_schema(model)
+    nodes = _expand_node(schema, schema)
     for part in path:
         children = [n["properties"][part] for n in nodes if part in n.get("properties", {})]
         children += [n["items"] for n in nodes if isinstance(part, int) and "items" in n]
-        children = children or [child for node in nodes for child in _free_children(node)]
-        nodes = [n for child in children for n in _alternatives(child, schema)] or nodes  # a union's tag has no node
+        children = children or [child for node in nodes for child in _list_free_children(node)]
+        nodes = [n for child in children for n in _expand_node(child, schema)] or nodes  # a union's tag has no node
     return nodes
 
 
-def _free_children(node: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_free_children(node: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes for the values of keys that the schema does not name."""
     rest = node.get("additionalProperties")
     return [*node.get("patternProperties", {}).values(), *([rest] if isinstance(rest, dict) else [])]
 
 
-def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _expand_node(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
     """`node`, the nodes that it refers to, and the members of its unions."""
     children = [*node.get("anyOf", ()), *node.get("oneOf", ())]
     if "$ref" in node:
         children.append(schema["$defs"][node["$ref"].rpartition("/")[2]])
-    return [node, *(other for child in children for other in _alternatives(child, schema))]
+    return [node, *(other for child in children for other in _expand_node(child, schema))]

@@ -152,13 +152,13 @@ class ConfigAxis(_Model):
 AXIS_TAG, SCALAR_TAG = "(axis)", "(fixed)"
 
 
-def _hyperparameter_tag(value: Any) -> str:
+def _tag_hyperparameter(value: Any) -> str:
     return AXIS_TAG if isinstance(value, dict | list | ConfigAxis) else SCALAR_TAG
 
 
 Hyperparameter = Annotated[
     Annotated[ConfigAxis, Tag(AXIS_TAG)] | Annotated[Scalar, Tag(SCALAR_TAG)],
-    Discriminator(_hyperparameter_tag),
+    Discriminator(_tag_hyperparameter),
 ]
 
 
@@ -339,7 +339,7 @@ class SweepConfig(_Config):
     @property
     def lanes_per_optimizer(self) -> list[int]:
         """Number of runs of each optimizer, seeds included."""
-        return [math.prod(_axis_lengths(self.sweep, optimizer)) * self.sweep.seeds for optimizer in self.optimizer]
+        return [math.prod(_list_axis_lengths(self.sweep, optimizer)) * self.sweep.seeds for optimizer in self.optimizer]
 
 
 def _check_own_axes(sweep: ConfigSweep, number: int, optimizer: ConfigOptimizer) -> None:
@@ -354,7 +354,7 @@ def _check_own_axes(sweep: ConfigSweep, number: int, optimizer: ConfigOptimizer)
             raise PathError(path, "also an axis that varies jointly with others in the sweep. Remove one")
 
 
-def _axis_lengths(sweep: ConfigSweep, optimizer: ConfigOptimizer) -> Iterator[int]:
+def _list_axis_lengths(sweep: ConfigSweep, optimizer: ConfigOptimizer) -> Iterator[int]:
     own = optimizer.arguments
     axes = {name: axis for name, axis in sweep.axes.items() if name not in own} | optimizer.axes
     yield from (axis.length for axis in axes.values() if axis.random is None)
@@ -393,12 +393,12 @@ class StudyConfig(_Config):
 Config = SweepConfig | StudyConfig
 
 
-def json_schema() -> dict[str, Any]:
+def build_json_schema() -> dict[str, Any]:
     """The JSON Schema of configs, for editors that complete and check YAML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gdkit config"} | schema_of(Config)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gdkit config"} | build_schema(Config)
 
 
 @functools.cache
-def schema_of(model: Any) -> dict[str, Any]:
+def build_schema(model: Any) -> dict[str, Any]:
     """The JSON Schema of a model."""
     return pydantic.TypeAdapter(model).json_schema(by_alias=True, mode="validation")

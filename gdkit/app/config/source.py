@@ -105,7 +105,7 @@ def parse(text: str, file: str) -> Source:
         reader = _Reader(yaml.constructor, file)
         tree = None if node is None else reader.convert(node, ())
     except MarkedYAMLError as error:
-        raise _syntax_error(error, text, file) from None
+        raise _describe_syntax_error(error, text, file) from None
     except RecursionError:
         raise ConfigError(f"{file}: nested too deeply. At most {MAX_DEPTH} levels.") from None
     except (
@@ -164,7 +164,7 @@ class _Reader:
         if len(self.ancestors) >= MAX_DEPTH:
             raise self._error(node, f"nested too deeply. At most {MAX_DEPTH} levels")
         self.ancestors.append(node)
-        value = self._convert(node, _kind(node), path)
+        value = self._convert(node, _get_kind(node), path)
         self.ancestors.pop()
         return value
 
@@ -187,7 +187,7 @@ class _Reader:
         return values
 
     def _key(self, key: Node) -> str:
-        kind, is_scalar = _kind(key), isinstance(key, ScalarNode)
+        kind, is_scalar = _get_kind(key), isinstance(key, ScalarNode)
         if is_scalar and kind == "merge":
             raise self._error(key, "merge keys (<<) are not part of YAML 1.2. Write the entries out")
         if not is_scalar or kind != "str":
@@ -224,11 +224,11 @@ class _Reader:
         return ConfigError(f"{self._location(node)}: {message}.")
 
 
-def _kind(node: Node) -> str:
+def _get_kind(node: Node) -> str:
     return str(node.tag).removeprefix("tag:yaml.org,2002:")
 
 
-def _syntax_error(error: MarkedYAMLError, text: str, file: str) -> ConfigError:
+def _describe_syntax_error(error: MarkedYAMLError, text: str, file: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     problem = " ".join(part for part in (error.context, error.problem) if part)
     if "another document" in problem:
@@ -250,7 +250,7 @@ def _create_path(tree: Any, parts: list[str], location: str) -> KeyPath:
     while parts:
         node = _get(tree, path)
         if isinstance(node, list):
-            key, parts = _list_index(node, parts[0], path, location), parts[1:]
+            key, parts = _parse_index(node, parts[0], path, location), parts[1:]
         elif isinstance(node, dict):
             key, parts = _split_key(node, parts, path)
             if parts and node.get(key) is None:
@@ -263,10 +263,10 @@ def _create_path(tree: Any, parts: list[str], location: str) -> KeyPath:
     return tuple(path)
 
 
-def _list_index(node: list[Any], part: str, path: list[str | int], location: str) -> int:
+def _parse_index(node: list[Any], part: str, path: list[str | int], location: str) -> int:
     if part.isdecimal() and len(part) < 9 and int(part) < len(node):
         return int(part)
-    entries = ", ".join(f"{i} ({_entry_label(entry)})" for i, entry in enumerate(node[:8]))
+    entries = ", ".join(f"{i} ({_label_entry(entry)})" for i, entry in enumerate(node[:8]))
     raise ConfigError(f"{location}: {format_path(path)} has no entry {part!r}. Its entries are {entries}.")
 
 
@@ -279,7 +279,7 @@ def _split_key(node: dict[str, Any], parts: list[str], path: list[str | int]) ->
     return ".".join(parts[:n]), parts[n:]
 
 
-def _entry_label(entry: Any) -> str:
+def _label_entry(entry: Any) -> str:
     if isinstance(entry, dict):
         return shorten(entry.get("label") or entry.get("name") or entry.get("use") or "mapping")
     return shorten(entry)

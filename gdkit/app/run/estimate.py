@@ -59,7 +59,7 @@ class Cost(NamedTuple):
     step_seconds: float  # per step of one block
 
 
-def check(config: Config, folder: Path, free_resources: Callable[[Path], Resources]) -> None:
+def check(config: Config, folder: Path, measure_free: Callable[[Path], Resources]) -> None:
     """Print the cost of a run of `config` to `folder`, after checking all that the config names.
 
     Raises:
@@ -80,11 +80,11 @@ def check(config: Config, folder: Path, free_resources: Callable[[Path], Resourc
         gradients = list(_check_gradients(request, groups))
     runs = f"{count(request.lane_count, 'run')} of {count(request.steps, 'step')}"
     console.print(f"{config.name}: {runs}; nothing has been run\n")
-    console.print(cost_table(costs))
+    console.print(build_cost_table(costs))
     console.print()
-    needed = _likely_resources(costs)
-    console.print(_totals_table(costs, needed, request.steps, gradients))
-    _check_resources(request, needed, free_resources(folder))
+    needed = _estimate_peak(costs)
+    console.print(_build_totals_table(costs, needed, request.steps, gradients))
+    _check_resources(request, needed, measure_free(folder))
     wrong = [gradient for gradient in gradients if not gradient.ok]
     if wrong:
         console.print(f"\n{wrong[0]}", markup=False)
@@ -125,9 +125,9 @@ def _measure_costs(request: SweepRequest, groups: list[TracedGroup]) -> Iterator
             blocks=blocks,
             width=choice.shape.lanes,
             source=choice.source,
-            memory=_block_memory(job),
+            memory=_count_block_bytes(job),
             data=_count_bytes(job.shared[0].arrays),
-            disk=lanes * _result_bytes_per_lane(job, block),
+            disk=lanes * _count_result_bytes(job, block),
             resumable=count_lane_bytes(job) // len(job.blocks) * blocks,
             carry=_count_bytes(job.programs[0].carry),
             compile_seconds=compile_seconds * len(members),
@@ -148,14 +148,14 @@ def _time_step(job: Job, block: Block) -> float:
     return seconds / steps
 
 
-def _block_memory(job: Job) -> int:
+def _count_block_bytes(job: Job) -> int:
     """Bytes of a block's arguments, outputs and temporaries, without those that share memory."""
     analysis: Any = job.programs[0].advance.memory_analysis()
     sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
     return sum(getattr(analysis, size) for size in sizes) - analysis.alias_size_in_bytes
 
 
-def _result_bytes_per_lane(job: Job, block: Block) -> int:
+def _count_result_bytes(job: Job, block: Block) -> int:
     inputs, program = get_block_inputs(job, block), job.programs[0]
     return _count_bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
 
@@ -165,7 +165,7 @@ def _count_bytes(tree: PyTree) -> int:
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
-def _likely_resources(costs: list[Cost]) -> Resources:
+def _estimate_peak(costs: list[Cost]) -> Resources:
     """The likely peak of a run.
 
     Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
@@ -174,7 +174,12 @@ def _likely_resources(costs: list[Cost]) -> Resources:
     """
     results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
     workers = count_workers(Plan(), len(jax.local_devices()))
-    memory = resources.peak_memory() + workers * max(c.memory for c in costs) + max(c.data for c in costs) + 2 * results
+    memory = (
+        resources.measure_peak_memory()
+        + workers * max(c.memory for c in costs)
+        + max(c.data for c in costs)
+        + 2 * results
+    )
     memory += _OUTPUT_BYTES * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
     return Resources(memory + resumable * (resumable <= KEPT_BYTES), disk + resumable * (resumable <= STORED_BYTES))
@@ -182,7 +187,7 @@ def _likely_resources(costs: list[Cost]) -> Resources:
 
 def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:
     """Raise where the least that the run needs is not free; warn where its likely peak is not."""
-    minimum = resources.minimum_resources(request.lane_count, request.recorded_points)
+    minimum = resources.estimate_minimum(request.lane_count, request.recorded_points)
     shortage = resources.describe_shortage(minimum, free)
     if shortage:
         raise resources.shortage_error(request.lane_count, shortage)
@@ -191,20 +196,12 @@ def _check_resources(request: SweepRequest, likely: Resources, free: Resources) 
         warn(f"the run may not fit: it is likely to need {shortage}. {resources.REMEDY}.")
 
 
-def cost_table(costs: list[Cost]) -> Table:
+def build_cost_table(costs: list[Cost]) -> Table:
     """One row per optimizer."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    heads = (
-        "programs",
-        "runs",
-        "blocks",
-        "runs per\nblock",
-        "memory\nper block",
-        "compile\ntime",
-        "time per\nblock step",
-    )
-    for head in heads:
+    per_block = ("runs per\nblock", "memory\nper block", "compile\ntime", "time per\nblock step")
+    for head in ("programs", "runs", "blocks", *per_block):
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory)]
@@ -212,19 +209,19 @@ def cost_table(costs: list[Cost]) -> Table:
     return table
 
 
-def _totals_table(costs: list[Cost], likely: Resources, steps: int, gradients: list[GradientCheck]) -> Table:
+def _build_totals_table(costs: list[Cost], likely: Resources, steps: int, gradients: list[GradientCheck]) -> Table:
     workers = count_workers(Plan(), len(jax.local_devices()))
     compiling = sum(c.compile_seconds for c in costs)
     running = sum(c.blocks * steps * c.step_seconds for c in costs) / workers
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
+    time_on = f"about {format_duration(running)} on {count(workers, 'worker')}"
+    peak = resources.measure_peak_memory()
     rows = {
-        "time": f"about {format_duration(running)} on {count(workers, 'worker')}, plus up to "
-        f"{format_duration(compiling)} to compile programs, which are cached",
+        "time": f"{time_on}, plus up to {format_duration(compiling)} to compile programs, which are cached",
         "plan": "; ".join(dict.fromkeys(_SOURCES[c.source] for c in costs)),
-        "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(resources.peak_memory())} of it Python "
-        "and JAX",
+        "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(peak)} of it Python and JAX",
         "disk": f"about {format_bytes(likely.disk)} at most for results and checkpoints, without figures and report",
         "gradient": f"agrees with central differences in {right} of {count(len(leaves), 'params array')}, in {dtypes}",
     }

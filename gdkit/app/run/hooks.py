@@ -17,4 +17,4 @@ class Hooks(NamedTuple):
 
     plan: Mapping[str, Any] = {}  # fields of `gdkit.Plan`, which configs and options do not cover
     write_report: WriteReport | None = None  # instead of `gdkit.app.run.outputs.write_report`
-    free_resources: Callable[[Path], Resources] = resources.free_resources  # of the run's folder
+    measure_free: Callable[[Path], Resources] = resources.measure_free  # of the run's folder

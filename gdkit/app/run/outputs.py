@@ -59,7 +59,9 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
     if not _has_finished_lanes(result):
         raise ConfigError(f"{folder}: no run has finished yet. To resume: {resume_command(folder)}")
     summary = summarize(result)
-    text = f"As of {_now()}: {_describe_missing(result)} To resume, or to add a process: {resume_command(folder)}"
+    text = (
+        f"As of {_format_time()}: {_describe_missing(result)} To resume, or to add a process: {resume_command(folder)}"
+    )
     print(f"{text}\n")
     terminal.print_summary(Console(highlight=False), summary)
     print_paths({"report": report.write_report(config, result, summary, [], folder, report.Notice(text))})
@@ -101,11 +103,11 @@ def _describe_missing(result: SweepResult) -> str:
 
 def _make_notice(folder: Path, text: str, reload_seconds: float | None) -> report.Notice:
     if reload_seconds is None:
-        return report.Notice(f"Interrupted at {_now()}. {text} To resume: {resume_command(folder)}")
+        return report.Notice(f"Interrupted at {_format_time()}. {text} To resume: {resume_command(folder)}")
     status = shlex.join(["gdkit", "status", str(folder)])
-    text = f"As of {_now()}: {text} This page reloads itself; {status} lists the processes that run it."
+    text = f"As of {_format_time()}: {text} This page reloads itself; {status} lists the processes that run it."
     return report.Notice(text, math.ceil(reload_seconds))
 
 
-def _now() -> str:
+def _format_time() -> str:
     return time.strftime("%H:%M:%S")

@@ -72,7 +72,7 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
     use_program_cache()
     with locate_errors(config, ("sweep",)):
         request = check_request(**arguments, plan=options.plan)
-    needed = _check_resources(request, options.hooks.free_resources(folder), anyway=options.anyway)
+    needed = _check_resources(request, options.hooks.measure_free(folder), anyway=options.anyway)
     with log_run(config, folder):
         terminal.print_plan(Console(stderr=True, highlight=False), config.name, request, needed)
         _print_resumed(folder)
@@ -113,7 +113,7 @@ def _check_resources(request: SweepRequest, free: Resources, *, anyway: bool) ->
     Raises:
       InputValueError: less is free, and `anyway` is not set.
     """
-    needed = resources.minimum_resources(request.lane_count, request.recorded_points)
+    needed = resources.estimate_minimum(request.lane_count, request.recorded_points)
     shortage = resources.describe_shortage(needed, free)
     if shortage and not anyway:
         raise resources.shortage_error(request.lane_count, shortage, "; or start nevertheless with --anyway")

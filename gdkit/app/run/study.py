@@ -45,7 +45,7 @@ def run_study(config: StudyConfig, folder: Path) -> None:
         start = time.monotonic()
         with locate_errors(config, ("settings",)):
             result = function(config.settings)
-        provenance = _provenance(time.monotonic() - start)
+        provenance = _collect_provenance(time.monotonic() - start)
         claims: list[StudyClaim] = list(module.claims(result)) if hasattr(module, "claims") else []
         table = json.dumps(list(map(_claim_to_json, claims)), indent=1, ensure_ascii=False)
         (folder / CLAIMS).write_text(f"{table}\n", encoding="utf-8")
@@ -63,7 +63,7 @@ def _claim_to_json(claim: StudyClaim) -> dict[str, Any]:
     return {"text": claim.text, "source": claim.source, **values, "holds": bool(claim.holds)}
 
 
-def _provenance(seconds: float) -> dict[str, str]:
+def _collect_provenance(seconds: float) -> dict[str, str]:
     """Versions, device and time of a study."""
     versions = [f"gdkit {gdkit.__version__}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
     device = f"{jax.devices()[0].device_kind}, {count_visible_cores()} cores visible"
