@@ -101,7 +101,10 @@ SETTINGS = {
     "optimizer name": ({"optimizer": "adma"}, "'adma': no such name. Did you mean 'ada"),
     "missing argument": ({"axes": {"momentum": [0.5]}}, "missing 1 required positional argument: 'learning_rate'"),
     "state of another shape": ({"optimizer": growing}, "a step changes the structure or shapes of the state"),
-    "returns nothing": ({"optimizer": lambda learning_rate: None}, r"the factory returned no \(init, update\) pair"),
+    "returns nothing": (
+        {"optimizer": lambda learning_rate: None},
+        r"the factory did not return an \(init, update\) pair",
+    ),
 }
 
 
