@@ -174,11 +174,11 @@ def test_a_strip_shows_the_shares_of_regimes_at_each_value():
     assert "x divided" in shown
 
 
-def test_labels_of_optimizers_keep_their_case_in_caveats(tmp_path):
+def test_caveats_are_capitalized_unless_they_begin_with_a_label():
     result = synthetic.result(("sgd", "adam"), edge=50, seeds=1)
-    page = report.write_report(loads(CONFIG), result, summarize(result), [], tmp_path).read_text()
-    assert re.search(r"<li>sgd: where it diverges", page) and "<li>Sgd" not in page
-    assert "<li>How far chance decides" in page
+    section = sections.render_caveats(summarize(result))
+    assert "<li>sgd: no divergence found up to 10." in section and "<li>Sgd" not in section
+    assert "<li>No divergence found up to 10." in sections.render_caveats(summarize(result.select(optimizer="sgd")))
 
 
 def test_provenance_states_the_time_and_how_much_of_it_was_compiling(made):
