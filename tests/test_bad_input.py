@@ -54,8 +54,8 @@ BAD_AXES = {
     "empty": ({"learning_rate": []}, r"axes\['learning_rate'\]=\[\]: the axis is empty"),
     "duplicate": ({"learning_rate": [0.1, 0.2, 0.1]}, r"axes\['learning_rate'\]=0.1: this value occurs twice"),
     "negative": ({"learning_rate": [-0.1]}, r"=-0.1: a learning rate is not negative. Use gdkit.ascent"),
-    "infinite": ({"learning_rate": [np.inf]}, "=inf: not finite. Leave it out"),
-    "NaN": ({"learning_rate": [np.nan]}, "=nan: not finite. Leave it out"),
+    "infinite": ({"learning_rate": [np.inf]}, "=inf: not finite. Remove it"),
+    "NaN": ({"learning_rate": [np.nan]}, "=nan: not finite. Remove it"),
     "scalar": (
         {"learning_rate": 0.1},
         r"axes\['learning_rate'\]=0.1: an axis is a sequence of values. Put it in a list",
