@@ -223,7 +223,7 @@ def build_app() -> cyclopts.App:
             "Every optimizer is a map. gdkit runs thousands of training runs in parallel and reports which learning "
             "rates converge, oscillate or diverge, and which to use."
         ),
-        help_epilogue="--debug prints the traceback of an error. To begin: gdkit new NAME",
+        help_epilogue="--debug prints the traceback of an error. To begin: gdkit new NAME, or gdkit new --example",
         help_format="plaintext",
         version=gdkit.__version__,
         default_parameter=cyclopts.Parameter(negative=(), show_default=False),
