@@ -222,7 +222,7 @@ def _watched(request: Any, folder: Path) -> None:
         terminal.show_progress(console) as (on_progress, on_tally),
         watcher.watch_tiles(folder, on_progress, on_tally) as callback,
     ):
-        run_checked(request, callback, where=RunDirectory(folder))
+        run_checked(request, callback, directory=RunDirectory(folder))
 
 
 def _spending(run: Callable[[], Any], spent: list[float]) -> None:

@@ -2,9 +2,9 @@
 
     python tests/planned.py '{"plan": {"width": 1, "segment": 20}, "trace": "t"}' run CONFIG ...
 
-Options: `plan`, as of `gdkit.Plan`; `trace`, a file that gets a line for each segment that begins (process, block,
-step); `hold`, after how many kept segments every worker waits until there is a file of the trace's name and ``.go``;
-`bytes`, how large a file may become. Figures and report are left out.
+Options: `plan`, fields of `gdkit.Plan`; `trace`, a file that gets one line per segment that begins (process, block,
+step); `hold`, the number of checkpoints after which every worker waits until there is a file of the trace's name and
+``.go``; `bytes`, the most bytes of a file. Figures and report are left out.
 """
 
 import itertools
@@ -16,45 +16,66 @@ import time
 
 from gdkit.app.command_line import main as command_line
 from gdkit.app.run.hooks import Hooks
-from gdkit.sweeps.rundir import archive
+from gdkit.errors import DamagedFileError
+from gdkit.store import Store
+from gdkit.store.files import FILES
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 
-_checkpoint = archive.RunArchive.checkpoint
 
-
-def trace(path, hold=None):
-    """Note where each segment begins: where a block is taken up, and where it was kept."""
+def traced_store(path, hold=None):
+    """A Store that records where each segment begins: where a block starts or resumes, and at each checkpoint."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     number = itertools.count(1)
+    record = lambda block, step: os.write(file, b"%d %d %d\n" % (os.getpid(), block, step))
 
-    def checkpoint(self, tile, part):
-        kept = _checkpoint(self, tile, part)
-        note = lambda step: os.write(file, b"%d %d %d\n" % (os.getpid(), part.number, step))
+    class TracedStore(Store):
+        def has_carry(self, block):
+            if not super().has_carry(block):
+                record(block, 0)
+                return False
+            return True
 
-        def load(*where):
-            carry = kept.load(*where)
-            note(0 if carry is None else int(carry.t))
-            return carry
+        def carry(self, block, like=None, *, last=False):
+            try:
+                stored = super().carry(block, like, last=last)
+            except DamagedFileError:
+                record(block, 0)
+                raise
+            if not last:
+                record(block, 0 if stored is None else stored.step)
+            return stored
 
-        def save(carry):
-            kept.save(carry)
-            note(int(carry.t))
-            held = hold is not None and next(number) >= hold
-            while held and not os.path.exists(f"{path}.go"):
+        def put_carry(self, block, step, leaves, *, last=False):
+            super().put_carry(block, step, leaves, last=last)
+            if last:
+                return
+            record(block, step)
+            is_held = hold is not None and next(number) >= hold
+            while is_held and not os.path.exists(f"{path}.go"):
                 time.sleep(0.002)
 
-        return kept._replace(load=load, save=save)
-
-    archive.RunArchive.checkpoint = checkpoint
+    return TracedStore
 
 
-def main(options, words):
+def store_on(files):
+    """A Store with other file operations."""
+
+    class FaultyStore(Store):
+        @classmethod
+        def create(cls, path, wanted):
+            return super().create(path, wanted, files=files)
+
+    return FaultyStore
+
+
+def main(options, words, files=FILES):
     """Run the command line under these options."""
-    if "trace" in options:
-        trace(options["trace"], options.get("hold"))
+    store = traced_store(options["trace"], options.get("hold")) if "trace" in options else store_on(files)
     if "bytes" in options:
         sys.dont_write_bytecode = True  # it would be cut short
         resource.setrlimit(resource.RLIMIT_FSIZE, (options["bytes"], resource.RLIM_INFINITY))
-    return command_line.main(words, Hooks(options["plan"], lambda *_: None))
+    settings = DEFAULT_SETTINGS._replace(store_class=store)
+    return command_line.main(words, Hooks(options["plan"], write_report=lambda *_: None, settings=settings))
 
 
 if __name__ == "__main__":

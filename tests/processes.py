@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from gdkit.store import Store
+from gdkit.store.files import FILES
 
 ROOT = Path(__file__).parent.parent
 PLANNED = ROOT / "tests" / "planned.py"
@@ -70,11 +71,11 @@ class Process:
         return code, self.err.read_text()
 
 
-def here(*words, plan=None):
+def here(*words, plan=None, files=FILES):
     """The same command line in this process, which has imported everything; its exit code."""
     import planned
 
-    return planned.main({"plan": PLAN | (plan or {})}, [str(word) for word in words])
+    return planned.main({"plan": PLAN | (plan or {})}, [str(word) for word in words], files)
 
 
 def begun(trace):

@@ -1,11 +1,19 @@
 """What the tests of several modules share."""
 
+import functools
+import threading
+
 import jax
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
 from gdkit import GdkitError
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.resume.origin import attach_origin
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request
 
 
 def dense_hessian(problem, params, batch=None):
@@ -21,3 +29,42 @@ def assert_refused(call, match):
     with pytest.raises(GdkitError, match=match) as caught:
         call()
     assert isinstance(caught.value, ValueError | TypeError)
+
+
+def run_sweep(
+    problem, optimizer, axes, *, settings, store=None, executor=None, progress=None, stop=None, shard=(0, 1), **options
+):
+    """`gdkit.sweep` with other ExecutionSettings, and with an event that interrupts it."""
+    request = check_request(problem, optimizer, axes, **options)
+    directory = None if store is None else RunDirectory(store, shard=shard)
+    result, resumable = run_request(request, progress, executor, directory=directory, stop=stop, settings=settings)
+    return attach_origin(result, resumable, functools.partial(run_request, settings=settings))
+
+
+class RecordingRunBlock:
+    """A `run_block` that records the (thread, first point, lanes) of every block before it runs.
+
+    `fail` is called first with the job and the block, and may raise.
+    """
+
+    def __init__(self, fail=None):
+        self.fail, self.blocks = fail, []
+
+    def __call__(self, job, block, **options):
+        if self.fail:
+            self.fail(job, block)
+        self.blocks.append((threading.get_ident(), int(block.points[0]), job.lanes_per_block))
+        return DEFAULT_SETTINGS.run_block(job, block, **options)
+
+
+def fail_for_memory(*_):
+    """What a device raises that has no memory left."""
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+
+def assert_same_bits(a, b):
+    """That two results have the same variables, dtypes and bits."""
+    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
+    for name in a.lanes.variables:
+        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=str(name))
+        assert a.lanes[name].dtype == b.lanes[name].dtype

@@ -1,18 +1,15 @@
-"""Tiles on their way: workers share the blocks of one, and whoever runs the last hands it in."""
+"""Tiles while they run: workers share the blocks of one, and the worker that finishes the last block writes it."""
 
 import dataclasses
 import threading
 
-import jax
 import numpy as np
 import pytest
+from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_sweep
 
 from gdkit import Plan, problems, sgd, sweep
 from gdkit.store import Store
-from gdkit.sweeps.execution import threads
-from gdkit.sweeps.request import check_request
-from gdkit.sweeps.rundir.manifest import RunDirectory
-from gdkit.sweeps.sweep import run_request as run_checked
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 
 RATES = np.geomspace(0.01, 1.2, 12)
 PLAN = Plan(width=1, depth=1, tile=6, workers=2)
@@ -23,114 +20,93 @@ def straight():
     return run()
 
 
-def run(plan=PLAN, **options):
-    return sweep(problems.parabola(), sgd, {"learning_rate": RATES}, steps=30, plan=plan, **options)
+def run(plan=PLAN, store=None, stop=None, **settings):
+    settings = DEFAULT_SETTINGS._replace(**settings)
+    axes = {"learning_rate": RATES}
+    return run_sweep(problems.parabola(), sgd, axes, steps=30, plan=plan, store=store, stop=stop, settings=settings)
 
 
-def assert_same_bits(a, b):
-    for name in a.lanes.data_vars:
-        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=name)
+def no_threads_left():
+    return not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
 
 
-@pytest.fixture
-def blocks(monkeypatch):
-    """(thread, first point, lanes) of every block that was run."""
-    run_block, seen = threads.run_block, []
+def test_workers_share_the_blocks_of_a_tile_and_it_is_written_once(straight, tmp_path):
+    both, written = threading.Barrier(2), []  # no worker runs a block without the other
+    recording = RecordingRunBlock(lambda *_: both.wait(30))
 
-    def noted(job, block, *rest):
-        seen.append((threading.get_ident(), int(block.points[0]), job.lanes_per_block))
-        return run_block(job, block, *rest)
+    class RecordingStore(Store):
+        def write_tile(self, tile, *rest):
+            written.append(tile)
+            return super().write_tile(tile, *rest)
 
-    monkeypatch.setattr(threads, "run_block", noted)
-    return seen
-
-
-def test_workers_share_the_blocks_of_a_tile_and_it_is_written_once(straight, blocks, tmp_path, monkeypatch):
-    meet = threading.Barrier(2)  # nobody goes on alone
-    run_block, write, written = threads.run_block, Store.write_tile, []
-    monkeypatch.setattr(threads, "run_block", lambda *a: (meet.wait(30), run_block(*a))[1])
-    monkeypatch.setattr(
-        Store, "write_tile", lambda self, tile, *rest: (written.append(tile), write(self, tile, *rest))[1]
-    )
-    assert_same_bits(run(store=tmp_path), straight)
+    assert_same_bits(run(store=tmp_path, run_block=recording, store_class=RecordingStore), straight)
     assert sorted(written) == [0, 1]
     for tile in (range(6), range(6, 12)):
-        workers = [thread for thread, point, _ in blocks if point in tile]
+        workers = [thread for thread, point, _ in recording.blocks if point in tile]
         assert len(workers) == 6 and len(set(workers)) == 2
 
 
 @pytest.mark.parametrize("directory", [False, True])
-def test_of_a_tile_only_blocks_that_lacked_memory_run_again(directory, blocks, tmp_path, monkeypatch):
-    plan, noted = Plan(width=4, depth=1, tile=3, workers=2), threads.run_block
-
-    def small(job, block, *rest):
+def test_of_a_tile_only_blocks_that_lacked_memory_run_again(directory, tmp_path):
+    def fail(job, block):
         if job.lanes_per_block == 4 and block.points[0] == 4:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return noted(job, block, *rest)
+            fail_for_memory()
 
-    monkeypatch.setattr(threads, "run_block", small)
-    result = run(plan, store=tmp_path if directory else None)
-    assert sorted(point for _, point, _ in blocks) == [0, 4, 6, 8]
-    blocks.clear()
+    recording = RecordingRunBlock(fail)
+    plan = Plan(width=4, depth=1, tile=3, workers=2)
+    result = run(plan, store=tmp_path if directory else None, run_block=recording)
+    assert sorted(point for _, point, _ in recording.blocks) == [0, 4, 6, 8]
     whole = run(plan=Plan(width=2))
     np.testing.assert_allclose(result.lanes["min_loss"], whole.lanes["min_loss"], rtol=1e-5)
     np.testing.assert_array_equal(result.lanes["learning_rate"], whole.lanes["learning_rate"])
 
 
-def test_another_error_in_a_block_ends_all_at_once(blocks, monkeypatch):
-    noted = threads.run_block
-
-    def broken(job, block, *rest):
+def test_another_error_in_a_block_ends_all_at_once():
+    def fail(job, block):
         if block.points[0] == 1:
             raise RuntimeError("a block broke")
-        return noted(job, block, *rest)
 
-    monkeypatch.setattr(threads, "run_block", broken)
     with pytest.raises(RuntimeError, match="a block broke"):
-        run()
-    assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
+        run(run_block=RecordingRunBlock(fail))
+    assert no_threads_left()
 
 
-@pytest.mark.parametrize("broken", ["take", "write", "publish"])
-def test_an_error_of_the_archive_reaches_the_caller(broken, tmp_path, monkeypatch):
-    def fails(*args):
+@pytest.mark.parametrize("method", ["claim", "write_tile", "name_tile"])
+def test_an_error_of_the_archive_reaches_the_caller(method, tmp_path):
+    def fail(*_):
         raise OSError("no room")
 
-    name = {"take": "claim", "write": "write_tile", "publish": "name_tile"}[broken]
-    monkeypatch.setattr(Store, name, fails)
+    failing = type("FailingStore", (Store,), {method: fail})
     with pytest.raises(OSError, match="no room"):
-        run(store=tmp_path)
-    assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
+        run(store=tmp_path, store_class=failing)
+    assert no_threads_left()
 
 
-def test_a_tile_that_is_stopped_between_its_blocks_is_not_written(straight, tmp_path, monkeypatch):
-    stop, run_block = threading.Event(), threads.run_block
+def test_a_tile_that_is_stopped_between_its_blocks_is_not_written(straight, tmp_path):
+    stop = threading.Event()
 
-    def stopping(job, block, *rest):
-        found = run_block(job, block, *rest)
+    def run_and_stop(job, block, **options):
+        finished = DEFAULT_SETTINGS.run_block(job, block, **options)
         if block.points[0] == 3:
             stop.set()
-        return found
+        return finished
 
-    monkeypatch.setattr(threads, "run_block", stopping)
-    alone = dataclasses.replace(PLAN, workers=1)
-    request = check_request(problems.parabola(), sgd, {"learning_rate": RATES}, steps=30, plan=alone)
-    result, _ = run_checked(request, where=RunDirectory(tmp_path), stop=stop)
+    one_worker = dataclasses.replace(PLAN, workers=1)
+    result = run(one_worker, store=tmp_path, stop=stop, run_block=run_and_stop)
     assert result.missing == len(RATES) and not Store.open(tmp_path).finished().any()
-    monkeypatch.undo()
-    assert_same_bits(run(store=tmp_path), straight)
+    assert_same_bits(sweep(problems.parabola(), sgd, {"learning_rate": RATES}, steps=30, store=tmp_path), straight)
 
 
-def test_a_tile_that_somebody_else_has_taken_comes_last(tmp_path, blocks, straight, monkeypatch):
-    claim, refused = Store.claim, []
+def test_a_tile_that_another_process_works_on_comes_last(tmp_path, straight):
+    refused, recording = [], RecordingRunBlock()
 
-    def once(self, tile, *rest):
-        if tile == 0 and not refused:
-            refused.append(tile)
-            return False
-        return claim(self, tile, *rest)
+    class RefusingStore(Store):
+        def claim(self, tile, *rest):
+            if tile == 0 and not refused:
+                refused.append(tile)
+                return False
+            return super().claim(tile, *rest)
 
-    monkeypatch.setattr(Store, "claim", once)
-    monkeypatch.setattr(threads, "_PATIENCE", 0.01)
-    assert_same_bits(run(store=tmp_path), straight)
-    assert refused == [0] and {point for _, point, _ in blocks[:6]} == set(range(6, 12))
+    result = run(store=tmp_path, run_block=recording, store_class=RefusingStore, claim_poll_seconds=0.01)
+    assert_same_bits(result, straight)
+    assert refused == [0] and {point for _, point, _ in recording.blocks[:6]} == set(range(6, 12))

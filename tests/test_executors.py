@@ -18,21 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.app.command_line.main import main
 from gdkit.errors import InputTypeError, InputValueError, RunError, StoreError
 from gdkit.store import Store
-from gdkit.sweeps.execution import executors, processes, threads
-from gdkit.sweeps.execution.progress import Meter
+from gdkit.sweeps.execution import processes
+from gdkit.sweeps.execution.executors import Pool, make_pool
+from gdkit.sweeps.execution.jobs import JobCompiler
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.groups import build_job
+from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.request import check_request
-from gdkit.sweeps.rundir import manifest
 from gdkit.sweeps.rundir.archive import RunArchive
-from gdkit.sweeps.rundir.manifest import RunDirectory
-from gdkit.sweeps.sweep import run_request as run_checked
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 PLAN = Plan(width=2, depth=1, tile=2)
@@ -44,9 +44,12 @@ def iris():
     return problems.mlp("iris", widths=(5,), batch_size=16)
 
 
-def run(problem, **options):
+SETTINGS = DEFAULT_SETTINGS._replace(progress_seconds=0.0)  # progress reports every tile
+
+
+def run(problem, settings=SETTINGS, **options):
     options = {"seeds": 3, "steps": 60, "plan": PLAN, **options}
-    return sweep(problem, sgd, {"learning_rate": RATES}, **options)
+    return run_sweep(problem, sgd, {"learning_rate": RATES}, settings=settings, **options)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +62,6 @@ def parent():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(PARENT, str(os.getpid()))
         yield
-
-
-@pytest.fixture(autouse=True)
-def told_of_every_tile(monkeypatch):
-    monkeypatch.setattr(Meter.__init__, "__defaults__", (0.0,))
 
 
 def spawning(workers=2):
@@ -105,13 +103,6 @@ def mpi(workers=2):
         yield executor
 
 
-def assert_same_bits(a, b):
-    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
-    for name in a.lanes.variables:
-        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=str(name))
-        assert a.lanes[name].dtype == b.lanes[name].dtype
-
-
 @pytest.mark.parametrize("engine", [spawning, loky, "cluster", mpi])
 def test_processes_give_the_same_bits_with_a_directory_and_without(engine, iris, straight, tmp_path, request):
     running = contextlib.nullcontext(request.getfixturevalue(engine)) if isinstance(engine, str) else engine()
@@ -123,32 +114,31 @@ def test_processes_give_the_same_bits_with_a_directory_and_without(engine, iris,
 
 
 def once(action):
-    """A callback of progress that does something the first time that lanes are finished, and not all are."""
+    """A progress callback that calls `action` once some lanes have finished, and not all; and whether it is left."""
     left = [action]
 
-    def tell(progress):
+    def report(progress):
         if left and 0 < progress.lanes_done < progress.lanes:
             left.pop()()
 
-    return tell, left
+    return report, left
 
 
-def test_a_process_pool_whose_worker_is_killed_is_begun_anew(iris, straight, tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "_LARGE", 0)  # so that both pools read the sweep from a file
+def test_a_process_pool_whose_worker_is_killed_is_restarted(iris, tmp_path):
+    settings = SETTINGS._replace(large_request_bytes=0)  # so that both pools read the sweep from a file
+    narrow = Plan(width=1, depth=1)
     with spawning() as pool:
-        tell, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
-        assert_same_bits(
-            run(iris, executor=pool, progress=tell, store=tmp_path, plan=Plan(width=1, depth=1)),
-            run(iris, plan=Plan(width=1, depth=1)),
-        )
+        report, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
+        killed = run(iris, settings, executor=pool, progress=report, store=tmp_path, plan=narrow)
+        assert_same_bits(killed, run(iris, plan=narrow))
         assert not left
 
 
-def test_dask_goes_on_when_a_worker_is_killed(iris, cluster):
+def test_dask_continues_when_a_worker_is_killed(iris, cluster):
     narrow = Plan(width=1, depth=1)
     workers = cluster.run(os.getpid)
-    tell, left = once(lambda: os.kill(next(iter(workers.values())), signal.SIGKILL))
-    assert_same_bits(run(iris, executor=cluster, progress=tell, plan=narrow), run(iris, plan=narrow))
+    report, left = once(lambda: os.kill(next(iter(workers.values())), signal.SIGKILL))
+    assert_same_bits(run(iris, executor=cluster, progress=report, plan=narrow), run(iris, plan=narrow))
     assert not left
 
 
@@ -173,16 +163,16 @@ def deadly(learning_rate):
 @pytest.mark.parametrize("engine", [spawning, pytest.param(dask, marks=pytest.mark.full)])
 def test_a_tile_that_kills_its_workers_is_named_and_the_others_are_run(engine, tmp_path):
     axes, plan = {"learning_rate": [0.01, 0.03, 0.1, 0.3, 0.9]}, Plan(width=1, tile=1)
-    with engine() as pool, pytest.raises(RunError, match=r"tile 2 \(lane 2\)\. All others are finished"):
+    with engine() as pool, pytest.raises(RunError, match=r"tile 2 \(lane 2\)\. All other tiles are finished"):
         sweep(problems.parabola(), deadly, axes, steps=3, plan=plan, executor=pool, store=tmp_path)
     assert Store.open(tmp_path).finished().tolist() == [True, True, False, True, True]
 
 
-# The desk, without other processes
+# The scheduler, without other processes
 
 
 class Pickling(Executor):
-    """Runs tasks here and now, as if they and what they return went to another process and back."""
+    """Runs tasks at once in this process; they and their results are pickled as if they came from another one."""
 
     def __init__(self, dies=()):
         self.dies, self.calls = set(dies), 0
@@ -200,127 +190,136 @@ class Pickling(Executor):
         return future
 
 
-@pytest.fixture(autouse=True)
-def can_begin_anew(monkeypatch):
-    again = executors._again
-    monkeypatch.setattr(executors, "_again", lambda e: (lambda **_: e, ()) if isinstance(e, Pickling) else again(e))
-    monkeypatch.setattr(Pickling, "shutdown", lambda self, wait=True: None)
+class RestartingPool(Pool):
+    """A pool of a `Pickling` executor, which restarts by doing nothing."""
+
+    def restart(self):
+        pass
 
 
-def test_a_worker_traces_a_sweep_once(iris, straight, monkeypatch):
-    crews = []
-    monkeypatch.setattr(processes._WorkerSweep, "__init__", counted(processes._WorkerSweep.__init__, crews))
-    executor = Pickling()
-    assert_same_bits(run(iris, executor=executor), straight)
-    assert executor.calls == -(-3 * 3 // 2) and len(crews) == 1
+class CountedSgd:
+    """sgd that counts how often it is unpickled."""
+
+    loads = 0
+
+    def __call__(self, learning_rate):
+        return sgd(learning_rate)
+
+    def __reduce__(self):
+        return (_load_sgd, ())
 
 
-def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        manifest.timing, "measure_pace", lambda job, workers: 1e-9
-    )  # a step of a lane takes a nanosecond
+def _load_sgd():
+    CountedSgd.loads += 1
+    return CountedSgd()
+
+
+def test_a_worker_unpickles_and_traces_a_sweep_once(iris, straight):
+    executor, before = Pickling(), CountedSgd.loads
+    options = {"seeds": 3, "steps": 60, "plan": PLAN, "settings": SETTINGS, "executor": executor}
+    assert_same_bits(run_sweep(iris, CountedSgd(), {"learning_rate": RATES}, **options), straight)
+    assert executor.calls == -(-3 * 3 // 2) and CountedSgd.loads == before + 1
+
+
+def test_there_are_tiles_for_all_workers_of_a_pool(tmp_path):
+    settings = SETTINGS._replace(seconds_per_lane_step=lambda job, workers: 1e-9)
     executor = Pickling()
     executor.num_workers = 4
     rates = {"learning_rate": np.geomspace(0.01, 1, 64)}
-    sweep(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1), executor=executor, store=tmp_path)
+    options = {"steps": 5, "plan": Plan(width=1), "executor": executor, "store": tmp_path, "settings": settings}
+    run_sweep(problems.parabola(), sgd, rates, **options)
     assert Store.open(tmp_path).partition.tiles == executor.calls == 16
 
 
 def test_a_large_sweep_is_read_from_a_file_of_the_pool_and_a_small_one_travels_with_the_task(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rates = lambda count: {"learning_rate": np.linspace(0.1, 0.2, count)}
-    sent = [processes.sent_of(check_request(problems.parabola(), sgd, rates(n), steps=3), None) for n in (10, 200_000)]
-    with contextlib.closing(executors.pool_of(spawning())) as pool:
-        small, large = map(pool.place, sent)
+    sent = [processes.pack_sweep(check_request(problems.parabola(), sgd, rates(n), steps=3)) for n in (10, 200_000)]
+    with contextlib.closing(make_pool(spawning())) as pool:
+        small, large = map(pool.share, sent)
         assert small == sent[0]
-        assert len(pickle.dumps(large)) < 5000 and processes._WorkerSweep(large).request.lane_count == 200_000
+        assert len(pickle.dumps(large)) < 5000 and large.file.read_bytes() == sent[1].pickled
         assert large.file.parent.stat().st_mode & 0o077 == 0  # nobody else can put anything there
     assert not list(tmp_path.iterdir())
-    elsewhere = executors.pool_of(Pickling())  # other machines may not find the file
-    assert elsewhere.place(sent[1]) == sent[1]
+    elsewhere = make_pool(Pickling())  # other machines may not find the file
+    assert elsewhere.share(sent[1]) == sent[1]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
-    assert executors.pool_of(spawning()).place(sent[1]) == sent[1]
-
-
-def counted(function, calls):
-    def call(*arguments):
-        calls.append(arguments)
-        return function(*arguments)
-
-    return call
+    assert make_pool(spawning()).share(sent[1]) == sent[1]
 
 
 def test_tiles_of_workers_that_die_are_run_again(iris, straight):
-    assert_same_bits(run(iris, executor=Pickling(dies={1, 2, 4})), straight)
+    assert_same_bits(run(iris, executor=RestartingPool(Pickling(dies={1, 2, 4}))), straight)
 
 
 def test_workers_that_always_die_end_the_run(iris):
-    with pytest.raises(RunError, match=r"workers die before anything is finished: it died.*__main__"):
-        run(iris, executor=Pickling(dies=range(1, 1000)), plan=Plan(width=1, depth=1))
+    with pytest.raises(RunError, match=r"workers die before any tile finishes: it died.*__main__"):
+        run(iris, executor=RestartingPool(Pickling(dies=range(1, 1000))), plan=Plan(width=1, depth=1))
 
 
-def test_an_executor_of_an_unknown_kind_that_breaks_is_named(iris, monkeypatch):
-    monkeypatch.setattr(executors, "_again", lambda executor: (None, ()))
-    with pytest.raises(RunError, match="a worker of Pickling died, and it cannot be started anew"):
+def test_an_executor_of_an_unknown_kind_that_breaks_is_named(iris):
+    with pytest.raises(RunError, match="a worker of Pickling died, and gdkit cannot restart executors of this kind"):
         run(iris, executor=Pickling(dies={1}))
 
 
 @pytest.mark.parametrize("half", ["write_tile", "name_tile"])
-def test_an_error_in_a_worker_is_raised_here(iris, tmp_path, monkeypatch, half):
-    monkeypatch.setattr(Store, half, lambda *_: (_ for _ in ()).throw(StoreError("no room")))
+def test_an_error_in_a_worker_is_raised_here(iris, tmp_path, half):
+    failing = type("FailingStore", (Store,), {half: lambda *_: (_ for _ in ()).throw(StoreError("no room"))})
     with pytest.raises(StoreError, match="no room"):
-        run(iris, executor=Pickling(), store=tmp_path)
+        run(iris, SETTINGS._replace(store_class=failing), executor=Pickling(), store=tmp_path)
     assert not list((tmp_path / "claims").iterdir())
 
 
-def test_a_run_by_processes_stops_when_asked_and_goes_on_with_threads(iris, straight, tmp_path, monkeypatch):
-    stop, name = threading.Event(), Store.name_tile
-    monkeypatch.setattr(Store, "name_tile", lambda *a: (name(*a), stop.set()))
-    request = check_request(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
-    result, kept = run_checked(request, None, Pickling(), where=RunDirectory(tmp_path), stop=stop)
-    assert 0 < result.missing < result.lanes.sizes["lane"] and kept is None
+STOP = threading.Event()
+
+
+class StoppingStore(Store):
+    """Sets STOP, which pickling leaves alone, once a tile is published."""
+
+    def name_tile(self, *arguments):
+        super().name_tile(*arguments)
+        STOP.set()
+
+
+def test_a_run_by_processes_is_interrupted_and_resumed_by_threads(iris, straight, tmp_path):
+    STOP.clear()
+    settings = SETTINGS._replace(store_class=StoppingStore)
+    result = run(iris, settings, executor=Pickling(), store=tmp_path, stop=STOP)
+    assert 0 < result.missing < result.lanes.sizes["lane"] and result.origin is None
     assert_same_bits(run(iris, store=tmp_path), straight)
 
 
-def test_a_worker_that_is_asked_to_stop_keeps_its_lanes_and_says_so(iris, tmp_path):
+def test_a_worker_that_is_asked_to_stop_returns_nothing(iris, tmp_path):
     request = check_request(iris, sgd, {"learning_rate": RATES}, seeds=3, steps=60, plan=PLAN)
-    run_checked(request, where=RunDirectory(tmp_path, shard=(0, 99)))  # its first tile
+    run(iris, store=tmp_path, shard=(0, 99))  # its first tile
     archive = RunArchive(Store.open(tmp_path), request.recorded_points)
-    sent = processes.sent_of(request, archive)
-    sent.asked.touch()
-    crew = processes._crew_of(sent)
+    sent = processes.pack_sweep(request, archive)
+    sent.stop_file.touch()
     shape = Shape(PLAN.width, PLAN.depth)
-    program = build_job(crew.request, crew.planned.prepared[0], crew.planned.devices, shape).programs[0].fingerprint
+    (job,) = JobCompiler(request, list(trace_groups(request)), workers=1).compile_jobs([shape])
+    program = job.programs[0].fingerprint
     assert processes.run_tile(sent, processes.Task(0, shape, program, 1, ())) is None
     with pytest.raises(RunError, match="a worker compiles another program"):
         processes.run_tile(sent, processes.Task(0, shape, "other", 1, ()))
 
 
-def test_tiles_of_others_are_awaited(iris, straight, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "_PATIENCE", 0.01)
-    refused, take = [], Store.claim
+def test_tiles_of_others_are_awaited(iris, straight, tmp_path):
+    refused = []
 
-    def claim(self, tile, *rest):
-        if len(refused) < 3:
-            refused.append(tile)
-            return False
-        return take(self, tile, *rest)
+    class RefusingStore(Store):
+        def claim(self, tile, *rest):
+            if len(refused) < 3:
+                refused.append(tile)
+                return False
+            return super().claim(tile, *rest)
 
-    monkeypatch.setattr(Store, "claim", claim)
-    assert_same_bits(run(iris, executor=Pickling(), store=tmp_path), straight)
+    settings = SETTINGS._replace(store_class=RefusingStore, claim_poll_seconds=0.01)
+    assert_same_bits(run(iris, settings, executor=Pickling(), store=tmp_path), straight)
     assert len(refused) == 3
 
 
-def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight, monkeypatch):
-    run_block = threads.run_block
-
-    def small(job, *rest):
-        if job.lanes_per_block > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return run_block(job, *rest)
-
-    monkeypatch.setattr(threads, "run_block", small)
-    result = run(iris, executor=Pickling())
+def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight):
+    fail = lambda job, block: fail_for_memory() if job.lanes_per_block > 1 else None
+    result = run(iris, SETTINGS._replace(run_block=RecordingRunBlock(fail)), executor=Pickling())
     np.testing.assert_allclose(result.lanes["final_loss"], straight.lanes["final_loss"], rtol=1e-3)
 
 
@@ -328,16 +327,16 @@ def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight, monkeypatc
 
 
 def test_what_is_no_executor_or_forks_is_refused(iris):
-    with pytest.raises(InputTypeError, match=r"executor='two': no executor.*ProcessPoolExecutor"):
+    with pytest.raises(InputTypeError, match=r"executor='two': not an executor.*ProcessPoolExecutor"):
         run(iris, executor="two")
-    with pytest.raises(InputTypeError, match=r"executor=.*: no executor.*Submit gdkit\.sweep itself"):
+    with pytest.raises(InputTypeError, match=r"executor=.*: not an executor.*Submit gdkit\.sweep itself"):
         run(iris, executor=types.SimpleNamespace(submit=print))
     forking = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
     with pytest.raises(InputValueError, match=r"executor=.*it forks this process.*'spawn'"):
         run(iris, executor=forking)
 
 
-def test_what_cannot_be_pickled_is_named(iris, monkeypatch):
+def test_what_cannot_be_pickled_is_named(iris):
     lock = threading.Lock()
 
     def loss(x):
@@ -347,12 +346,12 @@ def test_what_cannot_be_pickled_is_named(iris, monkeypatch):
     rates = {"learning_rate": [0.1]}
     with pytest.raises(InputValueError, match=r"problem\.loss=.*cannot be sent to another process.*lock"):
         sweep(Problem(loss, jnp.ones(2)), sgd, rates, steps=3, executor=Pickling())
-    monkeypatch.setattr(processes, "_dumps", pickle.dumps)  # without cloudpickle
+    settings = SETTINGS._replace(dumps=pickle.dumps)  # without cloudpickle
     with pytest.raises(InputValueError, match=r"problem\.loss=.*Install cloudpickle"):
-        run(iris, executor=Pickling())
-    plain = Problem(jnp.sum, jnp.ones(2))
+        run(iris, settings, executor=Pickling())
+    plain, monitors = Problem(jnp.sum, jnp.ones(2)), [gdkit.monitors.time_to(0.1)]
     with pytest.raises(InputValueError, match=r"monitors\[0\]"):
-        sweep(plain, sgd, rates, steps=3, executor=Pickling(), monitors=[gdkit.monitors.time_to(0.1)])
+        run_sweep(plain, sgd, rates, steps=3, executor=Pickling(), monitors=monitors, settings=settings)
 
 
 # The command line

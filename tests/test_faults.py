@@ -42,9 +42,7 @@ def straight(root):
 
 def full_after(root, folder, room):
     """A run on a disk that is full after so many bytes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "create", functools.partial(Store.create, files=filling(room)))
-        return run(root, folder)
+    return here("run", root / "small.yaml", "--output", folder, files=filling(room))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +182,7 @@ def test_damaged_tiles_and_carries_are_named_and_computed_again(root, straight, 
     assert run(root, folder) == 0
     error = capsys.readouterr().err
     for path in damaged:
-        remedy = "It is computed again." if "tiles" in path.parts else "Its lanes start anew."
+        remedy = "It is computed again." if "tiles" in path.parts else "Its lanes start again from step 0."
         assert sum(f"{path}: it is damaged" in line and line.endswith(remedy) for line in error.splitlines()) == 1
     assert tiles(folder) == tiles(straight)
 
@@ -262,10 +260,10 @@ def test_a_changed_comment_is_the_same_run_and_a_changed_loss_another(tmp_path, 
 def an_archive(tmp_path):
     with contextlib.ExitStack() as over:
 
-        def make(tiles=3):
+        def make(tiles=3, **options):
             partition = Partition((StoredGroup(0, (tiles,), (0,), (None,), 1, 1, 1, 1),))
             run = Store.create(tmp_path / "run", Manifest({}, partition, {"x": Kind("float32", ())}, 1, 1, "float32"))
-            shelf = archive.RunArchive(run, 0, archive.Claims(run))
+            shelf = archive.RunArchive(run, 0, archive.Claims(run, **options))
             over.callback(shelf.close)
             return run, shelf
 
@@ -283,9 +281,8 @@ def until(condition):
         time.sleep(0.002)
 
 
-def test_claims_stay_young_while_their_run_goes_on_and_are_given_back_after_it(an_archive, monkeypatch):
-    monkeypatch.setattr(archive, "_RENEWED", 0.005)
-    run, shelf = an_archive()
+def test_claims_are_renewed_while_their_run_lives_and_released_after_it(an_archive):
+    run, shelf = an_archive(renew_seconds=0.005)
     assert shelf.take(tile(0)) and shelf.take(tile(1))
     for _ in range(2):
         for number in (0, 1):
@@ -308,7 +305,7 @@ def test_a_tile_that_another_process_has_finished_meanwhile_is_left_alone(an_arc
 
 def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archive):
     run, shelf = an_archive(tiles=20_000)
-    assert run.claim_of(0) == range(2)
+    assert run.tiles_of_claim(0) == range(2)
     run.put_tile(1, {"x": np.zeros(1, np.float32)})
     assert shelf.take(tile(0)) and not shelf.take(tile(1))
     assert set(run.claims()) == {0}

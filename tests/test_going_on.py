@@ -1,16 +1,17 @@
-"""Sweeps that go on from where they stand, and lanes that run again."""
+"""Sweeps that are extended, and lanes that are replayed."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, optimizers, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
-from gdkit.sweeps.execution import lanes
-from gdkit.sweeps.sweep import go_on
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
+from gdkit.sweeps.sweep import resume_lanes
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -50,7 +51,7 @@ def test_extending_twice_equals_extending_once(short):
 
 
 @pytest.mark.parametrize("lane", [0, 9, 13, 27])
-def test_a_lane_that_runs_again_ends_the_same(short, lane):
+def test_a_replayed_lane_ends_the_same(short, lane):
     replay = short.replay(lane, around=3)
     assert replay.same
     assert len(replay.watched["loss"]) == len(replay.watched["step"]) > 0
@@ -68,7 +69,7 @@ def test_a_replay_shows_the_steps_of_the_run():
     assert diverging.same and diverging.onset == result.verdicts["onset"].values.ravel()[1]
 
 
-def test_a_replay_tells_when_a_lane_ends_otherwise(short):
+def test_a_replay_reports_a_lane_that_ends_otherwise(short):
     changed = short.lanes.assign(final_loss=short.lanes["final_loss"] * (1 + 1e-6))
     assert not gdkit.SweepResult(changed, short.grids, origin=short.origin).replay(0).same
 
@@ -83,12 +84,12 @@ def test_a_replay_tells_when_a_lane_ends_otherwise(short):
         (lambda r: r.replay(0, around=0), "around=0"),
     ],
 )
-def test_what_cannot_go_on_says_why(short, call, said):
+def test_what_cannot_be_extended_or_replayed_is_refused(short, call, said):
     with pytest.raises((InputValueError, InputTypeError), match=said):
         call(short)
 
 
-def test_a_result_from_a_file_cannot_go_on(short, tmp_path):
+def test_a_result_from_a_file_cannot_be_extended(short, tmp_path):
     short.save(tmp_path / "r.nc")
     with pytest.raises(InputValueError, match=r"its problem and optimizer are not known.*gdkit\.open"):
         gdkit.open(tmp_path / "r.nc").extend(50)
@@ -101,17 +102,17 @@ def test_a_schedule_over_all_steps_is_not_extended():
         result.extend(40)
 
 
-def test_lanes_too_large_to_keep_are_not_kept(monkeypatch):
-    monkeypatch.setattr(lanes, "KEPT_BYTES", 100)
+def test_lanes_too_large_to_keep_are_not_kept():
+    settings = DEFAULT_SETTINGS._replace(lane_bytes=100)
     problem = Problem(lambda x: jnp.sum(x**2), jnp.ones(10))
-    result = sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
+    result = run_sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5, settings=settings)
     with pytest.raises(InputValueError, match="too large to be kept"):
         result.extend(10)
 
 
-def test_only_the_points_named_go_on(short):
+def test_only_the_points_named_are_continued(short):
     some = [np.array([1, 3]), np.array([], int), np.array([0])]
-    result, _ = go_on(short.origin.sweep, 60, some)
+    result, _ = resume_lanes(short.origin.sweep, 60, some)
     ends = result.lanes["end_step"].values.reshape(3, len(RATES), 2)
     ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(3)]
     assert ran[1] == set() and ran[0] <= {1, 3} and ran[2] == {0}

@@ -52,7 +52,7 @@ def half(tmp_path_factory):
     folder.mkdir()
     (folder / CONFIG).write_text(dump(config))
     request = check_request(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=1))
-    result, _ = sweep(request, where=RunDirectory(folder, dump(config), (0, 2)))
+    result, _ = sweep(request, directory=RunDirectory(folder, dump(config), (0, 2)))
     assert 0 < result.missing < 32
     return folder
 

@@ -16,10 +16,12 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import RecordingRunBlock, fail_for_memory, run_sweep
 
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
-from gdkit.sweeps.execution import block, threads
+from gdkit.sweeps.execution.block import DEFAULT_SEGMENTS, SegmentSettings
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import BlockLimits, Shape, choose_shape
 from gdkit.sweeps.programs import groups, timing
@@ -102,24 +104,30 @@ def test_a_convolution_is_stepped_by_calls_on_a_cpu():
     np.testing.assert_allclose(result.lanes["final_loss"][:2], looped.lanes["final_loss"][:2], rtol=1e-5)
 
 
-def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris, monkeypatch):
+def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris):
     plan = Plan(width=4, unroll=1)
     fixed = sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=dataclasses.replace(plan, segment=13))
-    monkeypatch.setattr(block, "_FIRST_SEGMENT", 3)
-    monkeypatch.setattr(block, "_SEGMENT_SECONDS", 0.002)
-    same_bits(fixed, sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan))
+    short = DEFAULT_SETTINGS._replace(segments=SegmentSettings(first_steps=3, seconds=0.002))
+    same_bits(fixed, run_sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan, settings=short))
 
 
-def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris, monkeypatch):
-    monkeypatch.setattr(timing, "paces", {})
-    calls, advance = [], block.advance
-    monkeypatch.setattr(block, "advance_block", lambda *given: calls.append(given[-3:-1]) or advance(*given))
-    plan, last = Plan(width=len(RATES), workers=1), 10 * block._FIRST_SEGMENT
-    for _ in range(2):
-        sweep(iris, sgd, {"learning_rate": RATES}, steps=last, plan=plan)
-    first, again = calls[: calls.index((last, last + 1)) + 1], calls[calls.index((last, last + 1)) + 1 :]
-    assert first[0] == (0, block._FIRST_SEGMENT)
-    assert again == [(0, last), (last, last + 1)]
+def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris):
+    plan, last = Plan(width=len(RATES), workers=1), 10 * DEFAULT_SEGMENTS.first_steps
+    timing.seconds_per_step.clear()
+
+    def segments_of_a_sweep():
+        segments = []
+
+        def run_block(job, block, *, report_steps, **options):
+            record = lambda steps: (segments.append(steps), report_steps(steps))
+            return DEFAULT_SETTINGS.run_block(job, block, report_steps=record, **options)
+
+        settings = DEFAULT_SETTINGS._replace(run_block=run_block)
+        run_sweep(iris, sgd, {"learning_rate": RATES}, steps=last, plan=plan, settings=settings)
+        return segments
+
+    assert segments_of_a_sweep()[:2] == [0, DEFAULT_SEGMENTS.first_steps]
+    assert segments_of_a_sweep() == [0, last]
 
 
 @pytest.mark.filterwarnings("ignore:seeds=2")
@@ -142,8 +150,9 @@ def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch,
     same_bits(straight, run())
     assert starts == [[0], [1]] * (1 if alike else 4)
     starts.clear()
-    monkeypatch.setattr(block, "_STARTS_BYTES", 0)
-    same_bits(straight, run())
+    uncached = DEFAULT_SETTINGS._replace(segments=SegmentSettings(start_cache_bytes=0))
+    plan = Plan(width=3, depth=1, workers=1)
+    same_bits(straight, run_sweep(problem, factory, axes, seeds=2, steps=9, plan=plan, settings=uncached))
     assert starts == [[0], [1]] * 4
 
 
@@ -266,16 +275,12 @@ def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):
 # Memory
 
 
-def out_of_memory(*_):
-    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-
-
-def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch):
+def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris):
     expected = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=2))
-    run_block = threads.run_block
-    small = lambda job, *rest: out_of_memory() if job.lanes_per_block > 2 else run_block(job, *rest)
-    monkeypatch.setattr(threads, "run_block", small)
-    result = sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(width=8, depth=1))
+    fail = lambda job, block: fail_for_memory() if job.lanes_per_block > 2 else None
+    options = {"seeds": 2, "steps": 20, "plan": Plan(width=8, depth=1)}
+    settings = DEFAULT_SETTINGS._replace(run_block=RecordingRunBlock(fail))
+    result = run_sweep(iris, sgd, {"learning_rate": RATES}, **options, settings=settings)
     np.testing.assert_allclose(result.lanes["final_loss"], expected.lanes["final_loss"], rtol=1e-5)
     assert "memory" in plan_of(result)["chosen"]
     assert min(plan_of(result)["width"]) <= 2
@@ -283,16 +288,16 @@ def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris, monkeypatch
 
 def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
     prepare = groups.prepare
-    small = lambda *a, blocks, **k: out_of_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
+    small = lambda *a, blocks, **k: fail_for_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
     monkeypatch.setattr(groups, "compile_job", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
     assert (plan_of(result)["chosen"], plan_of(result)["width"]) == ("memory", 2)
 
 
-def test_one_lane_that_does_not_fit_is_an_error(iris, monkeypatch):
-    monkeypatch.setattr(threads, "run_block", out_of_memory)
+def test_one_lane_that_does_not_fit_is_an_error(iris):
+    settings = DEFAULT_SETTINGS._replace(run_block=RecordingRunBlock(fail_for_memory))
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
-        sweep(iris, sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
+        run_sweep(iris, sgd, {"learning_rate": [0.1, 0.2]}, steps=5, settings=settings)
     assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
 
 

@@ -1,4 +1,4 @@
-"""A result from disk goes on, and its lanes run again, once its code is known; else it says what is missing."""
+"""A result from disk can be extended and replayed once its code is known; otherwise the error says what is missing."""
 
 import pickle
 
@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import assert_same_bits, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, static, sweep
 from gdkit.app.command_line.main import main
 from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
 from gdkit.store import Store
-from gdkit.sweeps.execution import threads
-from gdkit.sweeps.rundir import manifest
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
+from gdkit.sweeps.sweep import resume_lanes
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 PLAN = Plan(width=2, depth=1, tile=2)
@@ -44,13 +45,7 @@ def longer(iris):
     return sweep(iris, None, AXES, seeds=3, steps=60, plan=PLAN)
 
 
-def assert_same_bits(a, b):
-    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
-    for name in a.lanes.variables:
-        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=str(name))
-
-
-def test_lanes_go_on_from_a_directory_in_another_process(iris, folder, longer):
+def test_lanes_are_extended_from_a_directory_in_another_process(iris, folder, longer):
     opened = gdkit.open(folder, problem=iris, optimizer=OPTIMIZERS)
     assert_same_bits(opened.extend(60), longer)
     assert opened.replay(4).same
@@ -73,7 +68,7 @@ def test_a_result_travels_to_another_process_as_its_numbers(iris, folder, longer
     assert_same_bits(again.extend(60), longer)
 
 
-def test_a_file_lets_lanes_run_again_and_not_go_on(iris, folder, tmp_path):
+def test_a_file_lets_lanes_be_replayed_and_not_extended(iris, folder, tmp_path):
     gdkit.open(folder).save(tmp_path / "r.nc")
     opened = gdkit.open(tmp_path / "r.nc", problem=iris, optimizer=OPTIMIZERS)
     assert str(opened) == str(gdkit.open(folder))
@@ -109,25 +104,28 @@ def test_another_problem_is_refused_with_what_differs(iris, folder):
         gdkit.open(folder, problem=iris)
 
 
-def test_lanes_that_are_gone_or_damaged_start_anew_and_large_ones_are_not_kept(iris, tmp_path, monkeypatch):
+def test_lanes_that_are_missing_or_damaged_start_again_and_large_ones_are_not_stored(iris, tmp_path):
     options = {"axes": {"learning_rate": RATES}, "steps": 20, "plan": PLAN}
     expected = sweep(iris, sgd, store=tmp_path / "a", **options).extend(30)
     files = sorted((tmp_path / "a" / "lanes").rglob("*.npz"))
     files[0].unlink()
     files[2].write_bytes(files[2].read_bytes()[:-100])
-    run_block, begun = threads.run_block, []
-    monkeypatch.setattr(
-        threads, "run_block", lambda job, *rest: (begun.append(job.first_step), run_block(job, *rest))[1]
-    )
-    opened = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd)
-    with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start anew"):
-        assert_same_bits(opened.extend(30), expected)
-    assert sorted(begun) == [0, 0] + [20] * (len(files) - 2)
+    begins = []
+
+    def run_block(job, *arguments, **options):
+        begins.append(job.first_step)
+        return DEFAULT_SETTINGS.run_block(job, *arguments, **options)
+
+    resumable = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).origin.sweep
+    with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start again from step 0"):
+        extended, _ = resume_lanes(resumable, 30, settings=DEFAULT_SETTINGS._replace(run_block=run_block))
+    assert_same_bits(extended, expected)
+    assert sorted(begins) == [0, 0] + [20] * (len(files) - 2)
     for file in files:
         file.unlink(missing_ok=True)
     assert_same_bits(gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).extend(30), expected)
-    monkeypatch.setattr(manifest, "STORED_BYTES", 100)
-    sweep(iris, sgd, store=tmp_path / "b", **options)
+    settings = DEFAULT_SETTINGS._replace(stored_lane_bytes=100)
+    run_sweep(iris, sgd, store=tmp_path / "b", settings=settings, **options)
     assert not list((tmp_path / "b" / "lanes").rglob("*.npz"))
     with pytest.raises(InputValueError, match="too large to be kept"):
         gdkit.open(tmp_path / "b", problem=iris, optimizer=sgd).extend(30)

@@ -1,4 +1,4 @@
-"""A sweep in a run directory goes on where it was stopped, with the same bits, whoever goes on and however."""
+"""An interrupted sweep in a run directory resumes with the same bits, whatever resumes it and however."""
 
 import contextlib
 import dataclasses
@@ -7,22 +7,20 @@ import shutil
 import threading
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.app.command_line.status import describe_status
 from gdkit.errors import GdkitWarning, OtherRunError
 from gdkit.store import Store
-from gdkit.sweeps.execution import block, threads
-from gdkit.sweeps.execution.progress import Meter
-from gdkit.sweeps.request import check_request
-from gdkit.sweeps.rundir import archive, manifest
-from gdkit.sweeps.sweep import run_request as run_checked
+from gdkit.sweeps.execution.block import SegmentSettings
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
+from gdkit.sweeps.programs.timing import seconds_per_step
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 STEPS = 60
@@ -43,8 +41,9 @@ def iris():
 PLAN = Plan(width=2, depth=1, tile=2)
 
 
-def run(problem, store=None, plan=PLAN):
-    return sweep(problem, None, AXES, seeds=3, steps=STEPS, plan=plan, store=store)
+def run(problem, store=None, plan=PLAN, *, progress=None, stop=None, **settings):
+    options = {"seeds": 3, "steps": STEPS, "plan": plan, "store": store, "progress": progress, "stop": stop}
+    return run_sweep(problem, None, AXES, **options, settings=DEFAULT_SETTINGS._replace(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -52,51 +51,29 @@ def straight(iris):
     return run(iris)
 
 
-def assert_same_bits(a, b):
-    assert set(a.lanes.data_vars) == set(b.lanes.data_vars)
-    for name in a.lanes.variables:
-        np.testing.assert_array_equal(a.lanes[name].values, b.lanes[name].values, err_msg=str(name))
-        assert a.lanes[name].dtype == b.lanes[name].dtype
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Every block that was begun."""
-    run_block, begun = threads.run_block, []
-
-    def counted(job, block, *rest):
-        begun.append((job.group, block.points[0], block.seeds[0]))
-        return run_block(job, block, *rest)
-
-    monkeypatch.setattr(threads, "run_block", counted)
-    return begun
-
-
-class StoppedError(Exception):
+class InterruptError(Exception):
     pass
 
 
-def interrupted(iris, folder, monkeypatch, after, **plan):
-    """A run that an exception ends after so many segments are kept."""
-    kept = [0]
-    put = Store.put_carry
+def interrupt(iris, folder, after, **plan):
+    """A run that an exception ends once so many checkpoints are written."""
+    written = []
 
-    def failing(self, *rest, **options):
-        put(self, *rest, **options)
-        kept[0] += 1
-        if kept[0] >= after:
-            raise StoppedError
+    class InterruptingStore(Store):
+        def put_carry(self, *arguments, **options):
+            super().put_carry(*arguments, **options)
+            written.append(arguments)
+            if len(written) >= after:
+                raise InterruptError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "put_carry", failing)
-        with pytest.raises(StoppedError):
-            run(iris, folder, Plan(width=2, depth=1, tile=2, **plan))
+    with pytest.raises(InterruptError):
+        run(iris, folder, Plan(width=2, depth=1, tile=2, **plan), store_class=InterruptingStore)
 
 
 # The directory
 
 
-def test_a_sweep_in_a_directory_equals_one_without(iris, straight, tmp_path, calls):
+def test_a_sweep_in_a_directory_equals_one_without(iris, straight, tmp_path):
     result = run(iris, tmp_path / "run")
     assert_same_bits(result, straight)
     assert_same_bits(gdkit.open(tmp_path / "run"), straight)
@@ -105,10 +82,10 @@ def test_a_sweep_in_a_directory_equals_one_without(iris, straight, tmp_path, cal
     status = Store.open(tmp_path / "run").status(verify=True)
     assert (status.finished, status.missing, status.damaged, status.carries) == (status.tiles, 0, (), {})
     assert not Store.open(tmp_path / "run").claims()
-    calls.clear()
-    again = run(iris, tmp_path / "run", Plan(width=4, workers=1))  # the plan is that of the directory
+    recording = RecordingRunBlock()
+    again = run(iris, tmp_path / "run", Plan(width=4, workers=1), run_block=recording)  # with the directory's plan
     assert_same_bits(again, straight)
-    assert not calls, "a finished tile is not run again"
+    assert not recording.blocks, "a finished tile is not run again"
     assert_same_bits(again.extend(70), longer)
 
 
@@ -117,15 +94,15 @@ def test_a_file_is_written_at_the_end(iris, tmp_path):
     assert_same_bits(gdkit.open(tmp_path / "r.nc"), result)
 
 
-def test_a_damaged_tile_is_said_and_computed_again(iris, straight, tmp_path, calls):
+def test_a_damaged_tile_is_named_and_computed_again(iris, straight, tmp_path):
     run(iris, tmp_path)
     path = sorted(tmp_path.glob("tiles/*/*.npz"))[2]
     path.write_bytes(path.read_bytes()[:-100])
-    calls.clear()
+    recording = RecordingRunBlock()
     with pytest.warns(GdkitWarning, match=rf"{path.name}.*It is computed again"):
-        again = run(iris, tmp_path)
+        again = run(iris, tmp_path, run_block=recording)
     assert_same_bits(again, straight)
-    assert len(calls) == 2, "one tile of two blocks"
+    assert len(recording.blocks) == 2, "one tile of two blocks"
 
 
 def bowl(scale=1.0, shift=None):
@@ -177,7 +154,7 @@ def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
             call()
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.parametrize(
@@ -188,77 +165,71 @@ def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
         (20, {"segment": 7, "workers": 2}, {"workers": 2}),
     ],
 )
-def test_a_stopped_run_goes_on_with_the_same_bits(iris, straight, tmp_path, monkeypatch, calls, after, first, then):
-    interrupted(iris, tmp_path, monkeypatch, after, **first)
+def test_an_interrupted_run_resumes_with_the_same_bits(iris, straight, tmp_path, after, first, then):
+    interrupt(iris, tmp_path, after, **first)
     partial = gdkit.open(tmp_path)
     there = Store.open(tmp_path)
     finished, carries = there.finished(), list(there.carries())
     assert carries and not finished.all()
     assert max(there.step(block) for block in carries) >= 7
     assert partial.missing == partial.lanes.sizes["lane"] - there.status().lanes_done
-    calls.clear()
-    result = run(iris, tmp_path, Plan(**then))
+    recording = RecordingRunBlock()
+    result = run(iris, tmp_path, Plan(**then), run_block=recording)
     assert_same_bits(result, straight)
     blocks = there.partition.blocks_of
-    assert len(calls) == sum(len(blocks(tile)) for tile in np.flatnonzero(~finished))
+    assert len(recording.blocks) == sum(len(blocks(tile)) for tile in np.flatnonzero(~finished))
     assert not list(there.carries()), "a finished tile needs none"
 
 
-def test_lanes_go_on_from_where_they_were_kept(iris, tmp_path, monkeypatch):
-    interrupted(iris, tmp_path, monkeypatch, 3, segment=7, workers=1)
-    there = Store.open(tmp_path)
+def test_lanes_resume_from_their_checkpoints(iris, tmp_path):
+    interrupt(iris, tmp_path, 3, segment=7, workers=1)
+    there, loaded = Store.open(tmp_path), {}
     steps = {block: there.step(block) for block in there.carries()}
-    load, begun = archive.RunArchive._carry, {}
 
-    def watched(self, job, device, number):
-        found = load(self, job, device, number)
-        begun[number] = None if found is None else int(found.t)
-        return found
+    class RecordingStore(Store):
+        def carry(self, block, like=None, *, last=False):
+            stored = super().carry(block, like, last=last)
+            loaded[block] = stored.step
+            return stored
 
-    monkeypatch.setattr(archive.RunArchive, "_carry", watched)
-    run(iris, tmp_path)
-    assert {block: step for block, step in begun.items() if step is not None} == steps
+    run(iris, tmp_path, store_class=RecordingStore)
+    assert loaded == steps
     assert max(steps.values()) == 21, "three segments of seven steps"
 
 
-def test_what_short_segments_reached_is_kept_as_the_run_stops_and_not_before(iris, straight, tmp_path, monkeypatch):
-    put, kept, stop = Store.put_carry, [], threading.Event()
+def test_short_segments_are_saved_when_the_run_is_interrupted_and_not_before(iris, straight, tmp_path):
+    saved, stop = [], threading.Event()
 
-    def noted(self, block, step, leaves, *, last=False):
-        put(self, block, step, leaves, last=last)
-        if not last:
-            kept.append(step)
+    class RecordingStore(Store):
+        def put_carry(self, block, step, leaves, *, last=False):
+            super().put_carry(block, step, leaves, last=last)
+            if not last:
+                saved.append(step)
 
-    monkeypatch.setattr(Store, "put_carry", noted)
-    monkeypatch.setattr(block, "_fitting", lambda program, seconds: 7)
-    monkeypatch.setattr(block, "_KEPT_SECONDS", 1e6)
-    monkeypatch.setattr(Meter.__init__, "__defaults__", (0.0,))
-    request = check_request(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, workers=1))
-    run_checked(request, where=manifest.RunDirectory(tmp_path / "whole"))
-    assert kept == []
-    run_checked(request, lambda p: p.done and stop.set(), where=manifest.RunDirectory(tmp_path / "stopped"), stop=stop)
-    assert kept == [7]
-    assert_same_bits(run(iris, tmp_path / "stopped"), straight)
+    segments = SegmentSettings(first_steps=7, checkpoint_seconds=1e6)
+    seconds_per_step.clear()  # so that the first segment of a program has `first_steps`
+    settings = {"store_class": RecordingStore, "segments": segments, "progress_seconds": 0.0}
+    plan = Plan(width=2, depth=1, workers=1)
+    run(iris, tmp_path / "whole", plan, **settings)
+    assert saved == []
+    seconds_per_step.clear()
+    interrupt_soon = lambda progress: progress.done and stop.set()
+    run(iris, tmp_path / "interrupted", plan, progress=interrupt_soon, stop=stop, **settings)
+    assert saved == [7]
+    assert_same_bits(run(iris, tmp_path / "interrupted"), straight)
 
 
-def test_a_damaged_carry_starts_anew(iris, straight, tmp_path, monkeypatch):
-    interrupted(iris, tmp_path, monkeypatch, 2, segment=7, workers=1)
+def test_the_lanes_of_a_damaged_checkpoint_start_again(iris, straight, tmp_path):
+    interrupt(iris, tmp_path, 2, segment=7, workers=1)
     for path in tmp_path.glob("carry/*/*.npz"):
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(GdkitWarning, match="Its lanes start anew"):
+    with pytest.warns(GdkitWarning, match="Its lanes start again from step 0"):
         assert_same_bits(run(iris, tmp_path), straight)
 
 
-def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight, tmp_path, monkeypatch):
-    run_block = threads.run_block
-
-    def small(job, *rest):
-        if job.lanes_per_block > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return run_block(job, *rest)
-
-    monkeypatch.setattr(threads, "run_block", small)
-    result = run(iris, tmp_path)
+def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight, tmp_path):
+    fail = lambda job, block: fail_for_memory() if job.lanes_per_block > 1 else None
+    result = run(iris, tmp_path, run_block=RecordingRunBlock(fail))
     np.testing.assert_allclose(result.lanes["final_loss"], straight.lanes["final_loss"], rtol=1e-3)
     assert result.missing == 0
     tiles = Store.open(tmp_path).partition.tiles
@@ -269,46 +240,52 @@ def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight
     assert json.loads(gdkit.open(tmp_path).lanes.attrs["narrower"]) == said
 
 
-def test_a_run_that_is_asked_to_stop_keeps_what_it_has(iris, straight, tmp_path, monkeypatch):
-    stop, put = threading.Event(), Store.put_carry
-    monkeypatch.setattr(Store, "put_carry", lambda *a, **k: (put(*a, **k), stop.set()))
-    request = check_request(iris, None, AXES, seeds=3, steps=STEPS, plan=Plan(width=2, depth=1, segment=7))
-    result, kept = run_checked(request, where=manifest.RunDirectory(tmp_path), stop=stop)
-    assert kept is None
+def test_an_interrupted_run_keeps_its_checkpoints(iris, straight, tmp_path):
+    stop = threading.Event()
+
+    class StoppingStore(Store):
+        def put_carry(self, *arguments, **options):
+            super().put_carry(*arguments, **options)
+            stop.set()
+
+    result = run(iris, tmp_path, Plan(width=2, depth=1, segment=7), stop=stop, store_class=StoppingStore)
+    assert result.origin is None
     assert result.missing > 0
     assert list(Store.open(tmp_path).carries())
     assert_same_bits(run(iris, tmp_path), straight)
 
 
-def test_what_others_finish_meanwhile_counts_in_the_end(iris, tmp_path, monkeypatch):
+def test_progress_counts_what_other_processes_finish(iris, tmp_path):
     run(iris, tmp_path / "theirs")
-    first, claim, told = Path("tiles", "0000", "0000000.npz"), Store.claim, []
+    first, reports = Path("tiles", "0000", "0000000.npz"), []
 
-    def claimed(self, tile, *rest):
-        if tile:
-            return claim(self, tile, *rest)
-        (self.path / first).parent.mkdir(exist_ok=True)
-        shutil.copy(tmp_path / "theirs" / first, self.path / first)
-        return False
+    class RefusingStore(Store):
+        def claim(self, tile, *rest):
+            if tile:
+                return super().claim(tile, *rest)
+            (self.path / first).parent.mkdir(exist_ok=True)
+            shutil.copy(tmp_path / "theirs" / first, self.path / first)
+            return False
 
-    monkeypatch.setattr(Store, "claim", claimed)
-    monkeypatch.setattr(threads, "_PATIENCE", 0.01)
-    result = sweep(iris, None, AXES, seeds=3, steps=STEPS, plan=PLAN, store=tmp_path / "ours", progress=told.append)
+    settings = {"store_class": RefusingStore, "claim_poll_seconds": 0.01}
+    result = run(iris, tmp_path / "ours", progress=reports.append, **settings)
     assert result.missing == 0
-    assert (told[-1].lanes_done, told[-1].done) == (told[-1].lanes, told[-1].total)
+    assert (reports[-1].lanes_done, reports[-1].done) == (reports[-1].lanes, reports[-1].total)
 
 
 # Unfinished results
 
 
-def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
+def test_the_views_of_a_partial_result_ignore_missing_lanes(tmp_path):
     rates = {"learning_rate": np.geomspace(0.01, 10, 8)}
-    write = Store.write_tile
-    some = lambda self, tile, *rest: None if tile in (2, 5) else write(self, tile, *rest)
-    monkeypatch.setattr(Store, "write_tile", some)
-    plan = Plan(width=1, tile=1)
+
+    class ForgettingStore(Store):
+        def write_tile(self, tile, *rest):
+            return None if tile in (2, 5) else super().write_tile(tile, *rest)
+
+    plan, settings = Plan(width=1, tile=1), DEFAULT_SETTINGS._replace(store_class=ForgettingStore)
     whole = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan)
-    part = sweep(problems.parabola(), sgd, rates, steps=50, plan=plan, store=tmp_path)
+    part = run_sweep(problems.parabola(), sgd, rates, steps=50, plan=plan, store=tmp_path, settings=settings)
     assert (part.missing, whole.missing) == (2, 0)
     there = part.lanes["end_kind"].values != 0
     assert list(np.flatnonzero(~there)) == [2, 5]
@@ -325,14 +302,14 @@ def test_questions_are_asked_of_what_is_there(tmp_path, monkeypatch):
 # Tiles
 
 
-def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path, monkeypatch):
+def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path):
     folders = (tmp_path / str(number) for number in range(9))
 
-    def tiles(seconds, **where):  # that a step of a lane takes
-        monkeypatch.setattr(manifest.timing, "measure_pace", lambda job, workers: seconds)
+    def tiles(seconds, shard=(0, 1)):
+        settings = DEFAULT_SETTINGS._replace(seconds_per_lane_step=lambda job, workers: seconds)
         rates, folder = {"learning_rate": np.geomspace(0.01, 1, 64)}, next(folders)
-        request = check_request(problems.parabola(), sgd, rates, steps=5, plan=Plan(width=1, workers=2))
-        run_checked(request, where=manifest.RunDirectory(folder, **where))
+        options = {"steps": 5, "plan": Plan(width=1, workers=2), "store": folder, "shard": shard}
+        run_sweep(problems.parabola(), sgd, rates, **options, settings=settings)
         return Store.open(folder).partition.tiles
 
     assert (tiles(1e-9), tiles(1.0), tiles(0.025)) == (4, 64, 16)  # two threads share a tile

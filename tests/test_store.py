@@ -181,7 +181,7 @@ def test_carries_come_back_with_their_step_bits_and_dtypes_and_the_last_one_wins
         for leaf, wanted in zip(leaves, LEAVES, strict=True):
             assert leaf.dtype == wanted.dtype.newbyteorder("<") and leaf.shape == wanted.shape
             assert leaf.tobytes() == wanted.astype(leaf.dtype).tobytes()
-    store.drop_carry(5)
+    store.remove_carry(5)
     assert store.carry(5) is None
     store.put_carry(5, 0, [])
     assert store.carry(5) == (0, [])
@@ -1033,7 +1033,7 @@ def test_a_claim_that_cannot_be_made_stops_nobody(store):
 def test_a_million_tiles_have_ten_thousand_claims(tmp_path):
     many = Partition((StoredGroup(0, (10**6,), (0,), (None,), 1, 1, 1, 1),))
     store = Store.create(tmp_path / "run", a_manifest(partition=many))
-    shared = store.claim_of(123_456)
+    shared = store.tiles_of_claim(123_456)
     assert shared == range(123_400, 123_500) and store.claim(123_456) and list(store.claims()) == [123_400]
     status = store.status()
     assert (status.in_flight, status.missing) == (100, 10**6 - 100)
@@ -1070,7 +1070,7 @@ def test_what_interrupted_writers_left_behind_is_finished_or_removed_and_that_of
     claimed_by_the_dead(store, 3)
     claimed_by_the_dead(store, 5)
     store.claim(4)
-    assert store.tidy() == 3
+    assert store.clean_up() == 3
     assert store.finished().nonzero()[0].tolist() == [0, 3] and list(store.claims()) == [4]
     assert list(store.carries()) == [store.partition.blocks_of(5)[0]]
     assert same(store.tile(0), of_lanes(store.partition.lanes_of(0)))
@@ -1080,7 +1080,7 @@ def test_what_interrupted_writers_left_behind_is_finished_or_removed_and_that_of
     foreign.write_bytes(b"")
     old.write_bytes(b"")
     os.utime(old, (0, 0))
-    assert store.tidy() == 1 and list(foreign.parent.glob("*.tmp")) == [foreign]
+    assert store.clean_up() == 1 and list(foreign.parent.glob("*.tmp")) == [foreign]
     assert store.finished().nonzero()[0].tolist() == [0, 3, 4] and not (
         whole.exists() or half.exists() or known.exists()
     )
@@ -1114,7 +1114,7 @@ def test_what_only_looks_like_a_tile_that_was_left_behind_gets_no_name(store, tm
         else:
             (store.path / "carry" / "0000").mkdir()
             left.rename(store.path / "carry" / "0000" / left.name)
-    assert store.tidy() == 1
+    assert store.clean_up() == 1
     assert not store.finished().any() and not list(store.path.rglob("*.tmp"))
 
 
@@ -1197,7 +1197,7 @@ RACES = """
         ok, finished = right(store)
         assert ok and store.status(verify=True).damaged == ()
         put_all(store)
-        store.tidy()
+        store.clean_up()
         assert right(store)[1].all() and not list(path.rglob("*.tmp"))
     print(sorted(firsts), killed)
 """

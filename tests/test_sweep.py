@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import assert_same_bits, run_sweep
 
 import gdkit
 from gdkit import (
@@ -26,11 +27,11 @@ from gdkit import (
     store,
     sweep,
 )
-from gdkit.sweeps.execution import progress, threads
-from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
+from gdkit.store.files import FILES
+from gdkit.sweeps.execution.progress import Meter, Progress, print_lines
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs import groups
 from gdkit.types import Monitor
 
 RATES = np.geomspace(1e-3, 1.0, 7)
@@ -44,15 +45,6 @@ def iris():
 @pytest.fixture(scope="module")
 def result(iris):
     return sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40)
-
-
-def arrays_of(result):
-    return {str(n): v.values for n, v in result.lanes.data_vars.items()}
-
-
-def assert_same_bits(a, b):
-    for name, value in arrays_of(a).items():
-        np.testing.assert_array_equal(value, arrays_of(b)[name], err_msg=name)
 
 
 def test_a_lane_equals_descend_alone_below_the_edge(iris, result):
@@ -80,12 +72,22 @@ def test_same_bits_with_other_workers_tiles_and_segments(iris, result, plan):
     assert_same_bits(result, again)
 
 
-def test_same_bits_with_tiles_in_another_order(iris, monkeypatch):
-    plan = Plan(width=2)
+def test_same_bits_with_blocks_in_another_order(iris):
+    plan, order, others_ran = Plan(width=2, depth=1, workers=2), [], threading.Event()
     forward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    monkeypatch.setattr(groups, "cut_blocks", lambda *sizes: cut_blocks(*sizes)[::-1])
-    backward = sweep(iris, optax.adam, {"learning_rate": RATES}, seeds=3, steps=40, plan=plan)
-    assert_same_bits(forward, backward)
+
+    def run_first_block_last(job, block, **options):
+        if not block.points[0] and not block.seeds[0]:
+            assert others_ran.wait(60)
+        order.append((block.points[0], block.seeds[0]))
+        if len(order) == 4 * 3 - 1:
+            others_ran.set()
+        return DEFAULT_SETTINGS.run_block(job, block, **options)
+
+    settings = DEFAULT_SETTINGS._replace(run_block=run_first_block_last)
+    options = {"seeds": 3, "steps": 40, "plan": plan, "settings": settings}
+    assert_same_bits(forward, run_sweep(iris, optax.adam, {"learning_rate": RATES}, **options))
+    assert order[-1] == (0, 0) and len(order) == 4 * 3
 
 
 def test_seeds_are_paired_across_lanes(iris, result):
@@ -113,9 +115,9 @@ def test_a_lane_of_nan_touches_no_other(iris):
     calm = sweep(iris, sgd, {"learning_rate": [0.1, 0.2, 0.3, 0.4]}, steps=30)
     wild = sweep(iris, sgd, {"learning_rate": [0.1, 0.2, 1e30, 0.4]}, steps=30)
     assert Regime(int(wild.regimes.values[2, 0])) is Regime.DIVERGED
-    for name, value in arrays_of(calm).items():
+    for name, column in calm.lanes.data_vars.items():
         if name != "reference_loss":
-            np.testing.assert_array_equal(value[[0, 1, 3]], arrays_of(wild)[name][[0, 1, 3]], err_msg=name)
+            np.testing.assert_array_equal(column[[0, 1, 3]], wild.lanes[name][[0, 1, 3]], err_msg=name)
 
 
 def test_a_lane_ends_where_its_loss_exceeds_the_bound_and_is_frozen_there():
@@ -264,13 +266,13 @@ def test_store_argument_saves(tmp_path):
     assert gdkit.open(tmp_path / "r.nc").lanes.sizes == result.lanes.sizes
 
 
-def test_a_failed_save_leaves_the_old_file_whole(result, tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_whole(result, tmp_path):
     path = tmp_path / "result.nc"
     result.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr(store.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    full = FILES._replace(replace=lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        result.save(path)
+        store.save(result.lanes, path, files=full)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -306,40 +308,37 @@ def test_progress_counts_every_lane_step_once(iris):
 
 
 def test_progress_in_plain_lines_ends_with_a_total(capsys):
-    tell = plain_lines(every=0.0)
-    meter = Meter(tell, lanes=2, steps=5, every=0.0)
+    meter = Meter(print_lines(every=0.0), lanes=2, steps=5, every=0.0)
     meter.add(5)
     meter.add(5, lanes=2)
     assert capsys.readouterr().err.splitlines()[-1].startswith("100 %  2 of 2 lanes")
-    assert Progress(50, 100, 1, 2, 5.0).left == pytest.approx(5.0)
+    assert Progress(50, 100, 1, 2, 5.0).seconds_left == pytest.approx(5.0)
 
 
-def test_what_is_left_is_told_by_the_pace_of_this_process_while_lanes_move(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    told = []
-    meter = Meter(told.append, lanes=10, steps=10, every=0.0)
-    meter.found(40, 4)  # an earlier process left them
-    assert not told[-1].tells
+def test_the_rate_is_that_of_this_process_since_its_first_lane_moved():
+    now, reports = [100.0], []
+    meter = Meter(reports.append, lanes=10, steps=10, every=0.0, clock=lambda: now[0])
+    meter.add_resumed(40, 4)
+    assert not reports[-1].has_rate
     now[0] += 30  # compiling
     meter.add(0)  # a block begins
     now[0] += 2
     meter.add(20)
-    assert (told[-1].done, told[-1].seconds, told[-1].tells) == (60, 32.0, True)
-    assert (told[-1].rate, told[-1].left) == (10.0, 4.0)
+    assert (reports[-1].done, reports[-1].seconds, reports[-1].has_rate) == (60, 32.0, True)
+    assert (reports[-1].rate, reports[-1].seconds_left) == (10.0, 4.0)
 
 
-def test_no_end_is_foretold_by_the_first_moments():
-    assert not Progress(64, 10**6, 0, 8, 30.0, waited=29.9).tells
+def test_the_first_moments_predict_nothing():
+    assert not Progress(64, 10**6, 0, 8, 30.0, waited=29.9).has_rate
 
 
-def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers(monkeypatch):
-    def broken(*args):
+def test_an_error_in_a_worker_reaches_the_caller_and_ends_all_workers():
+    def fail(*_, **__):
         raise RuntimeError("a block broke")
 
-    monkeypatch.setattr(threads, "run_block", broken)
+    settings = DEFAULT_SETTINGS._replace(run_block=fail)
     with pytest.raises(RuntimeError, match="a block broke"):
-        sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=5)
+        run_sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=5, settings=settings)
     assert not [t for t in threading.enumerate() if t.name.startswith("gdkit")]
 
 
@@ -425,11 +424,11 @@ def test_a_warning_points_at_the_line_that_called():
     assert caught[0].filename == __file__
 
 
-def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs(monkeypatch):
-    monkeypatch.setattr(threads, "run_block", lambda *args: pytest.fail("a block ran"))
-    broken = lambda learning_rate: None
+def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs():
+    settings = DEFAULT_SETTINGS._replace(run_block=lambda *_, **__: pytest.fail("a block ran"))
+    axes = {"optimizer": {"a": sgd, "b": lambda learning_rate: None}, "learning_rate": [0.1]}
     with pytest.raises(GdkitError, match="the factory returned no"):
-        sweep(problems.parabola(), None, {"optimizer": {"a": sgd, "b": broken}, "learning_rate": [0.1]}, steps=5)
+        run_sweep(problems.parabola(), None, axes, steps=5, settings=settings)
 
 
 def test_params_of_half_precision_have_statistics_of_single():

@@ -26,13 +26,13 @@ from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, places
 from gdkit.store.files import FILES
 from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution import processes
-from gdkit.sweeps.execution.executors import Pool, pool_of
+from gdkit.sweeps.execution.executors import Pool, make_pool
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory
 
@@ -195,12 +195,12 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
         left.close()
         more = seconds(lambda: _prepared(next(paths), request)[1].close(), times=2)
     found |= {"prepare": min(found["prepare"], more), "manifest": sizes[".json"], "lists": sizes.get(".npz", 0)}
-    return found | {"sent": len(processes.sent_of(request, None).pickled)}
+    return found | {"sent": len(processes.pack_sweep(request).pickled)}
 
 
 def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
-    planned = JobCompiler(request, list(trace_groups(request)), select_devices(request.plan), workers=1)
-    return planned.archive(RunDirectory(path))
+    compiler = JobCompiler(request, list(trace_groups(request)), workers=1)
+    return compiler.open_run(RunDirectory(path))
 
 
 def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
@@ -233,7 +233,7 @@ def nothing(*_: Any) -> None:
 def dealt(pool: Pool, tasks: int) -> None:
     """Tasks submitted like tiles by the executors, two for each that the pool runs at once."""
     request = asked(1024)
-    sent, running, left = pool.place(processes.sent_of(request, None)), set(), iter(range(tasks))
+    sent, running, left = pool.share(processes.pack_sweep(request)), set(), iter(range(tasks))
     block = cut_blocks(1024, 1, Shape(1024, 1))[0]
     while True:
         for number in left:
@@ -253,7 +253,7 @@ def message() -> int:
 def pool_tasks() -> dict[str, float]:
     """Seconds per task with two processes of Python's pool."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return _tasks(pool_of(pool))
+        return _tasks(make_pool(pool))
 
 
 def dask_tasks() -> dict[str, float]:
@@ -262,7 +262,7 @@ def dask_tasks() -> dict[str, float]:
 
     settings = {"threads_per_worker": 1, "dashboard_address": "localhost:0"}
     with distributed.LocalCluster(n_workers=2, **settings) as cluster, distributed.Client(cluster) as client:
-        return _tasks(pool_of(client))
+        return _tasks(make_pool(client))
 
 
 def _tasks(pool: Pool) -> dict[str, float]:

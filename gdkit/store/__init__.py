@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -71,8 +71,8 @@ class Store(NamedTuple):
     files: Files
     made: set[Path]  # folders that this process has made
 
-    @staticmethod
-    def create(path: str | os.PathLike[str], wanted: Manifest, *, files: Files = FILES) -> "Store":
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], wanted: Manifest, *, files: Files = FILES) -> Self:
         """Open the run directory of a run, made if it is not there yet.
 
         Whoever comes first writes the manifest; the others take theirs, plan and partition, from it.
@@ -95,14 +95,14 @@ class Store(NamedTuple):
                         publish(files, target, [text], exclusive=True)
         except OSError as error:
             raise failed("the manifest cannot be made", target, error) from error
-        store = Store.open(path, files=files)
+        store = cls.open(path, files=files)
         lines = differences(store.manifest.fingerprint, wanted.fingerprint)
         if lines:
             raise OtherRunError(path, lines)
         return store
 
-    @staticmethod
-    def open(path: str | os.PathLike[str], *, files: Files = FILES) -> "Store":
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, files: Files = FILES) -> Self:
         """Open a run directory, to read it or to go on.
 
         Raises:
@@ -117,7 +117,7 @@ class Store(NamedTuple):
             raise StoreError(f"{path}: there is no run here. Name a directory that gdkit run has made.") from error
         except OSError as error:
             raise failed("the manifest cannot be read", path / manifest.NAME, error) from error
-        return Store(path, found, found.run, files, set())
+        return cls(path, found, found.run, files, set())
 
     @property
     def partition(self) -> Partition:
@@ -154,7 +154,7 @@ class Store(NamedTuple):
     ) -> Path | None:
         """Half of `put_tile`, quick: the tile under a temporary name, None if it was there already.
 
-        A process that is killed before `name_tile` has done the other half leaves it for `tidy` to do.
+        A process that is killed before `name_tile` has done the other half leaves it for `clean_up` to do.
         """
         path, like = self._tile_path(tile), self._like(tile)
         if columns.keys() != like.keys():
@@ -294,7 +294,7 @@ class Store(NamedTuple):
             return None
         return step if isinstance(step, int) else None
 
-    def drop_carry(self, block: int) -> None:
+    def remove_carry(self, block: int) -> None:
         """Forget the lanes of a block."""
         with contextlib.suppress(OSError):
             self.files.unlink(self._carry_path(block))
@@ -318,7 +318,7 @@ class Store(NamedTuple):
         held = claims.look(self.files, self._claim_path(tile))
         return held is not None and not held.is_mine and held.is_live(younger_than)
 
-    def claim_of(self, tile: int) -> range:
+    def tiles_of_claim(self, tile: int) -> range:
         """The tiles that share a claim with this one: itself alone, unless there are more than 10,000."""
         return claims.shared(tile, self.partition.tiles)
 
@@ -328,7 +328,7 @@ class Store(NamedTuple):
         held = {first: claims.look(self.files, self._claim_path(first)) for first in firsts}
         return {first: claim for first, claim in held.items() if claim is not None}
 
-    def asking(self, token: str) -> Path:
+    def stop_file(self, token: str) -> Path:
         """The file that asks the workers of one sender to stop."""
         return self.path / _CLAIMS / f"stop-{token}"
 
@@ -338,7 +338,7 @@ class Store(NamedTuple):
         """How far the run is: from the names of files alone, or with every tile verified."""
         return status_of(self, verify=verify, younger_than=younger_than)
 
-    def tidy(self) -> int:
+    def clean_up(self) -> int:
         """See to what processes left behind that are no more; returns how many temporary files of theirs there were.
 
         Of temporary files, those of dead processes or a day old, a whole tile gets its name and all others are removed.
@@ -353,7 +353,7 @@ class Store(NamedTuple):
                 self.files.unlink(path)
         for block in self.carries():
             if self._tile_path(self.partition.tile_of_block(block)).exists():
-                self.drop_carry(block)
+                self.remove_carry(block)
         for first, claim in self.claims().items():
             if not claim.is_live():
                 self.release(first)

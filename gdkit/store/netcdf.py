@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gdkit.errors import bad_value, missing_package
-from gdkit.store.files import FILES, temporary_for
+from gdkit.store.files import FILES, Files, temporary_for
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +16,7 @@ FORMAT = 1
 RESULTS = "results.nc"
 
 
-def save(lanes: "xr.Dataset", path: Any) -> None:
+def save(lanes: "xr.Dataset", path: str | os.PathLike[str], *, files: Files = FILES) -> None:
     """Write a dataset to `path` under a temporary name, synced and then renamed, so that a file there is whole."""
     _require()
     path = Path(path)
@@ -30,16 +30,15 @@ def save(lanes: "xr.Dataset", path: Any) -> None:
     temporary = temporary_for(path)
     try:
         lanes.to_netcdf(temporary, engine="h5netcdf")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        FILES.fsync_folder(path.parent)
+        files.fsync(temporary)
+        files.replace(temporary, path)
+        files.fsync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def load(path: Any) -> "xr.Dataset":
+def load(path: str | os.PathLike[str]) -> "xr.Dataset":
     """Read what `save` wrote; `path` is the file or the directory of a run."""
     _require()
     path = Path(path)
@@ -52,14 +51,14 @@ def load(path: Any) -> "xr.Dataset":
     import xarray as xr
 
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as found:
-            lanes = found.load()
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            lanes = dataset.load()
     except (OSError, ValueError, KeyError) as error:
         raise bad_value("path", str(path), f"it cannot be read ({error})", "It may be damaged: run again") from error
     if lanes.attrs.pop("format", None) != FORMAT:
         raise bad_value("path", str(path), f"not a result of format {FORMAT}", "Open it with the gdkit that wrote it")
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in lanes.attrs.items()}
-    return lanes.assign_attrs(plain)  # as they were before they were saved
+    return lanes.assign_attrs(plain)  # the Python values that were saved
 
 
 def _require() -> None:

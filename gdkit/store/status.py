@@ -35,7 +35,7 @@ def status_of(store: Any, *, verify: bool, younger_than: float) -> Status:
     flying = np.zeros(partition.tiles, bool)
     flying[[partition.tile_of_block(block) for block in carries]] = True
     for tile in live:
-        flying[list(store.claim_of(tile))] = True
+        flying[list(store.tiles_of_claim(tile))] = True
     in_flight, done = int(np.sum(flying & ~finished)), int(finished.sum())
     return Status(
         tiles=partition.tiles,

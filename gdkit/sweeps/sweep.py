@@ -1,4 +1,4 @@
-"""sweep: from axes to a result."""
+"""sweep: from a request over plan, programs and execution to a result."""
 
 import threading
 import time
@@ -11,28 +11,30 @@ import numpy as np
 
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import EndKind
-from gdkit.problems import Problem
+from gdkit.problems import ProblemLike
 from gdkit.sweeps.execution import processes, threads
-from gdkit.sweeps.execution.executors import is_remote, pool_of
+from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
-from gdkit.sweeps.execution.progress import Meter, Progress, plain_lines
-from gdkit.sweeps.plan.shapes import Plan, count_workers
+from gdkit.sweeps.execution.memory import MemoryColumns
+from gdkit.sweeps.execution.progress import Meter, Progress, print_lines
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
+from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.tiles import FinishedBlock
-from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.origin import attach_origin
-from gdkit.sweeps.rundir.archive import MemoryColumns, UnfinishedRun
+from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory
-from gdkit.types import Key, Monitor
+from gdkit.types import Key, Monitor, OptimizerLike
 
 
 def sweep(
-    problem: Problem | Callable[..., Problem],
-    optimizer: Any,
+    problem: ProblemLike,
+    optimizer: OptimizerLike | str | None,
     axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seeds: int = 1,
@@ -42,39 +44,40 @@ def sweep(
     curve_points: int = 200,
     target: float | None = None,
     diverged_above: float = 1e6,
-    store: Any = None,
-    executor: Any = None,
+    store: str | Path | None = None,
+    executor: ExecutorLike | None = None,
     plan: Plan | None = None,
     progress: Callable[[Progress], None] | bool | None = None,
 ) -> SweepResult:
-    """Run every point of a grid for every seed, side by side, and tell what became of each.
+    """Run every point of a grid for every seed side by side, and report the outcome of each run.
 
     Args:
       problem: a Problem, or a factory of one for axes named ``problem.NAME``.
       optimizer: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``.
-      axes: name to values; their product is run. ``optimizer`` maps labels to factories or (factory, own axes).
-        Values with any float are lanes of one program; others one program each (`gdkit.lanes`, `gdkit.static` say it
-        outright). `gdkit.paired` axes vary together. A sequence of mappings is multiplied out too.
-      seeds: runs a point; seed s has the same start and the same batches at every point.
-      steps: updates a lane.
-      key: what all seeds come from; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
+      axes: name -> values; every combination of values is run. ``optimizer`` maps labels to factories or to
+        (factory, axes of its own). All values of an axis of floats are lanes of one program; other values take one
+        program each (`gdkit.lanes` and `gdkit.static` decide it). Axes in `gdkit.paired` vary together. The mappings
+        of a sequence are combined with each other.
+      seeds: runs per point. Seed s has the same start and the same batches at every point.
+      steps: updates per lane.
+      key: the root of all seeds; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
       monitors: further statistics.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
         where neither an optimum nor a target is known.
-      store: where to keep the result: a netCDF file, ``NAME.nc``, written at the end; or a directory, which fills up
-        while the sweep runs. There the same call goes on where it was stopped, with the same bits, after a crash too,
-        and calls in several processes share the work, those of ``jax.distributed`` a shard each to begin with.
-      executor: what runs tiles, in place of threads of our own: a ``concurrent.futures.Executor`` of threads or of
-        processes (of the standard library, loky, mpi4py), or a ``dask.distributed.Client``. The bits stay the same. A
-        directory as `store` must lie where all workers find it; without one, what lanes read comes back.
-      plan: the shape of blocks, tile, segment, workers, devices; what is not given is chosen, by timing where the sweep
-        takes long enough to pay for it.
+      store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, written
+        while the sweep runs. The same call on the same directory resumes an interrupted run with the same bits, and
+        several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.
+      executor: runs the tiles instead of gdkit's own threads: a ``concurrent.futures.Executor`` of threads or of
+        processes (of the standard library, loky, mpi4py), or a ``dask.distributed.Client``. The bits are the same.
+        All workers must find a directory in `store`; without one, they send their values back.
+      plan: shapes of blocks and tiles, segments, workers, devices. The planner chooses what is not given, by timing
+        where the sweep takes long enough to pay for it.
       progress: True for lines on stderr, or a callback, called from worker threads.
 
     Returns:
-      A SweepResult: a row for every lane, diverged ones too; `regimes`, `edge`, `best` and `recommend` judge them.
+      A SweepResult with one row per lane, diverged lanes included; see `regimes`, `edge`, `best` and `recommend`.
 
     Raises:
       GdkitError: an argument cannot be used; the message names it, its value and the remedy.
@@ -88,14 +91,11 @@ def sweep(
         problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan,
     )  # fmt: skip
-    if is_remote(executor):
-        pool_of(executor)  # checks it
-    if progress not in (None, True, False) and not callable(progress):
-        raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
-    tell = plain_lines() if progress is True else progress or None
+    pool, report_progress = parse_executor(executor), _progress_callback(progress)
     is_file = store is not None and Path(store).suffix == ".nc"
-    where = RunDirectory(Path(store)).of_this_process() if store is not None and not is_file else None
-    result = attach_origin(*run_request(request, tell, executor, where=where), run_request)
+    directory = RunDirectory(Path(store)).shard_of_process() if store is not None and not is_file else None
+    result, resumable = run_request(request, report_progress, pool, directory=directory)
+    result = attach_origin(result, resumable, run_request)
     if is_file:
         result.save(store)
     return result
@@ -103,85 +103,171 @@ def sweep(
 
 def run_request(
     request: SweepRequest,
-    tell: Callable[[Progress], None] | None = None,
-    executor: Any = None,
+    report_progress: Callable[[Progress], None] | None = None,
+    executor: ExecutorLike | None = None,
     *,
-    before: ResumableSweep | None = None,
+    resumed: ResumableSweep | None = None,
     points: list[np.ndarray] | None = None,
-    where: RunDirectory | None = None,
+    directory: RunDirectory | None = None,
     stop: threading.Event | None = None,
+    settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> tuple[SweepResult, ResumableSweep | None]:
-    """Run a checked sweep, or go on with one: its result, and its lanes unless they are too large to be kept.
+    """Run a checked sweep, and return its result and its lanes at the last step.
 
-    With a directory it is kept there, and goes on from what is there. Where `stop` was set on the way, or others have
-    not finished their shards, lanes are missing.
+    Args:
+      request: the sweep.
+      report_progress: a callback, called from worker threads.
+      executor: as in `sweep`.
+      resumed: a shorter sweep whose lanes are continued.
+      points: the points that are continued, per group of `resumed`; by default all.
+      directory: the run directory. A run that it holds is resumed.
+      stop: an event that interrupts the sweep at the end of a segment.
+      settings: how the sweep is executed.
+
+    Returns:
+      The result; lanes are missing where `stop` was set, or where other processes have not finished their shards. And
+      the sweep to resume from, None where lanes are missing.
     """
     begin = time.monotonic()
-    devices = select_devices(request.plan)
-    workers = count_workers(request.plan, len(devices))
-    meter = Meter(tell, request.lane_count, request.steps)
-    prepared = before.prepared if before else list(trace_groups(request))  # all are checked before the first is run
-    processes = pool_of(executor).size if is_remote(executor) else 1
-    planned = JobCompiler(request, prepared, devices, workers, processes)
-    if where is not None:
-        jobs, shelf = planned.archive(where)
-    else:
-        jobs = planned.again(before, points) if before else planned.jobs()
-        shelf = MemoryColumns(request, prepared, before and before.columns)
-    goes_on = shelf.lanes_done > 0
-    meter.found(shelf.lanes_done * request.steps, shelf.lanes_done)
-    keeper = LaneCollector(before, keeps=not goes_on and not is_remote(executor))
-    jobs = (job._replace(returns_lanes=keeper.fits(job) or shelf.keeps_lanes) for job in jobs)
-    with closing(shelf):
-        for finished in _running(planned, jobs, shelf, executor, meter, stop or threading.Event()):
-            shelf.put(finished)  # here: workers that did it would take longer, for they share caches and Python's lock
-            keeper.put(finished)
-            meter.add(0, finished.block.lanes)
-        columns = shelf.columns()
+    pool = parse_executor(executor, settings.large_request_bytes)
+    compiler = _trace(request, pool, resumed, settings)
+    jobs, destination = _compile(compiler, directory, resumed, points)
+    lanes = LaneCollector(resumed, is_on=_collects_lanes(destination, pool), most_bytes=settings.lane_bytes)
+    meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
+    with closing(destination):
+        columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event())
     _check_start(columns)
-    described = planned.described(optimum_known="optimum" in columns)
-    seconds = seconds_of(where.path) if where and goes_on else time.monotonic() - begin
-    narrower = shelf.archive.run.narrower() if shelf.archive else None
-    result = assemble(described, columns, planned.timings(seconds), narrower)
+    result = _assemble_result(compiler, destination, columns, begin)
     if result.missing:
         return result, None
-    meter.over()
-    shapes = [choice.shape for choice in planned.chosen[: len(prepared)]]
-    parts = [keeper.parts[p.number] for p in prepared] if keeper.is_whole(request) else None
-    return result, ResumableSweep(request, prepared, shapes, columns, parts, shelf.load if shelf.keeps_lanes else None)
+    meter.complete()
+    return result, _resumable_sweep(compiler, destination, columns, lanes)
 
 
-def _running(
-    planned: JobCompiler,
+def resume_lanes(
+    sweep: ResumableSweep, steps: int, points: list[np.ndarray] | None = None, **options: Any
+) -> tuple[SweepResult, ResumableSweep | None]:
+    """Continue a sweep to `steps`: all its lanes, or per group those of some points; others stay as they are."""
+    return run_request(sweep.request._replace(steps=steps), resumed=sweep, points=points, **options)
+
+
+# The stages
+
+
+def _trace(
+    request: SweepRequest,
+    pool: ParsedExecutor,
+    resumed: ResumableSweep | None,
+    settings: ExecutionSettings,
+) -> JobCompiler:
+    """Trace the groups of a sweep, which checks all of them before the first one runs."""
+    groups = resumed.prepared if resumed else list(trace_groups(request))
+    processes = pool.size if isinstance(pool, Pool) else 1
+    return JobCompiler(request, groups, processes=processes, settings=settings)
+
+
+def _compile(
+    compiler: JobCompiler,
+    directory: RunDirectory | None,
+    resumed: ResumableSweep | None,
+    points: list[np.ndarray] | None,
+) -> tuple[Iterable[Job], UnfinishedRun | MemoryColumns]:
+    """The jobs of a sweep, and where their blocks go. In memory, a job is compiled while earlier ones run."""
+    if directory is not None:
+        return compiler.open_run(directory)
+    columns = MemoryColumns(compiler.request, compiler.prepared, resumed.columns if resumed else None)
+    return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
+
+
+def _execute(
+    compiler: JobCompiler,
     jobs: Iterable[Job],
-    shelf: UnfinishedRun | MemoryColumns,
-    executor: Any,
+    destination: UnfinishedRun | MemoryColumns,
+    lanes: LaneCollector,
+    pool: ParsedExecutor,
+    meter: Meter,
+    stop: threading.Event,
+) -> dict[str, np.ndarray]:
+    """Run all jobs, and return the columns of the sweep."""
+    meter.add_resumed(destination.lanes_done * compiler.request.steps, destination.lanes_done)
+    jobs = (job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes) for job in jobs)
+    for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop):
+        destination.add(finished)  # here, since workers would be slower: they share caches and Python's lock
+        lanes.add(finished)
+        meter.add(0, finished.block.lanes)
+    return destination.columns()
+
+
+def _run_jobs(
+    compiler: JobCompiler,
+    jobs: Iterable[Job],
+    destination: UnfinishedRun | MemoryColumns,
+    pool: ParsedExecutor,
     meter: Meter,
     stop: threading.Event,
 ) -> Iterator[FinishedBlock]:
-    """The blocks of all jobs as they finish: run by threads, or by the processes of an executor."""
-    request, report = planned.request, lambda block, steps: meter.add(steps * block.lanes)
-    if is_remote(executor):
-        lanes = lambda part: planned.prepared[part.job.group].number_rows(part.block, request.seeds)
+    """The blocks of all jobs as they finish, run by threads or by the processes of a pool."""
+    request = compiler.request
+    report = lambda block, steps: meter.add(steps * block.lanes)
+    if isinstance(pool, Pool):
+        rows_of = lambda part: compiler.prepared[part.job.group].number_rows(part.block, request.seeds)
         return processes.run_jobs(
-            jobs, tiles_of=shelf.cut_tiles, pool=pool_of(executor), request=request, report=report,
-            lanes_of=lambda tile: np.concatenate(list(map(lanes, tile.parts))), archive=shelf.archive, stop=stop,
+            jobs, cut_tiles=destination.cut_tiles, pool=pool, request=request, report=report,
+            lanes_of=lambda tile: np.concatenate(list(map(rows_of, tile.parts))), archive=destination.archive,
+            stop=stop, settings=compiler.settings,
         )  # fmt: skip
     return threads.run_jobs(
-        jobs, tiles_of=shelf.cut_tiles, workers=planned.workers, segment=request.plan.segment, executor=executor,
-        narrower=planned.narrower, report=report, archive=shelf.archive, stop=stop,
+        jobs, cut_tiles=destination.cut_tiles, workers=compiler.workers, segment_steps=request.plan.segment,
+        executor=pool, halve_block=compiler.halve_block, report=report, archive=destination.archive,
+        stop=stop, settings=compiler.settings,
     )  # fmt: skip
 
 
-def go_on(
-    kept: ResumableSweep, steps: int, points: list[np.ndarray] | None = None, **options: Any
-) -> tuple[SweepResult, ResumableSweep | None]:
-    """Run lanes on until `steps`: all, or for each group those of some points; the others stay as they are."""
-    return run_request(kept.request._replace(steps=steps), before=kept, points=points, **options)
+def _assemble_result(
+    compiler: JobCompiler, destination: UnfinishedRun | MemoryColumns, columns: Mapping[str, np.ndarray], begin: float
+) -> SweepResult:
+    """The result of a sweep. The time of a resumed run counts from the first process on."""
+    seconds, narrower = time.monotonic() - begin, None
+    if isinstance(destination, UnfinishedRun):
+        narrower = destination.archive.run.narrower()
+        if destination.lanes_done:
+            seconds = seconds_of(destination.directory.path)
+    description = compiler.describe(optimum_known="optimum" in columns)
+    return assemble(description, columns, compiler.timings(seconds), narrower)
+
+
+def _resumable_sweep(
+    compiler: JobCompiler,
+    destination: UnfinishedRun | MemoryColumns,
+    columns: Mapping[str, np.ndarray],
+    lanes: LaneCollector,
+) -> ResumableSweep:
+    """The sweep to resume from, with its lanes in memory or in the run directory, where they were small enough."""
+    groups = compiler.prepared
+    shapes = [choice.shape for choice in compiler.choices[: len(groups)]]
+    parts = [lanes.parts[group.number] for group in groups] if lanes.is_complete(compiler.request) else None
+    load = destination.load if destination.stores_lanes else None
+    return ResumableSweep(compiler.request, groups, shapes, columns, parts, load)
+
+
+def _collects_lanes(destination: UnfinishedRun | MemoryColumns, pool: ParsedExecutor) -> bool:
+    """Whether this process sees all lanes at their last step."""
+    return destination.lanes_done == 0 and not isinstance(pool, Pool)
+
+
+# Checks
+
+
+def _progress_callback(progress: Callable[[Progress], None] | bool | None) -> Callable[[Progress], None] | None:
+    if progress is True:
+        return print_lines()
+    if progress and not callable(progress):
+        raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
+    return progress or None
 
 
 def _check_start(columns: Mapping[str, np.ndarray]) -> None:
-    dead = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
-    if np.all(dead):
+    is_dead = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
+    if np.all(is_dead):
         value = columns["initial_loss"].ravel()[0]
         raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")

@@ -19,14 +19,13 @@ from gdkit.app.resources import Resources, format_bytes
 from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
-from gdkit.sweeps.execution.lanes import KEPT_BYTES
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
-from gdkit.sweeps.rundir.manifest import STORED_BYTES
 from gdkit.tables import count, format_duration
 from gdkit.types import Params, PyTree
 
@@ -182,7 +181,8 @@ def _estimate_peak(costs: list[Cost]) -> Resources:
     )
     memory += _OUTPUT_BYTES * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
-    return Resources(memory + resumable * (resumable <= KEPT_BYTES), disk + resumable * (resumable <= STORED_BYTES))
+    memory += resumable * (resumable <= DEFAULT_SETTINGS.lane_bytes)
+    return Resources(memory, disk + resumable * (resumable <= DEFAULT_SETTINGS.stored_lane_bytes))
 
 
 def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:

@@ -18,3 +18,4 @@ class Hooks(NamedTuple):
     plan: Mapping[str, Any] = {}  # fields of `gdkit.Plan`, which configs and options do not cover
     write_report: WriteReport | None = None  # instead of `gdkit.app.run.outputs.write_report`
     measure_free: Callable[[Path], Resources] = resources.measure_free  # of the run's folder
+    settings: Any = None  # an ExecutionSettings; not typed, for the same reason. None: `DEFAULT_SETTINGS`

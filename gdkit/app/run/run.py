@@ -27,6 +27,7 @@ from gdkit.app.summary import describe_run
 from gdkit.store import RESULTS, Store
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.execution.progress import Progress
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
@@ -94,14 +95,17 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
       KeyboardInterrupt: the run was interrupted before its end.
     """
     resolved = dump(config.model_copy(update={"output": None}))
-    directory = RunDirectory(folder, resolved, options.shard).of_this_process()
+    directory = RunDirectory(folder, resolved, options.shard).shard_of_process()
     with (
         _show_progress(config, folder, live=options.live) as tell,
         locate_errors(config, ("sweep",)),
         store_plans(),
         stop_on_signal() as stop,
     ):
-        result, _ = run_request(request, tell, options.executor, where=directory, stop=stop)
+        settings = options.hooks.settings or DEFAULT_SETTINGS
+        result, _ = run_request(
+            request, tell, options.executor, directory=directory, stop=stop, settings=settings
+        )
     if result.missing:
         _report_missing(config, folder, result, live=options.live, interrupted=stop.is_set())
     return result

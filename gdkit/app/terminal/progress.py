@@ -93,7 +93,7 @@ class ProgressBoard:
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
         best = _best_optimizer(optimizers)
-        remaining = f"{_format_rate(p.rate)} steps/s, {format_duration(p.left)} left" if p.tells else ""
+        remaining = f"{_format_rate(p.rate)} steps/s, {format_duration(p.seconds_left)} left" if p.has_rate else ""
         if len(optimizers) == 1 and best:
             remaining = ", ".join(filter(None, [remaining, _describe_best(best)]))
         diverged = _format_diverged(sum(optimizer.diverged for optimizer in optimizers))
@@ -128,7 +128,7 @@ class ProgressLines:
             self._printed_at = time.monotonic()
             running = [o for o in self._optimizers if 0 < o.finished < o.lanes] or self._optimizers
             share = min(99, int(100 * p.done / p.total))
-            remaining = f", {format_duration(p.left)} left" if p.tells else ""
+            remaining = f", {format_duration(p.seconds_left)} left" if p.has_rate else ""
             parts = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs{remaining}"]
             self._print("; ".join(parts + [_describe_optimizer(o) for o in running if o.finished]))
 

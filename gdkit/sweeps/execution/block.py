@@ -1,76 +1,102 @@
-"""One block, advanced from its start to its end."""
+"""One block, advanced from its first step to its last."""
 
 import math
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.programs.build import Carry, Program
+from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import advance_block, read_block
 from gdkit.sweeps.programs.job import HostLanes, Job, get_block_inputs
-from gdkit.sweeps.programs.packing import Packed, to_device
-from gdkit.sweeps.programs.tiles import Checkpoint
+from gdkit.sweeps.programs.packing import to_device
+from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock
 from gdkit.sweeps.programs.timing import seconds_per_step
+
+
+class SegmentSettings(NamedTuple):
+    """How long segments take: short enough for interruptions and progress, long enough to cost nothing."""
+
+    first_steps: int = 64  # of a program whose speed is not known yet
+    seconds: float = 0.5
+    checkpoint_seconds: float = 2.0  # where a checkpoint is written at the end of each
+    start_cache_bytes: int = 2**25  # of start carries that a job keeps for its later blocks
+
+
+DEFAULT_SEGMENTS = SegmentSettings()
 
 
 def run_block(
     job: Job,
     block: Block,
+    *,
     device: int,
-    segment: int | None,
-    report: Callable[[int], None],
+    segment_steps: int | None,
+    report_steps: Callable[[int], None],
     stop: threading.Event,
     checkpoint: Checkpoint | None = None,
-) -> tuple[dict[str, np.ndarray], Packed | None]:
-    """Advance a block to its end, segment by segment: what its lanes read, and its lanes before the last observation.
-
-    Nothing if asked to stop on the way.
-    """
+    settings: SegmentSettings = DEFAULT_SEGMENTS,
+) -> FinishedBlock | None:
+    """Advance a block to its last step, segment by segment; None if `stop` was set before it got there."""
     inputs, program = get_block_inputs(job, block, device), job.programs[device]
-    carry = _begun(job, block, device, checkpoint)
-    t0 = kept = int(carry.t)
-    kept_at = time.monotonic()
-    report(t0 - job.first_step)
-    while t0 < job.steps:
+    carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
+    step = saved_step = int(carry.t)
+    saved_at = time.monotonic()
+    seconds = settings.checkpoint_seconds if checkpoint else settings.seconds
+    report_steps(step - job.first_step)
+    while step < job.steps:
         if stop.is_set():
-            if checkpoint and kept < t0:
+            if checkpoint and saved_step < step:
                 checkpoint.save(carry)
-            return {}, None
-        size = segment or _fitting(program, _KEPT_SECONDS if checkpoint else _SEGMENT_SECONDS)
-        begin, t1 = time.monotonic(), min(t0 + size, job.steps)
-        carry = advance_block(program, inputs, carry, t0, t1, job.steps)
-        going = bool(carry.going)  # waits for the segment
-        report(t1 - t0 if going else job.steps - t0)
-        if going:  # else the steps were fewer
-            seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (t1 - t0)
-        t0 = t1 if going else job.steps
-        # what is found out with a short segment is not worth a file; it is kept with the next one
-        due = segment is not None or time.monotonic() - kept_at >= _KEPT_SECONDS / 2
-        if checkpoint and t0 < job.steps and due:
+            return None
+        end = min(step + (segment_steps or _steps_in(seconds, program, settings.first_steps)), job.steps)
+        carry, reached = _advance_segment(job, program, inputs, carry, step, end)
+        report_steps(reached - step)
+        step = reached
+        # the short segments that measure the speed are not worth a file: their steps are saved with the next one
+        is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
+        if checkpoint and step < job.steps and is_due:
             checkpoint.save(carry)
-            kept, kept_at = t0, time.monotonic()
+            saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
-    return read_block(program, inputs, carry), lanes
+    return FinishedBlock(job, block, read_block(program, inputs, carry), lanes)
 
 
-def _fitting(program: Program, seconds: float) -> int:
-    """Steps that a block makes in about so many seconds."""
-    known = seconds_per_step.get(program.fingerprint)
-    return _FIRST_SEGMENT if known is None else max(1, min(int(seconds / known), 2**30))
+def _advance_segment(
+    job: Job, program: Program, inputs: tuple[Inputs, Shared], carry: Carry, step: int, end: int
+) -> tuple[Carry, int]:
+    """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended."""
+    begin = time.monotonic()
+    carry = advance_block(program, inputs, carry, step, end, job.steps)
+    if not bool(carry.going):  # waits for the segment
+        return carry, job.steps
+    seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (end - step)
+    return carry, end
 
 
-def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -> Carry:
-    """The carry that a block begins with: as it was kept last, if it was."""
-    kept = checkpoint.load(job, device) if checkpoint else None
-    if kept is not None:
-        return kept
+def _steps_in(seconds: float, program: Program, first_steps: int) -> int:
+    """The steps that a block makes in so many seconds; `first_steps` where its speed is not known yet."""
+    pace = seconds_per_step.get(program.fingerprint)
+    return first_steps if pace is None else max(1, min(int(seconds / pace), 2**30))
+
+
+def _first_carry(job: Job, block: Block, device: int, checkpoint: Checkpoint | None, cache_bytes: int) -> Carry:
+    """The carry that a block begins with: its checkpoint, else the lanes that the job resumes, else its start."""
+    saved = checkpoint.load(job, device) if checkpoint else None
+    if saved is not None:
+        return saved
     if job.resumed is not None:
-        return _carry_at(job, job.resumed, block, device)
+        return _resumed_carry(job, job.resumed, block, device)
+    return _start_carry(job, block, device, cache_bytes)
+
+
+def _start_carry(job: Job, block: Block, device: int, cache_bytes: int) -> Carry:
+    """The carry of a block at step 0, computed once where only the seeds decide it."""
     program, seeds = job.programs[device], (device, block.seeds.tobytes())
     if job.start_cache is None or not program.starts_alike:
         return program.start(*get_block_inputs(job, block, device))
@@ -78,52 +104,44 @@ def _begun(job: Job, block: Block, device: int, checkpoint: Checkpoint | None) -
     if carry is None:
         carry = program.start(*get_block_inputs(job, block, device))
         size = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(program.carry))
-        if (len(job.start_cache) + 1) * size <= _STARTS_BYTES:
+        if (len(job.start_cache) + 1) * size <= cache_bytes:
             job.start_cache[seeds] = carry
     return carry
 
 
-def replay(
-    job: Job, block: Block, at: tuple[int, int], onset: int, around: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Run a block again and watch one lane, at place `at` of it, step by step around `onset`.
-
-    Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
-    and of their change, (watched steps,), with ``step``; and all that the lane reads at its end.
-    """
-    inputs, program = get_block_inputs(job, block), job.programs[0]
-    to = lambda carry, t0, t1: advance_block(program, inputs, carry, t0, t1, job.steps)
-    mine = lambda tree: jax.tree.map(lambda x: np.asarray(x)[at], tree)
-    params = lambda carry: mine(carry.lanes.unpack().state.params)
-    first, last = max(0, onset - around), min(onset + around + 1, job.steps)
-    carry = to(program.start(*inputs), 0, first)
-    watched: dict[str, list] = {"step": list(range(first, last)), "loss": []}
-    for t in range(first, last):
-        before = jax.tree_util.tree_leaves_with_path(params(carry))
-        carry = to(carry, t, t + 1)
-        after = jax.tree.leaves(params(carry))
-        watched["loss"].append(mine(read_block(program, inputs, carry)["final_loss"]))
-        for (path, old), new in zip(before, after, strict=True):
-            name = jax.tree_util.keystr(path) or "params"
-            watched.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
-            watched.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
-    carry = to(carry, last, job.steps + 1)
-    return {name: np.asarray(values) for name, values in watched.items()}, mine(read_block(program, inputs, carry))
-
-
-def _carry_at(job: Job, kept: HostLanes, block: Block, device: int) -> Carry:
-    """The carry of a block of lanes that go on, as its program takes it."""
+def _resumed_carry(job: Job, lanes: HostLanes, block: Block, device: int) -> Carry:
+    """The carry of a block of lanes that the host holds."""
     like = job.programs[device].carry
     of_block = lambda x: x[np.ix_(block.points, block.seeds)]
-
     leaf = lambda x, like: to_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
-    curve[: kept.curve.shape[-1]] = np.transpose(of_block(kept.curve))
-    return Carry(np.int32(job.first_step), jax.tree.map(leaf, kept.lanes, like.lanes), curve, np.bool_(True))
+    curve[: lanes.curve.shape[-1]] = np.transpose(of_block(lanes.curve))
+    return Carry(np.int32(job.first_step), jax.tree.map(leaf, lanes.lanes, like.lanes), curve, np.bool_(True))
 
 
-# How long a segment should take: short enough for an interruption and for progress, long enough to cost nothing.
-_SEGMENT_SECONDS = 0.5
-_KEPT_SECONDS = 2.0  # where the lanes are written to disk at its end
-_FIRST_SEGMENT = 64
-_STARTS_BYTES = 2**25  # of starts that a job keeps for its later blocks
+def replay(
+    job: Job, block: Block, place: tuple[int, int], onset: int, around: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run a block again and record one lane, at `place` in the block, step by step around `onset`.
+
+    Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
+    and of their change, (recorded steps,), with ``step``; and the statistics of the lane at its end.
+    """
+    inputs, program = get_block_inputs(job, block), job.programs[0]
+    advance_to = lambda carry, step, end: advance_block(program, inputs, carry, step, end, job.steps)
+    lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
+    params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)
+    first, last = max(0, onset - around), min(onset + around + 1, job.steps)
+    carry = advance_to(program.start(*inputs), 0, first)
+    recorded: dict[str, list] = {"step": list(range(first, last)), "loss": []}
+    for step in range(first, last):
+        before = jax.tree_util.tree_leaves_with_path(params_of(carry))
+        carry = advance_to(carry, step, step + 1)
+        after = jax.tree.leaves(params_of(carry))
+        recorded["loss"].append(lane_of(read_block(program, inputs, carry)["final_loss"]))
+        for (path, old), new in zip(before, after, strict=True):
+            name = jax.tree_util.keystr(path) or "params"
+            recorded.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
+            recorded.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
+    carry = advance_to(carry, last, job.steps + 1)
+    return {name: np.asarray(values) for name, values in recorded.items()}, lane_of(read_block(program, inputs, carry))

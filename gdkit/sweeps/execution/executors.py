@@ -1,107 +1,137 @@
-"""Executors as a sweep uses them: how many tasks they run, what they raise when a worker dies, how they begin anew."""
+"""Executors of other processes: how many tasks they run, what they raise when a worker dies, how they restart."""
 
 import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gdkit.errors import RunError, bad_type, bad_value
 
-_LARGE = 2**20  # bytes: processes of this machine read what is larger from a file, instead of with every task
+LARGE_BYTES = 2**20  # processes of this machine read what is larger from a file, instead of with every task
+
+
+class DaskClient(Protocol):
+    """A ``dask.distributed.Client``, as far as gdkit uses it."""
+
+    get_executor: Callable[..., Executor]
+    scatter: Callable[..., Any]
+    submit: Callable[..., Any]
+    nthreads: Callable[..., Any]
+
+
+class SharedData(Protocol):
+    """What all tasks of a sweep are given: a NamedTuple whose pickled bytes can lie in a file instead."""
+
+    @property
+    def pickled(self) -> bytes: ...
+    @property
+    def digest(self) -> str: ...
+    def _replace(self, *, pickled: bytes, file: Path) -> Any: ...
 
 
 class Pool:
-    """Any ``concurrent.futures.Executor`` whose tasks run in other processes."""
+    """Any ``concurrent.futures.Executor`` whose tasks run in other processes.
 
-    lost: tuple[type[BaseException], ...] = (BrokenExecutor,)  # what is raised for the tasks of a worker that died
+    A subclass with a `restart` of its own serves an executor that gdkit does not know how to restart.
+    """
 
-    def __init__(self, executor: Any):
-        self._executor, self._made = executor, False
-        self._folder: tempfile.TemporaryDirectory | None = None  # for this user's eyes alone
+    worker_errors: tuple[type[BaseException], ...] = (BrokenExecutor,)  # raised for the tasks of a worker that died
+
+    def __init__(self, executor: Executor, large_bytes: int = LARGE_BYTES):
+        self._executor, self._is_restarted, self._large_bytes = executor, False, large_bytes
+        self._folder: tempfile.TemporaryDirectory | None = None  # which only this user can read
 
     @property
     def size(self) -> int:
-        """How many tasks run at once, as far as that is known."""
+        """How many tasks run at once, as far as the executor tells."""
         # Executors of concurrent.futures have no public attribute for it.
-        known = (getattr(self._executor, name, None) for name in ("num_workers", "_max_workers"))
-        return next((n for n in known if isinstance(n, int) and n > 0), os.cpu_count() or 1)
+        sizes = (getattr(self._executor, name, None) for name in ("num_workers", "_max_workers"))
+        return next((n for n in sizes if isinstance(n, int) and n > 0), os.cpu_count() or 1)
 
-    def place(self, value: Any) -> Any:
-        """What many tasks are given, a `remote.Sent`, brought to where it is cheap to give."""
+    def share(self, data: SharedData) -> Any:
+        """`data` as an argument of many tasks: where it is large, processes of this machine read it from a file."""
         is_local = _is_loky(self._executor) or isinstance(self._executor, ProcessPoolExecutor)
-        if not is_local or len(value.pickled) <= _LARGE:
-            return value
-        with contextlib.suppress(OSError):  # it then travels with every task
+        if not is_local or len(data.pickled) <= self._large_bytes:
+            return data
+        with contextlib.suppress(OSError):  # it is then sent with every task
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="gdkit-")
-            path = Path(self._folder.name, value.digest)
-            path.write_bytes(value.pickled)
-            return value._replace(pickled=b"", file=path)
-        return value
+            path = Path(self._folder.name, data.digest)
+            path.write_bytes(data.pickled)
+            return data._replace(pickled=b"", file=path)
+        return data
 
-    def submit(self, function: Any, *arguments: Any) -> Future:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
         """A future of ``function(*arguments)``."""
         return self._executor.submit(function, *arguments)
 
-    def anew(self) -> None:
-        """Begin anew after a worker died.
+    def restart(self) -> None:
+        """Replace the executor, one of whose workers died.
 
         Raises:
-          RunError: that is not known of executors of this kind.
+          RunError: gdkit does not know how to make another executor of this kind.
         """
         old = self._executor
-        make, settings = _again(old)
+        make, settings = _constructor_of(old)
         if make is None:
-            raise RunError(f"a worker of {type(old).__name__} died, and it cannot be started anew. Run the same again")
-        if self._made:
+            raise RunError(
+                f"a worker of {type(old).__name__} died, and gdkit cannot restart executors of this kind. "
+                "Run the same command again"
+            )
+        if self._is_restarted:
             old.shutdown(wait=False)
         # No executor has public attributes for the settings that it was created with.
-        self._executor, self._made = make(**{name: getattr(old, f"_{name}") for name in settings}), True
+        self._executor = make(**{name: getattr(old, f"_{name}") for name in settings})
+        self._is_restarted = True
 
     def close(self) -> None:
-        """End what was started here; the user's own executor stays."""
-        if self._made:
+        """Shut down an executor that was made here, and remove the files; the user's own executor stays."""
+        if self._is_restarted:
             self._executor.shutdown()
         if self._folder:
             self._folder.cleanup()
 
 
-class Dask(Pool):
-    """A ``distributed.Client``: workers may come and go, and a task is tried again by the scheduler."""
+class DaskPool(Pool):
+    """A ``distributed.Client``: workers may come and go, and the scheduler tries a task again."""
 
-    def __init__(self, client: Any):
+    def __init__(self, client: DaskClient):
         super().__init__(client.get_executor(pure=False))
         from distributed.scheduler import KilledWorker
 
-        self._client, self.lost = client, (KilledWorker, CancelledError)
+        self._client, self.worker_errors = client, (KilledWorker, CancelledError)
 
     @property
     def size(self) -> int:
         """How many tasks run at once now."""
         return sum(self._client.nthreads().values()) or 1
 
-    def place(self, value: Any) -> Any:
-        """As the result of a task, which the scheduler runs again when workers die with every copy.
+    def share(self, data: SharedData) -> Any:
+        """`data` as the result of a task, which the scheduler runs again when workers die with every copy.
 
-        Scattered data is lost then, and tasks that need it can wait for ever.
+        Scattered data would be lost then, and tasks that need it could wait for ever.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
-            return self._client.submit(_same, value, pure=False)
+            return self._client.submit(_identity, data, pure=False)
 
-    def anew(self) -> None:
-        """The scheduler does that."""
+    def restart(self) -> None:
+        """Nothing: the scheduler starts other workers."""
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-def _again(executor: Any) -> tuple[Any, Sequence[str]]:
-    """What makes an executor of the same kind, and of which settings; None where that is not known."""
+ExecutorLike = Executor | Pool | DaskClient
+ParsedExecutor = Pool | ThreadPoolExecutor | None
+
+
+def _constructor_of(executor: Executor) -> tuple[Callable[..., Any] | None, Sequence[str]]:
+    """What makes another executor like this one, and the names of its settings; (None, ()) where that is unknown."""
     if isinstance(executor, ProcessPoolExecutor):
         return ProcessPoolExecutor, ("max_workers", "mp_context", "initializer", "initargs")
     if _is_loky(executor):
@@ -111,31 +141,38 @@ def _again(executor: Any) -> tuple[Any, Sequence[str]]:
     return None, ()
 
 
-def _is_loky(executor: Any) -> bool:
+def _is_loky(executor: Executor) -> bool:
     return type(executor).__module__.startswith("loky")
 
 
-def is_remote(executor: Any) -> bool:
-    """Whether an executor's tasks run in other processes."""
-    return executor is not None and not isinstance(executor, ThreadPoolExecutor)
+def parse_executor(executor: ExecutorLike | None, large_bytes: int = LARGE_BYTES) -> ParsedExecutor:
+    """The argument `executor` of a sweep: an executor of threads as it is, others as a pool.
+
+    Raises:
+      GdkitError: as `make_pool`.
+    """
+    is_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
+    return executor if is_threads else make_pool(executor, large_bytes)
 
 
-def pool_of(executor: Any) -> Pool:
-    """An executor or a Dask client as a pool.
+def make_pool(executor: ExecutorLike, large_bytes: int = LARGE_BYTES) -> Pool:
+    """The pool of an executor of processes, or of a Dask client.
 
     Raises:
       InputTypeError: it is neither.
-      InputValueError: it forks this process, whose threads JAX uses.
+      InputValueError: it forks this process, in which JAX runs threads.
     """
-    if hasattr(executor, "get_executor") and hasattr(executor, "scatter"):
-        return Dask(executor)
+    if isinstance(executor, Pool):
+        return executor
+    if not isinstance(executor, Executor) and hasattr(executor, "get_executor") and hasattr(executor, "scatter"):
+        return DaskPool(executor)
     if not isinstance(executor, Executor):
         remedy = "Pass a concurrent.futures.Executor such as ProcessPoolExecutor, or a dask.distributed Client"
-        if callable(getattr(executor, "submit", None)):  # submitit's, whose futures are of its own kind
-            remedy = "Submit gdkit.sweep itself to it, several times and with store=DIR: they share the work"
-        raise bad_type("executor", executor, "no executor", remedy)
+        if callable(getattr(executor, "submit", None)):  # such as submitit's, whose futures are of another kind
+            remedy = "Submit gdkit.sweep itself to it, several times and with store=DIR: the calls share the work"
+        raise bad_type("executor", executor, "not an executor", remedy)
     context = getattr(executor, "_mp_context", None)  # no public attribute
     if isinstance(executor, ProcessPoolExecutor) and context and context.get_start_method() == "fork":
         remedy = "Pass ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
         raise bad_value("executor", executor, "it forks this process, and JAX's threads do not survive that", remedy)
-    return Pool(executor)
+    return Pool(executor, large_bytes)

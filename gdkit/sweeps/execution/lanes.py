@@ -1,7 +1,7 @@
-"""Lanes that can go on from where a sweep left them."""
+"""Lanes at the last step of a sweep, from which a longer sweep can resume."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,75 +10,78 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.job import HostLanes, Job, count_lane_bytes
-from gdkit.sweeps.programs.packing import gather_lanes
+from gdkit.sweeps.programs.packing import Packed, gather_lanes
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest
 
+BlockLanes = tuple[Block, Packed]  # the lanes of a block at their last step
+LANE_BYTES = 2**28  # of lanes that a result keeps in memory
+
 
 class ResumableSweep(NamedTuple):
-    """A finished sweep, and its lanes as they go on from its last step."""
+    """A finished sweep, and its lanes at the last step."""
 
     request: SweepRequest
     prepared: list[TracedGroup]
-    shapes: list[Shape]  # one a group
-    columns: Mapping[str, np.ndarray]  # what all lanes read so far
-    parts: list[list[tuple[Block, Any]]] | None  # one a group: its blocks and their lanes, if in memory
-    load: Callable[[Job], list[tuple[Block, Any]]] | None = None  # else where they are, if anywhere
+    shapes: list[Shape]  # one per group
+    columns: Mapping[str, np.ndarray]  # name -> (lanes, ...), the values that all lanes report
+    parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
+    load: Callable[[Job], list[BlockLanes]] | None = None  # reads them from a run directory, where one holds them
 
-    def going_on(self, job: Job) -> Iterator[Job]:
-        """A job of its group from the last step on; blocks whose lanes are not there, from the first.
+    def resume(self, job: Job) -> Iterator[Job]:
+        """The job of a longer sweep from the last step of this one; blocks whose lanes are missing, from step 0.
 
         Raises:
-          InputValueError: no lanes were kept.
+          InputValueError: the lanes were not kept.
           StoreError: they cannot be read.
         """
-        parts = self.parts[job.group] if self.parts is not None else self.load(job) if self.load is not None else None
-        if parts is None:
-            remedy = f"Run the sweep again with more steps; up to {KEPT_BYTES >> 20} MiB of lanes are kept"
-            problem = "they were too large to be kept, or another process ran them"
-            raise bad_value("result", "its lanes", problem, remedy)
-        group = self.prepared[job.group]
-        points, seeds = len(group.group.points), self.request.seeds
-        at = group.number_lanes(Block(np.arange(points), np.arange(seeds)), seeds)
-        curve = self.columns["curve_loss"][at.T] if "curve_loss" in self.columns else np.zeros((*at.T.shape, 0))
-        there = np.zeros((points, seeds), bool)
-        for block, _ in parts:
-            there[np.ix_(*block)] = True
-        is_there = [there[np.ix_(*block)].all() for block in job.blocks]
-        known = [block for block, kept in zip(job.blocks, is_there, strict=True) if kept]
-        lost = [block for block, kept in zip(job.blocks, is_there, strict=True) if not kept]
-        if known:
-            kept = HostLanes(gather_lanes(parts, points, seeds), curve)
-            yield job._replace(blocks=known, first_step=self.request.steps, resumed=kept)
-        if lost:
-            yield job._replace(blocks=lost)
+        lanes = self._block_lanes(job)
+        group, seeds = self.prepared[job.group], self.request.seeds
+        points = len(group.group.points)
+        rows = group.number_lanes(Block(np.arange(points), np.arange(seeds)), seeds).T
+        curve = self.columns["curve_loss"][rows] if "curve_loss" in self.columns else np.zeros((*rows.shape, 0))
+        is_held = np.zeros((points, seeds), bool)
+        for block, _ in lanes:
+            is_held[np.ix_(*block)] = True
+        held = [block for block in job.blocks if is_held[np.ix_(*block)].all()]
+        missing = [block for block in job.blocks if not is_held[np.ix_(*block)].all()]
+        if held:
+            kept = HostLanes(gather_lanes(lanes, points, seeds), curve)
+            yield job._replace(blocks=held, first_step=self.request.steps, resumed=kept)
+        if missing:
+            yield job._replace(blocks=missing)
 
-
-KEPT_BYTES = 2**28  # of lanes that a result keeps, so that they can go on
+    def _block_lanes(self, job: Job) -> list[BlockLanes]:
+        if self.parts is not None:
+            return self.parts[job.group]
+        if self.load is not None:
+            return self.load(job)
+        remedy = f"Run the sweep again with more steps; up to {LANE_BYTES >> 20} MiB of lanes are kept"
+        problem = "they were too large to be kept, or another process ran them"
+        raise bad_value("result", "its lanes", problem, remedy)
 
 
 class LaneCollector:
-    """Collects the lanes of a sweep at its last step, for as long as all of them are small enough to be kept."""
+    """Collects the lanes of a sweep at its last step, as long as all of them fit in `most_bytes`."""
 
-    def __init__(self, before: ResumableSweep | None, keeps: bool):
-        self.parts: dict[int, list] = {
-            number: list(parts) for number, parts in enumerate((before and before.parts) or ())
-        }
-        self.keeps, self.lanes, self._goes_on = keeps, 0, before is not None
-        self._left = KEPT_BYTES
+    def __init__(self, resumed: ResumableSweep | None, *, is_on: bool, most_bytes: int):
+        earlier = resumed.parts if resumed is not None and resumed.parts is not None else []
+        self.parts: dict[int, list[BlockLanes]] = {number: list(parts) for number, parts in enumerate(earlier)}
+        self._is_on, self._bytes_left = is_on, most_bytes
+        self._resumes, self._lanes = resumed is not None, 0
 
-    def fits(self, job: Job) -> bool:
-        """Whether the lanes of `job` are kept; if they are not, none are."""
-        self._left -= count_lane_bytes(job)
-        self.keeps = self.keeps and self._left >= 0
-        return self.keeps
+    def reserve(self, job: Job) -> bool:
+        """Reserve memory for the lanes of a job; where it does not suffice, no lanes are collected at all."""
+        self._bytes_left -= count_lane_bytes(job)
+        self._is_on = self._is_on and self._bytes_left >= 0
+        return self._is_on
 
-    def is_whole(self, request: SweepRequest) -> bool:
-        """Whether the lanes of a sweep are all there."""
-        return self.keeps and (self._goes_on or self.lanes == request.lane_count)
-
-    def put(self, finished: FinishedBlock) -> None:
-        """Keep the lanes of a block."""
-        if self.keeps and finished.lanes is not None:
+    def add(self, finished: FinishedBlock) -> None:
+        """Collect the lanes of a block."""
+        if self._is_on and finished.lanes is not None:
             self.parts.setdefault(finished.job.group, []).append((finished.block, finished.lanes))
-            self.lanes += finished.block.lanes
+            self._lanes += finished.block.lanes
+
+    def is_complete(self, request: SweepRequest) -> bool:
+        """Whether the lanes of the whole sweep were collected."""
+        return self._is_on and (self._resumes or self._lanes == request.lane_count)

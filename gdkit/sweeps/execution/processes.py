@@ -1,8 +1,8 @@
 """Tiles run by the processes of an executor, on this machine or on others.
 
-A worker is sent the sweep with every task, pickled (a large one lies in a file, see `Pool.place`), and keeps what it
-made of the last ones: it traces and compiles once. With a run directory it leaves tiles there and only says so; without
-one, what its lanes read comes back.
+Every task carries the pickled sweep (a large one lies in a file, see `Pool.share`). A worker keeps the last two sweeps,
+so that it traces and compiles each once. With a run directory a worker writes its tiles there; without one it returns
+the values that its lanes report.
 """
 
 import collections
@@ -25,10 +25,10 @@ from jax._src import xla_bridge  # no public function says whether JAX has read 
 
 from gdkit.errors import GdkitWarning, RunError, bad_value
 from gdkit.problems import Problem
-from gdkit.store import Store
 from gdkit.sweeps.execution import threads
 from gdkit.sweeps.execution.executors import Pool
 from gdkit.sweeps.execution.jobs import JobCompiler
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import build_job, trace_groups
@@ -37,8 +37,8 @@ from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, TileBlock
 from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.rundir.archive import RunArchive
 
-# What a worker sets as here before it traces anything.
-_SETTINGS = (
+# The options of JAX that a worker sets as here before it traces anything.
+_JAX_OPTIONS = (
     "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision", "jax_threefry_partitionable",
     "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes",
@@ -46,16 +46,16 @@ _SETTINGS = (
 
 
 class SentSweep(NamedTuple):
-    """A sweep on its way to workers."""
+    """A sweep as it is sent to workers."""
 
     digest: str
-    pickled: bytes  # a Sweep, its key as numbers
-    settings: dict[str, Any]  # of JAX
-    flags: str  # of XLA
-    paths: tuple[str, ...]  # where modules are found
+    pickled: bytes  # of the SweepRequest, its key as numbers, and of the ExecutionSettings
+    jax_options: dict[str, Any]
+    xla_flags: str
+    import_paths: tuple[str, ...]
     directory: Path | None  # the run directory
-    asked: Path | None  # a file that is there once workers should stop
-    file: Path | None = None  # has what `pickled` would have
+    stop_file: Path | None  # exists once workers should stop
+    file: Path | None = None  # holds the pickled bytes where `pickled` is empty
 
 
 class Task(NamedTuple):
@@ -64,38 +64,37 @@ class Task(NamedTuple):
     group: int
     shape: Shape
     fingerprint: str  # of the program that must run
-    number: int  # in a run directory, else -1
-    blocks: tuple[Block, ...]
+    number: int  # of the tile in a run directory, else -1
+    blocks: tuple[Block, ...]  # () in a run directory
 
 
-class Read(NamedTuple):
-    """What a block's lanes read; nothing where they are in a run directory."""
+class BlockOutput(NamedTuple):
+    """The values that the lanes of a block report; none where they are in a run directory."""
 
     block: Block
     output: dict[str, np.ndarray]
 
 
-# The worker's side
+# In a worker
 
 
-def run_tile(sent: SentSweep, task: Task) -> list[Read] | None:
-    """Run a tile in a worker; None if it was asked to stop before the end.
+def run_tile(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
+    """Run a tile in a worker; None if the worker was asked to stop before the tile finished.
 
     Raises:
-      RunError: this worker compiles another program than the one that sent the task.
+      RunError: this worker compiles another program than the process that sent the task.
     """
-    crew = _crew_of(sent)
-    stop = _StopRequest(sent.asked)
+    sweep = _worker_sweep(sent)
     finished = threads.run_jobs(
-        [crew.job(task)], tiles_of=lambda job: [crew.tile(job, task)], workers=1, segment=crew.request.plan.segment,
-        report=lambda *_: None, narrower=crew.planned.narrower, archive=crew.archive, stop=stop,
+        [sweep.job(task)], cut_tiles=lambda job: [sweep.tile(job, task)], workers=1,
+        segment_steps=sweep.request.plan.segment, report=lambda *_: None, halve_block=sweep.compiler.halve_block,
+        archive=sweep.archive, stop=_FileEvent(sent.stop_file), settings=sweep.settings,
     )  # fmt: skip
-    read = [Read(f.block, {} if crew.archive else f.output) for f in finished]
-    return read or None
+    return [BlockOutput(f.block, {} if sweep.archive else f.output) for f in finished] or None
 
 
-class _StopRequest(threading.Event):
-    """Set, or asked for by a file."""
+class _FileEvent(threading.Event):
+    """An event that is also set while a file exists."""
 
     def __init__(self, file: Path | None):
         super().__init__()
@@ -106,21 +105,22 @@ class _StopRequest(threading.Event):
 
 
 class _WorkerSweep:
-    """A sweep as a worker keeps it."""
+    """A sweep that a worker has traced, and its compiled jobs."""
 
     def __init__(self, sent: SentSweep):
-        sys.path.extend(path for path in sent.paths if path not in sys.path and os.path.isdir(path))
+        sys.path.extend(path for path in sent.import_paths if path not in sys.path and os.path.isdir(path))
         if not xla_bridge.backends_are_initialized():
-            os.environ["XLA_FLAGS"] = sent.flags  # read once; where it is too late, `job` finds out
-        for name, value in sent.settings.items():
+            os.environ["XLA_FLAGS"] = sent.xla_flags  # read once; `job` finds out where it is too late
+        for name, value in sent.jax_options.items():
             if getattr(jax.config, name) != value:
                 jax.config.update(name, value)
-        self.request = _unpickled(sent.file.read_bytes() if sent.file else sent.pickled)
+        self.request, self.settings = _unpickle(sent.file.read_bytes() if sent.file else sent.pickled)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GdkitWarning)  # who sent it has warned
+            warnings.simplefilter("ignore", GdkitWarning)  # the process that sent it has warned
             prepared = list(trace_groups(self.request))
-        self.planned = JobCompiler(self.request, prepared, select_devices(self.request.plan)[:1], workers=1)
-        self.archive = RunArchive(Store.open(sent.directory), self.request.recorded_points) if sent.directory else None
+        self.compiler = JobCompiler(self.request, prepared, select_devices(self.request.plan)[:1], workers=1)
+        open_store = self.settings.store_class.open
+        self.archive = RunArchive(open_store(sent.directory), self.request.recorded_points) if sent.directory else None
         self._jobs: dict[tuple[int, Shape], Job] = {}
 
     def job(self, task: Task) -> Job:
@@ -128,12 +128,14 @@ class _WorkerSweep:
         with _lock:
             job = self._jobs.get((task.group, task.shape))
             if job is None:
-                job = build_job(self.request, self.planned.prepared[task.group], self.planned.devices, task.shape)
-                job = job._replace(returns_lanes=bool(self.archive and self.archive.keeps_lanes))
+                job = build_job(self.request, self.compiler.prepared[task.group], self.compiler.devices, task.shape)
+                job = job._replace(returns_lanes=bool(self.archive and self.archive.stores_lanes))
                 self._jobs[task.group, task.shape] = job
         if job.programs[0].fingerprint != task.fingerprint:
-            text = "a worker compiles another program: it has other versions, another kind or number of cores or flags"
-            raise RunError(f"{text}, and so would not compute the same. Give all workers the same environment.")
+            raise RunError(
+                "a worker compiles another program than the process that sent it, and would compute other bits: its "
+                "versions, its cores or its flags differ. Give all workers the same environment."
+            )
         return job
 
     def tile(self, job: Job, task: Task) -> Tile:
@@ -144,54 +146,55 @@ class _WorkerSweep:
 
 
 _lock = threading.RLock()  # a worker may have threads
+_worker_sweeps: dict[str, _WorkerSweep] = {}  # the last two, by digest
 
 
-def _crew_of(sent: SentSweep) -> _WorkerSweep:
+def _worker_sweep(sent: SentSweep) -> _WorkerSweep:
     with _lock:
-        if sent.digest not in _crews:
-            while len(_crews) > 1:
-                _crews.pop(next(iter(_crews)))
-            _crews[sent.digest] = _WorkerSweep(sent)
-        return _crews[sent.digest]
-
-
-_crews: dict[str, _WorkerSweep] = {}  # the last two
+        if sent.digest not in _worker_sweeps:
+            while len(_worker_sweeps) > 1:
+                _worker_sweeps.pop(next(iter(_worker_sweeps)))
+            _worker_sweeps[sent.digest] = _WorkerSweep(sent)
+        return _worker_sweeps[sent.digest]
 
 
 # Pickling
 
 
-def sent_of(request: SweepRequest, archive: RunArchive | None) -> SentSweep:
+def pack_sweep(
+    request: SweepRequest, archive: RunArchive | None = None, settings: ExecutionSettings = DEFAULT_SETTINGS
+) -> SentSweep:
     """A sweep for workers.
 
     Raises:
-      InputValueError: something in it cannot be pickled.
+      InputValueError: some part of it cannot be pickled.
     """
-    pickled, settings = _pickled(request), {name: getattr(jax.config, name) for name in _SETTINGS}
+    pickled = _pickle(request, settings)
+    jax_options = {name: getattr(jax.config, name) for name in _JAX_OPTIONS}
     directory = archive.run.path.resolve() if archive else None
-    asked = archive.run.asking(uuid.uuid4().hex).resolve() if archive else None
-    flags = os.environ.get("XLA_FLAGS", "")
-    rest = settings, flags, directory, archive and archive.run.run
+    stop_file = archive.run.stop_file(uuid.uuid4().hex).resolve() if archive else None
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    rest = jax_options, xla_flags, directory, archive and archive.run.run
     digest = hashlib.sha256(pickled + repr(rest).encode()).hexdigest()
-    return SentSweep(digest, pickled, settings, flags, tuple(sys.path), directory, asked)
+    return SentSweep(digest, pickled, jax_options, xla_flags, tuple(sys.path), directory, stop_file)
 
 
-def _pickled(request: SweepRequest) -> bytes:
+def _pickle(request: SweepRequest, settings: ExecutionSettings) -> bytes:
     key = str(jax.random.key_impl(request.key)), np.asarray(jax.random.key_data(request.key))
     try:
-        return _dumps(({**request._asdict(), "key": None}, key))
-    except Exception as error:  # pickling calls anything
-        name, value = next(_unpicklable(request), ("problem", request.problem))
-        remedy = "Install cloudpickle, or define it in a module" if _dumps is pickle.dumps else f"{error}"
+        return settings.dumps(({**request._asdict(), "key": None}, key, settings))
+    except Exception as error:  # pickling runs code of every kind
+        name, value = next(_unpicklable_parts(request, settings), ("problem", request.problem))
+        remedy = "Install cloudpickle, or define it in a module" if settings.dumps is pickle.dumps else f"{error}"
         raise bad_value(name, value, "it cannot be sent to another process", remedy) from error
 
 
-def _unpickled(pickled: bytes) -> SweepRequest:
-    request, (impl, data) = pickle.loads(pickled)
-    return SweepRequest(**{**request, "key": jax.random.wrap_key_data(data, impl=impl)})
+def _unpickle(pickled: bytes) -> tuple[SweepRequest, ExecutionSettings]:
+    request, (impl, data), settings = pickle.loads(pickled)
+    return SweepRequest(**{**request, "key": jax.random.wrap_key_data(data, impl=impl)}), settings
 
 
-def _unpicklable(request: SweepRequest) -> Iterator[tuple[str, Any]]:
+def _unpicklable_parts(request: SweepRequest, settings: ExecutionSettings) -> Iterator[tuple[str, Any]]:
     """The parts of a sweep that cannot be pickled, by the names of arguments."""
     problem = request.problem
     parts: dict[str, Any]
@@ -204,67 +207,61 @@ def _unpicklable(request: SweepRequest) -> Iterator[tuple[str, Any]]:
     parts |= {f"monitors[{i}]": monitor for i, monitor in enumerate(request.monitors)}
     for name, value in parts.items():
         try:
-            _dumps(value)
-        except Exception:  # the same
+            settings.dumps(value)
+        except Exception:  # as above
             yield name, value
 
 
-try:
-    from cloudpickle import dumps as _dumps  # functions of a notebook or within others by what they are
-except ImportError:
-    from pickle import dumps as _dumps  # only by where they are
-
-
-# The side that sends
+# In the process that sends
 
 
 def run_jobs(
     jobs: Iterable[Job],
     *,
-    tiles_of: Callable[[Job], list[Tile]],
+    cut_tiles: Callable[[Job], list[Tile]],
     pool: Pool,
     request: SweepRequest,
     lanes_of: Callable[[Tile], np.ndarray],
     report: Callable[[Block, int], None],
     archive: RunArchive | None = None,
     stop: threading.Event | None = None,
+    settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> Iterator[FinishedBlock]:
     """Run the tiles of all jobs in the processes of a pool; yields blocks as their tiles finish.
 
-    A tile whose worker dies is run again, alone; if that happens twice, the others are run and it is named.
+    A tile whose worker dies is run again with no other tile beside it. If its worker dies twice more, the tile has
+    failed: the others are run, and the error names it.
 
     Raises:
       RunError: workers died of tiles.
     """
-    desk = _TileScheduler(pool, sent_of(request, archive), archive, stop or threading.Event(), report)
+    sent = pack_sweep(request, archive, settings)
+    scheduler = _TileScheduler(pool, sent, archive, stop or threading.Event(), report, settings.claim_poll_seconds)
     try:
         for job in jobs:
-            desk.waiting.extend(tiles_of(job))
-            yield from desk.collected(patience=0.0)
-        while desk.is_busy:
-            yield from desk.collected(patience=_PATIENCE)
+            scheduler.add(cut_tiles(job))
+            yield from scheduler.collect_finished(seconds=0.0)
+        while scheduler.is_busy:
+            yield from scheduler.collect_finished(settings.claim_poll_seconds)
     finally:
-        desk.leave()
-    if desk.lost:
-        lost = "; ".join(f"tile {tile.number}" * (tile.number >= 0) + _lanes(lanes_of(tile)) for tile in desk.lost)
-        kept = "All others are finished" if archive else "With store=DIR the others would be kept"
-        raise RunError(
-            f"workers die of what they are given: {lost}. {kept}. Look at memory, and at what the loss calls."
-        )
+        scheduler.close()
+    if scheduler.failed:
+        failed = "; ".join(f"tile {t.number}" * (t.number >= 0) + _list_lanes(lanes_of(t)) for t in scheduler.failed)
+        others = "All other tiles are finished" if archive else "With store=DIR the other tiles would have been stored"
+        raise RunError(f"workers died of {failed}. {others}. Look at memory, and at what the loss calls.")
 
 
-def _lanes(lanes: np.ndarray) -> str:
+def _list_lanes(lanes: np.ndarray) -> str:
     shown = ", ".join(map(str, lanes[:8])) + (", …" if len(lanes) > 8 else "")
     return f" (lane{'s' * (len(lanes) > 1)} {shown})"
 
 
-_PATIENCE = 1.0  # seconds between looks at claims and at whether to stop
-_STRIKES = 2  # workers that a tile may take with it when it runs alone
-_DEATHS = 6  # in a row, with nothing finished between, after which something else is wrong
+_MOST_RETRIES = 2  # of a tile that runs with no other one and whose worker dies
+_MOST_DEATHS = 6  # in a row without a finished tile, after which the tiles are not the cause
 
 
 class _TileScheduler:
-    """Deals tiles to a pool."""
+    """Gives tiles to a pool, and again where their workers died."""
 
     def __init__(
         self,
@@ -272,109 +269,115 @@ class _TileScheduler:
         sent: SentSweep,
         archive: RunArchive | None,
         stop: threading.Event,
-        report: Callable[[Any, int], None],
+        report: Callable[[Block, int], None],
+        claim_poll_seconds: float,
     ):
         self._pool, self._sent, self._archive, self._stop, self._report = pool, sent, archive, stop, report
-        self._placed = pool.place(sent)
-        self.waiting: collections.deque[Tile] = collections.deque()
-        self._suspects: collections.deque[Tile] = collections.deque()  # their worker died
-        self._held: list[Tile] = []  # somebody else works on them
+        self._claim_poll_seconds = claim_poll_seconds
+        self._shared = pool.share(sent)
+        self._waiting: collections.deque[Tile] = collections.deque()
+        self._retries: collections.deque[Tile] = collections.deque()  # their workers died
+        self._claimed_elsewhere: list[Tile] = []
         self._running: dict[Future, Tile] = {}
-        self._strikes: collections.Counter = collections.Counter()
-        self._alone: Tile | None = None  # the suspect that runs
-        self._broken, self._deaths = False, 0
-        self.lost: list[Tile] = []
+        self._retried: Tile | None = None  # the one that runs now or ran last
+        self._retry_deaths: collections.Counter = collections.Counter()  # by the id of a tile
+        self._is_broken, self._deaths = False, 0
+        self.failed: list[Tile] = []
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is left to do."""
-        return bool(self._running or self.waiting or self._suspects or self._held)
+        """Whether any tile runs or waits."""
+        return bool(self._running or self._waiting or self._retries or self._claimed_elsewhere)
 
-    def collected(self, patience: float) -> Iterator[FinishedBlock]:
-        """The blocks of tiles that finish within a while."""
-        self._deal()
-        for future in wait(self._running, patience, FIRST_COMPLETED).done:
+    def add(self, tiles: list[Tile]) -> None:
+        """Append tiles to those that wait."""
+        self._waiting.extend(tiles)
+
+    def collect_finished(self, seconds: float) -> Iterator[FinishedBlock]:
+        """Start tiles, and yield the blocks of those that finish within so many seconds."""
+        self._start_tiles()
+        for future in wait(self._running, seconds, FIRST_COMPLETED).done:
             tile = self._running.pop(future)
             try:
-                read = future.result()
-            except (*self._pool.lost, CancelledError) as error:
-                self._died(tile, error)
+                outputs = future.result()
+            except (*self._pool.worker_errors, CancelledError) as error:
+                self._retry(tile, error)
                 continue
             self._deaths = 0
             if self._archive:
                 self._archive.release(tile)
-            for one in read or ():
+            for block, output in outputs or ():
                 job = tile.parts[0].job
-                self._report(one.block, job.steps)
-                yield FinishedBlock(job, Block(*one.block), one.output, None)
+                self._report(block, job.steps)
+                yield FinishedBlock(job, Block(*block), output, None)
 
-    def leave(self) -> None:
-        """Wait for what runs, which ends with its segment if it is kept, and for nothing else."""
+    def close(self) -> None:
+        """Ask running tiles to stop, and wait for them."""
         if self._running:
-            self._ask()
+            self._ask_to_stop()
             wait(self._running)
-        if self._sent.asked:
+        if self._sent.stop_file:
             with contextlib.suppress(OSError):
-                self._sent.asked.unlink()
+                self._sent.stop_file.unlink()
         self._pool.close()
 
-    def _deal(self) -> None:
-        """Give the pool what it can take: suspects one at a time, and alone."""
+    def _start_tiles(self) -> None:
+        """Start as many tiles as the pool runs; those to retry one by one, with no other tile beside them."""
         if self._stop.is_set():
-            self._drop()
-        if self._suspects:
+            self._discard_waiting()
+        if self._retries:
             if not self._running:
-                self._alone = self._suspects.popleft()
-                self._start(self._alone)
+                self._retried = self._retries.popleft()
+                self._start(self._retried)
             return
-        while self.waiting and len(self._running) < 2 * self._pool.size:
-            tile = self.waiting.popleft()
+        while self._waiting and len(self._running) < 2 * self._pool.size:
+            tile = self._waiting.popleft()
             if self._archive and not self._archive.take(tile):
-                self._held.append(tile)
+                self._claimed_elsewhere.append(tile)
             else:
                 self._start(tile)
-        if self._held and not self._running:
-            self._stop.wait(_PATIENCE)
-            self.waiting.extend(tile for tile in self._held if self._archive and not self._archive.is_done(tile))
-            self._held.clear()
+        if self._archive and self._claimed_elsewhere and not self._running:
+            self._stop.wait(self._claim_poll_seconds)
+            self._waiting.extend(tile for tile in self._claimed_elsewhere if not self._archive.is_done(tile))
+            self._claimed_elsewhere.clear()
 
     def _start(self, tile: Tile) -> None:
         job, blocks = tile.parts[0].job, [part.block for part in tile.parts]
         shape = Shape(len(blocks[0].points), len(blocks[0].seeds), job.unroll)
-        known = () if self._archive else tuple(blocks)
-        task = Task(job.group, shape, job.programs[0].fingerprint, tile.number, known)
+        own_blocks = () if self._archive else tuple(blocks)
+        task = Task(job.group, shape, job.programs[0].fingerprint, tile.number, own_blocks)
         try:
-            if self._broken:
-                self._pool.anew()
-                self._placed, self._broken = self._pool.place(self._sent), False
-            self._running[self._pool.submit(run_tile, self._placed, task)] = tile
+            if self._is_broken:
+                self._pool.restart()
+                self._shared, self._is_broken = self._pool.share(self._sent), False
+            self._running[self._pool.submit(run_tile, self._shared, task)] = tile
             self._report(blocks[0], 0)
-        except self._pool.lost as error:
-            self._died(tile, error)
+        except self._pool.worker_errors as error:
+            self._retry(tile, error)
 
-    def _died(self, tile: Tile, error: BaseException) -> None:
-        """Note that a worker died while a tile was with it, or that the tile was given back."""
+    def _retry(self, tile: Tile, error: BaseException) -> None:
+        """Put a tile whose worker died, or that was cancelled, among those to retry, or among those that failed."""
         if self._stop.is_set():
             return
-        self._broken = True
+        self._is_broken = True
         self._deaths += 1
-        if self._deaths > _DEATHS + 2 * self._pool.size:
+        if self._deaths > _MOST_DEATHS + 2 * self._pool.size:
             remedy = "A script must start its work under if __name__ == '__main__'. Look at what the workers print"
-            raise RunError(f"workers die before anything is finished: {error}. {remedy}.") from error
-        self._strikes[id(tile)] += tile is self._alone
-        (self.lost if self._strikes[id(tile)] >= _STRIKES else self._suspects).append(tile)
+            raise RunError(f"workers die before any tile finishes: {error}. {remedy}.") from error
+        self._retry_deaths[id(tile)] += tile is self._retried
+        (self.failed if self._retry_deaths[id(tile)] >= _MOST_RETRIES else self._retries).append(tile)
 
-    def _drop(self) -> None:
-        """Leave all that has not begun, and ask what runs to stop."""
-        self.waiting.clear()
-        self._suspects.clear()
-        self._held.clear()
-        self._ask()
+    def _discard_waiting(self) -> None:
+        """Discard the tiles that wait, and ask the running ones to stop."""
+        self._waiting.clear()
+        self._retries.clear()
+        self._claimed_elsewhere.clear()
+        self._ask_to_stop()
 
-    def _ask(self) -> None:
-        """Ask what runs to stop at the end of its segment; without a directory, what has not begun is cancelled."""
-        if self._sent.asked:
+    def _ask_to_stop(self) -> None:
+        """Ask workers to stop at the end of their segments; without a run directory, cancel tasks not yet begun."""
+        if self._sent.stop_file:
             with contextlib.suppress(OSError):
-                self._sent.asked.touch()
+                self._sent.stop_file.touch()
         else:
             self._running = {future: tile for future, tile in self._running.items() if not future.cancel()}

@@ -1,237 +1,233 @@
-"""Tiles, and workers that pull their blocks from one queue."""
+"""Tiles run by worker threads, which take blocks from one queue."""
 
 import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gdkit.sweeps.execution.block import run_block
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
 from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, TileArchive, TileBlock
 
-_Place = tuple[int, ...]  # of a block in its tile: one that is made narrower leaves its own to several, a number longer
-_WHOLE: _Place = ()
+_Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
+_WHOLE_TILE: _Place = ()
 
 
 class _QueuedBlock(NamedTuple):
-    """A block that is to be run."""
+    """A block that waits for a worker."""
 
-    course: "_TileRun"
+    tile_run: "_TileRun"
     place: _Place
     part: TileBlock
 
 
 class _TileRun:
-    """A tile on its way: workers share its blocks, and whoever runs the last one hands it in."""
+    """A tile that is being run. Workers share its blocks, and the worker that finishes the last one writes the tile."""
 
     def __init__(self, tile: Tile):
         self.tile = tile
-        self.failed: dict[_Place, tuple[TileBlock, Exception]] = {}
-        self._ran: dict[_Place, FinishedBlock] = {}
-        self._left = len(tile.parts)  # blocks whose end is not known
-        self._taken: bool | None = None  # None: not asked yet
-        self._is_whole = True  # False: some blocks did not run to their end
+        self.errors: dict[_Place, tuple[TileBlock, Exception]] = {}
+        self._finished: dict[_Place, FinishedBlock] = {}
+        self._blocks_left = len(tile.parts)
+        self._is_taken: bool | None = None  # None: no worker has tried to take the tile yet
+        self._is_stopped = False  # whether some block was not run to its last step
         self._lock = threading.Lock()
 
     @property
-    def finished(self) -> list[FinishedBlock]:
-        """All its blocks in order; none unless all have run."""
-        return [self._ran[place] for place in sorted(self._ran)] if self._is_whole and not self.failed else []
+    def finished_blocks(self) -> list[FinishedBlock]:
+        """All blocks of the tile in order; none unless all of them finished."""
+        return [] if self._is_stopped or self.errors else [self._finished[p] for p in sorted(self._finished)]
 
     @property
-    def was_refused(self) -> bool:
-        """Whether it is left to somebody else for now."""
-        return self._taken is False
+    def is_taken_elsewhere(self) -> bool:
+        """Whether another process works on the tile."""
+        return self._is_taken is False
 
-    def steps(self) -> list[_QueuedBlock]:
-        """What is to be run."""
+    def queued_blocks(self) -> list[_QueuedBlock]:
+        """The blocks of the tile for the queue."""
         return [_QueuedBlock(self, (number,), part) for number, part in enumerate(self.tile.parts)]
 
-    def begins(self, archive: TileArchive | None, stop: threading.Event) -> bool:
-        """Whether a block of it is to be run now; the first that asks takes the tile."""
+    def may_run(self, archive: TileArchive | None, stop: threading.Event) -> bool:
+        """Whether to run a block of the tile now; the first worker that asks takes the tile."""
         with self._lock:
-            if self._taken is None and not stop.is_set():
-                self._taken = archive is None or archive.take(self.tile)
-            return bool(self._taken) and not stop.is_set()
+            if self._is_taken is None and not stop.is_set():
+                self._is_taken = archive is None or archive.take(self.tile)
+            return bool(self._is_taken) and not stop.is_set()
 
-    def ends(self, place: _Place, ran: FinishedBlock | None) -> bool:
-        """Note a block that has run, or has not to its end; whether nothing is left to wait for."""
+    def add_finished(self, place: _Place, finished: FinishedBlock | None) -> bool:
+        """Record a block that finished, or None for one that did not; returns whether no block is left."""
         with self._lock:
-            if ran is None:
-                self._is_whole = False
+            if finished is None:
+                self._is_stopped = True
             else:
-                self._ran[place] = ran
-            self._left -= 1
-            return self._left == 0
+                self._finished[place] = finished
+            self._blocks_left -= 1
+            return self._blocks_left == 0
 
-    def fails(self, step: _QueuedBlock, error: Exception) -> bool:
-        """Note a block's error; the same. Only blocks that lacked memory let the others run."""
+    def add_error(self, queued: _QueuedBlock, error: Exception) -> bool:
+        """Record the error of a block; returns whether the tile is over: only a lack of memory lets others run on."""
         with self._lock:
-            self.failed[step.place] = step.part, error
-            self._left -= 1
-            return self._left == 0 or not is_out_of_memory(error)
+            self.errors[queued.place] = queued.part, error
+            self._blocks_left -= 1
+            return self._blocks_left == 0 or not is_out_of_memory(error)
 
-    def breaks(self, error: Exception) -> None:
-        """Note that it could not be kept."""
-        self.failed[_WHOLE] = self.tile.parts[0], error
+    def add_write_error(self, error: Exception) -> None:
+        """Record that the tile could not be written."""
+        self.errors[_WHOLE_TILE] = self.tile.parts[0], error
 
-    def mended(self, narrower: Callable[[Job, Block], Job]) -> list[_QueuedBlock]:
-        """What is to be run in place of blocks that failed for want of memory; any other error is raised."""
-        steps = []
-        for place, (part, error) in tuple(self.failed.items()):  # others may still fail
-            if place == _WHOLE or not is_out_of_memory(error) or part.job.lanes_per_block == 1:
+    def halve_failed_blocks(self, halve_block: Callable[[Job, Block], Job]) -> list[_QueuedBlock]:
+        """Halves of the blocks that failed for lack of memory, for the queue; raises any other error."""
+        halves = []
+        for place, (part, error) in tuple(self.errors.items()):  # other blocks may still fail meanwhile
+            if place == _WHOLE_TILE or not is_out_of_memory(error) or part.job.lanes_per_block == 1:
                 raise error
-            job = narrower(part.job, part.block)
-            steps += [
+            job = halve_block(part.job, part.block)
+            halves += [
                 _QueuedBlock(self, (*place, number), TileBlock(job, block)) for number, block in enumerate(job.blocks)
             ]
-        self.failed, self._left = {}, len(steps)
-        return steps
+        self.errors, self._blocks_left = {}, len(halves)
+        return halves
+
+
+class _Workload(NamedTuple):
+    """What every worker is given."""
+
+    queued: queue.SimpleQueue  # of _QueuedBlock; None ends a worker
+    done: queue.SimpleQueue  # of _TileRun
+    segment_steps: int | None
+    report: Callable[[Block, int], None]
+    stop: threading.Event
+    archive: TileArchive | None
+    settings: ExecutionSettings
 
 
 def run_jobs(
     jobs: Iterable[Job],
     *,
     workers: int,
-    tiles_of: Callable[[Job], list[Tile]],
-    segment: int | None,
+    cut_tiles: Callable[[Job], list[Tile]],
+    segment_steps: int | None,
     report: Callable[[Block, int], None],
-    narrower: Callable[[Job, Block], Job],
+    halve_block: Callable[[Job, Block], Job],
     executor: Executor | None = None,
     archive: TileArchive | None = None,
     stop: threading.Event | None = None,
+    settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> Iterator[FinishedBlock]:
-    """Run the blocks of all jobs by workers that pull them from one queue; yields blocks as their tiles finish.
+    """Run the blocks of all jobs by workers that take them from one queue; yields blocks as their tiles finish.
 
-    The jobs are taken, and so compiled, in the caller's thread while the workers run those before. A block for which
-    the device has no memory is run again as the job that `narrower` makes of it. `stop`, closing the iterator, or
-    another error in a block ends every worker at the end of its segment. With an archive tiles are left there; those
-    that somebody else works on come last.
+    The jobs are taken, and so compiled, in the caller's thread while the workers run earlier ones. A block that the
+    device has no memory for is run again as the job that `halve_block` makes of it. `stop`, closing the iterator, or
+    another error in a block ends every worker at the end of its segment. With an archive, tiles are written there, and
+    those that another process works on come last.
     """
-    queued: queue.SimpleQueue = queue.SimpleQueue()
-    done: queue.SimpleQueue = queue.SimpleQueue()
-    stop = _Leaving(stop)
+    stop = _LinkedEvent(stop)
+    work = _Workload(queue.SimpleQueue(), queue.SimpleQueue(), segment_steps, report, stop, archive, settings)
     pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
-    crew = [pool.submit(_work, w, queued, done, segment, report, stop, archive) for w in range(workers)]
-
-    def put(tiles: list[Tile]) -> int:
-        for tile in tiles:
-            send(_TileRun(tile).steps())
-        return len(tiles)
-
-    def send(steps: list[_QueuedBlock]) -> None:
-        for step in steps:
-            queued.put(step)
-
+    futures = [pool.submit(_work, number, work) for number in range(workers)]
     try:
-        waiting, awaited, held = iter(jobs), 0, []
-        while (job := next(waiting, None)) is not None or awaited or held:
-            awaited += put(tiles_of(job)) if job is not None else 0
-            while awaited and (job is None or not done.empty()):
-                course = done.get()
-                if course.failed:
-                    send(course.mended(narrower))
+        waiting, running, held = iter(jobs), 0, []
+        while (job := next(waiting, None)) is not None or running or held:
+            running += _queue_tiles(cut_tiles(job) if job is not None else [], work)
+            while running and (job is None or not work.done.empty()):
+                tile_run = work.done.get()
+                if tile_run.errors:
+                    _queue_blocks(tile_run.halve_failed_blocks(halve_block), work)
                     continue
-                awaited -= 1
-                yield from course.finished
-                held += [course.tile] if course.was_refused else []
-            if job is None and held:
-                awaited += put(_still_wanted(held, archive, stop))
+                running -= 1
+                yield from tile_run.finished_blocks
+                held += [tile_run.tile] if tile_run.is_taken_elsewhere else []
+            if job is None and archive and held:
+                stop.wait(settings.claim_poll_seconds)
+                running += _queue_tiles([] if stop.is_set() else [t for t in held if not archive.is_done(t)], work)
                 held = []
     finally:
         stop.set()
-        for _ in crew:
-            queued.put(None)
-        wait(crew)
+        for _ in futures:
+            work.queued.put(None)
+        wait(futures)
         if executor is None:
             pool.shutdown()
 
 
-class _Leaving(threading.Event):
-    """Set when the workers should leave, or when they were asked to from outside."""
+def _queue_tiles(tiles: list[Tile], work: _Workload) -> int:
+    for tile in tiles:
+        _queue_blocks(_TileRun(tile).queued_blocks(), work)
+    return len(tiles)
 
-    def __init__(self, asked: threading.Event | None):
+
+def _queue_blocks(blocks: list[_QueuedBlock], work: _Workload) -> None:
+    for block in blocks:
+        work.queued.put(block)
+
+
+class _LinkedEvent(threading.Event):
+    """An event that is also set while another one is."""
+
+    def __init__(self, other: threading.Event | None):
         super().__init__()
-        self._asked = asked
+        self._other = other
 
     def is_set(self) -> bool:
-        return super().is_set() or (self._asked is not None and self._asked.is_set())
+        return super().is_set() or (self._other is not None and self._other.is_set())
 
 
-def _still_wanted(held: list[Tile], archive: Any, stop: threading.Event) -> list[Tile]:
-    """Of tiles that others work on, after a while, those that are not done."""
-    stop.wait(_PATIENCE)
-    return [] if stop.is_set() else [tile for tile in held if not archive.is_done(tile)]
-
-
-_PATIENCE = 1.0  # seconds between looks at what others work on
-
-
-def _work(
-    worker: int,
-    queued: queue.SimpleQueue,
-    done: queue.SimpleQueue,
-    segment: int | None,
-    report: Callable[[Block, int], None],
-    stop: threading.Event,
-    archive: TileArchive | None,
-) -> None:
-    """Run blocks as they come. What their tiles leave in the archive is published while the next ones run."""
+def _work(worker: int, work: _Workload) -> None:
+    """Run blocks from the queue. A tile is published in the archive while the next blocks run."""
     with ThreadPoolExecutor(1, thread_name_prefix="gdkit-publish") as publisher:
         published: Future | None = None
-        while (step := queued.get()) is not None:
-            course = step.course
-            try:  # an error is raised again, or mended, in the caller's thread
-                is_over = course.ends(step.place, _run(worker, step, segment, report, stop, archive))
+        while (queued := work.queued.get()) is not None:
+            tile_run = queued.tile_run
+            try:  # an error is raised, or the block halved, in the caller's thread
+                is_over = tile_run.add_finished(queued.place, _run_queued(worker, queued, work))
             except Exception as error:
-                is_over = course.fails(step, error)
+                is_over = tile_run.add_error(queued, error)
             if not is_over:
                 continue
-            publish = _handed_in(course, archive)
+            publish = _write_tile(tile_run, work.archive)
             if published is not None:
                 wait([published])  # where the disk is slower than the lanes, they wait for it
             if publish is None:
-                done.put(course)
+                work.done.put(tile_run)
             else:
-                published = publisher.submit(_published, course, publish, done)
+                published = publisher.submit(_publish_tile, tile_run, publish, work.done)
 
 
-def _run(
-    worker: int,
-    step: _QueuedBlock,
-    segment: int | None,
-    report: Callable[[Block, int], None],
-    stop: threading.Event,
-    archive: TileArchive | None,
-) -> FinishedBlock | None:
-    """Run a block; None if it is not to be run now, or not to its end."""
-    if not step.course.begins(archive, stop):
+def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
+    """Run a block; None if its tile is not to be run now, or `stop` was set before its last step."""
+    if not queued.tile_run.may_run(work.archive, work.stop):
         return None
-    job, block, _ = step.part
-    checkpoint = archive.checkpoint(step.course.tile, step.part) if archive else None
-    device = worker % len(job.programs)
-    found = run_block(job, block, device, segment, functools.partial(report, block), stop, checkpoint)
-    return FinishedBlock(job, block, *found) if found[0] else None
+    job, block, _ = queued.part
+    return work.settings.run_block(
+        job,
+        block,
+        device=worker % len(job.programs),
+        segment_steps=work.segment_steps,
+        report_steps=functools.partial(work.report, block),
+        stop=work.stop,
+        checkpoint=work.archive.checkpoint(queued.tile_run.tile, queued.part) if work.archive else None,
+        settings=work.settings.segments,
+    )
 
 
-def _handed_in(course: _TileRun, archive: TileArchive | None) -> Callable[[], None] | None:
-    """Leave a tile in the archive, if all of it has run; what is to be called then, if anything."""
-    finished = course.finished
+def _write_tile(tile_run: _TileRun, archive: TileArchive | None) -> Callable[[], None] | None:
+    """Write a tile of which all blocks finished; returns the function that publishes it, if there is one."""
+    finished = tile_run.finished_blocks
     if not finished or archive is None:
         return None
     try:
-        return archive.write(course.tile, finished)
-    except Exception as error:  # it is raised again in the caller's thread
-        course.breaks(error)
+        return archive.write(tile_run.tile, finished)
+    except Exception as error:  # raised in the caller's thread
+        tile_run.add_write_error(error)
         return None
 
 
-def _published(course: _TileRun, publish: Callable[[], None], done: queue.SimpleQueue) -> None:
+def _publish_tile(tile_run: _TileRun, publish: Callable[[], None], done: queue.SimpleQueue) -> None:
     try:
         publish()
-    except Exception as error:  # the same
-        course.breaks(error)
-    done.put(course)
+    except Exception as error:  # raised in the caller's thread
+        tile_run.add_write_error(error)
+    done.put(tile_run)

@@ -46,7 +46,7 @@ class Origin:
             if optimizers.depends_on_steps(section.optimizer):
                 remedy = "Run the sweep again with more steps"
                 raise bad_value("steps", steps, "the schedule depends on the total number of steps", remedy)
-        return attach_origin(*self.run(request._replace(steps=steps), progress, before=self.sweep), self.run)
+        return attach_origin(*self.run(request._replace(steps=steps), progress, resumed=self.sweep), self.run)
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Norms of a lane step by step around `onset`, and all columns that it reports at its end."""

@@ -22,8 +22,8 @@ from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
-from gdkit.sweeps.rundir.archive import last_lanes
-from gdkit.sweeps.rundir.manifest import RunDirectory, shapes_there
+from gdkit.sweeps.rundir.archive import load_last_lanes
+from gdkit.sweeps.rundir.manifest import RunDirectory, stored_shapes
 from gdkit.types import Monitor, OptimizerLike
 
 # One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
@@ -67,8 +67,8 @@ def make_resumable(
         if not (path / manifest.NAME).is_file():
             return ResumableSweep(request, groups, _planned_shapes(result, len(groups)), columns, None)
         store = Store.open(path)
-        shapes = shapes_there(RunDirectory(path, store.manifest.config), request, groups) or []
-        load_lanes = (lambda job: last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
+        shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
+        load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
         return ResumableSweep(request, groups, shapes, columns, None, load_lanes)
 
     return dataclasses.replace(result, origin=Origin(load, run))

@@ -1,9 +1,9 @@
-"""A sweep in a run directory, as its manifest says it."""
+"""The manifest of a sweep in a run directory: its fingerprint, and how its lanes are cut into tiles."""
 
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,20 +23,21 @@ from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import to_host
 from gdkit.sweeps.request import SweepRequest
 
-STORED_BYTES = 2**26  # of lanes that a directory keeps at their last step, so that they can go on
-_SECONDS = 1.0  # that a tile should take: long against writing its file
-_TILES_A_PROCESS = 4  # at least, where there are so many blocks, so that all processes end at about the same time
+STORED_LANE_BYTES = 2**26  # of lanes that a directory stores at their last step, so that they can be resumed
+_TILE_SECONDS = 1.0  # that a tile should take: long against writing its file
+_TILES_PER_PROCESS = 4  # at least, where there are enough blocks, so that all processes end at about the same time
+_PROGRAM = "program of group "
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """Where a sweep is kept while it runs, and which part of it this process runs.
+    """The directory of a run, and which of its tiles this process runs.
 
     Attributes:
-      path: the run directory.
-      config: the text that describes the sweep, where there is one.
-      shard: (I, N): of the tiles every N-th, from the I-th on, counted from 0.
-      helps: whether it runs the tiles of other shards after its own, as long as nobody else works on them.
+      path: the directory.
+      config: the text of the config that describes the sweep, if one does.
+      shard: (I, N) for every N-th tile from tile I on, counted from 0.
+      helps: whether the process runs tiles of other shards after its own, unless another process works on them.
     """
 
     path: Path
@@ -44,8 +45,8 @@ class RunDirectory:
     shard: tuple[int, int] = (0, 1)
     helps: bool = False
 
-    def of_this_process(self) -> "RunDirectory":
-        """With the shard of this process among those of ``jax.distributed``, which help each other in the end."""
+    def shard_of_process(self) -> "RunDirectory":
+        """The same with the shard of this process under ``jax.distributed``, whose processes help each other."""
         count = jax.process_count()
         return dataclasses.replace(self, shard=(jax.process_index(), count), helps=True) if count > 1 else self
 
@@ -55,76 +56,74 @@ class CompiledSweep(NamedTuple):
 
     request: SweepRequest
     prepared: Sequence[TracedGroup]
-    jobs: Sequence[Job]  # one a group
+    jobs: Sequence[Job]  # one per group
     choices: Sequence[timing.Choice]
     workers: int
-    processes: int  # that run tiles at once, as far as is known here, in every shard
-    described: Description
+    processes: int  # that run tiles at once in one shard, as far as this process knows
+    description: Description
+    stored_lane_bytes: int
+    seconds_per_lane_step: Callable[[Job, int], float]  # of a job run by so many workers
 
     @property
     def reached(self) -> int:
         """How many recorded steps the sweep reaches."""
-        return len(self.described.curve_step)
+        return len(self.description.curve_step)
 
 
-# The manifest
-
-
-def shapes_there(where: RunDirectory, request: SweepRequest, prepared: Sequence[TracedGroup]) -> list[Shape] | None:
-    """The shapes of the run that is in a directory, None if none is.
+def stored_shapes(
+    directory: RunDirectory, request: SweepRequest, prepared: Sequence[TracedGroup]
+) -> list[Shape] | None:
+    """The shapes of the run that a directory holds, one per group; None if it holds none.
 
     Raises:
-      OtherRunError: it is another one, as far as that can be told without compiling.
-      StoreError: what is there cannot be read.
+      OtherRunError: it is another run, by all of its fingerprint that needs no compiling.
+      StoreError: the manifest cannot be read.
     """
-    if not (where.path / store.manifest.NAME).exists():
+    if not (directory.path / store.manifest.NAME).exists():
         return None
-    there = Store.open(where.path).manifest
-    wanted = _said(request, prepared, where.config)
-    lines = differences({n: v for n, v in there.fingerprint.items() if not n.startswith(_PROGRAM)}, wanted)
+    stored = Store.open(directory.path).manifest
+    wanted = _fingerprint(request, prepared, directory.config)
+    lines = differences({n: v for n, v in stored.fingerprint.items() if not n.startswith(_PROGRAM)}, wanted)
     if lines:
-        raise OtherRunError(where.path, lines)
-    unroll = there.plan["unroll"]
-    return [Shape(g.width, g.depth, u) for g, u in zip(there.partition.groups, unroll, strict=True)]
+        raise OtherRunError(directory.path, lines)
+    unroll = stored.plan["unroll"]
+    return [Shape(g.width, g.depth, u) for g, u in zip(stored.partition.groups, unroll, strict=True)]
 
 
-def manifest_of(setting: CompiledSweep, where: RunDirectory) -> Manifest:
+def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
     """The manifest of a sweep that starts now."""
-    request, prepared = setting.request, setting.prepared
-    programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(prepared, setting.jobs, strict=True)}
+    request, prepared = sweep.request, sweep.prepared
+    programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(prepared, sweep.jobs, strict=True)}
     device = jax.devices()[0]
     return Manifest(
-        _said(request, prepared, where.config) | programs,
-        Partition(tuple(_groups(setting, where.shard[1]))),
-        _columns(setting),
+        _fingerprint(request, prepared, directory.config) | programs,
+        Partition(tuple(_partition_groups(sweep, directory.shard[1]))),
+        _column_kinds(sweep),
         seeds=request.seeds,
         steps=request.steps,
         dtype=str(_dtype(prepared)),
         plan={
-            "unroll": [choice.shape.unroll for choice in setting.choices],
-            "chosen": [choice.source for choice in setting.choices],
-            "workers": setting.workers,
-            "keeps_lanes": sum(map(count_lane_bytes, setting.jobs)) <= STORED_BYTES,
-            "result": setting.described.as_json(),
+            "unroll": [choice.shape.unroll for choice in sweep.choices],
+            "chosen": [choice.source for choice in sweep.choices],
+            "workers": sweep.workers,
+            "keeps_lanes": sum(map(count_lane_bytes, sweep.jobs)) <= sweep.stored_lane_bytes,
+            "result": sweep.description.as_json(),
         },
         versions=_versions(),
         device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
-        config=where.config,
+        config=directory.config,
     )
 
 
-_PROGRAM = "program of group "
-
-
-def explained(error: OtherRunError) -> OtherRunError:
-    """The same error, with what it means where programs alone differ, of which there are only hashes."""
+def explain_other_run(error: OtherRunError) -> OtherRunError:
+    """The same error, with an explanation where only the hashes of programs differ."""
     if not all(line.startswith(_PROGRAM) for line in error.lines):
         return error
     text = "What the loss, an optimizer or a monitor computes has changed. Comments and line breaks do not count."
     return OtherRunError(error.path, [*error.lines, text])
 
 
-def _said(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | None) -> dict[str, Any]:
+def _fingerprint(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | None) -> dict[str, Any]:
     """The fingerprint of a sweep without its programs."""
     finite = lambda value: float(value) if math.isfinite(value) else None
     arrays = {id(p.problem): p.problem for p in prepared}.values()
@@ -132,7 +131,7 @@ def _said(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | 
     return {
         "config": None if config is None else digest(config),
         "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
-        **{name: text for section in request.sections for name, text in _axes(section)},
+        **{name: text for section in request.sections for name, text in _summarize_axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
         "seeds": request.seeds,
         "steps": request.steps,
@@ -159,8 +158,8 @@ def _versions() -> dict[str, str]:
     return {"gdkit": gdkit.__version__, "jax": jax.__version__, "jaxlib": jax.lib.__version__}
 
 
-def _axes(section: Section) -> Iterator[tuple[str, str]]:
-    """Each axis of a section, as a reader knows it again, with a few digits of its hash."""
+def _summarize_axes(section: Section) -> Iterator[tuple[str, str]]:
+    """Each axis of a section, in words that a reader recognizes and with a few digits of its hash."""
     label = "" if section.label is None else f" of {section.label}"
     yield f"optimizer{label}", ", ".join(f"{name}={value!r:.60}" for name, value in section.fixed.items())
     for axis in (a for d in section.dimensions for a in d.axes):
@@ -169,43 +168,44 @@ def _axes(section: Section) -> Iterator[tuple[str, str]]:
         yield f"{axis.name}{label}", text
 
 
-def _groups(setting: CompiledSweep, shards: int) -> Iterator[store.StoredGroup]:
-    """How the lanes of each group are cut."""
-    seeds = setting.request.seeds
-    for prepared, job in zip(setting.prepared, setting.jobs, strict=True):
+def _partition_groups(sweep: CompiledSweep, shards: int) -> Iterator[store.StoredGroup]:
+    """The lanes of each group, cut into blocks and tiles."""
+    seeds = sweep.request.seeds
+    for prepared, job in zip(sweep.prepared, sweep.jobs, strict=True):
         width, depth = (len(items) for items in job.blocks[0])
-        tile = setting.request.plan.tile or _tile(job, setting.workers, setting.processes * shards)
+        tile = sweep.request.plan.tile or _choose_tile_size(sweep, job, shards)
         yield store.group_of(
             prepared.group.points, prepared.group.section.shape,
             first=prepared.offset, seeds=seeds, width=width, depth=depth, tile=tile,
         )  # fmt: skip
 
 
-def _tile(job: Job, workers: int, processes: int) -> int:
-    """Blocks that take a worker about a second, yet not so many that a process goes without; threads share a tile."""
-    most = len(job.blocks) // (_TILES_A_PROCESS * processes)
+def _choose_tile_size(sweep: CompiledSweep, job: Job, shards: int) -> int:
+    """Blocks that take a worker about a second, but no more than leave enough tiles for all processes."""
+    most = len(job.blocks) // (_TILES_PER_PROCESS * sweep.processes * shards)
     if most <= 1:
         return 1
-    seconds = timing.measure_pace(job, workers) * job.lanes_per_block * job.steps * workers
-    return int(np.clip(math.ceil(_SECONDS / seconds), 1, most))
+    workers = sweep.workers
+    seconds = sweep.seconds_per_lane_step(job, workers) * job.lanes_per_block * job.steps * workers
+    return int(np.clip(math.ceil(_TILE_SECONDS / seconds), 1, most))
 
 
-def _columns(setting: CompiledSweep) -> dict[str, Kind]:
-    """What a lane has of each column.
+def _column_kinds(sweep: CompiledSweep) -> dict[str, Kind]:
+    """Dtype and shape per lane of each column.
 
     Raises:
-      InputValueError: groups read different ones.
+      InputValueError: the programs of the groups report different columns.
     """
-    found = [_kinds(job, setting.reached) for job in setting.jobs]
-    for other in found[1:]:
-        for name in found[0].keys() | other.keys():
-            if found[0].get(name) != other.get(name):
+    first, *others = (_job_kinds(job, sweep.reached) for job in sweep.jobs)
+    for other in others:
+        for name in first.keys() | other.keys():
+            if first.get(name) != other.get(name):
                 remedy = "Run the kinds of problem or monitors one by one, or save to a file: store='results.nc'"
-                raise bad_value("store", name, "the programs of the sweep read different things", remedy)
-    return found[0]
+                raise bad_value("store", name, "the programs of the sweep report different columns", remedy)
+    return first
 
 
-def _kinds(job: Job, reached: int) -> dict[str, Kind]:
+def _job_kinds(job: Job, reached: int) -> dict[str, Kind]:
     kinds = {}
     for name, like in job.programs[0].output.items():
         shape = (reached,) if name == "curve_loss" else tuple(like.shape[2:])

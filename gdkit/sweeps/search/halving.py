@@ -18,7 +18,7 @@ from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.groups import inspect_loss
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.sweeps.sweep import go_on, run_request
+from gdkit.sweeps.sweep import resume_lanes, run_request
 from gdkit.types import OptimizerLike
 
 
@@ -81,7 +81,7 @@ def successive_halving(
             break
         rounds.append([length, int(best.size)])
         places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.prepared]
-        result, lanes = go_on(lanes, length, places, tell=progress)
+        result, lanes = resume_lanes(lanes, length, places, report_progress=progress)
     return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)))
 
 

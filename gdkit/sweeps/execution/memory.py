@@ -1,0 +1,58 @@
+"""The columns of a sweep in memory, where it has no run directory."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gdkit.sweeps.execution.lanes import BlockLanes
+from gdkit.sweeps.programs.groups import TracedGroup
+from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, cut_tiles, extract_rows
+from gdkit.sweeps.request import SweepRequest
+
+
+class MemoryColumns:
+    """The values that lanes report, name -> ``(lanes, ...)``, filled block by block."""
+
+    archive, lanes_done, stores_lanes = None, 0, False
+
+    def __init__(
+        self, request: SweepRequest, prepared: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None
+    ):
+        self._request, self._prepared = request, prepared
+        self._columns = _copy_columns(resumed, request.recorded_points) if resumed else {}
+
+    def cut_tiles(self, job: Job) -> list[Tile]:
+        """The tiles of a job."""
+        return cut_tiles(job, self._request.plan.tile or 1)
+
+    def add(self, finished: FinishedBlock) -> None:
+        """Write the rows of a block."""
+        rows = extract_rows(finished.block, finished.output, self._request.recorded_points)
+        numbers = self._prepared[finished.job.group].number_rows(finished.block, self._request.seeds)
+        where = slice(numbers[0], numbers[-1] + 1) if np.all(np.diff(numbers) == 1) else numbers
+        for name, value in rows.items():
+            if name not in self._columns:  # every lane is written
+                self._columns[name] = np.empty((self._request.lane_count, *value.shape[1:]), value.dtype)
+            self._columns[name][where] = value
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns."""
+        return self._columns
+
+    def load(self, job: Job) -> list[BlockLanes]:
+        """No lanes: a `LaneCollector` holds them."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _copy_columns(columns: Mapping[str, np.ndarray], reached: int) -> dict[str, np.ndarray]:
+    """A copy of the columns, with curves of `reached` points."""
+    copied = {name: column.copy() for name, column in columns.items()}
+    if "curve_loss" in copied:
+        curves = copied["curve_loss"]
+        longer = np.full((len(curves), reached - curves.shape[1]), np.nan, curves.dtype)
+        copied["curve_loss"] = np.concatenate([curves, longer], axis=1)
+    return copied
