@@ -70,7 +70,7 @@ def test_on_a_full_disk_a_run_ends_keeps_what_it_has_and_goes_on(root, straight,
     folder = tmp_path / "run"
     assert full_after(root, folder, room) == 1
     error = capsys.readouterr().err
-    assert "(No space left on device). What is finished can be read. Make room and run the same again." in error
+    assert "(No space left on device). Finished tiles can be read. Make room and run the same command again." in error
     assert tiles(folder).items() <= tiles(straight).items()
     assert not list(folder.rglob("*.tmp"))
     if room > 5_000:  # that of the manifest
@@ -86,7 +86,7 @@ def test_files_that_may_not_grow_end_a_run_in_the_same_way(root, straight, half,
     process = Process(folder.parent / "limit.trace", "run", root / "small.yaml", "--output", folder, bytes=5_500)
     code, error = process.ended()
     assert code == 1
-    assert "(File too large). What is finished can be read. Make room and run the same again." in error
+    assert "(File too large). Finished tiles can be read. Make room and run the same command again." in error
     assert "not finished: StoreError" in (folder / "log.txt").read_text()
     assert Store.open(folder).status(verify=True).damaged == ()
     assert run(root, folder) == 0
@@ -118,7 +118,7 @@ def test_a_directory_that_is_removed_in_mid_run_ends_it(root, tmp_path):
     process.go.touch()
     code, error = process.ended()
     assert code == 1
-    assert "(No such file or directory)" in error and "It was removed or renamed: put it back, or begin anew" in error
+    assert "(No such file or directory)" in error and "It was removed or renamed: put it back, or name another" in error
     assert "Traceback" not in error and "log.txt" not in error
     assert not folder.exists()
 
@@ -150,7 +150,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
             path.chmod(0o755)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {folder}: the run cannot start (Permission denied). What is finished can be read. "
+        f"error: {folder}: the run cannot start (Permission denied). Finished tiles can be read. "
         "Make it writable, or name another directory.\n"
     )
     assert "24 of 24 runs are finished" in read.stdout
@@ -205,7 +205,10 @@ def test_a_lost_manifest_is_made_anew_by_the_same_plan_and_refused_by_another(ro
     (folder / "manifest.json").unlink()
     assert run(root, folder, plan={"width": 2}) == 1
     error = capsys.readouterr().err
-    assert "it is missing, and there are tiles" in error and "Run with the same config, plan and version again" in error
+    assert (
+        "it is missing, and the tiles cannot be read" in error
+        and "Run again with the same config, plan and version" in error
+    )
     assert run(root, folder) == 0
     assert tiles(folder) == tiles(straight)
 

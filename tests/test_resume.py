@@ -208,7 +208,9 @@ def test_short_segments_are_saved_when_the_run_is_interrupted_and_not_before(iri
 
     segments = SegmentSettings(first_steps=7, checkpoint_seconds=1e6)
     seconds_per_step.clear()  # so that the first segment of a program has `first_steps`
+    unmeasured = lambda job, workers: 1.0  # planning measures no speed
     settings = {"store_class": RecordingStore, "segments": segments, "progress_seconds": 0.0}
+    settings["seconds_per_lane_step"] = unmeasured
     plan = Plan(width=2, depth=1, workers=1)
     run(iris, tmp_path / "whole", plan, **settings)
     assert saved == []

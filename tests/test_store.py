@@ -34,8 +34,8 @@ from gdkit.store import (
     arrays,
     differences,
     digest,
-    group_of,
     lists,
+    make_group,
     manifest,
 )
 from gdkit.store.files import FILES
@@ -113,7 +113,7 @@ def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
         for section in sections:
             for group in axes.group_points(section):
                 options = {"first": first, "seeds": seeds, "width": width, "depth": depth, "tile": tile}
-                groups.append(group_of(group.points, section.shape, **options))
+                groups.append(make_group(group.points, section.shape, **options))
                 blocks = cut_blocks(len(group.points), seeds, Shape(width, depth))
                 lanes = [
                     [first + int(group.points[p]) * seeds + int(s) for p in np.unique(b.points) for s in set(b.seeds)]
@@ -124,7 +124,7 @@ def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
         partition = Partition(tuple(groups))
         assert partition.lanes == first and partition.tiles == len(rows)
         assert [partition.lanes_of(t).tolist() for t in range(partition.tiles)] == rows
-        assert partition.all_rows().tolist() == [partition.rows(t) for t in range(partition.tiles)]
+        assert partition.rows_per_tile().tolist() == [partition.rows(t) for t in range(partition.tiles)]
         places = zip(*partition.tiles_of(np.arange(first)), strict=True)
         assert all(rows[t][row] == lane for lane, (t, row) in enumerate(places))
         owners = [partition.tile_of_block(b) for t in range(partition.tiles) for b in partition.blocks_of(t)]
@@ -132,8 +132,8 @@ def test_a_tile_number_tells_the_lanes_of_the_engines_blocks(seeds, tile):
 
 
 def test_points_that_are_no_product_are_refused():
-    with pytest.raises(InputValueError, match="not a product of places"):
-        group_of(np.array([0, 1, 3]), (2, 2), first=0, seeds=1, width=2, depth=1)
+    with pytest.raises(InputValueError, match="not a product of indices"):
+        make_group(np.array([0, 1, 3]), (2, 2), first=0, seeds=1, width=2, depth=1)
 
 
 # What is stored is what is read
@@ -249,7 +249,7 @@ def state(path, publication):
     try:
         store = Store.open(path / "run")
     except StoreError as error:
-        if publication is the_manifest and "there is no run here" in str(error):
+        if publication is the_manifest and "no run is stored here" in str(error):
             return "old"
         raise
     if publication is the_manifest:
@@ -312,10 +312,10 @@ def test_the_walk_over_crashes_finds_a_missing_fsync_of_the_folder(tmp_path, pub
 
 
 MENDS = {
-    errno.ENOSPC: "No space left on device.*Make room and run the same again",
-    errno.EIO: "Input/output error.*Look at the disk, then run the same again",
+    errno.ENOSPC: "No space left on device.*Make room and run the same command again",
+    errno.EIO: "Input/output error.*Check the disk, then run the same command again",
     errno.EROFS: "Read-only file system.*Make it writable, or name another directory",
-    errno.ENOENT: "No such file or directory.*put it back, or begin anew in another directory",
+    errno.ENOENT: "No such file or directory.*put it back, or name another directory",
 }
 
 
@@ -366,7 +366,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on_once_there_is_room(tmp_
     code = """
         import resource, sys, numpy as np
         from gdkit.errors import StoreError
-        from gdkit.sweeps.store import Store
+        from gdkit.store import Store
         store = Store.open(sys.argv[1])
         store.put_carry(0, 1, [np.zeros(10)])
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
@@ -382,7 +382,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on_once_there_is_room(tmp_
     """
     said = in_a_process(code, Store.create(tmp_path / "run", a_manifest()).path)
     assert re.search(
-        r"block 0 cannot be written \(File too large\).*Make room and run the same again\.\n2 False False", said
+        r"block 0 cannot be written \(File too large\).*Make room and run the same command again\.\n2 False False", said
     )
 
 
@@ -412,7 +412,7 @@ def test_a_directory_that_cannot_be_written_can_be_read(full):
     assert store.columns().finished.all() and store.status(verify=True).damaged == ()
     with pytest.raises(StoreError, match=r"Read-only file system.*Make it writable, or name another"):
         store.put_carry(0, 1, [])
-    with pytest.raises(StoreError, match=r"the manifest cannot be made \(Read-only"):
+    with pytest.raises(StoreError, match=r"the manifest cannot be written \(Read-only"):
         Store.create(full.path.parent / "other", a_manifest(), files=read_only)
 
 
@@ -571,8 +571,8 @@ def test_a_carry_that_is_not_like_what_goes_on_is_refused(store):
         ({"bits": {"0": []}}, "no dtype is called"),
         ({"bits": ["0"]}, "TypeError"),
         ({"bits": None}, "TypeError"),
-        ({"step": None}, "it does not say its step"),
-        ({"step": 1e99}, "it does not say its step"),
+        ({"step": None}, "it has no step"),
+        ({"step": 1e99}, "it has no step"),
         ({"kind": "tile"}, "its kind is 'tile' and should be 'carry'"),
     ],
 )
@@ -580,7 +580,7 @@ def test_a_carry_that_somebody_made_is_refused(store, change, message):
     store.put_carry(0, 1, [np.zeros(3)])
     path = store._carry_path(0)
     about = store._about("carry", 0) | {"step": 1, "bits": {}} | change
-    path.write_bytes(b"".join(arrays.packed(about, {"leaf0": np.zeros(3)})))
+    path.write_bytes(b"".join(arrays.pack_arrays(about, {"leaf0": np.zeros(3)})))
     with pytest.raises(DamagedFileError, match=rf"0000000\.npz: it is damaged: .*{message}.*Run the same again"):
         store.carry(0)
 
@@ -703,7 +703,7 @@ FORGED = {
     "a shape": (lambda c: c["columns"].update(a={"dtype": "bool", "shape": [2**30, 2**30]}), "shape is too large"),
     "a config": (lambda c: c.update(config=3), "config is not a text"),
     "a params dtype": (lambda c: c.update(dtype=None), "dtype is not a text"),
-    "no format": (lambda c: c.update(format="1"), "does not say its format"),
+    "no format": (lambda c: c.update(format="1"), "it has no format"),
 }
 
 
@@ -711,7 +711,7 @@ FORGED = {
 def test_a_manifest_that_somebody_made_is_refused(store, case):
     change, message = FORGED[case]
     edited(store, change)
-    with pytest.raises(DamagedFileError, match=rf"manifest.json: it is damaged: .*{message}.*begin anew beside it"):
+    with pytest.raises(DamagedFileError, match=rf"manifest.json: it is damaged: .*{message}.*start a new run beside"):
         Store.open(store.path)
 
 
@@ -730,7 +730,7 @@ def test_a_huge_manifest_is_not_read(store):
 
 def test_an_edited_manifest_is_refused(store):
     edited(store, lambda c: c.update(steps=601), sign=False)
-    with pytest.raises(DamagedFileError, match="checksum does not match; it is not to be edited"):
+    with pytest.raises(DamagedFileError, match="checksum does not match; do not edit it"):
         Store.create(store.path, a_manifest())
 
 
@@ -797,7 +797,7 @@ def other_lists(path):
     """A whole file of lists, but of others, under the names of these."""
     with np.load(path) as file:
         (name,) = set(file.files) - {"about", "checksum"}
-    return b"".join(bytes(piece) for piece in arrays.packed({"kind": "lists"}, {name: np.zeros(LONG)}))
+    return b"".join(bytes(piece) for piece in arrays.pack_arrays({"kind": "lists"}, {name: np.zeros(LONG)}))
 
 
 DAMAGE = {
@@ -827,11 +827,11 @@ def test_lists_that_are_lost_are_told_when_they_are_read_and_made_anew(long, cas
     "change, message",
     [
         (lambda c: c["lists"].update(file="../elsewhere.npz"), "lists.file is not the name"),
-        (lambda c: c["lists"].update(kinds={}, file=lists.name_of([])), "names a list that is not there"),
-        (lambda c: c["plan"].update(result={"$list": [1]}), "names a list that is not there"),
+        (lambda c: c["lists"].update(kinds={}, file=lists.lists_name([])), "names a list that it does not have"),
+        (lambda c: c["plan"].update(result={"$list": [1]}), "names a list that it does not have"),
         (lambda c: c["lists"]["kinds"][next(iter(c["lists"]["kinds"]))].update(dtype="O"), "dtype is none of"),
         (lambda c: c.pop("lists"), "lists is not a table"),
-        (lambda c: c.update(format=1), "names a list that is not there"),
+        (lambda c: c.update(format=1), "names a list that it does not have"),
     ],
 )
 def test_a_manifest_whose_lists_somebody_made_is_refused(long, change, message):
@@ -869,7 +869,7 @@ def test_tiles_that_ran_narrower_say_so_and_the_status_finds_them_without_readin
 
 def test_what_a_tile_says_of_smaller_blocks_is_not_believed(full):
     about = full._about("tile", 2) | {"narrower": [["a", 1], 3, [True, 1], [2, 1]]}
-    pieces = arrays.packed(about, of_lanes(full.partition.lanes_of(2)))
+    pieces = arrays.pack_arrays(about, of_lanes(full.partition.lanes_of(2)))
     path_of(full, 2).write_bytes(b"".join(map(bytes, pieces)))
     assert full.read_tile(2).narrower == ((2, 1),)
 
@@ -896,15 +896,15 @@ def test_newer_and_older_formats_are_told_and_added_parts_are_left_alone(store):
     ):
         Store.open(store.path)
     edited(store, lambda c: c.update(format=0, gdkit="0.0"))
-    with pytest.raises(StoreError, match=r"has format 0.*Open it with that version, or begin anew elsewhere"):
+    with pytest.raises(StoreError, match=r"has format 0.*Open it with that version, or name another directory"):
         Store.create(store.path, a_manifest())
 
 
 def test_a_missing_manifest_is_made_anew_only_where_it_fits_the_tiles(full):
     (full.path / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="it is missing, and there are tiles"):
+    with pytest.raises(StoreError, match="it is missing, and the tiles cannot be read without it"):
         Store.open(full.path)
-    with pytest.raises(StoreError, match=r"it is missing, and there are tiles.*Run with the same config, plan"):
+    with pytest.raises(StoreError, match=r"it is missing, and the tiles.*Run again with the same config, plan"):
         Store.create(full.path, a_manifest(partition=a_partition(width=1)))
     assert not (full.path / "manifest.json").exists()
     again = Store.create(full.path, a_manifest())
@@ -913,11 +913,11 @@ def test_a_missing_manifest_is_made_anew_only_where_it_fits_the_tiles(full):
 
 def test_where_there_is_no_run_it_is_told(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(StoreError, match=r"there is no run here\. Name a directory that gdkit run has made"):
+        with pytest.raises(StoreError, match=r"no run is stored here\. Name a directory that gdkit run has written"):
             Store.open(path)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="the manifest cannot be made"):
+    with pytest.raises(StoreError, match="the manifest cannot be written"):
         Store.create(tmp_path / "file", a_manifest())
 
 
@@ -1054,7 +1054,7 @@ def test_the_status_comes_from_names_alone(store):
     counted, read = counting(store)
     status = counted.status()
     assert status[:5] == (store.partition.tiles, 2, 3, store.partition.tiles - 5, None)
-    assert status.lanes == 28 and status.lanes_done == store.partition.all_rows()[[0, 2]].sum()
+    assert status.lanes == 28 and status.lanes_done == store.partition.rows_per_tile()[[0, 2]].sum()
     assert status.carries == {3: 128, 4: None} and list(status.claims) == [5] and status.claims[5].is_mine
     assert sorted(read) == [3, 4]
 
@@ -1144,7 +1144,7 @@ RACES = """
     import os, signal, sys, time
     from pathlib import Path
     import numpy as np
-    from gdkit.sweeps.store import Group, Kind, Manifest, Partition, Store
+    from gdkit.store import Group, Kind, Manifest, Partition, Store
 
     def wanted(width):
         group = Group(0, (20,), (0,), (None,), 3, width, 2, 1)

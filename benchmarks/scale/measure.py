@@ -22,7 +22,7 @@ import numpy as np
 
 import gdkit
 from gdkit import Plan, problems, sgd
-from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, places
+from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, paths
 from gdkit.store.files import FILES
 from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution import processes
@@ -145,8 +145,8 @@ def listing(folder: Path, tiles: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         made = Store.create(Path(name) / "run", manifest_of(tiles, 1))
         for number in range(tiles):
-            path = places.place(made.path / "tiles", "tile", number, tiles)
-            if number % places.A_FOLDER == 0:
+            path = paths.numbered_path(made.path / "tiles", "tile", number, tiles)
+            if number % paths.PER_FOLDER == 0:
                 path.parent.mkdir()
             os.close(os.open(path, os.O_CREAT))
         assert made.finished().all()

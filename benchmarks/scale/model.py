@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.scale.measure import manifest_of
-from gdkit.store import Partition, claims, places
+from gdkit.store import Partition, claims, paths
 
 GIB = 2**30
 
@@ -111,8 +111,8 @@ def total(c: Constants, lanes: int, rows: int) -> Total:
     tiles, numbers = partition.tiles, lanes * c.lane
     return Total(
         lanes, rows, tiles,
-        folders=-(-tiles // places.A_FOLDER),
-        claims=-(-tiles // len(claims.shared(0, tiles))),
+        folders=-(-tiles // paths.PER_FOLDER),
+        claims=-(-tiles // len(claims.tiles_sharing_claim(0, tiles))),
         manifest=_manifest_bytes(lanes, rows),
         lists=c.lists * lanes,
         disk=c.file.of(tiles, numbers),
@@ -133,7 +133,7 @@ def total(c: Constants, lanes: int, rows: int) -> Total:
 def _manifest_bytes(lanes: int, rows: int) -> int:
     from gdkit.store import manifest
 
-    return len(manifest.written(manifest_of(lanes, rows))[0])
+    return len(manifest.encode_manifest(manifest_of(lanes, rows))[0])
 
 
 class Limit(NamedTuple):

@@ -1,7 +1,7 @@
-"""Named arrays in one file: an uncompressed .npz that numpy alone reads, with a checksum inside.
+"""Named arrays in one file: an uncompressed .npz with a checksum, which numpy alone can read.
 
-Members are ``.npy`` files of plain little-endian numbers in C order. Two come on top of the arrays: ``about``, the
-bytes of a small JSON object, and ``checksum``, the SHA-256 of all the others. Equal arrays make equal bytes.
+Members are ``.npy`` files of plain little-endian numbers in C order. Two members are added to the arrays: ``about``,
+the bytes of a small JSON object, and ``checksum``, the SHA-256 of all others. Equal arrays make equal bytes.
 """
 
 import functools
@@ -25,27 +25,27 @@ PLAIN = (
     *("float16", "float32", "float64", "complex64", "complex128"),
 )
 ABOUT, CHECKSUM = "about", "checksum"
-_PLACES = {np.dtype(name).newbyteorder("<").str: np.dtype(name).newbyteorder("<") for name in PLAIN}
-_SMALL = 2**20  # bytes that `about` has at most
-_FRAME = 1024  # bytes at most that a member takes besides its numbers and, twice, its name
+_DTYPES = {np.dtype(name).newbyteorder("<").str: np.dtype(name).newbyteorder("<") for name in PLAIN}
+_ABOUT_BYTES = 2**20  # bytes of `about` at most
+_MEMBER_BYTES = 1024  # bytes of a member at most, without its numbers and, twice, its name
 
 
 class Kind(NamedTuple):
-    """What an array is."""
+    """Dtype and shape of an array."""
 
     dtype: str  # a name of PLAIN
     shape: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
-        """How many its numbers take."""
+        """Bytes of its numbers."""
         return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
 
-def packed(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[Any]:
-    """The content of a file, as pieces to be written one after the other; large arrays are not copied."""
+def pack_arrays(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[Any]:
+    """The content of a file as pieces to write one after the other; large arrays are not copied."""
     text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    members = {ABOUT: text} | {name: _plain(x) for name, x in arrays.items()}
+    members = {ABOUT: text} | {name: _as_plain(x) for name, x in arrays.items()}
     members[CHECKSUM] = np.frombuffer(checksum(members), np.uint8)
     pieces: Any = _Pieces()
     with zipfile.ZipFile(pieces, "w") as archive:
@@ -53,12 +53,12 @@ def packed(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[A
             large = x.nbytes > 2**30
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
                 member.write(_header(x.dtype.str, x.shape))
-                member.write(_bytes(x))
+                member.write(_as_bytes(x))
     return pieces
 
 
 class _Pieces(list):
-    """A stream, as far as `zipfile` asks for one, that keeps what is written to it."""
+    """A stream for `zipfile` that collects the pieces written to it."""
 
     def write(self, piece: Any) -> int:
         self.append(piece)
@@ -70,21 +70,21 @@ class _Pieces(list):
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The SHA-256 over names, dtypes, shapes and numbers, in the order of the names."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name in sorted(arrays):
         x = arrays[name]
-        found.update(json.dumps([name, x.dtype.str, x.shape]).encode() + b"\n")
-        found.update(_bytes(x))
-    return found.digest()
+        sha.update(json.dumps([name, x.dtype.str, x.shape]).encode() + b"\n")
+        sha.update(_as_bytes(x))
+    return sha.digest()
 
 
 def digest(*things: Any) -> str:
-    """The SHA-256, in hexadecimal, of texts, bytes and arrays of numbers, each with its kind and size.
+    """The hexadecimal SHA-256 of texts, bytes and arrays of numbers, each with its kind and size.
 
     >>> digest("a", "b") == digest("ab"), digest(np.float32([0, 1])) == digest(np.float64([0, 1]))
     (False, False)
     """
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for thing in things:
         if isinstance(thing, str | bytes):
             data = thing.encode() if isinstance(thing, str) else thing
@@ -94,25 +94,25 @@ def digest(*things: Any) -> str:
             if array.dtype.hasobject:
                 raise bad_value("things", thing, "it has no fixed bytes", "Pass texts, bytes or arrays of numbers")
             data, kind = array.tobytes(), f"{array.dtype.name} {array.shape}"
-        found.update(f"{kind} {len(data)}\n".encode())
-        found.update(data)
-    return found.hexdigest()
+        sha.update(f"{kind} {len(data)}\n".encode())
+        sha.update(data)
+    return sha.hexdigest()
 
 
-def _plain(x: np.ndarray) -> np.ndarray:
+def _as_plain(x: np.ndarray) -> np.ndarray:
     dtype = x.dtype.newbyteorder("<")
-    if dtype.str not in _PLACES:
+    if dtype.str not in _DTYPES:
         raise bad_type("dtype", x.dtype, "not a plain number", f"Pass one of {', '.join(PLAIN)}")
     return np.asarray(x, dtype, order="C")
 
 
-def _bytes(x: np.ndarray) -> memoryview:
+def _as_bytes(x: np.ndarray) -> memoryview:
     return x.reshape(-1).view(np.uint8).data
 
 
 @functools.lru_cache(maxsize=4096)
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What comes before the numbers of a .npy file, to a multiple of 64 bytes (numpy.lib.format, version 1.0)."""
+    """The header of a .npy file, padded to a multiple of 64 bytes (numpy.lib.format, version 1.0)."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
@@ -125,133 +125,133 @@ _HEADER = re.compile(
 
 @functools.lru_cache(maxsize=4096)
 def _read_header(text: bytes) -> tuple[np.dtype, tuple[int, ...]]:
-    """Dtype and shape; the one form that is written is read, and nothing is evaluated."""
-    found = _HEADER.fullmatch(text)
-    dtype = _PLACES.get(found[1].decode()) if found else None
-    if found is None or dtype is None:
+    """Dtype and shape of a header in the form that `_header` writes; nothing is evaluated."""
+    match = _HEADER.fullmatch(text)
+    dtype = _DTYPES.get(match[1].decode()) if match else None
+    if match is None or dtype is None:
         raise ValueError("not an array of plain numbers in C order")
-    return dtype, tuple(int(size) for size in found[2].split(b",") if size.strip())
+    return dtype, tuple(int(size) for size in match[2].split(b",") if size.strip())
 
 
-# Reading: what is wrong with a file is found before memory is taken for it.
+# Reading: a file is checked before memory is allocated for it.
 
 
-def read(
+def read_arrays(
     files: Files, path: Path, like: Mapping[str, Kind] | None = None, only: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `packed` wrote: what it says about itself, and its arrays, which are read-only.
+    """The ``about`` and the arrays, read-only, of a file that `pack_arrays` made.
 
     Args:
       files: the file operations.
       path: the file.
-      like: the arrays that must be there, and none besides; by default any.
-      only: names of arrays that are wanted; by default all. Then the checksum is not looked at.
+      like: dtype and shape of every array that the file must have; by default any arrays are read.
+      only: names of arrays to read, without verifying the checksum; by default all are read and verified.
 
     Raises:
-      DamagedFileError: the file is not whole, not what was written, or not `like` what it should be.
-      OSError: the system will not open it.
+      DamagedFileError: the file is not whole, not what was written, or its arrays are not `like` those.
+      OSError: the system refused to open it.
     """
     with files.open(path) as file:
         try:
-            return _unpacked(file, like, only)
-        except _NOT_WHOLE as error:
-            raise damaged(path, error or type(error).__name__) from error
+            return _unpack(file, like, only)
+        except _READ_ERRORS as error:
+            raise damage_error(path, error or type(error).__name__) from error
 
 
-def damaged(path: Path, what: object) -> DamagedFileError:
-    """The error for a tile or a carry that is not what was written."""
-    return DamagedFileError(f"{path}: it is damaged: {what}. Run the same again: it is computed anew.")
+def damage_error(path: Path, cause: object) -> DamagedFileError:
+    """The error for a tile or a checkpoint that is not what was written."""
+    return DamagedFileError(f"{path}: it is damaged: {cause}. Run the same command again to compute it anew.")
 
 
-_NOT_WHOLE = (
+_READ_ERRORS = (
     *(ValueError, OSError, EOFError, OverflowError, NotImplementedError, RuntimeError),
     *(struct.error, zipfile.BadZipFile),
 )
 
 
-def _unpacked(file: Any, like: Mapping[str, Kind] | None, only: Sequence[str] | None) -> tuple[dict, dict]:
+def _unpack(file: Any, like: Mapping[str, Kind] | None, only: Sequence[str] | None) -> tuple[dict, dict]:
     size = file.seek(0, 2)
-    most = sum(kind.bytes + 2 * len(name.encode()) + _FRAME for name, kind in like.items()) if like else size
-    if size > most + 2 * _SMALL:
+    most = sum(kind.bytes + 2 * len(name.encode()) + _MEMBER_BYTES for name, kind in like.items()) if like else size
+    if size > most + 2 * _ABOUT_BYTES:
         raise ValueError(f"it has {size:,} bytes and should have {most:,}")
     file.seek(0)
-    if file.read(4) != b"PK\x03\x04":  # zipfile would say the same of a disk that cannot be read
-        raise ValueError("it does not begin as a zip file")
-    places = _members(file, size)
+    if file.read(4) != b"PK\x03\x04":  # zipfile would raise the same for a disk that cannot be read
+        raise ValueError("it does not begin like a zip file")
+    places = _locate_members(file, size)
     names = places.keys() - {ABOUT, CHECKSUM}
     if len(names) + 2 != len(places) or (like is not None and names != like.keys()):
         known = {ABOUT, CHECKSUM} | (names if like is None else like.keys())
-        raise ValueError(f"its arrays are not those of this run: {_some(known ^ places.keys())}")
+        raise ValueError(f"its arrays are not those of this run: {_list_names(known ^ places.keys())}")
     arrays = {}
     for name in places if only is None else (ABOUT, *only):
-        arrays[name] = _array(file, name, *places[name], (like or {}).get(name))
+        arrays[name] = _read_member(file, name, *places[name], (like or {}).get(name))
     text = arrays[ABOUT] if only is not None else arrays.pop(ABOUT)
     if only is None:
-        said = arrays.pop(CHECKSUM)
-        if said.tobytes() != checksum({ABOUT: text, **arrays}):
+        stored_checksum = arrays.pop(CHECKSUM)
+        if stored_checksum.tobytes() != checksum({ABOUT: text, **arrays}):
             raise ValueError("its checksum does not match")
     return read_json(text.tobytes()), {name: arrays[name] for name in (arrays if only is None else only)}
 
 
-def _members(file: Any, size: int) -> dict[str, tuple[int, int]]:
-    """Where each member begins, and how many bytes it has."""
+def _locate_members(file: Any, size: int) -> dict[str, tuple[int, int]]:
+    """Offset and bytes of each member."""
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
     places = {info.filename.removesuffix(".npy"): (info.header_offset, info.file_size) for info in infos}
     if len(places) < len(infos):
-        raise ValueError("an array is there twice")
+        raise ValueError("it has an array twice")
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
-            raise ValueError(f"{_some([info.filename])} is compressed or encrypted")
+            raise ValueError(f"{_list_names([info.filename])} is compressed or encrypted")
     if sum(info.file_size for info in infos) > size:
         raise ValueError("its arrays are larger than the file")
     return places
 
 
-def _array(file: Any, name: str, begin: int, size: int, like: Kind | None) -> np.ndarray:
-    if size > _SMALL and name in (ABOUT, CHECKSUM):
+def _read_member(file: Any, name: str, begin: int, size: int, like: Kind | None) -> np.ndarray:
+    if size > _ABOUT_BYTES and name in (ABOUT, CHECKSUM):
         raise ValueError(f"{name} has {size:,} bytes")
     file.seek(begin)
     local = file.read(30)
-    file.seek(sum(struct.unpack_from("<HH", local, 26)), 1)  # the member's name, and what zip adds to it
+    file.seek(sum(struct.unpack_from("<HH", local, 26)), 1)  # the member's name and extra field
     start = file.read(min(10, size))
     if start[:8] != b"\x93NUMPY\x01\x00":
-        raise ValueError(f"{_some([name])} is not an array")
+        raise ValueError(f"{_list_names([name])} is not an array")
     text = file.read(min(struct.unpack_from("<H", start, 8)[0], size - 10))
     dtype, shape = _read_header(text)
     if like is not None and (dtype.name, shape) != like:
         raise ValueError(f"{name} is {dtype.name} {shape} and should be {like.dtype} {like.shape}")
     count = math.prod(shape)
     if count * dtype.itemsize != size - 10 - len(text):
-        raise ValueError(f"{_some([name])} has {size:,} bytes and says that it is {dtype.name} {shape}")
+        raise ValueError(f"{_list_names([name])} has {size:,} bytes, which do not fit {dtype.name} {shape}")
     return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(shape)
 
 
 def read_json(text: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it is not one.
     """
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    return found
+    return content
 
 
-def _some(names: Any) -> str:
-    """A few names, as they may be shown."""
+def _list_names(names: Any) -> str:
+    """The first names, escaped and cut for a message."""
     return ", ".join(ascii(str(name))[1:-1][:40] for name in sorted(names, key=str)[:4])
 
 
-# Numbers that numpy itself does not know, as their bits.
+# Dtypes that numpy itself does not have, such as bfloat16, are stored as their bits.
 
 
-def to_bits(leaves: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, str]]:
-    """Arrays of plain numbers; those of bfloat16 and its like as their bits, with the name of each dtype by place."""
+def encode_exotic(leaves: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, str]]:
+    """The leaves as arrays of plain numbers; and leaf number -> dtype name of those that are stored as their bits."""
     plain, names = [], {}
     for number, leaf in enumerate(leaves):
         if not isinstance(leaf, np.ndarray | np.generic):
@@ -259,45 +259,45 @@ def to_bits(leaves: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, s
             raise bad_type(f"leaves[{number}]", type(leaf), "not a numpy array", remedy)
         leaf = np.asarray(leaf)
         if leaf.dtype.name not in PLAIN:
-            names[str(number)] = _known(f"leaves[{number}]", leaf.dtype).name
+            names[str(number)] = _check_exotic(f"leaves[{number}]", leaf.dtype).name
             leaf = leaf.view(f"u{leaf.dtype.itemsize}")
         plain.append(leaf)
     return plain, names
 
 
-def from_bits(plain: Sequence[np.ndarray], names: Mapping[str, str]) -> list[np.ndarray]:
-    """The arrays that `to_bits` was given.
+def decode_exotic(plain: Sequence[np.ndarray], names: Mapping[str, str]) -> list[np.ndarray]:
+    """The leaves that `encode_exotic` was given.
 
     Raises:
-      ValueError: a dtype that this machine does not know, or that has other bits.
+      ValueError: a dtype is unknown on this machine, or has another size.
     """
     leaves = []
     for number, x in enumerate(plain):
-        dtype = _exotic(names[str(number)]) if str(number) in names else x.dtype
+        dtype = _find_exotic(names[str(number)]) if str(number) in names else x.dtype
         if dtype.itemsize != x.dtype.itemsize:
             raise ValueError(f"leaf {number} is {x.dtype} and cannot be {dtype}")
         leaves.append(x.view(dtype))
     return leaves
 
 
-def bits_of(dtype: Any) -> str:
-    """The plain dtype that numbers of `dtype` are stored in."""
+def stored_dtype(dtype: Any) -> str:
+    """The plain dtype in which numbers of `dtype` are stored."""
     dtype = np.dtype(dtype)
-    return dtype.name if dtype.name in PLAIN else np.dtype(f"u{_known('dtype', dtype).itemsize}").name
+    return dtype.name if dtype.name in PLAIN else np.dtype(f"u{_check_exotic('dtype', dtype).itemsize}").name
 
 
-def _known(argument: str, dtype: np.dtype) -> np.dtype:
+def _check_exotic(argument: str, dtype: np.dtype) -> np.dtype:
     try:
-        return _exotic(dtype.name)
+        return _find_exotic(dtype.name)
     except ValueError as error:
         raise bad_type(argument, dtype, "not an array of numbers", "Leave it out, or store its numbers") from error
 
 
-def _exotic(name: Any) -> np.dtype:
-    """A dtype of ml_dtypes, which JAX brings along, by its name."""
+def _find_exotic(name: Any) -> np.dtype:
+    """A dtype of ml_dtypes, a dependency of JAX, by its name."""
     import ml_dtypes
 
-    found = getattr(ml_dtypes, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, np.generic)):
+    scalar = getattr(ml_dtypes, str(name), None)
+    if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
         raise ValueError(f"no dtype is called {name!r}")
-    return np.dtype(found)
+    return np.dtype(scalar)

@@ -1,6 +1,6 @@
-"""Claims: hints about who works on what, so that processes share the work.
+"""Claims: hints about which process works on which tiles, so that processes share the work.
 
-A claim is a small file that is made exclusively. It may be lost, stale or wrong: then tiles are computed twice, with
+A claim is a small file that is created exclusively. Where it is lost, stale or wrong, tiles are computed twice, with
 the same bits. So nothing here fails a run, and nothing is synced.
 """
 
@@ -13,80 +13,80 @@ from typing import Any, NamedTuple
 
 from gdkit.store.files import Files, host, is_alive
 
-STALE = 300.0  # seconds after which a claim that nobody renewed no longer counts
-_UNREADABLE = 10.0  # the same of one that does not say whose it is: its writer has just made it, or is no more
+STALE = 300.0  # seconds after which a claim that was not renewed is ignored
+_UNREADABLE_STALE = 10.0  # the same for a claim without an owner: its writer is creating it, or was killed then
 _SUFFIX = ".json"
-_MOST = 10_000  # claims a run: where there are more tiles, each stands for several
+_MOST_CLAIMS = 10_000  # per run: with more tiles, each claim is for several
 
 
 class Claim(NamedTuple):
-    """Who said that they work on something, and how long ago."""
+    """The process that works on some tiles, and the age of its claim."""
 
     host: str  # empty where the file cannot be read
     process: int
-    age: float  # seconds since it was made or renewed, by this machine's clock
+    age: float  # seconds since it was created or renewed, by this machine's clock
 
     @property
     def is_mine(self) -> bool:
-        """Whether this process made it."""
+        """Whether this process created it."""
         return (self.host, self.process) == (host(), os.getpid())
 
     def is_live(self, younger_than: float = STALE) -> bool:
-        """Whether it counts: young enough, and not of a process of this machine that is no more."""
+        """Whether it counts: young enough, and not of a dead process of this machine."""
         if not self.host:
-            return self.age < min(younger_than, _UNREADABLE)
+            return self.age < min(younger_than, _UNREADABLE_STALE)
         return self.age < younger_than and not (self.host == host() and not is_alive(self.process))
 
 
-def shared(tile: int, tiles: int) -> range:
-    """The tiles, of so many in all, that share a claim with one of them.
+def tiles_sharing_claim(tile: int, tiles: int) -> range:
+    """The tiles that share a claim with `tile`, of so many tiles in all.
 
-    >>> shared(7, 100), shared(250, 1_000_000)
+    >>> tiles_sharing_claim(7, 100), tiles_sharing_claim(250, 1_000_000)
     (range(7, 8), range(200, 300))
     """
-    size = max(1, -(-tiles // _MOST))
+    size = max(1, -(-tiles // _MOST_CLAIMS))
     low = tile // size * size
     return range(low, min(low + size, tiles))
 
 
-def place(folder: Path, tile: int, tiles: int) -> Path:
-    """The claim's file."""
-    return folder / f"{shared(tile, tiles).start:07d}{_SUFFIX}"
+def claim_path(folder: Path, tile: int, tiles: int) -> Path:
+    """The file of a tile's claim."""
+    return folder / f"{tiles_sharing_claim(tile, tiles).start:07d}{_SUFFIX}"
 
 
-def firsts(files: Files, folder: Path, tiles: int) -> list[int]:
-    """The first tile of each claim that is there."""
+def first_tiles(files: Files, folder: Path, tiles: int) -> list[int]:
+    """The first tile of each claim in `folder`."""
     try:
         names = files.names(folder)
     except OSError:
         return []
-    found = [int(n.removesuffix(_SUFFIX)) for n in names if n.removesuffix(_SUFFIX).isdecimal() and len(n) < 20]
-    return sorted(tile for tile in found if tile < tiles and place(folder, tile, tiles).name in names)
+    tiles_named = [int(n.removesuffix(_SUFFIX)) for n in names if n.removesuffix(_SUFFIX).isdecimal() and len(n) < 20]
+    return sorted(tile for tile in tiles_named if tile < tiles and claim_path(folder, tile, tiles).name in names)
 
 
-def take(files: Files, path: Path, younger_than: float = STALE) -> bool:
-    """Claim something: True unless somebody else's claim counts. One that cannot be written is no reason to wait."""
+def take_claim(files: Files, path: Path, younger_than: float = STALE) -> bool:
+    """Create a claim; False if another process has a live one. A claim that cannot be written counts as created."""
     for _ in range(2):
         try:
-            _make(files, path)
+            _write_claim(files, path)
             return True
         except FileExistsError:
-            held = look(files, path)
+            claim = read_claim(files, path)
         except OSError:
-            drop(files, path)  # where it was made and could not be filled, it would keep others away
+            remove_claim(files, path)  # an empty one would keep other processes away
             return True
-        if held is None:  # given back meanwhile
+        if claim is None:  # released meanwhile
             continue
-        if held.is_mine:
-            renew(files, path)
+        if claim.is_mine:
+            renew_claim(files, path)
             return True
-        if held.is_live(younger_than):
+        if claim.is_live(younger_than):
             return False
-        drop(files, path)
+        remove_claim(files, path)
     return False
 
 
-def _make(files: Files, path: Path) -> None:
+def _write_claim(files: Files, path: Path) -> None:
     descriptor = files.create(path)
     try:
         text = {"host": host(), "process": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -95,30 +95,30 @@ def _make(files: Files, path: Path) -> None:
         files.close(descriptor)
 
 
-def look(files: Files, path: Path) -> Claim | None:
-    """The claim in a file, if there is one."""
+def read_claim(files: Files, path: Path) -> Claim | None:
+    """The claim in a file, None if there is none."""
     try:
         with files.open(path) as file:
             age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
             text = file.read(4096)
     except OSError:
         return None
-    said: Any = None
+    content: Any = None
     with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(text)
-    said = said if isinstance(said, dict) else {}
-    process = said.get("process")
+        content = json.loads(text)
+    content = content if isinstance(content, dict) else {}
+    process = content.get("process")
     process = process if isinstance(process, int) and process > 0 else 0
-    return Claim(str(said.get("host", ""))[:60] if process else "", process, age)
+    return Claim(str(content.get("host", ""))[:60] if process else "", process, age)
 
 
-def renew(files: Files, path: Path) -> None:
-    """Make a claim young again."""
+def renew_claim(files: Files, path: Path) -> None:
+    """Reset the age of a claim."""
     with contextlib.suppress(OSError):
         files.touch(path)
 
 
-def drop(files: Files, path: Path) -> None:
-    """Give a claim back."""
+def remove_claim(files: Files, path: Path) -> None:
+    """Remove a claim."""
     with contextlib.suppress(OSError):
         files.unlink(path)

@@ -1,58 +1,66 @@
-"""The columns of a run, put together from its tiles: all of them in memory, or tile by tile as they are asked for."""
+"""The columns of a run, merged from its tiles: in memory, or read tile by tile when lanes are indexed."""
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gdkit.errors import StoreError, unknown_name
+from gdkit.store.arrays import Kind
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from gdkit.store.store import Store
 
 
 class Columns(NamedTuple):
-    """What all finished tiles hold, in the order of lanes."""
+    """The columns of all finished tiles, in the order of lanes."""
 
-    values: dict[str, np.ndarray]  # name -> (lanes, ...); NaN, or 0 of whole numbers, where a lane is not finished
+    values: dict[str, np.ndarray]  # name -> (lanes, ...); where a lane is not finished NaN, and 0 for integers
     finished: np.ndarray  # (lanes,) bool
-    narrower: dict[int, tuple[tuple[int, int], ...]]  # tiles with blocks that ran smaller: their widths and depths
+    narrower: dict[
+        int, tuple[tuple[int, int], ...]
+    ]  # tile -> widths and depths of blocks that ran smaller than planned
 
 
-def read_columns(store: Any, names: Sequence[str] | None = None) -> Columns:
+def read_columns(store: "Store", names: Sequence[str] | None = None) -> Columns:
     """The columns of a `Store` in memory, each tile read once.
 
     Raises:
       DamagedFileError: a tile is not what was written.
-      StoreError: there is not so much memory.
+      StoreError: this machine has less memory.
     """
     kinds, lanes = _kinds(store, names), store.partition.lanes
-    _check_room(store, lanes * sum(kind.bytes for kind in kinds.values()))
+    _check_memory(store, lanes * sum(kind.bytes for kind in kinds.values()))
     values = {name: np.full((lanes, *kind.shape), _missing(kind.dtype), kind.dtype) for name, kind in kinds.items()}
     finished, narrower = np.zeros(lanes, bool), {}
     for tile in map(int, np.flatnonzero(store.finished())):
-        at = store.partition.lanes_of(tile)
-        found = store.read_tile(tile)
+        lanes_of_tile = store.partition.lanes_of(tile)
+        stored = store.read_tile(tile)
         for name, column in values.items():
-            column[at] = found.columns[name]
-        finished[at] = True
-        if found.narrower:
-            narrower[tile] = found.narrower
+            column[lanes_of_tile] = stored.columns[name]
+        finished[lanes_of_tile] = True
+        if stored.narrower:
+            narrower[tile] = stored.narrower
     return Columns(values, finished, narrower)
 
 
-def _check_room(store: Any, needed: int) -> None:
-    """That all columns can be held; before memory is taken, since a system that lends it freely kills who uses it."""
-    known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
-    if known and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        what = f"its {store.partition.lanes:,} lanes take {needed / 2**30:,.1f} GiB of memory, more than there is"
-        remedy = "gdkit.store.Store.open(path).lazy_columns() reads the tiles of the lanes that are asked for"
-        raise StoreError(f"{store.path}: {what}. Ask for some: {remedy}.")
+def _check_memory(store: "Store", needed: int) -> None:
+    """Check that memory can hold all columns before it is allocated: a system that overcommits kills the process."""
+    is_known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
+    if is_known and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        problem = f"its {store.partition.lanes:,} lanes take {needed / 2**30:,.1f} GiB, more than this machine's memory"
+        remedy = "Read some of them: gdkit.store.Store.open(path).lazy_columns() reads only the tiles of indexed lanes"
+        raise StoreError(f"{store.path}: {problem}. {remedy}.")
 
 
-def lazy_columns(store: Any, names: Sequence[str] | None = None) -> Any:
-    """The columns of a `Store` as an ``xarray.Dataset`` on ``lane`` that holds no numbers until they are asked for.
+def lazy_columns(store: "Store", names: Sequence[str] | None = None) -> "xr.Dataset":
+    """The columns of a `Store` as an ``xarray.Dataset`` on ``lane`` that reads no tile until lanes are indexed.
 
-    An array of xarray's own lazy kind, which needs no Dask: indexing reads the tiles of the lanes that are left, and no
-    others. It shows the tiles that are finished now, as `read_columns` does.
+    It uses xarray's own lazy arrays, without Dask: only the tiles of indexed lanes are read. As in `read_columns`,
+    lanes of tiles that are not finished now are missing.
     """
     import xarray as xr
     from xarray.core import indexing
@@ -67,12 +75,12 @@ def lazy_columns(store: Any, names: Sequence[str] | None = None) -> Any:
     return xr.Dataset(variables)
 
 
-def _lazy_array(store: Any, name: str, kind: Any, finished: np.ndarray) -> Any:
+def _lazy_array(store: "Store", name: str, kind: Kind, finished: np.ndarray) -> Any:
     from xarray.backends import BackendArray
     from xarray.core import indexing
 
     class Column(BackendArray):
-        """One column, not read."""
+        """One column, read when it is indexed."""
 
         def __init__(self):
             self.shape, self.dtype = (store.partition.lanes, *kind.shape), np.dtype(kind.dtype)
@@ -83,16 +91,16 @@ def _lazy_array(store: Any, name: str, kind: Any, finished: np.ndarray) -> Any:
         def _read(self, key: tuple[Any, ...]) -> np.ndarray:
             first, *rest = key
             lanes = np.arange(*first.indices(self.shape[0])) if isinstance(first, slice) else np.asarray(first)
-            found = _read_lanes(store, name, kind, finished, np.atleast_1d(lanes), rest)
-            return found if lanes.ndim else found[0]
+            values = _read_lanes(store, name, kind, finished, np.atleast_1d(lanes), rest)
+            return values if lanes.ndim else values[0]
 
     return Column()
 
 
 def _read_lanes(
-    store: Any, name: str, kind: Any, finished: np.ndarray, lanes: np.ndarray, rest: Sequence[Any]
+    store: "Store", name: str, kind: Kind, finished: np.ndarray, lanes: np.ndarray, rest: Sequence[Any]
 ) -> np.ndarray:
-    """One column at some lanes, and at `rest` of its other dimensions; reads each tile that they lie in once."""
+    """One column at some lanes, and at `rest` of its other dimensions; reads each of their tiles once."""
 
     def cut(x: np.ndarray) -> np.ndarray:
         for axis in reversed(range(len(rest))):
@@ -100,20 +108,20 @@ def _read_lanes(
         return x
 
     blank = cut(np.empty((0, *kind.shape), kind.dtype))
-    found = np.full((len(lanes), *blank.shape[1:]), _missing(kind.dtype), kind.dtype)
+    values = np.full((len(lanes), *blank.shape[1:]), _missing(kind.dtype), kind.dtype)
     tiles, rows = store.partition.tiles_of(lanes)
     order = np.argsort(tiles, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(tiles[order])) + 1):
         if at.size and finished[tiles[at[0]]]:
-            found[at] = cut(store.tile(int(tiles[at[0]]), [name])[name][rows[at]])
-    return found
+            values[at] = cut(store.tile(int(tiles[at[0]]), [name])[name][rows[at]])
+    return values
 
 
 def _missing(dtype: str) -> Any:
     return np.nan if np.dtype(dtype).kind in "fc" else 0
 
 
-def _kinds(store: Any, names: Sequence[str] | None) -> dict[str, Any]:
+def _kinds(store: "Store", names: Sequence[str] | None) -> dict[str, Kind]:
     known = store.manifest.columns
     for name in names or ():
         if name not in known:

@@ -1,4 +1,4 @@
-"""The few file operations that a run directory is made of, and how a file is published whole."""
+"""The file operations of a run directory, and the publication of whole files."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ _CHUNK = 2**20  # bytes: smaller pieces are joined before they are written
 
 
 class Files(NamedTuple):
-    """Every operation on files that a store does, so that tests can make each of them fail or be the last."""
+    """Every file operation of a store; tests replace them to make one fail, or crash the machine before it."""
 
     create: Callable[[Path], int]  # exclusively, for writing
     write: Callable[[int, Any], int]
@@ -66,31 +66,31 @@ FILES = Files(
 
 
 def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool = False, lasting: bool = True) -> None:
-    """Make `path` a file of these bytes, all at once and for good.
+    """Write the file `path` atomically and durably.
 
-    They are written under a temporary name in the same folder, synced, and only then given the name; the folder is
-    synced last. So at every instant, even after a loss of power, `path` is as it was before or whole.
+    The bytes are written to a temporary file in the same folder, which is synced and then gets the name; the folder is
+    synced last. So at every instant, even after a loss of power, `path` is as before or whole.
 
     Args:
       files: the file operations.
-      path: what the file is to be called.
+      path: the file.
       pieces: its content, bytes or arrays of them.
-      exclusive: whether a file of this name is an error, by a hard link: unlike a rename it never replaces, and unlike
-        an exclusive creation it never shows a file that is still being written.
-      lasting: whether it must outlive a loss of power; if not nothing is synced, and what is left may be any bytes.
+      exclusive: whether an existing file is an error. A hard link never replaces one, unlike a rename, and never shows
+        a file that is still being written, unlike exclusive creation.
+      lasting: whether the file must survive a loss of power. If not, nothing is synced, and any bytes may remain.
 
     Raises:
-      FileExistsError: there is one already and `exclusive` was asked for.
-      OSError: whatever went wrong; nothing has changed then, or only the sync of the folder failed.
+      FileExistsError: with `exclusive`, the file exists.
+      OSError: the system refused; nothing has changed, or only the sync of the folder failed.
     """
-    give_name(files, written(files, path, pieces), path, exclusive=exclusive, lasting=lasting)
+    give_name(files, write_temporary(files, path, pieces), path, exclusive=exclusive, lasting=lasting)
 
 
-def written(files: Files, path: Path, pieces: Iterable[Any]) -> Path:
-    """Half of `publish`, which waits for no disk: the temporary file, whole, for `give_name`.
+def write_temporary(files: Files, path: Path, pieces: Iterable[Any]) -> Path:
+    """The first half of `publish`, which does not wait for the disk: write the temporary file for `give_name`.
 
     Raises:
-      OSError: whatever went wrong; nothing has changed then.
+      OSError: the system refused; nothing has changed.
     """
     temporary = temporary_for(path)
     try:
@@ -103,7 +103,7 @@ def written(files: Files, path: Path, pieces: Iterable[Any]) -> Path:
 
 
 def give_name(files: Files, temporary: Path, path: Path, *, exclusive: bool = False, lasting: bool = True) -> None:
-    """The other half, by the same rules: sync what was written, and give it its name."""
+    """The second half of `publish`: sync the temporary file and give it its name."""
     try:
         if lasting:
             files.fsync(temporary)
@@ -120,7 +120,7 @@ def give_name(files: Files, temporary: Path, path: Path, *, exclusive: bool = Fa
 
 
 def temporary_for(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, and that says who writes there: `places.left_behind` asks."""
+    """A unique name beside `path` that names the writing process, for `paths.list_left_behind`."""
     writer = f"{host()}.{os.getpid()}.{threading.get_ident()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{writer}.tmp")
 
@@ -137,7 +137,7 @@ def _write_whole(files: Files, path: Path, pieces: Iterable[Any]) -> None:
 
 
 def _joined(pieces: Iterable[Any]) -> Iterable[Any]:
-    """The same bytes in pieces that are worth a call: small ones together, large ones as they are, not copied."""
+    """The same bytes in fewer pieces: small ones are joined, large ones stay as they are and are not copied."""
     small, size = [], 0
     for piece in pieces:
         if len(piece) >= _CHUNK or size >= _CHUNK:
@@ -152,7 +152,7 @@ def _joined(pieces: Iterable[Any]) -> Iterable[Any]:
 
 
 def make_folder(files: Files, path: Path) -> None:
-    """Make a folder in a folder that is there, for good; one that is there already is fine."""
+    """Create a folder durably in an existing one; it may exist already."""
     with contextlib.suppress(FileExistsError):
         files.make_folder(path)
     files.fsync_folder(path.parent)
@@ -160,7 +160,7 @@ def make_folder(files: Files, path: Path) -> None:
 
 @functools.cache
 def host() -> str:
-    """Where process numbers mean something: this machine's name, and in a container that counts its own, which."""
+    """The scope of process numbers: this machine's name, with the process namespace in a container that has its own."""
     name = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())[:40]
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
@@ -169,11 +169,11 @@ def host() -> str:
     return name if space == _FIRST_SPACE else f"{name}-{space}"
 
 
-_FIRST_SPACE = 0xEFFFFFFC  # that of the machine itself (Linux, include/linux/proc_ns.h, PROC_PID_INIT_INO)
+_FIRST_SPACE = 0xEFFFFFFC  # of the machine itself (Linux, include/linux/proc_ns.h, PROC_PID_INIT_INO)
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine is there and has not ended; where that cannot be asked, it is."""
+    """Whether a process of this machine has not ended; True where that is unknown."""
     if os.name != "posix":
         return True
     try:
@@ -186,7 +186,7 @@ def is_alive(process: int) -> bool:
 
 
 def _is_zombie(process: int) -> bool:
-    """Whether a process has ended and its parent has not asked how; False where that cannot be told."""
+    """Whether a process has ended and its parent has not collected its exit code; False where that is unknown."""
     try:
         return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
     except (OSError, IndexError):
@@ -199,14 +199,14 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def failed(what: str, path: Path, error: OSError) -> StoreError:
-    """The error for an operation that the system refused, with the remedy that its reason suggests."""
-    remedy = "Look at the disk, then run the same again"
+    """The error for an operation that the system refused, with a remedy by its reason."""
+    remedy = "Check the disk, then run the same command again"
     if error.errno in _ROOM:
-        remedy = "Make room and run the same again"
+        remedy = "Make room and run the same command again"
     if error.errno in _RIGHTS:
         remedy = "Make it writable, or name another directory"
     if error.errno in _NO_LINKS:
         remedy = "Make it writable, or name a directory on a file system that has hard links"
     if error.errno == errno.ENOENT:
-        remedy = "It was removed or renamed: put it back, or begin anew in another directory"
-    return StoreError(f"{path}: {what} ({error.strerror or error}). What is finished can be read. {remedy}.")
+        remedy = "It was removed or renamed: put it back, or name another directory"
+    return StoreError(f"{path}: {what} ({error.strerror or error}). Finished tiles can be read. {remedy}.")

@@ -1,4 +1,4 @@
-"""The manifest of a run directory: what run it holds and how its lanes are cut. Written once, before any tile."""
+"""The manifest of a run directory: its run, and the partition of its lanes. Written once, before any tile."""
 
 import json
 import math
@@ -14,53 +14,53 @@ from gdkit.errors import DamagedFileError, StoreError, bad_value
 from gdkit.store import lists
 from gdkit.store.arrays import ABOUT, CHECKSUM, PLAIN, Kind, digest, read_json
 from gdkit.store.files import Files
-from gdkit.store.lists import Listed, Lists
+from gdkit.store.lists import Lists, StoredList
 from gdkit.store.partition import Partition, StoredGroup
 
 NAME = "manifest.json"
-FORMAT = 2  # the newest; what has no long lists is written in format 1, which is the same without them
+FORMAT = 2  # the newest; a manifest without long lists is written in format 1, which is the same without them
 _LARGEST = 2**26  # bytes
 _MOST_LANES, _MOST_TILES = 2**40, 2**27
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Manifest(NamedTuple):
-    """What a run directory holds."""
+    """The run of a directory."""
 
     fingerprint: Mapping[str, Any]  # name -> a `digest`, or a short text, number, bool or None
     partition: Partition
-    columns: Mapping[str, Kind]  # name -> dtype and shape of what a lane has of it
+    columns: Mapping[str, Kind]  # name -> dtype and shape per lane
     seeds: int
     steps: int
     dtype: str  # of the params
-    plan: Mapping[str, Any] = {}  # this and the next two: anything that JSON holds, and arrays of numbers
+    plan: Mapping[str, Any] = {}  # this and the next two: JSON values and arrays of numbers
     versions: Mapping[str, Any] = {}
     device: Mapping[str, Any] = {}
-    config: str | None = None  # its text
+    config: str | None = None  # the text of the config
 
     @property
     def run(self) -> str:
-        """The digest that every tile carries: of all that decides what a tile holds."""
+        """The digest that every tile carries, of all parts that decide the content of tiles."""
         content, _ = as_json(self, only=("fingerprint", "groups", "columns"))
         return digest(*map(_canonical, content.values()))
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each part in which two fingerprints differ.
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line per part in which two fingerprints differ.
 
     >>> differences({"steps": 600, "key": 0}, {"steps": 300, "key": 0})
     ['steps: 600 in this directory, 300 now']
     """
     lines = []
-    for part in dict.fromkeys([*there, *now]):
-        if part in there and part in now and _canonical(there[part]) == _canonical(now[part]):
+    for part in dict.fromkeys([*stored, *now]):
+        if part in stored and part in now and _canonical(stored[part]) == _canonical(now[part]):
             continue
-        old, new = (_shown(side[part]) if part in side else "not recorded" for side in (there, now))
+        old, new = (_format_value(side[part]) if part in side else "not recorded" for side in (stored, now))
         lines.append(f"{part}: {old} in this directory, {new} now")
     return lines
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str):
         return f"hash {value[:10]}…" if _HASH.fullmatch(value) else repr(value)
     return json.dumps(value)
@@ -71,7 +71,7 @@ def _canonical(value: Any) -> str:
 
 
 def as_json(manifest: Manifest, only: Sequence[str] = ()) -> tuple[dict[str, Any], Lists]:
-    """The manifest, or some parts of it, as it is written, without its checksum; and its long lists."""
+    """The content of the file without its checksum, or only some parts of it; and the long lists."""
     content = {
         "gdkit": gdkit.__version__,
         "lanes": manifest.partition.lanes,
@@ -79,11 +79,11 @@ def as_json(manifest: Manifest, only: Sequence[str] = ()) -> tuple[dict[str, Any
         "groups": list(map(_group_as_json, manifest.partition.groups)),
         "columns": {name: {"dtype": kind.dtype, "shape": kind.shape} for name, kind in manifest.columns.items()},
     } | {name: getattr(manifest, name) for name in _PLAIN_FIELDS}
-    content, found = lists.apart({name: content[name] for name in only or content})
+    content, long = lists.split_lists({name: content[name] for name in only or content})
     if only:
-        return content, found
-    head = {"format": 2, "lists": found.as_json()} if found.arrays else {"format": 1}
-    return head | content, found
+        return content, long
+    head = {"format": 2, "lists": long.as_json()} if long.arrays else {"format": 1}
+    return head | content, long
 
 
 _PLAIN_FIELDS = ("fingerprint", "seeds", "steps", "dtype", "plan", "versions", "device", "config")
@@ -94,27 +94,29 @@ def _group_as_json(group: StoredGroup) -> dict[str, Any]:
     return fields | {"chosen": [None if places is None else np.asarray(places) for places in group.chosen]}
 
 
-def written(manifest: Manifest) -> tuple[bytes, Lists]:
-    """The text of the file, and the lists that lie beside it.
+def encode_manifest(manifest: Manifest) -> tuple[bytes, Lists]:
+    """The bytes of the file, and the long lists.
 
     Raises:
-      InputValueError: something in it cannot be stored.
+      InputValueError: the manifest holds a value that cannot be stored.
     """
     try:
-        content, found = as_json(manifest)
+        content, long = as_json(manifest)
         content = json.loads(json.dumps(content, allow_nan=False))
-        from_json(lists.together(content, found.arrays))
+        from_json(lists.insert_lists(content, long.arrays))
     except (TypeError, ValueError) as error:
-        raise bad_value("manifest", manifest, f"it cannot be stored: {error}", "Pass what JSON holds") from error
-    return json.dumps(content | {"checksum": digest(_canonical(content))}, indent=1).encode() + b"\n", found
+        raise bad_value(
+            "manifest", manifest, f"it cannot be stored: {error}", "Pass JSON values and arrays of numbers"
+        ) from error
+    return json.dumps(content | {"checksum": digest(_canonical(content))}, indent=1).encode() + b"\n", long
 
 
-def read(files: Files, path: Path) -> Manifest:
-    """Read a manifest. Its long lists are read when they are asked for, but those of the partition now.
+def read_manifest(files: Files, path: Path) -> Manifest:
+    """Read a manifest. The long lists of its partition are read now, the others when numpy converts them.
 
     Raises:
-      DamagedFileError: it, or a list, is not what was written.
-      StoreError: another version of gdkit wrote it, in a format that this one does not read.
+      DamagedFileError: the manifest or a list is not what was written.
+      StoreError: it has a format that this version of gdkit does not read.
       OSError: the system will not open it.
     """
     with files.open(path) as file:
@@ -124,50 +126,50 @@ def read(files: Files, path: Path) -> Manifest:
                 raise ValueError(f"it has more than {_LARGEST:,} bytes")
             content = read_json(text)
             _check_format(path, content)
-            said = content.pop("checksum", None)
-            if said != digest(_canonical(content)):
-                raise ValueError("its checksum does not match; it is not to be edited")
-            return from_json(lists.together(content, _listed(files, path.parent, content)))
+            checksum = content.pop("checksum", None)
+            if checksum != digest(_canonical(content)):
+                raise ValueError("its checksum does not match; do not edit it")
+            return from_json(lists.insert_lists(content, _open_lists(files, path.parent, content)))
         except (ValueError, OSError, RecursionError) as error:
             if isinstance(error, StoreError):
                 raise
-            remedy = "Name another directory, or begin anew beside it with --new"
+            remedy = "Name another directory, or start a new run beside it with --new"
             raise DamagedFileError(f"{path}: it is damaged: {error}. {remedy}.") from error
 
 
-def _listed(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[str, Listed]:
-    """The lists that lie beside a manifest, by the names that it has for them; none of them read."""
+def _open_lists(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[str, StoredList]:
+    """The long lists of a manifest by their names; none of them is read."""
     if content["format"] == 1:
         return {}
-    said = _table("lists", content.get("lists"))
+    entry = _table("lists", content.get("lists"))
     kinds = {
-        name: _kind(f"lists.kinds.{name}", kind) for name, kind in _table("lists.kinds", said.get("kinds")).items()
+        name: _kind(f"lists.kinds.{name}", kind) for name, kind in _table("lists.kinds", entry.get("kinds")).items()
     }
-    if said.get("file") != lists.name_of(kinds):
+    if entry.get("file") != lists.lists_name(kinds):
         raise ValueError("lists.file is not the name of a file of these lists")
-    return {name: Listed(files, folder / said["file"], name, kind) for name, kind in kinds.items()}
+    return {name: StoredList(files, folder / entry["file"], name, kind) for name, kind in kinds.items()}
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:
-    """Ahead of the checksum, whose recipe another format may have changed."""
-    found = content.get("format")
-    if isinstance(found, bool) or not isinstance(found, int):
-        raise ValueError("it does not say its format")
-    if 1 <= found <= FORMAT:
+    """Check the format, before the checksum, which another format may compute differently."""
+    number = content.get("format")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError("it has no format")
+    if 1 <= number <= FORMAT:
         return
     by = f"gdkit {str(content.get('gdkit', 'of an unknown version'))[:40]} wrote it"
-    remedy = "Install a newer gdkit" if found > FORMAT else "Open it with that version, or begin anew elsewhere"
-    raise StoreError(f"{path}: it has format {found} and this gdkit reads formats 1 to {FORMAT}; {by}. {remedy}.")
+    remedy = "Install a newer gdkit" if number > FORMAT else "Open it with that version, or name another directory"
+    raise StoreError(f"{path}: it has format {number} and this gdkit reads formats 1 to {FORMAT}; {by}. {remedy}.")
 
 
-# Nothing that a file says is believed before it is checked.
+# Parsing: every value of the file is checked before it is used.
 
 
 def from_json(content: Mapping[str, Any]) -> Manifest:
-    """The manifest that `as_json` wrote. Parts that it does not know are left out: a later gdkit may add some.
+    """The manifest that `as_json` made. Unknown parts are ignored: a later gdkit may add some.
 
     Raises:
-      ValueError: it is not one; the message names the part.
+      ValueError: a part is not what it should be; the message names it.
     """
     fingerprint = _table("fingerprint", content.get("fingerprint"))
     for part, value in fingerprint.items():
@@ -178,7 +180,7 @@ def from_json(content: Mapping[str, Any]) -> Manifest:
     if not (config is None or isinstance(config, str)):
         raise ValueError("config is not a text")
     partition = _partition(content)
-    seeds, steps = (_whole(name, content.get(name), 1) for name in ("seeds", "steps"))
+    seeds, steps = (_integer(name, content.get(name), 1) for name in ("seeds", "steps"))
     tables = {name: _table(name, content.get(name)) for name in ("plan", "versions", "device")}
     dtype = content.get("dtype")
     if not isinstance(dtype, str):
@@ -189,7 +191,7 @@ def from_json(content: Mapping[str, Any]) -> Manifest:
 def _partition(content: Mapping[str, Any]) -> Partition:
     groups = tuple(_group(f"groups[{i}]", group) for i, group in enumerate(_list("groups", content.get("groups"))))
     if not groups:
-        raise ValueError("there are no groups")
+        raise ValueError("it has no groups")
     partition = Partition(groups)
     if partition.lanes > _MOST_LANES or sum(group.tiles for group in groups) > _MOST_TILES:
         raise ValueError(f"more than {_MOST_LANES} lanes or {_MOST_TILES} tiles")
@@ -203,33 +205,33 @@ def _partition(content: Mapping[str, Any]) -> Partition:
 
 def _group(at: str, content: Any) -> StoredGroup:
     content = _table(at, content)
-    one = lambda name, least: _whole(f"{at}.{name}", content.get(name), least)
-    many = lambda name, least: _wholes(f"{at}.{name}", content.get(name), least)
-    sizes, order = many("sizes", 1), many("order", 0)
+    read_integer = lambda name, least: _integer(f"{at}.{name}", content.get(name), least)
+    read_integers = lambda name, least: _integers(f"{at}.{name}", content.get(name), least)
+    sizes, order = read_integers("sizes", 1), read_integers("order", 0)
     if len(sizes) > 64 or sorted(order) != list(range(len(sizes))):
         raise ValueError(f"{at}.order does not name each dimension once")
     chosen = _list(f"{at}.chosen", content.get("chosen"))
     if len(chosen) != len(sizes):
-        raise ValueError(f"{at}.chosen has not one entry a dimension")
-    chosen = tuple(c if c is None else _wholes(f"{at}.chosen", _read(c), 0) for c in chosen)
+        raise ValueError(f"{at}.chosen does not have one entry per dimension")
+    chosen = tuple(c if c is None else _integers(f"{at}.chosen", _as_list(c), 0) for c in chosen)
     for own, size in zip(chosen, sizes, strict=True):
         if own is not None and (not own or list(own) != sorted(set(own)) or own[-1] >= size):
             raise ValueError(f"{at}.chosen is not in rising order below {size}")
-    rest = {name: one(name, 1) for name in ("seeds", "width", "depth", "tile")}
-    group = StoredGroup(one("first", 0), sizes, order, chosen, **rest)
+    rest = {name: read_integer(name, 1) for name in ("seeds", "width", "depth", "tile")}
+    group = StoredGroup(read_integer("first", 0), sizes, order, chosen, **rest)
     if math.prod(sizes) * group.seeds > _MOST_LANES:
         raise ValueError(f"{at} has more than {_MOST_LANES} lanes")
     return group
 
 
-def _read(value: Any) -> Any:
-    """A list, also one that lies beside the manifest."""
-    return np.asarray(value).tolist() if isinstance(value, Listed | np.ndarray) else value
+def _as_list(value: Any) -> Any:
+    """A list of a manifest, read if it lies beside it."""
+    return np.asarray(value).tolist() if isinstance(value, StoredList | np.ndarray) else value
 
 
 def _kind(at: str, content: Any) -> Kind:
     content = _table(at, content)
-    kind = Kind(content.get("dtype"), _wholes(f"{at}.shape", content.get("shape"), 0))
+    kind = Kind(content.get("dtype"), _integers(f"{at}.shape", content.get("shape"), 0))
     if kind.dtype not in PLAIN:
         raise ValueError(f"{at}.dtype is none of {', '.join(PLAIN)}")
     if len(kind.shape) > 32 or math.prod(kind.shape) > _MOST_LANES:
@@ -243,7 +245,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _checked(is_right: Callable[[Any], bool], kind: str) -> Callable[[str, Any], Any]:
+def _make_check(is_right: Callable[[Any], bool], kind: str) -> Callable[[str, Any], Any]:
     def check(at: str, value: Any) -> Any:
         if not is_right(value):
             raise ValueError(f"{at} is not {kind}")
@@ -252,15 +254,15 @@ def _checked(is_right: Callable[[Any], bool], kind: str) -> Callable[[str, Any],
     return check
 
 
-_table = _checked(lambda value: isinstance(value, dict), "a table")
-_list = _checked(lambda value: isinstance(value, list), "a list")
+_table = _make_check(lambda value: isinstance(value, dict), "a table")
+_list = _make_check(lambda value: isinstance(value, list), "a list")
 
 
-def _whole(at: str, value: Any, least: int) -> int:
+def _integer(at: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_LANES:
         raise ValueError(f"{at} is not a whole number from {least} to {_MOST_LANES}")
     return value
 
 
-def _wholes(at: str, value: Any, least: int) -> tuple[int, ...]:
-    return tuple(_whole(at, item, least) for item in _list(at, value))
+def _integers(at: str, value: Any, least: int) -> tuple[int, ...]:
+    return tuple(_integer(at, item, least) for item in _list(at, value))

@@ -1,9 +1,10 @@
-"""How lanes are cut into blocks and tiles: which lanes a tile holds, and which tile holds a lane, by arithmetic alone.
+"""The division of lanes into blocks and tiles: the lanes of a tile and the tile of a lane, by arithmetic alone.
 
 A section of a sweep is a product of dimensions; the seed varies fastest. A group holds the points of a section that one
-program serves: of each dimension all places, or some. It orders its points by dimensions of its own choice, cuts them
-into chunks of `width`, and for each chunk the seeds into chunks of `depth`: those are its blocks, and `tile` of them in
-a row a tile. A tile's rows are its blocks' lanes in turn, in each the seeds of a point side by side, without padding.
+program serves: per dimension all indices, or some. It orders its points by dimensions in an order of its own, cuts them
+into chunks of `width`, and for each chunk the seeds into chunks of `depth`. These are its blocks; `tile` consecutive
+blocks are a tile. The rows of a tile are the lanes of its blocks one after the other, per block the seeds of a point
+side by side, without padding.
 """
 
 import bisect
@@ -21,20 +22,20 @@ from gdkit.errors import bad_value
 
 @dataclasses.dataclass(frozen=True)
 class StoredGroup:
-    """The lanes of one program, and how they are cut."""
+    """The lanes of one program, and how they are divided into blocks and tiles."""
 
     first: int  # lane of its section's first point and seed
-    sizes: tuple[int, ...]  # places along each dimension of its section
-    order: tuple[int, ...]  # the dimensions, the one that varies fastest last
-    chosen: tuple[tuple[int, ...] | None, ...]  # of each dimension the places that are the group's; None for all
+    sizes: tuple[int, ...]  # of the dimensions of its section
+    order: tuple[int, ...]  # the dimensions, the fastest varying last
+    chosen: tuple[tuple[int, ...] | None, ...]  # per dimension the indices of the group's points; None for all
     seeds: int
-    width: int  # points a block
-    depth: int  # seeds a block
-    tile: int  # blocks a tile
+    width: int  # points per block
+    depth: int  # seeds per block
+    tile: int  # blocks per tile
 
     @functools.cached_property
     def counts(self) -> tuple[int, ...]:
-        """How many places of each dimension are the group's."""
+        """Indices of the group along each dimension."""
         return tuple(s if c is None else len(c) for s, c in zip(self.sizes, self.chosen, strict=True))
 
     @functools.cached_property
@@ -43,38 +44,38 @@ class StoredGroup:
 
     @property
     def points(self) -> int:
-        """How many points."""
+        """Number of points."""
         return math.prod(self.counts)
 
     @property
     def lanes(self) -> int:
-        """How many lanes, padding not counted."""
+        """Number of lanes without padding."""
         return self.points * self.seeds
 
     @functools.cached_property
     def blocks(self) -> int:
-        """How many blocks."""
+        """Number of blocks."""
         return -(-self.points // self.width) * -(-self.seeds // self.depth)
 
     @property
     def tiles(self) -> int:
-        """How many tiles."""
+        """Number of tiles."""
         return -(-self.blocks // self.tile)
 
     @property
     def last(self) -> int:
-        """The lane after its section's last."""
+        """The lane after the last of its section."""
         return self.first + math.prod(self.sizes) * self.seeds
 
     def rows_before(self, block: np.ndarray) -> np.ndarray:
-        """Rows of all blocks before `block`; for the number after the last one, of all."""
+        """Number of rows of all blocks before `block`, which may be the number after the last."""
         deep = -(-self.seeds // self.depth)
         chunk, part = np.divmod(np.asarray(block, np.int64), deep)
         wide = np.clip(self.points - chunk * self.width, 0, self.width)
         return np.minimum(chunk * self.width, self.points) * self.seeds + wide * part * self.depth
 
     def lanes_at(self, rows: np.ndarray) -> np.ndarray:
-        """The lanes at `rows`, counted from the group's first tile."""
+        """The lanes of `rows`, counted from the first row of the group."""
         chunk, rest = np.divmod(rows, self.width * self.seeds)
         wide = np.minimum(self.width, self.points - chunk * self.width)
         part, rest = np.divmod(rest, wide * self.depth)
@@ -82,7 +83,7 @@ class StoredGroup:
         return self.first + self._point(chunk * self.width + point) * self.seeds + part * self.depth + seed
 
     def _point(self, place: np.ndarray) -> np.ndarray:
-        """A point's number in the section, from its number in the group."""
+        """Number of a point in the section, from its number in the group."""
         found = np.zeros_like(place)
         for d in reversed(self.order):
             place, digit = np.divmod(place, self.counts[d])
@@ -91,7 +92,7 @@ class StoredGroup:
         return found
 
     def _place(self, point: np.ndarray) -> np.ndarray:
-        """A point's number in the group, from its number in the section; -1 where it is not the group's."""
+        """Number of a point in the group, from its number in the section; -1 where it belongs to another group."""
         place, mine = np.zeros_like(point), np.ones(point.shape, bool)
         for d in self.order:
             digit = point // math.prod(self.sizes[d + 1 :]) % self.sizes[d]
@@ -104,7 +105,7 @@ class StoredGroup:
         return np.where(mine, place, -1)
 
     def rows_of(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The block and the row, counted from the group's first, of each lane; -1 where it is not the group's."""
+        """Block and row of each lane, counted from the first of the group; -1 where it belongs to another group."""
         point, seed = np.divmod(lanes - self.first, self.seeds)
         place = np.where((lanes >= self.first) & (lanes < self.last), self._place(np.maximum(point, 0)), -1)
         chunk, column = np.divmod(np.maximum(place, 0), self.width)
@@ -114,50 +115,50 @@ class StoredGroup:
         return np.where(place < 0, -1, block), np.where(place < 0, -1, row)
 
 
-def group_of(
+def make_group(
     points: np.ndarray, sizes: Sequence[int], *, first: int, seeds: int, width: int, depth: int, tile: int = 1
 ) -> StoredGroup:
-    """The group whose points, in the order in which they run, are `points` of a product of `sizes`.
+    """The group of `points`, numbers in a product of `sizes`, in the order in which they run.
 
     Raises:
-      InputValueError: they are not some places of each dimension, multiplied out.
+      InputValueError: they are not the product of some indices per dimension.
 
-    >>> group_of(np.array([0, 3, 1, 4]), (2, 3), first=0, seeds=1, width=4, depth=1).order
+    >>> make_group(np.array([0, 3, 1, 4]), (2, 3), first=0, seeds=1, width=4, depth=1).order
     (1, 0)
     """
     sizes = tuple(map(int, sizes))
     digits = np.unravel_index(np.asarray(points), sizes) if sizes else ()
     own = [np.unique(digit) for digit in digits]
-    changes = [int(np.argmax(digit != digit[0])) or len(digit) for digit in digits]  # after how many points, first
+    changes = [int(np.argmax(digit != digit[0])) or len(digit) for digit in digits]  # points before its first change
     order = sorted(range(len(sizes)), key=lambda d: (-changes[d], d))
     chosen = [None if len(o) == size else tuple(o.tolist()) for o, size in zip(own, sizes, strict=True)]
-    found = StoredGroup(first, sizes, tuple(order), tuple(chosen), seeds, width, depth, tile)
-    if found.points != len(points) or not np.array_equal(found._point(np.arange(len(points))), points):
-        raise bad_value("points", points, "not a product of places, each in rising order", "Cut it into several groups")
-    return found
+    group = StoredGroup(first, sizes, tuple(order), tuple(chosen), seeds, width, depth, tile)
+    if group.points != len(points) or not np.array_equal(group._point(np.arange(len(points))), points):
+        raise bad_value("points", points, "not a product of indices, each in rising order", "Make several groups")
+    return group
 
 
 class Span(NamedTuple):
-    """A tile: blocks of one group."""
+    """The blocks of a tile, all of one group."""
 
     group: int
-    low: int  # its first block, in the group
-    high: int  # the block after its last
+    low: int  # first block, counted in the group
+    high: int  # block after the last
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """All groups of a run. Tiles and blocks are numbered through from one group to the next."""
+    """All groups of a run. Tiles and blocks are numbered consecutively over the groups."""
 
     groups: tuple[StoredGroup, ...]
 
     @functools.cached_property
     def lanes(self) -> int:
-        """How many lanes the run has."""
+        """Number of lanes of the run."""
         return max(group.last for group in self.groups)
 
     @functools.cached_property
-    def _tiles(self) -> list[int]:  # plain numbers: for one tile at a time numpy is slow
+    def _tiles(self) -> list[int]:  # Python integers: numpy is slow for one tile at a time
         return [0, *itertools.accumulate(g.tiles for g in self.groups)]
 
     @functools.cached_property
@@ -166,12 +167,12 @@ class Partition:
 
     @property
     def tiles(self) -> int:
-        """How many tiles."""
+        """Number of tiles."""
         return self._tiles[-1]
 
     @property
     def blocks(self) -> int:
-        """How many blocks."""
+        """Number of blocks."""
         return self._blocks[-1]
 
     def tiles_in(self, group: int) -> range:
@@ -185,7 +186,7 @@ class Partition:
         return Span(group, low, min(low + self.groups[group].tile, self.groups[group].blocks))
 
     def blocks_of(self, tile: int) -> range:
-        """The numbers of a tile's blocks in the run, by which carries are kept."""
+        """The numbers of a tile's blocks in the run, which name their checkpoints."""
         group, low, high = self.span(tile)
         base = self._blocks[group]
         return range(base + low, base + high)
@@ -200,13 +201,13 @@ class Partition:
         return self._tiles[group] + (block - self._blocks[group]) // self.groups[group].tile
 
     def rows(self, tile: int) -> int:
-        """How many lanes a tile holds."""
+        """Number of lanes of a tile."""
         group, low, high = self.span(tile)
         first, last = self.groups[group].rows_before(np.array([low, high]))
         return int(last - first)
 
-    def all_rows(self) -> np.ndarray:
-        """How many lanes each tile holds, ``(tiles,)``."""
+    def rows_per_tile(self) -> np.ndarray:
+        """Number of lanes of each tile, ``(tiles,)``."""
         ends = [np.minimum(np.arange(g.tiles + 1) * g.tile, g.blocks) for g in self.groups]
         return np.concatenate([np.diff(g.rows_before(e)) for g, e in zip(self.groups, ends, strict=True)])
 
@@ -217,7 +218,7 @@ class Partition:
         return self.groups[group].lanes_at(np.arange(first, last))
 
     def tiles_of(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tile and the row in it of each lane, both shaped like `lanes`."""
+        """Tile of each lane, and its row in the tile; both shaped like `lanes`."""
         lanes = np.asarray(lanes, np.int64)
         tiles, rows = np.full(lanes.shape, -1), np.full(lanes.shape, -1)
         for number, group in enumerate(self.groups):

@@ -191,7 +191,7 @@ class UnfinishedRun(NamedTuple):
     @property
     def lanes_done(self) -> int:
         """Lanes that were finished when the directory was opened."""
-        return int(self.archive.run.partition.all_rows()[self.finished].sum())
+        return int(self.archive.run.partition.rows_per_tile()[self.finished].sum())
 
     @property
     def stores_lanes(self) -> bool:

@@ -174,7 +174,7 @@ def _partition_groups(sweep: CompiledSweep, shards: int) -> Iterator[store.Store
     for prepared, job in zip(sweep.prepared, sweep.jobs, strict=True):
         width, depth = (len(items) for items in job.blocks[0])
         tile = sweep.request.plan.tile or _choose_tile_size(sweep, job, shards)
-        yield store.group_of(
+        yield store.make_group(
             prepared.group.points, prepared.group.section.shape,
             first=prepared.offset, seeds=seeds, width=width, depth=depth, tile=tile,
         )  # fmt: skip
