@@ -1144,10 +1144,10 @@ RACES = """
     import os, signal, sys, time
     from pathlib import Path
     import numpy as np
-    from gdkit.store import Group, Kind, Manifest, Partition, Store
+    from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
 
     def wanted(width):
-        group = Group(0, (20,), (0,), (None,), 3, width, 2, 1)
+        group = StoredGroup(0, (20,), (0,), (None,), 3, width, 2, 1)
         return Manifest({"steps": 1}, Partition((group,)), {"x": Kind("float64", (5,))}, 3, 1, "float32")
 
     def put_all(store):
@@ -1177,8 +1177,8 @@ RACES = """
             while time.monotonic() < start:
                 pass
             put_all(Store.create(path, wanted(width)))
-        crew = [forked(lambda: work(2)), forked(lambda: work(5))]
-        assert [os.waitpid(child, 0)[1] for child in crew] == [0, 0]
+        children = [forked(lambda: work(2)), forked(lambda: work(5))]
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
         store = Store.open(path)
         ok, finished = right(store)
         assert ok and finished.all() and store.status(verify=True).damaged == ()
