@@ -161,7 +161,7 @@ def _trace(
     settings: ExecutionSettings,
 ) -> JobCompiler:
     """Trace the groups of a sweep, which checks all of them before the first one runs."""
-    groups = resumed.prepared if resumed else list(trace_groups(request))
+    groups = resumed.groups if resumed else list(trace_groups(request))
     processes = pool.size if isinstance(pool, Pool) else 1
     return JobCompiler(request, groups, processes=processes, settings=settings)
 
@@ -175,7 +175,7 @@ def _compile(
     """The jobs of a sweep, and where their blocks go. In memory, a job is compiled while earlier ones run."""
     if directory is not None:
         return compiler.open_run(directory)
-    columns = MemoryColumns(compiler.request, compiler.prepared, resumed.columns if resumed else None)
+    columns = MemoryColumns(compiler.request, compiler.groups, resumed.columns if resumed else None)
     return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
 
 
@@ -210,7 +210,7 @@ def _run_jobs(
     request = compiler.request
     report = lambda block, steps: meter.add(steps * block.lanes)
     if isinstance(pool, Pool):
-        rows_of = lambda part: compiler.prepared[part.job.group].number_rows(part.block, request.seeds)
+        rows_of = lambda part: compiler.groups[part.job.group].number_rows(part.block, request.seeds)
         return processes.run_jobs(
             jobs, cut_tiles=destination.cut_tiles, pool=pool, request=request, report=report,
             lanes_of=lambda tile: np.concatenate(list(map(rows_of, tile.parts))), archive=destination.archive,
@@ -243,7 +243,7 @@ def _resumable_sweep(
     lanes: LaneCollector,
 ) -> ResumableSweep:
     """The sweep to resume from, with its lanes in memory or in the run directory, where they were small enough."""
-    groups = compiler.prepared
+    groups = compiler.groups
     shapes = [choice.shape for choice in compiler.choices[: len(groups)]]
     parts = [lanes.parts[group.number] for group in groups] if lanes.is_complete(compiler.request) else None
     load = destination.load if destination.stores_lanes else None

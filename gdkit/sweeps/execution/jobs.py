@@ -26,7 +26,7 @@ class JobCompiler:
 
     Args:
       request: the sweep.
-      prepared: its traced groups.
+      groups: its traced groups.
       devices: where the jobs run; by default those of the plan.
       workers: threads that run blocks at once; by default as the plan says.
       processes: that run tiles at once.
@@ -36,13 +36,13 @@ class JobCompiler:
     def __init__(
         self,
         request: SweepRequest,
-        prepared: list[TracedGroup],
+        groups: list[TracedGroup],
         devices: Sequence[jax.Device] | None = None,
         workers: int | None = None,
         processes: int = 1,
         settings: ExecutionSettings = DEFAULT_SETTINGS,
     ):
-        self.request, self.prepared = request, prepared
+        self.request, self.groups = request, groups
         self.devices = select_devices(request.plan) if devices is None else devices
         self.workers = count_workers(request.plan, len(self.devices)) if workers is None else workers
         self.processes, self.settings = processes, settings
@@ -51,7 +51,7 @@ class JobCompiler:
 
     def compile_jobs(self, shapes: Sequence[Shape] | None = None) -> Iterator[Job]:
         """One job per group, in the given shapes or in those that the planner chooses."""
-        for number, group in enumerate(self.prepared):
+        for number, group in enumerate(self.groups):
             begin = time.monotonic()
             if shapes is None:
                 job, choice = plan_job(self.request, group, self.devices, self.workers)
@@ -63,7 +63,7 @@ class JobCompiler:
 
     def compile_resumed_jobs(self, resumed: ResumableSweep, points: list[np.ndarray] | None) -> Iterator[Job]:
         """The jobs that resume the lanes of an earlier sweep: of all points, or per group of some."""
-        for group in self.prepared:
+        for group in self.groups:
             begin, choice = time.monotonic(), timing.Choice(resumed.shapes[group.number], "given")
             own = np.arange(len(group.group.points)) if points is None else points[group.number]
             if not own.size:
@@ -77,12 +77,12 @@ class JobCompiler:
     def open_run(self, directory: RunDirectory) -> tuple[list[Job], UnfinishedRun]:
         """All jobs, and the run in a directory; in the shapes of the run that the directory holds, if it holds one."""
         while True:
-            shapes = stored_shapes(directory, self.request, self.prepared)
+            shapes = stored_shapes(directory, self.request, self.groups)
             self.choices.clear()
             jobs = list(self.compile_jobs(shapes))
             description = self.describe(optimum_known="optimum" in jobs[0].programs[0].output)
             compiled = CompiledSweep(
-                self.request, self.prepared, jobs, self.choices, self.workers, self.processes, description,
+                self.request, self.groups, jobs, self.choices, self.workers, self.processes, description,
                 self.settings.stored_lane_bytes, self.settings.seconds_per_lane_step,
             )  # fmt: skip
             try:
@@ -96,13 +96,13 @@ class JobCompiler:
         shape = timing.halve(Shape(len(block.points), len(block.seeds)))
         self.choices.append(timing.Choice(shape, "memory"))
         blocks = cut_lanes(Block(np.unique(block.points), np.unique(block.seeds)), shape)
-        halved = build_job(self.request, self.prepared[job.group], self.devices, shape, blocks)
+        halved = build_job(self.request, self.groups[job.group], self.devices, shape, blocks)
         return halved._replace(first_step=job.first_step, resumed=job.resumed, returns_lanes=job.returns_lanes)
 
     def describe(self, *, optimum_known: bool) -> Description:
         """The description of the sweep, with the plan as it was carried out."""
         plan = _executed_plan(self.request.plan, self.choices, self.workers, len(self.devices))
-        stochastic = any(p.problem.sample is not None for p in self.prepared)
+        stochastic = any(p.problem.sample is not None for p in self.groups)
         return describe(self.request, stochastic=stochastic, optimum_known=optimum_known, plan=plan)
 
     def timings(self, seconds: float) -> dict[str, float]:

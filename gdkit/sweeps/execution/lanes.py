@@ -22,7 +22,7 @@ class ResumableSweep(NamedTuple):
     """A finished sweep, and its lanes at the last step."""
 
     request: SweepRequest
-    prepared: list[TracedGroup]
+    groups: list[TracedGroup]
     shapes: list[Shape]  # one per group
     columns: Mapping[str, np.ndarray]  # name -> (lanes, ...), the values that all lanes report
     parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
@@ -36,7 +36,7 @@ class ResumableSweep(NamedTuple):
           StoreError: they cannot be read.
         """
         lanes = self._block_lanes(job)
-        group, seeds = self.prepared[job.group], self.request.seeds
+        group, seeds = self.groups[job.group], self.request.seeds
         points = len(group.group.points)
         rows = group.number_lanes(Block(np.arange(points), np.arange(seeds)), seeds).T
         curve = self.columns["curve_loss"][rows] if "curve_loss" in self.columns else np.zeros((*rows.shape, 0))

@@ -16,10 +16,8 @@ class MemoryColumns:
 
     archive, lanes_done, stores_lanes = None, 0, False
 
-    def __init__(
-        self, request: SweepRequest, prepared: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None
-    ):
-        self._request, self._prepared = request, prepared
+    def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None):
+        self._request, self._prepared = request, groups
         self._columns = _copy_columns(resumed, request.recorded_points) if resumed else {}
 
     def cut_tiles(self, job: Job) -> list[Tile]:

@@ -117,8 +117,8 @@ class _WorkerSweep:
         self.request, self.settings = _unpickle(sent.file.read_bytes() if sent.file else sent.pickled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GdkitWarning)  # the process that sent it has warned
-            prepared = list(trace_groups(self.request))
-        self.compiler = JobCompiler(self.request, prepared, select_devices(self.request.plan)[:1], workers=1)
+            groups = list(trace_groups(self.request))
+        self.compiler = JobCompiler(self.request, groups, select_devices(self.request.plan)[:1], workers=1)
         open_store = self.settings.store_class.open
         self.archive = RunArchive(open_store(sent.directory), self.request.recorded_points) if sent.directory else None
         self._jobs: dict[tuple[int, Shape], Job] = {}
@@ -128,7 +128,7 @@ class _WorkerSweep:
         with _lock:
             job = self._jobs.get((task.group, task.shape))
             if job is None:
-                job = build_job(self.request, self.compiler.prepared[task.group], self.compiler.devices, task.shape)
+                job = build_job(self.request, self.compiler.groups[task.group], self.compiler.devices, task.shape)
                 job = job._replace(returns_lanes=bool(self.archive and self.archive.stores_lanes))
                 self._jobs[task.group, task.shape] = job
         if job.programs[0].fingerprint != task.fingerprint:

@@ -90,7 +90,7 @@ def _merge_lanes(
     for part in parts:
         if part.lanes is None or part.lanes.parts is None:
             return None
-        for source, shape, own in zip(part.lanes.prepared, part.lanes.shapes, part.lanes.parts, strict=True):
+        for source, shape, own in zip(part.lanes.groups, part.lanes.shapes, part.lanes.parts, strict=True):
             for block, lanes in own:
                 points = part.points[_point_numbers(source, request.seeds)[block.points]]
                 home = next(g for g in groups if points[0] in _point_numbers(g, request.seeds))

@@ -51,7 +51,7 @@ class Origin:
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Norms of a lane step by step around `onset`, and all columns that it reports at its end."""
         request, seed = self.sweep.request, lane % self.sweep.request.seeds
-        candidates = ((g, self._find_place(g, lane)) for g in reversed(self.sweep.prepared) if g.offset <= lane)
+        candidates = ((g, self._find_place(g, lane)) for g in reversed(self.sweep.groups) if g.offset <= lane)
         group, place = next((g, place) for g, place in candidates if place is not None)
         shape = self.sweep.shapes[group.number]
         blocks = cut_blocks(len(group.group.points), request.seeds, shape)

@@ -69,7 +69,7 @@ def _find_shape(lanes: ResumableSweep, group: Group) -> Shape:
     """The shape of the blocks in which the points of this program ran."""
     return next(
         shape
-        for before, shape in zip(lanes.prepared, lanes.shapes, strict=True)
+        for before, shape in zip(lanes.groups, lanes.shapes, strict=True)
         if before.group.section.label == group.section.label and has_same_static(before.group.static, group.static)
     )
 

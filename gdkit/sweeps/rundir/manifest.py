@@ -55,7 +55,7 @@ class CompiledSweep(NamedTuple):
     """A sweep whose programs are compiled."""
 
     request: SweepRequest
-    prepared: Sequence[TracedGroup]
+    groups: Sequence[TracedGroup]
     jobs: Sequence[Job]  # one per group
     choices: Sequence[timing.Choice]
     workers: int
@@ -70,9 +70,7 @@ class CompiledSweep(NamedTuple):
         return len(self.description.curve_step)
 
 
-def stored_shapes(
-    directory: RunDirectory, request: SweepRequest, prepared: Sequence[TracedGroup]
-) -> list[Shape] | None:
+def stored_shapes(directory: RunDirectory, request: SweepRequest, groups: Sequence[TracedGroup]) -> list[Shape] | None:
     """The shapes of the run that a directory holds, one per group; None if it holds none.
 
     Raises:
@@ -82,7 +80,7 @@ def stored_shapes(
     if not (directory.path / store.manifest.NAME).exists():
         return None
     stored = Store.open(directory.path).manifest
-    wanted = _fingerprint(request, prepared, directory.config)
+    wanted = _fingerprint(request, groups, directory.config)
     lines = differences({n: v for n, v in stored.fingerprint.items() if not n.startswith(_PROGRAM)}, wanted)
     if lines:
         raise OtherRunError(directory.path, lines)
@@ -92,16 +90,16 @@ def stored_shapes(
 
 def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
     """The manifest of a sweep that starts now."""
-    request, prepared = sweep.request, sweep.prepared
-    programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(prepared, sweep.jobs, strict=True)}
+    request, groups = sweep.request, sweep.groups
+    programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(groups, sweep.jobs, strict=True)}
     device = jax.devices()[0]
     return Manifest(
-        _fingerprint(request, prepared, directory.config) | programs,
+        _fingerprint(request, groups, directory.config) | programs,
         Partition(tuple(_partition_groups(sweep, directory.shard[1]))),
         _column_kinds(sweep),
         seeds=request.seeds,
         steps=request.steps,
-        dtype=str(_dtype(prepared)),
+        dtype=str(_dtype(groups)),
         plan={
             "unroll": [choice.shape.unroll for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
@@ -123,10 +121,10 @@ def explain_other_run(error: OtherRunError) -> OtherRunError:
     return OtherRunError(error.path, [*error.lines, text])
 
 
-def _fingerprint(request: SweepRequest, prepared: Sequence[TracedGroup], config: str | None) -> dict[str, Any]:
+def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: str | None) -> dict[str, Any]:
     """The fingerprint of a sweep without its programs."""
     finite = lambda value: float(value) if math.isfinite(value) else None
-    arrays = {id(p.problem): p.problem for p in prepared}.values()
+    arrays = {id(p.problem): p.problem for p in groups}.values()
     device = jax.devices()[0]
     return {
         "config": None if config is None else digest(config),
@@ -138,7 +136,7 @@ def _fingerprint(request: SweepRequest, prepared: Sequence[TracedGroup], config:
         "diverged_above": finite(request.limits.diverged_above),
         "target": finite(request.limits.target),
         "curve_points": request.curve_points,
-        "dtype": str(_dtype(prepared)),
+        "dtype": str(_dtype(groups)),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "device": f"{device.platform} {device.device_kind}",
         "cores": count_visible_cores(),
@@ -146,8 +144,8 @@ def _fingerprint(request: SweepRequest, prepared: Sequence[TracedGroup], config:
     }
 
 
-def _dtype(prepared: Sequence[TracedGroup]) -> Any:
-    return binding.get_params_dtype(prepared[0].problem)
+def _dtype(groups: Sequence[TracedGroup]) -> Any:
+    return binding.get_params_dtype(groups[0].problem)
 
 
 def _numbers(x: Any) -> np.ndarray:
@@ -171,12 +169,12 @@ def _summarize_axes(section: Section) -> Iterator[tuple[str, str]]:
 def _partition_groups(sweep: CompiledSweep, shards: int) -> Iterator[store.StoredGroup]:
     """The lanes of each group, cut into blocks and tiles."""
     seeds = sweep.request.seeds
-    for prepared, job in zip(sweep.prepared, sweep.jobs, strict=True):
+    for group, job in zip(sweep.groups, sweep.jobs, strict=True):
         width, depth = (len(items) for items in job.blocks[0])
         tile = sweep.request.plan.tile or _choose_tile_size(sweep, job, shards)
         yield store.make_group(
-            prepared.group.points, prepared.group.section.shape,
-            first=prepared.offset, seeds=seeds, width=width, depth=depth, tile=tile,
+            group.group.points, group.group.section.shape,
+            first=group.offset, seeds=seeds, width=width, depth=depth, tile=tile,
         )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def successive_halving(
         if not best.size:
             break
         rounds.append([length, int(best.size)])
-        places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.prepared]
+        places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.groups]
         result, lanes = resume_lanes(lanes, length, places, report_progress=progress)
     return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)))
 
