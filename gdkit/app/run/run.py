@@ -103,9 +103,7 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
         stop_on_signal() as stop,
     ):
         settings = options.hooks.settings or DEFAULT_SETTINGS
-        result, _ = run_request(
-            request, tell, options.executor, directory=directory, stop=stop, settings=settings
-        )
+        result, _ = run_request(request, tell, options.executor, directory=directory, stop=stop, settings=settings)
     if result.missing:
         _report_missing(config, folder, result, live=options.live, interrupted=stop.is_set())
     return result

@@ -3,12 +3,14 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gdkit.errors import RunError
+from gdkit.monitors import EndKind
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import advance_block, read_block
@@ -41,7 +43,11 @@ def run_block(
     checkpoint: Checkpoint | None = None,
     settings: SegmentSettings = DEFAULT_SEGMENTS,
 ) -> FinishedBlock | None:
-    """Advance a block to its last step, segment by segment; None if `stop` was set before it got there."""
+    """Advance a block to its last step, segment by segment; None if `stop` was set before it got there.
+
+    Raises:
+      RunError: the program did not advance every lane to the last step or to its end.
+    """
     inputs, program = get_block_inputs(job, block, device), job.programs[device]
     carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
     step = saved_step = int(carry.t)
@@ -64,7 +70,25 @@ def run_block(
             saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
-    return FinishedBlock(job, block, read_block(program, inputs, carry), lanes)
+    output = read_block(program, inputs, carry)
+    _check_end(job, block, output)
+    return FinishedBlock(job, block, output, lanes)
+
+
+def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None:
+    """Check that every lane has ended, at the last step unless it ended before; a faulty compiler may skip steps."""
+    end_kind, end_step = output["end_kind"], output["end_step"]
+    has_all_steps = np.where(end_kind == EndKind.STEPS, end_step == job.steps, end_step <= job.steps)
+    is_right = (end_kind != EndKind.RUNNING) & has_all_steps
+    if is_right.all():
+        return
+    points, seeds = (f"{items.min()} to {items.max()}" for items in block)
+    raise RunError(
+        f"group {job.group}, block of points {points} and seeds {seeds}: the compiled program left {np.sum(~is_right)} "
+        f"of {is_right.size} lanes at step {end_step[~is_right].min()} of {job.steps}, and the block is discarded. "
+        f"XLA miscompiled it: use another version of jaxlib (this is {jax.lib.__version__}) or remove options from "
+        "XLA_FLAGS, and run the same command again."
+    )
 
 
 def _advance_segment(
