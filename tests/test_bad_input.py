@@ -93,7 +93,7 @@ SETTINGS = {
     "seeds": ({"seeds": 0}, "seeds=0: must be at least 1"),
     "curve_points": ({"curve_points": -1}, "curve_points=-1: must be at least 1"),
     "diverged_above": ({"diverged_above": 0.0}, "diverged_above=0.0: not positive"),
-    "executor": ({"executor": "threads"}, "executor='threads': no executor"),
+    "executor": ({"executor": "threads"}, "executor='threads': not an executor"),
     "problem": ({"problem": 3}, "problem=3: neither a Problem nor a factory"),
     "optimizer": ({"optimizer": 3}, "optimizer=3: not an optimizer factory"),
     "finished optimizer": ({"optimizer": optax.adam(0.1)}, "a finished optimizer takes no hyperparameters"),

@@ -199,7 +199,7 @@ def test_what_is_no_array_of_numbers_is_no_leaf(store, leaf):
     [
         (lambda c: c.pop("end_step"), r"columns='end_step': not the names in the manifest"),
         (lambda c: c.update(more=np.zeros(4)), r"columns='more'"),
-        (lambda c: c.update(end_step=np.zeros(4, np.int64)), r"columns\['end_step'\].*Store \('int32', \(4,\)\)"),
+        (lambda c: c.update(end_step=np.zeros(4, np.int64)), r"columns\['end_step'\].*Pass \('int32', \(4,\)\)"),
         (lambda c: c.update(end_step=np.zeros(3, np.int32)), r"columns\['end_step'\].*\(3,\)"),
     ],
 )
@@ -488,7 +488,7 @@ HOSTILE = {
         r"end_step is int32 \(5,\) and should be int32 \(4,\)",
     ),
     "Fortran order": ({"curve_loss.npy": npy(np.asfortranarray(np.ones((4, 3))))}, "plain numbers in C order"),
-    "a shape without bytes": ({"end_step.npy": lying((4,), "<i4")}, "says that it is"),
+    "a shape without bytes": ({"end_step.npy": lying((4,), "<i4")}, "which do not fit"),
     "an absurd shape": ({"end_step.npy": lying((10**17,), "<i4")}, "should be int32"),
     "a negative shape": ({"end_step.npy": lying((-4,), "<i4", bytes(16))}, "plain numbers"),
     "no array": ({"end_step.npy": b"hello"}, "end_step is not an array"),
@@ -581,7 +581,7 @@ def test_a_carry_that_somebody_made_is_refused(store, change, message):
     path = store._carry_path(0)
     about = store._about("carry", 0) | {"step": 1, "bits": {}} | change
     path.write_bytes(b"".join(arrays.pack_arrays(about, {"leaf0": np.zeros(3)})))
-    with pytest.raises(DamagedFileError, match=rf"0000000\.npz: it is damaged: .*{message}.*Run the same again"):
+    with pytest.raises(DamagedFileError, match=rf"0000000\.npz: it is damaged: .*{message}.*Run the same command"):
         store.carry(0)
 
 
@@ -697,7 +697,7 @@ FORGED = {
     "an order": (lambda c: c["groups"][0].update(order=[0, 0]), "order does not name each dimension once"),
     "many dimensions": (lambda c: c["groups"][0].update(sizes=[1] * 99, order=list(range(99))), "order does not"),
     "places": (lambda c: c["groups"][0].update(chosen=[[9], None]), "chosen is not in rising order below 5"),
-    "no place": (lambda c: c["groups"][0].update(chosen=[None]), "chosen has not one entry"),
+    "no place": (lambda c: c["groups"][0].update(chosen=[None]), "chosen does not have one entry"),
     "a dtype": (lambda c: c["columns"].update(a={"dtype": "O", "shape": []}), "columns.a.dtype"),
     "an unhashable dtype": (lambda c: c["columns"].update(a={"dtype": [], "shape": []}), "columns.a.dtype"),
     "a shape": (lambda c: c["columns"].update(a={"dtype": "bool", "shape": [2**30, 2**30]}), "shape is too large"),
