@@ -60,11 +60,11 @@ def test_the_same_call_finds_its_lanes_in_the_directory(iris, folder, longer):
 
 def test_a_result_travels_to_another_process_as_its_numbers(iris, folder, longer):
     again = sweep(iris, None, AXES, seeds=3, steps=37, plan=PLAN, store=folder)
-    travelled = pickle.loads(pickle.dumps(again))
-    assert_same_bits(travelled, again)
-    assert str(travelled) == str(again)
-    with pytest.raises(InputValueError, match=r"opened with gdkit\.open"):
-        travelled.extend(60)
+    restored = pickle.loads(pickle.dumps(again))
+    assert_same_bits(restored, again)
+    assert str(restored) == str(again)
+    with pytest.raises(InputValueError, match=r"open one from disk by gdkit\.open"):
+        restored.extend(60)
     assert_same_bits(again.extend(60), longer)
 
 
