@@ -82,29 +82,15 @@ class StudyClaim(Protocol):
     """One claim of a study, as its ``claims(result)`` returns it."""
 
     @property
-    def text(self) -> str:
-        """What is claimed."""
-        ...
-
+    def text(self) -> str: ...
     @property
-    def source(self) -> str:
-        """The paper or theorem."""
-        ...
-
+    def source(self) -> str: ...  # the paper or theorem
     @property
-    def expected(self) -> float:
-        """The number according to the source."""
-        ...
-
+    def expected(self) -> float: ...
     @property
-    def measured(self) -> float:
-        """The number that the study measured."""
-        ...
-
+    def measured(self) -> float: ...
     @property
-    def holds(self) -> bool:
-        """Whether the two agree."""
-        ...
+    def holds(self) -> bool: ...
 
 
 def summarize(result: SweepResult, by: str | None = None) -> Summary:
