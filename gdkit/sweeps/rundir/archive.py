@@ -59,8 +59,8 @@ class RunArchive:
     A worker process has no claims: the process that sends it tiles has them.
     """
 
-    def __init__(self, run: Store, reached: int, claims: Claims | None = None):
-        self.run, self._reached, self._claims = run, reached, claims
+    def __init__(self, run: Store, recorded_points: int, claims: Claims | None = None):
+        self.run, self._recorded_points, self._claims = run, recorded_points, claims
 
     @property
     def stores_lanes(self) -> bool:
@@ -129,7 +129,7 @@ class RunArchive:
 
         A process that is killed between tile and lanes loses the lanes alone: `load_last_lanes` leaves them out.
         """
-        rows = [extract_rows(f.block, f.output, self._reached) for f in finished]
+        rows = [extract_rows(f.block, f.output, self._recorded_points) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower_shapes(tile, finished))
 
@@ -178,7 +178,7 @@ class UnfinishedRun(NamedTuple):
             raise explain_other_run(error) from error
         run.clean_up()
         finished = _verify_tiles(run)
-        return UnfinishedRun(RunArchive(run, compiled.reached, Claims(run)), finished, directory)
+        return UnfinishedRun(RunArchive(run, compiled.recorded_points, Claims(run)), finished, directory)
 
     def cut_tiles(self, job: Job) -> list[Tile]:
         """The tiles of a job that this process runs."""

@@ -65,7 +65,7 @@ class CompiledSweep(NamedTuple):
     seconds_per_lane_step: Callable[[Job, int], float]  # of a job run by so many workers
 
     @property
-    def reached(self) -> int:
+    def recorded_points(self) -> int:
         """How many recorded steps the sweep reaches."""
         return len(self.description.curve_step)
 
@@ -194,7 +194,7 @@ def _column_kinds(sweep: CompiledSweep) -> dict[str, Kind]:
     Raises:
       InputValueError: the programs of the groups report different columns.
     """
-    first, *others = (_job_kinds(job, sweep.reached) for job in sweep.jobs)
+    first, *others = (_job_kinds(job, sweep.recorded_points) for job in sweep.jobs)
     for other in others:
         for name in first.keys() | other.keys():
             if first.get(name) != other.get(name):
@@ -203,9 +203,9 @@ def _column_kinds(sweep: CompiledSweep) -> dict[str, Kind]:
     return first
 
 
-def _job_kinds(job: Job, reached: int) -> dict[str, Kind]:
+def _job_kinds(job: Job, recorded_points: int) -> dict[str, Kind]:
     kinds = {}
     for name, like in job.programs[0].output.items():
-        shape = (reached,) if name == "curve_loss" else tuple(like.shape[2:])
+        shape = (recorded_points,) if name == "curve_loss" else tuple(like.shape[2:])
         kinds[name] = Kind("float32" if like.dtype.kind == "V" else np.dtype(like.dtype).name, shape)
     return kinds
