@@ -60,7 +60,7 @@ def test_a_program_that_does_not_reach_the_last_step_is_an_error_and_stores_noth
 def test_a_resumed_block_that_stays_is_an_error():
     result = sweep(problems.parabola(), sgd, RATES, steps=30, plan=PLAN)
     with pytest.raises(RunError, match=r"2 of 2 lanes at step \d+ of 50"):
-        resume_lanes(result.origin.kept, 50, settings=settings_with(stays, only_resumed=True))
+        resume_lanes(result.origin.sweep, 50, settings=settings_with(stays, only_resumed=True))
     assert (result.extend(50).lanes["end_step"] == 50).all()
 
 

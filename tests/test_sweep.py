@@ -427,7 +427,7 @@ def test_a_warning_points_at_the_line_that_called():
 def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs():
     settings = DEFAULT_SETTINGS._replace(run_block=lambda *_, **__: pytest.fail("a block ran"))
     axes = {"optimizer": {"a": sgd, "b": lambda learning_rate: None}, "learning_rate": [0.1]}
-    with pytest.raises(GdkitError, match="the factory returned no"):
+    with pytest.raises(GdkitError, match="the factory did not return an"):
         run_sweep(problems.parabola(), None, axes, steps=5, settings=settings)
 
 
