@@ -1,4 +1,4 @@
-"""A problem and an optimizer bound to hyperparameters: resolved, checked, and with their arrays as arguments."""
+"""A problem and an optimizer for given hyperparameters: resolved, checked, and with their arrays as arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,22 +34,17 @@ class Arrays(NamedTuple):
     test: ArrayTree | None
 
 
-class Binding(NamedTuple):
-    """The arrays of a run, and its hyperparameters apart: static ones make a program, traced ones are arguments."""
-
-    arrays: Arrays
-    static: StaticHyperparameters  # sorted by name
-    traced: dict[str, Array]  # (), of the dtype of the params
-
-
 def get_arrays(problem: Problem) -> Arrays:
-    """The arrays of `problem`, its validation and test data with ``None`` for what it lacks."""
+    """The arrays of `problem`, with None for data that it lacks."""
     init = () if problem.init_is_function else problem.init
     return Arrays(init, problem.data, problem.validation, problem.test)
 
 
-def bind(problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Binding:
-    """The arrays of the problem, and the hyperparameters as static values and as arrays without weak types."""
+def bind(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters
+) -> tuple[Arrays, StaticHyperparameters, dict[str, Array]]:
+    """The arrays of the problem, and the checked hyperparameters: static ones, and traced ones of the params' dtype."""
+    check_hyperparameters(problem, optimizer, hyperparameters)
     static, traced = {}, {}
     for name, value in hyperparameters.items():
         factory: Any = problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
@@ -58,7 +53,7 @@ def bind(problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperp
     concrete, _ = resolve_problem(problem, hyperparameters)
     dtype = get_params_dtype(concrete)
     traced = {name: jnp.asarray(value, dtype) for name, value in traced.items()}
-    return Binding(get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced)
+    return get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced
 
 
 def resolve(
@@ -70,7 +65,7 @@ def resolve(
 
 
 def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> tuple[Problem, dict[str, Any]]:
-    """The problem of these hyperparameters, and those that are the optimizer's."""
+    """The problem of these hyperparameters, and the hyperparameters of the optimizer."""
     of_optimizer, of_problem = factories.split_hyperparameters(hyperparameters)
     if isinstance(problem, Problem):
         return problem, of_optimizer
@@ -99,11 +94,6 @@ def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
     return data if problem.sample is None else problem.sample(key, t, data)
 
 
-def is_stochastic(problem: ProblemLike, hyperparameters: Hyperparameters) -> bool:
-    """Whether the loss is that of a sample."""
-    return resolve_problem(problem, hyperparameters)[0].sample is not None
-
-
 def get_params_dtype(problem: Problem) -> np.dtype:
     """The dtype of a run: that of the params."""
     return get_dtype(get_params_shape(problem))
@@ -114,7 +104,7 @@ def get_params_shape(problem: Problem) -> Params:
     key = jax.eval_shape(jax.random.key, 0)
     start = jax.eval_shape(problem.init, key) if problem.init_is_function else problem.init
     params, _ = split_aux(problem, start)
-    checks.check_params(params)
+    checks.check_floats("params", params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
 
 
@@ -128,7 +118,12 @@ def split_aux(problem: Problem, start: Any) -> tuple[Params, PyTree]:
     if not problem.has_aux:
         return start, ()
     if not isinstance(start, tuple) or len(start) != 2:
-        raise bad_type("init", start, "has_aux wants params and aux", "Return (params, aux) from init(key)")
+        raise bad_type(
+            "init",
+            start,
+            "has_aux is set, and it is not a pair of params and aux",
+            "Return (params, aux) from init(key)",
+        )
     return start
 
 
@@ -159,24 +154,14 @@ def check_hyperparameters(
 def check_run(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
 ) -> Jaxpr:
-    """The loss as a program; raises if it is not a float scalar, is constant, or its batch changes shape."""
+    """Trace the loss; raise if it is not a float scalar or is constant, or if its batch changes shape."""
     concrete, built = resolve(problem, optimizer, hyperparameters)
     closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
-    _check_scalar(loss)
+    checks.check_scalar("loss", loss)
     if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
-        remedy = "Use the params in it; an array made of them before the call is a constant"
+        remedy = "Use the params in it; an array computed from them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
     return closed.jaxpr
-
-
-def _check_scalar(loss: PyTree) -> None:
-    """Raise unless the shape of what a loss returns is that of a float scalar."""
-    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
-    if shape != ():
-        raise bad_type("loss", shape or type(loss).__name__, "not a scalar", "Reduce it, for example with jnp.mean")
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        remedy = "Return a float scalar; integers and complex numbers have no slope"
-        raise bad_type("loss", dtype, "not a float", remedy)
 
 
 def _trace_loss(
@@ -185,7 +170,7 @@ def _trace_loss(
     """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
     start = jax.eval_shape(problem.init, key) if problem.init_is_function else arrays.init
     params, aux = split_aux(problem, start)
-    checks.check_params(params)
+    checks.check_floats("params", params)
     remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
     checks.check_call("loss", problem.loss, _loss_arguments(problem), remedy)
     batch = check_batch(problem, key, arrays.data)
@@ -204,7 +189,7 @@ def _loss_arguments(problem: Problem) -> tuple[str, ...]:
 
 
 def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
-    """The shapes of a batch; raises if they change with the step."""
+    """Raise if the shapes of a batch change with the step; return them otherwise."""
     if problem.sample is None:
         return data
     checks.check_call("sample", problem.sample, ("key", "t", "data"), "Give it these arguments")

@@ -1,7 +1,7 @@
-"""Boundaries in a plane of two hyperparameters: where one answer changes into another, and how rough that line is.
+"""Boundaries in a plane of two hyperparameters: their place, and how rough they are.
 
 A function answers at the points of the plane, for example whether a run with these hyperparameters converged. `explore`
-evaluates it on a lattice, finely only where neighbours disagree. `dimension` measures the boundary by counting boxes.
+evaluates it on a lattice, finely only where neighbors disagree. `dimension` measures the boundary by counting boxes.
 `zoom` follows it into ever smaller windows. `by_runs` makes such a function from a sweep. A cell of the lattice is on
 the boundary if its four corners do not all have the same answer, as in Sohl-Dickstein, The boundary of neural network
 trainability is fractal, 2024.
@@ -16,6 +16,7 @@ import numpy as np
 
 from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
+from gdkit.factories import is_number
 from gdkit.monitors import EndKind
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.axes import paired
@@ -50,7 +51,7 @@ class Frame(NamedTuple):
     @property
     def border(self) -> np.ndarray:
         """Mask of the cells whose corners disagree, (cells, cells) bool."""
-        return _disagreements(self.answers)
+        return _mark_disagreements(self.answers)
 
     def __str__(self) -> str:
         sides = ((format_number(side[0], 6), format_number(side[-1], 6)) for side in (self.x, self.y))
@@ -80,7 +81,7 @@ class Trail(NamedTuple):
     @property
     def dimensions(self) -> list[FractalDimension | None]:
         """The dimension in each window; None where the boundary is too coarse to be measured."""
-        return [None if _unmeasurable(frame.answers) else dimension(frame) for frame in self.frames]
+        return [None if _explain_too_coarse(frame.answers) else dimension(frame) for frame in self.frames]
 
     def median(self) -> tuple[float, float, float]:
         """The median dimension over windows, and the ends of its 95 % bootstrap interval over windows.
@@ -97,12 +98,12 @@ class Trail(NamedTuple):
 
 
 def explore(ask: Ask, x: tuple[float, float], y: tuple[float, float], *, cells: int = 128, coarse: int = 16) -> Frame:
-    """Find the boundary in a window, on a coarse lattice first and on finer ones where neighbours disagree.
+    """Find the boundary in a window, on a coarse lattice first and on finer ones where neighbors disagree.
 
     Each lattice halves the spacing of the one before and contains its points. Cells on the boundary are refined with
-    the cells around them, along the boundary as far as it leads. So every part of it is found that is connected, on
-    the lattice of `cells`, to a coarse cell whose corners disagree. Islands between the coarse points are missed;
-    ``coarse=cells`` evaluates every point.
+    the cells around them, until no new cell on the boundary is found. This finds every part of the boundary that is
+    connected, on the lattice of `cells`, to a coarse cell whose corners disagree. Islands between the coarse points are
+    missed; ``coarse=cells`` evaluates every point.
 
     Args:
       ask: points (n, 2) to answers (n,), bool or integers from 0; called several times.
@@ -119,7 +120,7 @@ def explore(ask: Ask, x: tuple[float, float], y: tuple[float, float], *, cells: 
     >>> print(dimension(frame))
     1.000 (95 %: 0.910 to 1.064)
     """
-    grid = _checked_grid(x, y, cells, coarse)
+    grid = _make_grid(x, y, cells, coarse)
     return _refine(ask, grid, _unknown_answers(cells), coarse)
 
 
@@ -156,7 +157,7 @@ def zoom(
     >>> [round(measured.value, 2) for measured in trail.dimensions if measured]
     [1.0, 1.01, 1.01]
     """
-    grid = _checked_grid(x, y, cells, coarse)
+    grid = _make_grid(x, y, cells, coarse)
     if not _is_power(factor) or not 2 <= factor <= cells // 2:
         raise bad_value("factor", factor, f"not a power of two from 2 to {cells // 2}", "Leave it out for 8")
     check_integer("frames", frames)
@@ -167,7 +168,7 @@ def zoom(
         raise bad_value("x, y", (x, y), "all points have the same answer", "Pass a window that contains a boundary")
     while len(windows) < frames:
         last = windows[-1]
-        row, column = _next_window(last.border, cells // factor, rough=toward == "roughest")
+        row, column = _choose_window(last.border, cells // factor, rough=toward == "roughest")
         grid, answers = grid.within(row, column, factor), _unknown_answers(cells)
         part = np.s_[row : row + cells // factor + 1, column : column + cells // factor + 1]
         answers[::factor, ::factor] = np.where(last.evaluated[part], last.answers[part], _UNKNOWN)
@@ -195,14 +196,14 @@ def dimension(frame: Frame | np.ndarray) -> FractalDimension:
     if answers.dtype.kind not in "biu" or answers.ndim != 2 or answers.shape[0] != answers.shape[1]:
         remedy = "Pass a Frame, or integers of shape (cells + 1, cells + 1)"
         raise bad_type("frame", frame, "not a square array of answers", remedy)
-    if (reason := _unmeasurable(answers)) is not None:
+    if (reason := _explain_too_coarse(answers)) is not None:
         raise bad_value("frame", f"{len(answers) - 1}² cells", *reason)
-    sizes, counts = _box_counts(answers)
+    sizes, counts = _count_boxes(answers)
     total = counts.sum(axis=0)
     weights = np.random.default_rng(0).multinomial(len(counts), [1 / len(counts)] * len(counts), size=_RESAMPLES)
-    slopes = _slopes(sizes, np.maximum(weights @ counts, 1 / sizes**2))  # a resample may have no boundary at all
+    slopes = _fit_slopes(sizes, np.maximum(weights @ counts, 1 / sizes**2))  # a resample may have no boundary at all
     low, high = np.quantile(slopes, [0.025, 0.975])
-    return FractalDimension(float(_slopes(sizes, total)), float(low), float(high), sizes, total)
+    return FractalDimension(float(_fit_slopes(sizes, total)), float(low), float(high), sizes, total)
 
 
 def by_runs(
@@ -266,7 +267,7 @@ def is_bounded(result: SweepResult) -> np.ndarray:
 
 
 class _Grid(NamedTuple):
-    """The lattice of a window, in integers, so that a point has the same coordinates in all windows that contain it."""
+    """The lattice of a window; its place is in integers, so that a point has the same coordinates in all windows."""
 
     x: tuple[float, float]  # of the first window
     y: tuple[float, float]  # of the first window
@@ -287,7 +288,7 @@ class _Grid(NamedTuple):
         return smaller._replace(column=(self.column + column) * factor, row=(self.row + row) * factor)
 
 
-def _next_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, int]:
+def _choose_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, int]:
     """Row and column where the next window of `side` cells starts, around the middle or the roughest boundary cell."""
     cells = len(border)
     sums = np.pad(border.astype(int).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
@@ -303,7 +304,7 @@ def _next_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, in
 
 
 def _refine(ask: Ask, grid: _Grid, answers: np.ndarray, coarse: int) -> Frame:
-    """Evaluate the window along its boundary, except where `answers` are known already; fills `answers`."""
+    """Evaluate the window along its boundary, and fill `answers`; answers that it holds already are kept."""
     x, y = grid.coordinates()
     strides = [2**k for k in range(int(math.log2(grid.cells // coarse)), -1, -1)]
     needed = np.ones((coarse + 1, coarse + 1), bool)
@@ -313,18 +314,20 @@ def _refine(ask: Ask, grid: _Grid, answers: np.ndarray, coarse: int) -> Frame:
             rows, columns = np.nonzero(missing)
             points = np.stack([x[::stride][columns], y[::stride][rows]], axis=1)
             lattice[rows, columns] = _check_answers(ask(points), len(points))
-            needed = _corners(_disagreements(lattice), around=1)
+            needed = _mark_corners(_mark_disagreements(lattice), around=1)
         if stride > 1:
             finer = answers[:: stride // 2, :: stride // 2]
-            needed = _corners(_disagreements(lattice).repeat(2, axis=0).repeat(2, axis=1) | _disagreements(finer))
+            needed = _mark_corners(
+                _mark_disagreements(lattice).repeat(2, axis=0).repeat(2, axis=1) | _mark_disagreements(finer)
+            )
     evaluated = answers != _UNKNOWN
-    for stride in strides[1:]:  # the corners of a cell that was not refined agree
+    for stride in strides[1:]:  # copy answers into cells that were not refined: their corners agree
         finer, at = answers[::stride, ::stride], np.arange(grid.cells // stride + 1) // 2
         finer[...] = np.where(finer == _UNKNOWN, answers[:: 2 * stride, :: 2 * stride][np.ix_(at, at)], finer)
     return Frame(x, y, answers, evaluated)
 
 
-def _disagreements(answers: np.ndarray, side: int = 1) -> np.ndarray:
+def _mark_disagreements(answers: np.ndarray, side: int = 1) -> np.ndarray:
     """Mask of the boxes whose known corners disagree: (n + side, n + side) to (n, n)."""
     low, high = answers[:-side], answers[side:]
     corners = [low[:, :-side], low[:, side:], high[:, :-side], high[:, side:]]
@@ -332,7 +335,7 @@ def _disagreements(answers: np.ndarray, side: int = 1) -> np.ndarray:
     return np.max(corners, axis=0) > np.min([np.where(c == _UNKNOWN, unknown, c) for c in corners], axis=0)
 
 
-def _corners(cells: np.ndarray, around: int = 0) -> np.ndarray:
+def _mark_corners(cells: np.ndarray, around: int = 0) -> np.ndarray:
     """Mask of the corners of these cells, and of the cells up to `around` away: (n, n) to (n + 1, n + 1)."""
     wide, count = np.pad(cells, around + 1), len(cells) + 1
     rows = np.any([wide[shift : shift + count] for shift in range(2 * around + 2)], axis=0)
@@ -346,7 +349,7 @@ def _unknown_answers(cells: int) -> np.ndarray:
 # Counting boxes
 
 
-def _box_counts(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _count_boxes(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sides of boxes (sizes,), and the number on the boundary in each block that has any, (blocks, sizes)."""
     cells = len(answers) - 1
     side = cells // _BLOCKS
@@ -354,24 +357,24 @@ def _box_counts(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for size in sizes:
         first = (side - size) // 2  # so that the centers of boxes of all sizes lie in the same part of the window
         within = slice(first, first + cells - side + size)
-        boxes = _disagreements(answers[within, within], size).reshape(_BLOCKS - 1, side, _BLOCKS - 1, side)
+        boxes = _mark_disagreements(answers[within, within], size).reshape(_BLOCKS - 1, side, _BLOCKS - 1, side)
         counts.append(boxes.sum(axis=(1, 3)).ravel() / size**2)
     table = np.stack(counts, axis=1)
     return sizes, table[table[:, -1] > 0]
 
 
-def _slopes(sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _fit_slopes(sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """−d log(count) / d log(size) by least squares over the last axis."""
     centered = np.log(sizes) - np.log(sizes).mean()
     return -(np.log(counts) @ centered) / (centered @ centered)
 
 
-def _unmeasurable(answers: np.ndarray) -> tuple[str, str] | None:
+def _explain_too_coarse(answers: np.ndarray) -> tuple[str, str] | None:
     """Why a boundary is too coarse to be measured, and the remedy; None if it can be measured."""
     cells, least = len(answers) - 1, _BLOCKS * 2 ** (_MIN_SIZES - 1)
     if not _is_power(cells) or cells < least:
         return f"fewer than {_MIN_SIZES} sizes of boxes", f"Explore with {least} cells, {2 * least}, ..."
-    blocks = int(np.sum(_box_counts(answers)[1][:, 0] > 0))
+    blocks = int(np.sum(_count_boxes(answers)[1][:, 0] > 0))
     if blocks < _MIN_BLOCKS:
         return f"the boundary is in {blocks} of {_BLOCKS}² blocks", "Pass a window that the boundary crosses"
     return None
@@ -390,7 +393,7 @@ def _check_answers(answers: Any, count: int) -> np.ndarray:
     return answers
 
 
-def _checked_grid(x: tuple[float, float], y: tuple[float, float], cells: int, coarse: int) -> _Grid:
+def _make_grid(x: tuple[float, float], y: tuple[float, float], cells: int, coarse: int) -> _Grid:
     grid = _Grid(_check_bounds("x", x), _check_bounds("y", y), _check_power("cells", cells))
     if _check_power("coarse", coarse) > cells:
         raise bad_value("coarse", coarse, f"more than the {cells} cells of the finest lattice", "Pass a smaller number")
@@ -398,7 +401,7 @@ def _checked_grid(x: tuple[float, float], y: tuple[float, float], cells: int, co
 
 
 def _check_bounds(name: str, bounds: Any) -> tuple[float, float]:
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(isinstance(b, int | float) for b in bounds):
+    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(map(is_number, bounds)):
         raise bad_type(name, bounds, "not (low, high)", "Pass two numbers")
     low, high = map(float, bounds)
     if not -math.inf < low < high < math.inf:

@@ -1,4 +1,4 @@
-"""What bad arguments get: one check for each kind of argument, for the whole library."""
+"""Checks of arguments: one for each kind of argument, for the whole library."""
 
 import inspect
 import math
@@ -12,11 +12,11 @@ from jax.core import Tracer
 
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import is_number
-from gdkit.types import Key, Params
+from gdkit.types import Key, PyTree
 
 
 def check_integer(argument: str, value: Any, *, at_least: int = 1) -> None:
-    """Raise unless `value` is an integer of at least `at_least`; a boolean is none."""
+    """Raise unless `value` is an integer of at least `at_least`; a boolean does not count as one."""
     remedy = f"Pass an integer of at least {at_least}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise bad_type(argument, value, "not an integer", remedy)
@@ -59,22 +59,40 @@ def as_key(key: int | Key, argument: str = "key") -> Key:
     return key
 
 
-def check_params(params: Params) -> None:
-    """Raise for params without leaves, or with leaves that are not float."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+def check_floats(argument: str, tree: PyTree, *, finite: bool = False) -> None:
+    """Raise unless `tree` has leaves, all of them real floats or arrays of these, and finite where this is asked."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
-        raise bad_value("init", params, "the params have no leaves", "Return a pytree of float arrays")
+        raise bad_value(argument, tree, "it has no leaves", "Pass floats, arrays of them, or a pytree of these")
     for path, leaf in leaves:
-        where = "params" + jax.tree_util.keystr(path)
+        where = argument + jax.tree_util.keystr(path)
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
-            raise bad_type(where, leaf, "not an array", "Put only float arrays into params; use closures for the rest")
+            remedy = "Pass floats, arrays of them, or a pytree of these; use closures for other values"
+            raise bad_type(where, leaf, "not a number or an array", remedy)
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise bad_type(where, leaf, f"its dtype is {dtype}, which has no gradient", "Make it float, e.g. 3.0 for 3")
+            problem = f"its dtype is {dtype}, which has no derivative"
+            raise bad_type(where, leaf, problem, "Make it float, e.g. 3.0 for 3")
+        if finite and not is_finite(leaf):
+            raise bad_value(where, leaf, "not finite", "Pass finite numbers")
+
+
+def check_scalar(argument: str, value: Any, *, finite: bool = False) -> None:
+    """Raise unless `value`, or the shape of a value, which the function `argument` returned, is one real float."""
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    if shape != () or (dtype is None and not isinstance(value, int | float | complex)):
+        remedy = "Reduce it, for example with jnp.mean, or select one entry"
+        raise bad_type(argument, shape or type(value).__name__, "it does not return a scalar", remedy)
+    dtype = jnp.result_type(value if dtype is None else dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        remedy = "Return a real float; integers and complex numbers have no derivative"
+        raise bad_type(argument, str(dtype), "it does not return a float", remedy)
+    if finite and not is_finite(value):
+        raise bad_value(argument, float(value), "its value is not finite here", "Choose another point")
 
 
 def check_call(argument: str, function: Callable[..., Any], names: tuple[str, ...], remedy: str) -> None:
-    """Raise unless `function` can be called with these positional arguments, as far as its signature tells."""
+    """Raise unless `function` can be called with these positional arguments; a function without a signature passes."""
     try:
         inspect.signature(function).bind(*names)
     except TypeError as error:

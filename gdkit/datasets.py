@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from gdkit.checks import check_integer
+from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type, bad_value, missing_package, nearest, unknown_name
+from gdkit.factories import is_number
 
 Pair = tuple[np.ndarray, np.ndarray]  # x (rows, ...), y (rows, ...)
 Scale = tuple[np.ndarray, np.ndarray]  # mean and spread, each (...)
@@ -70,7 +71,7 @@ class Dataset:
     name: str | None = None
 
     def __post_init__(self):
-        _check_task(self.task)
+        check_choice("task", self.task, TASKS)
 
     @property
     def outputs(self) -> int:
@@ -142,9 +143,9 @@ def load(data: DataLike, *, split: Sequence[float] = SPLIT, split_key: int = 0) 
         return data
     if isinstance(data, Mapping):
         return _load_mapping(data, split, split_key)
-    options = (_fractions(split), _integer_key(split_key), _float_dtype())
+    options = (_check_fractions(split), _check_key(split_key), _float_dtype())
     if isinstance(data, str):
-        return _load_named(_known_set(data), *options)
+        return _load_named(_check_name(data), *options)
     if isinstance(data, tuple | list) and len(data) == 2:
         return _prepare(_table_from_arrays(*data), None, *options)
     remedy = "Pass the name of a set, {'file': path, 'target': column}, a pair (x, y) of arrays, or a Dataset"
@@ -169,28 +170,25 @@ def _load_named(name: str, fractions: tuple[float, ...], split_key: int, dtype: 
 
 def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: int) -> Dataset:
     for key in data:
-        if key not in _FILE_KEYS:
-            raise unknown_name("data", key, _FILE_KEYS)
+        check_choice("data", key, _FILE_KEYS)
     if "file" not in data:
         raise bad_value("data", dict(data), "no file is named", "Pass {'file': path, 'target': column}")
-    path = _existing_file(data["file"])
+    path = _check_file(data["file"])
     target, task = data.get("target"), data.get("task")
     if not (target is None or isinstance(target, str | int)) or isinstance(target, bool):
-        raise bad_type(
-            "target", target, "neither a name nor an index", "Pass the name of the column, or its index from 0"
-        )
+        remedy = "Pass the name of the column, or its index from 0"
+        raise bad_type("target", target, "neither a name nor an index", remedy)
     if task is not None:
-        _check_task(task)
-    fractions = _fractions(split if data.get("split") is None else data["split"])
+        check_choice("task", task, TASKS)
+    fractions = _check_fractions(split if data.get("split") is None else data["split"])
     try:
         status = path.stat()
     except OSError as error:
-        raise bad_value(
-            "file", str(path), f"it cannot be read ({error})", "Check the path and its permissions"
-        ) from error
+        remedy = "Check the path and its permissions"
+        raise bad_value("file", str(path), f"it cannot be read ({error})", remedy) from error
     # The size and the time of the last change are part of the key, so that an edited file is read again.
     stamp = (status.st_mtime_ns, status.st_size)
-    return _load_file(path.resolve(), stamp, target, task, fractions, _integer_key(split_key), _float_dtype())
+    return _load_file(path.resolve(), stamp, target, task, fractions, _check_key(split_key), _float_dtype())
 
 
 @functools.lru_cache(maxsize=16)
@@ -207,7 +205,7 @@ def _load_file(
     return _prepare(table, path.stem, fractions, split_key, dtype)
 
 
-def _existing_file(file: Any) -> Path:
+def _check_file(file: Any) -> Path:
     if not isinstance(file, str | os.PathLike):
         raise bad_type("file", file, "not a path", "Pass the path of a .csv or .npz file")
     path = Path(os.path.expanduser(file))
@@ -223,14 +221,14 @@ def _existing_file(file: Any) -> Path:
 def _table_from_arrays(x: Any, y: Any) -> Table:
     if any(isinstance(a, Tracer) for a in (x, y)):
         raise bad_type("data", (x, y), "traced arrays", "Pass concrete arrays: data must not depend on a lane")
-    y = _numeric("y", _array("y", y), text=True)
-    return Table(_numeric("x", _array("x", x)), y, _infer_task(y), as_given=True)
+    y = _as_numbers("y", _as_array("y", y), text=True)
+    return Table(_as_numbers("x", _as_array("x", x)), y, _infer_task(y), as_given=True)
 
 
 def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
     if isinstance(target, int):
         raise bad_type("target", target, "an .npz has no columns", "Pass the name of the array of targets")
-    arrays = _npz_arrays(path)
+    arrays = _read_arrays(path)
     target = target or "y"
     pairs: list[tuple[str, str] | None] = [("x", target)]
     if "x" not in arrays and "x_train" in arrays:
@@ -241,10 +239,10 @@ def _read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
         if name not in arrays:
             remedy = nearest(name, arrays) or "Save arrays x and y, or x_train, y_train, x_test and y_test"
             raise bad_value("file", str(path), f"it has {sorted(arrays)}, and no array {name!r}", remedy)
-    return _join([_check_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
+    return _join_pairs([_check_rows(arrays[pair[0]], arrays[pair[1]], pair) if pair else None for pair in pairs], task)
 
 
-def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here, because np.load leaves its file open when the archive is damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -255,19 +253,15 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
         raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", remedy) from error
 
 
-def _join(pairs: Sequence[Pair | None], task: str | None) -> Table:
+def _join_pairs(pairs: Sequence[Pair | None], task: str | None) -> Table:
     """One table of all pairs, with the row numbers of each; without them for a single pair."""
     given = [pair for pair in pairs if pair is not None]
     if len({a.shape[1:] for a, _ in given}) > 1 or len({b.shape[1:] for _, b in given}) > 1:
         shapes = [(a.shape, b.shape) for a, b in given]
         raise bad_value("file", shapes, "the parts differ in shape", "Save the same features and targets in every part")
     if len({b.dtype.kind in "US" for _, b in given}) > 1:
-        raise bad_value(
-            "file",
-            [b.dtype.name for _, b in given],
-            "targets of text and of numbers",
-            "Use one of the two",
-        )
+        dtypes = [b.dtype.name for _, b in given]
+        raise bad_value("file", dtypes, "targets of text and of numbers", "Use one of the two")
     x, y = (np.concatenate(arrays) for arrays in zip(*given, strict=True))
     parts, start = [], 0
     for pair in pairs:
@@ -294,10 +288,10 @@ def _read_csv(path: Path, target: str | int | None, task: str | None) -> Table:
 
 
 def _parse_csv(path: str, reader: Any, target: str | int | None, task: str | None) -> Table:
-    rows = _filled_rows(reader)
+    rows = _iterate_rows(reader)
     _, header = next(rows, (0, []))
     _check_header(path, header)
-    column = _target_column(header, target)
+    column = _find_target(header, target)
     names = header[:column] + header[column + 1 :]
     features = array.array("d")  # flat: 8 bytes per cell of a large file
     targets = {}  # line number -> cell
@@ -305,15 +299,15 @@ def _parse_csv(path: str, reader: Any, target: str | int | None, task: str | Non
         if len(row) != len(header):
             problem = f"line {line} has {len(row)} cells, the header {len(header)}"
             raise bad_value("file", path, problem, "Write one cell per column in every row, with quotes around commas")
-        targets[line] = _present(path, line, header[column], row.pop(column))
-        features.extend(_finite(path, line, name, cell) for name, cell in zip(names, row, strict=True))
+        targets[line] = _check_present(path, line, header[column], row.pop(column))
+        features.extend(_parse_number(path, line, name, cell) for name, cell in zip(names, row, strict=True))
     if not targets:
         raise bad_value("file", path, "it has a header and no rows", "Add rows of data")
     x = np.frombuffer(features, dtype=np.float64).reshape(len(targets), len(names))
-    return Table(x, *_csv_target(path, header[column], targets, task), feature_names=tuple(names))
+    return Table(x, *_parse_targets(path, header[column], targets, task), feature_names=tuple(names))
 
 
-def _filled_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
+def _iterate_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
     """Line number and stripped cells of every line that is not blank."""
     for row in reader:
         if row:
@@ -325,7 +319,7 @@ def _check_header(path: str, header: list[str]) -> None:
         raise bad_value("file", path, "it is empty", "Write a line of column names, then rows of data")
     if len(header) < 2:
         raise bad_value("file", path, f"one column only, {header[0]!r}", "Separate features and target with commas")
-    if all(_is_number(name) for name in header):
+    if all(_is_numeral(name) for name in header):
         problem = f"the first line has numbers, not column names: {reprlib.repr(header)}"
         raise bad_value("file", path, problem, "Add a line of column names")
     if "" in header:
@@ -336,7 +330,7 @@ def _check_header(path: str, header: list[str]) -> None:
         raise bad_value("file", path, f"two columns are called {repeated!r}", "Give every column its own name")
 
 
-def _target_column(header: list[str], target: str | int | None) -> int:
+def _find_target(header: list[str], target: str | int | None) -> int:
     if target is None:
         remedy = f"Name one of {reprlib.repr(header)}, or its index"
         raise bad_value("target", None, "the target column is not given", remedy)
@@ -349,36 +343,36 @@ def _target_column(header: list[str], target: str | int | None) -> int:
     return target % len(header)
 
 
-def _csv_target(path: str, name: str, targets: dict[int, str], task: str | None) -> tuple[np.ndarray, str]:
+def _parse_targets(path: str, name: str, targets: dict[int, str], task: str | None) -> tuple[np.ndarray, str]:
     """The targets as numbers or text, and the task, inferred if it is not given."""
-    texts = [line for line, cell in targets.items() if not _is_number(cell)]
+    texts = [line for line, cell in targets.items() if not _is_numeral(cell)]
     if texts and (task == "regression" or (task is None and len(texts) < len(targets))):
         problem = f"line {texts[0]}, column {name!r}: {reprlib.repr(targets[texts[0]])} is not a number"
         raise bad_value("file", path, problem, "Correct the cell, or set task: classification")
     if texts:
         return np.array(list(targets.values())), "classification"
-    y = np.array([_finite(path, line, name, cell) for line, cell in targets.items()])
+    y = np.array([_parse_number(path, line, name, cell) for line, cell in targets.items()])
     few = len(np.unique(y)) <= MAX_INFERRED_CLASSES and np.array_equal(y, np.round(y))
     return y, task or ("classification" if few else "regression")
 
 
-def _present(path: str, line: int, name: str, cell: str) -> str:
+def _check_present(path: str, line: int, name: str, cell: str) -> str:
     if cell.lower() in _MISSING:
         problem = f"line {line}, column {name!r}: missing value {cell!r}"
         raise bad_value("file", path, problem, "Fill it in, or remove the row")
     return cell
 
 
-def _finite(path: str, line: int, name: str, cell: str) -> float:
-    value = float(cell) if _is_number(cell) else math.nan
+def _parse_number(path: str, line: int, name: str, cell: str) -> float:
+    value = float(cell) if _is_numeral(cell) else math.nan
     if math.isfinite(value):
         return value
-    _present(path, line, name, cell)
+    _check_present(path, line, name, cell)
     problem = f"line {line}, column {name!r}: {reprlib.repr(cell)} is not a finite number"
     raise bad_value("file", path, problem, "Write text columns as numbers, or remove them")
 
 
-def _is_number(cell: str) -> bool:
+def _is_numeral(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
@@ -391,16 +385,16 @@ def _is_number(cell: str) -> bool:
 
 def _prepare(table: Table, name: str | None, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
     x, y = _check_rows(table.x, table.y, ("x", "y"))
-    parts = _parts(table, fractions, split_key)
+    parts = _split_table(table, fractions, split_key)
     classes, x_scale, y_scale = None, None, None
     if not table.as_given:
         x, x_scale = _standardize(x, parts[0])
     if table.task == "classification":
-        y, classes = _labels(table)
+        y, classes = _encode_labels(table)
     elif not table.as_given:
-        y, y_scale = _standardize(_numeric("y", y), parts[0])
+        y, y_scale = _standardize(_as_numbers("y", y), parts[0])
     x, y = _cast("x", x, dtype), _cast("y", y, "int32" if table.task == "classification" else dtype)
-    train, validation, test = (_part(x, y, rows) for rows in parts)
+    train, validation, test = (_take_rows(x, y, rows) for rows in parts)
     return Dataset(
         train,
         task=table.task,
@@ -414,7 +408,7 @@ def _prepare(table: Table, name: str | None, fractions: tuple[float, ...], split
     )
 
 
-def _parts(table: Table, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
+def _split_table(table: Table, fractions: tuple[float, ...], split_key: int) -> tuple[Any, ...]:
     """The row numbers of train, validation and test, which partition the rows."""
     if table.parts is None:
         return _split_rows(len(table.x), fractions, split_key)
@@ -432,7 +426,7 @@ def _split_rows(rows: int, fractions: tuple[float, ...], split_key: int) -> tupl
     parts = np.split(order, ends[:-1])
     for name, fraction, part in zip(_PARTS, fractions, parts, strict=True):
         if fraction > 0 and not len(part):
-            raise bad_value("split", fractions, f"of {rows} rows none is left for {name}", "Pass a larger fraction")
+            raise bad_value("split", fractions, f"none of the {rows} rows is left for {name}", "Pass a larger fraction")
     return tuple(part if fraction > 0 else None for fraction, part in zip(fractions, parts, strict=True))
 
 
@@ -442,13 +436,13 @@ def _standardize(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Sca
     rows = values[train]
     with np.errstate(all="ignore"):  # an overflow is reported when the values are cast
         mean, spread = rows.mean(axis=0), rows.std(axis=0)
-        # Compared with ==, because the rounded mean of equal values leaves a small standard deviation.
+        # Compared with ==, because rounding of the mean gives equal values a small standard deviation.
         constant = (rows == rows[:1]).all(axis=0) | (spread == 0)
         spread = np.where(constant, 1.0, np.where(np.isfinite(spread), spread, np.nan))
         return (values - mean) / spread, (mean, spread)
 
 
-def _labels(table: Table) -> tuple[np.ndarray, tuple[Any, ...]]:
+def _encode_labels(table: Table) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Labels as integers from 0, and the name of each. Integer labels in arrays of the user stay as they are."""
     y = table.y
     if y.dtype.kind == "f":
@@ -475,7 +469,7 @@ def _cast(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
     return cast
 
 
-def _part(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None) -> Any:
+def _take_rows(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None) -> Any:
     """The rows as a read-only pair: all callers that load the same set share its arrays."""
     if rows is None:
         return None
@@ -488,7 +482,7 @@ def _part(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None) -> Any:
 # --- checks
 
 
-def _array(name: str, values: Any) -> np.ndarray:
+def _as_array(name: str, values: Any) -> np.ndarray:
     try:
         values = np.asarray(values)
     except (ValueError, TypeError) as error:
@@ -497,8 +491,8 @@ def _array(name: str, values: Any) -> np.ndarray:
     return values.astype(str) if values.dtype == object and all(isinstance(v, str) for v in values.flat) else values
 
 
-def _numeric(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarray:
-    """`values` if they are real numbers or, where allowed, text; else raises."""
+def _as_numbers(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarray:
+    """`values` as real numbers or, where allowed, text; raises for others."""
     if jax.dtypes.issubdtype(values.dtype, np.floating) and values.dtype.kind != "f":
         return values.astype(np.float32)  # bfloat16 and others, whose finiteness NumPy cannot check
     if values.dtype.kind not in ("fiubUS" if text else "fiub"):
@@ -511,14 +505,13 @@ def _check_finite(name: str, values: np.ndarray, problem: str) -> None:
         return
     row, *place = np.argwhere(~np.isfinite(values))[0].tolist()
     where = f"row {row}" + (f", column {place[0] if len(place) == 1 else tuple(place)}" if place else "")
-    raise bad_value(
-        name, float(values[(row, *place)]), f"{problem}, at {where} (from 0)", "Fill it in, or remove the row"
-    )
+    value = float(values[(row, *place)])
+    raise bad_value(name, value, f"{problem}, at {where} (from 0)", "Fill it in, or remove the row")
 
 
 def _check_rows(x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Pair:
-    _numeric(names[0], x)
-    _numeric(names[1], y, text=True)
+    _as_numbers(names[0], x)
+    _as_numbers(names[1], y, text=True)
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
         problem = f"{names[0]} has shape {x.shape} and {names[1]} {y.shape}"
         raise bad_value("data", names, problem, "Pass equally many rows of both, along the first dimension")
@@ -529,30 +522,20 @@ def _check_rows(x: np.ndarray, y: np.ndarray, names: tuple[str, str]) -> Pair:
     return x, y
 
 
-def _known_set(name: str) -> str:
-    if name in _SETS:
-        return name
+def _check_name(name: str) -> str:
     if name.lower().endswith((".csv", ".npz")):
-        raise bad_value(
-            "data",
-            name,
-            "not the name of a data set",
-            f"Pass {{'file': {name!r}, 'target': column}}",
-        )
-    raise unknown_name("data", name, _SETS)
+        remedy = f"Pass {{'file': {name!r}, 'target': column}}"
+        raise bad_value("data", name, "not the name of a data set", remedy)
+    check_choice("data", name, _SETS)
+    return name
 
 
-def _check_task(task: Any) -> None:
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-
-
-def _fractions(split: Any) -> tuple[float, ...]:
+def _check_fractions(split: Any) -> tuple[float, ...]:
     """The split as three floats."""
     remedy = "Pass fractions for train, validation and test, or for train and test, such as (0.7, 0.15, 0.15)"
     if not isinstance(split, Sequence) or isinstance(split, str) or len(split) not in (2, 3):
         raise bad_type("split", split, "not two or three fractions", remedy)
-    if not all(isinstance(f, float | int | np.number) and not isinstance(f, bool) for f in split):
+    if not all(map(is_number, split)):
         raise bad_type("split", split, "not all fractions are numbers", remedy)
     if not (all(0 <= f <= 1 for f in split) and split[0] > 0):
         raise bad_value("split", split, "a fraction is below 0 or above 1, or no row is left for training", remedy)
@@ -562,7 +545,7 @@ def _fractions(split: Any) -> tuple[float, ...]:
     return fractions if len(fractions) == 3 else (fractions[0], 0.0, fractions[1])
 
 
-def _integer_key(split_key: Any) -> int:
+def _check_key(split_key: Any) -> int:
     check_integer("split_key", split_key, at_least=0)
     return int(split_key)
 

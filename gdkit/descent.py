@@ -17,6 +17,7 @@ from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
+from gdkit.tables import format_number
 from gdkit.types import (
     Array,
     Context,
@@ -55,9 +56,8 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
         loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
         (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
-        extra = {"value": value, "grad": grad, "value_fn": lambda params: loss(params)[0]}
-        accepted = {name: extra[name] for name in optimizers.extra_arguments(built)}
-        update, opt_state = built.update(grad, state.opt_state, state.params, **accepted)
+        extra = optimizers.select_extra_arguments(built, value, grad, lambda params: loss(params)[0])
+        update, opt_state = built.update(grad, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, update)
         return State(params, aux, opt_state), Info(value, grad, update)
 
@@ -72,7 +72,7 @@ def initial_state(
     Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than they start with, which a scan refuses.
     """
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-    start = concrete.init(key) if concrete.init_is_function else _given_unless_traced(concrete.init, arrays.init)
+    start = concrete.init(key) if concrete.init_is_function else _take_given(concrete.init, arrays.init)
     params, aux = binding.split_aux(concrete, start)
     params = jax.tree.map(jnp.asarray, params)
     state = strip_weak_types(State(params, aux, built.init(params)))
@@ -91,13 +91,13 @@ def _check_state(optimizer: OptimizerLike, before: State, after: State) -> None:
         raise bad_type("optimizer", optimizer, "a step changes the structure or shapes of the state", remedy) from error
 
 
-def _given_unless_traced(init: PyTree, given: PyTree) -> PyTree:
-    """The leaves of `given`, but of `init` where they depend on a traced hyperparameter."""
+def _take_given(init: PyTree, given: PyTree) -> PyTree:
+    """The leaves of `given`, except where those of `init` depend on a traced hyperparameter."""
     return jax.tree.map(lambda leaf, array: leaf if isinstance(leaf, Tracer) else array, init, given)
 
 
 def strip_weak_types(tree: PyTree) -> PyTree:
-    """Every leaf as an array without a weak type; weak types would compile a second program."""
+    """Make every leaf an array without a weak type, which would compile a second program."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
 
 
@@ -189,7 +189,7 @@ def observe(
 def evaluate(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, state: State, arrays: Arrays
 ) -> dict:
-    """Loss and metrics on validation and test data, at the params where the optimizer is judged; a known optimum."""
+    """The optimum where it is known, and loss and metrics on validation and test data, at the params to evaluate."""
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
     params = optimizers.evaluation_params(state.opt_state, state.params)
     values = {}
@@ -223,12 +223,12 @@ class Trajectory(NamedTuple):
     grad_history: Params | None = None  # (points, ...)
 
     def _repr_html_(self) -> str | None:
-        """A dozen of its points for notebooks; nothing of its own for a trajectory that is traced or of many runs."""
+        """A table of about 12 points for notebooks; None for a trajectory that is traced, or of many runs."""
         if isinstance(self.loss, Tracer) or np.ndim(self.loss) != 1:
             return None
         last = len(self.loss) - 1
         shown = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), 11)]).round().astype(int).clip(0, last))
-        cell = lambda values, i: f"{float(values[i]):.4g}" if i < len(values) else ""
+        cell = lambda values, i: format_number(values[i]) if i < len(values) else ""
         columns = (self.loss, self.grad_norm, self.update_norm)
         rows = [(f"{int(self.step[i])}", *(cell(values, i) for values in columns)) for i in shown]
         return html.table(("step", "loss", "gradient norm", "update norm"), rows)
@@ -248,14 +248,14 @@ def descend(
 ) -> Trajectory:
     """Run `steps` steps of gradient descent as one compiled scan.
 
-    Pure, and differentiable forward and backward in the hyperparameters and the initial params, but for the
-    statistics: they are observations, and their derivatives are zero. Given a factory and `hyperparameters`, one
+    Pure, and differentiable forward and backward in the hyperparameters and the initial params. The statistics are
+    observations, whose derivatives are zero. Given a factory and `hyperparameters`, one
     compiled program serves all their float values.
 
     Args:
       problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
       optimizer: an optimizer, or a factory of one.
-      steps: how many updates.
+      steps: the number of updates.
       hyperparameters: name to value, for the factories.
       key: the seed's key, or the integer that makes it; decides the start and the batches.
       data: data in place of the problem's.
@@ -264,8 +264,8 @@ def descend(
       monitors: further statistics.
 
     Returns:
-      A Trajectory: losses, norms, the last params and optimizer state, the statistics of the monitors (those that
-      `gdkit.classify` reads among them), and the params and gradients on the way where they were asked for.
+      A Trajectory: losses, norms, the last params and optimizer state, the statistics of the monitors (among them those
+      that `gdkit.classify` reads), and with `record_params` the params and gradients at the recorded steps.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
@@ -278,7 +278,6 @@ def descend(
     for argument, value in (("steps", steps), ("record_every", record_every)):
         checks.check_integer(argument, value)
     chosen = dict(hyperparameters or {})
-    binding.check_hyperparameters(problem, optimizer, chosen)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     if data is not None:
         arrays = arrays._replace(data=data)
@@ -311,7 +310,7 @@ def _run(
     init_key, sample_key = split_key(key)
     start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
-    move = _step_beside_record(problem, optimizer, watched)
+    move = _differentiable_step(problem, optimizer, watched)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Array, ...]]:
         before, record, history = carry
@@ -321,43 +320,43 @@ def _run(
         return (after, record, history), (info.loss, monitors.norm(info.grad), monitors.norm(info.update))
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
-    history = _blank((start.params, start.params), len(at)) if record_params else (None, None)
+    history = _allocate((start.params, start.params), len(at)) if record_params else (None, None)
     carry = start, monitors.start_record(watched, start), history
     (end, record, history), curves = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
     losses, grads, updates = (curve[at[:-1]] for curve in curves)
     _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)
     if record_params:
         history = _write(history, (end.params, info.grad), jnp.int32((len(at) - 1) * record_every), record_every)
-    is_stochastic = jnp.bool_(binding.is_stochastic(problem, hyperparameters))
-    statistics = monitors.read(watched, record) | {"stochastic": is_stochastic}
+    concrete, _ = binding.resolve_problem(problem, hyperparameters)
+    statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.sample is not None)}
     return Trajectory(
         *end, jnp.asarray(at), jnp.append(losses, info.loss), grads, updates, statistics, history[0], history[1]
     )
 
 
-def _step_beside_record(
+def _differentiable_step(
     problem: ProblemLike, optimizer: OptimizerLike, watched: Sequence[Monitor]
 ) -> Callable[..., tuple[State, Record, Info]]:
-    """`observed_step` without derivatives of the record, and with a state that moves on after the end of a run."""
+    """`observed_step` without derivatives of the record; the state continues to move after the end of a run."""
     step = step_map(problem, optimizer)
 
     def move(before: State, record: Record, inputs: StepInputs, last: bool) -> tuple[State, Record, Info]:
         after, info = step(before, *inputs)
         lane, end, seen = jax.lax.stop_gradient((Lane(before, record), after, info))
         lane = roll_windows(watched, lane, inputs.t)
-        lane, _ = observe(watched, optimizer, lane, end, seen, _constant(inputs), Limits(), jnp.bool_(last))
+        lane, _ = observe(watched, optimizer, lane, end, seen, _stop_derivatives(inputs), Limits(), jnp.bool_(last))
         return after, lane.record, info
 
     return move
 
 
-def _constant(inputs: StepInputs) -> StepInputs:
+def _stop_derivatives(inputs: StepInputs) -> StepInputs:
     """`inputs` whose traced hyperparameters have no derivative."""
     stop = lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
     return inputs._replace(hyperparameters={name: stop(x) for name, x in inputs.hyperparameters.items()})
 
 
-def _blank(tree: PyTree, points: int) -> PyTree:
+def _allocate(tree: PyTree, points: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.zeros((points, *x.shape), x.dtype), tree)
 
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 
 _FLAG = "--xla_backend_extra_options"
 
-# A loop over small arrays becomes one kernel, so that its many small operations (mostly statistics) are not called one
-# by one. xla_cpu_use_multi_output_fusion would be faster still, but jaxlib 0.10.2 aborts the process on some programs
-# with it, such as eigenvalues over lanes.
+# XLA compiles a loop over small arrays to one kernel, so that its many small operations (mostly statistics) are not
+# called one by one. xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process
+# on some programs, such as eigenvalues over lanes.
 _CPU = "xla_cpu_small_while_loop_byte_threshold=1048576"
 
 

@@ -48,7 +48,7 @@ class OtherRunError(InputValueError):
 
 
 class GdkitWarning(UserWarning):
-    """Something is allowed and probably unintended."""
+    """A setting is allowed and probably unintended."""
 
 
 _repr = reprlib.Repr()  # accepts its settings as arguments only from Python 3.12 on

@@ -54,7 +54,7 @@ def takes_any_name(factory: Callable) -> bool:
 
 
 def check_names(argument: str, factory: Callable, names: Iterable[str]) -> None:
-    """Raise for the first of `names` that is no parameter of `factory`, with the nearest parameter."""
+    """Raise for a name that is no parameter of `factory`, with the nearest parameter."""
     known = parameters(factory)
     for name in names:
         if name not in known and not takes_any_name(factory):
@@ -76,7 +76,7 @@ def is_traced(factory: Callable, name: str, values: Sequence[Any] | np.ndarray) 
         return any(is_float(v) for v in values) or _is_float_parameter(factory, name, values)
     if not any(is_float(v) for v in values):
         return False
-    raise _undecided(name, values, "a mixture of numbers and other values")
+    raise _undecided(name, values, "it mixes numbers with other values")
 
 
 def is_number(value: Any) -> bool:
@@ -102,8 +102,7 @@ def split_hyperparameters(hyperparameters: Mapping[str, Any]) -> tuple[dict[str,
     """The hyperparameters of the optimizer factory and, without their prefix, those of the problem factory."""
     optimizer, problem = {}, {}
     for name, value in hyperparameters.items():
-        inside = name.startswith(PROBLEM_PREFIX)
-        (problem if inside else optimizer)[name.removeprefix(PROBLEM_PREFIX)] = value
+        (problem if name.startswith(PROBLEM_PREFIX) else optimizer)[name.removeprefix(PROBLEM_PREFIX)] = value
     return optimizer, problem
 
 
@@ -113,19 +112,14 @@ def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -
         return factory(**hyperparameters)
     except (jax.errors.TracerBoolConversionError, jax.errors.ConcretizationTypeError) as error:
         traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, Tracer))
-        raise bad_type(
-            argument,
-            getattr(factory, "__name__", factory),
-            f"it branches in Python on a traced value, one of {traced}",
-            f"Make it static, with one program per value: gdkit.static([...]) for {' or '.join(traced)}",
-        ) from error
+        problem = f"it branches in Python on a traced value, one of {traced}"
+        remedy = f"Make it static, with one program per value: gdkit.static([...]) for {' or '.join(traced)}"
+        raise bad_type(argument, getattr(factory, "__name__", factory), problem, remedy) from error
     except TypeError as error:
         if "argument" not in str(error):
             raise
-        name = getattr(factory, "__name__", repr(factory))
-        raise bad_value(
-            argument, name, str(error), f"It takes {', '.join(parameters(factory)) or 'nothing'}"
-        ) from error
+        remedy = f"It takes {', '.join(parameters(factory)) or 'nothing'}"
+        raise bad_value(argument, getattr(factory, "__name__", factory), str(error), remedy) from error
 
 
 def _signature(factory: Callable) -> Mapping[str, inspect.Parameter]:
@@ -140,14 +134,13 @@ def _is_float_parameter(factory: Callable, name: str, values: Sequence[Any]) -> 
         return True
     parameter = parameters(factory).get(name)
     if parameter is None or (parameter.default in (parameter.empty, None) and parameter.annotation is parameter.empty):
-        raise _undecided(name, values, "integers for a parameter without annotation or default")
+        raise _undecided(name, values, "it has integers for a parameter without annotation or default")
     if isinstance(parameter.default, bool | int):
         return False
     return isinstance(parameter.default, float) or "float" in str(parameter.annotation)
 
 
-def _undecided(name: str, values: Sequence[Any], why: str) -> InputTypeError:
-    remedy = (
-        "Pass gdkit.lanes([...]) for traced values of one program, or gdkit.static([...]) for one program per value"
-    )
-    return bad_type(name, list(values), f"{why}, which does not decide whether this axis is lanes or static", remedy)
+def _undecided(name: str, values: Sequence[Any], reason: str) -> InputTypeError:
+    problem = f"{reason}, which does not decide whether this axis is lanes or static"
+    remedy = "Pass gdkit.lanes([...]) to trace the values in one program, or gdkit.static([...]) for one per value"
+    return bad_type(name, list(values), problem, remedy)

@@ -1,4 +1,4 @@
-"""Tables as HTML, for notebooks. The caller formats the numbers."""
+"""Tables as HTML, for notebooks."""
 
 import html
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Hypergradients: derivatives of a run's final loss in its hyperparameters, and tuning by them."""
+"""Hypergradients: derivatives of a run's final loss with respect to its hyperparameters, and tuning by them."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import ProblemLike
-from gdkit.tables import text_table
+from gdkit.tables import format_number, text_table
 from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, StaticHyperparameters
 
 FinalLoss = Callable[[Hyperparameters, Array, Key, binding.Arrays], Array]
@@ -68,9 +68,9 @@ def hypergradient(
     *,
     key: int | Key = 0,
 ) -> dict[str, Array]:
-    """The derivative of a run's final loss in each of its hyperparameters.
+    """The derivative of a run's final loss with respect to each of its hyperparameters.
 
-    As `value_and_hypergradient`, without the loss.
+    The second result of `value_and_hypergradient`.
 
     >>> from gdkit import problems, sgd
     >>> slopes = hypergradient(problems.parabola(), sgd, {"learning_rate": 0.25}, 2)
@@ -88,7 +88,7 @@ def value_and_hypergradient(
     *,
     key: int | Key = 0,
 ) -> tuple[Array, dict[str, Array]]:
-    """A run's final loss, and its derivative in each of its hyperparameters.
+    """A run's final loss, and its derivative with respect to each of its hyperparameters.
 
     Forward mode through the run, one tangent per hyperparameter: memory does not grow with `steps`, and one compiled
     program serves all float values and all numbers of steps. ``jax.vmap`` over values runs them side by side. A run
@@ -131,9 +131,8 @@ def value_and_hypergradient(
 def _bind(
     problem: ProblemLike, optimizer: OptimizerLike, chosen: dict[str, Any], steps: int, key: int | Key
 ) -> tuple[Callable[..., tuple[Array, dict[str, Array]]], dict[str, Array], binding.Arrays]:
-    """The compiled program, the traced hyperparameters and the problem's arrays, all checked."""
+    """Check the arguments; the compiled program, the traced hyperparameters and the problem's arrays."""
     checks.check_integer("steps", steps)
-    binding.check_hyperparameters(problem, optimizer, chosen)
     for name, value in chosen.items():
         if factories.is_number(value) and not checks.is_finite(value):
             raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
@@ -146,7 +145,7 @@ def _bind(
 def _compile_slopes(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
-    """``(varied, fixed, steps, key, arrays) -> (final loss, its derivatives in the varied)``."""
+    """``(varied, fixed, steps, key, arrays) -> (final loss, its derivatives with respect to the varied)``."""
     end = final_loss_map(problem, optimizer)
 
     def final_loss(varied: dict, fixed: dict, steps: Array, key: Key, arrays: binding.Arrays) -> tuple[Array, Array]:
@@ -185,7 +184,7 @@ class Tuned(NamedTuple):
         rows: list[list[str]] = []
         for i, tried in enumerate(self.history):
             numbers = *tried.hyperparameters.values(), tried.final_loss, *tried.slope.values()
-            rows.append([str(i), *(f"{x:.6g}" for x in numbers), "yes" if tried.better else "no"])
+            rows.append([str(i), *(format_number(x, 6) for x in numbers), "yes" if tried.better else "no"])
         return text_table(("round", *names, "final loss", *slopes, "better"), rows)
 
     _repr_html_ = html.printed
@@ -270,29 +269,25 @@ def tune(
 def _search(
     trial: Callable[[dict[str, float], float], Round], start: dict[str, float], rounds: int, rate: float
 ) -> Iterator[Round]:
-    """The start, then trials down the slopes at the best so far, until the rounds end or all slopes are zero."""
+    """The start, then trials against the slopes at the best so far, until the rounds end or all slopes are zero."""
     best = trial(start, math.inf)
     _check_start(best)
     yield best
     lengths, is_bracketed = np.full(len(start), rate), False
     for _ in range(rounds):
-        signs = _signs(best)
+        signs = np.sign(list(best.slope.values()))
         if not (np.isfinite(signs).all() and signs.any()):
             return
         tried = trial(_move(best.hyperparameters, -lengths * signs), best.final_loss)
         yield tried
-        turned = signs * _signs(tried) < 0
+        turned = signs * np.sign(list(tried.slope.values())) < 0
         overshot = turned if tried.better or turned.any() else np.full_like(turned, True)
-        is_bracketed = len(start) == 1 and (is_bracketed or overshot.all())  # between two trials on a line: bisect
+        is_bracketed = len(start) == 1 and (is_bracketed or overshot.all())  # a minimum between two trials: bisect
         lengths *= np.where(overshot | is_bracketed, 0.5, 2.0 if tried.better else 1.0)
         best = tried if tried.better else best
 
 
-def _signs(tried: Round) -> np.ndarray:
-    return np.sign(list(tried.slope.values()))
-
-
-@np.errstate(all="ignore")  # long steps over- or underflow
+@np.errstate(all="ignore")  # long steps overflow or underflow
 def _move(values: dict[str, float], steps: np.ndarray) -> dict[str, float]:
     """`values`, each moved by its step in its coordinate."""
     pairs = [(name, _coordinate(name), value) for name, value in values.items()]
@@ -353,4 +348,4 @@ def _check_start(start: Round) -> None:
 
 def _no_derivative(name: str, value: Any) -> Exception:
     remedy = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
-    return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative in it", remedy)
+    return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative with respect to it", remedy)

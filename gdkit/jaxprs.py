@@ -30,12 +30,12 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     """The programs that an operation runs: branches, the body of a loop, the function that is called."""
     is_program = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-    found = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(equation.params, is_leaf=is_program)]
-    return [x for x in found if hasattr(x, "eqns")]
+    jaxprs = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(equation.params, is_leaf=is_program)]
+    return [x for x in jaxprs if hasattr(x, "eqns")]
 
 
 def constants(closed: ClosedJaxpr) -> list[np.ndarray]:
-    """Every constant of a program: those given with it, and the numbers written into it and its inner programs."""
+    """Every constant of a program: its arrays, and the numbers written into it and its inner programs."""
     literals = [v.val for equation in equations(closed.jaxpr) for v in equation.invars if isinstance(v, Literal)]
     return [np.asarray(constant) for constant in (*closed.consts, *literals)]
 
@@ -50,13 +50,13 @@ def hold_outputs(f: Callable[[Any], list[Array]], held: Sequence[int]) -> Callab
 
     def evaluate(x: Any) -> list[Array]:
         closed = jax.make_jaxpr(f)(x)
-        return _evaluate(closed, jax.tree.leaves(x), set(held))
+        return _run(closed, jax.tree.leaves(x), set(held))
 
     return evaluate if held else f
 
 
-def _evaluate(closed: ClosedJaxpr, inputs: Sequence[Array], held: set[int]) -> list[Array]:
-    """The outputs of a program, those at the places `held` cut off from derivatives where they are computed."""
+def _run(closed: ClosedJaxpr, inputs: Sequence[Array], held: set[int]) -> list[Array]:
+    """Run a program; the outputs at the places `held` are constant to a derivative from where they are computed on."""
     jaxpr = closed.jaxpr
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *inputs), strict=True))
     cut = {jaxpr.outvars[i] for i in held if not isinstance(jaxpr.outvars[i], Literal)}
@@ -65,17 +65,17 @@ def _evaluate(closed: ClosedJaxpr, inputs: Sequence[Array], held: set[int]) -> l
         inner = {i for i, v in enumerate(equation.outvars) if v in cut}
         arguments = [read(v) for v in equation.invars]
         if inner and equation.primitive.name in ("jit", "pjit"):
-            outputs = _evaluate(equation.params["jaxpr"], arguments, inner)
+            outputs = _run(equation.params["jaxpr"], arguments, inner)
         else:
-            outputs = _bind(equation, arguments)
+            outputs = bind(equation, arguments)
         for i, (variable, value) in enumerate(zip(equation.outvars, outputs, strict=True)):
             values[variable] = jax.lax.stop_gradient(value) if i in inner else value
     return [read(v) for v in jaxpr.outvars]
 
 
-def _bind(equation: JaxprEqn, arguments: Sequence[Array]) -> list[Array]:
-    """The outputs of an operation on `arguments`."""
+def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
+    """Apply an operation to `arguments`."""
     bound = equation.primitive.get_bind_params(equation.params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.9
     outputs = equation.primitive.bind(*functions, *arguments, **params)
     return list(outputs) if equation.primitive.multiple_results else [outputs]

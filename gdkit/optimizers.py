@@ -118,16 +118,17 @@ def build(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Optimiz
     return built
 
 
-def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:
-    """The names among ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts.
+def select_extra_arguments(
+    optimizer: Optimizer, value: Array, grad: Params, value_fn: Callable[[Params], Array]
+) -> dict[str, Any]:
+    """Those of ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts, by name.
 
-    No other names are passed: lbfgs forwards names that it does not use, and then rejects them.
+    No other names are offered: lbfgs forwards names that it does not use, and then rejects them.
     """
-    offered = ("value", "grad", "value_fn")
+    offered = {"value": value, "grad": grad, "value_fn": value_fn}
     accepted = inspect.signature(optimizer.update).parameters
-    if any(p.kind == p.VAR_KEYWORD for p in accepted.values()):
-        return offered
-    return tuple(name for name in offered if name in accepted)
+    takes_all = any(p.kind == p.VAR_KEYWORD for p in accepted.values())
+    return {name: extra for name, extra in offered.items() if takes_all or name in accepted}
 
 
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:
@@ -139,12 +140,12 @@ def evaluation_params(opt_state: PyTree, params: Params) -> Params:
 
 def names() -> dict[str, OptimizerFactory]:
     """Every optimizer that a config can name: gdkit's sgd, and the factories of optax and optax.contrib."""
-    found: dict[str, OptimizerFactory] = {"sgd": sgd}
+    by_name: dict[str, OptimizerFactory] = {"sgd": sgd}
     for module in (optax, optax.contrib):
         for name in dir(module):
             if _is_factory(name, getattr(module, name)):
-                found.setdefault(name, getattr(module, name))
-    return dict(sorted(found.items()))
+                by_name.setdefault(name, getattr(module, name))
+    return dict(sorted(by_name.items()))
 
 
 def by_name(name: str) -> OptimizerFactory:
@@ -169,11 +170,11 @@ UNSUPPORTED = {
     "dpsgd": "it needs per-example gradients, and a loss has one gradient",
     "sophia": "it needs obj_fn, the loss as a function of the params alone",
 }
-_NO_FACTORIES = {"schedule_free": "wraps another optimizer"}
 
 
 def _is_factory(name: str, value: Any) -> bool:
-    if name.startswith(("_", "scale_by_")) or name in _NO_FACTORIES or inspect.isclass(value) or not callable(value):
+    is_wrapper = name == "schedule_free"  # of another optimizer
+    if name.startswith(("_", "scale_by_")) or is_wrapper or inspect.isclass(value) or not callable(value):
         return False
     try:
         accepted = inspect.signature(value).parameters

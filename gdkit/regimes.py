@@ -1,4 +1,4 @@
-"""Regimes: how a run behaved and whether it arrived, judged from its streaming statistics alone."""
+"""Regimes: how a run behaved and whether it arrived, judged by its streaming statistics alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gdkit.monitors import EndKind
 
 
 class Regime(IntEnum):
-    """The behaviour of a run. A run has arrived if its last gap is at most `Thresholds.converged_gap`."""
+    """The behavior of a run. A run has arrived if its last gap is at most `Thresholds.converged_gap`."""
 
     SLOW = 0  # the loss is falling and has not arrived
     CONVERGED = 1  # arrived without overshoot
@@ -33,9 +33,10 @@ class Thresholds:
     reversal: float = 0.0  # successive updates at an obtuse angle on average: each undoes a part of the last
     climbing_gap: float = 2.0  # ends at its highest and above this: growing too slowly to have been stopped
     falling: float = 0.05  # late losses are lower than earlier ones by this share of their gap, and by their spread
-    promised: float = 0.01  # the late slopes predicted a decrease of this share of the gap, and of four times the
-    # standard error of the late mean (95 % of noise stays below two): large enough to be measured
-    kept: float = 0.2  # less than this share of the prediction came true: the run moves, but not down (1: small steps)
+    # The late slopes predicted a decrease of this share of the gap, and of four times the standard error of the late
+    # mean (95 % of noise stays below two): large enough to be measured.
+    promised: float = 0.01
+    kept: float = 0.2  # the loss fell by less than this share of the prediction (1: small steps): moves, but not down
     vanished: float = 1e-3  # updates and their predicted decrease, relative to the largest update and to the late gap
 
     def __post_init__(self):
@@ -64,7 +65,7 @@ def classify(
 
     Theory for plain gradient descent on a quadratic of curvature λ: CONVERGED up to 1/λ, OSCILLATING up to 2/λ,
     BOUNCING there, DIVERGED above. Where the loss is that of a minibatch (``stochastic``), late mean losses decide,
-    and reversals, which noise alone causes, are reported but do not.
+    and reversals, which noise alone causes, are reported and decide nothing.
 
     Args:
       statistics: name to array, all of one shape: the statistics of the default monitors.
@@ -115,7 +116,7 @@ def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
     losses = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
     stopped = np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) & np.ones(losses.shape, bool)
-    # a run that was stopped counts only where all were: on its way, it may have seen a loss that has no floor
+    # a run that was stopped may have recorded a loss on a fall without bound; it counts only where all were stopped
     losses = losses[np.isfinite(losses) & (~stopped | stopped.all())]
     return float(losses.min()) if losses.size else float("nan")
 
@@ -124,6 +125,9 @@ def _in_double(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarra
     """The statistics without curves as float64, and the mask of runs on minibatches."""
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
     return values, np.asarray(statistics.get("stochastic", False), bool)
+
+
+_TINY = np.finfo(np.float64).tiny
 
 
 class _Gaps(NamedTuple):
@@ -149,9 +153,6 @@ def _gaps(s: Mapping[str, np.ndarray], optimum: ArrayLike | None, stochastic: np
     return _Gaps(scale, gap(last), gap(s["max_loss"]), gap(s["late_mean"]), gap(s["earlier_mean"]))
 
 
-_TINY = np.finfo(np.float64).tiny
-
-
 def _evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.ndarray]:
     late, peak = np.maximum(gaps.late, _TINY), s["peak_update_norm"]
     return {
@@ -168,7 +169,7 @@ def _evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.ndarray]
 
 
 def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds) -> np.ndarray:
-    """Stopped by its loss, or at the end near its highest, above the limit and climbing."""
+    """Mask of runs that were stopped by their loss, or end near their highest loss, above the limit and climbing."""
     stopped = (s["end_kind"] == EndKind.NONFINITE) | (s["end_kind"] == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
@@ -200,7 +201,7 @@ def _tests(
 
 
 def _onset(s: Mapping[str, np.ndarray], regime: np.ndarray) -> np.ndarray:
-    """DIVERGED, BOUNCING: the last new low; CATAPULT: the peak; OSCILLATING: the first reversal; else -1."""
+    """The step of the last new low (DIVERGED, BOUNCING), of the peak (CATAPULT) or of the first reversal; else -1."""
     steps = {
         Regime.DIVERGED: s["min_step"],
         Regime.BOUNCING: s["min_step"],

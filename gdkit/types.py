@@ -9,8 +9,8 @@ import jax
 Array = jax.Array
 Key = chex.PRNGKey
 Numeric = chex.Numeric  # a number or an array of numbers
-ArrayTree = chex.ArrayTree  # a pytree of arrays that is handed on as it is
-Params = Any  # a pytree of float arrays; not ArrayTree, since a loss takes the one structure that it knows
+ArrayTree = chex.ArrayTree  # a pytree of arrays of any structure
+Params = Any  # a pytree of float arrays; not ArrayTree, since a loss takes one structure
 PyTree = Any
 Hyperparameters = Mapping[str, Any]  # name -> value, traced or concrete
 StaticHyperparameters = tuple[tuple[str, Any], ...]  # sorted by name; hashable where all values are
@@ -33,12 +33,12 @@ class State(NamedTuple):
     """The state of a run between two steps."""
 
     params: Params
-    aux: PyTree  # state that is not trained, () without
+    aux: PyTree  # state that is not trained; () if there is none
     opt_state: PyTree
 
 
 class Info(NamedTuple):
-    """The values of one step that monitors and tables read."""
+    """The values of one step that monitors read."""
 
     loss: Array  # () at the params before the update
     grad: Params
@@ -52,7 +52,7 @@ class Context(NamedTuple):
     key: Key  # the seed's key
     hyperparameters: Hyperparameters
     data: PyTree
-    moves: Array  # () bool, whether an update is made: False in a run's last observation
+    moves: Array  # () bool, whether an update is made; False in the last observation of a run
     going: Array  # () bool, whether the run has not ended before this step
 
 
@@ -63,4 +63,4 @@ class Monitor(NamedTuple):
     update: Callable[[PyTree, State, State, Info, Context], PyTree]
     read: Callable[[PyTree], dict[str, Array]]
     roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
-    freeze: bool = True  # keep its value after the end; False: it is still called, with NaN losses and moves False
+    freeze: bool = True  # keep its value after the end; if False, it is still called, with NaN losses and moves=False

@@ -405,7 +405,7 @@ def test_an_error_of_the_library_names_the_line_of_its_argument(capsys):
     Path("losses.py").write_text(LOSSES)
     Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: losses:vector"))
     assert gdkit_undrawn("run", "small.yaml") == 2
-    assert "error: small.yaml:2: loss=(2,): not a scalar" in capsys.readouterr().err
+    assert "error: small.yaml:2: loss=(2,): it does not return a scalar" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "problem.use=losses:bowl", "sweep.axes.learning_rate=[-1.0, 1.0]") == 2
     assert "override 'sweep.axes.learning_rate=[-1.0, 1.0]': axes['learning_rate']=-1.0" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "problem.use=losses:bowl") == 0  # the folder of the failed run is reused

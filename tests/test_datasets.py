@@ -257,7 +257,7 @@ GOOD = "x,z,y\n1,2,0\n2,3,1\n3,4,0\n4,5,1\n"
         (GOOD + "1,1,inf\n", "line 6, column 'y': 'inf' is not a finite number"),
         (GOOD + "1,1,cat\n", "line 6, column 'y': 'cat' is not a number.*task: classification"),
         ("x,z,y\n1,2,1\n3,4,1\n", r"y=\[1\]: all rows have the same class"),
-        ("x,z,y\n1,2,1\n", "split=.*of 1 rows none is left for"),
+        ("x,z,y\n1,2,1\n", "split=.*none of the 1 rows is left for"),
         ("x,z,y\n1,1e200,1\n3,1e308,0.5\n2,-1e308,1\n1,5,3\n", "too large for float32, at row ., column 1"),
         ('x,z,y\n1,"2,1\n', "cannot be read as .csv"),
         (GOOD + "1,1,\x00\n", "file="),
@@ -398,7 +398,7 @@ def test_traced_data_is_an_error():
         (0.8, "not two or three"),
         ("80", "not two or three"),
         (("0.8", "0.2"), "not all fractions are numbers"),
-        ((0.998, 0.001, 0.001), "of 40 rows none is left for validation"),
+        ((0.998, 0.001, 0.001), "none of the 40 rows is left for validation"),
     ],
 )
 def test_a_bad_split_is_an_error(split, match):

@@ -1,4 +1,4 @@
-"""How a derivative comes about, and whether it is right."""
+"""Derivatives step by step: finite differences, the chain rule, the training table, and checks of gradients."""
 
 from gdkit.gradients.chain_rule import ChainRow, ChainRuleTrace, Graph, chain_rule_trace
 from gdkit.gradients.differences import (

@@ -11,8 +11,9 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from gdkit import factories, html, jaxprs
+from gdkit.checks import check_floats, check_scalar
 from gdkit.errors import bad_value
-from gdkit.gradients.differentiable import check_floats, check_scalar, name_of, no_derivative
+from gdkit.gradients.differentiable import name_of, no_derivative
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, PyTree
 
@@ -101,9 +102,9 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
     """
     named = _name_arguments(f, args)
     for name, value in named:
-        check_floats(name, value)
+        check_floats(name, value, finite=True)
     args = jax.tree.map(jnp.asarray, args)
-    check_scalar("f", f(*args))
+    check_scalar("f", f(*args), finite=True)
     try:
         program = jax.make_jaxpr(f)(*args)
     except (TypeError, ValueError) as error:
@@ -120,9 +121,11 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
         raise no_derivative("f", name_of(f), error) from error
     if all(node.adjoint is None for node in inputs):
         raise bad_value("f", name_of(f), "it does not depend on its inputs", "Use them in it")
-    gradient = jax.tree.unflatten(jax.tree.structure(args), [_adjoint_of(node) for node in inputs])
-    rows = [ChainRow("input", (), (node.name,), node.value, (), _adjoint_of(node)) for node in inputs]
-    return ChainRuleTrace((*rows, *map(_row_of, operations)), result.value, gradient[0] if len(args) == 1 else gradient)
+    gradient = jax.tree.unflatten(jax.tree.structure(args), [_get_adjoint(node) for node in inputs])
+    rows = [ChainRow("input", (), (node.name,), node.value, (), _get_adjoint(node)) for node in inputs]
+    return ChainRuleTrace(
+        (*rows, *map(_make_row, operations)), result.value, gradient[0] if len(args) == 1 else gradient
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -165,8 +168,8 @@ def _forward(
 ) -> list[_Node]:
     """The outputs of a program, named `prefix` and a number; appends its operations to `operations`."""
     nodes = dict(zip(jaxpr.invars, arguments, strict=True))
-    nodes |= {var: _constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
-    read = lambda atom: _constant(atom.val) if isinstance(atom, Literal) else nodes[atom]
+    nodes |= {var: _make_constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+    read = lambda atom: _make_constant(atom.val) if isinstance(atom, Literal) else nodes[atom]
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
         if equation.primitive.name in _INLINED:
@@ -178,7 +181,7 @@ def _forward(
             count = sum(len(operation.outputs) for operation in operations)
             is_variable = any(node.is_variable for node in inputs)
             outputs = [_Node(f"{prefix}{count + i}", value, is_variable) for i, value in enumerate(values, 1)]
-            operations.append(_Operation(_operation_name(equation), inputs, outputs, pullback))
+            operations.append(_Operation(_name_operation(equation), inputs, outputs, pullback))
         nodes.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -191,7 +194,7 @@ def _backward(operations: list[_Operation]) -> None:
     for operation in reversed(operations):
         if all(node.adjoint is None for node in operation.outputs):
             continue
-        adjoints = operation.pullback([_adjoint_of(node) for node in operation.outputs])
+        adjoints = operation.pullback([_get_adjoint(node) for node in operation.outputs])
         for node, adjoint in zip(operation.inputs, adjoints, strict=True):
             if adjoint is not None:
                 node.adjoint = adjoint if node.adjoint is None else node.adjoint + adjoint
@@ -206,13 +209,13 @@ def _evaluate(equation: JaxprEqn, inputs: list[_Node]) -> tuple[list, Callable[[
         arguments = list(values)
         for i, value in zip(places, variables, strict=True):
             arguments[i] = value
-        outputs = _bind(equation, arguments)
+        outputs = jaxprs.bind(equation, arguments)
         return [output for output in outputs if _is_differentiable(output)], outputs
 
     variables = [values[i] for i in places]
     if _contains_while(equation):  # only forward mode differentiates a while loop
         jacobian, outputs = jax.jacfwd(apply, argnums=tuple(range(len(variables))), has_aux=True)(*variables)
-        transpose = lambda adjoints: _transposed_product(adjoints, jacobian)
+        transpose = lambda adjoints: _multiply_transposed(adjoints, jacobian)
     else:
         _, transpose, outputs = jax.vjp(apply, *variables, has_aux=True)
 
@@ -224,14 +227,6 @@ def _evaluate(equation: JaxprEqn, inputs: list[_Node]) -> tuple[list, Callable[[
     return outputs, pullback
 
 
-def _bind(equation: JaxprEqn, arguments: list) -> list:
-    """The outputs of an operation."""
-    params = equation.primitive.get_bind_params(equation.params)
-    functions, params = params if isinstance(params, tuple) else ((), params)  # a pair before JAX 0.9
-    output = equation.primitive.bind(*functions, *arguments, **params)
-    return list(output) if equation.primitive.multiple_results else [output]
-
-
 def _contains_while(equation: JaxprEqn) -> bool:
     if equation.primitive.name not in ("while", "cond", "scan"):
         return False
@@ -239,13 +234,13 @@ def _contains_while(equation: JaxprEqn) -> bool:
     return any(e.primitive.name == "while" for e in (equation, *inner))
 
 
-def _transposed_product(adjoints: list, jacobian: list) -> list:
+def _multiply_transposed(adjoints: list, jacobian: list) -> list:
     """The adjoints of the inputs, from those of the outputs and the Jacobian (outputs, inputs)."""
     products = [[jnp.tensordot(a, s, a.ndim) for s in row] for a, row in zip(adjoints, jacobian, strict=True)]
     return [sum(column) for column in zip(*products, strict=True)]
 
 
-def _row_of(operation: _Operation) -> ChainRow:
+def _make_row(operation: _Operation) -> ChainRow:
     outputs = operation.outputs
     first, is_single = outputs[0], len(outputs) == 1
     local: list = [None] * len(operation.inputs)
@@ -258,11 +253,11 @@ def _row_of(operation: _Operation) -> ChainRow:
         tuple(node.name for node in outputs),
         first.value if is_single else tuple(node.value for node in outputs),
         tuple(local),
-        _adjoint_of(first) if is_single else tuple(map(_adjoint_of, outputs)),
+        _get_adjoint(first) if is_single else tuple(map(_get_adjoint, outputs)),
     )
 
 
-def _adjoint_of(node: _Node) -> Any:
+def _get_adjoint(node: _Node) -> Any:
     """The sum of the adjoints passed to a node; zeros without any, None where it has no derivative."""
     if node.adjoint is None:
         return jnp.zeros_like(node.value) if node.is_variable and _is_differentiable(node.value) else None
@@ -281,7 +276,7 @@ def _is_number_or_bool(value: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.result_type(value) == np.bool_
 
 
-def _operation_name(equation: JaxprEqn) -> str:
+def _name_operation(equation: JaxprEqn) -> str:
     """The name of an operation, with the exponent of a power; of a function with its own rule, the function's name."""
     name, params = equation.primitive.name, equation.params
     if name == "integer_pow":
@@ -292,7 +287,7 @@ def _operation_name(equation: JaxprEqn) -> str:
     return str(getattr(getattr(inner.jaxpr, "debug_info", None), "func_name", name))
 
 
-def _constant(value: Any) -> _Node:
+def _make_constant(value: Any) -> _Node:
     is_plain = np.shape(value) == () and _is_number_or_bool(value)
     return _Node(_format_value(value) if is_plain else f"const{_format_shape(value)}", value, False)
 
@@ -314,7 +309,7 @@ def _format_local(row: ChainRow) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """A number; the shape and norm of an array; the values of a tuple, separated by commas."""
+    """A number, the shape and norm of an array, or the values of a tuple, separated by commas."""
     if isinstance(value, tuple):
         return ", ".join("-" if v is None else _format_value(v) for v in value)
     if not _is_number_or_bool(value):

@@ -1,4 +1,4 @@
-"""Derivatives beside finite differences: slopes, partial derivatives, and whether a gradient is right."""
+"""Finite differences, partial derivatives, and gradients compared with finite differences."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from gdkit import checks, factories, html, jaxprs
 from gdkit.environment import enable_x64
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.gradients.differentiable import check_float, check_floats, check_scalar, gradient_of, name_of, no_derivative
+from gdkit.gradients.differentiable import check_float, gradient_of, name_of, no_derivative
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, Key, Params, PyTree
 
@@ -19,7 +19,7 @@ from gdkit.types import Array, Key, Params, PyTree
 
 
 class FiniteDifference(NamedTuple):
-    """Finite differences of a function for several step sizes, beside its derivative; prints as a table."""
+    """Finite differences of a function for several step sizes, and its derivative; prints as a table."""
 
     derivative: float  # by jax.grad
     step: np.ndarray  # (n,)
@@ -124,9 +124,9 @@ def partial_derivative(f: Callable, argnum: int | str, at: Sequence[Any] | Mappi
     """
     if not isinstance(at, list | tuple | Mapping):
         raise bad_type("at", at, "neither a tuple nor a mapping of inputs", "Pass for example (0.5, 0.3)")
-    position = _position_of(f, argnum, at)
+    position = _find_position(f, argnum, at)
     names, inputs = (list(at), list(at.values())) if isinstance(at, Mapping) else (None, list(at))
-    check_floats(f"at[{position if names is None else names[position]!r}]", inputs[position])
+    checks.check_floats(f"at[{position if names is None else names[position]!r}]", inputs[position], finite=True)
 
     def along(value: PyTree) -> Any:
         moved = [*inputs[:position], value, *inputs[position + 1 :]]
@@ -135,7 +135,7 @@ def partial_derivative(f: Callable, argnum: int | str, at: Sequence[Any] | Mappi
     return gradient_of(along, jax.tree.map(jnp.asarray, inputs[position]), name=name_of(f))
 
 
-def _position_of(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -> int:
+def _find_position(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -> int:
     """The position in `at` of the input that `argnum` stands for."""
     if isinstance(argnum, bool) or not isinstance(argnum, int | np.integer | str):
         raise bad_type("argnum", argnum, "neither a position nor a name", "Pass for example 0 or 'c'")
@@ -238,8 +238,8 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare ``jax.grad(loss)`` with central differences, leaf by leaf.
 
-    Both are computed in float64 if the loss computes in it throughout when params and args are cast; otherwise in the
-    dtypes that they have, with a larger tolerance. Errors that rounding, truncation or a kink explain are allowed; a
+    Both are computed in float64 if with params and args cast to it the loss computes in no other float type; otherwise
+    in the given dtypes, with a larger tolerance. Errors that rounding, truncation or a kink explain are allowed; a
     custom_vjp that is wrong by a factor is not.
 
     Args:
@@ -257,7 +257,7 @@ def check_gradient(
     >>> check.ok, [leaf.leaf for leaf in check.leaves]
     (True, ["['b']", "['w']"])
     """
-    check_floats("params", params)
+    checks.check_floats("params", params, finite=True)
     checks.check_integer("limit", limit)
     checks.check_integer("directions", directions)
     compared = _draw_directions(params, limit, directions, checks.as_key(key))
@@ -270,13 +270,9 @@ def check_gradient(
 
 def _draw_directions(params: Params, limit: int, directions: int, key: Key) -> list[np.ndarray]:
     """Directions per leaf, (count, size): the coordinates of a small leaf, random ones in a large leaf."""
-    per_leaf = []
-    for i, leaf in enumerate(jax.tree.leaves(params)):
-        if np.size(leaf) <= limit:
-            per_leaf.append(np.eye(np.size(leaf)))
-        else:
-            per_leaf.append(np.asarray(jax.random.normal(jax.random.fold_in(key, i), (directions, np.size(leaf)))))
-    return per_leaf
+    sizes = map(np.size, jax.tree.leaves(params))
+    draw = lambda i, size: np.asarray(jax.random.normal(jax.random.fold_in(key, i), (directions, size)))
+    return [np.eye(size) if size <= limit else draw(i, size) for i, size in enumerate(sizes)]
 
 
 def _cast_floats(tree: PyTree, dtype: Any) -> PyTree:
@@ -285,7 +281,7 @@ def _cast_floats(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def _computes_in_double(loss: Callable, params: Params, args: PyTree) -> bool:
-    """Whether the loss and its gradient, given float64, compute in no smaller float type."""
+    """Whether the loss and its gradient, on float64 params, compute in no smaller float type."""
     try:
         program = jax.make_jaxpr(jax.value_and_grad(loss))(params, *args).jaxpr
     except (TypeError, ValueError, NotImplementedError):
@@ -302,7 +298,7 @@ def _compare_leaves(loss: Callable, params: Params, args: PyTree, directions: li
     at, tree = jax.tree.flatten(params)
     compiled = jax.jit(lambda leaves, args: loss(jax.tree.unflatten(tree, leaves), *args))
     value = compiled(at, args)
-    check_scalar("loss", value)
+    checks.check_scalar("loss", value, finite=True)
     if not any(jaxprs.depends_on(jax.make_jaxpr(loss)(params, *args).jaxpr)[: len(at)]):
         raise bad_value("loss", name_of(loss), "it does not depend on the params", "Use the params in it")
     try:
@@ -339,7 +335,7 @@ def _compare_leaf(
 def _difference(
     f: Callable[[np.ndarray], float], leaf: np.ndarray, along: float, direction: np.ndarray, scale: float, eps: float
 ) -> tuple[float, float, float]:
-    """The central difference of `f`, the distance of the slope `along` from it, and the distance allowed."""
+    """The central difference of `f`, its distance from the slope `along`, and the largest distance allowed."""
     middle, relative = f(leaf), eps ** (1 / 3)
     steps = relative * scale / 8.0 ** np.arange(8)
     rounding = 16 * eps * max(abs(middle), eps) / steps

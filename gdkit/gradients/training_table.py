@@ -1,4 +1,4 @@
-"""The table of a short run: what each gradient predicts of the next loss, and what comes of it."""
+"""The table of a short run: the decrease of the loss that each gradient predicts, and the actual one."""
 
 import math
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class TrainingTable(tuple[TrainingRow, ...]):
 
     def __str__(self) -> str:
         heads = ("step", "params", "loss", "gradient", "predicted", "actual")
-        return text_table(heads, [(str(row.step), *map(_cell, row[1:])) for row in self])
+        return text_table(heads, [(str(row.step), *map(_format_cell, row[1:])) for row in self])
 
     _repr_html_ = html.printed
 
@@ -74,7 +74,7 @@ def training_table(
     return TrainingTable(rows)
 
 
-def _cell(value: PyTree) -> str:
+def _format_cell(value: PyTree) -> str:
     """A number, a vector of up to three entries, or the norm of a larger one; an empty cell for NaN."""
     flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(value)])
     if flat.size == 1:

@@ -84,13 +84,8 @@ def difference_error(
         if labels:
             handles[-1].set_label(labels[number])
         best = int(np.argmin(one.error))
-        ring: dict[str, Any] = {
-            "markerfacecolor": "none",
-            "markeredgecolor": style.INK,
-            "marker": "o",
-            "markersize": 10,
-        }
-        ax.plot(one.step[best], error[best], **ring, zorder=5)
+        ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": style.INK}
+        ax.plot(one.step[best], error[best], **ring, markersize=10, zorder=5)
     if labels:
         style.legend(ax, handles)
     return ax
@@ -117,11 +112,11 @@ def chain_rule(trace: ChainRuleTrace, *, ax: Axes | None = None) -> Axes:
         raise bad_value("trace", f"{len(trace.rows)} operations", f"more than {_MAX_NODES} are not readable", remedy)
     owner = {name: row.output for row in trace.rows for name in row.outputs}
     edges = [_Edge(owner[source], owner[target], slope) for source, target, slope in trace.graph().edges]
-    depths = _depths(trace.rows, edges)
-    routes = [_route(number, edge, depths) for number, edge in enumerate(edges)]
-    places = _places(depths, routes)
+    depths = _find_depths(trace.rows, edges)
+    routes = [_find_route(number, edge, depths) for number, edge in enumerate(edges)]
+    places = _place_stops(depths, routes)
     ax = style.axes(ax, height=max(2.4, 0.95 * (1 + max(depths.values()))))
-    boxes = {row.output: _box(ax, row, places[row.output]) for row in trace.rows}
+    boxes = {row.output: _draw_box(ax, row, places[row.output]) for row in trace.rows}
     ends = [edge[:2] for edge in edges]
     for number, (edge, route) in enumerate(zip(edges, routes, strict=True)):
         twin = ends[:number].count(ends[number])  # x · x uses x twice
@@ -139,7 +134,7 @@ class _Edge(NamedTuple):
     slope: float | None
 
 
-def _depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, int]:
+def _find_depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, int]:
     """The level of each box: below its inputs; function inputs and constants just above their first use."""
     depths: dict[str, int] = {}
     for row in rows:
@@ -152,14 +147,14 @@ def _depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, int]:
     return depths
 
 
-def _route(number: int, edge: _Edge, depths: Mapping[str, int]) -> list[Any]:
+def _find_route(number: int, edge: _Edge, depths: Mapping[str, int]) -> list[Any]:
     """The points of an arrow: its ends, and a gap to pass through on every level between them."""
     between = range(depths[edge.source] + 1, depths[edge.target])
     return [edge.source, *((number, depth) for depth in between), edge.target]
 
 
-def _places(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict[Any, tuple[float, float]]:
-    """The positions of boxes and gaps, ordered on each level by their neighbours, so that few arrows cross."""
+def _place_stops(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict[Any, tuple[float, float]]:
+    """The positions of boxes and gaps, ordered on each level by their neighbors, so that few arrows cross."""
     levels: dict[int, list[Any]] = {depth: [] for depth in range(1 + max(depths.values()))}
     for name, depth in depths.items():
         levels[depth].append(name)
@@ -172,9 +167,9 @@ def _places(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict[Any,
             above[after].append(stop)
             below[stop].append(after)
     across = dict.fromkeys(above, 0.0)
-    for neighbours in (above, below, above, below, above):  # barycentres, downwards and upwards (Sugiyama et al. 1981)
-        for depth in sorted(levels, reverse=neighbours is below):
-            across |= _spread({stop: [across[n] for n in neighbours[stop]] or [across[stop]] for stop in levels[depth]})
+    for neighbors in (above, below, above, below, above):  # barycenters, downwards and upwards (Sugiyama et al. 1981)
+        for depth in sorted(levels, reverse=neighbors is below):
+            across |= _spread({stop: [across[n] for n in neighbors[stop]] or [across[stop]] for stop in levels[depth]})
     return {stop: (across[stop], -float(depth)) for depth, stops in levels.items() for stop in stops}
 
 
@@ -187,7 +182,7 @@ def _spread(wanted: Mapping[Any, Sequence[float]]) -> dict[Any, float]:
     return dict(zip(ordered, (at - at.mean() + middle).tolist(), strict=True))
 
 
-def _box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
+def _draw_box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
     made = row.output if row.operation == "input" else f"{row.output} = {row.operation}"
     color = "white" if row.operation == "input" else "0.95"
     frame = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.45", "linewidth": 0.9}
@@ -205,16 +200,12 @@ def _box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
 
 def _format_value(value: Any) -> str:
     """A number, or the shape and norm of an array."""
-    parts = [np.asarray(part, complex if jnp.iscomplexobj(part) else float) for part in _parts(value)]
-    texts = [
-        f"{p[()]:.4g}" if p.shape == () else f"{'×'.join(map(str, p.shape))}, ‖{np.linalg.norm(p):.3g}‖" for p in parts
-    ]
-    return "; ".join(texts)
-
-
-def _parts(value: Any) -> list[Any]:
     parts = value if isinstance(value, tuple) else (value,)
-    return [part for part in parts if part is not None and jnp.issubdtype(jnp.result_type(part), jnp.number)]
+    texts = []
+    for part in (part for part in parts if part is not None and jnp.issubdtype(jnp.result_type(part), jnp.number)):
+        x = np.asarray(part, complex if jnp.iscomplexobj(part) else float)
+        texts.append(f"{'×'.join(map(str, x.shape))}, ‖{np.linalg.norm(x):.3g}‖" if x.shape else f"{x[()]:.4g}")
+    return "; ".join(texts)
 
 
 def _draw_edge(ax: Axes, edge: _Edge, stops: Sequence[tuple[float, float]], boxes: dict[str, Any], bend: float) -> None:
@@ -232,4 +223,4 @@ def _draw_edge(ax: Axes, edge: _Edge, stops: Sequence[tuple[float, float]], boxe
         middle = 0.55 * start[0] + 0.45 * end[0] + 0.5 * bend * (start[1] - end[1]), 0.55 * start[1] + 0.45 * end[1]
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": "small", "color": style.SERIES_COLORS[0]}
         back = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-        ax.text(*middle, f"· {edge.slope:.4g}", **look, bbox=back, zorder=3)
+        ax.text(*middle, f"· {format_number(edge.slope)}", **look, bbox=back, zorder=3)

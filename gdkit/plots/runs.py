@@ -43,14 +43,14 @@ def trajectories(
     style.check_limits(limits, (2, 2))
     runs = (runs,) if isinstance(runs, Trajectory) else tuple(runs)
     labels = _check_labels(labels, runs)
-    paths = [_path(run, 2) for run in runs]
-    loss = _loss_of(problem, runs[0])
-    low, high = np.transpose(limits) if limits else _frame(paths, runs)
+    paths = [_get_path(run, 2) for run in runs]
+    loss = _make_loss(problem, runs[0])
+    low, high = np.transpose(limits) if limits else _find_box(paths, runs)
     ax = style.axes(ax, height=4.4)
     _draw_contours(ax, loss, problem.optimum, low, high)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_0$", ylabel="$x_1$")
     handles = []
-    regimes = [_regime_of(problem, run) for run in runs]
+    regimes = [_classify(problem, run) for run in runs]
     for number, (path, regime, label) in enumerate(zip(paths, regimes, labels, strict=True)):
         look = style.series(number)
         _draw_path(ax, path, low, high, look["color"], regime)
@@ -81,10 +81,10 @@ def descent_1d(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     style.check_limits(limits, (2,))
-    x = _path(run, 1)[:, 0]
-    loss = _loss_of(problem, run)
+    x = _get_path(run, 1)[:, 0]
+    loss = _make_loss(problem, run)
     if limits is None:
-        low, high = _frame([x[:, None]], (run,))
+        low, high = _find_box([x[:, None]], (run,))
         limits = (float(low[0]), float(high[0]))
     ax = style.axes(ax, height=3.2)
     grid = np.linspace(*limits, 401)
@@ -93,7 +93,7 @@ def descent_1d(
     low, high = np.array([limits[0], values.min() - pad]), np.array([limits[1], values.max()])
     ax.plot(grid, values, color="0.6", linewidth=1.2, zorder=1)
     ax.set(xlim=limits, ylim=(low[1], high[1]), xlabel="$x$", ylabel="$L(x)$")
-    regime = _regime_of(problem, run) if regime is None else regime
+    regime = _classify(problem, run) if regime is None else regime
     path = np.stack([x, loss(x[:, None])], axis=1)
     _draw_path(ax, path, low, high, style.REGIME_COLORS[regime], regime, outline=True)
     return ax
@@ -132,7 +132,7 @@ def _draw_contours(ax: Axes, loss: Callable, optimum: Any, low: np.ndarray, high
     ax.contour(x, y, gap, levels=levels, colors="0.6", linewidths=0.5, zorder=1)
 
 
-def _frame(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
+def _find_box(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """The box of the points with a loss up to that of their start, with a margin and sides of ratio 0.4 to 2.5."""
     inside = []
     for path, run in zip(paths, runs, strict=True):
@@ -146,7 +146,7 @@ def _frame(paths: Sequence[np.ndarray], runs: Sequence[Trajectory]) -> tuple[np.
     return middle - 0.62 * width, middle + 0.62 * width
 
 
-def _path(run: Trajectory, size: int) -> np.ndarray:
+def _get_path(run: Trajectory, size: int) -> np.ndarray:
     """The params of a run at its recorded steps, (points, size)."""
     if not isinstance(run, Trajectory):
         raise bad_type("runs", run, "not a Trajectory", "Pass the result of gdkit.descend")
@@ -161,7 +161,7 @@ def _path(run: Trajectory, size: int) -> np.ndarray:
     return path
 
 
-def _loss_of(problem: Problem, run: Trajectory) -> Callable[[np.ndarray], np.ndarray]:
+def _make_loss(problem: Problem, run: Trajectory) -> Callable[[np.ndarray], np.ndarray]:
     """``(n, params) -> (n,)``: the loss on all data, for flattened params."""
     if not isinstance(problem, Problem):
         raise bad_type("problem", problem, "not a Problem", "Pass the gdkit.Problem of the runs; call its factory")
@@ -173,16 +173,12 @@ def _loss_of(problem: Problem, run: Trajectory) -> Callable[[np.ndarray], np.nda
     return lambda rows: np.asarray(loss(np.asarray(rows, ravel_pytree(run.params)[0].dtype)), float)
 
 
-def _regime_of(problem: Problem, run: Trajectory) -> Regime:
+def _classify(problem: Problem, run: Trajectory) -> Regime:
     return Regime(int(classify(run.statistics, optimum=problem.optimum).regime))
 
 
 def coordinate_check(
-    widths: Sequence[int],
-    changes: Any,
-    *,
-    labels: Sequence[str] | None = None,
-    ax: Axes | None = None,
+    widths: Sequence[int], changes: Any, *, labels: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Change of the outputs of each layer during training, against width: constant where steps suit every width.
 

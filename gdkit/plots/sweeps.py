@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from gdkit.checks import check_number
+from gdkit.checks import check_integer, check_number
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
@@ -24,7 +24,7 @@ _SIGNS: dict[str, dict[str, Any]] = {
     "edge": {"linestyle": "--", "linewidth": 1.3},
     "diverged": {"marker": "x", "linestyle": "none", "markersize": 4},
 }
-_MAX_CURVES = 150  # that can be distinguished
+_MAX_CURVES = 150  # more cannot be distinguished
 _MAX_CROSS_ROWS = 6  # rows of crosses at the top
 _STAR: dict[str, Any] = {"marker": "*", "color": "white", "markeredgewidth": 1.3, "linestyle": "none"}
 
@@ -57,7 +57,8 @@ def loss_curves(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     line = _line(result, axis, optimizer, at)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < result.seeds:
+    check_integer("seed", seed, at_least=0)
+    if seed >= result.seeds:
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.axes(ax)
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
@@ -74,7 +75,7 @@ def loss_curves(
         _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
     ax.set(xlabel="step", ylabel="loss")
     style.legend(ax, style.regime_handles(regimes))
-    _color_bar(ax, shades, style.words(axis))
+    _draw_color_bar(ax, shades, style.words(axis))
     return _add_title(ax, result, line)
 
 
@@ -300,7 +301,7 @@ def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, reg
 
 def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) -> list[Line2D]:
     """Draw one optimizer with regimes as the background; returns the legend entries."""
-    _bands(ax, line)
+    _draw_bands(ax, line)
     look: dict[str, Any] = {"color": style.INK, "marker": "o"}
     red = style.REGIME_COLORS[Regime.DIVERGED]
     _draw_scores(ax, line, scores, look)
@@ -390,16 +391,16 @@ def _draw_best(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, co
     return value
 
 
-def _bands(ax: Axes, line: _Line) -> None:
+def _draw_bands(ax: Axes, line: _Line) -> None:
     """Draw regimes as the background."""
-    for code, left, right in _stretches(ax, line):
+    for code, left, right in _find_intervals(ax, line):
         ax.axvspan(left, right, color=style.REGIME_COLORS[Regime(code)], alpha=0.22, linewidth=0, zorder=0)
     edges = style.cell_edges(ax.xaxis, line.values)
     ax.set_xlim(edges[0], edges[-1])
 
 
-def _stretches(ax: Axes, line: _Line) -> list[tuple[int, float, float]]:
-    """Stretches of one regime along the axis: code, start and end."""
+def _find_intervals(ax: Axes, line: _Line) -> list[tuple[int, float, float]]:
+    """Intervals of one regime along the axis: code, start and end."""
     codes = _most_frequent(line.regimes)
     borders = style.cell_edges(ax.xaxis, line.values)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
@@ -423,7 +424,7 @@ def _draw_strip(ax: Axes, lines: Sequence[_Line]) -> None:
 def _draw_strip_rows(ax: Axes, lines: Sequence[_Line]) -> None:
     for row, line in enumerate(lines):
         _draw_strip_row(ax, line, row)
-        for regime, middle, fits in _marker_positions(ax, _stretches(ax, line)):
+        for regime, middle, fits in _marker_positions(ax, _find_intervals(ax, line)):
             ax.plot(middle, row, **style.symbol(regime, 5) if fits else style.mark(regime, 5), zorder=5)
     if any(line.label for line in lines):
         ax.set_yticks(range(len(lines)), [line.label for line in lines], fontsize="small")
@@ -449,12 +450,12 @@ def _draw_strip_row(ax: Axes, line: _Line, row: int) -> None:
             ax.fill_between(borders, heights[:, regime], heights[:, regime + 1], color=color, **look)
 
 
-def _marker_positions(ax: Axes, stretches: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
-    """Positions of markers, in every wide stretch and in the widest of each regime, and whether the marker fits in."""
+def _marker_positions(ax: Axes, intervals: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
+    """Positions of markers, in every wide interval and in the widest of each regime, and whether the marker fits in."""
     scale = ax.xaxis.get_transform()
-    ends = scale.transform(np.array([border for _, *pair in stretches for border in pair])).reshape(-1, 2)
+    ends = scale.transform(np.array([border for _, *pair in intervals for border in pair])).reshape(-1, 2)
     shares = np.diff(ends)[:, 0] / np.ptp(ends)
-    codes = np.array([code for code, _, _ in stretches])
+    codes = np.array([code for code, _, _ in intervals])
     wide = shares > 0.04
     for code in np.unique(codes):
         wide[np.argmax(np.where(codes == code, shares, -1.0))] = True
@@ -520,7 +521,7 @@ def _shades(line: _Line) -> ScalarMappable:
     return ScalarMappable(norm, colors)
 
 
-def _color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
+def _draw_color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
     laid_out = style.figure_of(ax).get_layout_engine() is not None  # without a layout engine the axes keep their place
     bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=laid_out)
     style.tidy_ticks(bar.ax.yaxis)
@@ -538,7 +539,7 @@ def _add_title(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True
     return ax
 
 
-def _check_result(result: Any) -> None:
+def _check_result(result: object) -> None:
     if not isinstance(result, SweepResult):
         raise bad_type("result", result, "not a SweepResult", "Pass the result of gdkit.sweep or gdkit.open")
 

@@ -31,7 +31,7 @@ class CriticalLearningRate(NamedTuple):
     value: float  # the lower end of the bracket, which did not diverge
     bracket: tuple[float, float]  # the upper end diverged
     profile: Profile
-    simple: bool  # whether, of all that were tried, those above `value` diverged and the others did not
+    simple: bool  # whether all tried learning rates up to `value` were stable and all above it diverged
 
 
 def critical_learning_rate(
@@ -82,7 +82,7 @@ def critical_learning_rate(
     low, high = _check_interval(low, high, rtol)
     checks.check_integer("steps", steps)
     checks.check_integer("lanes", lanes, at_least=3)
-    diverge = _trial(problem, optimizer, dict(hyperparameters or {}), key, steps, diverged_above, low)
+    diverge = _make_trial(problem, optimizer, dict(hyperparameters or {}), key, steps, diverged_above, low)
     tried: dict[float, bool] = {}
     bracket = low, high
     while True:
@@ -91,7 +91,7 @@ def critical_learning_rate(
         outcomes = zip(rates.tolist(), diverge(rates).tolist(), strict=True)
         tried |= {rate: diverged or tried.get(rate, False) for rate, diverged in outcomes}
         profile = Profile(np.array(sorted(tried)), np.array([tried[rate] for rate in sorted(tried)]))
-        bracket = _bracket(profile)
+        bracket = _find_bracket(profile)
         if bracket[1] <= bracket[0] * (1 + rtol):
             below = profile.learning_rate <= bracket[0]
             return CriticalLearningRate(bracket[0], bracket, profile, not profile.diverged[below].any())
@@ -107,7 +107,7 @@ def _check_interval(low: float, high: float, rtol: float) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _bracket(profile: Profile) -> tuple[float, float]:
+def _find_bracket(profile: Profile) -> tuple[float, float]:
     """The last learning rate that does not diverge, and the next."""
     rates, bounded = profile.learning_rate, np.flatnonzero(~profile.diverged)
     if bounded.size == 0:
@@ -117,7 +117,7 @@ def _bracket(profile: Profile) -> tuple[float, float]:
     return float(rates[bounded[-1]]), float(rates[bounded[-1] + 1])
 
 
-def _trial(
+def _make_trial(
     problem: ProblemLike,
     optimizer: OptimizerLike,
     chosen: dict[str, Any],
@@ -128,7 +128,6 @@ def _trial(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Learning rates (lanes,) to whether each diverges (lanes,); one compiled program for all calls."""
     chosen = chosen | {"learning_rate": low}
-    binding.check_hyperparameters(problem, optimizer, chosen)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)
     dtype = traced["learning_rate"].dtype

@@ -1,4 +1,4 @@
-"""The state of a run as a vector: its float leaves, without those that are held constant."""
+"""The state of a run as a vector: its float leaves, except those that are held constant."""
 
 import functools
 from collections.abc import Callable
@@ -22,9 +22,9 @@ SECOND_MOMENTS = frozenset({"nu", "nu_max", "sum_of_squares", "exp_avg_sq", "gra
 class DynamicState(NamedTuple):
     """The places of leaves in a flattened State."""
 
-    moving: tuple[int, ...]  # leaves that make the vector
+    moving: tuple[int, ...]  # leaves in the vector
     held: tuple[int, ...]  # second moments that are held constant
-    frozen: tuple[str, ...]  # and their names
+    frozen: tuple[str, ...]  # names of the held leaves
 
 
 def split_state(state: State, freeze: bool) -> DynamicState:

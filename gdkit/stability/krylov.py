@@ -20,15 +20,15 @@ class Spectrum(NamedTuple):
     """Some eigenvalues of an operator, each with its accuracy."""
 
     values: Array | np.ndarray  # (k,)
-    residuals: Array | np.ndarray  # (k,) ‖Av − λv‖ for the unit vector v that goes with the value
+    residuals: Array | np.ndarray  # (k,) ‖Av − λv‖ for the value λ and its unit vector v
     converged: Array | np.ndarray  # (k,) bool, whether the residual is within the tolerance
-    products: Array | int  # () int32, products with the operator that this took
+    products: Array | int  # () int32, number of products with the operator
 
 
 class Krylov(NamedTuple):
     """A Krylov space of depth m in n dimensions, and the operator projected on it."""
 
-    basis: Array  # (m, n), orthonormal rows, zero where not used yet
+    basis: Array  # (m, n), orthonormal rows, zero from `count` on
     projected: Array  # (m, m), the operator within the basis; column j is of A·basis[j]
     direction: Array  # (n,), the next row of the basis
     coupling: Array  # (), the norm of the last product outside the basis; 0 after a breakdown
@@ -86,9 +86,10 @@ def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov
 
 
 def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
-    """The coefficients of `vector` in the rows in use, (m,), zero for others, and the remainder of it, (n,).
+    """The coefficients of `vector` in the rows in use, (m,), zero for others, and its part outside their span, (n,).
 
-    Only blocks of rows in use are read: of a deep basis most rows are empty, and reading them would take the time.
+    Only blocks of rows in use are read: most rows of a deep basis are empty, and reading them would take most of the
+    time.
     """
     rows = math.gcd(len(basis), 8)
 
@@ -101,7 +102,7 @@ def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
 
 
 def _length(vector: Array) -> Array:
-    """Euclidean norm, also of vectors whose squares overflow."""
+    """Euclidean norm, without overflow of the squares."""
     most = jnp.max(jnp.abs(vector))
     unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
     return unit * jnp.linalg.norm(vector / unit)
@@ -117,7 +118,7 @@ def largest_symmetric(
         return values[-k:][::-1], residuals[-k:][::-1]
 
     def is_unfinished(krylov: Krylov) -> Array:
-        # an invariant space has each eigenvalue once: a multiple one shows in the next space, or in a whole basis
+        # an invariant space has each eigenvalue once: a multiple one is in the next space, or in a complete basis
         complete = (krylov.breakdowns >= k) | (k == 1) | ((krylov.breakdowns == 0) & (size > depth))
         finished = jnp.all(top(krylov)[1] <= tolerance * krylov.scale) & (krylov.count >= k) & complete
         return (krylov.count < krylov.basis.shape[0]) & ~finished
@@ -128,11 +129,11 @@ def largest_symmetric(
     return Spectrum(values, residuals, residuals <= tolerance * krylov.scale, krylov.count)
 
 
-_FEW = 16  # rows; asked for at each step, the eigenvalues of 64 took as long as the products of 100,000 params
+_FEW = 16  # rows; the eigenvalues of 64 rows at each step took as long as the products of 100,000 params
 
 
 def _ritz(krylov: Krylov) -> tuple[Array, Array]:
-    """Eigenvalues of the projection, ascending, and their residuals; those of unused rows come first."""
+    """Eigenvalues of the projection, ascending, and their residuals; unused rows come first."""
     depth = len(krylov.projected)
 
     def within(size: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from gdkit.checks import check_integer
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.stability.dynamic_state import split_state, vector_map
-from gdkit.stability.sharpness import check_moments, largest_preconditioned, learning_rate_of, sharpness
+from gdkit.stability.sharpness import check_moments, get_learning_rate, largest_preconditioned, sharpness
 from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, State
 
 
@@ -35,7 +35,7 @@ def lyapunov_exponent(
     the params).
 
     Args:
-      problem, optimizer: those of the run, which a monitor does not see.
+      problem, optimizer: those of the run; a monitor is not passed them.
       burn_in: steps before the mean starts, in which the tangent turns into its direction; NaN in shorter runs.
       freeze: hold second moments constant, as in `multipliers`; without it, NaN where adam and similar optimizers
         meet a second moment of zero.
@@ -77,10 +77,10 @@ def lyapunov_exponent(
 
 
 class _CurvatureState(NamedTuple):
-    value: Array  # () the last, NaN before the first
-    residual: Array  # () of the last
-    most: Array  # ()
-    curve: Array  # (record,), the first of them, NaN where there is none
+    value: Array  # () the last, NaN before the first measurement
+    residual: Array  # () of the last value
+    most: Array  # () largest value
+    curve: Array  # (record,), the first values, NaN for those not yet measured
 
 
 @cache_if_hashable(maxsize=32)
@@ -91,9 +91,9 @@ def sharpness_every(problem: ProblemLike, every: int, *, iterations: int = 20, r
     ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at those which the run did not reach.
 
     Args:
-      problem: that of the run, which a monitor does not see.
-      every: steps from one to the next; steps between cost nothing.
-      iterations: most Hessian-vector products of each.
+      problem: that of the run; a monitor is not passed it.
+      every: steps from one measurement to the next; steps between cost nothing.
+      iterations: most Hessian-vector products per measurement.
       record: the number of values in the curve, from the first on; later ones are not recorded.
 
     Raises:
@@ -132,9 +132,9 @@ def preconditioned_sharpness_every(
     not diagonal, or not positive.
 
     Args:
-      problem, optimizer: those of the run, which a monitor does not see.
+      problem, optimizer: those of the run; a monitor is not passed them.
       every, iterations, record: as in `sharpness_every`.
-      learning_rate: η, where the hyperparameters of the run do not hold it.
+      learning_rate: η, if it is not among the hyperparameters of the run.
 
     Raises:
       InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0; and,
@@ -151,7 +151,7 @@ def preconditioned_sharpness_every(
     """
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        rate = learning_rate_of(context.hyperparameters, learning_rate)
+        rate = get_learning_rate(context.hyperparameters, learning_rate)
         check_moments(before)
         at = context.hyperparameters, context.t, context.key, context.data, rate, 1e-4
         depth = min(iterations, ravel_pytree(before.params)[0].size)

@@ -47,7 +47,7 @@ def multipliers(
 
     At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I
     by Jacobian-vector products finds those farthest from 1 soon, and those of the largest modulus, which crowd near 1,
-    late; of states of up to 64 numbers the whole Jacobian is formed. Integer leaves, such as step counts, are
+    late; for states of up to 64 numbers the whole Jacobian is formed. Integer leaves, such as step counts, are
     constant: a bias correction is that of the count in the state. The Jacobian is JAX's: it does not see what a loss
     hides behind ``stop_gradient``.
 
@@ -77,7 +77,6 @@ def multipliers(
     -1.4
     """
     chosen = dict(hyperparameters or {})
-    binding.check_hyperparameters(problem, optimizer, chosen)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = as_state(problem, optimizer, chosen, state, arrays)
     dynamic = split_state(state, freeze)
@@ -87,17 +86,17 @@ def multipliers(
     arguments = (state, traced, jnp.int32(t), descent.split_key(key)[1], data)
     program = _compile_jacobian(problem, optimizer, static, freeze)
     if size <= _DENSE:
-        spectra = _both_sides(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)
+        spectra = _select_spectra(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)
     else:
         spectra = _arnoldi(program, arguments, size, k, tolerance, min(max_iterations, size))
     return Multipliers(*spectra, dynamic.frozen)
 
 
 class _Jacobian(NamedTuple):
-    """J − I of a step, in two compiled programs of ``(state, hyperparameters, t, key, data)``."""
+    """Two compiled programs with J − I of a step, whose arguments are ``(state, hyperparameters, t, key, data)``."""
 
     whole: Callable[..., Array]  # -> (n, n)
-    extend: Callable[..., Krylov]  # krylov, ... -> krylov, a few products later
+    extend: Callable[..., Krylov]  # krylov, ... -> krylov after up to 16 more products
 
 
 @cache_if_hashable(maxsize=32)
@@ -128,13 +127,13 @@ def _arnoldi(
         krylov = program.extend(krylov, *arguments)
         count = int(krylov.count)
         inside = np.asarray(krylov.projected, np.float64)[:count, :count]
-        spectra = _both_sides(inside, float(krylov.coupling), min(k, count), tolerance, count)
+        spectra = _select_spectra(inside, float(krylov.coupling), min(k, count), tolerance, count)
         converged = all(side.converged.all() for side in spectra) and count >= k
         if converged or count == depth or not np.isfinite(inside).all():
             return spectra
 
 
-def _both_sides(
+def _select_spectra(
     matrix: np.ndarray, coupling: float, k: int, tolerance: float, products: int
 ) -> tuple[Spectrum, Spectrum]:
     """The k eigenvalues of I + `matrix` farthest from 1, and the k of the largest modulus."""

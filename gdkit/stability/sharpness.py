@@ -1,4 +1,4 @@
-"""Sharpness, the curvature that limits the learning rate, and the learning rates at which theory sees the limit."""
+"""Sharpness, the curvature that limits the learning rate, and the limits that theory derives from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdkit import binding, checks, descent, factories, jaxprs, optimizers
 from gdkit.descent import Trajectory
-from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.dynamic_state import as_state, field_names, split_state
 from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
@@ -74,7 +74,7 @@ def sharpness(
     if not isinstance(problem, Problem):
         remedy = "Pass a Problem; call a factory with its hyperparameters first"
         raise bad_type("problem", problem, "not a Problem", remedy)
-    checks.check_params(params)
+    checks.check_floats("params", params)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
     check_search(k, vector.size, tolerance, max_iterations)
     loss = binding.objective(problem, None, problem.data if batch is None else batch, aux)
@@ -109,8 +109,7 @@ def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any)
     >>> round(stability_threshold("adam", 1.0, b1=0.9), 6)
     38.0
     """
-    if family not in _THRESHOLDS:
-        raise unknown_name("family", family, _THRESHOLDS)
+    checks.check_choice("family", family, _THRESHOLDS)
     formula = _THRESHOLDS[family]
     factories.check_names("hyperparameters", formula, hyperparameters)
     times_curvature = factories.call("family", formula, hyperparameters)
@@ -148,16 +147,17 @@ def preconditioned_sharpness(
 ) -> Spectrum:
     """The k largest eigenvalues of P⁻¹H, where the optimizer steps by −η P⁻¹ times a mean of gradients.
 
-    P is diagonal and derived from the update of the coming step: its derivative in the gradient, with the second
-    moments held constant, summed over all later steps (the mean ``mu``, if there is one, counts with all of its
-    weight). For adam it is (1 − β₁ᵗ) (√(ν / (1 − β₂ᵗ)) + ε), as in Cohen et al., Adaptive gradient methods at the edge
-    of stability, 2022, whose threshold is that of ``stability_threshold("adam", ...)``. Weight decay does not count.
+    P is diagonal and derived from the update of the coming step: its derivative with respect to the gradient, with the
+    second moments held constant. If the state has a mean of gradients (``mu``), the effects of one gradient on all
+    later updates are summed. For adam P is (1 − β₁ᵗ) (√(ν / (1 − β₂ᵗ)) + ε), as in Cohen et al., Adaptive gradient
+    methods at the edge of stability, 2022, whose threshold is that of ``stability_threshold("adam", ...)``. Weight
+    decay does not count.
 
     Args:
       problem, optimizer, hyperparameters: as in `descend`.
       state: a State, or a Trajectory, whose last state is used.
       k, tolerance, max_iterations: as in `sharpness`.
-      learning_rate: η, where `hyperparameters` do not hold it.
+      learning_rate: η, if it is not in `hyperparameters`.
       t, key, data: of the step: they decide the minibatch.
 
     Raises:
@@ -174,9 +174,8 @@ def preconditioned_sharpness(
     True
     """
     chosen = dict(hyperparameters or {})
-    binding.check_hyperparameters(problem, optimizer, chosen)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
-    rate = learning_rate_of(chosen, learning_rate)
+    rate = get_learning_rate(chosen, learning_rate)
     state = as_state(problem, optimizer, chosen, state, arrays)
     check_moments(state)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -234,9 +233,9 @@ def largest_preconditioned(
 
 
 def _gain(optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[Params], Array]) -> tuple[Array, Array]:
-    """By how much a constant gradient of 1 moves each param per step, (n,), second moments held; whether diagonal.
+    """How far a constant gradient of 1 moves each param per step, (n,); and whether each depends on its gradient alone.
 
-    With the update a·g + b·m and the mean c·g + d·m it is a + b·c / (1 − d).
+    Second moments are held constant. With the update a·g + b·m and the mean c·g + d·m it is a + b·c / (1 − d).
     """
     leaves, treedef = jax.tree.flatten(state.opt_state)
     dynamic, places = split_state(state, freeze=True), len(jax.tree.leaves((state.params, state.aux)))
@@ -244,14 +243,13 @@ def _gain(optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[
     mean = [i - places for i in dynamic.moving if i >= places]
     means, unravel = ravel_pytree([leaves[i] for i in mean])
     value = value_fn(state.params)
-    extra = {"value": value, "grad": grad, "value_fn": value_fn}
-    accepted = {name: extra[name] for name in optimizers.extra_arguments(optimizer)}
+    extra = optimizers.select_extra_arguments(optimizer, value, grad, value_fn)
     flat, unravel_grad = ravel_pytree(grad)
 
     def update(x: tuple[Array, Array]) -> list[Array]:
         new = dict(zip(mean, unravel(x[1]), strict=True))
         before = jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
-        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **accepted))
+        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **extra))
 
     def respond(x: tuple[Array, Array]) -> tuple[Array, Array]:
         out = jaxprs.hold_outputs(update, [i + offset for i in dynamic.held])(x)
@@ -270,7 +268,7 @@ def _gain(optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[
     return (a + b * c / (1 - d) if mean else a), is_diagonal
 
 
-def learning_rate_of(hyperparameters: Hyperparameters, learning_rate: float | None) -> Numeric:
+def get_learning_rate(hyperparameters: Hyperparameters, learning_rate: float | None) -> Numeric:
     """The learning rate of a run, from its hyperparameters or else the one given.
 
     Raises:
@@ -279,7 +277,7 @@ def learning_rate_of(hyperparameters: Hyperparameters, learning_rate: float | No
     rate = hyperparameters.get("learning_rate", learning_rate)
     if rate is None or callable(rate):
         remedy = "Pass hyperparameters={'learning_rate': ...}, or learning_rate="
-        raise bad_value("learning_rate", rate, "not known, and the update holds it as a factor", remedy)
+        raise bad_value("learning_rate", rate, "unknown, and the update is proportional to it", remedy)
     if not isinstance(rate, Tracer):  # at a traced 0 the program finds that P is not positive
         checks.check_number("learning_rate", rate, above=0)
     return rate
@@ -293,9 +291,9 @@ def check_moments(state: State) -> None:
     remedy = "Use sharpness, or multipliers, which need no preconditioner"
     held = [leaves[i][1].shape for i in dynamic.held]
     if not held or any(held[i : i + len(shapes)] != shapes for i in range(0, len(held), len(shapes))):
-        problem = "it keeps no second moment for each param, so that no diagonal preconditioner is known"
+        problem = "its state has no second moment for each param, so that no diagonal preconditioner is known"
         raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
     own = [(path, leaf) for path, leaf in (leaves[i] for i in dynamic.moving) if path[0].name == "opt_state"]
     if own and (not all("mu" in field_names(path) for path, _ in own) or [leaf.shape for _, leaf in own] != shapes):
-        problem = "it keeps more than second moments and one mean of gradients, so that its gain is not known"
+        problem = "its state has more than second moments and one mean of gradients, so that its gain is unknown"
         raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)

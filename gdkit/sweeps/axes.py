@@ -1,5 +1,6 @@
-"""Axes: the values of hyperparameters, which of them are traced, and the grid of points that they span."""
+"""Axes: the values of hyperparameters, whether they are traced, and the grid of points that they span."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,7 @@ class Axis:
 
     @property
     def labels(self) -> np.ndarray:
-        """The values as a coordinate: numbers as they are, other values by name; ``(values,)``."""
+        """The values as a coordinate (values,): numbers unchanged, other values by name."""
         if isinstance(self.values, np.ndarray):
             return self.values
         if all(map(factories.is_number, self.values)):
@@ -99,7 +100,7 @@ class Dimension:
 class Section:
     """The product of the dimensions of one optimizer."""
 
-    label: str | None  # of the optimizer, where there is an optimizer axis
+    label: str | None  # of the optimizer; None without an optimizer axis
     optimizer: OptimizerLike
     fixed: Mapping[str, Any]
     dimensions: tuple[Dimension, ...]
@@ -121,7 +122,7 @@ class Group(NamedTuple):
     section: Section
     static: dict[str, Any]
     traced: dict[str, np.ndarray]  # name -> (points,)
-    points: np.ndarray  # (points,) int, places in the section's product, in the order in which they run
+    points: np.ndarray  # (points,) int, numbers of points in the section, in the order in which they run
 
 
 def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes: Any) -> tuple[Section, ...]:
@@ -202,7 +203,7 @@ def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
 
 
 def _code_static_values(dimension: Dimension) -> np.ndarray:
-    """For each value of a dimension, a number that stands for its static values; (values,)."""
+    """One number per value of a dimension, equal where the static values are equal; (values,)."""
     numbers: dict[Any, int] = {}
     rows = zip(*(axis.values for axis in dimension.axes if not axis.traced), strict=True)
     codes = [numbers.setdefault(tuple(map(factories.hashable, row)), len(numbers)) for row in rows]
@@ -217,7 +218,7 @@ def _make_section(
     pairs: list[Paired],
     own: Mapping[str, Any],
 ) -> Section:
-    """The section of one optimizer; `own` are its fixed values, and axes that replace common ones."""
+    """The section of one optimizer; `own` are its fixed values, and axes that replace those of all optimizers."""
     fixed = {name: value for name, value in own.items() if not _is_axis(value)}
     merged = dict(single) | {name: value for name, value in own.items() if _is_axis(value)}
     varied = [(name, values) for name, values in merged.items() if name not in fixed]
@@ -246,7 +247,7 @@ def _make_axis(
     factories.check_names("axes", factory, [short])
     traced = values.traced if isinstance(values, MarkedValues) else factories.is_traced(factory, short, plain)
     if traced and not all(map(factories.is_number, () if isinstance(plain, np.ndarray) else plain)):
-        raise bad_type(argument, list(plain), "lanes are numbers", "Use gdkit.static for other values")
+        raise bad_type(argument, list(plain), "lanes must be numbers", "Use gdkit.static for other values")
     return Axis(name, np.asarray(plain, float) if traced else plain, traced)
 
 
@@ -270,9 +271,9 @@ def _check_distinct(argument: str, values: np.ndarray | tuple[Any, ...]) -> None
         ordered = np.sort(values)
         duplicates = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
     else:
-        keys = [repr(v) if not factories.is_number(v) else float(v) for v in values]
-        has_duplicates = len(set(keys)) < len(keys)
-        duplicates = [v for v, key in zip(values, keys, strict=True) if has_duplicates and keys.count(key) > 1]
+        keys = [float(v) if factories.is_number(v) else repr(v) for v in values]
+        counts = collections.Counter(keys)
+        duplicates = [v for v, key in zip(values, keys, strict=True) if counts[key] > 1]
     if duplicates:
         raise bad_value(argument, duplicates[0], "this value occurs twice", "Give each value once")
 
@@ -290,7 +291,7 @@ def _get_factory(name: str, optimizer: OptimizerLike, problem: ProblemLike) -> C
     return problem
 
 
-def _resolve_optimizer(optimizer: Any) -> OptimizerLike:
+def _resolve_optimizer(optimizer: OptimizerLike | str | None) -> OptimizerLike:
     if isinstance(optimizer, str):
         return optimizers.by_name(optimizer)
     if not callable(optimizer) and not optimizers.is_optimizer(optimizer):
@@ -301,20 +302,20 @@ def _resolve_optimizer(optimizer: Any) -> OptimizerLike:
 
 def _label_choices(choices: Any) -> list[tuple[str, Any]]:
     if isinstance(choices, Mapping):
-        labelled = [(str(label), choice) for label, choice in choices.items()]
+        labeled = [(str(label), choice) for label, choice in choices.items()]
     else:
-        labelled = [(_label(choice), choice) for choice in _plain_values(choices)]
-    labels = [label for label, _ in labelled]
-    if not labelled or len(set(labels)) < len(labels):
+        labeled = [(_label(choice), choice) for choice in _plain_values(choices)]
+    labels = [label for label, _ in labeled]
+    if not labels or len(set(labels)) < len(labels):
         remedy = "Give at least one optimizer, each with its own label: {'label': factory, ...}"
         raise bad_value("axes['optimizer']", labels, "labels are missing or occur twice", remedy)
-    return labelled
+    return labeled
 
 
 def _split_choice(
     choice: Any, single: list[tuple[str, Any]], pairs: list[Paired]
 ) -> tuple[OptimizerLike, list[tuple[str, Any]], list[Paired], Mapping[str, Any]]:
-    """The arguments of `_make_section` for an optimizer, or for a pair of one and its own values."""
+    """The arguments of `_make_section` for an optimizer, or for a pair of an optimizer and its own values."""
     is_pair = isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
     optimizer, own = choice if is_pair else (choice, {})
     return _resolve_optimizer(optimizer), single, pairs, own

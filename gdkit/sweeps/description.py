@@ -1,4 +1,4 @@
-"""The description of a sweep: everything but the values that its lanes report."""
+"""The description of a sweep: its axes, its arguments, and where it ran."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class LaneGrid(NamedTuple):
 
 
 class Description(NamedTuple):
-    """A sweep without the values that its lanes report."""
+    """A sweep without the columns of its lanes."""
 
     grids: tuple[LaneGrid, ...]
     axes: tuple[dict[str, np.ndarray], ...]  # per grid, name -> values along the axis' dimension
@@ -78,7 +78,7 @@ def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:
 
 
 def _settings(request: SweepRequest) -> dict[str, Any]:
-    """The arguments of the sweep that its lanes do not show."""
+    """Arguments of the sweep that are in no other attribute, but are needed to run its lanes again."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
     return finite | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}

@@ -17,14 +17,14 @@ from gdkit.types import Key, Monitor, OptimizerLike
 
 
 class Recording(NamedTuple):
-    """What is recorded of every lane."""
+    """The monitors of every lane, and the steps at which its loss is recorded."""
 
     monitors: tuple[Monitor, ...]
-    curve: tuple[int, ...] = ()  # the steps whose losses are recorded, and the next one
+    curve: tuple[int, ...] = ()  # as `select_curve_steps` returns them
 
 
 class SweepRequest(NamedTuple):
-    """A sweep that has been checked and has not run yet."""
+    """The checked arguments of a sweep."""
 
     problem: ProblemLike
     sections: tuple[Section, ...]
@@ -52,16 +52,15 @@ class SweepRequest(NamedTuple):
         return Recording(monitors_.DEFAULT + self.monitors, select_curve_steps(self.curve_points, self.steps))
 
 
-_HORIZON = 10_000  # steps that a curve has slots for at least, so that shorter sweeps share a program
-
-
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
-    """The recorded steps up to `steps` (or 10,000, where that is more), and the next one."""
+    """The steps at which a sweep of `steps` steps records losses, and at least one more.
+
+    Sweeps of up to 10,000 steps have the same slots, and so share a program.
+    """
     if not points:
         return ()
     at = monitors_.curve_steps(points)
-    reached = int(np.sum(at <= max(steps, _HORIZON))) if steps <= _HORIZON else len(at)
-    return tuple(at[: reached + 1].tolist())
+    return tuple((at[: int(np.sum(at <= 10_000)) + 1] if steps <= 10_000 else at).tolist())
 
 
 def check_request(
@@ -78,7 +77,7 @@ def check_request(
     diverged_above: float = 1e6,
     plan: Plan | None = None,
 ) -> SweepRequest:
-    """The request that these arguments of `sweep` describe, checked as far as possible without tracing."""
+    """Check the arguments of `sweep`, without tracing."""
     checks.check_integer("steps", steps)
     checks.check_integer("seeds", seeds)
     if curve_points != 0:
@@ -90,8 +89,7 @@ def check_request(
         raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
     for monitor in monitors:
         if not isinstance(monitor, Monitor):
-            remedy = "Pass for example gdkit.monitors.time_to(0.1), or a gdkit.monitors.Monitor of your own"
-            raise bad_type("monitors", monitor, "not a Monitor", remedy)
+            raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = parse_axes(problem, optimizer, axes)

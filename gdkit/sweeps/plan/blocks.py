@@ -9,12 +9,12 @@ from gdkit.sweeps.plan.shapes import Shape
 
 
 class Block(NamedTuple):
-    """The lanes that one call advances: some points of a group, each for some seeds.
+    """The lanes that one call advances: the product of some points of a group and some seeds.
 
     A block at the end of a group is padded: its last point or seed is repeated.
     """
 
-    points: np.ndarray  # (points,) int, places in the group
+    points: np.ndarray  # (points,) int, indices into the group
     seeds: np.ndarray  # (seeds,) int
 
     @property
@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def cut_blocks(points: int, seeds: int, shape: Shape) -> list[Block]:
-    """Cut the lanes of a group into blocks of one shape; all seeds of some points follow one another.
+    """Cut the lanes of a group into blocks of one shape: all seeds of the first points, then those of the next.
 
     >>> [(b.points.tolist(), b.seeds.tolist()) for b in cut_blocks(3, 2, Shape(2, 1))]
     [([0, 1], [0]), ([0, 1], [1]), ([2, 2], [0]), ([2, 2], [1])]

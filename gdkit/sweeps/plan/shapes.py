@@ -45,7 +45,7 @@ class Plan:
 
 
 class Shape(NamedTuple):
-    """The numbers that decide a program besides what it computes."""
+    """The size of blocks, and the steps per iteration of their program's loop."""
 
     width: int  # points per block
     depth: int  # seeds per block
@@ -58,11 +58,11 @@ class Shape(NamedTuple):
 
 
 class _Budget(NamedTuple):
-    """How much a block should hold, and the cost of a step of it besides its lanes, as numbers of params."""
+    """How much a block should hold, and what its steps cost."""
 
-    floats: int
+    floats: int  # params of all lanes
     lanes: int
-    overhead: int
+    overhead: int  # cost of a step besides its lanes, as a number of params
 
 
 # On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 1,536 lanes the vector

@@ -30,14 +30,14 @@ class Inputs(NamedTuple):
     """The arguments of one block."""
 
     traced: dict[str, np.ndarray]  # name -> (points,)
-    points: np.ndarray  # (points,) int32, places in the group; without traced values only their number matters
+    points: np.ndarray  # (points,) int32, indices into the group; without traced values only their number matters
     seeds: np.ndarray  # (seeds,) int32
 
 
 class Carry(NamedTuple):
     """A block of lanes at one step: an outer product of seeds and points."""
 
-    t: Any  # () int32, the step that comes next
+    t: Any  # () int32, the next step
     lanes: PyTree  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
     curve: Any  # (slots, seeds, points), the losses at the recorded steps
     going: Any  # () bool, whether any lane has not ended; as of the end of a call
@@ -60,7 +60,7 @@ class Program(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """The values that decide a program; all others are its arguments."""
+    """The values that are constant in a program; all others are its arguments."""
 
     problem: ProblemLike
     optimizer: OptimizerLike
@@ -73,11 +73,11 @@ class Definition(NamedTuple):
 def program_of(
     problem: ProblemLike, optimizer: OptimizerLike, static: Mapping[str, Any], recording: Recording, unroll: int = 1
 ) -> Program:
-    """The program that advances lanes which share `static`, `unroll` steps at a time; without a loop if that is 0."""
+    """The program of lanes that share `static`; its loop makes `unroll` steps per iteration, 0 means no loop."""
     curve_steps = np.asarray(recording.curve, np.int32)
     definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll)
-    bound = lambda function: functools.partial(function, definition)
-    return Program(bound(start), bound(advance), bound(finish), loops=unroll > 0)
+    functions = (functools.partial(function, definition) for function in (start, advance, finish))
+    return Program(*functions, loops=unroll > 0)
 
 
 def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
@@ -116,24 +116,24 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
 
 
 class _BlockCall(NamedTuple):
-    """What does not change while a block advances."""
+    """The arguments of `advance` that stay the same at all its steps."""
 
     definition: Definition
     inputs: Inputs
     shared: Shared
-    keys: Key  # (seeds,), that sample
-    steps: Array  # () int32, of a run in all
+    keys: Key  # (seeds,), for sampling
+    steps: Array  # () int32, of a whole run
 
 
 class _Position(NamedTuple):
-    """A block on its way through `advance`."""
+    """The carry of a block within `advance`, with its place in the curve."""
 
     carry: Carry
     slot: Array  # () int32, of the first recorded step that is not before t
 
 
 def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
-    """To the end of one window of the statistics, or to `t1`.
+    """Advance to the end of one window of the statistics, or to `t1`.
 
     Windows move up between two loops, so that the inner one does not touch the older windows.
     """
@@ -158,28 +158,28 @@ def _repeat(step: Callable[[_Position], _Position], times: int, position: _Posit
 
 
 def _step(block: _BlockCall, position: _Position) -> _Position:
-    """One step of every lane, whose loss goes into the curve."""
+    """Advance every lane by one step, and record its loss."""
     (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
     problem, optimizer, _, watched, curve_steps, _ = definition
     step = step_map(problem, optimizer)
-    at = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
-    move = lambda point, key, state: step(state, *at(point, key))
-    look = lambda point, key, lane, moved: observe(
-        watched, optimizer, lane, *moved, at(point, key), shared.limits, t == steps
+    step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
+    move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
+    observe_lane = lambda point, key, lane, moved: observe(
+        watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, t == steps
     )
     # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
-    moved = _over_block(definition, move, inputs, keys, carry.lanes.state, squeeze=True)
-    lanes, loss = _over_block(definition, look, inputs, keys, carry.lanes, moved)
+    moved = _over_block(definition, move_lane, inputs, keys, carry.lanes.state, squeeze=True)
+    lanes, loss = _over_block(definition, observe_lane, inputs, keys, carry.lanes, moved)
     if not len(curve_steps):
         return _Position(carry._replace(t=t + 1, lanes=lanes), slot)
-    # the loss of a step that is not recorded lies where that of the next recorded step will be written
+    # the loss of a step that is not recorded is overwritten by that of the next recorded step
     curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
     carry = carry._replace(t=t + 1, lanes=lanes, curve=curve)
     return _Position(carry, slot + (jnp.asarray(curve_steps)[slot] == t))
 
 
 def _roll(block: _BlockCall, position: _Position) -> _Position:
-    """The windows of the statistics moved up if one starts at this step."""
+    """Move the windows of the statistics up if one starts at this step."""
     carry, watched = position.carry, block.definition.watched
     lanes = roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2)
     return position._replace(carry=carry._replace(lanes=lanes))
@@ -207,7 +207,7 @@ def _seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
 def _over_block(
     definition: Definition, f: Callable[..., Any], inputs: Inputs, keys: Key, *lanes: PyTree, squeeze: bool = False
 ) -> Any:
-    """``f(point, key, *lane)`` of every lane; `squeeze` takes axes of size 1 away for the call."""
+    """Call ``f(point, key, *lane)`` for every lane; with `squeeze`, without the axes of size 1."""
     one = lambda point, key, *lane: f({**definition.static, **point[0]}, key, *lane)
     along_points = _map_axis(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
     along_seeds = _map_axis(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
@@ -215,7 +215,7 @@ def _over_block(
 
 
 def _map_axis(f: Callable[..., Any], in_axes: tuple[int | None, ...], squeeze: bool) -> Callable[..., Any]:
-    """`f` along an axis; to squeeze one of size 1 is to take it away and put it back."""
+    """`f` mapped over the first axis of its arguments; with `squeeze`, which has size 1, called without that axis."""
     if not squeeze:
         return jax.vmap(f, in_axes=in_axes)
 

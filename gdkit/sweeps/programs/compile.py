@@ -17,7 +17,7 @@ from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
 from gdkit.sweeps.request import Recording
-from gdkit.types import OptimizerLike
+from gdkit.types import OptimizerLike, StaticHyperparameters
 
 # XLA options on a CPU, with their measured gains.
 # The start runs once per block, and optimizing its random numbers would take a second.
@@ -29,17 +29,11 @@ ADVANCE_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_u
 READ_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
 
 
+@cache_if_hashable(maxsize=32)
 def jit_program(
-    problem: ProblemLike, optimizer: OptimizerLike, static: Mapping[str, Any], recording: Recording, unroll: int
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, recording: Recording, unroll: int
 ) -> Program:
     """The jitted program of lanes that share `static`; cached in the process where all arguments are hashable."""
-    return _jit_program(problem, optimizer, tuple(sorted(static.items())), recording, unroll)
-
-
-@cache_if_hashable(maxsize=32)
-def _jit_program(
-    problem: ProblemLike, optimizer: OptimizerLike, static: tuple, recording: Recording, unroll: int
-) -> Program:
     program = program_of(problem, optimizer, dict(static), recording, unroll)
     start, advance, finish = map(jax.jit, program[:3])
     return Program(start, advance, finish, loops=program.loops)
@@ -71,19 +65,19 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
 
 def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
     """The executable; options that this version of XLA does not know are left out."""
-    known = dict(options) if device.platform == "cpu" else {}
+    accepted = dict(options) if device.platform == "cpu" else {}
     while True:
         try:
-            return lowered.compile(compiler_options=known or None)
+            return lowered.compile(compiler_options=accepted or None)
         except jax.errors.JaxRuntimeError as error:
-            unknown = [name for name in known if f"No such compile option: '{name}'" in str(error)]
+            unknown = [name for name in accepted if f"No such compile option: '{name}'" in str(error)]
             if not unknown:
                 raise
-            del known[unknown[0]]
+            del accepted[unknown[0]]
 
 
 def _hash_programs(texts: tuple[str, ...], device: jax.Device) -> str:
-    """A hash of lowered programs, without source locations, and of all that decides their bits and their speed."""
+    """A hash of lowered programs without source locations, and of what else decides their bits and their speed."""
     options = START_OPTIONS, ADVANCE_OPTIONS, READ_OPTIONS
     versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", ""), options
     machine = device.platform, device.device_kind, count_visible_cores()
@@ -102,5 +96,5 @@ def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry,
 
 
 def read_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:
-    """The statistics and evaluations of a block, on the host: name -> (seeds, points, ...)."""
+    """Copy the statistics and evaluations of a block to the host: name -> (seeds, points, ...)."""
     return jax.device_get(program.finish(*inputs, carry)).unpack()

@@ -1,4 +1,4 @@
-"""The groups of a sweep: checked by tracing, and made into jobs."""
+"""The groups of a sweep: trace and check them, and compile their jobs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from gdkit.types import OptimizerLike, Params
 
 
 class TracedGroup(NamedTuple):
-    """A group that has been traced and checked, and is not compiled yet."""
+    """A group that has been traced and checked, before it is compiled."""
 
     number: int  # of the group
     offset: int  # number of the first lane of its section
@@ -47,7 +47,7 @@ class TracedGroup(NamedTuple):
 
 
 class LossFacts(NamedTuple):
-    """What tracing tells about the loss of a group."""
+    """Properties of the loss of a group, found by tracing."""
 
     params: Params  # shapes of one lane's params
     runs_step_by_step: bool  # whether each step is a call of its own
@@ -87,7 +87,7 @@ def _first_point(group: Group) -> dict[str, Any]:
     return {name: values[0] for name, values in group.traced.items()}
 
 
-_loss_facts: dict[tuple, LossFacts] = {}  # of the last groups; traced values do not change the facts of a loss
+_loss_facts: dict[tuple, LossFacts] = {}  # of the last 64 groups; traced values are not in the key: they change no fact
 
 
 def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
@@ -96,14 +96,14 @@ def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
     precision = jax.config.read("jax_enable_x64")  # decides the dtype of arrays that a factory makes
-    name = request.problem, optimizer, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
-    if not factories.is_hashable(name):
+    memo_key = request.problem, optimizer, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
+    if not factories.is_hashable(memo_key):
         return _trace_loss(request.problem, optimizer, {**static, **point}, key)
-    if name not in _loss_facts:
-        _loss_facts[name] = _trace_loss(request.problem, optimizer, {**static, **point}, key)
+    if memo_key not in _loss_facts:
+        _loss_facts[memo_key] = _trace_loss(request.problem, optimizer, {**static, **point}, key)
         if len(_loss_facts) > 64:
             del _loss_facts[next(iter(_loss_facts))]
-    return _loss_facts[name]
+    return _loss_facts[memo_key]
 
 
 def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
@@ -118,11 +118,11 @@ def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts)
     if request.seeds > 1 and not depends_on_seed(problem, request.key):
         warn(f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same")
     if facts.is_impure:
-        warn("loss: it is not pure, two traces of it differ; draw random numbers in sample(key, t, data)")
+        warn("loss: two traces of it differ, so it is not pure; draw random numbers in sample(key, t, data)")
 
 
 def _check_used(request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
-    """Raise for a traced hyperparameter that nothing uses: ``**kwargs`` would accept a misspelt name."""
+    """Raise for a traced hyperparameter that nothing uses: ``**kwargs`` would accept a misspelled name."""
     point, optimizer = {**static, **_first_point(group)}, group.section.optimizer
     for name in group.traced:
         factory: Any = request.problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
@@ -131,7 +131,7 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
             continue
         if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.get_arrays(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
-            raise bad_value("axes", name, "the factory takes it and nothing uses it", remedy)
+            raise bad_value("axes", name, "the factory takes it, and neither the start nor a step uses it", remedy)
 
 
 def plan_job(

@@ -38,7 +38,7 @@ class Job(NamedTuple):
     resumed: HostLanes | None = None  # the lanes that continue; None where lanes start
     returns_lanes: bool = False  # whether finished blocks carry their lanes, so that these can be continued later
     unroll: int = 1  # steps in the body of its programs' loop
-    start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, where these alone decide a start
+    start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if only these decide a start
 
     @property
     def lanes_per_block(self) -> int:
@@ -62,7 +62,7 @@ def compile_job(
     group: int = 0,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
-    program = jit_program(problem, optimizer, static, recording, unroll)
+    program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, unroll)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
@@ -75,7 +75,7 @@ def compile_job(
 
 
 def get_block_inputs(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
-    """The arguments of `job`'s programs for `block`, those before the carry."""
+    """The arguments before the carry of the programs of `job`, for `block`."""
     traced = {name: values[block.points] for name, values in job.traced.items()}
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
 

@@ -1,4 +1,4 @@
-"""Lanes as few arrays, on the device and on the host: a call costs per array that it takes or returns."""
+"""Lanes packed into few arrays, on the device and on the host: the cost of a call grows with its arrays."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Packed:
 
     @classmethod
     def pack(cls, tree: PyTree) -> Self:
-        """Pack `tree`, each leaf of which is ``(seeds, points, ...)``."""
+        """Pack a tree of leaves ``(seeds, points, ...)``."""
         leaves, structure = jax.tree.flatten(tree)
         unstacked: list[int] = []
         stacked: dict[Any, list[int]] = {}

@@ -52,7 +52,7 @@ class TileArchive(Protocol):
         """The checkpoint of a block; None if it has none."""
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
-        """Write a tile; the function that is returned publishes it and waits for the disk."""
+        """Write a tile; return the function that publishes it and waits for the disk."""
 
     def is_done(self, tile: Tile) -> bool:
         """Whether a tile is finished."""
@@ -65,7 +65,7 @@ def cut_tiles(job: Job, size: int) -> list[Tile]:
 
 
 def extract_rows(block: Block, output: Mapping[str, np.ndarray], recorded_points: int) -> dict[str, np.ndarray]:
-    """The output of a block without padding, name -> (rows, ...), with the seeds of a point side by side."""
+    """The output of a block without padding, name -> (rows, ...), with the seeds of a point in adjacent rows."""
     points, seeds = block.sizes
     rows = {}
     for name, value in output.items():

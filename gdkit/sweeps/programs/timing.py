@@ -1,4 +1,4 @@
-"""The planner: times shapes of blocks on the user's own program, where the sweep is long enough to pay for it."""
+"""The planner: times shapes of blocks on the user's own program, if the sweep is long enough to gain by it."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.job import Job, get_block_inputs, is_out_of_memory
 
-SHARE = 0.05  # of the sweep's time, that planning may take, compiling included
-_COMPILE = 1.0  # seconds that compiling another shape takes at least, however fast the first one was
+SHARE = 0.05  # largest part of the sweep's time for planning, compiling included
+_COMPILE = 1.0  # least estimate, in seconds, for compiling another shape
 _SAMPLE = 0.1  # seconds per timing: long against the clock, short against the sweep
 _BETTER = 0.97  # a shape is preferred if it takes less than this share of the time, so that noise changes little
 
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 
     shape: Shape
     source: str  # "given", "rule", "timed", "remembered" or "memory": halved until it fitted
-    seconds: float = 0.0  # that choosing took, compiling included
+    seconds: float = 0.0  # spent choosing, compiling included
 
 
 def choose_job(
@@ -77,7 +77,8 @@ def _try_neighbors(
     make: Callable[[Shape], Job], job: Job, shape: Shape, plan: Plan, *, most: int, workers: int, until: float
 ) -> tuple[Job, Shape]:
     """The fastest shape found by widening, narrowing and unrolling, each for as long as it helps."""
-    changes = (_double_width, halve) if plan.unroll is not None else (_double_width, halve, _double_unroll)
+    double_width = lambda shape: shape._replace(width=2 * shape.width)
+    changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, _double_unroll)
     best, tried = _time_lane_step(job, workers), {shape}
     for change in changes:
         while (other := change(shape)) not in tried and other.lanes <= 4 * most and time.monotonic() < until:
@@ -118,10 +119,6 @@ def halve(shape: Shape) -> Shape:
     return shape._replace(depth=(shape.depth + 1) // 2)
 
 
-def _double_width(shape: Shape) -> Shape:
-    return shape._replace(width=2 * shape.width)
-
-
 def _double_unroll(shape: Shape) -> Shape:
     return shape._replace(unroll=2 * shape.unroll)
 
@@ -133,7 +130,7 @@ def _time_lane_step(job: Job, workers: int) -> float:
 
 
 def _time_few_steps(job: Job, workers: int) -> float:
-    """The same from as few steps as the clock can resolve; a first sample, which allocates, is discarded."""
+    """Seconds per lane-step, from as few steps as the clock can resolve, after a first call that allocates."""
     _time_steps(job, workers, 1)
     steps, seconds = 1, 0.0
     while seconds * steps * job.lanes_per_block < _SAMPLE / 20 and steps < job.steps:
@@ -166,7 +163,7 @@ def _time_steps(job: Job, workers: int, steps: int) -> float:
         return (time.perf_counter() - start) / (steps * job.lanes_per_block * workers)
 
 
-# Choices by the fingerprint of the program in the shape by rule. The command line keeps them between processes.
+# Choices by the fingerprint of the program in the shape by rule. The command line stores them between processes.
 
 _choices: dict[str, Shape] = {}
 
@@ -177,7 +174,7 @@ def export_choices() -> dict[str, tuple[int, int, int]]:
 
 
 def import_choices(choices: Mapping[str, Any]) -> None:
-    """Add the choices of an earlier process; entries that are no shapes are skipped."""
+    """Add the choices of an earlier process; skip entries that are not shapes."""
     for fingerprint, numbers in choices.items():
         is_whole = isinstance(numbers, list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
         if is_whole and len(numbers) == len(Shape._fields) and all(numbers[:2]):
