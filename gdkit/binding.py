@@ -172,7 +172,7 @@ def _trace_loss(
     params, aux = split_aux(problem, start)
     checks.check_floats("params", params)
     remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
-    checks.check_call("loss", problem.loss, _loss_arguments(problem), remedy)
+    checks.check_call("loss", problem.loss, _get_loss_arguments(problem), remedy)
     batch = check_batch(problem, key, arrays.data)
 
     def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX caches the traces of old ones
@@ -182,7 +182,7 @@ def _trace_loss(
     return closed, out, len(jax.tree.leaves(params))
 
 
-def _loss_arguments(problem: Problem) -> tuple[str, ...]:
+def _get_loss_arguments(problem: Problem) -> tuple[str, ...]:
     if problem.has_aux:
         return ("params", "batch", "aux")
     return ("params",) if problem.data is None else ("params", "batch")

@@ -124,7 +124,7 @@ def value_and_hypergradient(
     loss, slopes = program(traced, {}, jnp.int32(steps), checks.as_key(key), arrays)
     for name, slope in slopes.items():
         if checks.is_finite(loss) and not checks.is_finite(slope):
-            raise _no_derivative(name, chosen[name])
+            raise _derivative_error(name, chosen[name])
     return loss, slopes
 
 
@@ -180,7 +180,7 @@ class Tuned(NamedTuple):
 
     def __str__(self) -> str:
         names = list(self.history[0].hyperparameters)
-        slopes = [f"slope in {_coordinate(name).label} {name}" for name in names]
+        slopes = [f"slope in {_get_coordinate(name).label} {name}" for name in names]
         rows: list[list[str]] = []
         for i, tried in enumerate(self.history):
             numbers = *tried.hyperparameters.values(), tried.final_loss, *tried.slope.values()
@@ -257,7 +257,7 @@ def tune(
         varied = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
         runs = [program(varied, fixed, jnp.int32(steps), key, arrays) for key in keys]
         loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
-        slopes = {name: slopes[name] * _coordinate(name).stretch(value) for name, value in values.items()}
+        slopes = {name: slopes[name] * _get_coordinate(name).stretch(value) for name, value in values.items()}
         return Round(values, loss, slopes, loss < least)
 
     start = {name: float(chosen[name]) for name in names}
@@ -290,7 +290,7 @@ def _search(
 @np.errstate(all="ignore")  # long steps overflow or underflow
 def _move(values: dict[str, float], steps: np.ndarray) -> dict[str, float]:
     """`values`, each moved by its step in its coordinate."""
-    pairs = [(name, _coordinate(name), value) for name, value in values.items()]
+    pairs = [(name, _get_coordinate(name), value) for name, value in values.items()]
     return {
         name: float(coordinate.value(coordinate.at(np.float64(value)) + step))
         for (name, coordinate, value), step in zip(pairs, steps, strict=True)
@@ -313,7 +313,7 @@ _LOGIT = _Coordinate(
 )
 
 
-def _coordinate(name: str) -> _Coordinate:
+def _get_coordinate(name: str) -> _Coordinate:
     return _LOGIT if name in FRACTIONS else _LOGARITHM
 
 
@@ -328,7 +328,7 @@ def _check_names(names: Any, chosen: Mapping[str, Any], traced: Mapping[str, Arr
     for name in names:
         if name not in chosen:
             raise unknown_name("names", name, chosen)
-        where, value, below = f"hyperparameters[{name!r}]", chosen[name], _coordinate(name).below
+        where, value, below = f"hyperparameters[{name!r}]", chosen[name], _get_coordinate(name).below
         if name not in traced:
             raise bad_type(where, value, "it is static and has no derivative", "Tune floats only")
         if not 0 < value < below:
@@ -343,9 +343,9 @@ def _check_start(start: Round) -> None:
         raise bad_value("hyperparameters", start.hyperparameters, "the run diverges there", remedy)
     for name, slope in start.slope.items():
         if not math.isfinite(slope):
-            raise _no_derivative(name, start.hyperparameters[name])
+            raise _derivative_error(name, start.hyperparameters[name])
 
 
-def _no_derivative(name: str, value: Any) -> Exception:
+def _derivative_error(name: str, value: Any) -> Exception:
     remedy = "Optimizers that divide by a square root, such as adam, need eps_root > 0"
     return bad_value(f"hyperparameters[{name!r}]", value, "the final loss has no derivative with respect to it", remedy)

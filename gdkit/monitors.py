@@ -170,16 +170,16 @@ def shift_windows(windows: Windows, shift: Array) -> Windows:
 
 def merge_windows(windows: Windows) -> tuple[Array, Array, Array]:
     """Count, mean and sum of squared deviations over several windows (Chan et al. 1979); the mean of none is NaN."""
-    count, mean, m2 = _moments(windows[0])
+    count, mean, m2 = _compute_moments(windows[0])
     for window in windows[1:]:
-        n, m, s = _moments(window)
+        n, m, s = _compute_moments(window)
         merged = (count * mean + n * m) / jnp.maximum(count + n, 1)
         m2 = m2 + s + count * (mean - merged) ** 2 + n * (m - merged) ** 2
         count, mean = count + n, merged
     return count, jnp.where(count > 0, mean, jnp.nan), m2
 
 
-def _moments(w: Window) -> tuple[Array, Array, Array]:
+def _compute_moments(w: Window) -> tuple[Array, Array, Array]:
     mean = w.total / jnp.maximum(w.count, 1)
     return w.count, w.shift + mean, jnp.maximum(w.square - w.count * mean**2, 0)
 
@@ -429,7 +429,7 @@ def curve_steps(points: int) -> np.ndarray:
 
 
 def flatten(tree: PyTree) -> PyTree:
-    """One vector of a tree with many leaves, on each of which operations would take minutes to compile; else `tree`."""
+    """`tree`, or one vector if it has many leaves: operations on each leaf would take minutes to compile."""
     return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > _MANY_LEAVES else tree
 
 

@@ -90,13 +90,13 @@ def classify(
     1.0 BOUNCING
     1.2 DIVERGED
     """
-    s, stochastic = _in_double(statistics)
+    s, stochastic = _as_float64(statistics)
     with np.errstate(all="ignore"):
-        gaps = _gaps(s, optimum, stochastic)
-        evidence = _evidence(s, gaps)
-        tests = _tests(s, gaps, evidence, stochastic, thresholds)
+        gaps = _compute_gaps(s, optimum, stochastic)
+        evidence = _compute_evidence(s, gaps)
+        tests = _test_regimes(s, gaps, evidence, stochastic, thresholds)
     regime = np.select(list(tests.values()), [int(r) for r in tests], int(Regime.SLOW)).astype(np.int8)
-    return Verdict(regime, _onset(s, regime), evidence)
+    return Verdict(regime, _find_onset(s, regime), evidence)
 
 
 def has_diverged(
@@ -106,9 +106,9 @@ def has_diverged(
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> np.ndarray:
     """Mask of the runs that `classify` calls DIVERGED; the statistics of losses and ends suffice."""
-    s, stochastic = _in_double(statistics)
+    s, stochastic = _as_float64(statistics)
     with np.errstate(all="ignore"):
-        return _has_diverged(s, _gaps(s, optimum, stochastic), thresholds)
+        return _has_diverged(s, _compute_gaps(s, optimum, stochastic), thresholds)
 
 
 def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
@@ -121,7 +121,7 @@ def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
     return float(losses.min()) if losses.size else float("nan")
 
 
-def _in_double(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _as_float64(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The statistics without curves as float64, and the mask of runs on minibatches."""
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
     return values, np.asarray(statistics.get("stochastic", False), bool)
@@ -140,7 +140,7 @@ class _Gaps(NamedTuple):
     earlier: np.ndarray  # of the earlier mean
 
 
-def _gaps(s: Mapping[str, np.ndarray], optimum: ArrayLike | None, stochastic: np.ndarray) -> _Gaps:
+def _compute_gaps(s: Mapping[str, np.ndarray], optimum: ArrayLike | None, stochastic: np.ndarray) -> _Gaps:
     least = s["reference_loss"] if "reference_loss" in s else least_loss({**s, "stochastic": stochastic})
     best = np.asarray(least if optimum is None else optimum, np.float64)
     start = s["initial_loss"] - best
@@ -153,7 +153,7 @@ def _gaps(s: Mapping[str, np.ndarray], optimum: ArrayLike | None, stochastic: np
     return _Gaps(scale, gap(last), gap(s["max_loss"]), gap(s["late_mean"]), gap(s["earlier_mean"]))
 
 
-def _evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.ndarray]:
+def _compute_evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.ndarray]:
     late, peak = np.maximum(gaps.late, _TINY), s["peak_update_norm"]
     return {
         "gap": gaps.last,
@@ -175,7 +175,7 @@ def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds) 
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
 
 
-def _tests(
+def _test_regimes(
     s: Mapping[str, np.ndarray],
     gaps: _Gaps,
     evidence: Mapping[str, np.ndarray],
@@ -200,7 +200,7 @@ def _tests(
     }
 
 
-def _onset(s: Mapping[str, np.ndarray], regime: np.ndarray) -> np.ndarray:
+def _find_onset(s: Mapping[str, np.ndarray], regime: np.ndarray) -> np.ndarray:
     """The step of the last new low (DIVERGED, BOUNCING), of the peak (CATAPULT) or of the first reversal; else -1."""
     steps = {
         Regime.DIVERGED: s["min_step"],

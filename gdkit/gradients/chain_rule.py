@@ -13,7 +13,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from gdkit import factories, html, jaxprs
 from gdkit.checks import check_floats, check_scalar
 from gdkit.errors import bad_value
-from gdkit.gradients.differentiable import name_of, no_derivative
+from gdkit.gradients.differentiable import derivative_error, get_name
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, PyTree
 
@@ -108,7 +108,7 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
     try:
         program = jax.make_jaxpr(f)(*args)
     except (TypeError, ValueError) as error:
-        raise no_derivative("f", name_of(f), error) from error
+        raise derivative_error("f", get_name(f), error) from error
     leaves = ((name, path) for name, value in named for path, _ in jax.tree_util.tree_leaves_with_path(value))
     names = [name + jax.tree_util.keystr(path) for name, path in leaves]
     inputs = [_Node(name, leaf, True) for name, leaf in zip(names, jax.tree.leaves(args), strict=True)]
@@ -118,9 +118,9 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
         result.adjoint = jnp.ones_like(result.value)
         _backward(operations)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise no_derivative("f", name_of(f), error) from error
+        raise derivative_error("f", get_name(f), error) from error
     if all(node.adjoint is None for node in inputs):
-        raise bad_value("f", name_of(f), "it does not depend on its inputs", "Use them in it")
+        raise bad_value("f", get_name(f), "it does not depend on its inputs", "Use them in it")
     gradient = jax.tree.unflatten(jax.tree.structure(args), [_get_adjoint(node) for node in inputs])
     rows = [ChainRow("input", (), (node.name,), node.value, (), _get_adjoint(node)) for node in inputs]
     return ChainRuleTrace(

@@ -11,7 +11,7 @@ import numpy as np
 from gdkit import checks, factories, html, jaxprs
 from gdkit.environment import enable_x64
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.gradients.differentiable import check_float, gradient_of, name_of, no_derivative
+from gdkit.gradients.differentiable import check_float, derivative_error, get_name, gradient_of
 from gdkit.tables import format_number, text_table
 from gdkit.types import Array, Key, Params, PyTree
 
@@ -77,7 +77,7 @@ def finite_difference(
     with enable_x64(dtype == "float64"):
         at = jnp.asarray(x, dtype)
         derivative = float(gradient_of(f, at))
-        estimates = np.array([_slope(f, at, jnp.asarray(h, dtype), method) for h in steps])
+        estimates = np.array([_estimate_slope(f, at, jnp.asarray(h, dtype), method) for h in steps])
     return FiniteDifference(derivative, steps, estimates, np.abs(estimates - derivative))
 
 
@@ -85,7 +85,7 @@ def _format_row(values: Sequence[float]) -> tuple[str, ...]:
     return tuple(format_number(value, 6) for value in values)
 
 
-def _slope(f: Callable, x: Array, h: Array, method: str) -> float:
+def _estimate_slope(f: Callable, x: Array, h: Array, method: str) -> float:
     ends = (x - h if method == "central" else x), x + h
     low, high = (f(end) for end in ends)
     if not (jnp.isfinite(low) and jnp.isfinite(high)):
@@ -132,7 +132,7 @@ def partial_derivative(f: Callable, argnum: int | str, at: Sequence[Any] | Mappi
         moved = [*inputs[:position], value, *inputs[position + 1 :]]
         return f(*moved) if names is None else f(**dict(zip(names, moved, strict=True)))
 
-    return gradient_of(along, jax.tree.map(jnp.asarray, inputs[position]), name=name_of(f))
+    return gradient_of(along, jax.tree.map(jnp.asarray, inputs[position]), name=get_name(f))
 
 
 def _find_position(f: Callable, argnum: Any, at: Sequence[Any] | Mapping[str, Any]) -> int:
@@ -184,7 +184,7 @@ def sensitivity(f: Callable, /, **inputs: float) -> Sensitivity:
     for name, value in inputs.items():
         check_float(name, value)
     at = {name: jnp.asarray(value) for name, value in inputs.items()}
-    slopes = gradient_of(lambda at: f(**at), at, name=name_of(f))
+    slopes = gradient_of(lambda at: f(**at), at, name=get_name(f))
     rows = [SensitivityRow(name, float(at[name]), float(slopes[name])) for name in inputs]
     return Sensitivity(sorted(rows, key=lambda row: -abs(row.derivative)))
 
@@ -300,11 +300,11 @@ def _compare_leaves(loss: Callable, params: Params, args: PyTree, directions: li
     value = compiled(at, args)
     checks.check_scalar("loss", value, finite=True)
     if not any(jaxprs.depends_on(jax.make_jaxpr(loss)(params, *args).jaxpr)[: len(at)]):
-        raise bad_value("loss", name_of(loss), "it does not depend on the params", "Use the params in it")
+        raise bad_value("loss", get_name(loss), "it does not depend on the params", "Use the params in it")
     try:
         gradient = jax.jit(jax.grad(loss))(params, *args)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise no_derivative("loss", name_of(loss), error) from error
+        raise derivative_error("loss", get_name(loss), error) from error
     eps = max(float(jnp.finfo(x.dtype).eps) for x in (*at, value))
     rows = []
     for i, (path, slope) in enumerate(jax.tree_util.tree_leaves_with_path(gradient)):
@@ -325,25 +325,25 @@ def _compare_leaf(
     compared = []
     for direction in directions / np.linalg.norm(directions, axis=1, keepdims=True):
         along = np.dot(slope, direction)
-        compared.append((along, *_difference(f, leaf, along, direction.reshape(leaf.shape), scale, eps)))
+        compared.append((along, *_compare_direction(f, leaf, along, direction.reshape(leaf.shape), scale, eps)))
     if not compared:
         return 0, 0.0, 0.0, 0.0, 0.0
     worst = max(compared, key=lambda row: row[2] / row[3] if np.isfinite(row[2]) else math.inf)
     return len(compared), *worst
 
 
-def _difference(
+def _compare_direction(
     f: Callable[[np.ndarray], float], leaf: np.ndarray, along: float, direction: np.ndarray, scale: float, eps: float
 ) -> tuple[float, float, float]:
     """The central difference of `f`, its distance from the slope `along`, and the largest distance allowed."""
     middle, relative = f(leaf), eps ** (1 / 3)
     steps = relative * scale / 8.0 ** np.arange(8)
     rounding = 16 * eps * max(abs(middle), eps) / steps
-    sides = np.array([_one_sided(f, leaf, direction, steps[0], middle)])
+    sides = np.array([_one_sided_slopes(f, leaf, direction, steps[0], middle)])
     central, unexplained = sides[0].mean(), rounding[0]
     if not abs(central - along) <= relative * max(abs(along), abs(central)) + unexplained:
         # Curvature or the end of the domain may explain it: use the step where the next smaller one changes least.
-        sides = np.array([_one_sided(f, leaf, direction, step, middle) for step in steps])
+        sides = np.array([_one_sided_slopes(f, leaf, direction, step, middle) for step in steps])
         changes = np.abs(np.diff(sides.mean(axis=1))) + rounding[:-1]
         best = int(np.argmin(np.where(np.isfinite(changes), changes, np.inf)))
         central, unexplained = sides[best].mean(), changes[best]
@@ -353,7 +353,9 @@ def _difference(
     return central, abs(central - along), relative * max(abs(along), abs(central)) + unexplained
 
 
-def _one_sided(f: Callable, leaf: np.ndarray, direction: np.ndarray, step: float, middle: float) -> tuple[float, float]:
+def _one_sided_slopes(
+    f: Callable, leaf: np.ndarray, direction: np.ndarray, step: float, middle: float
+) -> tuple[float, float]:
     """The slopes on the side of `direction` and on the opposite side."""
     above, below = (f((leaf + sign * step * direction).astype(leaf.dtype)) for sign in (1, -1))
     return (above - middle) / step, (middle - below) / step

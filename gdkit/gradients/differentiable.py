@@ -18,23 +18,23 @@ def gradient_of(function: Callable[..., Any], at: PyTree, *, name: str | None = 
       InputTypeError: `function` does not return one real float, or JAX cannot differentiate it.
       InputValueError: its value or its gradient is not finite.
     """
-    name = name or name_of(function)
+    name = name or get_name(function)
     check_scalar("f", function(at), finite=True)
     try:
         gradient = jax.grad(function)(at)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise no_derivative("f", name, error) from error
+        raise derivative_error("f", name, error) from error
     if not all(map(is_finite, jax.tree.leaves(gradient))):
         raise bad_value("f", name, "its derivative is not finite here", "Choose another point")
     return gradient
 
 
-def name_of(function: Callable[..., Any]) -> Any:
+def get_name(function: Callable[..., Any]) -> Any:
     """What errors call a function: its name, or itself if it has none."""
     return getattr(function, "__name__", function)
 
 
-def no_derivative(argument: str, name: Any, error: Exception) -> InputTypeError:
+def derivative_error(argument: str, name: Any, error: Exception) -> InputTypeError:
     """The error for a function that JAX cannot differentiate, with the first line of JAX's message."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return bad_type(argument, name, f"JAX cannot differentiate it: {reason}", "Write it with jax.numpy and jax.lax")

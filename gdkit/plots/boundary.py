@@ -44,7 +44,7 @@ def answers(
     if not ticks:
         ax.set(xticks=[], yticks=[])
     if inner is not None:
-        ax.add_patch(_outline(inner))
+        ax.add_patch(_make_outline(inner))
     if names:
         style.legend(ax, answer_handles(names))
     return ax
@@ -83,7 +83,7 @@ def zoom(
     title = ax.set_title("× 1")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # a layout per frame would make the axes jump
-    windows = _windows(trail, max(1, round(seconds * FPS)))
+    windows = _interpolate_windows(trail, max(1, round(seconds * FPS)))
 
     def show(number: int) -> Any:
         (left, right), (low, high) = windows[number]
@@ -99,24 +99,24 @@ def zoom(
 
 def _draw(ax: Axes, frame: Frame) -> AxesImage:
     """Draw each point of the lattice as the center of a pixel."""
-    (left, right), (low, high) = (_pixels(side) for side in (frame.x, frame.y))
+    (left, right), (low, high) = (_pixel_bounds(side) for side in (frame.x, frame.y))
     colors = ListedColormap(_COLORS)
     shown = np.minimum(frame.answers, len(_COLORS) - 1)
     return ax.imshow(shown, cmap=colors, vmin=-0.5, vmax=len(_COLORS) - 0.5, origin="lower", interpolation="nearest",
                       extent=(left, right, low, high), aspect="auto", rasterized=True)  # fmt: skip
 
 
-def _pixels(side: np.ndarray) -> tuple[float, float]:
+def _pixel_bounds(side: np.ndarray) -> tuple[float, float]:
     half = (side[1] - side[0]) / 2
     return side[0] - half, side[-1] + half
 
 
-def _outline(frame: Frame) -> Rectangle:
+def _make_outline(frame: Frame) -> Rectangle:
     width, height = (side[-1] - side[0] for side in (frame.x, frame.y))
     return Rectangle((frame.x[0], frame.y[0]), width, height, fill=False, edgecolor=_MARKED, linewidth=1.6)
 
 
-def _windows(trail: Trail, between: int) -> list[np.ndarray]:
+def _interpolate_windows(trail: Trail, between: int) -> list[np.ndarray]:
     """The window of each frame of the animation, (2, 2): between two windows it shrinks by equal ratios."""
     shown: list[np.ndarray] = []
     for one, two in zip(trail.frames[:-1], trail.frames[1:], strict=True):

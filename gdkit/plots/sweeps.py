@@ -56,13 +56,13 @@ def loss_curves(
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
-    line = _line(result, axis, optimizer, at)
+    line = _select_line(result, axis, optimizer, at)
     check_integer("seed", seed, at_least=0)
     if seed >= result.seeds:
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.axes(ax)
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
-    curves = [_curve(line.result, row) for row in line.rows[shown, seed]]
+    curves = [_get_curve(line.result, row) for row in line.rows[shown, seed]]
     regimes = line.regimes[shown, seed]
     bounded = [losses for (_, losses), regime in zip(curves, regimes, strict=True) if regime != Regime.DIVERGED]
     around_start = [losses[:1] * factor for _, losses in curves for factor in (1.0, 100.0)]
@@ -70,7 +70,7 @@ def loss_curves(
     if log_steps:
         ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
     ax.set_xlim(0, max(float(steps[-1]) for steps, _ in curves) * (1.06 if log_steps else 1.02))
-    shades = _shades(line)
+    shades = _make_color_map(line)
     for (steps, losses), value, regime in zip(curves, line.values[shown], regimes, strict=True):
         _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
     ax.set(xlabel="step", ylabel="loss")
@@ -106,11 +106,11 @@ def final_loss(
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
-    lines = _lines(result, axis, optimizer, at)
+    lines = _select_lines(result, axis, optimizer, at)
     by = result.score_name(by)
     ax = style.axes(ax)
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
-    scores = [_scores(line, by) for line in lines]
+    scores = [_get_scores(line, by) for line in lines]
     style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), room=0.025 * _count_rows(scores))
     handles = _draw_single(ax, lines[0], axis, by, scores[0]) if len(lines) == 1 else []
     if len(lines) > 1:
@@ -151,7 +151,7 @@ def regime_map(
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
-    plane = _plane(result, x, y, optimizer, at)
+    plane = _select_plane(result, x, y, optimizer, at)
     ax = style.axes(ax)
     for which, values in (("x", plane.x), ("y", plane.y)):
         style.set_scale(ax, which, values)
@@ -183,7 +183,7 @@ def regime_strip(
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
     """
-    lines = _lines(result, axis, optimizer, at)
+    lines = _select_lines(result, axis, optimizer, at)
     ax = style.axes(ax, height=0.9 + 0.3 * len(lines))
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     _draw_strip_rows(ax, lines)
@@ -219,17 +219,17 @@ class _AxisPlane(NamedTuple):
     is_paired: bool
 
 
-def _lines(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> list[_Line]:
+def _select_lines(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> list[_Line]:
     """One line per optimizer that has the axis."""
     _check_result(result)
     if optimizer is not None or not result.optimizers:
-        return [_line(result, axis, optimizer, at)]
+        return [_select_line(result, axis, optimizer, at)]
     _check_axis(result, axis)
     labels = [label for label in result.optimizers if axis in result.select(optimizer=label).axes]
-    return [_line(result, axis, label, at) for label in labels]
+    return [_select_line(result, axis, label, at) for label in labels]
 
 
-def _line(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Line:
+def _select_line(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _Line:
     _check_result(result)
     _check_axis(result, axis)
     one = result.along(axis, optimizer=optimizer, at=at)
@@ -238,20 +238,22 @@ def _line(result: SweepResult, axis: str, optimizer: str | None, at: Mapping[str
     return _Line(one, values[order], np.arange(values.size * one.seeds).reshape(-1, one.seeds)[order])
 
 
-def _plane(result: SweepResult, x: str, y: str, optimizer: str | None, at: Mapping[str, Any] | None) -> _AxisPlane:
+def _select_plane(
+    result: SweepResult, x: str, y: str, optimizer: str | None, at: Mapping[str, Any] | None
+) -> _AxisPlane:
     _check_result(result)
     if x == y:
         raise bad_value("y", y, "the same axis as x", "Name two axes")
     if y == "optimizer" and result.optimizers:
-        lines = _lines(result, x, None, at)
+        lines = _select_lines(result, x, None, at)
         if any(not np.array_equal(line.values, lines[0].values) for line in lines):
             raise bad_value("y", y, f"the optimizers have different values of {x}", "Use regime_strip")
-        codes = np.stack([_most_frequent(line.regimes) for line in lines])
+        codes = np.stack([_find_most_frequent(line.regimes) for line in lines])
         return _AxisPlane(lines[0].values, np.array([line.label for line in lines]), codes, is_paired=False)
     one = result.along(x, y, optimizer=optimizer, at=at)
     across, up = one.lanes[x].values, one.lanes[y].values
     if len(one.grids[0].dimensions) == 1:
-        codes = _most_frequent(one.lane_regimes.reshape(-1, one.seeds))
+        codes = _find_most_frequent(one.lane_regimes.reshape(-1, one.seeds))
         return _AxisPlane(across[:: one.seeds], up[:: one.seeds], codes, is_paired=True)
     (xs, column), (ys, row) = _unique_indices(across), _unique_indices(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
@@ -268,18 +270,18 @@ def _unique_indices(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct[order], np.argsort(order)[index]
 
 
-def _most_frequent(regimes: np.ndarray) -> np.ndarray:
+def _find_most_frequent(regimes: np.ndarray) -> np.ndarray:
     """The most frequent code over the last dimension; of several the lowest."""
     return (regimes[..., None] == np.arange(len(Regime))).sum(axis=-2).argmax(axis=-1)
 
 
-def _scores(line: _Line, by: str) -> np.ndarray:
+def _get_scores(line: _Line, by: str) -> np.ndarray:
     """Values of a variable, (values, seeds); infinite where the lane diverged or the value is not finite."""
     scores = line.result.lanes[by].values.astype(float)[line.rows]
     return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), np.inf, scores)
 
 
-def _curve(result: SweepResult, lane: int) -> tuple[np.ndarray, np.ndarray]:
+def _get_curve(result: SweepResult, lane: int) -> tuple[np.ndarray, np.ndarray]:
     """Steps and losses of a lane, the first loss included even where no curve was recorded."""
     steps, losses = result.curve(int(lane))
     if steps[0] > 0:
@@ -308,7 +310,7 @@ def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) 
     _draw_crosses(ax, line, scores, red, row=None)
     name = "median over seeds" if line.result.seeds > 1 else "one seed"
     handles = [Line2D([], [], **look, linewidth=1.7, markersize=3.5, label=name)]
-    edge, best = _edge(line, axis), _draw_best(ax, line, axis, by, scores, style.INK)
+    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, style.INK)
     if best is not None:
         star: dict[str, Any] = _STAR | {"markeredgecolor": style.INK}
         handles.append(Line2D([], [], **star, markersize=9, label=f"best {style.short(best)}"))
@@ -325,7 +327,7 @@ def _draw_one_of_several(ax: Axes, line: _Line, axis: str, by: str, scores: np.n
     look = style.series(number)
     _draw_scores(ax, line, scores, look)
     _draw_crosses(ax, line, scores, look["color"], row=number)
-    edge, best = _edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
+    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
     values = [f"{name} {style.short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None]
@@ -374,7 +376,7 @@ def _cap_infinite(values: np.ndarray, top: float) -> np.ndarray:
     return np.where(infinite, np.where(next_to_finite, top, np.nan), values)
 
 
-def _edge(line: _Line, axis: str) -> float | None:
+def _find_edge(line: _Line, axis: str) -> float | None:
     """The median edge of divergence over seeds; None if it is not finite."""
     edge = float(line.result.edge(axis)["median"])
     return edge if np.isfinite(edge) and edge > 0 else None
@@ -401,7 +403,7 @@ def _draw_bands(ax: Axes, line: _Line) -> None:
 
 def _find_intervals(ax: Axes, line: _Line) -> list[tuple[int, float, float]]:
     """Intervals of one regime along the axis: code, start and end."""
-    codes = _most_frequent(line.regimes)
+    codes = _find_most_frequent(line.regimes)
     borders = style.cell_edges(ax.xaxis, line.values)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     ends = np.append(starts[1:], len(codes))
@@ -507,7 +509,7 @@ def _draw_points(ax: Axes, plane: _AxisPlane) -> list[Line2D]:
     return []
 
 
-def _shades(line: _Line) -> ScalarMappable:
+def _make_color_map(line: _Line) -> ScalarMappable:
     """Map from value to color: viridis without its lightest end."""
     colors = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)))
     low, high = line.values[0], line.values[-1]

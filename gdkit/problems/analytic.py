@@ -37,7 +37,7 @@ def quadratic(
     >>> round(float(quadratic(dimension=3, condition_number=100.0).loss(jnp.ones(3))), 4)  # ½ (1 + 10 + 100)
     55.5
     """
-    curvatures = _curvatures(eigenvalues, dimension, condition_number)
+    curvatures = _make_eigenvalues(eigenvalues, dimension, condition_number)
 
     def loss(x: Array) -> Array:  # x: (n,)
         return 0.5 * jnp.sum(curvatures * x**2)
@@ -46,7 +46,7 @@ def quadratic(
         optimum = jnp.where(jnp.all(curvatures >= 0), 0.0, jnp.nan)
     else:
         optimum = 0.0 if np.all(curvatures >= 0) else None
-    return Problem(loss, _vector("start", start, len(curvatures)), optimum=optimum, name="quadratic")
+    return Problem(loss, _as_vector("start", start, len(curvatures)), optimum=optimum, name="quadratic")
 
 
 def parabola(center: float = 3.0, start: float = 0.0) -> Problem:
@@ -61,7 +61,7 @@ def parabola(center: float = 3.0, start: float = 0.0) -> Problem:
     def loss(x: Array) -> Array:  # x: ()
         return jnp.square(x - center)
 
-    return Problem(loss, _float_array("start", start), optimum=0.0, name="parabola")
+    return Problem(loss, _as_float_array("start", start), optimum=0.0, name="parabola")
 
 
 def rosenbrock(a: float = 1.0, b: float = 100.0, start: float | Sequence[float] = (-1.2, 1.0)) -> Problem:
@@ -78,7 +78,7 @@ def rosenbrock(a: float = 1.0, b: float = 100.0, start: float | Sequence[float] 
     def loss(x: Array) -> Array:  # x: (2,)
         return jnp.square(a - x[0]) + b * jnp.square(x[1] - x[0] ** 2)
 
-    return Problem(loss, _vector("start", start, 2), optimum=0.0, name="rosenbrock")
+    return Problem(loss, _as_vector("start", start, 2), optimum=0.0, name="rosenbrock")
 
 
 def himmelblau(start: float | Sequence[float] = (0.0, 0.0)) -> Problem:
@@ -93,7 +93,7 @@ def himmelblau(start: float | Sequence[float] = (0.0, 0.0)) -> Problem:
     def loss(x: Array) -> Array:  # x: (2,)
         return jnp.square(x[0] ** 2 + x[1] - 11.0) + jnp.square(x[0] + x[1] ** 2 - 7.0)
 
-    return Problem(loss, _vector("start", start, 2), optimum=0.0, name="himmelblau")
+    return Problem(loss, _as_vector("start", start, 2), optimum=0.0, name="himmelblau")
 
 
 def beale(start: float | Sequence[float] = (1.0, 1.0)) -> Problem:
@@ -109,19 +109,19 @@ def beale(start: float | Sequence[float] = (1.0, 1.0)) -> Problem:
         residuals = [c - x[0] * (1.0 - x[1] ** k) for k, c in enumerate((1.5, 2.25, 2.625), start=1)]
         return jnp.sum(jnp.square(jnp.stack(residuals)))
 
-    return Problem(loss, _vector("start", start, 2), optimum=0.0, name="beale")
+    return Problem(loss, _as_vector("start", start, 2), optimum=0.0, name="beale")
 
 
 # Checks; the value of a traced argument cannot be checked, only its shape
 
 
-def _curvatures(eigenvalues: Any, dimension: int | None, condition_number: float | None) -> np.ndarray | Array:
+def _make_eigenvalues(eigenvalues: Any, dimension: int | None, condition_number: float | None) -> np.ndarray | Array:
     """The eigenvalues of a quadratic, (n,)."""
     if (eigenvalues is None) == (dimension is None and condition_number is None):
         remedy = "Pass either eigenvalues, or dimension and condition_number"
         raise bad_value("eigenvalues", eigenvalues, "eigenvalues are given in two ways, or in none", remedy)
     if eigenvalues is not None:
-        values = _float_array("eigenvalues", eigenvalues)
+        values = _as_float_array("eigenvalues", eigenvalues)
         if values.ndim > 1 or values.size == 0:
             raise bad_value("eigenvalues", eigenvalues, f"of shape {values.shape}", "Pass a sequence of numbers")
         return values.reshape(-1)
@@ -130,14 +130,14 @@ def _curvatures(eigenvalues: Any, dimension: int | None, condition_number: float
         raise bad_value(missing, None, "only one of the two is given", "Pass both dimension and condition_number")
     check_integer("dimension", dimension)
     check_number("condition_number", condition_number, at_least=1)
-    return _float_array("condition_number", condition_number ** np.linspace(0.0, 1.0, dimension))
+    return _as_float_array("condition_number", condition_number ** np.linspace(0.0, 1.0, dimension))
 
 
 def _is_traced(value: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
 
 
-def _float_array(name: str, values: Any) -> Any:
+def _as_float_array(name: str, values: Any) -> Any:
     """An array of JAX's default float dtype; unless it is traced, a NumPy array, which is on no device yet."""
     dtype = jax.dtypes.canonicalize_dtype(float)
     if _is_traced(values):
@@ -152,9 +152,9 @@ def _float_array(name: str, values: Any) -> Any:
     return array
 
 
-def _vector(name: str, values: Any, size: int) -> np.ndarray | Array:
+def _as_vector(name: str, values: Any, size: int) -> np.ndarray | Array:
     """`values` as a vector of that size; one number stands for all entries."""
-    array = _float_array(name, values)
+    array = _as_float_array(name, values)
     if array.shape not in ((), (size,)):
         raise bad_value(name, values, f"of shape {array.shape}", f"Pass one number, or {size} of them")
     return jnp.broadcast_to(array, (size,)) if _is_traced(array) else np.broadcast_to(array, (size,)).copy()

@@ -68,7 +68,7 @@ def logistic_regression(
         remedy = "Use data of task classification, or problems.mlp with widths=() for linear regression"
         raise bad_value("data", dataset.name or data, "logistic regression needs classes", remedy)
     outputs = () if dataset.outputs == 2 else (dataset.outputs,)
-    init = Layer(_zeros(_features(dataset), *outputs), _zeros(*outputs))
+    init = Layer(_zeros(_count_features(dataset), *outputs), _zeros(*outputs))
     name = f"logistic regression on {dataset.name or 'data'}"
     unpenalized = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, name=name)
 
@@ -115,7 +115,7 @@ def mlp(
     check_number("init_scale", init_scale, at_least=0)
     _, gain = ACTIVATIONS[activation]
     dataset = _load_rows(data, split, split_key)
-    sizes = (_features(dataset), *widths, dataset.outputs)
+    sizes = (_count_features(dataset), *widths, dataset.outputs)
     gains = (*(gain for _ in widths), 0.0 if zero_last else 1.0)
 
     def init(key: Key) -> tuple[Layer, ...]:
@@ -222,7 +222,7 @@ def transformer(
     for name, value in (("tokens", tokens), ("width", width), ("heads", heads), ("depth", depth)):
         check_integer(name, value)
     dataset = _load_rows(data, split, split_key)
-    features = _features(dataset)
+    features = _count_features(dataset)
     _check_divisor("tokens", tokens, features, "features")
     _check_divisor("heads", heads, width, "numbers of the width")
     square, wide = (width, width), (width, 4 * width)
@@ -240,9 +240,9 @@ def transformer(
     def apply(params: Transformer, x: Array) -> Array:  # (rows, ...) -> (rows, outputs)
         h = x.reshape(x.shape[0], tokens, -1) @ params.token + params.position[None]
         for block in params.blocks:
-            h = h + _attention(block, _layer_norm(h), heads)
-            h = h + jax.nn.gelu(_layer_norm(h) @ block.up) @ block.down
-        return _affine(params.head, jnp.mean(_layer_norm(h), axis=1))
+            h = h + _attend(block, _normalize(h), heads)
+            h = h + jax.nn.gelu(_normalize(h) @ block.up) @ block.down
+        return _affine(params.head, jnp.mean(_normalize(h), axis=1))
 
     name = f"transformer on {dataset.name or 'data'}"
     return supervised(init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, name=name)
@@ -262,19 +262,19 @@ def _zeros(*shape: int) -> Any:
     return np.zeros(shape, jax.dtypes.canonicalize_dtype(float))
 
 
-def _attention(block: TransformerBlock, h: Array, heads: int) -> Array:
+def _attend(block: TransformerBlock, h: Array, heads: int) -> Array:
     """Attention of every position to all positions, without a mask: (rows, tokens, width) to the same."""
     split = lambda weight: (h @ weight).reshape(*h.shape[:2], heads, -1)
     mixed = jax.nn.dot_product_attention(split(block.query), split(block.key), split(block.value))
     return mixed.reshape(h.shape) @ block.out
 
 
-def _layer_norm(h: Array) -> Array:
+def _normalize(h: Array) -> Array:
     """`h` (..., width) with mean 0 and variance 1 at every position."""
     return jax.nn.standardize(h, axis=-1)
 
 
-def _features(dataset: Dataset) -> int:
+def _count_features(dataset: Dataset) -> int:
     return math.prod(np.shape(dataset.train[0])[1:])
 
 

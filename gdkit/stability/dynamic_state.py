@@ -37,10 +37,10 @@ def split_state(state: State, freeze: bool) -> DynamicState:
 
 
 def _is_second_moment(path: tuple[Any, ...]) -> bool:
-    return path[0].name == "opt_state" and not SECOND_MOMENTS.isdisjoint(field_names(path))
+    return path[0].name == "opt_state" and not SECOND_MOMENTS.isdisjoint(get_field_names(path))
 
 
-def field_names(path: tuple[Any, ...]) -> list[str]:
+def get_field_names(path: tuple[Any, ...]) -> list[str]:
     """The names of the fields on the path to a leaf."""
     return [entry.name for entry in path if isinstance(entry, jax.tree_util.GetAttrKey)]
 

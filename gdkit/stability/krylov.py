@@ -68,9 +68,9 @@ def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov
     j = krylov.count
     basis = krylov.basis.at[j].set(krylov.direction)
     product = apply(krylov.direction)
-    scale = jnp.maximum(krylov.scale, _length(product))
+    scale = jnp.maximum(krylov.scale, _safe_norm(product))
     first, rest = _project(basis, product, j + 1)
-    length = _length(rest)
+    length = _safe_norm(rest)
     least = jnp.maximum(32 * jnp.finfo(rest.dtype).eps, negligible) * scale
     broken = (length <= least) | (j + 1 == size)
     key, draw = jax.random.split(krylov.key)
@@ -101,7 +101,7 @@ def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, (count + rows - 1) // rows, subtract, (jnp.zeros(len(basis), vector.dtype), vector))
 
 
-def _length(vector: Array) -> Array:
+def _safe_norm(vector: Array) -> Array:
     """Euclidean norm, without overflow of the squares."""
     most = jnp.max(jnp.abs(vector))
     unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
@@ -114,7 +114,7 @@ def largest_symmetric(
     """The k algebraically largest eigenvalues of a symmetric operator on vectors (size,), by Lanczos."""
 
     def top(krylov: Krylov) -> tuple[Array, Array]:
-        values, residuals = _ritz(krylov)
+        values, residuals = _ritz_values(krylov)
         return values[-k:][::-1], residuals[-k:][::-1]
 
     def is_unfinished(krylov: Krylov) -> Array:
@@ -132,7 +132,7 @@ def largest_symmetric(
 _FEW = 16  # rows; the eigenvalues of 64 rows at each step took as long as the products of 100,000 params
 
 
-def _ritz(krylov: Krylov) -> tuple[Array, Array]:
+def _ritz_values(krylov: Krylov) -> tuple[Array, Array]:
     """Eigenvalues of the projection, ascending, and their residuals; unused rows come first."""
     depth = len(krylov.projected)
 

@@ -88,7 +88,7 @@ def multipliers(
     if size <= _DENSE:
         spectra = _select_spectra(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)
     else:
-        spectra = _arnoldi(program, arguments, size, k, tolerance, min(max_iterations, size))
+        spectra = _run_arnoldi(program, arguments, size, k, tolerance, min(max_iterations, size))
     return Multipliers(*spectra, dynamic.frozen)
 
 
@@ -119,7 +119,7 @@ def _compile_jacobian(
     return _Jacobian(jax.jit(whole), jax.jit(extend_krylov))
 
 
-def _arnoldi(
+def _run_arnoldi(
     program: _Jacobian, arguments: tuple[Any, ...], size: int, k: int, tolerance: float, depth: int
 ) -> tuple[Spectrum, Spectrum]:
     krylov = start_krylov(size, depth, jax.random.key(0), ravel_pytree(arguments[0].params)[0].dtype)
@@ -142,7 +142,7 @@ def _select_spectra(
         return nothing, nothing
     values, vectors = np.linalg.eig(matrix)
     residuals = coupling * np.abs(vectors[-1])
-    accurate = residuals * _conditions(vectors) <= tolerance * np.abs(values).max()
+    accurate = residuals * _condition_numbers(vectors) <= tolerance * np.abs(values).max()
     values = 1 + values.astype(complex)
 
     def pick(size: np.ndarray) -> Spectrum:
@@ -152,7 +152,7 @@ def _select_spectra(
     return pick(np.abs(values - 1)), pick(np.abs(values))
 
 
-def _conditions(vectors: np.ndarray) -> np.ndarray:
+def _condition_numbers(vectors: np.ndarray) -> np.ndarray:
     """The factor by which the error of an eigenvalue may exceed its residual: 1 for each of a symmetric matrix."""
     try:
         return np.linalg.norm(np.linalg.inv(vectors), axis=1)

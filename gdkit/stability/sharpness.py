@@ -13,7 +13,7 @@ from gdkit import binding, checks, descent, factories, jaxprs, optimizers
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
-from gdkit.stability.dynamic_state import as_state, field_names, split_state
+from gdkit.stability.dynamic_state import as_state, get_field_names, split_state
 from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
 from gdkit.types import (
     Array,
@@ -222,7 +222,7 @@ def largest_preconditioned(
     loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    gain, is_diagonal = _gain(built, state, unravel(gradient(vector)), lambda params: loss(params)[0])
+    gain, is_diagonal = _compute_gain(built, state, unravel(gradient(vector)), lambda params: loss(params)[0])
     inverse = -gain / rate
     is_positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
     root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
@@ -232,7 +232,9 @@ def largest_preconditioned(
     return spectrum, is_diagonal, is_positive
 
 
-def _gain(optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[Params], Array]) -> tuple[Array, Array]:
+def _compute_gain(
+    optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[Params], Array]
+) -> tuple[Array, Array]:
     """How far a constant gradient of 1 moves each param per step, (n,); and whether each depends on its gradient alone.
 
     Second moments are held constant. With the update a·g + b·m and the mean c·g + d·m it is a + b·c / (1 − d).
@@ -294,6 +296,6 @@ def check_moments(state: State) -> None:
         problem = "its state has no second moment for each param, so that no diagonal preconditioner is known"
         raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)
     own = [(path, leaf) for path, leaf in (leaves[i] for i in dynamic.moving) if path[0].name == "opt_state"]
-    if own and (not all("mu" in field_names(path) for path, _ in own) or [leaf.shape for _, leaf in own] != shapes):
+    if own and (not all("mu" in get_field_names(path) for path, _ in own) or [leaf.shape for _, leaf in own] != shapes):
         problem = "its state has more than second moments and one mean of gradients, so that its gain is unknown"
         raise bad_type("optimizer", jax.tree.structure(state.opt_state), problem, remedy)

@@ -61,7 +61,7 @@ def describe(request: SweepRequest, *, stochastic: bool, optimum_known: bool, pl
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
         "forms": json.dumps(grids),
-        "asked": json.dumps(_settings(request)),
+        "asked": json.dumps(_get_settings(request)),
         "plan": json.dumps(plan),
         "device": str(jax.devices()[0].device_kind),
         "cores": count_visible_cores(),
@@ -77,7 +77,7 @@ def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:
     return tuple(LaneGrid(label, dimensions(listed)) for label, listed in content)
 
 
-def _settings(request: SweepRequest) -> dict[str, Any]:
+def _get_settings(request: SweepRequest) -> dict[str, Any]:
     """Arguments of the sweep that are in no other attribute, but are needed to run its lanes again."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}

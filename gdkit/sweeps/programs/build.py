@@ -76,15 +76,15 @@ def program_of(
     """The program of lanes that share `static`; its loop makes `unroll` steps per iteration, 0 means no loop."""
     curve_steps = np.asarray(recording.curve, np.int32)
     definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll)
-    functions = (functools.partial(function, definition) for function in (start, advance, finish))
-    return Program(*functions, loops=unroll > 0)
+    bind = lambda function: functools.partial(function, definition)
+    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0)
 
 
 def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
     """The block before step 0."""
     problem, optimizer, _, watched, curve_steps, _ = definition
     one = lambda point, key: start_lane(problem, optimizer, watched, point, key, shared.arrays)
-    lanes = _over_block(definition, one, inputs, _seed_keys(inputs, shared)[0])
+    lanes = _over_block(definition, one, inputs, _make_seed_keys(inputs, shared)[0])
     loss = lanes.record.initial_loss
     curve = jnp.zeros((len(curve_steps), *loss.shape), loss.dtype)
     return _pack(Carry(jnp.int32(0), lanes, curve, jnp.bool_(True)))
@@ -92,7 +92,7 @@ def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
 
 def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
     """The block at step `t1`, or where its last lane has ended; runs have `steps` steps in all."""
-    _, keys = _seed_keys(inputs, shared)  # made here, not at every step
+    _, keys = _make_seed_keys(inputs, shared)  # made here, not at every step
     block = _BlockCall(definition, inputs, shared, keys, steps)
     position = _unpack(definition, carry)
     if definition.unroll == 0:
@@ -108,7 +108,7 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
         statistics = monitors.read(watched, lane.record)
         return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays)
 
-    columns = _over_block(definition, read, inputs, _seed_keys(inputs, shared)[1], carry.lanes.unpack())
+    columns = _over_block(definition, read, inputs, _make_seed_keys(inputs, shared)[1], carry.lanes.unpack())
     if len(curve_steps):
         reached = curve_steps[:, None, None] <= columns["end_step"][None]
         columns["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
@@ -199,7 +199,7 @@ def _is_running(lanes: Lane) -> Array:
     return jnp.any(lanes.record.end_kind == EndKind.RUNNING)
 
 
-def _seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
+def _make_seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
     """The keys that initialize and the keys that sample, each (seeds,)."""
     return jax.vmap(lambda seed: split_key(jax.random.fold_in(shared.key, seed)))(inputs.seeds)
 

@@ -72,7 +72,7 @@ def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:
 
 
 def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, warned: set[int]) -> TracedGroup:
-    concrete, _ = binding.resolve_problem(request.problem, group.static | _first_point(group))
+    concrete, _ = binding.resolve_problem(request.problem, group.static | _get_first_point(group))
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     facts = inspect_loss(request, group)
     if id(concrete) not in warned:
@@ -83,7 +83,7 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
     return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll)
 
 
-def _first_point(group: Group) -> dict[str, Any]:
+def _get_first_point(group: Group) -> dict[str, Any]:
     return {name: values[0] for name, values in group.traced.items()}
 
 
@@ -92,7 +92,7 @@ _loss_facts: dict[tuple, LossFacts] = {}  # of the last 64 groups; traced values
 
 def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
     """Trace and check the loss of a group, once per process: tracing takes longer than a short sweep."""
-    point, optimizer = _first_point(group), group.section.optimizer
+    point, optimizer = _get_first_point(group), group.section.optimizer
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
     precision = jax.config.read("jax_enable_x64")  # decides the dtype of arrays that a factory makes
@@ -123,7 +123,7 @@ def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts)
 
 def _check_used(request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
     """Raise for a traced hyperparameter that nothing uses: ``**kwargs`` would accept a misspelled name."""
-    point, optimizer = {**static, **_first_point(group)}, group.section.optimizer
+    point, optimizer = {**static, **_get_first_point(group)}, group.section.optimizer
     for name in group.traced:
         factory: Any = request.problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
         known = factories.parameters(factory)

@@ -44,7 +44,7 @@ class Packed:
 
     def unpack(self) -> PyTree:
         """The pytree, of the same kind of arrays: JAX, NumPy or shapes."""
-        leaves = [self.arrays[array] if at is None else _column(self.arrays[array], at) for array, at in self.places]
+        leaves = [self.arrays[array] if at is None else _take(self.arrays[array], at) for array, at in self.places]
         return jax.tree.unflatten(self.structure, leaves)
 
 
@@ -80,6 +80,6 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _column(x: Any, at: int) -> Any:
+def _take(x: Any, at: int) -> Any:
     is_shape = not hasattr(x, "__getitem__")
     return jax.ShapeDtypeStruct(x.shape[:-1], x.dtype) if is_shape else x[..., at]
