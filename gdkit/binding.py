@@ -118,12 +118,8 @@ def split_aux(problem: Problem, start: Any) -> tuple[Params, PyTree]:
     if not problem.has_aux:
         return start, ()
     if not isinstance(start, tuple) or len(start) != 2:
-        raise bad_type(
-            "init",
-            start,
-            "has_aux is set, and it is not a pair of params and aux",
-            "Return (params, aux) from init(key)",
-        )
+        remedy = "Return (params, aux) from init(key)"
+        raise bad_type("init", start, "has_aux is set, and it is not a pair of params and aux", remedy)
     return start
 
 

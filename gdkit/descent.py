@@ -122,7 +122,7 @@ class StepInputs(NamedTuple):
 
     hyperparameters: Hyperparameters
     t: Array  # () int32, the step
-    key: Key  # the second that `split_key` makes of the seed's
+    key: Key  # the key that samples, from `split_key`
     data: PyTree
 
 
@@ -134,7 +134,7 @@ def start_lane(
     key: Key,
     arrays: Arrays,
 ) -> Lane:
-    """The lane before step 0; `key` is the first that `split_key` makes of the seed's."""
+    """The lane before step 0; `key` is the key that initializes, from `split_key`."""
     state = initial_state(problem, optimizer, hyperparameters, key, arrays)
     return Lane(state, monitors.start_record(watched, state))
 

@@ -165,7 +165,7 @@ def by_name(name: str) -> OptimizerFactory:
     return known[name]
 
 
-# The optimizers of optax that the step map does not support, and why. The contract tests hold this list to the truth.
+# The optimizers of optax that the step map does not support, and why. The contract tests check this list.
 UNSUPPORTED = {
     "dpsgd": "it needs per-example gradients, and a loss has one gradient",
     "sophia": "it needs obj_fn, the loss as a function of the params alone",

@@ -49,7 +49,7 @@ class Context(NamedTuple):
     """The inputs of a monitor besides states and info."""
 
     t: Array  # () int32, the step
-    key: Key  # the seed's key
+    key: Key  # the key that samples batches
     hyperparameters: Hyperparameters
     data: PyTree
     moves: Array  # () bool, whether an update is made; False in the last observation of a run

@@ -289,7 +289,7 @@ def _name_operation(equation: JaxprEqn) -> str:
 
 def _make_constant(value: Any) -> _Node:
     is_plain = np.shape(value) == () and _is_number_or_bool(value)
-    return _Node(_format_value(value) if is_plain else f"const{_format_shape(value)}", value, False)
+    return _Node(format_value(value) if is_plain else f"const{_format_shape(value)}", value, False)
 
 
 # The cells of the table
@@ -297,8 +297,8 @@ def _make_constant(value: Any) -> _Node:
 
 def _format_row(row: ChainRow) -> tuple[str, ...]:
     call = row.operation if row.operation == "input" else f"{row.operation}({', '.join(row.inputs)})"
-    adjoint = "" if row.adjoint is None else _format_value(row.adjoint)
-    return row.output, call, _format_value(row.value), _format_local(row), adjoint
+    adjoint = "" if row.adjoint is None else format_value(row.adjoint)
+    return row.output, call, format_value(row.value), _format_local(row), adjoint
 
 
 def _format_local(row: ChainRow) -> str:
@@ -308,16 +308,16 @@ def _format_local(row: ChainRow) -> str:
     return ", ".join(f"{format_number(slope, 6)} in {name}" for name, slope in slopes)
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any, digits: int = 6) -> str:
     """A number, the shape and norm of an array, or the values of a tuple, separated by commas."""
     if isinstance(value, tuple):
-        return ", ".join("-" if v is None else _format_value(v) for v in value)
+        return ", ".join("-" if v is None else format_value(v, digits) for v in value)
     if not _is_number_or_bool(value):
         return str(jnp.result_type(value))
     plain = np.asarray(value, complex if jnp.iscomplexobj(value) else float)
     if plain.shape != ():
         return f"{_format_shape(value)} |{format_number(np.linalg.norm(np.ravel(plain)))}|"
-    return f"{plain[()]:.6g}" if np.iscomplexobj(plain) else format_number(plain, 6)
+    return f"{plain[()]:.{digits}g}" if np.iscomplexobj(plain) else format_number(plain, digits)
 
 
 def _format_shape(value: Any) -> str:

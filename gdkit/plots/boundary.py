@@ -38,7 +38,7 @@ def answers(
     """
     if not isinstance(frame, Frame):
         raise bad_type("frame", frame, "not a Frame", "Pass what boundary.explore returned, or one of trail.frames")
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     _draw(ax, frame)
     ax.set(xlim=frame.x[[0, -1]], ylim=frame.y[[0, -1]])
     if not ticks:
@@ -46,7 +46,7 @@ def answers(
     if inner is not None:
         ax.add_patch(_make_outline(inner))
     if names:
-        style.legend(ax, answer_handles(names))
+        style.draw_legend(ax, answer_handles(names))
     return ax
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from gdkit.checks import check_number
 from gdkit.errors import bad_type, bad_value
 from gdkit.gradients import ChainRow, ChainRuleTrace, FiniteDifference
+from gdkit.gradients.chain_rule import format_value
 from gdkit.plots import style
 from gdkit.tables import format_number
 
@@ -40,14 +41,14 @@ def tangent(
     if curve.shape != t.shape:
         raise bad_type("f", curve.shape[1:], "it does not return a scalar", "Pass a function of one number")
     height, slope = (float(x) for x in jax.value_and_grad(f)(jnp.asarray(at, float)))
-    ax = style.axes(ax, height=3.4)
+    ax = style.get_axes(ax, height=3.4)
     ax.plot(t, curve, color="0.45", linewidth=1.8, label="$h(t)$")
     label = f"tangent at {format_number(at, 3)}, slope {format_number(slope, 3)}"
     ax.plot(t, height + slope * (t - at), "--", color=style.SERIES_COLORS[1], linewidth=1.5, label=label)
     ax.plot(at, height, "o", color=style.SERIES_COLORS[1], markeredgecolor=style.INK, markersize=7, zorder=4)
     pad = 0.12 * float(np.ptp(curve)) or 1.0
     ax.set(xlim=(t[0], t[-1]), ylim=(curve.min() - pad, curve.max() + 0.3 * pad), xlabel="$t$", ylabel="$h(t)$")
-    style.legend(ax, ax.get_lines()[:2])
+    style.draw_legend(ax, ax.get_lines()[:2])
     return ax
 
 
@@ -71,7 +72,7 @@ def difference_error(
         raise bad_type("table", table, "not a FiniteDifference", "Pass the result of gdkit.finite_difference")
     if labels is not None and len(labels) != len(tables):
         raise bad_value("labels", labels, f"{len(labels)} labels for {len(tables)} tables", "Pass one per table")
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     errors = np.concatenate([one.error for one in tables])
     least = errors[errors > 0].min(initial=1.0) / 3
     ax.set(xscale="log", yscale="log", xlabel="step $h$", ylabel="error of the slope")
@@ -87,7 +88,7 @@ def difference_error(
         ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": style.INK}
         ax.plot(one.step[best], error[best], **ring, markersize=10, zorder=5)
     if labels:
-        style.legend(ax, handles)
+        style.draw_legend(ax, handles)
     return ax
 
 
@@ -115,7 +116,7 @@ def chain_rule(trace: ChainRuleTrace, *, ax: Axes | None = None) -> Axes:
     depths = _find_depths(trace.rows, edges)
     routes = [_find_route(number, edge, depths) for number, edge in enumerate(edges)]
     places = _place_stops(depths, routes)
-    ax = style.axes(ax, height=max(2.4, 0.95 * (1 + max(depths.values()))))
+    ax = style.get_axes(ax, height=max(2.4, 0.95 * (1 + max(depths.values()))))
     boxes = {row.output: _draw_box(ax, row, places[row.output]) for row in trace.rows}
     ends = [edge[:2] for edge in edges]
     for number, (edge, route) in enumerate(zip(edges, routes, strict=True)):
@@ -186,8 +187,8 @@ def _draw_box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
     made = row.output if row.operation == "input" else f"{row.output} = {row.operation}"
     color = "white" if row.operation == "input" else "0.95"
     frame = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.45", "linewidth": 0.9}
-    adjoint = "" if row.adjoint is None else f"\nadjoint {_format_value(row.adjoint)}"
-    text = f"{made}\nvalue {_format_value(row.value)}"
+    adjoint = "" if row.adjoint is None else f"\nadjoint {format_value(row.adjoint, 4)}"
+    text = f"{made}\nvalue {format_value(row.value, 4)}"
     box = ax.text(
         *place, f"{text}{adjoint}", ha="center", va="center", fontsize="small", color=(0, 0, 0, 0), bbox=frame, zorder=3
     )
@@ -196,16 +197,6 @@ def _draw_box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
     ax.text(*place, text + "\n" * (lines - 2), color=style.INK, **look)
     ax.text(*place, "\n" * (lines - 1) + adjoint.strip(), color=style.SERIES_COLORS[1], **look)
     return box
-
-
-def _format_value(value: Any) -> str:
-    """A number, or the shape and norm of an array."""
-    parts = value if isinstance(value, tuple) else (value,)
-    texts = []
-    for part in (part for part in parts if part is not None and jnp.issubdtype(jnp.result_type(part), jnp.number)):
-        x = np.asarray(part, complex if jnp.iscomplexobj(part) else float)
-        texts.append(f"{'×'.join(map(str, x.shape))}, ‖{np.linalg.norm(x):.3g}‖" if x.shape else f"{x[()]:.4g}")
-    return "; ".join(texts)
 
 
 def _draw_edge(ax: Axes, edge: _Edge, stops: Sequence[tuple[float, float]], boxes: dict[str, Any], bend: float) -> None:

@@ -46,7 +46,7 @@ def trajectories(
     paths = [_get_path(run, 2) for run in runs]
     loss = _make_loss(problem, runs[0])
     low, high = np.transpose(limits) if limits else _find_box(paths, runs)
-    ax = style.axes(ax, height=4.4)
+    ax = style.get_axes(ax, height=4.4)
     _draw_contours(ax, loss, problem.optimum, low, high)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_0$", ylabel="$x_1$")
     handles = []
@@ -56,7 +56,7 @@ def trajectories(
         _draw_path(ax, path, low, high, look["color"], regime)
         if label:
             handles.append(Line2D([], [], color=look["color"], linewidth=1.6, label=label))
-    style.legend(ax, handles, style.regime_handles(regimes, color="0.75"))
+    style.draw_legend(ax, handles, style.regime_handles(regimes, color="0.75"))
     return ax
 
 
@@ -86,7 +86,7 @@ def descent_1d(
     if limits is None:
         low, high = _find_box([x[:, None]], (run,))
         limits = (float(low[0]), float(high[0]))
-    ax = style.axes(ax, height=3.2)
+    ax = style.get_axes(ax, height=3.2)
     grid = np.linspace(*limits, 401)
     values = loss(grid[:, None])
     pad = 0.06 * float(np.ptp(values)) or 1.0
@@ -200,7 +200,7 @@ def coordinate_check(
     labels = labels or [f"layer {number}" for number in range(1, changes.shape[2] + 1)]
     if len(labels) != changes.shape[2]:
         raise bad_value("labels", labels, f"there are {changes.shape[2]} layers", "Pass one per layer")
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     for number, (layer, label) in enumerate(zip(np.moveaxis(changes, 2, 0), labels, strict=True)):
         mean = layer.mean(axis=1)
         bars = np.maximum([mean - layer.min(axis=1), layer.max(axis=1) - mean], 0)

@@ -88,7 +88,7 @@ def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Lin
     return [Line2D([], [], **mark, label=REGIME_LABELS[regime]) for regime, mark in marks.items()]
 
 
-def legend(ax: Axes, *groups: Sequence[Any]) -> None:
+def draw_legend(ax: Axes, *groups: Sequence[Any]) -> None:
     """Draw groups of legend entries below each other, under the label of the x axis."""
     style: dict[str, Any] = {"fontsize": "small", "handletextpad": 0.5, "columnspacing": 1.3, "handlelength": 1.8}
     below = 4.2  # in letters: height of the ticks and the label
@@ -101,20 +101,20 @@ def legend(ax: Axes, *groups: Sequence[Any]) -> None:
         if former is not None and below > 4.2:
             ax.add_artist(former)  # ax.legend replaces the former legend
         below += 1.55 * rows + 0.6
-    if figure_of(ax).get_layout_engine() is None:
+    if get_figure(ax).get_layout_engine() is None:
         _raise_bottom(ax, below)
 
 
 def _raise_bottom(ax: Axes, letters: float) -> None:
     """Raise the bottom of axes without a layout engine."""
     points = FontProperties(size="small").get_size_in_points()
-    share = letters * points / 72 * figure_of(ax).dpi / ax.figure.bbox.height
+    share = letters * points / 72 * get_figure(ax).dpi / ax.figure.bbox.height
     box = ax.get_position()
     if box.y0 < share < box.y1 - 0.1:
         ax.set_position((box.x0, share, box.width, box.y1 - share))
 
 
-def axes(ax: Any, *, height: float = 4.0) -> Axes:
+def get_axes(ax: Any, *, height: float = 4.0) -> Axes:
     """The Axes given, or those of a new figure."""
     if ax is None:
         import matplotlib.pyplot as plt  # chooses a backend, so only where a figure must be made
@@ -125,7 +125,7 @@ def axes(ax: Any, *, height: float = 4.0) -> Axes:
     return ax
 
 
-def figure_of(ax: Axes) -> Figure:
+def get_figure(ax: Axes) -> Figure:
     """The root figure of `ax`."""
     figure = ax.get_figure(root=True)
     if figure is None:
@@ -133,7 +133,7 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def scale_of(values: np.ndarray) -> str:
+def choose_scale(values: np.ndarray) -> str:
     """``log`` where values are more evenly spaced on it, ``symlog`` if one of them is 0, else ``linear``."""
     distinct = np.unique(values)
     positive = distinct[distinct > 0]
@@ -155,7 +155,7 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
     if values.dtype.kind not in "fiu":
         axis.set_ticks(range(len(values)), [str(v) for v in values])
         return
-    scale = scale_of(values)
+    scale = choose_scale(values)
     extra: dict[str, Any] = {"linthresh": float(values[values > 0].min()), "linscale": 0.5} if scale == "symlog" else {}
     (ax.set_xscale if which == "x" else ax.set_yscale)(scale, **extra)
 
@@ -221,12 +221,12 @@ def series(number: int) -> dict[str, Any]:
     return {"color": color, "marker": SERIES_MARKERS[number % len(SERIES_MARKERS)]}
 
 
-def words(name: str) -> str:
+def format_name(name: str) -> str:
     """The name of an axis or variable in words."""
     return name.removeprefix("problem.").replace("_", " ")
 
 
-def short(value: Any) -> str:
+def format_short(value: Any) -> str:
     """A number with three significant digits; any other value as a string."""
     return format_number(value, 3) if isinstance(value, int | float | np.number) else str(value)
 

@@ -60,7 +60,7 @@ def loss_curves(
     check_integer("seed", seed, at_least=0)
     if seed >= result.seeds:
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
     curves = [_get_curve(line.result, row) for row in line.rows[shown, seed]]
     regimes = line.regimes[shown, seed]
@@ -74,8 +74,8 @@ def loss_curves(
     for (steps, losses), value, regime in zip(curves, line.values[shown], regimes, strict=True):
         _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
     ax.set(xlabel="step", ylabel="loss")
-    style.legend(ax, style.regime_handles(regimes))
-    _draw_color_bar(ax, shades, style.words(axis))
+    style.draw_legend(ax, style.regime_handles(regimes))
+    _draw_color_bar(ax, shades, style.format_name(axis))
     return _add_title(ax, result, line)
 
 
@@ -108,7 +108,7 @@ def final_loss(
     """
     lines = _select_lines(result, axis, optimizer, at)
     by = result.score_name(by)
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     scores = [_get_scores(line, by) for line in lines]
     style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), room=0.025 * _count_rows(scores))
@@ -120,11 +120,11 @@ def final_loss(
     if threshold is not None:
         check_number("threshold", threshold)
         look: dict[str, Any] = {"color": style.INK, "linewidth": 1.5, "linestyle": (0, (1, 1.2))}
-        handles.append(ax.axvline(threshold, **look, label=f"theory {style.short(threshold)}", zorder=3))
+        handles.append(ax.axvline(threshold, **look, label=f"theory {style.format_short(threshold)}", zorder=3))
     _draw_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
-    ax.set(xlabel=style.words(axis), ylabel=style.words(by))
-    style.legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
+    ax.set(xlabel=style.format_name(axis), ylabel=style.format_name(by))
+    style.draw_legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
     return _add_title(ax, result, lines[0], named=False) if len(lines) == 1 else ax
 
 
@@ -152,12 +152,12 @@ def regime_map(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     plane = _select_plane(result, x, y, optimizer, at)
-    ax = style.axes(ax)
+    ax = style.get_axes(ax)
     for which, values in (("x", plane.x), ("y", plane.y)):
         style.set_scale(ax, which, values)
     edge = (_draw_points if plane.is_paired else _draw_cells)(ax, plane)
-    ax.set(xlabel=style.words(x), ylabel=style.words(y))
-    style.legend(ax, style.regime_handles(plane.codes[plane.codes >= 0]) + edge)
+    ax.set(xlabel=style.format_name(x), ylabel=style.format_name(y))
+    style.draw_legend(ax, style.regime_handles(plane.codes[plane.codes >= 0]) + edge)
     return ax
 
 
@@ -184,12 +184,12 @@ def regime_strip(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     lines = _select_lines(result, axis, optimizer, at)
-    ax = style.axes(ax, height=0.9 + 0.3 * len(lines))
+    ax = style.get_axes(ax, height=0.9 + 0.3 * len(lines))
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     _draw_strip_rows(ax, lines)
     style.tidy_ticks(ax.xaxis)
-    ax.set_xlabel(style.words(axis))
-    style.legend(ax, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
+    ax.set_xlabel(style.format_name(axis))
+    style.draw_legend(ax, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
     return ax
 
 
@@ -313,10 +313,10 @@ def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) 
     edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, style.INK)
     if best is not None:
         star: dict[str, Any] = _STAR | {"markeredgecolor": style.INK}
-        handles.append(Line2D([], [], **star, markersize=9, label=f"best {style.short(best)}"))
+        handles.append(Line2D([], [], **star, markersize=9, label=f"best {style.format_short(best)}"))
     if edge is not None:
         dashes: dict[str, Any] = {"color": red, "linewidth": 1.3, "linestyle": "--", "zorder": 3}
-        handles.append(ax.axvline(edge, **dashes, label=f"edge {style.short(edge)}"))
+        handles.append(ax.axvline(edge, **dashes, label=f"edge {style.format_short(edge)}"))
     if np.isinf(scores).any():
         handles.append(Line2D([], [], color=red, marker="x", linestyle="none", markersize=4, label="diverged seed"))
     return handles
@@ -330,7 +330,9 @@ def _draw_one_of_several(ax: Axes, line: _Line, axis: str, by: str, scores: np.n
     edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
-    values = [f"{name} {style.short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None]
+    values = [
+        f"{name} {style.format_short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None
+    ]
     label = f"{line.label}: {', '.join(values)}" if values else line.label
     return Line2D([], [], **look, linewidth=1.7, markersize=4, label=label)
 
@@ -414,7 +416,7 @@ def _draw_strip(ax: Axes, lines: Sequence[_Line]) -> None:
     """Draw a strip of regimes above the axes, whose height in inches does not depend on the layout."""
 
     def place(_: Any, renderer: Any) -> Bbox:
-        box, inch = ax.get_position(), style.figure_of(ax).dpi / ax.figure.bbox.height
+        box, inch = ax.get_position(), style.get_figure(ax).dpi / ax.figure.bbox.height
         return Bbox.from_bounds(box.x0, box.y1 + 0.035 * inch, box.width, 0.125 * len(lines) * inch)
 
     strip = ax.inset_axes((0.0, 1.0, 1.0, 0.1), sharex=ax)
@@ -513,7 +515,7 @@ def _make_color_map(line: _Line) -> ScalarMappable:
     """Map from value to color: viridis without its lightest end."""
     colors = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)))
     low, high = line.values[0], line.values[-1]
-    scale = style.scale_of(line.values)
+    scale = style.choose_scale(line.values)
     if scale == "log":
         norm = LogNorm(*((low, high) if high > low else (low / 2, high * 2)))
     elif scale == "symlog":
@@ -524,7 +526,7 @@ def _make_color_map(line: _Line) -> ScalarMappable:
 
 
 def _draw_color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
-    laid_out = style.figure_of(ax).get_layout_engine() is not None  # without a layout engine the axes keep their place
+    laid_out = style.get_figure(ax).get_layout_engine() is not None  # without a layout engine the axes keep their place
     bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=laid_out)
     style.tidy_ticks(bar.ax.yaxis)
 
@@ -535,7 +537,7 @@ def _add_title(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True
     coords = line.result.lanes.coords  # without the axes of other optimizers
     fixed = [n for n, values in result.axes.items() if n in coords and n not in varying and len(values) > 1]
     parts = [line.label] if named and len(result.optimizers) > 1 else []
-    parts += [f"{style.words(name)} {style.short(line.result.lanes[name].values[0])}" for name in fixed]
+    parts += [f"{style.format_name(name)} {style.format_short(line.result.lanes[name].values[0])}" for name in fixed]
     if parts:
         ax.set_title(", ".join(parts), loc="left", fontsize="medium")
     return ax

@@ -1,4 +1,4 @@
-"""What a user asks for: a pure loss, its initial params, and data."""
+"""A problem: a pure loss, its initial params, and data."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -7,16 +7,7 @@ from gdkit.stability.multipliers import Multipliers, multipliers
 from gdkit.stability.sharpness import preconditioned_sharpness, sharpness, stability_threshold
 
 __all__ = [
-    "CriticalLearningRate",
-    "Multipliers",
-    "Profile",
-    "Spectrum",
-    "critical_learning_rate",
-    "lyapunov_exponent",
-    "multipliers",
-    "preconditioned_sharpness",
-    "preconditioned_sharpness_every",
-    "sharpness",
-    "sharpness_every",
+    "CriticalLearningRate", "Multipliers", "Profile", "Spectrum", "critical_learning_rate", "lyapunov_exponent",
+    "multipliers", "preconditioned_sharpness", "preconditioned_sharpness_every", "sharpness", "sharpness_every",
     "stability_threshold",
-]
+]  # fmt: skip

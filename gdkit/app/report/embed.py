@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from gdkit.app.summary import MEANINGS, results_by_optimizer
 from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
-from gdkit.plots.style import scale_of
+from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.result import SweepResult
 
@@ -314,7 +314,7 @@ def _embed_optimizer(sweep: EmbeddedSweep, rows: np.ndarray, start: int, look: S
 def _embed_axis(values: np.ndarray) -> dict[str, Any]:
     numeric = values.dtype.kind in "fiu"
     finite = values[np.isfinite(values)] if numeric else values
-    return {"numeric": numeric, "scale": scale_of(finite) if numeric else "text"}
+    return {"numeric": numeric, "scale": choose_scale(finite) if numeric else "text"}
 
 
 def _group_measures(columns: Mapping[str, np.ndarray], axes: Mapping[str, Any], by: str) -> dict[str, list[str]]:

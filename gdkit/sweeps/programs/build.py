@@ -52,11 +52,12 @@ class Program(NamedTuple):
     start: Any  # (inputs, shared) -> carry
     advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
     finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
-    fingerprint: str = ""  # of the compiled: equal for what computes the same on the same device with the same versions
-    carry: Any = None  # of the compiled: its shapes
-    output: PyTree = None  # of the compiled: the shapes of what `finish` returns, name -> (seeds, points, ...)
     loops: bool = True  # whether `advance` makes all steps to t1, not just one
-    starts_alike: bool = False  # of the compiled: whether lanes of one seed start alike at every point
+    # of compiled programs only
+    fingerprint: str = ""  # equal for programs that compute the same, on the same device with the same versions
+    carry: Any = None  # the shapes of a carry
+    output: PyTree = None  # the shapes of what `finish` returns, name -> (seeds, points, ...)
+    starts_alike: bool = False  # whether lanes of one seed start alike at every point
 
 
 class Definition(NamedTuple):

@@ -60,7 +60,7 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     executables = [_compile(lowered, device, own) for lowered, own in options]
     fingerprint = _hash_programs(tuple(lowered.as_text() for lowered, _ in options), device)
     starts_alike = not any(used[: len(inputs[0].traced)])
-    return Program(*executables, fingerprint, carry, finish.out_info.unpack(), program.loops, starts_alike)
+    return Program(*executables, program.loops, fingerprint, carry, finish.out_info.unpack(), starts_alike)
 
 
 def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
