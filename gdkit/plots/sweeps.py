@@ -330,9 +330,7 @@ def _draw_one_of_several(ax: Axes, line: _Line, axis: str, by: str, scores: np.n
     edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
-    values = [
-        f"{name} {style.format_short(value)}" for name, value in (("best", best), ("edge", edge)) if value is not None
-    ]
+    values = [f"{name} {style.format_short(x)}" for name, x in (("best", best), ("edge", edge)) if x is not None]
     label = f"{line.label}: {', '.join(values)}" if values else line.label
     return Line2D([], [], **look, linewidth=1.7, markersize=4, label=label)
 
