@@ -304,7 +304,7 @@ def _choose_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, 
 
 
 def _refine(ask: Ask, grid: _Grid, answers: np.ndarray, coarse: int) -> Frame:
-    """Evaluate the window along its boundary, and fill `answers`; answers that it holds already are kept."""
+    """Evaluate the points along the boundary of a window whose answers are unknown, and fill `answers`."""
     x, y = grid.coordinates()
     strides = [2**k for k in range(int(math.log2(grid.cells // coarse)), -1, -1)]
     needed = np.ones((coarse + 1, coarse + 1), bool)

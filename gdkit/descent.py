@@ -268,7 +268,7 @@ def descend(
       that `gdkit.classify` reads), and with `record_params` the params and gradients at the recorded steps.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> from gdkit import problems
     >>> run = descend(problems.parabola(), optimizers.sgd, 10, hyperparameters={"learning_rate": 0.2})

@@ -108,7 +108,7 @@ def value_and_hypergradient(
       finite.
 
     Raises:
-      InputValueError, InputTypeError: an argument cannot be used; the message says which, and what to do.
+      InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
     >>> from gdkit import problems, sgd
     >>> at = lambda rate: value_and_hypergradient(problems.parabola(), sgd, {"learning_rate": rate}, 2)
@@ -237,7 +237,7 @@ def tune(
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used, or the run diverges at the start; the message
-        says which, and what to do.
+        names it and the remedy.
 
     >>> from gdkit import problems, sgd
     >>> tuned = tune(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": 0.01}, 20)

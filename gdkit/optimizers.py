@@ -132,7 +132,7 @@ def select_extra_arguments(
 
 
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:
-    """The params at which a run is evaluated: the trained ones, or the average that schedule_free keeps."""
+    """The params at which a run is evaluated: the trained ones, or their average under schedule_free."""
     is_free = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
     states = [s for s in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(s)]
     return optax.contrib.schedule_free_eval_params(states[0], params) if states else params

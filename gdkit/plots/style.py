@@ -160,8 +160,8 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
     (ax.set_xscale if which == "x" else ax.set_yscale)(scale, **extra)
 
 
-def set_loss_axis(ax: Axes, losses: np.ndarray, *, room: float = 0.0) -> None:
-    """Set a log axis around the finite losses, linear if one is negative; `room` is the share left free at the top."""
+def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0) -> None:
+    """Set a log axis around the finite losses, linear if one is negative; `margin` is a free share at the top."""
     losses = losses[np.isfinite(losses)]
     positive = losses[losses > 0]
     if losses.size and losses.min() >= 0 and positive.size:
@@ -169,12 +169,12 @@ def set_loss_axis(ax: Axes, losses: np.ndarray, *, room: float = 0.0) -> None:
         bottom = max(np.log10(positive.min()), top - _DECADES)
         width = max(top - bottom, 0.3)
         ax.set_yscale("log")
-        ax.set_ylim(10 ** (bottom - 0.05 * width), 10 ** (top + (0.05 + room / (1 - room)) * width))
+        ax.set_ylim(10 ** (bottom - 0.05 * width), 10 ** (top + (0.05 + margin / (1 - margin)) * width))
         tidy_ticks(ax.yaxis)
         return
     low, high = (float(losses.min()), float(losses.max())) if losses.size else (0.0, 1.0)
     width = high - low or 1.0
-    ax.set_ylim(low - 0.05 * width, high + (0.05 + room / (1 - room)) * width)
+    ax.set_ylim(low - 0.05 * width, high + (0.05 + margin / (1 - margin)) * width)
 
 
 def tidy_ticks(axis: Any) -> None:

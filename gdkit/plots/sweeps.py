@@ -111,7 +111,7 @@ def final_loss(
     ax = style.get_axes(ax)
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     scores = [_get_scores(line, by) for line in lines]
-    style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), room=0.025 * _count_rows(scores))
+    style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), margin=0.025 * _count_rows(scores))
     handles = _draw_single(ax, lines[0], axis, by, scores[0]) if len(lines) == 1 else []
     if len(lines) > 1:
         for number, (line, score) in enumerate(zip(lines, scores, strict=True)):

@@ -76,12 +76,12 @@ def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov
     key, draw = jax.random.split(krylov.key)
     rest = jnp.where(broken, jax.random.normal(draw, rest.shape, rest.dtype), rest / jnp.where(broken, 1, length))
     second, rest = _project(basis, rest, j + 1)
-    left = jnp.linalg.norm(rest)
-    coupling = jnp.where(broken, 0, length * left)
+    remaining = jnp.linalg.norm(rest)
+    coupling = jnp.where(broken, 0, length * remaining)
     column = first + jnp.where(broken, 0, length * second)
     column = jnp.where(jnp.arange(depth) == j + 1, coupling, column)
     projected = krylov.projected.at[:, j].set(column)
-    direction = rest / jnp.where(left > 0, left, 1)
+    direction = rest / jnp.where(remaining > 0, remaining, 1)
     return Krylov(basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken, scale, key)
 
 

@@ -31,8 +31,8 @@ def lyapunov_exponent(
     The derivative of every step is applied to the tangent, of params, aux and optimizer state together, which is then
     scaled back to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the
     exponent is log max |1 − ηλᵢ|. Positive: runs separate, as they do in chaos. It costs about two further steps per
-    step. The derivative is JAX's: it does not see what a loss hides behind ``stop_gradient`` (a target that moves with
-    the params).
+    step. The derivative is JAX's: it does not follow a loss through ``stop_gradient`` (a target that moves with the
+    params).
 
     Args:
       problem, optimizer: those of the run; a monitor is not passed them.

@@ -48,8 +48,8 @@ def multipliers(
     At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I
     by Jacobian-vector products finds those farthest from 1 soon, and those of the largest modulus, which crowd near 1,
     late; for states of up to 64 numbers the whole Jacobian is formed. Integer leaves, such as step counts, are
-    constant: a bias correction is that of the count in the state. The Jacobian is JAX's: it does not see what a loss
-    hides behind ``stop_gradient``.
+    constant: a bias correction is that of the count in the state. The Jacobian is JAX's: it does not follow a loss
+    through ``stop_gradient``.
 
     Args:
       problem, optimizer, hyperparameters: as in `descend`.

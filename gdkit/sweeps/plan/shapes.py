@@ -1,4 +1,4 @@
-"""The plan of a sweep, and the shape of its blocks by rule."""
+"""The plan of a sweep, and the rule that chooses the shape of its blocks."""
 
 import dataclasses
 import math

@@ -64,7 +64,7 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
 
 
 def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
-    """The executable; options that this version of XLA does not know are left out."""
+    """The executable; options unknown to this version of XLA are omitted."""
     accepted = dict(options) if device.platform == "cpu" else {}
     while True:
         try:

@@ -29,7 +29,7 @@ class TracedGroup(NamedTuple):
     static: dict[str, Any]
     params: Params  # shapes of one lane's params
     limits: BlockLimits
-    unroll: int  # by rule
+    unroll: int  # steps per iteration of the loop, unless the plan has another number
 
     def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of `seeds` seeds, (seeds, points)."""
@@ -41,7 +41,7 @@ class TracedGroup(NamedTuple):
         return self.number_lanes(block, seeds)[:own, :points].T.ravel()
 
     def choose_shape(self, request: SweepRequest) -> Shape:
-        """The shape of its blocks by rule; it depends on the machine's workers, not on those of this run."""
+        """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
         usual = count_workers(Plan(), len(select_devices(request.plan)))
         return choose_shape(len(self.group.points), request.seeds, self.limits, request.plan, usual, self.unroll)
 

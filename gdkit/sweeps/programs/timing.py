@@ -40,7 +40,7 @@ def choose_job(
 
     Args:
       make: compiles the job of a shape.
-      shape: the shape by rule.
+      shape: the shape that `choose_shape` chose.
       plan: the user's plan, whose fields are not varied.
       most: largest number of lanes per block.
       lanes: number of lanes of the group.
@@ -163,7 +163,8 @@ def _time_steps(job: Job, workers: int, steps: int) -> float:
         return (time.perf_counter() - start) / (steps * job.lanes_per_block * workers)
 
 
-# Choices by the fingerprint of the program in the shape by rule. The command line stores them between processes.
+# Choices by the fingerprint of the program in the shape that `choose_shape` chose. The command line stores them between
+# processes.
 
 _choices: dict[str, Shape] = {}
 
