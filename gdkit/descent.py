@@ -56,8 +56,9 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
         loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
         (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
-        extra = optimizers.select_extra_arguments(built, value, grad, lambda params: loss(params)[0])
-        update, opt_state = built.update(grad, state.opt_state, state.params, **extra)
+        extra = {"value": value, "grad": grad, "value_fn": lambda params: loss(params)[0]}
+        accepted = {name: extra[name] for name in optimizers.extra_arguments(built)}
+        update, opt_state = built.update(grad, state.opt_state, state.params, **accepted)
         params = optax.apply_updates(state.params, update)
         return State(params, aux, opt_state), Info(value, grad, update)
 

@@ -118,17 +118,15 @@ def build(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Optimiz
     return built
 
 
-def select_extra_arguments(
-    optimizer: Optimizer, value: Array, grad: Params, value_fn: Callable[[Params], Array]
-) -> dict[str, Any]:
-    """Those of ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts, by name.
+def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:
+    """The names among ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts.
 
-    No other names are offered: lbfgs forwards names that it does not use, and then rejects them.
+    No other names are passed: lbfgs forwards names that it does not use, and then rejects them.
     """
-    offered = {"value": value, "grad": grad, "value_fn": value_fn}
+    offered = ("value", "grad", "value_fn")
     accepted = inspect.signature(optimizer.update).parameters
     takes_all = any(p.kind == p.VAR_KEYWORD for p in accepted.values())
-    return {name: extra for name, extra in offered.items() if takes_all or name in accepted}
+    return tuple(name for name in offered if takes_all or name in accepted)
 
 
 def evaluation_params(opt_state: PyTree, params: Params) -> Params:

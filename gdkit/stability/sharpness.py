@@ -245,13 +245,14 @@ def _compute_gain(
     mean = [i - places for i in dynamic.moving if i >= places]
     means, unravel = ravel_pytree([leaves[i] for i in mean])
     value = value_fn(state.params)
-    extra = optimizers.select_extra_arguments(optimizer, value, grad, value_fn)
+    extra = {"value": value, "grad": grad, "value_fn": value_fn}
+    accepted = {name: extra[name] for name in optimizers.extra_arguments(optimizer)}
     flat, unravel_grad = ravel_pytree(grad)
 
     def update(x: tuple[Array, Array]) -> list[Array]:
         new = dict(zip(mean, unravel(x[1]), strict=True))
         before = jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
-        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **extra))
+        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **accepted))
 
     def respond(x: tuple[Array, Array]) -> tuple[Array, Array]:
         out = jaxprs.hold_outputs(update, [i + offset for i in dynamic.held])(x)
