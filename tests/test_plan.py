@@ -135,7 +135,7 @@ def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris):
 def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch, alike):
     problem = iris if alike else problems.parabola
     axes = {"learning_rate": RATES} if alike else {"problem.start": np.arange(1.0, 12.0)}
-    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], groups.prepare
+    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], groups.compile_job
 
     def counted(*given, **options):
         job = prepare(*given, **options)
@@ -222,7 +222,7 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
     key = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
     numbers = {n: np.arange(6).reshape(2, 3).astype(n) for n in ("float32", "int32", "bool")}
     tree = {"w": np.ones((2, 3, 5), np.float32), "key": key, "more": 2 * numbers["float32"]} | numbers
-    packed = jax.jit(Packed.of)(tree)
+    packed = jax.jit(Packed.pack)(tree)
     assert len(jax.tree.leaves(packed)) == 5, "two on their own, and one a dtype"
     shapes = jax.eval_shape(Packed.pack, tree).unpack()
     for back in (packed.unpack(), jax.jit(Packed.unpack)(packed)):
@@ -287,7 +287,7 @@ def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris):
 
 
 def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
-    prepare = groups.prepare
+    prepare = groups.compile_job
     small = lambda *a, blocks, **k: fail_for_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
     monkeypatch.setattr(groups, "compile_job", small)
     result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
@@ -354,11 +354,11 @@ def test_a_block_whose_lanes_have_all_ended_stops_inside_a_segment():
     assert took < 0.5 * (time.process_time() - begin)  # it makes under a thousandth of the steps
 
 
-def test_options_that_this_xla_does_not_know_are_left_out_and_other_errors_are_not(monkeypatch):
+def test_options_that_this_xla_does_not_know_are_left_out_and_other_errors_are_not():
     lowered = jax.jit(lambda x: 2 * x).lower(np.ones(3, np.float32))
-    on = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.devices()[0]
     options = {"xla_of_tomorrow": 1, "xla_cpu_prefer_vector_width": 512, "xla_of_yesterday": False}
-    made = _compile(lowered, on, options)
+    made = _compile(lowered, device, options)
     np.testing.assert_array_equal(made(np.ones(3, np.float32)), np.full(3, 2.0))
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_prefer_vector_width"):
-        _compile(lowered, on, {"xla_cpu_prefer_vector_width": "wide"})
+        _compile(lowered, device, {"xla_cpu_prefer_vector_width": "wide"})
