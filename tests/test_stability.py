@@ -118,8 +118,8 @@ def test_sharpness_equals_that_of_matfree():
 @pytest.mark.parametrize(
     ("problem", "params", "options", "error", "message"),
     [
-        (problems.parabola(), 3, {}, InputTypeError, "has no gradient"),
-        (problems.parabola(), 3j, {}, InputTypeError, "has no gradient"),
+        (problems.parabola(), 3, {}, InputTypeError, "has no derivative"),
+        (problems.parabola(), 3j, {}, InputTypeError, "has no derivative"),
         (problems.parabola(), {}, {}, InputValueError, "no leaves"),
         (problems.parabola(), 3.0, {"k": 2}, InputValueError, "only 1 eigenvalues"),
         (problems.parabola(), 3.0, {"k": 0}, InputValueError, "k=0: must be at least 1"),
@@ -567,7 +567,7 @@ def test_preconditioned_sharpness_names_bad_input(factory, options, error, messa
 def test_preconditioned_sharpness_of_a_finished_optimizer_wants_its_learning_rate():
     problem, optimizer = problems.rosenbrock(), optax.adam(0.01)
     run = mid_run(problem, optax.adam)
-    with pytest.raises(InputValueError, match="learning_rate=None: not known"):
+    with pytest.raises(InputValueError, match="learning_rate=None: unknown"):
         stability.preconditioned_sharpness(problem, optimizer, run)
     spectrum = stability.preconditioned_sharpness(problem, optimizer, run, learning_rate=0.01)
     inverse = 1 / adam_by_hand(run.opt_state, np.asarray(jax.grad(problem.loss)(run.params)))
@@ -623,7 +623,7 @@ def test_preconditioned_sharpness_every_names_bad_input_when_the_run_begins():
     with pytest.raises(InputTypeError, match="no second moment"):
         descend(problem, sgd, 4, hyperparameters=chosen, monitors=watched)
     optimizer = optax.adam(0.01)
-    with pytest.raises(InputValueError, match="learning_rate=None: not known"):
+    with pytest.raises(InputValueError, match="learning_rate=None: unknown"):
         descend(problem, optimizer, 4, monitors=[stability.preconditioned_sharpness_every(problem, optimizer, 2)])
     watched = [stability.preconditioned_sharpness_every(problem, optimizer, 4, learning_rate=0.01)]
     values = descend(problem, optimizer, 9, monitors=watched).statistics["preconditioned_sharpness"]
