@@ -92,7 +92,7 @@ def test_every_example_is_described_by_a_sentence():
 def test_examples_are_listed_with_the_question_that_they_ask(words, capsys):
     assert main.main(words) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "digits_mlp Which learning rates train a small network on handwritten digits, for which optimizer?" in shown
+    assert "digits_mlp Which learning rates train a small network on handwritten digits with each optimizer?" in shown
 
 
 @pytest.mark.parametrize(

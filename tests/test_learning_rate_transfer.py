@@ -91,7 +91,7 @@ def test_coordinate_check_draws_a_line_a_layer():
         (lambda: optimizers.mup(sgd, shapes(4), "adm"), "rule='adm'.*Did you mean 'adam'"),
         (lambda: update(shapes(4)[:2]), "base=.*its structure is not that of the params"),
         (lambda: update(jax.tree.map(jnp.sum, shapes(4))), r"base=\(\): a leaf of the params is of shape \(5, 8\)"),
-        (lambda: plots.coordinate_check([8, 16], np.ones((3, 2, 2))), r"changes=\(3, 2, 2\): not .widths.*one of 2"),
+        (lambda: plots.coordinate_check([8, 16], np.ones((3, 2, 2))), r"changes=\(3, 2, 2\): not .widths.*2 rows"),
         (lambda: plots.coordinate_check([8], np.ones((1, 2, 2)), labels=["a"]), "labels=.*there are 2 layers"),
     ],
 )
