@@ -17,7 +17,7 @@ class MemoryColumns:
     archive, lanes_done, stores_lanes = None, 0, False
 
     def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None):
-        self._request, self._prepared = request, groups
+        self._request, self._groups = request, groups
         self._columns = _copy_columns(resumed, request.recorded_points) if resumed else {}
 
     def cut_tiles(self, job: Job) -> list[Tile]:
@@ -27,7 +27,7 @@ class MemoryColumns:
     def add(self, finished: FinishedBlock) -> None:
         """Write the rows of a block."""
         rows = extract_rows(finished.block, finished.output, self._request.recorded_points)
-        numbers = self._prepared[finished.job.group].number_rows(finished.block, self._request.seeds)
+        numbers = self._groups[finished.job.group].number_rows(finished.block, self._request.seeds)
         where = slice(numbers[0], numbers[-1] + 1) if np.all(np.diff(numbers) == 1) else numbers
         for name, value in rows.items():
             if name not in self._columns:  # every lane is written
