@@ -1,6 +1,6 @@
 """``python -m gdkit``."""
 
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

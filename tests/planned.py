@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 
-from gdkit.app.command_line import main as command_line
+from gdkit.app import cli
 from gdkit.app.run.hooks import Hooks
 from gdkit.errors import DamagedFileError
 from gdkit.store import Store
@@ -75,7 +75,7 @@ def main(options, words, files=FILES):
         sys.dont_write_bytecode = True  # it would be cut short
         resource.setrlimit(resource.RLIMIT_FSIZE, (options["bytes"], resource.RLIM_INFINITY))
     settings = DEFAULT_SETTINGS._replace(store_class=store)
-    return command_line.main(words, Hooks(options["plan"], write_report=lambda *_: None, settings=settings))
+    return cli.main(words, Hooks(options["plan"], write_report=lambda *_: None, settings=settings))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.console import Console
 
 import gdkit
 from gdkit.app import resources
-from gdkit.app.command_line import main
+from gdkit.app.cli import main
 from gdkit.app.config.loading import dump, load, loads
 from gdkit.app.config.source import ConfigError
 from gdkit.app.directory import choose_folder
@@ -46,7 +46,7 @@ UNREPORTED = Hooks(write_report=lambda *_: None)
 
 def gdkit_undrawn(*words: str) -> int:
     """The exit code of a command that draws no figures."""
-    return main.main(words, UNDRAWN)
+    return main(words, UNDRAWN)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ LIGHT = [  # words and exit code
 ]
 LOADED = """
 import sys
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 for words in sys.argv[1:]:
     code = main(words.split())
     heavy = sorted(m for m in ("jax", "optax", "numpy", "matplotlib", "xarray", "sklearn", "bokeh") if m in sys.modules)
@@ -134,7 +134,7 @@ def test_importing_gdkit_does_not_import_jax():
 )
 def test_bad_input_exits_2_with_the_remedy(words, expected, capsys):
     Path("small.yaml").write_text(SMALL)
-    assert main.main(words) == 2
+    assert main(words) == 2
     shown = capsys.readouterr()
     assert expected in shown.err
     assert shown.err.startswith("error: ")
@@ -142,30 +142,30 @@ def test_bad_input_exits_2_with_the_remedy(words, expected, capsys):
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does(capsys, monkeypatch):
-    assert main.main(["run", "absent.yaml"]) == 2
+    assert main(["run", "absent.yaml"]) == 2
     assert "Traceback" not in capsys.readouterr().err
-    assert main.main(["run", "absent.yaml", "--debug"]) == 2
+    assert main(["run", "absent.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
     monkeypatch.setenv("GDKIT_DEBUG", "1")
-    assert main.main(["run", "absent.yaml"]) == 2
+    assert main(["run", "absent.yaml"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_an_interrupt_exits_130(capsys):
     Path("small.yaml").write_text(SMALL)
     interrupt = Hooks(measure_free=lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert main.main(["run", "small.yaml"], interrupt) == 130
+    assert main(["run", "small.yaml"], interrupt) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main.main(["--help"]) == 2
+    assert main(["--help"]) == 2
     assert "pip install 'gdkit[app]'" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_not_an_error():
-    code = "import sys; from gdkit.app.command_line.main import main; sys.exit(main(['schema']))"
+    code = "import sys; from gdkit.app.cli import main; sys.exit(main(['schema']))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -177,7 +177,7 @@ def test_a_closed_pipe_is_not_an_error():
 
 
 def test_the_schema_is_json(capsys):
-    assert main.main(["schema"]) == 0
+    assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$defs"]["SweepConfig"]["properties"]["sweep"]
 
 
@@ -185,19 +185,19 @@ def test_the_schema_is_json(capsys):
 
 
 def test_new_writes_a_config_that_is_valid_and_overwrites_nothing(capsys):
-    assert main.main(["new", "my-study"]) == 0
+    assert main(["new", "my-study"]) == 0
     assert load("my-study.yaml").name == "my-study"
     assert "my_study_problem:problem" in Path("my-study.yaml").read_text()
     compile(Path("my_study_problem.py").read_text(), "my_study_problem.py", "exec")
     before = Path("my-study.yaml").read_text()
     capsys.readouterr()
-    assert main.main(["new", "my-study"]) == 2
+    assert main(["new", "my-study"]) == 2
     assert "the file exists and is not overwritten" in capsys.readouterr().err
     assert Path("my-study.yaml").read_text() == before
 
 
 def test_an_empty_list_of_experiments_names_the_folder(capsys):
-    assert main.main(["list", "experiments"]) == 0
+    assert main(["list", "experiments"]) == 0
     shown = capsys.readouterr().out
     assert str(Path.cwd()) in shown and "gdkit new --example NAME" in shown
 
@@ -207,7 +207,7 @@ def test_an_empty_list_of_experiments_names_the_folder(capsys):
 
 @pytest.mark.parametrize(("shell", "begins"), [("bash", "# Bash"), ("zsh", "#compdef gdkit"), ("fish", "# Fish")])
 def test_a_completion_script_is_made_for_each_shell(shell, begins, capsys):
-    assert main.main(["completion", shell]) == 0
+    assert main(["completion", shell]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(begins)
     if shutil.which(shell):
@@ -227,7 +227,7 @@ done
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_commands_options_kinds_and_files(capsys):
-    main.main(["completion", "bash"])
+    main(["completion", "bash"])
     Path("gdkit.bash").write_text(capsys.readouterr().out)
     Path("small.yaml").write_text(SMALL)
     asked = {
@@ -274,9 +274,9 @@ def test_an_unknown_name_in_a_config_is_reported_before_a_conflict_with_its_fold
     Path("runs/small").mkdir(parents=True)
     Path("runs/small/config.yaml").write_text(dump(loads(SMALL)))
     Path("runs/small/results.nc").touch()
-    assert main.main(["run", "small.yaml", "optimizer.momentums=0.9"]) == 2
+    assert main(["run", "small.yaml", "optimizer.momentums=0.9"]) == 2
     assert "optimizer.momentums = 0.9: unknown key. Did you mean 'momentum'?" in capsys.readouterr().err
-    assert main.main(["run", "small.yaml", "optimizer.momentum=0.9"]) == 2
+    assert main(["run", "small.yaml", "optimizer.momentum=0.9"]) == 2
     assert "it holds a run of another config" in capsys.readouterr().err
 
 
@@ -396,7 +396,7 @@ def test_names_and_arguments_are_checked_with_their_line(old, new, expected, cap
     Path("losses.py").write_text(LOSSES)
     assert old in SMALL
     Path("small.yaml").write_text(SMALL.replace(old, new))
-    assert main.main(["run", "small.yaml"]) == 2
+    assert main(["run", "small.yaml"]) == 2
     assert expected in capsys.readouterr().err
     assert not Path("runs").exists()
 
@@ -422,7 +422,7 @@ def test_an_error_of_the_library_names_the_line_of_its_argument(capsys):
 def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, place, expected, capsys):
     Path("losses.py").write_text(LOSSES)
     Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {factory}"))
-    assert main.main(["run", "small.yaml"]) == 1
+    assert main(["run", "small.yaml"]) == 1
     shown = capsys.readouterr().err
     assert f"error: {place}: {expected}" in shown.splitlines()
     assert "Traceback" not in shown
@@ -432,7 +432,7 @@ def test_an_exception_of_the_users_code_is_shown_with_the_users_line(factory, pl
 def test_a_module_of_the_user_that_cannot_be_imported_is_shown_with_its_line(capsys):
     Path("unfinished.py").write_text("def f(:\n")
     Path("small.yaml").write_text(SMALL.replace("name: parabola", "use: unfinished:f"))
-    assert main.main(["run", "small.yaml"]) == 1
+    assert main(["run", "small.yaml"]) == 1
     assert "unfinished.py:1: SyntaxError" in capsys.readouterr().err
 
 
@@ -450,7 +450,7 @@ def test_names_for_configs_are_listed(kind, expected, capsys):
     Path("experiments").mkdir()
     Path("experiments/mine.py").write_text('"""What happens."""\n\ndef run(settings):\n    raise AssertionError\n')
     Path("experiments/helper.py").write_text("x = 1\n")
-    assert main.main(["list", kind]) == 0
+    assert main(["list", kind]) == 0
     shown = capsys.readouterr().out
     assert expected in shown
     assert "helper" not in shown
@@ -461,7 +461,7 @@ def test_names_for_configs_are_listed(kind, expected, capsys):
 
 def test_a_run_prints_its_answer_and_writes_everything(capsys):
     Path("small.yaml").write_text(SMALL)
-    assert main.main(["run", "small.yaml"]) == 0
+    assert main(["run", "small.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "Use sgd with learning rate" in shown
     assert "runs/small/report.html" in shown
@@ -497,7 +497,7 @@ def test_o_abbreviates_output_only(capsys):
     Path("small.yaml").write_text(SMALL)
     assert gdkit_undrawn("run", "small.yaml", "-o", "there") == 0
     assert Path("there/report.html").exists()
-    assert main.main(["report", "there", "-o", "one.html"]) == 2
+    assert main(["report", "there", "-o", "one.html"]) == 2
     assert "--output='one.html': the report of a single run is written to its folder" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "--output=-o") == 0
     assert Path("-o/report.html").exists()
@@ -507,19 +507,19 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_unless_it_is_to_sta
     Path("small.yaml").write_text(SMALL)
     scarce = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**20, disk=100))
     for command in ("run", "check"):
-        assert main.main([command, "small.yaml"], scarce) == 2
+        assert main([command, "small.yaml"], scarce) == 2
         shown = capsys.readouterr().err
         assert re.search(r"sweep='8 runs': it needs at least [\d.]+ [MG]iB of memory, and 1 MiB are free", shown)
         assert re.search(r"and 1\.\d+ KiB of disk, and 100 B are free", shown)
         assert "Lower sweep.curve_points" in shown
     assert not Path("runs").exists()
     full_disk = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**50, disk=100))
-    assert main.main(["run", "small.yaml"], full_disk) == 2
+    assert main(["run", "small.yaml"], full_disk) == 2
     assert "of disk" in (shown := capsys.readouterr().err) and "of memory" not in shown
     assert "or start nevertheless with --anyway" in shown
-    assert main.main(["run", "small.yaml", "--anyway"], full_disk) == 0
+    assert main(["run", "small.yaml", "--anyway"], full_disk) == 0
     minimum = resources.estimate_minimum(8, 21).disk  # enough for the minimum, and not for the likely peak
-    assert main.main(["check", "small.yaml"], Hooks(measure_free=lambda folder: Resources(2**50, minimum))) == 0
+    assert main(["check", "small.yaml"], Hooks(measure_free=lambda folder: Resources(2**50, minimum))) == 0
     expected = r"warning: the run may not fit: it is likely to need [\d.]+ KiB of disk"
     assert re.search(expected, capsys.readouterr().err)
 
@@ -559,10 +559,10 @@ def test_memory_beyond_the_limit_of_a_control_group_is_not_free(tmp_path, entry,
 
 def test_check_predicts_the_size_of_a_run_directory(capsys):
     Path("some.yaml").write_text(SMALL.replace("{name: parabola}", "{name: mlp, data: iris, widths: [32]}"))
-    assert main.main(["check", "some.yaml"]) == 0
+    assert main(["check", "some.yaml"]) == 0
     (size, unit) = re.search(r"disk +about ([\d.]+) ([KM]iB) at most", capsys.readouterr().out).groups()
     predicted = float(size) * {"KiB": 2**10, "MiB": 2**20}[unit]
-    assert main.main(["run", "some.yaml"], UNREPORTED) == 0
+    assert main(["run", "some.yaml"], UNREPORTED) == 0
     used = sum(p.stat().st_size for part in ("tiles", "lanes") for p in Path("runs/small", part).rglob("*.npz"))
     assert 0.5 * used < predicted < 3 * used
 
@@ -637,7 +637,7 @@ def test_errors_in_monitors_name_their_line(monitor, expected, capsys):
     Path("watch_loss.py").write_text(MONITORS)
     two = SMALL.replace("{name: sgd}", "[{name: sgd}, {name: adam}]")
     Path("small.yaml").write_text(f"{two}  monitors: [{monitor}]\n")
-    assert main.main(["check", "small.yaml"]) == 2
+    assert main(["check", "small.yaml"]) == 2
     assert expected in capsys.readouterr().err
 
 
@@ -651,8 +651,8 @@ def test_a_report_is_rewritten(capsys):
 
 
 def test_the_starter_runs_unchanged(capsys):
-    assert main.main(["new", "mine"]) == 0
-    assert main.main(["check", "mine.yaml"]) == 0
+    assert main(["new", "mine"]) == 0
+    assert main(["check", "mine.yaml"]) == 0
     assert "nothing has been run" in capsys.readouterr().out
     assert not Path("runs").exists()
     assert gdkit_undrawn("run", "mine.yaml", "sweep.steps=50") == 0
@@ -697,7 +697,7 @@ def test_check_finds_a_wrong_derivative_rule_in_the_users_loss(factor, code, rig
     name = f"half_square_{factor:.0f}"
     Path(f"{name}.py").write_text(HALF_SQUARE.replace("FACTOR", str(factor)))
     Path("small.yaml").write_text(SMALL.replace("name: parabola", f"use: {name}:PROBLEM"))
-    assert main.main(["check", "small.yaml"]) == code
+    assert main(["check", "small.yaml"]) == code
     shown = capsys.readouterr()
     assert f"agrees with central differences in {right} params arrays" in shown.out
     if code:
@@ -744,7 +744,7 @@ def test_float64_is_enabled_by_the_config():
     Path("small.yaml").write_text(SMALL + "precision: float64\n")
     code = """
 import sys
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 print(main(sys.argv[1:]), sys.modules["jax"].numpy.ones(1).dtype)
 """
     words = ["run", "small.yaml", "sweep.axes.learning_rate=[0.1]"]  # one value: nothing to draw
@@ -799,7 +799,7 @@ class Found(int):
 def test_a_study_reports_whether_its_claims_hold(settings, code, expected, capsys):
     Path("losses.py").write_text(STUDY)
     Path("study.yaml").write_text(f"name: study\nexperiment: losses:run\nsettings: {settings}\n")
-    assert main.main(["run", "study.yaml"]) == code
+    assert main(["run", "study.yaml"]) == code
     assert capsys.readouterr().err == expected
     assert Path("runs/study/report.html").exists() == (code == 0 or "failed" in expected)
     assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
@@ -821,7 +821,7 @@ def test_a_study_reports_whether_its_claims_hold(settings, code, expected, capsy
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_file_exits_2_without_a_traceback(capsys, content):
     Path("fuzz.yaml").write_bytes(content)
-    assert main.main(["check", "fuzz.yaml"]) == 2
+    assert main(["check", "fuzz.yaml"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ")
     assert "Traceback" not in shown
@@ -835,5 +835,5 @@ def test_any_file_exits_2_without_a_traceback(capsys, content):
 )
 def test_any_words_exit_without_a_traceback(capsys, words):
     Path("small.yaml").write_text("name: small")  # valid YAML, and never a config
-    assert main.main(["check", *words]) in (0, 2)  # 0: help
+    assert main(["check", *words]) in (0, 2)  # 0: help
     assert "Traceback" not in capsys.readouterr().err

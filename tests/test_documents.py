@@ -9,7 +9,7 @@ import jax
 import matplotlib.pyplot as plt
 import pytest
 
-from gdkit.app.command_line import main
+from gdkit.app.cli import main
 
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
@@ -86,7 +86,7 @@ def test_configs_of_a_document_run_with_its_files(name, printed, monkeypatch, ca
         match["config"]: match["verb"] for match in reversed(list(COMMAND.finditer(text)))
     }  # the first of each config
     for config, verb in verbs.items():
-        assert main.main([verb, config]) == 0, capsys.readouterr().err
+        assert main([verb, config]) == 0, capsys.readouterr().err
 
 
 def test_the_library_example_of_the_readme_saves_its_figure(printed):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gdkit.app import examples
-from gdkit.app.command_line import main
+from gdkit.app.cli import main
 from gdkit.app.config.loading import load
 from gdkit.app.config.schema import StudyConfig
 
@@ -40,30 +40,30 @@ def _files() -> set[Path]:
 
 
 def test_an_example_is_copied_with_what_its_study_imports_and_checked(capsys):
-    assert main.main(["new", "--example", "parabola"]) == 0
+    assert main(["new", "--example", "parabola"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert {f"wrote {path}" for path in _files()} == set(shown[:-1])
     assert shown[-1] == "run it:  gdkit run configs/parabola.yaml"
     assert {"wrote configs/parabola.yaml", "wrote experiments/parabola.py"} <= set(shown)
-    assert main.main(["check", "configs/parabola.yaml"]) == 0
+    assert main(["check", "configs/parabola.yaml"]) == 0
 
 
 def test_an_example_without_a_study_is_its_config_alone():
-    assert main.main(["new", "digits_mlp", "--example"]) == 0
+    assert main(["new", "digits_mlp", "--example"]) == 0
     assert _files() == {Path("configs/digits_mlp.yaml")}
 
 
 def test_examples_share_files_and_overwrite_none(capsys):
-    assert main.main(["new", "--example", "parabola"]) == 0
+    assert main(["new", "--example", "parabola"]) == 0
     shared = Path("experiments/common/claims.py")
     time = shared.stat().st_mtime_ns
-    assert main.main(["new", "--example", "chaos"]) == 0
+    assert main(["new", "--example", "chaos"]) == 0
     assert shared.stat().st_mtime_ns == time
     capsys.readouterr()
-    assert main.main(["new", "--example", "chaos"]) == 0
+    assert main(["new", "--example", "chaos"]) == 0
     assert "All files of this example exist already." in capsys.readouterr().out
     shared.write_text("mine = True\n")
-    assert main.main(["new", "--example", "catapult"]) == 2
+    assert main(["new", "--example", "catapult"]) == 2
     assert "experiments/common/claims.py exists with other content. Move it" in capsys.readouterr().err
     assert not Path("configs/catapult.yaml").exists()
     assert shared.read_text() == "mine = True\n"
@@ -90,7 +90,7 @@ def test_every_example_is_described_by_a_sentence():
 
 @pytest.mark.parametrize("words", [["new", "--example"], ["list", "examples"]])
 def test_examples_are_listed_with_the_question_that_they_ask(words, capsys):
-    assert main.main(words) == 0
+    assert main(words) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "digits_mlp Which learning rates train a small network on handwritten digits with each optimizer?" in shown
 
@@ -106,7 +106,7 @@ def test_examples_are_listed_with_the_question_that_they_ask(words, capsys):
 )
 def test_what_is_missing_names_the_command_that_copies_an_example(words, said, capsys):
     Path("chaos_alone.yaml").write_text("experiment: experiments.chaos:run\n")
-    assert main.main(words) == 2
+    assert main(words) == 2
     assert said in capsys.readouterr().err
 
 

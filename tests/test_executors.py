@@ -22,7 +22,7 @@ from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_swe
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 from gdkit.errors import InputTypeError, InputValueError, RunError, StoreError
 from gdkit.store import Store
 from gdkit.sweeps.execution import processes

@@ -5,7 +5,7 @@ import pytest
 from shared import run_sweep
 
 from gdkit import Plan, problems, sgd, sweep
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 from gdkit.app.run.hooks import Hooks
 from gdkit.errors import RunError
 from gdkit.store import Store

@@ -16,7 +16,7 @@ from rich.console import Console
 import gdkit
 from gdkit import problems, sgd
 from gdkit.app import answers, tally, watcher
-from gdkit.app.command_line import main
+from gdkit.app.cli import main
 from gdkit.app.config.loading import dump, load, loads
 from gdkit.app.directory import CONFIG
 from gdkit.app.report import embed
@@ -166,14 +166,14 @@ def test_an_unfinished_run_speaks_of_its_finished_runs_only_where_all_diverged(p
 
 
 def test_the_report_command_on_an_unfinished_run_says_what_is_missing_and_how_to_resume(half, tmp_path, capsys):
-    assert main.main(["report", str(half)]) == 0
+    assert main(["report", str(half)]) == 0
     output = capsys.readouterr().out
     resume = f"To resume, or to add a process: gdkit run {half / CONFIG} --output {half}"
     assert "16 of 32 runs have not finished" in output and resume in output
     assert "results.nc" not in output  # there is none
     text = (half / "report.html").read_text()
     assert f"16 of 32 runs have not finished; this report covers the others. {resume}" in text
-    assert main.main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
+    assert main(["report", str(half), str(half), "-o", str(tmp_path / "both.html")]) == 0
     page = (tmp_path / "both.html").read_text()
     assert f"{half}: 16 of 32 runs have not finished and are not included." in page
     empty = tmp_path / "empty"
@@ -182,7 +182,7 @@ def test_the_report_command_on_an_unfinished_run_says_what_is_missing_and_how_to
         (empty / name).write_bytes((half / name).read_bytes())
     (empty / "tiles").mkdir()
     for words in (["report", str(empty)], ["report", str(half), str(empty), "-o", str(tmp_path / "none.html")]):
-        assert main.main(words) == 2
+        assert main(words) == 2
         assert f"{empty}: no run has finished yet. To resume: gdkit run" in capsys.readouterr().err
 
 
@@ -230,7 +230,7 @@ UNDRAWN = Hooks(write_report=functools.partial(write_report, draw=lambda *_: [])
 def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)
-    assert main.main(["run", "half.yaml", "--live"], UNDRAWN) == 0
+    assert main(["run", "half.yaml", "--live"], UNDRAWN) == 0
     text = Path("runs/half/report.html").read_text()
     assert "data-reload" not in text and "have not finished" not in text
     output = capsys.readouterr().err
@@ -243,15 +243,15 @@ def test_an_interrupted_report_says_how_to_write_it_and_status_says_that_it_is_m
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)
     interrupt = Hooks(write_report=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert main.main(["run", "half.yaml", "--live"], interrupt) == 130
+    assert main(["run", "half.yaml", "--live"], interrupt) == 130
     assert Path("runs/half/results.nc").exists()
     command = "gdkit run runs/half/config.yaml --output runs/half"
     assert f"the report is not written. To write it:\n  {command}\n" in capsys.readouterr().err
-    assert main.main(["status", "runs/half"]) == 0
+    assert main(["status", "runs/half"]) == 0
     assert f"the report is not written; to write it: {command}" in capsys.readouterr().out
-    assert main.main(command.split()[1:], UNDRAWN) == 0
+    assert main(command.split()[1:], UNDRAWN) == 0
     capsys.readouterr()
-    assert main.main(["status", "runs/half"]) == 0
+    assert main(["status", "runs/half"]) == 0
     assert "report: runs/half/report.html" in capsys.readouterr().out
 
 

@@ -43,7 +43,7 @@ def status_of(folder):
     code = """
 import sys
 sys.modules["jax"] = None
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 sys.exit(main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", code, "status", str(folder)]

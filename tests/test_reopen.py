@@ -10,7 +10,7 @@ from shared import assert_same_bits, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, static, sweep
-from gdkit.app.command_line.main import main
+from gdkit.app.cli import main
 from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
 from gdkit.store import Store
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 
 from gdkit.app import answers, report, terminal
-from gdkit.app.command_line import main
+from gdkit.app.cli import main
 from gdkit.app.config.loading import dump, loads
 from gdkit.app.config.source import ConfigError
 from gdkit.app.report import embed, sections, write
@@ -288,12 +288,12 @@ def test_optimizers_of_several_runs_have_one_color_each_and_later_runs_are_dashe
 
 def test_the_command_line_compares_runs_and_prints_the_path(folders, tmp_path, capsys):
     out = tmp_path / "both.html"
-    assert main.main(["report", *map(str, folders), "-o", str(out)]) == 0
+    assert main(["report", *map(str, folders), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert "first · sgd has the lowest validation loss" in out.read_text()
-    assert main.main(["report", str(folders[0]), "-o", str(out)]) == 2
+    assert main(["report", str(folders[0]), "-o", str(out)]) == 2
     assert "Give several runs to compare" in capsys.readouterr().err
-    assert main.main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
+    assert main(["report", *map(str, folders), "-o", str(tmp_path / "nowhere" / "both.html")]) == 2
     assert f"its folder does not exist. Make it first: mkdir -p {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_swe
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
-from gdkit.app.command_line.status import describe_status
+from gdkit.app.cli.status import describe_status
 from gdkit.errors import GdkitWarning, OtherRunError
 from gdkit.store import Store
 from gdkit.sweeps.execution.block import SegmentSettings

@@ -99,7 +99,7 @@ def status(folder: Path, /) -> None:
     Args:
       folder: the folder of the run, for example runs/digits_mlp.
     """
-    from gdkit.app.command_line.status import describe_status
+    from gdkit.app.cli.status import describe_status
 
     print(describe_status(folder))
 
@@ -155,7 +155,7 @@ def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experimen
       kind: which names.
     """
     _configure_jax("float32")
-    from gdkit.app.command_line.listing import print_names
+    from gdkit.app.cli.listing import print_names
 
     print_names(kind)
 
@@ -178,7 +178,7 @@ def new(name: str | None = None, /, *, example: bool = False) -> None:
         print("\n".join(f"wrote {path}" for path in written) or "All files of this example exist already.")
         print(f"run it:  gdkit run configs/{name}.yaml")
     else:
-        from gdkit.app.command_line.starter import write_starter
+        from gdkit.app.cli.starter import write_starter
 
         config, problem = write_starter(name, Path())
         print(f"wrote {config} and {problem}\nrun it:  gdkit run {config}")

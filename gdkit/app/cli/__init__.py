@@ -55,7 +55,7 @@ def _dispatch(words: list[str], hooks: "Hooks | None") -> int:
             raise missing_package(package, "app", "The command line")
     import cyclopts
 
-    from gdkit.app.command_line.commands import build_app, describe_usage
+    from gdkit.app.cli.commands import build_app, describe_usage
     from gdkit.app.run.hooks import Hooks
 
     try:

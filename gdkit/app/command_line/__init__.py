@@ -1,1 +1,0 @@
-"""The commands of ``gdkit`` and what they print about a run."""
