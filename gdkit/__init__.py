@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "gdkit.errors": ("GdkitError", "GdkitWarning"),
-    "gdkit.problems": ("Problem",),
+    "gdkit.problems": ("Problem", "Metric"),
     "gdkit.optimizers": ("sgd", "ascent"),
     "gdkit.descent": ("step_map", "descend", "Trajectory"),
     "gdkit.gradients": (

@@ -207,7 +207,7 @@ def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
     """`gdkit.open` of a run with 12 statistics per lane, and of the file that it is saved in."""
     own = ("initial_loss", "final_loss", "min_loss", "late_mean", "end_step", "end_kind", *map(str, range(6)))
     kinds = {name: Kind("int32" if name.startswith("end") else "float32", ()) for name in own}
-    described = describe(asked(lanes), stochastic=False, optimum_known=True, plan={})
+    described = describe(asked(lanes), stochastic=False, optimum_known=True, maximized=(), plan={})
     wanted = manifest_of(lanes, rows, plan={"result": described.as_json()})._replace(columns=kinds)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         made = Store.create(Path(name) / "run", wanted, files=UNSYNCED)

@@ -9,6 +9,7 @@ import xarray as xr
 
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.recommend import UNFINISHED, Recommendation
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count, format_duration, format_number, format_range
@@ -58,24 +59,25 @@ class SummaryRow(NamedTuple):
     recommendation: Recommendation | None  # None without a numeric axis
     cells: tuple[RegimeCell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
-    score: float  # of the best point, to be minimized; infinite if all runs diverged
-    seeds: tuple[float, ...]  # scores of that point per seed; infinite if diverged, NaN if not finished
+    score: float  # of the best point; infinite, of the worst sign, if all runs diverged
+    seeds: tuple[float, ...]  # scores of that point per seed; infinite likewise if diverged, NaN if not finished
 
 
 class Summary(NamedTuple):
     """What a sweep found."""
 
     axis: str | None
-    by: str  # the variable to be minimized
+    by: str  # the variable that points are compared by
     metric: str | None  # reported beside it, never used to choose
     rows: tuple[SummaryRow, ...]
     caveats: tuple[str, ...]
     unfinished: int = 0  # runs
+    maximize: bool = False  # whether larger scores are better
 
     @property
     def best(self) -> SummaryRow:
         """The row with the best score."""
-        return min(self.rows, key=lambda row: row.score)
+        return min(self.rows, key=lambda row: orient(row.score, self.maximize))
 
 
 class StudyClaim(Protocol):
@@ -98,7 +100,7 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     axis = result.main_axis
     by = result.score_name(by)
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
-    summary = Summary(axis, by, _reported_metric(result), rows, (), result.missing)
+    summary = Summary(axis, by, _reported_metric(result, by), rows, (), result.missing, result.is_maximized(by))
     caveats = (unfinished_caveat(result), _tie_caveat(summary), *_merge_caveats(rows))
     return summary._replace(caveats=tuple(filter(None, caveats)))
 
@@ -191,14 +193,14 @@ def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: 
         _count_regimes(result, str(axis)) if has_axis else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         recommendation.score if recommendation and recommendation.score is not None else best.score,
-        _seed_scores(best.lanes, by),
+        _seed_scores(best.lanes, by, result.is_maximized(by)),
     )
 
 
-def _seed_scores(lanes: xr.Dataset, by: str) -> tuple[float, ...]:
+def _seed_scores(lanes: xr.Dataset, by: str, maximize: bool) -> tuple[float, ...]:
     """Scores of a point's seeds; infinite where a seed diverged, NaN where it has not finished."""
     scores = lanes[by].values.astype(float)
-    scores = np.where(np.isfinite(scores), scores, np.inf)
+    scores = np.where(np.isfinite(scores), scores, orient(np.inf, maximize))
     return tuple(np.where(_is_finished(lanes), scores, np.nan).tolist())
 
 
@@ -216,9 +218,9 @@ def _is_finished(lanes: xr.Dataset) -> np.ndarray:
     return lanes["end_kind"].values != EndKind.RUNNING
 
 
-def _reported_metric(result: SweepResult) -> str | None:
-    """A test metric, or the test loss if there is none."""
-    names = [str(name) for name in result.lanes.data_vars if str(name).startswith("test_")]
+def _reported_metric(result: SweepResult, by: str) -> str | None:
+    """A test metric other than the score itself, or the test loss if there is none."""
+    names = [str(name) for name in result.lanes.data_vars if str(name).startswith("test_") and name != by]
     return next((name for name in names if name != "test_loss"), next(iter(names), None))
 
 
@@ -233,7 +235,7 @@ def _tie_caveat(summary: Summary) -> str:
     close = [
         row.optimizer
         for row in summary.rows
-        if row is not best and any(a <= b for a, b in zip(row.seeds, best.seeds, strict=True))
+        if row is not best and any(np.less_equal(*orient(np.array([row.seeds, best.seeds]), summary.maximize)))
     ]
     return f"{best.optimizer} does not beat {', '.join(close)} for every seed." if close else ""
 

@@ -19,13 +19,13 @@ from gdkit.problems.models import (
     mlp_layers,
     transformer,
 )
-from gdkit.problems.problem import Problem, ProblemLike
+from gdkit.problems.problem import Metric, Problem, ProblemLike
 from gdkit.problems.supervised import minibatches, supervised
 
 __all__ = [
-    "Layer", "Problem", "ProblemLike", "Transformer", "TransformerBlock", "accuracy", "beale", "cross_entropy",
-    "data_names", "himmelblau", "layer_changes", "logistic_regression", "minibatches", "mlp", "mlp_layers", "names",
-    "parabola", "quadratic", "r2", "rosenbrock", "squared_error", "supervised", "transformer",
+    "Layer", "Metric", "Problem", "ProblemLike", "Transformer", "TransformerBlock", "accuracy", "beale",
+    "cross_entropy", "data_names", "himmelblau", "layer_changes", "logistic_regression", "minibatches", "mlp",
+    "mlp_layers", "names", "parabola", "quadratic", "r2", "rosenbrock", "squared_error", "supervised", "transformer",
 ]  # fmt: skip
 
 

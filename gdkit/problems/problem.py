@@ -9,6 +9,36 @@ import jax
 from gdkit.errors import bad_type
 from gdkit.types import Array, PyTree
 
+MAXIMIZED = ("accuracy", "r2")  # metrics of these names are better when larger, unless a Metric says otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric with its direction, a value of ``Problem(metrics=...)`` and of ``problems.supervised(metrics=...)``.
+
+    Args:
+      function: what a plain function would be in its place.
+      maximize: whether larger is better.
+
+    Raises:
+      InputTypeError: `function` is not callable.
+
+    >>> Metric(lambda params, data: -abs(params - data), maximize=True)(1.0, 3.0)
+    -2.0
+    """
+
+    function: Callable[..., Any]
+    _: dataclasses.KW_ONLY
+    maximize: bool = False
+
+    def __post_init__(self):
+        if not callable(self.function):
+            raise bad_type("function", self.function, "not callable", "Pass Metric(function, maximize=True)")
+
+    def __call__(self, *args: Any) -> Any:
+        """The value of the function."""
+        return self.function(*args)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
@@ -22,7 +52,8 @@ class Problem:
       data: a pytree, passed to the compiled program as an argument.
       sample: ``sample(key, t, data) -> batch``, pure, of the same shape at every step; None: all of `data`.
       validation, test: data like `data`, on which the loss and `metrics` are evaluated at the end of a run.
-      metrics: name to ``f(params, data) -> scalar``.
+      metrics: name to ``f(params, data) -> scalar``, small where the params are good; `Metric` marks those to be
+        large, and ``accuracy`` and ``r2`` are large by name.
       optimum: the minimum of the loss, where it is known.
       has_aux: whether the loss takes and returns state that is not trained.
       name: the name in tables and figures.
@@ -65,6 +96,16 @@ class Problem:
 
 
 ProblemLike = Problem | Callable[..., Problem]  # a problem, or a factory: (**hyperparameters) -> Problem
+
+
+def maximized_metrics(metrics: Mapping[str, Callable[..., Any]] | None) -> tuple[str, ...]:
+    """The names of the metrics that are better when larger.
+
+    >>> maximized_metrics({"accuracy": max, "r2": Metric(max), "recall": Metric(max, maximize=True), "error": max})
+    ('accuracy', 'recall')
+    """
+    larger = lambda name, metric: metric.maximize if isinstance(metric, Metric) else name in MAXIMIZED
+    return tuple(name for name, metric in (metrics or {}).items() if larger(name, metric))
 
 
 def check_metrics(metrics: Any) -> None:

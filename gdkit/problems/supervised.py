@@ -13,8 +13,8 @@ from gdkit import datasets
 from gdkit.checks import check_integer
 from gdkit.datasets import SPLIT, DataLike
 from gdkit.errors import bad_type, bad_value
-from gdkit.problems.losses import OutputLoss, default_metrics, resolve_loss
-from gdkit.problems.problem import Problem, check_metrics
+from gdkit.problems.losses import OutputLoss, accuracy, default_metrics, r2, resolve_loss
+from gdkit.problems.problem import Metric, Problem, check_metrics, maximized_metrics
 from gdkit.types import Key, Params, PyTree
 
 
@@ -40,7 +40,8 @@ def supervised(
       data: what `datasets.load` takes: a name, ``{"file": ...}``, a pair of arrays ``(x, y)``, or a `Dataset`.
       batch_size: rows per minibatch, drawn at every step with replacement; None: all rows at every step.
       split, split_key: how rows are split into train, validation and test; see `datasets.load`.
-      metrics: name to ``(outputs, y) -> scalar``; None: accuracy or r2 if the loss is given by name.
+      metrics: name to ``(outputs, y) -> scalar``, or to a `Metric` of it; None: accuracy or r2 if the loss is given by
+        name. The functions `problems.accuracy` and `problems.r2` are better when larger under any name.
 
     Raises:
       GdkitError: the data cannot be loaded, the loss is unknown or does not suit the task, or the batch size is bad.
@@ -65,7 +66,7 @@ def supervised(
         sample=None if batch_size is None else minibatches(_check_batch_size(batch_size, len(train[1]))),
         validation=validation,
         test=test,
-        metrics={key: functools.partial(_evaluate, metric, apply) for key, metric in metrics.items()},
+        metrics=_metrics_of_params(metrics, apply),
         name=name or dataset.name or "supervised",
     )
 
@@ -88,6 +89,15 @@ def minibatches(batch_size: int) -> Callable[[Key, Any, PyTree], PyTree]:
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), data)
 
     return sample
+
+
+def _metrics_of_params(metrics: Mapping[str, OutputLoss], apply: Callable[[Params, Any], Any]) -> dict[str, Metric]:
+    """Metrics of outputs as metrics of params, with their directions."""
+    maximized = {*maximized_metrics(metrics), *(name for name, metric in metrics.items() if metric in (accuracy, r2))}
+    return {
+        name: Metric(functools.partial(_evaluate, metric, apply), maximize=name in maximized)
+        for name, metric in metrics.items()
+    }
 
 
 def _evaluate(metric: OutputLoss, apply: Callable[[Params, Any], Any], params: Params, data: tuple[Any, Any]) -> Any:

@@ -48,8 +48,10 @@ class Description(NamedTuple):
         return Description(read_grids(content["forms"]), axes, steps, dict(content["attrs"]))
 
 
-def describe(request: SweepRequest, *, stochastic: bool, optimum_known: bool, plan: Mapping[str, Any]) -> Description:
-    """The description of the sweep that `request` asks for."""
+def describe(
+    request: SweepRequest, *, stochastic: bool, optimum_known: bool, maximized: Iterable[str], plan: Mapping[str, Any]
+) -> Description:
+    """The description of the sweep that `request` asks for; `maximized` are the metrics that are to be large."""
     dims = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
     grids = tuple(LaneGrid(section.label, dims(section)) for section in request.sections)
     axes = tuple({a.name: a.labels for d in s.dimensions for a in d.axes} for s in request.sections)
@@ -60,6 +62,7 @@ def describe(request: SweepRequest, *, stochastic: bool, optimum_known: bool, pl
         "key": json.dumps(np.asarray(jax.random.key_data(request.key)).tolist()),
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
+        "maximized": json.dumps(list(maximized)),
         "forms": json.dumps(grids),
         "asked": json.dumps(_get_settings(request)),
         "plan": json.dumps(plan),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
+from gdkit.problems.problem import maximized_metrics
 from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
@@ -103,7 +104,10 @@ class JobCompiler:
         """The description of the sweep, with the plan as it was carried out."""
         plan = _executed_plan(self.request.plan, self.choices, self.workers, len(self.devices))
         stochastic = any(p.problem.sample is not None for p in self.groups)
-        return describe(self.request, stochastic=stochastic, optimum_known=optimum_known, plan=plan)
+        maximized = dict.fromkeys(name for p in self.groups for name in maximized_metrics(p.problem.metrics))
+        return describe(
+            self.request, stochastic=stochastic, optimum_known=optimum_known, maximized=maximized, plan=plan
+        )
 
     def timings(self, seconds: float) -> dict[str, float]:
         """Seconds of the whole sweep, of compiling, and of planning."""

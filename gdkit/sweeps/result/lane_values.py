@@ -9,6 +9,7 @@ import xarray as xr
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.description import LaneGrid
+from gdkit.sweeps.result.direction import orient
 
 
 class SweepLike(Protocol):
@@ -32,7 +33,8 @@ class SweepLike(Protocol):
     def lane_regimes(self) -> np.ndarray: ...
     def curve(self, lane: int) -> tuple[np.ndarray, np.ndarray]: ...
     def score_name(self, by: str | None = None) -> str: ...
-    def scores(self, by: str | None = None, maximize: bool = False) -> np.ndarray: ...
+    def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool: ...
+    def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray: ...
 
 
 def hyperparameters_of(result: SweepLike, lane: int) -> dict[str, Any]:
@@ -54,21 +56,21 @@ def finite_curve(result: SweepLike, lane: int) -> dict[int, float]:
     return {int(step): float(loss) for step, loss in zip(steps, losses, strict=True) if np.isfinite(loss)}
 
 
-def finite_scores(result: SweepLike, by: str | None = None, maximize: bool = False) -> np.ndarray:
+def finite_scores(result: SweepLike, by: str | None = None, maximize: bool | None = None) -> np.ndarray:
     """The variable `by` of every lane, with a finite value for diverged lanes where there is one; (lanes,).
 
     A loss is capped at the initial loss, min(loss, loss₀), as in the learning-rate sensitivity of Wortsman et al. 2023.
     Of other variables a diverged lane gets the worst value of a lane that did not diverge; if every lane diverged, no
     value is finite.
     """
-    by = result.score_name(by)
+    by, maximize = result.score_name(by), result.is_maximized(by, maximize)
     scores = result.scores(by, maximize)
     if by.endswith("_loss") and not maximize:
         start = result.lanes["initial_loss"].values.astype(float)
         cap = np.where(np.isfinite(start), start, np.max(start, where=np.isfinite(start), initial=-np.inf))
     else:
         cap = np.max(scores, where=np.isfinite(scores), initial=-np.inf)
-    return np.minimum(scores, cap) * (-1 if maximize else 1)
+    return orient(np.minimum(scores, cap), maximize)
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def to_study(result: SweepLike, study: Any, by: str | None, maximize: bool | Non
     """The study with one trial per finished lane; see `SweepResult.to_optuna`."""
     optuna = import_optuna()
     if maximize is None:
-        maximize = getattr(study, "direction", None) == optuna.study.StudyDirection.MAXIMIZE
+        maximize = result.is_maximized(by)
+        maximize |= getattr(study, "direction", None) == optuna.study.StudyDirection.MAXIMIZE
     direction = "maximize" if maximize else "minimize"
     if study is None:
         study = optuna.create_study(direction=direction)

@@ -7,6 +7,7 @@ import numpy as np
 
 from gdkit import html
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.lane_values import SweepLike
 from gdkit.sweeps.result.scores import mean_scores, rankable_points
 from gdkit.tables import count, format_number, format_range
@@ -24,7 +25,7 @@ class Recommendation:
     axis: str
     by: str
     best: float | None
-    score: float | None  # mean over seeds at `best`
+    score: float | None  # mean over seeds at `best`, in the units of `by`
     interval: tuple[float, float] | None  # of the best value, 95 % bootstrap over seeds
     safe: float | None  # largest value up to which no seed diverged
     unsafe: float | None  # smallest value at which some seed diverged
@@ -80,12 +81,12 @@ def find_bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float
 
 
 def recommend(
-    result: SweepLike, axis: str, by: str, *, best: float, plateau_share: float, rounding: float
+    result: SweepLike, axis: str, by: str, maximize: bool, *, best: float, plateau_share: float, rounding: float
 ) -> Recommendation:
     """The recommendation from lanes that vary along `axis` only, of which those at the value `best` are the best."""
     line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
     line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
-    finished, scores = result.finished[line], result.scores(by)[line]  # (values, seeds)
+    finished, scores = result.finished[line], result.scores(by, maximize)[line]  # (values, seeds)
     ranked = rankable_points(scores, finished)
     if ranked.any():
         line, finished, scores = line[ranked], finished[ranked], scores[ranked]
@@ -109,10 +110,11 @@ def recommend(
     return dataclasses.replace(
         found,
         best=float(values[top]),
-        score=float(mean[top]),
+        score=orient(float(mean[top]), maximize),
         interval=_bootstrap_interval(values, scores, rounding, top) if result.seeds > 1 and finished.all() else None,
-        plateau=_plateau(values, mean, top, mean[top] + plateau_share * gap),
-        sensitivity=float(np.mean(np.minimum(scores, cap)[finished]) - mean[top]),
+        # the initial loss bounds no metric that is to be large
+        plateau=None if maximize else _plateau(values, mean, top, mean[top] + plateau_share * gap),
+        sensitivity=None if maximize else float(np.mean(np.minimum(scores, cap)[finished]) - mean[top]),
         metrics=_mean_metrics(result, line[top][finished[top]]),
     )
 

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,32 +17,14 @@ from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import optuna_study, trackers
+from gdkit.sweeps.result.direction import is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, find_bracket, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
+from gdkit.sweeps.result.resumable import Resumable
 from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.tables import count
-
-
-class Resumable(Protocol):
-    """What continues a sweep whose problem and optimizer are known; `gdkit.sweeps.resume` has it."""
-
-    def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> "SweepResult":
-        """The sweep with `steps` steps in total."""
-
-    def refine(
-        self,
-        result: "SweepResult",
-        axis: str,
-        around: str | tuple[float, float],
-        count: int,
-        progress: Callable[[Any], None] | None = None,
-    ) -> "SweepResult":
-        """The sweep with `count` more values of `axis`."""
-
-    def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """What a lane does around the step `onset`, step by step, and all columns that it reports at its end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +41,7 @@ class SweepResult:
     lanes: xr.Dataset
     grids: tuple[LaneGrid, ...]
     thresholds: Thresholds = DEFAULT_THRESHOLDS
-    origin: Resumable | None = None
+    origin: "Resumable[SweepResult] | None" = None
 
     regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
@@ -229,16 +211,16 @@ class SweepResult:
         edges = xr.Dataset({"low": low, "high": high, "edge": xr.where(low > 0, middle, low), "simple": simple})
         return edges.assign(median=edges["edge"].median("seed"))
 
-    def best(self, by: str | None = None, *, maximize: bool = False) -> Best:
+    def best(self, by: str | None = None, *, maximize: bool | None = None) -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst possible.
 
         Of several whose scores differ by no more than rounding, it is the middle one on every axis.
 
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
-          maximize: whether larger is better.
+          maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
         """
-        by = self.score_name(by)
+        by, maximize = self.score_name(by), self.is_maximized(by, maximize)
         scores = self.scores(by, maximize).reshape(-1, self.seeds)
         mean = mean_scores(scores, self.finished.reshape(scores.shape))
         point = best_point(self, mean, self._rounding_error())
@@ -247,28 +229,35 @@ class SweepResult:
         hyperparameters = plain_values({name: rows[name].values[0] for name in names if name in rows.coords})
         finished = rows["end_kind"].values != EndKind.RUNNING
         spread = float(np.std(scores[point][finished])) if np.isfinite(mean[point]) else float("inf")
-        return Best(hyperparameters, by, (-1 if maximize else 1) * float(mean[point]), spread, rows)
+        return Best(hyperparameters, by, orient(float(mean[point]), maximize), spread, rows)
 
     def recommend(
-        self, axis: str | None = None, *, by: str | None = None, plateau_share: float = 0.05
+        self,
+        axis: str | None = None,
+        *,
+        by: str | None = None,
+        maximize: bool | None = None,
+        plateau_share: float = 0.05,
     ) -> Recommendation:
         """Which value of `axis` to use, at the best values of all other axes.
 
         Args:
           axis: a numeric axis, by default `main_axis`.
-          by: the variable to be small; by default ``validation_loss`` if there is one, else ``final_loss``.
+          by: the variable to compare; by default ``validation_loss`` if there is one, else ``final_loss``.
+          maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
           plateau_share: how much worse than the best a value of the plateau may be, as a share of the gap between the
             initial and the best score.
         """
-        by = self.score_name(by)
+        by, maximize = self.score_name(by), self.is_maximized(by, maximize)
         axis = self._check_axis(axis, self.lanes)
-        best = self.best(by)
+        best = self.best(by, maximize=maximize)
         others = {name: value for name, value in best.hyperparameters.items() if name not in (axis, "optimizer")}
         home = next(names for grid in self.grids for _, names, _ in grid.dimensions if axis in names)
         fixed = {name: value for name, value in others.items() if name not in home}
         line = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
         value = float(best.lanes[axis].values[0])
-        found = recommend(line, axis, by, best=value, plateau_share=plateau_share, rounding=self._rounding_error())
+        rounding = self._rounding_error()
+        found = recommend(line, axis, by, maximize, best=value, plateau_share=plateau_share, rounding=rounding)
         return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
 
     def score_name(self, by: str | None = None) -> str:
@@ -279,10 +268,14 @@ class SweepResult:
             raise unknown_name("by", by, map(str, self.lanes.data_vars))
         return by
 
-    def scores(self, by: str | None = None, maximize: bool = False) -> np.ndarray:
+    def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool:
+        """Whether `best` and all that ranks prefer large values of `by`: `maximize`, or as the metric declares it."""
+        return is_maximized(maximized_names(self.lanes.attrs), self.score_name(by)) if maximize is None else maximize
+
+    def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray:
         """The variable that `best` compares, per lane, its sign such that less is better; infinite if diverged."""
         by = self.score_name(by)
-        score = self.lanes[by].values.astype(float) * (-1 if maximize else 1)
+        score = orient(self.lanes[by].values.astype(float), self.is_maximized(by, maximize))
         return np.where((self.lane_regimes == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
 
     # Continuing
@@ -310,6 +303,8 @@ class SweepResult:
         *,
         around: str | tuple[float, float] = "best",
         count: int = 8,
+        by: str | None = None,
+        maximize: bool | None = None,
         progress: Callable[[Any], None] | None = None,
     ) -> "SweepResult":
         """The same sweep with more values of `axis`, by the program that is compiled already.
@@ -323,6 +318,7 @@ class SweepResult:
           around: ``"best"``, between the neighbors of the best value, or as far beyond it at the end of the axis;
             ``"edge"``, between the largest value that did not diverge and the smallest that did; or two values.
           count: number of values to add; spaced as the axis is, by ratio or by difference.
+          by, maximize: what the best is, as in `best`.
           progress: a callback, as in `sweep`.
 
         Raises:
@@ -336,7 +332,7 @@ class SweepResult:
         True
         """
         axis = self._check_axis(axis, self.lanes)
-        return self._resumable().refine(self, axis, around, count, progress)
+        return self._resumable().refine(self, axis, around, count, progress, by=by, maximize=maximize)
 
     def replay(self, lane: int, *, around: int = 5) -> Replay:
         """Run one lane again and record it step by step around the onset of its regime, or its end.
@@ -380,7 +376,7 @@ class SweepResult:
         Args:
           study: the study to add the trials to; by default a new one, in memory.
           by: the variable that is the value; by default as in `best`.
-          maximize: whether larger is better; by default the direction of the study, or False.
+          maximize: whether larger is better; by default as the metric declares it, or as the study does.
 
         Raises:
           MissingPackageError: Optuna is not installed.
@@ -475,7 +471,7 @@ class SweepResult:
 
     # Inside
 
-    def _resumable(self) -> Resumable:
+    def _resumable(self) -> "Resumable[SweepResult]":
         if self.origin is None:
             remedy = (
                 "Use the whole result of a sweep; open one from disk by gdkit.open(path, problem=..., optimizer=...)"

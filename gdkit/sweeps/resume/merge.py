@@ -16,6 +16,7 @@ from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.result.assemble import assemble
+from gdkit.sweeps.result.direction import maximized_names
 from gdkit.sweeps.result.result import SweepResult
 
 
@@ -35,6 +36,7 @@ def merge_sweeps(request: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[
         request,
         stochastic=bool(first["stochastic"]),
         optimum_known="optimum" in columns,
+        maximized=maximized_names(first),
         plan=json.loads(first["plan"]),
     )
     timings = [json.loads(part.result.lanes.attrs["timings"]) for part in parts]

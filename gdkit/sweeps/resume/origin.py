@@ -67,9 +67,14 @@ class Origin:
         around: Around,
         count: int,
         progress: Callable[[Progress], None] | None = None,
+        *,
+        by: str | None = None,
+        maximize: bool | None = None,
     ) -> SweepResult:
         """The sweep with `count` more values of `axis`."""
-        return attach_origin(*refine(result, self.sweep, axis, around, count, progress, self.run), self.run)
+        find_best = lambda one: one.best(by, maximize=maximize).lanes
+        more = refine(result, self.sweep, axis, around, count, progress, self.run, find_best)
+        return attach_origin(*more, self.run)
 
     def _find_place(self, group: TracedGroup, lane: int) -> int | None:
         """The place of a lane's point in a group; None if the point is in another group."""

@@ -26,6 +26,7 @@ from gdkit.sweeps.resume.merge import (
 # Runs a checked request, from its start or from the last step of earlier lanes: `gdkit.sweeps.sweep.run_request`.
 RunRequest = Callable[..., tuple[SweepResult, ResumableSweep | None]]
 Around = str | tuple[float, float]
+FindBest = Callable[[SweepResult], xr.Dataset]  # the lanes of the best point
 
 
 def refine(
@@ -36,6 +37,7 @@ def refine(
     count: int,
     progress: Callable[[Progress], None] | None,
     run: RunRequest,
+    find_best: FindBest,
 ) -> tuple[SweepResult, ResumableSweep | None]:
     """The sweep with more values of `axis`; see `SweepResult.refine`."""
     checks.check_integer("count", count)
@@ -45,7 +47,7 @@ def refine(
         home = next((d for d in section.dimensions for own in d.axes if own.name == axis), None)
         new, places = section, np.arange(section.point_count)
         if home is not None:
-            new, places = _extend_section(section, home, one, axis, around, count)
+            new, places = _extend_section(section, home, one, axis, around, count, find_best)
         sections.append(new)
         old.append(offset + places)
         offset += new.point_count
@@ -75,14 +77,20 @@ def _find_shape(lanes: ResumableSweep, group: Group) -> Shape:
 
 
 def _extend_section(
-    section: Section, home: Dimension, one: SweepResult, axis: str, around: Around, count: int
+    section: Section,
+    home: Dimension,
+    one: SweepResult,
+    axis: str,
+    around: Around,
+    count: int,
+    find_best: FindBest,
 ) -> tuple[Section, np.ndarray]:
     """A section with more values of an axis, and the places that its earlier points have there, (points,)."""
     own = next(a for a in home.axes if a.name == axis)
     if not own.traced:
         raise bad_value("axis", axis, "its values are static, one program each", "Sweep again with more of them")
     values = np.asarray(own.values, float)
-    extra = np.unique(_choose_values(one, axis, around, count))
+    extra = np.unique(_choose_values(one, axis, around, count, find_best))
     extra = extra[~np.isclose(extra[:, None], values, rtol=1e-6, atol=0.0).any(axis=1)]
     if not extra.size:
         raise bad_value("around", around, "every value there has been run", "Pass a larger count")
@@ -92,7 +100,7 @@ def _extend_section(
         axes = (dataclasses.replace(own, values=union),)
     else:  # axes paired with this one keep the values of the best point
         places = np.arange(home.size)
-        repeated = np.append(places, np.full(len(extra), _best_place(one, home)))
+        repeated = np.append(places, np.full(len(extra), _best_place(find_best(one), home)))
         axes = tuple(
             dataclasses.replace(a, values=np.append(values, extra) if a.name == axis else _take(a.values, repeated))
             for a in home.axes
@@ -109,19 +117,18 @@ def _take(values: np.ndarray | tuple[Any, ...], places: np.ndarray) -> np.ndarra
     return values[places] if isinstance(values, np.ndarray) else tuple(values[i] for i in places)
 
 
-def _best_place(one: SweepResult, home: Dimension) -> int:
+def _best_place(best: xr.Dataset, home: Dimension) -> int:
     """The place of the best point along a dimension of paired axes."""
-    best = one.best().lanes
     is_best = [np.asarray(a.labels) == best[a.name].values[0] for a in home.axes]
     return int(np.flatnonzero(np.all(is_best, axis=0))[0])
 
 
-def _choose_values(one: SweepResult, axis: str, around: Around, count: int) -> np.ndarray:
+def _choose_values(one: SweepResult, axis: str, around: Around, count: int, find_best: FindBest) -> np.ndarray:
     """The values to add; some of them may have been run already."""
     values = np.unique(one.lanes[axis].values.astype(float))
     space = np.geomspace if is_log(values) else np.linspace
     if around == "best":
-        return _values_around(values, float(one.best().lanes[axis].values[0]), count, space)
+        return _values_around(values, float(find_best(one)[axis].values[0]), count, space)
     if around == "edge":
         return space(*_edge_bracket(one.along(axis).edge(axis)), count + 2)[1:-1]
     if not isinstance(around, tuple) or len(around) != 2 or not all(map(factories.is_number, around)):

@@ -31,6 +31,7 @@ def successive_halving(
     least: int | None = None,
     keep: float = 1 / 3,
     by: str | None = None,
+    maximize: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> SweepResult:
@@ -46,7 +47,7 @@ def successive_halving(
       steps: of the last round.
       least: steps of the first round; by default at least 10, and so few that all rounds take about the same time.
       keep: the share of points that the next round resumes.
-      by: the variable to be small, as in `SweepResult.best`.
+      by, maximize: the variable to compare, and whether larger is better, as in `SweepResult.best`.
       progress: a callback, as in `sweep`.
       options: further arguments of `sweep`: seeds, key, monitors, curve_points, target, diverged_above, plan.
 
@@ -76,7 +77,7 @@ def successive_halving(
         if lanes is None:
             size = f"{request.lane_count} lanes"
             raise bad_value("axes", size, "they are too large to keep in memory", "Sweep fewer at a time")
-        best = _best_points(result, max(1, math.ceil(rounds[-1][1] * keep)), by)
+        best = _best_points(result, max(1, math.ceil(rounds[-1][1] * keep)), by, maximize)
         if not best.size:
             break
         rounds.append([length, int(best.size)])
@@ -113,9 +114,9 @@ def narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> P
     return dataclasses.replace(plan, width=int(widths[np.argmin(cost)]), depth=plan.depth or 1)
 
 
-def _best_points(result: SweepResult, count: int, by: str | None) -> np.ndarray:
+def _best_points(result: SweepResult, count: int, by: str | None, maximize: bool | None) -> np.ndarray:
     """The places of the `count` best points that ran the last round and did not diverge."""
-    scores = result.scores(by).reshape(-1, result.seeds).mean(axis=1)
+    scores = result.scores(by, maximize).reshape(-1, result.seeds).mean(axis=1)
     is_left = result.lanes["end_step"].values.reshape(-1, result.seeds).max(axis=1) >= result.lanes.attrs["steps"]
     has_target = (result.lanes["end_kind"].values == EndKind.TARGET).reshape(-1, result.seeds).any(axis=1)
     scores = np.where(is_left | has_target, scores, np.inf)

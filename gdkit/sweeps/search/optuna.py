@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import checks
+from gdkit import binding, checks
 from gdkit.problems import ProblemLike
+from gdkit.problems.problem import maximized_metrics
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result import optuna_study
+from gdkit.sweeps.result.direction import is_maximized
 from gdkit.sweeps.result.lane_values import finite_scores
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
@@ -42,7 +44,7 @@ def optuna_search(
     study: Any = None,
     over_seeds: str = "mean",
     by: str | None = None,
-    maximize: bool = False,
+    maximize: bool | None = None,
     **options: Any,
 ) -> OptunaSearch:
     """Search a space with a sampler of Optuna, `batch` points at a time, each batch as one sweep.
@@ -74,6 +76,7 @@ def optuna_search(
         checks.check_integer(argument, value)
     checks.check_choice("over_seeds", over_seeds, _OVER_SEEDS)
     distributions = optuna_study.read_space(space)
+    maximize = _is_maximized(problem, distributions, by) if maximize is None else maximize
     study = _check_or_create_study(study, maximize, options.get("key", 0))
 
     def make_request(points: Sequence[dict[str, Any]]) -> SweepRequest:
@@ -91,6 +94,13 @@ def optuna_search(
         proposed += batch_trials
     whole = merge_sweeps(make_request([trial.params for trial in proposed]), parts)
     return OptunaSearch(study, attach_origin(*whole, run_request))
+
+
+def _is_maximized(problem: ProblemLike, distributions: Mapping[str, Any], by: str | None) -> bool:
+    """Whether `by` is a metric of the problem that is better when larger."""
+    point = {name: d.choices[0] if _is_categorical(d) else d.low for name, d in distributions.items()}
+    metrics = binding.resolve_problem(problem, point)[0].metrics if by else None
+    return is_maximized(maximized_metrics(metrics), by or "")
 
 
 def _check_or_create_study(study: Any, maximize: bool, key: int | Key) -> Any:

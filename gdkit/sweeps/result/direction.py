@@ -1,0 +1,33 @@
+"""The direction of a variable: whether small or large values are good. Scores are small where they are good."""
+
+import json
+from collections.abc import Container, Mapping
+from typing import Any, overload
+
+import numpy as np
+
+from gdkit.problems.problem import MAXIMIZED
+
+
+@overload
+def orient(values: float, maximize: bool) -> float: ...
+@overload
+def orient(values: np.ndarray, maximize: bool) -> np.ndarray: ...
+def orient(values: float | np.ndarray, maximize: bool) -> float | np.ndarray:
+    """Values of a variable as scores, small where it is good; and scores as values of the variable."""
+    return 0 - values if maximize else values  # not −values: no negative zeros
+
+
+def maximized_names(attrs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that are better when larger, from the attributes of the lanes; older files do not list them."""
+    return tuple(json.loads(attrs["maximized"])) if "maximized" in attrs else MAXIMIZED
+
+
+def is_maximized(names: Container[str], variable: str) -> bool:
+    """Whether a variable is better when larger: a metric in `names`, on training, validation or test data.
+
+    >>> [is_maximized(["recall"], name) for name in ("validation_recall", "recall", "test_loss", "late_recall")]
+    [True, True, False, False]
+    """
+    part, _, metric = variable.partition("_")
+    return variable in names or (part in ("train", "validation", "test") and metric in names)

@@ -1,0 +1,31 @@
+"""The part of a result that continues its lanes."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+_Result = TypeVar("_Result")
+
+
+class Resumable(Protocol[_Result]):
+    """What continues a sweep whose problem and optimizer are known; `gdkit.sweeps.resume` has it."""
+
+    def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> _Result:
+        """The sweep with `steps` steps in total."""
+
+    def refine(
+        self,
+        result: _Result,
+        axis: str,
+        around: str | tuple[float, float],
+        count: int,
+        progress: Callable[[Any], None] | None = None,
+        *,
+        by: str | None = None,
+        maximize: bool | None = None,
+    ) -> _Result:
+        """The sweep with `count` more values of `axis`."""
+
+    def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What a lane does around the step `onset`, step by step, and all columns that it reports at its end."""
