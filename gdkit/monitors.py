@@ -157,7 +157,7 @@ def push_value(windows: Windows, value: Array, valid: Array) -> Windows:
     """Add `value` to the newest window, where `valid`."""
     w = windows[0]
     deviation = jnp.where(valid, value - w.shift, 0)
-    newest = Window(w.count + valid, w.shift, w.total + deviation, w.square + deviation**2)
+    newest = Window(w.count + valid.astype(w.count.dtype), w.shift, w.total + deviation, w.square + deviation**2)
     return (newest, *windows[1:])
 
 
@@ -218,7 +218,7 @@ def loss_statistics() -> Monitor:
             least_step=jnp.where(lower, t, m.least_step),
             most=jnp.where(higher, loss, m.most),
             most_step=jnp.where(higher, t, m.most_step),
-            increases=m.increases + (loss > m.final),
+            increases=m.increases + (loss > m.final).astype(m.increases.dtype),
             steps=jnp.where(context.going, t.astype(m.steps.dtype), m.steps),
             windows=push_value(m.windows, loss, finite),
         )
@@ -298,7 +298,7 @@ def reversals() -> Monitor:
             size=jnp.where(moves, size, 0),
             least=m.least,
             first=jnp.where((cosine < 0) & (m.first < 0), context.t, m.first),
-            count=(m.count[0] + valid, m.count[1]),
+            count=(m.count[0] + valid.astype(m.size.dtype), m.count[1]),
             total=(m.total[0] + cosine, m.total[1]),
         )
 

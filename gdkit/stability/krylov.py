@@ -82,7 +82,9 @@ def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov
     column = jnp.where(jnp.arange(depth) == j + 1, coupling, column)
     projected = krylov.projected.at[:, j].set(column)
     direction = rest / jnp.where(remaining > 0, remaining, 1)
-    return Krylov(basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken, scale, key)
+    return Krylov(
+        basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken.astype(jnp.int32), scale, key
+    )
 
 
 def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:

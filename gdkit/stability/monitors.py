@@ -65,7 +65,7 @@ def lyapunov_exponent(
         size = jnp.linalg.norm(pushed)
         tangent = jnp.where(size == 0, m.tangent, pushed / jnp.where(size == 0, 1, size))
         counted = context.moves & (context.t >= burn_in)
-        count = m.count + counted
+        count = m.count + counted.astype(m.count.dtype)
         mean = m.growth + (jnp.log(size) - m.growth) / jnp.maximum(count, 1)
         mean = jnp.where((size == 0) | (m.growth == -jnp.inf), -jnp.inf, mean)  # after a step that forgets the state
         return _LyapunovState(tangent, jnp.where(counted, mean, m.growth), count)

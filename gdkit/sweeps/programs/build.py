@@ -176,7 +176,7 @@ def _step(block: _BlockCall, position: _Position) -> _Position:
     # the loss of a step that is not recorded is overwritten by that of the next recorded step
     curve = jax.lax.dynamic_update_index_in_dim(carry.curve, loss, slot, 0)
     carry = carry._replace(t=t + 1, lanes=lanes, curve=curve)
-    return _Position(carry, slot + (jnp.asarray(curve_steps)[slot] == t))
+    return _Position(carry, slot + (jnp.asarray(curve_steps)[slot] == t).astype(slot.dtype))
 
 
 def _roll(block: _BlockCall, position: _Position) -> _Position:

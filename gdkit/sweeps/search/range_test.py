@@ -100,7 +100,9 @@ def lr_range_test(
     log_ratio = math.log(high / low) / (steps - 1)
 
     def growing(low: float) -> Optimizer:
-        return optimizer(learning_rate=lambda count: low * jnp.exp(log_ratio * count), **others)
+        return optimizer(
+            learning_rate=lambda count: low * jnp.exp(log_ratio * count.astype(jnp.result_type(low))), **others
+        )
 
     options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": key}
     dense = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # so many points record every step
