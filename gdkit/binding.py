@@ -7,9 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gdkit import checks, factories, jaxprs, optimizers
+from gdkit import checks, factories, jaxprs, optimizers, user_code
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
 from gdkit.types import (
@@ -80,10 +81,11 @@ def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux:
     is_ascent = isinstance(optimizer, optimizers.Ascent)
 
     def loss(params: Params) -> tuple[Array, PyTree]:
-        if problem.has_aux:
-            value, new_aux = problem.loss(params, batch, aux)
-        else:
-            value, new_aux = problem.loss(params) if batch is None else problem.loss(params, batch), aux
+        with user_code.translate_errors("loss", problem.loss):
+            if problem.has_aux:
+                value, new_aux = problem.loss(params, batch, aux)
+            else:
+                value, new_aux = problem.loss(params) if batch is None else problem.loss(params, batch), aux
         return (-value if is_ascent else value), new_aux
 
     return loss
@@ -91,7 +93,10 @@ def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux:
 
 def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
     """The batch of step `t`: a sample, or all the data, or None for a problem without data."""
-    return data if problem.sample is None else problem.sample(key, t, data)
+    if problem.sample is None:
+        return data
+    with user_code.translate_errors("sample", problem.sample):
+        return problem.sample(key, t, data)
 
 
 def get_params_dtype(problem: Problem) -> np.dtype:
@@ -102,10 +107,16 @@ def get_params_dtype(problem: Problem) -> np.dtype:
 def get_params_shape(problem: Problem) -> Params:
     """The params as shapes and dtypes."""
     key = jax.eval_shape(jax.random.key, 0)
-    start = jax.eval_shape(problem.init, key) if problem.init_is_function else problem.init
+    start = get_start_shape(problem, key) if problem.init_is_function else problem.init
     params, _ = split_aux(problem, start)
     checks.check_floats("params", params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+
+
+def get_start_shape(problem: Problem, key: Key) -> PyTree:
+    """What the function `Problem.init` returns, as shapes and dtypes."""
+    with user_code.translate_errors("init", problem.init):
+        return jax.eval_shape(problem.init, key)
 
 
 def get_dtype(params: Params) -> np.dtype:
@@ -157,14 +168,24 @@ def check_run(
     if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
         remedy = "Use the params in it; an array computed from them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
+    _check_effects(concrete, closed.jaxpr)
     return closed.jaxpr
+
+
+def _check_effects(problem: Problem, loss: Jaxpr) -> None:
+    """Raise for a loss that changes something outside itself; `jax.debug.print` only observes."""
+    for equation in jaxprs.equations(loss):
+        if equation.primitive.name == "io_callback":
+            effect = f"it calls jax.experimental.io_callback{user_code.locate(jaxprs.get_lines(equation))}"
+            remedy = "Record values with has_aux or a Monitor, or print them with jax.debug.print"
+            raise bad_value("loss", problem.name or problem.loss, f"{effect}, which is not pure", remedy)
 
 
 def _trace_loss(
     problem: Problem, optimizer: Optimizer | None, key: Key, arrays: Arrays
 ) -> tuple[ClosedJaxpr, Any, int]:
     """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
-    start = jax.eval_shape(problem.init, key) if problem.init_is_function else arrays.init
+    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
     params, aux = split_aux(problem, start)
     checks.check_floats("params", params)
     remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
@@ -174,7 +195,10 @@ def _trace_loss(
     def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX caches the traces of old ones
         return objective(problem, optimizer, batch, aux)(params)[0]
 
-    closed, out = jax.make_jaxpr(loss, return_shape=True)(params, batch, aux)
+    with user_code.translate_errors("loss", problem.loss):
+        closed, out = jax.make_jaxpr(loss, return_shape=True)(params, batch, aux)
+        if any(isinstance(constant, Tracer) for constant in closed.consts):
+            raise jax.errors.UnexpectedTracerError("a constant of the loss belongs to an earlier trace")
     return closed, out, len(jax.tree.leaves(params))
 
 
@@ -189,7 +213,8 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
     if problem.sample is None:
         return data
     checks.check_call("sample", problem.sample, ("key", "t", "data"), "Give it these arguments")
-    first, second = (jax.eval_shape(problem.sample, key, np.int32(t), data) for t in (0, 1))
+    draw = lambda key, t, data: get_batch(problem, t, key, data)
+    first, second = (jax.eval_shape(draw, key, np.int32(t), data) for t in (0, 1))
     try:
         chex.assert_trees_all_equal_shapes(first, second)
     except AssertionError as error:

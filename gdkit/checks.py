@@ -14,14 +14,19 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import is_number
 from gdkit.types import Key, PyTree
 
+MOST_KEY = 2**32 - 1  # of an integer that makes a key: 32 bits without x64
+MOST_COUNTED = 2**31 - 2  # counters are int32, and one more than the last step is counted
 
-def check_integer(argument: str, value: Any, *, at_least: int = 1) -> None:
-    """Raise unless `value` is an integer of at least `at_least`; a boolean does not count as one."""
+
+def check_integer(argument: str, value: Any, *, at_least: int = 1, at_most: int = MOST_COUNTED) -> None:
+    """Raise unless `value` is an integer within its bounds; a boolean does not count as one."""
     remedy = f"Pass an integer of at least {at_least}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise bad_type(argument, value, "not an integer", remedy)
     if value < at_least:
         raise bad_value(argument, value, f"must be at least {at_least}", remedy)
+    if value > at_most:
+        raise bad_value(argument, value, f"must be at most {at_most}", f"Pass an integer of at most {at_most}")
 
 
 def check_number(argument: str, value: Any, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
@@ -47,16 +52,28 @@ def is_finite(value: Any) -> bool:
 
 
 def as_key(key: int | Key, argument: str = "key") -> Key:
-    """`key` itself, or the key that an integer makes.
+    """`key` itself, or the key that an integer from 0 to 2³² − 1 makes.
 
     Raises:
-      InputTypeError: it is neither.
+      InputTypeError: it is neither, or several keys.
+      InputValueError: an integer out of this range, which JAX would reduce modulo 2³² to the key of another integer.
     """
+    if isinstance(key, jax.Array) and key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
+        key = key if isinstance(key, Tracer) else int(key)
+        return jax.random.key(key) if isinstance(key, Tracer) else as_key(key, argument)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(key)
-    if not isinstance(key, jax.Array):
+        check_integer(argument, key, at_least=0, at_most=MOST_KEY)
+        return jax.random.key(int(key))
+    if not isinstance(key, jax.Array) or not _is_key(key):
         raise bad_type(argument, key, "neither an integer nor a JAX key", "Pass an integer, or jax.random.key(0)")
     return key
+
+
+def _is_key(key: jax.Array) -> bool:
+    """Whether an array is one key, typed or a vector of uint32 as `jax.random.PRNGKey` makes it."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key.ndim == 0
+    return key.ndim == 1 and key.dtype == jnp.uint32
 
 
 def check_floats(argument: str, tree: PyTree, *, finite: bool = False) -> None:

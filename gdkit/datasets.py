@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from gdkit.checks import check_choice, check_integer
+from gdkit.checks import MOST_KEY, check_choice, check_integer
 from gdkit.errors import bad_type, bad_value, missing_package, nearest, unknown_name
 from gdkit.factories import is_number
 
@@ -546,7 +546,7 @@ def _check_fractions(split: Any) -> tuple[float, ...]:
 
 
 def _check_key(split_key: Any) -> int:
-    check_integer("split_key", split_key, at_least=0)
+    check_integer("split_key", split_key, at_least=0, at_most=MOST_KEY)
     return int(split_key)
 
 

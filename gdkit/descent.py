@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, html, jaxprs, monitors, optimizers
+from gdkit import binding, checks, html, jaxprs, monitors, optimizers, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
@@ -58,7 +58,8 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
         extra = {"value": value, "grad": grad, "value_fn": lambda params: loss(params)[0]}
         accepted = {name: extra[name] for name in optimizers.extra_arguments(built)}
-        update, opt_state = built.update(grad, state.opt_state, state.params, **accepted)
+        with user_code.translate_errors("optimizer", optimizer):
+            update, opt_state = built.update(grad, state.opt_state, state.params, **accepted)
         params = optax.apply_updates(state.params, update)
         return State(params, aux, opt_state), Info(value, grad, update)
 
@@ -285,7 +286,8 @@ def descend(
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
-    return run(traced, key, arrays)
+    with user_code.translate_errors("problem", problem):
+        return run(traced, key, arrays)
 
 
 @cache_if_hashable(maxsize=128)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gdkit import user_code
 from gdkit.errors import InputTypeError, bad_type, bad_value, unknown_name
 
 PROBLEM_PREFIX = "problem."
@@ -107,19 +108,29 @@ def split_hyperparameters(hyperparameters: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -> Any:
-    """``factory(**hyperparameters)``, with a typed error where it branches in Python on a traced value."""
+    """``factory(**hyperparameters)``, with a typed error where it does with a traced value what JAX cannot trace."""
+    traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, Tracer))
     try:
         return factory(**hyperparameters)
-    except (jax.errors.TracerBoolConversionError, jax.errors.ConcretizationTypeError) as error:
-        traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, Tracer))
-        problem = f"it branches in Python on a traced value, one of {traced}"
-        remedy = f"Make it static, with one program per value: gdkit.static([...]) for {' or '.join(traced)}"
-        raise bad_type(argument, getattr(factory, "__name__", factory), problem, remedy) from error
-    except TypeError as error:
-        if "argument" not in str(error):
+    except Exception as error:
+        explanation = user_code.explain(error) if traced else None
+        if explanation:
+            problem = f"{explanation.problem}, one of {traced}"
+            remedy = _suggest_traceable(user_code.functions(error, "optax.schedules"), traced)
+            raise bad_type(argument, getattr(factory, "__name__", factory), problem, remedy) from error
+        if not isinstance(error, TypeError) or "argument" not in str(error):
             raise
         remedy = f"It takes {', '.join(parameters(factory)) or 'nothing'}"
         raise bad_value(argument, getattr(factory, "__name__", factory), str(error), remedy) from error
+
+
+def _suggest_traceable(schedules: Sequence[str], traced: Sequence[str]) -> str:
+    """The remedy for a factory that cannot be traced; `schedules` are those of optax that it was making."""
+    static = f"gdkit.static([...]) for {' or '.join(traced)}"
+    if not schedules:
+        return f"Make it static, with one program per value: {static}"
+    share = f"Make the schedule with peak 1, share = optax.{schedules[0]}(...), and pass the learning rate as"
+    return f"{share} lambda count: learning_rate * share(count); or make it static, one program per value: {static}"
 
 
 def _signature(factory: Callable) -> Mapping[str, inspect.Parameter]:

@@ -27,6 +27,12 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
             yield from equations(inner)
 
 
+def get_lines(equation: JaxprEqn) -> list[tuple[str, int]]:
+    """The lines (file, line) that wrote an operation, from the outermost; empty where JAX has not recorded them."""
+    recorded = equation.source_info.traceback
+    return [(frame.file_name, frame.line_num) for frame in recorded.frames[::-1]] if recorded else []
+
+
 def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     """The programs that an operation runs: branches, the body of a loop, the function that is called."""
     is_program = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")

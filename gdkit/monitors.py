@@ -145,7 +145,7 @@ def starts_window(t: Array) -> Array:
 def next_window(t: Array) -> Array:
     """The first step after `t` at which a dyadic window starts."""
     quarter = quarter_of_octave(t)
-    return (t // quarter + 1) * quarter
+    return t + jnp.minimum(quarter - t % quarter, jnp.iinfo(jnp.int32).max - t)  # saturates
 
 
 def empty_windows(count: int, dtype: DTypeLike) -> Windows:

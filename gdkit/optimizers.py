@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from gdkit import factories
-from gdkit.checks import check_choice
+from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
 from gdkit.types import Array, Hyperparameters, Optimizer, OptimizerFactory, OptimizerLike, Params, PyTree
 
@@ -201,6 +201,7 @@ def schedule(name: str, steps: int, **options: float) -> Schedule:
     1.0
     """
     check_choice("schedule", name, SCHEDULES)
+    check_integer("steps", steps)
     factories.check_names(f"schedule.{name}", SCHEDULES[name], options)
     return SCHEDULES[name](steps, **options)
 
