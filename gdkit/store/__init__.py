@@ -10,6 +10,7 @@ from gdkit.store.columns import Columns
 from gdkit.store.manifest import Manifest, differences
 from gdkit.store.netcdf import FORMAT, RESULTS, load, save
 from gdkit.store.partition import Partition, StoredGroup, make_group
+from gdkit.store.paths import extension_folder, extension_folders
 from gdkit.store.status import Status
 from gdkit.store.store import Store, StoredCarry, StoredTile
 
@@ -29,6 +30,8 @@ __all__ = [
     "StoredTile",
     "differences",
     "digest",
+    "extension_folder",
+    "extension_folders",
     "load",
     "make_group",
     "save",

@@ -1,5 +1,6 @@
 """Paths in a run directory: numbered files, a thousand per folder, so that a million are listed within seconds."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,17 @@ PER_FOLDER = 1000
 SUFFIX = ".npz"
 NARROWER = ".narrower"  # of the empty file that marks a tile some of whose blocks ran smaller
 _DAY = 86_400
+
+
+def extension_folder(run: Path, number: int) -> Path:
+    """The run directory of further values of an axis, inside that of the sweep; numbers begin at 1."""
+    return run / f"extended-{number}"
+
+
+def extension_folders(run: Path) -> Iterator[Path]:
+    """The run directories of all extensions of a run, in the order in which they were run."""
+    folders = (extension_folder(run, number) for number in itertools.count(1))
+    return itertools.takewhile(Path.is_dir, folders)
 
 
 def numbered_path(folder: Path, what: str, number: int, count: int) -> Path:

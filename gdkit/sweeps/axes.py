@@ -184,6 +184,23 @@ def group_points(section: Section) -> list[Group]:
     return groups
 
 
+def renumber_points(shape: tuple[int, ...], dimension: int, places: np.ndarray, size: int) -> np.ndarray:
+    """The numbers of points in a product that is longer along one dimension.
+
+    Args:
+      shape: of the product that the points span, in the order in which they are numbered.
+      dimension: the one that becomes longer.
+      places: where its values are in the longer one, (shape[dimension],).
+      size: of the longer one.
+
+    >>> renumber_points((2, 2), 1, np.array([0, 2]), 3).tolist()
+    [0, 2, 3, 5]
+    """
+    index = list(np.indices(shape).reshape(len(shape), -1))
+    index[dimension] = places[index[dimension]]
+    return np.ravel_multi_index(tuple(index), (*shape[:dimension], size, *shape[dimension + 1 :]))
+
+
 def is_log(values: np.ndarray) -> bool:
     """Whether values are spaced more evenly on a log scale; of two values, whether they differ by a factor of ten.
 

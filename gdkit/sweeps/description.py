@@ -10,6 +10,7 @@ import numpy as np
 
 import gdkit
 from gdkit import monitors
+from gdkit.sweeps.axes import Section, renumber_points
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.request import SweepRequest
 
@@ -24,6 +25,9 @@ class LaneGrid(NamedTuple):
     def points(self) -> int:
         """Points of the product, seeds not counted."""
         return int(np.prod([size for _, _, size in self.dimensions], dtype=np.int64))
+
+
+GridAxes = tuple[LaneGrid, dict[str, np.ndarray]]  # the values of its axes by name
 
 
 class Description(NamedTuple):
@@ -52,9 +56,7 @@ def describe(
     request: SweepRequest, *, stochastic: bool, optimum_known: bool, maximized: Iterable[str], plan: Mapping[str, Any]
 ) -> Description:
     """The description of the sweep that `request` asks for; `maximized` are the metrics that are to be large."""
-    dims = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
-    grids = tuple(LaneGrid(section.label, dims(section)) for section in request.sections)
-    axes = tuple({a.name: a.labels for d in s.dimensions for a in d.axes} for s in request.sections)
+    grids, axes = zip(*list_grids(request.sections), strict=True)
     steps = monitors.curve_steps(request.curve_points) if request.curve_points else np.zeros(0, np.int32)
     attrs = {
         "steps": request.steps,
@@ -72,6 +74,55 @@ def describe(
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
     return Description(grids, axes, steps[steps <= request.steps], attrs)
+
+
+def list_grids(sections: Iterable[Section]) -> list[GridAxes]:
+    """The lanes of each section as a product, and the values of its axes."""
+    dimensions = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
+    return [
+        (LaneGrid(s.label, dimensions(s)), {a.name: a.labels for d in s.dimensions for a in d.axes}) for s in sections
+    ]
+
+
+def extend_grids(grids: Iterable[GridAxes], more: Iterable[GridAxes]) -> tuple[list[GridAxes], np.ndarray, np.ndarray]:
+    """The grids of a sweep with further values of one axis of some of its optimizers.
+
+    Args:
+      grids: of the sweep.
+      more: of the further values, for these optimizers only, and else the same.
+
+    Returns:
+      The grids of all values, which are in increasing order, and the numbers of the points of `grids` and of `more` in
+      them, (points,) each.
+    """
+    added = {grid.label: (grid, own) for grid, own in more}
+    extended, old, new, offset = [], [], [], 0
+    for grid, own in grids:
+        if grid.label not in added:
+            old.append(offset + np.arange(grid.points))
+        else:
+            (grid, own), mine, others = _extend_grid(grid, own, *added[grid.label])
+            old.append(offset + mine)
+            new.append(offset + others)
+        extended.append((grid, own))
+        offset += grid.points
+    return extended, np.concatenate(old), np.concatenate(new)
+
+
+def _extend_grid(
+    grid: LaneGrid, own: dict[str, np.ndarray], more: LaneGrid, added: Mapping[str, np.ndarray]
+) -> tuple[GridAxes, np.ndarray, np.ndarray]:
+    """The product of all values with its axes, and where the points of either product are in it."""
+    axis = next(name for name in own if not np.array_equal(own[name], added[name]))
+    dimension = next(i for i, (_, names, _) in enumerate(grid.dimensions) if axis in names)
+    union = np.union1d(own[axis], added[axis])
+    name, names, _ = grid.dimensions[dimension]
+    dimensions = (*grid.dimensions[:dimension], (name, names, len(union)), *grid.dimensions[dimension + 1 :])
+    points = [
+        renumber_points(tuple(size for *_, size in part.dimensions), dimension, places, len(union))
+        for part, places in ((grid, np.searchsorted(union, own[axis])), (more, np.searchsorted(union, added[axis])))
+    ]
+    return (LaneGrid(grid.label, dimensions), own | {axis: union}), points[0], points[1]
 
 
 def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:

@@ -1,5 +1,6 @@
 """sweep: from a request over plan, programs and execution to a result."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.origin import attach_origin
 from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory
@@ -44,6 +46,7 @@ def sweep(
     curve_points: int = 200,
     target: float | None = None,
     diverged_above: float = 1e6,
+    until_bracketed: bool = False,
     store: str | Path | None = None,
     executor: ExecutorLike | None = None,
     plan: Plan | None = None,
@@ -66,6 +69,9 @@ def sweep(
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
         where neither an optimum nor a target is known.
+      until_bracketed: extend the learning rate, or else the first numeric axis, beyond its end until the best value
+        lies inside it or the next one diverges: each time by half as many values as it has, at most 8 times. In a run
+        directory each extension has its own, ``extended-1`` and so on.
       store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, written
         while the sweep runs. The same call on the same directory resumes an interrupted run with the same bits, and
         several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.
@@ -94,7 +100,12 @@ def sweep(
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     is_file = store is not None and Path(store).suffix == ".nc"
     directory = RunDirectory(Path(store)).shard_of_process() if store is not None and not is_file else None
-    result, resumable = run_request(request, report_progress, pool, directory=directory)
+    run = functools.partial(run_request, report_progress=report_progress, executor=pool)
+    if until_bracketed:
+        check_bracketable(request)
+    result, resumable = run(request, directory=directory)
+    if until_bracketed:
+        result, resumable = extend_until_bracketed(result, resumable, run, directory)
     result = attach_origin(result, resumable, run_request)
     if is_file:
         result.save(store)

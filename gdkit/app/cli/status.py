@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gdkit.app.directory import REPORT, UNFINISHED, resume_command
 from gdkit.errors import StoreError
-from gdkit.store import RESULTS, Status, Store
+from gdkit.store import RESULTS, Status, Store, extension_folders
 from gdkit.store.manifest import NAME
 from gdkit.tables import count
 
@@ -23,13 +23,21 @@ def describe_status(folder: Path) -> str:
         raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
     if folder.is_file():
         raise StoreError(f"{folder}: this is a file. Give the folder of a run, for example runs/digits_mlp.")
-    store = Store.open(folder)
-    return "\n".join(_describe(folder, store.status(), store.manifest.steps))
+    extensions = [path for path in extension_folders(folder) if (path / NAME).exists()]
+    finished = [_describe_finished(path, Store.open(path).status()) for path in (folder, *extensions[:-1])]
+    store = Store.open(extensions[-1] if extensions else folder)
+    return "\n".join([*finished[: len(extensions)], *_describe(folder, store)])
 
 
-def _describe(folder: Path, status: Status, steps: int) -> Iterator[str]:
+def _describe_finished(folder: Path, status: Status) -> str:
     finished = f"{status.finished:,} of {count(status.tiles, 'tile')}"
-    yield f"{folder}: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished ({finished})"
+    return f"{folder}: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished ({finished})"
+
+
+def _describe(folder: Path, store: Store) -> Iterator[str]:
+    """The lines on the run in `folder`, of which `store` is the run directory, or that of its last extension."""
+    status, steps = store.status(), store.manifest.steps
+    yield _describe_finished(store.path, status)
     if status.narrower:
         tiles = f"{count(len(status.narrower), 'tile')} ({_join_first(status.narrower)})"
         yield f"ran in smaller blocks, after a device ran out of memory: {tiles}"

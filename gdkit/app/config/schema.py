@@ -253,6 +253,9 @@ class ConfigSweep(_Model):
     diverged_above: float = Field(
         1e6, gt=0, description="a run ends as diverged above start + this times max(|start|, 1)"
     )
+    until_bracketed: bool = Field(
+        False, description="extend the learning rate beyond its end until the best value lies inside the axis"
+    )
     monitors: list[ConfigMonitor] = Field(default_factory=list, max_length=100, description="additional statistics")
 
     @pydantic.model_validator(mode="after")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from rich.console import Console
@@ -31,6 +31,8 @@ from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
+from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request
 from gdkit.tables import count
@@ -73,10 +75,12 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
     use_program_cache()
     with locate_errors(config, ("sweep",)):
         request = check_request(**arguments, plan=options.plan)
+        if config.sweep.until_bracketed:
+            check_bracketable(request)
     needed = _check_resources(request, options.hooks.measure_free(folder), anyway=options.anyway)
     with log_run(config, folder):
         terminal.print_plan(Console(stderr=True, highlight=False), config.name, request, needed)
-        _print_resumed(folder)
+        _print_resumed(folder, until_bracketed=config.sweep.until_bracketed)
         result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
@@ -103,10 +107,22 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
         stop_on_signal() as stop,
     ):
         settings = options.hooks.settings or DEFAULT_SETTINGS
-        result, _ = run_request(request, tell, options.executor, directory=directory, stop=stop, settings=settings)
+        run = functools.partial(
+            run_request, report_progress=tell, executor=options.executor, stop=stop, settings=settings
+        )
+        result, lanes = run(request, directory=directory)
+        if config.sweep.until_bracketed:
+            result, _ = extend_until_bracketed(result, lanes, functools.partial(_run_extension, run), directory)
     if result.missing:
         _report_missing(config, folder, result, live=options.live, interrupted=stop.is_set())
     return result
+
+
+def _run_extension(run: RunRequest, request: SweepRequest, *, directory: RunDirectory) -> Any:
+    """Run further values of an axis, and print how many."""
+    runs = count(request.lane_count, "run")
+    print(f"the best value is at the end of its axis: {runs} beyond it, in {directory.path.name}", file=sys.stderr)
+    return run(request, directory=directory)
 
 
 def _check_resources(request: SweepRequest, free: Resources, *, anyway: bool) -> Resources:
@@ -136,13 +152,13 @@ def _show_progress(config: SweepConfig, folder: Path, *, live: bool) -> Generato
         yield callback
 
 
-def _print_resumed(folder: Path) -> None:
+def _print_resumed(folder: Path, *, until_bracketed: bool) -> None:
     """Print how much of the run is finished already, if it was started before."""
     if not (folder / NAME).exists():
         return
     status = Store.open(folder).status()
     text = f"resuming: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished"
-    if status.finished == status.tiles:
+    if status.finished == status.tiles and not until_bracketed:
         text = "already finished: only the report is written again"
     print(f"{folder}: {text}", file=sys.stderr)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gdkit import store
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
 from gdkit.regimes import Thresholds, least_loss
-from gdkit.sweeps.description import Description, read_grids
+from gdkit.sweeps.description import Description, extend_grids, read_grids
 from gdkit.sweeps.result.product import lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 
@@ -52,7 +52,7 @@ def read_result(path: str | Path) -> SweepResult:
     """The result in a file or a run directory, without what it takes to run it again; `gdkit.open` adds that."""
     path = Path(path)
     if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
-        return _read_tiles(store.Store.open(path))
+        return _read_run(path)
     lanes = store.load(path)
     saved = json.loads(lanes.attrs.pop("thresholds"))
     names = {f.name for f in dataclasses.fields(Thresholds)}
@@ -60,16 +60,44 @@ def read_result(path: str | Path) -> SweepResult:
     return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
 
 
-def _read_tiles(run: store.Store) -> SweepResult:
-    """The result in the tiles of a run."""
+def _read_run(path: Path) -> SweepResult:
+    """The result in the tiles of a run and of its extensions."""
+    described, columns = _read_tiles(path)
+    seconds, narrower = seconds_of(path), columns.narrower
+    values = columns.values
+    for extension in store.extension_folders(path):
+        more, added = _read_tiles(extension)
+        listed = [zip(one.grids, one.axes, strict=True) for one in (described, more)]
+        extended, old, new = extend_grids(*listed)
+        grids, axes = zip(*extended, strict=True)
+        described = described._replace(grids=grids, axes=axes, attrs=described.attrs | {"forms": json.dumps(grids)})
+        values = merge_columns(described, [(values, old), (added.values, new)])
+        seconds += seconds_of(extension)
+    return assemble(described, values, {"seconds": seconds}, narrower)
+
+
+def merge_columns(
+    described: Description, parts: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The columns of a sweep from those of its parts, each with the numbers of its points, (points,)."""
+    seeds, columns = int(described.attrs["seeds"]), {}
+    lanes = sum(grid.points for grid in described.grids) * seeds
+    for values, points in parts:
+        rows = (points[:, None] * seeds + np.arange(seeds)).ravel()
+        for name, column in values.items():
+            columns.setdefault(name, np.empty((lanes, *column.shape[1:]), column.dtype))[rows] = column
+    return columns
+
+
+def _read_tiles(path: Path) -> tuple[Description, store.Columns]:
+    """The sweep of a run directory, and its columns."""
+    run = store.Store.open(path)
     try:
-        described = Description.from_json(run.manifest.plan["result"])
+        return Description.from_json(run.manifest.plan["result"]), run.columns()
     except (KeyError, TypeError, ValueError) as error:
         raise bad_value(
             "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
         ) from error
-    columns = run.columns()
-    return assemble(described, columns.values, {"seconds": seconds_of(run.path)}, columns.narrower)
 
 
 def seconds_of(run: Path) -> float:

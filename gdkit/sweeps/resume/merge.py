@@ -15,7 +15,7 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
 from gdkit.sweeps.request import SweepRequest
-from gdkit.sweeps.result.assemble import assemble
+from gdkit.sweeps.result.assemble import assemble, merge_columns
 from gdkit.sweeps.result.direction import maximized_names
 from gdkit.sweeps.result.result import SweepResult
 
@@ -30,15 +30,15 @@ class PartialSweep(NamedTuple):
 
 def merge_sweeps(request: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[SweepResult, ResumableSweep | None]:
     """The result of `request`, whose points are all in some part, and its lanes where all parts have theirs."""
-    columns = _merge_columns(request, parts)
-    first = parts[0].result.lanes.attrs
+    first = parts[0].result.lanes
     described = describe(
         request,
-        stochastic=bool(first["stochastic"]),
-        optimum_known="optimum" in columns,
-        maximized=maximized_names(first),
-        plan=json.loads(first["plan"]),
+        stochastic=bool(first.attrs["stochastic"]),
+        optimum_known="optimum" in first,
+        maximized=maximized_names(first.attrs),
+        plan=json.loads(first.attrs["plan"]),
     )
+    columns = merge_columns(described, [(_reported_columns(part.result), part.points) for part in parts])
     timings = [json.loads(part.result.lanes.attrs["timings"]) for part in parts]
     total = {name: sum(own[name] for own in timings) for name in timings[0]}
     result = dataclasses.replace(assemble(described, columns, total), thresholds=parts[0].result.thresholds)
@@ -71,15 +71,9 @@ def has_same_static(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return a.keys() == b.keys() and all(a[name] is b[name] or a[name] == b[name] for name in a)
 
 
-def _merge_columns(request: SweepRequest, parts: Sequence[PartialSweep]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for part in parts:
-        rows = (part.points[:, None] * request.seeds + np.arange(request.seeds)).ravel()
-        for name, values in part.result.lanes.data_vars.items():
-            if name != "reference_loss":  # it depends on the lanes of all parts; `assemble` computes it
-                shape = (request.lane_count, *values.shape[1:])
-                columns.setdefault(str(name), np.empty(shape, values.dtype))[rows] = values.values
-    return columns
+def _reported_columns(result: SweepResult) -> dict[str, np.ndarray]:
+    """All columns but the reference loss, which depends on the lanes of all parts; `assemble` computes it."""
+    return {str(name): v.values for name, v in result.lanes.data_vars.items() if name != "reference_loss"}
 
 
 def _merge_lanes(

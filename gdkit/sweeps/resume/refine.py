@@ -9,7 +9,7 @@ import xarray as xr
 
 from gdkit import checks, factories
 from gdkit.errors import bad_type, bad_value
-from gdkit.sweeps.axes import Dimension, Group, Section, group_points, is_log
+from gdkit.sweeps.axes import Dimension, Group, Section, group_points, is_log, renumber_points
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import Shape
@@ -107,10 +107,8 @@ def _extend_section(
         )
     dimensions = tuple(dataclasses.replace(d, axes=axes) if d is home else d for d in section.dimensions)
     new = dataclasses.replace(section, dimensions=dimensions)
-    index = list(np.indices(section.shape).reshape(len(section.shape), section.point_count))
     number = section.dimensions.index(home)
-    index[number] = places[index[number]]
-    return new, np.ravel_multi_index(tuple(index), new.shape)
+    return new, renumber_points(section.shape, number, places, new.shape[number])
 
 
 def _take(values: np.ndarray | tuple[Any, ...], places: np.ndarray) -> np.ndarray | tuple[Any, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gdkit.errors import bad_value
 from gdkit.problems import ProblemLike
-from gdkit.store import Store, manifest
+from gdkit.store import Store, extension_folders, manifest
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.execution.lanes import ResumableSweep
@@ -20,6 +20,7 @@ from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.bracket import adopt_extensions
 from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.archive import load_last_lanes
@@ -60,11 +61,13 @@ def make_resumable(
     """
 
     def load() -> ResumableSweep:
-        request = make_request()
+        request, is_extended = make_request(), any(extension_folders(path))
+        if is_extended:
+            request = adopt_extensions(request, result)
         groups = list(trace_groups(request))
         names = [name for name in result.lanes.data_vars if name != "reference_loss"]
         columns = {str(name): result.lanes[name].values for name in names}
-        if not (path / manifest.NAME).is_file():
+        if is_extended or not (path / manifest.NAME).is_file():
             return ResumableSweep(request, groups, _planned_shapes(result, len(groups)), columns, None)
         store = Store.open(path)
         shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
