@@ -144,8 +144,9 @@ def test_the_status_of_a_running_a_stopped_and_a_finished_run_needs_no_jax(inter
     all_is_run = f"{folder}: 24 of 24 runs are finished (24 of 24 tiles)\n"
     command = f"gdkit run {folder}/config.yaml --output {folder}"  # writes the report, which is left out here
     assert status_of(folder) == f"{all_is_run}the report is not written; to write it: {command}\n"
-    (folder / "report.html").touch()
-    assert status_of(folder) == f"{all_is_run}report: {folder / 'report.html'}\n"
+    (folder / "report.html").write_text("<html>another page")
+    damaged = "the report is damaged (it has no checksum, or is cut short)"
+    assert status_of(folder) == f"{all_is_run}{damaged}; to write it: {command}\n"
     (folder / "report.html").unlink()
 
 

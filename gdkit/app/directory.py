@@ -5,13 +5,18 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from gdkit.app.config.loading import load
+from gdkit.app.config.loading import load, loads
 from gdkit.app.config.schema import Config
 from gdkit.app.config.source import ConfigError, format_path, shorten
+from gdkit.errors import StoreError, warn
+from gdkit.store import RESULTS, Store
+from gdkit.store.manifest import NAME
+from gdkit.store.seal import Seal
 
 CONFIG, REPORT = "config.yaml", "report.html"
+SEAL = Seal(b"<!-- sha256 ", b" -->\n")  # at the end of a report
 UNFINISHED = '<p class="standing"'  # only reports of unfinished runs contain it
-_RESULT_FILES = ("manifest.json", "results.nc", REPORT)  # a folder without them has no results to protect
+_RESULT_FILES = (NAME, RESULTS, REPORT)  # a folder without them has no results to protect
 _EXAMPLE = "Give the folder of a run, for example runs/digits_mlp."
 
 
@@ -39,7 +44,7 @@ def find_free_folder(folder: Path) -> Path:
 
 
 def load_config(folder: Path) -> Config:
-    """The config of the run in `folder`.
+    """The config of the run in `folder`: that of its manifest, with a warning, where the file is not what was written.
 
     Raises:
       ConfigError: it is not the folder of a run.
@@ -49,7 +54,39 @@ def load_config(folder: Path) -> Config:
         raise ConfigError(f"{folder}: {problem}. {_EXAMPLE}")
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {_EXAMPLE}")
-    return load(folder / CONFIG)
+    stored = _stored_config(folder)
+    try:
+        config = load(folder / CONFIG)
+    except ConfigError as error:
+        if stored is None:
+            raise
+        warn(f"{error} The config in {folder / NAME} is used instead.")
+        return stored
+    changes = _list_differences(*map(_get_result_settings, (stored, config))) if stored else []
+    if stored is None or not changes:
+        return config
+    warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That in {NAME} is used.")
+    return stored
+
+
+def find_report_damage(folder: Path, run: str) -> str | None:
+    """What the report of a finished run is, whose digest is `run`; None if it is what was written."""
+    page = (folder / REPORT).read_bytes() if (folder / REPORT).is_file() else b""
+    if not page or UNFINISHED.encode() in page:
+        return "is not written"
+    damage = SEAL.find_damage(page)
+    if damage:
+        return f"is damaged ({damage})"
+    return None if f'content="{run}"'.encode() in page else "is that of another run"
+
+
+def _stored_config(folder: Path) -> Config | None:
+    """The config in the manifest; None if there is none, or it cannot be read."""
+    try:
+        text = Store.open(folder).manifest.config
+        return None if text is None else loads(text, file=str(folder / NAME))
+    except (StoreError, ConfigError):
+        return None
 
 
 def resume_command(folder: Path) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdkit.errors import bad_value
+from gdkit.errors import bad_value, warn
 from gdkit.problems import ProblemLike
+from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
@@ -22,6 +23,9 @@ def open(
 ) -> SweepResult:  # its public name is gdkit.open
     """Open a result that `SweepResult.save` wrote, or that of a run directory, finished or not.
 
+    The file is verified before it is read. Of a run directory, tiles are read where ``results.nc`` is damaged or of
+    another run, and a warning names it.
+
     Unfinished lanes are NaN, their ``end_kind`` is 0, and `SweepResult.missing` counts them. `SweepResult.extend`,
     `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer: a run of a config finds them by
     itself; for other results pass them here. They are compared with what is on disk before anything runs.
@@ -36,7 +40,7 @@ def open(
     Raises:
       GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given.
     """
-    result, path = read_result(path), Path(path)
+    result, path = read_result(path, _read_thresholds), Path(path)
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result
@@ -45,6 +49,21 @@ def open(
         raise bad_value(name, None, "the other one is given", "Pass both, or neither")
     request = rebuild_request(result, problem, optimizer, monitors)
     return make_resumable(result, path, lambda: request, run_request)
+
+
+def _read_thresholds(config: str) -> Thresholds:
+    """The thresholds in the text of a config."""
+    from gdkit.app.config.build import build_thresholds
+    from gdkit.app.config.loading import loads
+    from gdkit.app.config.schema import SweepConfig
+    from gdkit.app.config.source import ConfigError
+
+    try:
+        loaded = loads(config)
+    except ConfigError as error:  # of another version of gdkit
+        warn(f"regimes are those of the default thresholds, since the config of the run cannot be read: {error}")
+        return DEFAULT_THRESHOLDS
+    return build_thresholds(loaded) if isinstance(loaded, SweepConfig) else DEFAULT_THRESHOLDS
 
 
 def _read_request(config: Path) -> SweepRequest:

@@ -1,5 +1,6 @@
 """The common style of figures: colors, markers, scales, legends, files."""
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from gdkit.errors import bad_type, bad_value
 from gdkit.regimes import Regime
+from gdkit.store.files import publish_output
 from gdkit.tables import format_number
 
 # Distinct under protanopia, deuteranopia and tritanopia, and in gray: any two differ by 7 in lightness (CIE L*).
@@ -47,8 +49,11 @@ INK = "0.15"
 _OUTLINE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "linestyle": "none"}
 
 
-def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Path]:
-    """Write ``path.png`` and ``path.svg``; equal figures give equal bytes.
+def save(figure: Figure, path: str | Path, *, dpi: int = 200, run: str | None = None) -> tuple[Path, Path]:
+    """Write ``path.png`` and ``path.svg``, each whole or not at all; equal figures give equal bytes.
+
+    The metadata hold `run`, the digest of the run that the figure shows: ``gdkit-run`` of a PNG, the identifier of an
+    SVG.
 
     Artists with very many points, which would take megabytes as paths, are images within the SVG.
 
@@ -62,9 +67,13 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> tuple[Path, Pat
     png, svg = (base.with_name(base.name + end) for end in (".png", ".svg"))
     for artist in figure.findobj(lambda artist: _count_points(artist) > _MAX_VECTOR_POINTS):
         artist.set_rasterized(True)
+    pixels, paths = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}):
-        figure.savefig(png, dpi=dpi, metadata={"Software": None})
-        figure.savefig(svg, dpi=dpi, metadata={"Date": None, "Creator": None})
+        figure.savefig(pixels, format="png", dpi=dpi, metadata={"Software": None} | ({"gdkit-run": run} if run else {}))
+        about = {"Date": None, "Creator": None, "Identifier": run and f"gdkit-run:{run}"}
+        figure.savefig(paths, format="svg", dpi=dpi, metadata=about)
+    publish_output(png, [pixels.getbuffer()])
+    publish_output(svg, [paths.getbuffer()])
     return png, svg
 
 

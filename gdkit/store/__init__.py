@@ -8,7 +8,7 @@ from gdkit.store.arrays import Kind, digest
 from gdkit.store.claims import STALE, Claim
 from gdkit.store.columns import Columns
 from gdkit.store.manifest import Manifest, differences
-from gdkit.store.netcdf import FORMAT, RESULTS, load, save
+from gdkit.store.netcdf import FORMAT, REMEDY, RESULTS, load, save, unusable_results
 from gdkit.store.partition import Partition, StoredGroup, make_group
 from gdkit.store.paths import extension_folder, extension_folders
 from gdkit.store.status import Status
@@ -16,6 +16,7 @@ from gdkit.store.store import Store, StoredCarry, StoredTile
 
 __all__ = [
     "FORMAT",
+    "REMEDY",
     "RESULTS",
     "STALE",
     "Claim",
@@ -35,4 +36,5 @@ __all__ = [
     "load",
     "make_group",
     "save",
+    "unusable_results",
 ]

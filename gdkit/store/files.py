@@ -86,6 +86,18 @@ def publish(files: Files, path: Path, pieces: Iterable[Any], *, exclusive: bool 
     give_name(files, write_temporary(files, path, pieces), path, exclusive=exclusive, lasting=lasting)
 
 
+def publish_output(path: Path, pieces: Iterable[Any], *, files: Files = FILES) -> None:
+    """`publish` a file that is derived from a run, such as its results, a figure or a report.
+
+    Raises:
+      StoreError: the system refused; the error names the file and the remedy.
+    """
+    try:
+        publish(files, path, pieces)
+    except OSError as error:
+        raise failed("it cannot be written", path, error, saved="") from error
+
+
 def write_temporary(files: Files, path: Path, pieces: Iterable[Any]) -> Path:
     """The first half of `publish`, which does not wait for the disk: write the temporary file for `give_name`.
 
@@ -198,8 +210,8 @@ _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def failed(what: str, path: Path, error: OSError) -> StoreError:
-    """The error for an operation that the system refused, with a remedy by its reason."""
+def failed(what: str, path: Path, error: OSError, *, saved: str = "Finished tiles can be read. ") -> StoreError:
+    """The error for an operation that the system refused, with what is `saved` and a remedy by its reason."""
     remedy = "Check the disk, then run the same command again"
     if error.errno in _ROOM:
         remedy = "Make room and run the same command again"
@@ -209,4 +221,4 @@ def failed(what: str, path: Path, error: OSError) -> StoreError:
         remedy = "Make it writable, or name a directory on a file system that has hard links"
     if error.errno == errno.ENOENT:
         remedy = "It was removed or renamed: put it back, or name another directory"
-    return StoreError(f"{path}: {what} ({error.strerror or error}). Finished tiles can be read. {remedy}.")
+    return StoreError(f"{path}: {what} ({error.strerror or error}). {saved}{remedy}.")

@@ -13,7 +13,7 @@ from gdkit.store import arrays, claims, manifest, paths
 from gdkit.store.arrays import Kind
 from gdkit.store.claims import STALE, Claim
 from gdkit.store.columns import Columns, lazy_columns, read_columns
-from gdkit.store.files import FILES, Files, failed, give_name, make_folder, publish, write_temporary
+from gdkit.store.files import FILES, Files, failed, give_name, make_folder, publish, publish_output, write_temporary
 from gdkit.store.manifest import Manifest, differences
 from gdkit.store.partition import Partition
 from gdkit.store.status import Status, read_status
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _TILES, _CARRY, _LANES, _CLAIMS = "tiles", "carry", "lanes", "claims"
+_TIMINGS = "timings"
 _FORMAT = 1  # of tiles and carries
 
 
@@ -277,6 +278,25 @@ class Store(NamedTuple):
         with contextlib.suppress(OSError):
             self.files.unlink(self._carry_path(block))
 
+    # Timings
+
+    def put_timings(self, timings: Mapping[str, float]) -> None:
+        """Store the seconds that the finished run took, which no tile tells.
+
+        Raises:
+          StoreError: the system refused.
+        """
+        pieces = arrays.pack_arrays(self._about(_TIMINGS, 0) | {"timings": dict(timings)}, {})
+        publish_output(self._timings_path, pieces, files=self.files)
+
+    def timings(self) -> dict[str, float] | None:
+        """Seconds of the finished run by what they were spent on; None if they are not stored, or damaged."""
+        try:
+            timings = self._read(self._timings_path, self._about(_TIMINGS, 0), {})[0].get("timings")
+        except (OSError, StoreError):
+            return None
+        return timings if isinstance(timings, dict) and "seconds" in timings else None
+
     # Claims
 
     def claim(self, tile: int, younger_than: float = STALE) -> bool:
@@ -373,6 +393,10 @@ class Store(NamedTuple):
         with _store_errors("it cannot be created", path), contextlib.suppress(FileExistsError):
             self._make_folder(path.parent)
             self.files.close(self.files.create(path))
+
+    @property
+    def _timings_path(self) -> Path:
+        return self.path / f"{_TIMINGS}.npz"
 
     def _make_folder(self, path: Path) -> None:
         if path not in self.made:

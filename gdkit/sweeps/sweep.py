@@ -1,16 +1,19 @@
 """sweep: from a request over plan, programs and execution to a result."""
 
+<<<<<<< HEAD
 import functools
+=======
+import contextlib
+>>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import StoreError, bad_type, bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.execution import processes, threads
@@ -145,7 +148,7 @@ def run_request(
     jobs, destination = _compile(compiler, directory, resumed, points)
     lanes = LaneCollector(resumed, is_on=_collects_lanes(destination, pool), most_bytes=settings.lane_bytes)
     meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
-    with closing(destination):
+    with contextlib.closing(destination):
         columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event())
     _check_start(columns)
     result = _assemble_result(compiler, destination, columns, begin)
@@ -238,13 +241,19 @@ def _assemble_result(
     compiler: JobCompiler, destination: UnfinishedRun | MemoryColumns, columns: Mapping[str, np.ndarray], begin: float
 ) -> SweepResult:
     """The result of a sweep. The time of a resumed run counts from the first process on."""
-    seconds, narrower = time.monotonic() - begin, None
-    if isinstance(destination, UnfinishedRun):
-        narrower = destination.archive.run.narrower()
-        if destination.lanes_done:
-            seconds = seconds_of(destination.directory.path)
     description = compiler.describe(optimum_known="optimum" in columns)
-    return assemble(description, columns, compiler.timings(seconds), narrower)
+    if not isinstance(destination, UnfinishedRun):
+        return assemble(description, columns, compiler.timings(time.monotonic() - begin))
+    run = destination.archive.run
+    is_resumed = destination.lanes_done > 0
+    seconds = seconds_of(run.path) if is_resumed else time.monotonic() - begin
+    is_finished = destination.lanes_done == compiler.request.lane_count
+    timings = (run.timings() if is_finished else None) or compiler.timings(seconds)
+    result = assemble(description, columns, timings, run.narrower(), run.run)
+    if not result.missing:
+        with contextlib.suppress(StoreError):  # the numbers are complete without it
+            run.put_timings(timings)
+    return result
 
 
 def _resumable_sweep(

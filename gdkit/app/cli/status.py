@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gdkit.app.directory import REPORT, UNFINISHED, resume_command
+from gdkit.app.directory import REPORT, find_report_damage, resume_command
 from gdkit.errors import StoreError
 from gdkit.store import RESULTS, Status, Store, extension_folders
 from gdkit.store.manifest import NAME
@@ -47,8 +47,10 @@ def _describe(folder: Path, store: Store) -> Iterator[str]:
         if status.missing:
             yield f"not started: {count(status.missing, 'tile')}"
         yield f"to resume, or to add a process: {resume_command(folder)}"
-    elif not (folder / RESULTS).exists() or not _is_final(folder / REPORT):
-        yield f"the report is not written; to write it: {resume_command(folder)}"
+        return
+    damage = find_report_damage(folder, store.run)
+    if damage or not (folder / RESULTS).exists():
+        yield f"the report {damage or 'is not written'}; to write it: {resume_command(folder)}"
     else:
         yield f"report: {folder / REPORT}"
 
@@ -68,11 +70,6 @@ def _describe_checkpoints(status: Status, steps: int) -> Iterator[str]:
     done = [step for step in status.carries.values() if step is not None]
     if done:
         yield f"checkpointed: {count(len(done), 'block')}, at steps {min(done):,} to {max(done):,} of {steps:,}"
-
-
-def _is_final(page: Path) -> bool:
-    """Whether the report exists and covers the finished run."""
-    return page.exists() and UNFINISHED not in page.read_text(encoding="utf-8")
 
 
 def _suggest_runs(folder: Path) -> str:

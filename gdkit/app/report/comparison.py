@@ -33,6 +33,7 @@ from gdkit.app.summary import (
 from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
+from gdkit.store.files import publish_output
 from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
 
@@ -80,7 +81,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
     ]
     title = ", ".join(run.name for run in runs)
     data = {"name": "comparison", **embed_sweeps(sweeps, by)}
-    out.write_text(fill_page("Comparison of learning-rate sweeps", title, "", body, data), encoding="utf-8")
+    publish_output(out, [fill_page("Comparison of learning-rate sweeps", title, "", body, data).encode()])
     return out
 
 

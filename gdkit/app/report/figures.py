@@ -1,6 +1,7 @@
 """The figures of a sweep, drawn by `gdkit.plots` and saved as PNG and SVG."""
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 from gdkit import plots
 from gdkit.app.summary import Summary, humanize
+from gdkit.store.files import FILES, publish_output
+from gdkit.store.paths import list_left_behind
 from gdkit.sweeps.result.result import SweepResult
 
 FOLDER = "figures"
@@ -35,18 +38,29 @@ class _FigureSpec(NamedTuple):
 
 def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
     """Draws the figures that suit the axes of a sweep into `folder`, the most important first."""
+    make_folder(folder)
+    specs, run = _choose_figures(result, summary), result.lanes.attrs.get("run")
+    return [save_figure(_draw(spec), folder / spec.name, spec.title, spec.caption, run=run) for spec in specs]
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of figures, or removes from it what killed processes left there."""
     folder.mkdir(exist_ok=True)
-    specs = _choose_figures(result, summary)
-    return [save_figure(_draw(spec), folder / spec.name, spec.title, spec.caption) for spec in specs]
+    for path in list_left_behind(FILES, folder):
+        path.unlink(missing_ok=True)
 
 
-def save_figure(figure: Figure | Animation, path: Path, title: str, caption: str) -> SavedFigure:
-    """Saves a figure as PNG and SVG, or an animation as GIF."""
+def save_figure(
+    figure: Figure | Animation, path: Path, title: str, caption: str, *, run: str | None = None
+) -> SavedFigure:
+    """Saves a figure as PNG and SVG, or an animation as GIF; `run` is the digest of its run."""
     if isinstance(figure, Animation):
         gif = path.with_name(f"{path.name}.gif")
-        figure.save(gif, writer=PillowWriter(fps=plots.FPS))
+        with tempfile.TemporaryDirectory() as scratch:  # animations are written to paths alone
+            figure.save(Path(scratch, gif.name), writer=PillowWriter(fps=plots.FPS))
+            publish_output(gif, [Path(scratch, gif.name).read_bytes()])
         return SavedFigure(title, caption, gif, None)
-    return SavedFigure(title, caption, *plots.save(figure, path, dpi=160))
+    return SavedFigure(title, caption, *plots.save(figure, path, dpi=160, run=run))
 
 
 def slugify(label: str) -> str:

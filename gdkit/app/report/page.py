@@ -28,6 +28,7 @@ def fill_page(
     sections: Iterable[str],
     data: Mapping[str, Any] | None = None,
     reload_seconds: int | None = None,
+    run: str | None = None,
 ) -> str:
     """The whole page.
 
@@ -37,6 +38,7 @@ def fill_page(
       data: for the page's program.
       reload_seconds: after which the page reloads itself. Its program does so, which waits while a reader points at a
         run and keeps the reader's choices; without JavaScript the browser does.
+      run: the digest of the run that the page shows.
     """
     style, program = _style(), _program()
     refresh = f'<noscript><meta http-equiv="refresh" content="{reload_seconds}"></noscript>\n'
@@ -48,6 +50,7 @@ def fill_page(
         subtitle=escape(subtitle),
         style=style,
         program=program,
+        run=f'<meta name="gdkit-run" content="{escape(run)}">\n' if run else "",
         refresh=refresh if reload_seconds else "",
         reload=f' data-reload="{reload_seconds}"' if reload_seconds else "",
         data=_data_element(data) if data else "",

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
-from gdkit.app.directory import CONFIG, REPORT
+from gdkit.app.directory import CONFIG, REPORT, SEAL
 from gdkit.app.report import embed, sections
 from gdkit.app.report.figures import FOLDER, SavedFigure
 from gdkit.app.report.page import fill_interactive, fill_page
 from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, humanize
 from gdkit.stability import stability_threshold
-from gdkit.store.files import FILES, publish
+from gdkit.store.files import publish_output
 from gdkit.sweeps.result.result import SweepResult
 
 _CAPTION = (
@@ -60,8 +60,9 @@ def write_report(
         _render_origin(config, folder, describe_provenance(result)),
     ]
     data = {"name": config.name, **data}
-    subtitle = describe_run(result)
-    return _publish(folder, fill_page("Learning-rate sweep", config.name, subtitle, body, data, notice.reload_seconds))
+    seconds, run = notice.reload_seconds, result.lanes.attrs.get("run")
+    page = fill_page("Learning-rate sweep", config.name, describe_run(result), body, data, seconds, run)
+    return _publish(folder, page)
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> Path:
@@ -139,5 +140,5 @@ def _render_origin(config: Config, folder: Path, provenance: Mapping[str, str]) 
 def _publish(folder: Path, content: str) -> Path:
     """Writes the report atomically: a reader sees the old report or the new one, never a part."""
     path = folder / REPORT
-    publish(FILES, path, [content.encode()])  # two processes may finish at once
+    publish_output(path, SEAL.sign([content.encode()]))  # two processes may finish at once
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config
 from gdkit.app.directory import CONFIG
-from gdkit.store.files import FILES, failed, publish
+from gdkit.store.files import failed, publish_output
 
 PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 
@@ -21,7 +21,7 @@ def log_run(config: Config, folder: Path) -> Generator[None]:
     """Create the folder of a run with its resolved config, and log the start of the run and its error, if any."""
     with raise_store_errors(folder, "the run cannot start"):
         folder.mkdir(parents=True, exist_ok=True)
-        publish(FILES, folder / CONFIG, [dump(config).encode()])  # atomically: another process may read it now
+        publish_output(folder / CONFIG, [dump(config).encode()])  # atomically: another process may read it now
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     write_log(folder, f"started {config.name}: Python {platform.python_version()}, {versions}, {os.cpu_count()} cores")
     try:
@@ -39,10 +39,10 @@ def write_log(folder: Path, text: str) -> None:
 
 @contextmanager
 def raise_store_errors(folder: Path, problem: str) -> Generator[None]:
-    """Raise errors of the file system as `StoreError`, which names the folder."""
+    """Raise errors of the file system as `StoreError`, which names the file, or the folder where that is not known."""
     try:
         yield
     except BrokenPipeError:  # the terminal's, not the folder's
         raise
     except OSError as error:
-        raise failed(problem, folder, error) from error
+        raise failed(problem, Path(error.filename or folder), error) from error

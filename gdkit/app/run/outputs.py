@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from gdkit.app.run.log import write_log
 from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
-from gdkit.sweeps.result.assemble import read_result
+from gdkit.sweeps.result.assemble import has_results, read_result
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count
 
@@ -54,6 +55,9 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
         raise config.error(("experiment",), "the report of a study is written by running it: gdkit run")
     result = dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
     if not result.missing:
+        if not has_results(folder):
+            result.save(folder / RESULTS)
+            print(f"{folder / RESULTS}: written again from the tiles", file=sys.stderr)
         (write or write_report)(config, result, folder)
         return
     if not _has_finished_lanes(result):

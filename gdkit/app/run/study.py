@@ -23,6 +23,7 @@ from gdkit.app.run.log import PACKAGES, log_run, write_log
 from gdkit.app.run.outputs import print_paths
 from gdkit.app.summary import StudyClaim
 from gdkit.errors import RunError
+from gdkit.store.files import publish_output
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.tables import count, format_duration
 
@@ -48,7 +49,7 @@ def run_study(config: StudyConfig, folder: Path) -> None:
         provenance = _collect_provenance(time.monotonic() - start)
         claims: list[StudyClaim] = list(module.claims(result)) if hasattr(module, "claims") else []
         table = json.dumps(list(map(_claim_to_json, claims)), indent=1, ensure_ascii=False)
-        (folder / CLAIMS).write_text(f"{table}\n", encoding="utf-8")
+        publish_output(folder / CLAIMS, [f"{table}\n".encode()])
         _write_outputs(config, module, result, claims, folder, provenance)
         failed = [claim.text for claim in claims if not claim.holds]
         if failed:
@@ -83,7 +84,7 @@ def _write_outputs(
     text = str(result) if type(result).__str__ is not object.__str__ else ""
     if text:
         console.print(text, markup=False)
-        (folder / OUTPUT).write_text(f"{text}\n", encoding="utf-8")
+        publish_output(folder / OUTPUT, [f"{text}\n".encode()])
     terminal.print_claims(console, claims)
     drawn = _draw(module, result, folder / figures.FOLDER)
     page = report.write_study_report(config, text, claims, drawn, folder, provenance)
@@ -94,7 +95,7 @@ def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFi
     """Save the figures and animations of a study: its `plot` returns one, or a mapping of names to them."""
     if not hasattr(module, "plot"):
         return []
-    folder.mkdir(exist_ok=True)
+    figures.make_folder(folder)
     plots = module.plot(result)
     named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
     return [figures.save_figure(figure, folder / figures.slugify(name), name, "") for name, figure in named.items()]

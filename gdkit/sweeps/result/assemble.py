@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+<<<<<<< HEAD
 from collections.abc import Iterable, Mapping
+=======
+from collections.abc import Callable, Mapping
+>>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gdkit import store
-from gdkit.errors import bad_value
+from gdkit.errors import DamagedFileError, GdkitError, StoreError, bad_value, warn
 from gdkit.monitors import EndKind
 from gdkit.regimes import Thresholds, least_loss
 from gdkit.sweeps.description import Description, extend_grids, read_grids
@@ -23,6 +27,7 @@ def assemble(
     columns: Mapping[str, np.ndarray],
     timings: Mapping[str, Any],
     narrower: Mapping[int, Any] | None = None,
+    run: str | None = None,
 ) -> SweepResult:
     """The result of a sweep, from its description and the columns that its lanes report.
 
@@ -31,6 +36,7 @@ def assemble(
       columns: name to (lanes, ...); ``end_kind`` is 0 in lanes that have not ended.
       timings: seconds by what they were spent on.
       narrower: of a run directory, the tiles whose blocks ran with fewer lanes than planned: their widths and depths.
+      run: of a run directory, the digest of its run.
     """
     coords = lane_coordinates(described)
     variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
@@ -45,12 +51,25 @@ def assemble(
     variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))
     attrs = described.attrs | {"timings": json.dumps(timings)}
     attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
+    attrs |= {"run": run} if run else {}
     return SweepResult(xr.Dataset(variables, coords, attrs), described.grids)
 
 
-def read_result(path: str | Path) -> SweepResult:
-    """The result in a file or a run directory, without what it takes to run it again; `gdkit.open` adds that."""
+def read_result(path: str | Path, read_thresholds: Callable[[str], Thresholds] | None = None) -> SweepResult:
+    """The result in a file or a run directory, without what it takes to run it again; `gdkit.open` adds that.
+
+    Of a run directory, the file of results is read if it is whole and of this run; else a warning names it, and the
+    tiles are read.
+
+    Args:
+      path: the file or the directory.
+      read_thresholds: the thresholds in the text of a config; tiles do not have them.
+
+    Raises:
+      GdkitError: there is no result, or it is damaged or of another run.
+    """
     path = Path(path)
+<<<<<<< HEAD
     if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
         return _read_run(path)
     lanes = store.load(path)
@@ -58,6 +77,74 @@ def read_result(path: str | Path) -> SweepResult:
     names = {f.name for f in dataclasses.fields(Thresholds)}
     thresholds = Thresholds(**{name: value for name, value in saved.items() if name in names})
     return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
+=======
+    if not (path / store.manifest.NAME).is_file():
+        return _read_file(path, _find_run(path))
+    run, file = _open_run(path), path / store.RESULTS
+    if run is None or file.is_file():
+        try:
+            return _read_file(path, run, "The tiles are read instead; gdkit report writes it again")
+        except DamagedFileError as error:
+            if run is None:
+                raise
+            warn(str(error))
+    result = _read_tiles(run)
+    config = run.manifest.config
+    return dataclasses.replace(result, thresholds=read_thresholds(config)) if read_thresholds and config else result
+
+
+def has_results(path: Path) -> bool:
+    """Whether the run directory `path` has a whole file of results, of its own run where its manifest can be read."""
+    try:
+        run = store.Store.open(path)
+    except StoreError:
+        run = None
+    try:
+        _read_file(path, run)
+    except GdkitError:
+        return False
+    return True
+
+
+def _find_run(path: Path) -> store.Store | None:
+    """The run that a file of results lies beside; None if there is none, or the file has another name."""
+    is_beside = path.name == store.RESULTS and (path.parent / store.manifest.NAME).is_file()
+    return _open_run(path.parent) if is_beside else None
+
+
+def _open_run(path: Path) -> store.Store | None:
+    """The run in a directory; None, with a warning, if its manifest is damaged and there are results to read."""
+    try:
+        return store.Store.open(path)
+    except DamagedFileError as error:
+        if not (path / store.RESULTS).is_file():
+            raise
+        warn(f"{error} Its results are read: {path / store.RESULTS}.")
+        return None
+
+
+def _read_file(path: Path, run: store.Store | None, remedy: str = store.REMEDY) -> SweepResult:
+    """The result in a file, or in that of a directory, which must be that of a whole run if one is given."""
+    lanes = store.load(path, remedy=remedy)
+    try:
+        if run is not None:
+            _check_is_of_run(lanes, run)
+        saved = json.loads(lanes.attrs.pop("thresholds"))
+        names = {f.name for f in dataclasses.fields(Thresholds)}
+        thresholds = Thresholds(**{name: value for name, value in saved.items() if name in names})
+        return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        file = path / store.RESULTS if path.is_dir() else path
+        raise store.unusable_results(file, error, remedy) from error
+
+
+def _check_is_of_run(lanes: xr.Dataset, run: store.Store) -> None:
+    """Raise ValueError unless the lanes are those of a run, all of them and finished."""
+    if lanes.attrs.get("run") != run.run:
+        raise ValueError("it holds another run")
+    if lanes.sizes["lane"] != run.partition.lanes or not (lanes["end_kind"] != EndKind.RUNNING).all():
+        raise ValueError("it holds a part of the run")
+>>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
 
 
 def _read_run(path: Path) -> SweepResult:
@@ -98,6 +185,12 @@ def _read_tiles(path: Path) -> tuple[Description, store.Columns]:
         raise bad_value(
             "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
         ) from error
+<<<<<<< HEAD
+=======
+    columns = run.columns()
+    timings = run.timings() or {"seconds": seconds_of(run.path)}
+    return assemble(described, columns.values, timings, columns.narrower, run.run)
+>>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
 
 
 def seconds_of(run: Path) -> float:
