@@ -12,7 +12,7 @@ from gdkit.store.netcdf import FORMAT, REMEDY, RESULTS, load, save, unusable_res
 from gdkit.store.partition import Partition, StoredGroup, make_group
 from gdkit.store.paths import extension_folder, extension_folders
 from gdkit.store.status import Status
-from gdkit.store.store import Store, StoredCarry, StoredTile
+from gdkit.store.store import Store, StoredCarry, StoredTile, open_with_extensions, run_digest
 
 __all__ = [
     "FORMAT",
@@ -35,6 +35,8 @@ __all__ = [
     "extension_folders",
     "load",
     "make_group",
+    "open_with_extensions",
+    "run_digest",
     "save",
     "unusable_results",
 ]

@@ -422,6 +422,21 @@ def _store_errors(what: str, path: Path) -> Generator[None]:
         raise failed(what, path, error) from error
 
 
+def open_with_extensions(path: str | os.PathLike[str]) -> tuple[Store, ...]:
+    """The run in a directory, and those that extend its axes, in the order in which they were run.
+
+    Raises:
+      StoreError: there is no run, or a manifest is damaged or of another format.
+    """
+    extensions = [folder for folder in paths.extension_folders(Path(path)) if (folder / manifest.NAME).exists()]
+    return tuple(map(Store.open, (path, *extensions)))
+
+
+def run_digest(run: Sequence[Store]) -> str:
+    """The digest that files derived from a run carry: that of its manifest; with extensions, over those of all."""
+    return run[0].run if len(run) == 1 else arrays.digest(*(part.run for part in run))
+
+
 def _parse_narrower(about: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     """Width and depth of the blocks that ran smaller than planned, as a tile's file lists them."""
     listed = about.get("narrower")

@@ -1,10 +1,7 @@
 """sweep: from a request over plan, programs and execution to a result."""
 
-<<<<<<< HEAD
-import functools
-=======
 import contextlib
->>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,7 +246,7 @@ def _assemble_result(
     seconds = seconds_of(run.path) if is_resumed else time.monotonic() - begin
     is_finished = destination.lanes_done == compiler.request.lane_count
     timings = (run.timings() if is_finished else None) or compiler.timings(seconds)
-    result = assemble(description, columns, timings, run.narrower(), run.run)
+    result = assemble(description, columns, timings, run.narrower())
     if not result.missing:
         with contextlib.suppress(StoreError):  # the numbers are complete without it
             run.put_timings(timings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gdkit.app.directory import REPORT, find_report_damage, resume_command
 from gdkit.errors import StoreError
-from gdkit.store import RESULTS, Status, Store, extension_folders
+from gdkit.store import RESULTS, Status, Store, open_with_extensions, run_digest
 from gdkit.store.manifest import NAME
 from gdkit.tables import count
 
@@ -23,10 +23,9 @@ def describe_status(folder: Path) -> str:
         raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
     if folder.is_file():
         raise StoreError(f"{folder}: this is a file. Give the folder of a run, for example runs/digits_mlp.")
-    extensions = [path for path in extension_folders(folder) if (path / NAME).exists()]
-    finished = [_describe_finished(path, Store.open(path).status()) for path in (folder, *extensions[:-1])]
-    store = Store.open(extensions[-1] if extensions else folder)
-    return "\n".join([*finished[: len(extensions)], *_describe(folder, store)])
+    run = open_with_extensions(folder)
+    finished = [_describe_finished(part.path, part.status()) for part in run[:-1]]
+    return "\n".join([*finished, *_describe(folder, run[-1], run_digest(run))])
 
 
 def _describe_finished(folder: Path, status: Status) -> str:
@@ -34,7 +33,7 @@ def _describe_finished(folder: Path, status: Status) -> str:
     return f"{folder}: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished ({finished})"
 
 
-def _describe(folder: Path, store: Store) -> Iterator[str]:
+def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
     """The lines on the run in `folder`, of which `store` is the run directory, or that of its last extension."""
     status, steps = store.status(), store.manifest.steps
     yield _describe_finished(store.path, status)
@@ -48,7 +47,7 @@ def _describe(folder: Path, store: Store) -> Iterator[str]:
             yield f"not started: {count(status.missing, 'tile')}"
         yield f"to resume, or to add a process: {resume_command(folder)}"
         return
-    damage = find_report_damage(folder, store.run)
+    damage = find_report_damage(folder, digest)
     if damage or not (folder / RESULTS).exists():
         yield f"the report {damage or 'is not written'}; to write it: {resume_command(folder)}"
     else:

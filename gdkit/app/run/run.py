@@ -30,6 +30,7 @@ from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
+from gdkit.sweeps.result.assemble import name_run
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.refine import RunRequest
@@ -84,7 +85,7 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
         result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
-        result = dataclasses.replace(result, thresholds=thresholds)
+        result = name_run(dataclasses.replace(result, thresholds=thresholds), folder)
         problem = "results, figures and report cannot be written"
         with raise_store_errors(folder, problem), explain_missing_report(folder):
             result.save(folder / RESULTS)

@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-<<<<<<< HEAD
-from collections.abc import Iterable, Mapping
-=======
-from collections.abc import Callable, Mapping
->>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,6 @@ def assemble(
     columns: Mapping[str, np.ndarray],
     timings: Mapping[str, Any],
     narrower: Mapping[int, Any] | None = None,
-    run: str | None = None,
 ) -> SweepResult:
     """The result of a sweep, from its description and the columns that its lanes report.
 
@@ -36,7 +32,6 @@ def assemble(
       columns: name to (lanes, ...); ``end_kind`` is 0 in lanes that have not ended.
       timings: seconds by what they were spent on.
       narrower: of a run directory, the tiles whose blocks ran with fewer lanes than planned: their widths and depths.
-      run: of a run directory, the digest of its run.
     """
     coords = lane_coordinates(described)
     variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
@@ -51,7 +46,6 @@ def assemble(
     variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))
     attrs = described.attrs | {"timings": json.dumps(timings)}
     attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
-    attrs |= {"run": run} if run else {}
     return SweepResult(xr.Dataset(variables, coords, attrs), described.grids)
 
 
@@ -69,34 +63,31 @@ def read_result(path: str | Path, read_thresholds: Callable[[str], Thresholds] |
       GdkitError: there is no result, or it is damaged or of another run.
     """
     path = Path(path)
-<<<<<<< HEAD
-    if (path / store.manifest.NAME).is_file() and not (path / store.RESULTS).is_file():
-        return _read_run(path)
-    lanes = store.load(path)
-    saved = json.loads(lanes.attrs.pop("thresholds"))
-    names = {f.name for f in dataclasses.fields(Thresholds)}
-    thresholds = Thresholds(**{name: value for name, value in saved.items() if name in names})
-    return SweepResult(lanes, read_grids(json.loads(lanes.attrs["forms"])), thresholds)
-=======
     if not (path / store.manifest.NAME).is_file():
-        return _read_file(path, _find_run(path))
-    run, file = _open_run(path), path / store.RESULTS
-    if run is None or file.is_file():
+        is_beside = path.name == store.RESULTS and (path.parent / store.manifest.NAME).is_file()
+        return _read_file(path, _open_run(path.parent) if is_beside else None)
+    run = _open_run(path)
+    if run is None or (path / store.RESULTS).is_file():
         try:
             return _read_file(path, run, "The tiles are read instead; gdkit report writes it again")
         except DamagedFileError as error:
             if run is None:
                 raise
             warn(str(error))
-    result = _read_tiles(run)
-    config = run.manifest.config
+    result, config = _read_tiles(run), run[0].manifest.config
     return dataclasses.replace(result, thresholds=read_thresholds(config)) if read_thresholds and config else result
+
+
+def name_run(result: SweepResult, path: Path) -> SweepResult:
+    """The result with the digest of the run in the directory `path`, which files derived from it carry."""
+    run = store.run_digest(store.open_with_extensions(path))
+    return dataclasses.replace(result, lanes=result.lanes.assign_attrs(run=run))
 
 
 def has_results(path: Path) -> bool:
     """Whether the run directory `path` has a whole file of results, of its own run where its manifest can be read."""
     try:
-        run = store.Store.open(path)
+        run = store.open_with_extensions(path)
     except StoreError:
         run = None
     try:
@@ -106,16 +97,10 @@ def has_results(path: Path) -> bool:
     return True
 
 
-def _find_run(path: Path) -> store.Store | None:
-    """The run that a file of results lies beside; None if there is none, or the file has another name."""
-    is_beside = path.name == store.RESULTS and (path.parent / store.manifest.NAME).is_file()
-    return _open_run(path.parent) if is_beside else None
-
-
-def _open_run(path: Path) -> store.Store | None:
-    """The run in a directory; None, with a warning, if its manifest is damaged and there are results to read."""
+def _open_run(path: Path) -> Sequence[store.Store] | None:
+    """A run and its extensions; None, with a warning, if a manifest is damaged and there are results to read."""
     try:
-        return store.Store.open(path)
+        return store.open_with_extensions(path)
     except DamagedFileError as error:
         if not (path / store.RESULTS).is_file():
             raise
@@ -123,7 +108,7 @@ def _open_run(path: Path) -> store.Store | None:
         return None
 
 
-def _read_file(path: Path, run: store.Store | None, remedy: str = store.REMEDY) -> SweepResult:
+def _read_file(path: Path, run: Sequence[store.Store] | None, remedy: str = store.REMEDY) -> SweepResult:
     """The result in a file, or in that of a directory, which must be that of a whole run if one is given."""
     lanes = store.load(path, remedy=remedy)
     try:
@@ -138,29 +123,28 @@ def _read_file(path: Path, run: store.Store | None, remedy: str = store.REMEDY) 
         raise store.unusable_results(file, error, remedy) from error
 
 
-def _check_is_of_run(lanes: xr.Dataset, run: store.Store) -> None:
+def _check_is_of_run(lanes: xr.Dataset, run: Sequence[store.Store]) -> None:
     """Raise ValueError unless the lanes are those of a run, all of them and finished."""
-    if lanes.attrs.get("run") != run.run:
+    if lanes.attrs.get("run") != store.run_digest(run):
         raise ValueError("it holds another run")
-    if lanes.sizes["lane"] != run.partition.lanes or not (lanes["end_kind"] != EndKind.RUNNING).all():
+    count = sum(part.partition.lanes for part in run)
+    if lanes.sizes["lane"] != count or not (lanes["end_kind"] != EndKind.RUNNING).all():
         raise ValueError("it holds a part of the run")
->>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
 
 
-def _read_run(path: Path) -> SweepResult:
+def _read_tiles(run: Sequence[store.Store]) -> SweepResult:
     """The result in the tiles of a run and of its extensions."""
-    described, columns = _read_tiles(path)
-    seconds, narrower = seconds_of(path), columns.narrower
-    values = columns.values
-    for extension in store.extension_folders(path):
-        more, added = _read_tiles(extension)
+    described, columns = _read_part(run[0])
+    timings, values = Counter(_read_timings(run[0])), columns.values
+    for extension in run[1:]:
+        more, added = _read_part(extension)
         listed = [zip(one.grids, one.axes, strict=True) for one in (described, more)]
         extended, old, new = extend_grids(*listed)
         grids, axes = zip(*extended, strict=True)
         described = described._replace(grids=grids, axes=axes, attrs=described.attrs | {"forms": json.dumps(grids)})
         values = merge_columns(described, [(values, old), (added.values, new)])
-        seconds += seconds_of(extension)
-    return assemble(described, values, {"seconds": seconds}, narrower)
+        timings.update(_read_timings(extension))
+    return name_run(assemble(described, values, timings, columns.narrower), run[0].path)
 
 
 def merge_columns(
@@ -176,21 +160,20 @@ def merge_columns(
     return columns
 
 
-def _read_tiles(path: Path) -> tuple[Description, store.Columns]:
+def _read_part(run: store.Store) -> tuple[Description, store.Columns]:
     """The sweep of a run directory, and its columns."""
-    run = store.Store.open(path)
     try:
-        return Description.from_json(run.manifest.plan["result"]), run.columns()
+        described = Description.from_json(run.manifest.plan["result"])
     except (KeyError, TypeError, ValueError) as error:
         raise bad_value(
             "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
         ) from error
-<<<<<<< HEAD
-=======
-    columns = run.columns()
-    timings = run.timings() or {"seconds": seconds_of(run.path)}
-    return assemble(described, columns.values, timings, columns.narrower, run.run)
->>>>>>> 28e48a6 (Verify results before HDF5 reads them, and read the tiles where they are damaged or foreign)
+    return described, run.columns()
+
+
+def _read_timings(run: store.Store) -> Mapping[str, float]:
+    """Seconds of a run by what they were spent on."""
+    return run.timings() or {"seconds": seconds_of(run.path)}
 
 
 def seconds_of(run: Path) -> float:
