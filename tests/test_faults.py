@@ -150,7 +150,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
             path.chmod(0o755)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {folder}: the run cannot start (Permission denied). Finished tiles can be read. "
+        f"error: {folder / 'config.yaml'}: it cannot be written (Permission denied). "
         "Make it writable, or name another directory.\n"
     )
     assert "24 of 24 runs are finished" in read.stdout

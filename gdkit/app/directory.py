@@ -62,8 +62,10 @@ def load_config(folder: Path) -> Config:
             raise
         warn(f"{error} The config in {folder / NAME} is used instead.")
         return stored
-    changes = _list_differences(*map(_get_result_settings, (stored, config))) if stored else []
-    if stored is None or not changes:
+    if stored is None:
+        return config
+    changes = _list_differences(_get_result_settings(stored), _get_result_settings(config))
+    if not changes:
         return config
     warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That in {NAME} is used.")
     return stored
