@@ -124,7 +124,7 @@ def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points:
         problem, gdkit.sgd, {}, {"learning_rate": work.rates},
         Recording(watched, select_curve_steps(points, work.steps)),
         Shared(checks.as_key(0), binding.get_arrays(problem), Limits(1e6, -np.inf, np.inf)),
-        dtype=binding.get_params_dtype(problem), steps=work.steps, blocks=cut_blocks(len(work.rates), 1, shape),
+        steps=work.steps, blocks=cut_blocks(len(work.rates), 1, shape),
         devices=jax.local_devices()[:1], unroll=shape.unroll,
     )  # fmt: skip
     inputs = [get_block_inputs(job, job.blocks[i % len(job.blocks)]) for i in range(count_visible_cores())]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
 
 from gdkit import checks, factories, jaxprs, optimizers, user_code
 from gdkit.errors import bad_type, bad_value
@@ -44,7 +44,7 @@ def get_arrays(problem: Problem) -> Arrays:
 def bind(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters
 ) -> tuple[Arrays, StaticHyperparameters, dict[str, Array]]:
-    """The arrays of the problem, and the checked hyperparameters: static ones, and traced ones of the params' dtype."""
+    """The arrays of the problem, and the checked hyperparameters: static ones, and traced ones of `traced_dtype`."""
     check_hyperparameters(problem, optimizer, hyperparameters)
     static, traced = {}, {}
     for name, value in hyperparameters.items():
@@ -52,8 +52,7 @@ def bind(
         short = name.removeprefix(factories.PROBLEM_PREFIX)
         (traced if factories.is_traced(factory, short, [value]) else static)[name] = value
     concrete, _ = resolve_problem(problem, hyperparameters)
-    dtype = get_params_dtype(concrete)
-    traced = {name: jnp.asarray(value, dtype) for name, value in traced.items()}
+    traced = {name: jnp.asarray(value, traced_dtype()) for name, value in traced.items()}
     return get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced
 
 
@@ -67,13 +66,31 @@ def resolve(
 
 def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> tuple[Problem, dict[str, Any]]:
     """The problem of these hyperparameters, and the hyperparameters of the optimizer."""
-    of_optimizer, of_problem = factories.split_hyperparameters(hyperparameters)
+    values = {name: _as_python_number(value) for name, value in hyperparameters.items()}
+    of_optimizer, of_problem = factories.split_hyperparameters(values)
     if isinstance(problem, Problem):
         return problem, of_optimizer
     concrete = factories.call("problem", problem, of_problem)
     if not isinstance(concrete, Problem):
         raise bad_type("problem", concrete, "the factory returned no Problem", "Return gdkit.Problem(loss, init, ...)")
     return concrete, of_optimizer
+
+
+def traced_dtype() -> np.dtype:
+    """The dtype of traced hyperparameters, whatever that of the params: float32, or float64 under x64."""
+    return jnp.result_type(float)
+
+
+def _as_python_number(value: Any) -> Any:
+    """A traced float with the weak type of a Python number; other values unchanged.
+
+    Factories then compute with it as optax does with Python's floats: alone it keeps its precision (1 − b2 with b2 =
+    0.999, which bfloat16 rounds to 1), and an array that it multiplies keeps its dtype.
+    """
+    if not isinstance(value, jax.Array) or value.ndim or not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    convert: Any = primitives.convert_element_type_p
+    return convert.bind(value, new_dtype=value.dtype, weak_type=True, sharding=None)
 
 
 def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux: PyTree) -> Callable[[Params], Any]:

@@ -197,7 +197,7 @@ def evaluate(
     values = {}
     if concrete.optimum is not None:
         sign = -1 if isinstance(built, optimizers.Ascent) else 1
-        values["optimum"] = jnp.asarray(sign * concrete.optimum, binding.get_dtype(params))
+        values["optimum"] = jnp.asarray(sign * concrete.optimum, monitors.statistics_dtype(params))
     for part, data in (("validation", arrays.validation), ("test", arrays.test)):
         if data is None:
             continue

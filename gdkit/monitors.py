@@ -54,7 +54,7 @@ class Record(NamedTuple):
 def start_record(monitors: Sequence[Monitor], state: State) -> Record:
     """The record of a run before its first step."""
     states = tuple(m.init(state) for m in monitors)
-    loss = jnp.zeros((), _statistics_dtype(state.params))
+    loss = jnp.zeros((), statistics_dtype(state.params))
     return Record(loss, jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), states)
 
 
@@ -203,7 +203,7 @@ def loss_statistics() -> Monitor:
     """Final, least and greatest loss and their steps; mean and spread of late losses; fraction of increases."""
 
     def init(state: State) -> _LossState:
-        dtype = _statistics_dtype(state.params)
+        dtype = statistics_dtype(state.params)
         zero, step = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
         inf = jnp.full((), jnp.inf, dtype)
         return _LossState(inf, inf, step, -inf, step, zero, zero, empty_windows(4, dtype))
@@ -279,7 +279,7 @@ def reversals() -> Monitor:
     """
 
     def init(state: State) -> _ReversalState:
-        zero, none = jnp.zeros((), _statistics_dtype(state.params)), jnp.full((), -1, jnp.int32)
+        zero, none = jnp.zeros((), statistics_dtype(state.params)), jnp.full((), -1, jnp.int32)
         previous = jax.tree.map(jnp.zeros_like, flatten(state.params))
         return _ReversalState(previous, zero, _least_counted_size(state.params), none, (zero, zero), (zero, zero))
 
@@ -317,7 +317,7 @@ def _least_counted_size(params: Params) -> Array:
     """The norm above which an update has a direction: beyond rounding, and with a square that does not underflow."""
     # a few units in the last place of the params' norm
     rounding = 4 * jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).eps * norm(flatten(params))
-    return jnp.maximum(rounding, jnp.sqrt(jnp.finfo(rounding.dtype).tiny)).astype(_statistics_dtype(params))
+    return jnp.maximum(rounding, jnp.sqrt(jnp.finfo(rounding.dtype).tiny)).astype(statistics_dtype(params))
 
 
 class _NormState(NamedTuple):
@@ -337,7 +337,7 @@ def norms() -> Monitor:
     """
 
     def init(state: State) -> _NormState:
-        zero = jnp.zeros((), _statistics_dtype(state.params))
+        zero = jnp.zeros((), statistics_dtype(state.params))
         return _NormState(zero, *((zero, zero),) * 4)
 
     def update(
@@ -349,7 +349,7 @@ def norms() -> Monitor:
             move = flatten(info.update)
             update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
         else:
-            multiple = jnp.asarray(multiple, _statistics_dtype(before.params))
+            multiple = jnp.asarray(multiple, statistics_dtype(before.params))
             update, predicted = abs(multiple) * grad, -multiple * grad**2
         valid = context.moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
         add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
@@ -394,7 +394,7 @@ def curve(points: int) -> Monitor:
     at = curve_steps(points)
 
     def init(state: State) -> Array:
-        return jnp.full((len(at),), jnp.nan, _statistics_dtype(state.params))
+        return jnp.full((len(at),), jnp.nan, statistics_dtype(state.params))
 
     def update(m: Array, before: State, after: State, info: Info, context: Context) -> Array:
         # without a branch: at a step that is not recorded the next slot is overwritten with its own value
@@ -443,6 +443,6 @@ def norm(tree: PyTree) -> Array:
 DEFAULT = (loss_statistics(), reversals(), norms())
 
 
-def _statistics_dtype(params: Params) -> np.dtype:
+def statistics_dtype(params: Params) -> np.dtype:
     """The dtype of the params, but at least float32, in which sums keep their digits."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)

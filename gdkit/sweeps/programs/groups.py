@@ -160,7 +160,6 @@ def build_job(
         group.group.traced,
         request.recording,
         Shared(request.key, binding.get_arrays(group.problem), limits),
-        dtype=binding.get_dtype(group.params),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
         devices=devices,

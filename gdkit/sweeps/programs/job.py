@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import DTypeLike
 
+from gdkit import binding
 from gdkit.monitors import Limits
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
@@ -54,7 +54,6 @@ def compile_job(
     recording: Recording,
     shared: Shared,
     *,
-    dtype: DTypeLike,
     steps: int,
     blocks: list[Block],
     devices: Sequence[jax.Device],
@@ -62,6 +61,7 @@ def compile_job(
     group: int = 0,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
+    dtype = binding.traced_dtype()
     program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, unroll)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
