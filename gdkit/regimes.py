@@ -60,6 +60,7 @@ def classify(
     *,
     optimum: ArrayLike | None = None,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    diverged_above: float = 1e6,
 ) -> Verdict:
     """Judge the regime of each run from its statistics (those of a Trajectory, or of a whole sweep).
 
@@ -67,11 +68,14 @@ def classify(
     BOUNCING there, DIVERGED above. Where the loss is that of a minibatch (``stochastic``), late mean losses decide,
     and reversals, which noise alone causes, are reported and decide nothing.
 
+    Losses enter as differences, relative to L₀ − L*: a constant that is added to the loss changes no regime.
+
     Args:
       statistics: name to array, all of one shape: the statistics of the default monitors.
       optimum: the lowest possible loss. If it is None, the lowest observed loss is used: ``reference_loss`` of the
         statistics, or `least_loss` of these runs.
       thresholds: the borders between regimes.
+      diverged_above: as in `sweep`; a run is also DIVERGED if it rose by more than diverged_above · max(L₀ − L*, 1).
 
     Returns:
       The verdict. Its evidence: ``gap`` (of the last loss, or of the late mean), ``rise`` (largest gap), ``reversal``
@@ -94,7 +98,7 @@ def classify(
     with np.errstate(all="ignore"):
         gaps = _compute_gaps(s, optimum, stochastic)
         evidence = _compute_evidence(s, gaps)
-        tests = _test_regimes(s, gaps, evidence, stochastic, thresholds)
+        tests = _test_regimes(s, gaps, evidence, stochastic, thresholds, diverged_above)
     regime = np.select(list(tests.values()), [int(r) for r in tests], int(Regime.SLOW)).astype(np.int8)
     return Verdict(regime, _find_onset(s, regime), evidence)
 
@@ -104,11 +108,12 @@ def has_diverged(
     *,
     optimum: ArrayLike | None = None,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    diverged_above: float = 1e6,
 ) -> np.ndarray:
     """Mask of the runs that `classify` calls DIVERGED; the statistics of losses and ends suffice."""
     s, stochastic = _as_float64(statistics)
     with np.errstate(all="ignore"):
-        return _has_diverged(s, _compute_gaps(s, optimum, stochastic), thresholds)
+        return _has_diverged(s, _compute_gaps(s, optimum, stochastic), thresholds, diverged_above)
 
 
 def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
@@ -168,9 +173,16 @@ def _compute_evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.
     }
 
 
-def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds) -> np.ndarray:
-    """Mask of runs that were stopped by their loss, or end near their highest loss, above the limit and climbing."""
-    stopped = (s["end_kind"] == EndKind.NONFINITE) | (s["end_kind"] == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
+def _has_diverged(
+    s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, diverged_above: float
+) -> np.ndarray:
+    """Mask of runs that were stopped by their loss, or end near their highest loss, above the limit and climbing.
+
+    A run is stopped relative to |L₀|, since nothing else is known while it runs; the first test here repeats this
+    relative to L₀ − L*, which does not depend on the zero of the loss.
+    """
+    stopped = s["max_loss"] - s["initial_loss"] > diverged_above * np.maximum(gaps.scale, 1)
+    stopped |= (s["end_kind"] == EndKind.NONFINITE) | (s["end_kind"] == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
 
@@ -181,6 +193,7 @@ def _test_regimes(
     evidence: Mapping[str, np.ndarray],
     stochastic: np.ndarray,
     limits: Thresholds,
+    diverged_above: float,
 ) -> dict[Regime, np.ndarray]:
     """Regimes in the order in which they are tried, each with the mask of runs for which its condition holds."""
     arrived = (gaps.last <= limits.converged_gap) | (s["end_kind"] == EndKind.TARGET)
@@ -191,7 +204,7 @@ def _test_regimes(
     promised = evidence["predicted"] > np.maximum(limits.promised, 4 * evidence["noise"])
     idle = promised & (evidence["falling"] < limits.kept * evidence["predicted"])
     return {
-        Regime.DIVERGED: _has_diverged(s, gaps, limits),
+        Regime.DIVERGED: _has_diverged(s, gaps, limits, diverged_above),
         Regime.CATAPULT: arrived & (gaps.rise > limits.catapult_gap),
         Regime.OSCILLATING: arrived & reverses,
         Regime.CONVERGED: arrived,

@@ -89,6 +89,32 @@ def test_negative_losses_are_judged_by_their_gap():
     assert names(result) == ["SLOW", "CONVERGED", "OSCILLATING", "DIVERGED"]
 
 
+CONSTANTS = [0.0, -0.5, 5.0, -7.0, 1e3]  # −0.5: the first loss is 0
+
+
+def saturating(c):
+    """Near x² / 2 from x = 1, and at most 1e7: large steps end on its plateau."""
+    return Problem(lambda x: c + 0.5 * x**2 / (1 + x**2 / 2e7), 1.0)
+
+
+def noisy(c):
+    loss = lambda w, b: c - jnp.mean(b[:, 0] * w) + 0.5 * jnp.sum((w - 1) ** 2)
+    return Problem(loss, 0.0, data=jax.random.normal(jax.random.key(0), (64, 1)), sample=problems.minibatches(8))
+
+
+def log_likelihood(c):
+    return Problem(lambda x: c + jnp.log(jnp.cosh(x)) - 0.1 * x, 3.0)
+
+
+@pytest.mark.parametrize("problem", [saturating, noisy, log_likelihood])
+def test_a_constant_added_to_the_loss_changes_no_regime(problem):
+    rates = [1e-3, 0.1, 0.9, 1.6, 1.99, 2.2, 4.0, 1e3]
+    result = sweep(problem, sgd, {"problem.c": CONSTANTS, "learning_rate": rates}, steps=200)
+    regimes = result.regimes.transpose("problem.c", ...).values.reshape(len(CONSTANTS), -1)
+    assert len(set(regimes[0])) >= 3
+    np.testing.assert_array_equal(regimes, np.broadcast_to(regimes[0], regimes.shape))
+
+
 def test_starting_at_the_optimum_is_converged_and_leaving_it_is_not():
     at_optimum = Problem(lambda x: (x - 3.0) ** 2, 3.0, optimum=0.0)
     assert names(sweep(at_optimum, sgd, {"learning_rate": [0.1, 0.9]}, steps=50)) == ["CONVERGED", "CONVERGED"]

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import synthetic
 
-from gdkit import Plan, lr_range_test, problems, sgd, successive_halving, sweep
+from gdkit import Plan, Problem, lr_range_test, problems, sgd, successive_halving, sweep
 from gdkit.errors import InputValueError
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.request import check_request
@@ -173,6 +174,19 @@ def test_a_range_test_records_every_step_and_ends_above_the_edge():
 def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
     found = lr_range_test(problems.quadratic([1.0]), optax.adam, low=1e-4, high=1e-2, steps=20, seeds=1, trials=3)
     assert found.limit is None and "no divergence found" in str(found)
+
+
+def test_a_constant_added_to_the_loss_changes_no_suggestion():
+    rows = np.random.default_rng(0).normal(size=(64, 2)).astype("f4")
+    loss = lambda w, b, c: c - jnp.mean(b[:, 0] * w + b[:, 1]) + 0.5 * (w - 1) ** 2
+    found = []
+    for c in (0.0, -7.0, 1e3):
+        problem = Problem(lambda w, b, c=c: loss(w, b, c), 0.0, data=rows, sample=problems.minibatches(8))
+        found.append(lr_range_test(problem, sgd, low=1e-3, steps=40, trials=1, seeds=1))
+    for other in found[1:]:
+        assert len(other.smooth) == len(found[0].smooth) < 40
+        for rule in ("steepest", "valley", "minimum"):
+            assert other.suggestions[rule] == pytest.approx(found[0].suggestions[rule], rel=0.3), rule  # one point apart
 
 
 @pytest.mark.parametrize(

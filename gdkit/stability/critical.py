@@ -138,7 +138,7 @@ def _make_trial(
 
     def diverge(rates: np.ndarray) -> np.ndarray:
         statistics = program(jnp.asarray(rates, dtype), traced, keys, arrays, limits, last)
-        return regimes.has_diverged(statistics, optimum=optimum)
+        return regimes.has_diverged(statistics, optimum=optimum, diverged_above=diverged_above)
 
     return diverge
 

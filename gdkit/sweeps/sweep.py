@@ -68,7 +68,8 @@ def sweep(
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
-        where neither an optimum nor a target is known.
+        where neither an optimum nor a target is known. Regimes repeat this test relative to max(L₀ − L*, 1), so that
+        a constant that is added to the loss changes none.
       until_bracketed: extend the learning rate, or else the first numeric axis, beyond its end until the best value
         lies inside it or the next one diverges: each time by half as many values as it has, at most 8 times. In a run
         directory each extension has its own, ``extended-1`` and so on.

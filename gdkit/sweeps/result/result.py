@@ -62,7 +62,9 @@ class SweepResult:
         statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
         stochastic = bool(self.lanes.attrs["stochastic"])
         optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
-        verdict = classify(statistics | {"stochastic": stochastic}, optimum=optimum, thresholds=self.thresholds)
+        above = json.loads(self.lanes.attrs.get("asked", "{}")).get("diverged_above") or 1e6
+        statistics |= {"stochastic": stochastic}
+        verdict = classify(statistics, optimum=optimum, thresholds=self.thresholds, diverged_above=above)
         return verdict._replace(regime=np.where(self.finished, verdict.regime, np.int8(Regime.SLOW)))
 
     @functools.cached_property

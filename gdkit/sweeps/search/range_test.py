@@ -78,7 +78,9 @@ def lr_range_test(
       seeds: number of runs; by default three if the start or the batches depend on the seed, else one.
       key: the key of all seeds.
       hyperparameters: the other hyperparameters of the optimizer.
-      stop: the curve ends where the smoothed loss exceeds `stop` times its lowest value.
+      stop: the curve ends where the distance of the smoothed loss from the optimum exceeds `stop` times its least; if
+        the optimum is unknown, where it rises above its lowest value by `stop` − 1 times its whole fall and the noise
+        of its losses. A constant that is added to the loss changes nothing.
       smoothing: weight of the previous running mean in the next one.
       trials: number of constant learning rates.
 
@@ -110,7 +112,9 @@ def lr_range_test(
     loss = grown.lanes["curve_loss"].values[:, :steps].astype(float)
     rates = low * np.exp(log_ratio * np.arange(steps))
     smooth = np.median([smoothed(row, smoothing) for row in loss], axis=0)
-    smooth = smooth[: _count_bounded(smooth, stop)]
+    optimum = None if grown.lanes.attrs["optimum_known"] == 0 else float(grown.lanes["reference_loss"].values[0])
+    noise = _measure_noise(loss[:, : max(int(np.argmin(smooth)), 4) + 1])
+    smooth = smooth[: _count_bounded(smooth, stop, noise, optimum)]
     if len(smooth) < 4:
         raise bad_value("low", low, "the loss blows up within four steps", "Begin with a smaller learning rate")
     shown = rates[: len(smooth)]
@@ -148,11 +152,23 @@ def smoothed(loss: np.ndarray, share: float) -> np.ndarray:
     return np.array(means)
 
 
-def _count_bounded(smooth: np.ndarray, stop: float) -> int:
-    """Number of points before the curve exceeds `stop` times its lowest value so far."""
+def _count_bounded(smooth: np.ndarray, stop: float, noise: float, optimum: float | None) -> int:
+    """Number of points before the curve rises by ``stop - 1`` times its scale above its lowest value so far.
+
+    The scale is the distance of that value from a known optimum; if it is unknown, the whole fall of the curve and the
+    noise of its losses. Neither changes with a constant that is added to the loss.
+    """
     least = np.minimum.accumulate(smooth)
-    beyond = ~(smooth <= stop * np.abs(least)) | ~np.isfinite(smooth)
+    scale = smooth[0] - least[-1] + noise if optimum is None else least - optimum
+    beyond = ~(smooth - least <= (stop - 1) * scale) | ~np.isfinite(smooth)
     return int(np.argmax(beyond)) if beyond.any() else len(smooth)
+
+
+def _measure_noise(loss: np.ndarray) -> float:
+    """The standard deviation of successive losses (seeds, steps) about their trend, from the median of differences."""
+    differences = np.abs(np.diff(loss, axis=1))
+    finite = differences[np.isfinite(differences)]
+    return float(np.median(finite)) / 0.954 if finite.size else 0.0  # the median of |N(0, 2)|, for independent noise
 
 
 def _steepest(rates: np.ndarray, loss: np.ndarray) -> float:
