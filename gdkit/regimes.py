@@ -173,16 +173,14 @@ def _compute_evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.
     }
 
 
-def _has_diverged(
-    s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, diverged_above: float
-) -> np.ndarray:
+def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, diverged_above: float) -> np.ndarray:
     """Mask of runs that were stopped by their loss, or end near their highest loss, above the limit and climbing.
 
     A run is stopped relative to |L₀|, since nothing else is known while it runs; the first test here repeats this
     relative to L₀ − L*, which does not depend on the zero of the loss.
     """
     stopped = s["max_loss"] - s["initial_loss"] > diverged_above * np.maximum(gaps.scale, 1)
-    stopped |= (s["end_kind"] == EndKind.NONFINITE) | (s["end_kind"] == EndKind.EXCEEDED) | ~np.isfinite(s["final_loss"])
+    stopped |= np.isin(s["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) | ~np.isfinite(s["final_loss"])
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
 

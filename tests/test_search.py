@@ -186,7 +186,7 @@ def test_a_constant_added_to_the_loss_changes_no_suggestion():
     for other in found[1:]:
         assert len(other.smooth) == len(found[0].smooth) < 40
         for rule in ("steepest", "valley", "minimum"):
-            assert other.suggestions[rule] == pytest.approx(found[0].suggestions[rule], rel=0.3), rule  # one point apart
+            assert other.suggestions[rule] == pytest.approx(found[0].suggestions[rule], rel=0.3), rule  # a point
 
 
 @pytest.mark.parametrize(
