@@ -59,11 +59,10 @@ class SweepResult:
     @functools.cached_property
     def _verdict(self) -> Verdict:
         """The verdict on every lane, each array (lanes,); an unfinished lane counts as SLOW."""
-        statistics = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
-        stochastic = bool(self.lanes.attrs["stochastic"])
+        statistics: dict[str, Any] = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
+        statistics["stochastic"] = bool(self.lanes.attrs["stochastic"])
         optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
         above = json.loads(self.lanes.attrs.get("asked", "{}")).get("diverged_above") or 1e6
-        statistics |= {"stochastic": stochastic}
         verdict = classify(statistics, optimum=optimum, thresholds=self.thresholds, diverged_above=above)
         return verdict._replace(regime=np.where(self.finished, verdict.regime, np.int8(Regime.SLOW)))
 
