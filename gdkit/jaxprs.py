@@ -19,6 +19,48 @@ def depends_on(jaxpr: Jaxpr) -> list[bool]:
     return [v in needed for v in jaxpr.invars]
 
 
+def find_sources(jaxpr: Jaxpr) -> list[set[int]]:
+    """For each output of a program, the places of the inputs on which it can depend."""
+    return _spread(jaxpr, [{i} for i in range(len(jaxpr.invars))])
+
+
+def _spread(jaxpr: Jaxpr, inputs: Sequence[set[int]]) -> list[set[int]]:
+    """The sources of the outputs of a program, given those of its inputs."""
+    sources: dict[Any, set[int]] = dict(zip(jaxpr.invars, inputs, strict=True))
+    read = lambda v: set() if isinstance(v, Literal) else sources.get(v, set())
+    for equation in jaxpr.eqns:
+        outputs = _spread_equation(equation, [read(v) for v in equation.invars])
+        sources.update(zip(equation.outvars, outputs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _spread_equation(equation: JaxprEqn, inputs: list[set[int]]) -> list[set[int]]:
+    params, programs = equation.params, inner_jaxprs(equation)
+    if equation.primitive.name == "cond":
+        branches = [_spread(branch, inputs[1:]) for branch in programs]
+        return [inputs[0].union(*outputs) for outputs in zip(*branches, strict=True)]
+    if equation.primitive.name == "while":
+        skipped, fixed = params["cond_nconsts"], params["body_nconsts"]
+        body = params["body_jaxpr"].jaxpr
+        return _spread_loop(body, inputs[skipped : skipped + fixed], inputs[skipped + fixed :], [])
+    if equation.primitive.name == "scan":
+        fixed, carried = params["num_consts"], params["num_carry"]
+        return _spread_loop(programs[0], inputs[:fixed], inputs[fixed : fixed + carried], inputs[fixed + carried :])
+    if len(programs) == 1 and len(programs[0].invars) == len(inputs):
+        return _spread(programs[0], inputs)
+    return [set().union(*inputs)] * len(equation.outvars)
+
+
+def _spread_loop(body: Jaxpr, fixed: list[set[int]], carry: list[set[int]], stacked: list[set[int]]) -> list[set[int]]:
+    """The sources of the outputs of a loop: the carry's grow until an iteration adds none."""
+    while True:
+        outputs = _spread(body, [*fixed, *carry, *stacked])
+        grown = [old | new for old, new in zip(carry, outputs, strict=False)]
+        if grown == carry:
+            return [*carry, *outputs[len(carry) :]]
+        carry = grown
+
+
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """The operations of a program and of its inner programs, in the order in which they are written."""
     for equation in jaxpr.eqns:

@@ -1,4 +1,4 @@
-"""The state of a run as a vector: its float leaves, except those that are held constant."""
+"""The state of a run as a vector: the float leaves that take part in its dynamics."""
 
 import functools
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from gdkit import descent, jaxprs
 from gdkit.binding import Arrays
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
+from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State, StaticHyperparameters
 
 # The names of running means or sums of squared gradients in optax.
 SECOND_MOMENTS = frozenset({"nu", "nu_max", "sum_of_squares", "exp_avg_sq", "grad_sum_sq"})
@@ -27,13 +28,83 @@ class DynamicState(NamedTuple):
     frozen: tuple[str, ...]  # names of the held leaves
 
 
-def split_state(state: State, freeze: bool) -> DynamicState:
+def split_floats(state: State, freeze: bool) -> DynamicState:
     """The float leaves of `state`; with `freeze` its second moments are held constant."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    floats = [i for i, (_, leaf) in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    floats = [i for i, (_, leaf) in enumerate(leaves) if _is_float(leaf)]
     held = [i for i in floats if freeze and _is_second_moment(leaves[i][0])]
     names = tuple(jax.tree_util.keystr(leaves[i][0]).removeprefix(".") for i in held)
     return DynamicState(tuple(i for i in floats if i not in held), tuple(held), names)
+
+
+def _is_float(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating))
+
+
+def find_dynamic_state(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    freeze: bool,
+    state: State,
+    hyperparameters: Hyperparameters,
+    t: Array,
+    key: Key,
+    data: PyTree,
+) -> DynamicState:
+    """The params, and the float leaves of `state` which params move and which move params, by the derivative of a step.
+
+    Numbers that a state only stores are none of these: hyperparameters that no gradient changes, and averages that no
+    update reads.
+    """
+    floats, leaves = split_floats(state, freeze), jax.tree.leaves(state)
+    step = _step_of_leaves(problem, optimizer, floats, state, hyperparameters, t, key, data)
+    at = [leaves[i] for i in floats.moving]
+    push = lambda tangents: jax.jvp(step, (at,), (tangents,))[1]
+    sources = jaxprs.find_sources(jax.make_jaxpr(push)(at).jaxpr)  # of each leaf after the step: places before it
+    params = set(range(len(jax.tree.leaves(state.params))))
+    moves = _reach(params, [{j for j, inputs in enumerate(sources) if i in inputs} for i in range(len(at))])
+    kept = params | (moves & _reach(params, sources))
+    return floats._replace(moving=tuple(place for i, place in enumerate(floats.moving) if i in kept))
+
+
+def cached_dynamic_state(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    static: StaticHyperparameters,
+    freeze: bool,
+    arguments: tuple[State, dict[str, Array], Array, Key, PyTree],
+) -> DynamicState:
+    """`find_dynamic_state` for arguments of a compiled program; only their shapes and dtypes count."""
+    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
+    leaves, treedef = jax.tree.flatten(jax.tree.map(shape, arguments))
+    return _find_by_shapes(problem, optimizer, static, freeze, treedef, tuple(leaves))
+
+
+@cache_if_hashable(maxsize=64)
+def _find_by_shapes(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    static: StaticHyperparameters,
+    freeze: bool,
+    treedef: Any,
+    shapes: tuple[jax.ShapeDtypeStruct, ...],
+) -> DynamicState:
+    found: list[DynamicState] = []
+
+    def trace(state: State, traced: dict[str, Array], t: Array, key: Key, data: PyTree) -> None:
+        found.append(find_dynamic_state(problem, optimizer, freeze, state, dict(static) | traced, t, key, data))
+
+    jax.eval_shape(trace, *jax.tree.unflatten(treedef, shapes))
+    return found[0]
+
+
+def _reach(start: set[int], edges: list[set[int]]) -> set[int]:
+    """The places that can be reached from `start`, itself included."""
+    reached, new = set(start), set(start)
+    while new:
+        new = set().union(*(edges[i] for i in new)) - reached
+        reached |= new
+    return reached
 
 
 def _is_second_moment(path: tuple[Any, ...]) -> bool:
@@ -48,7 +119,7 @@ def get_field_names(path: tuple[Any, ...]) -> list[str]:
 def vector_map(
     problem: ProblemLike,
     optimizer: OptimizerLike,
-    freeze: bool,
+    dynamic: DynamicState,
     state: State,
     hyperparameters: Hyperparameters,
     t: Array,
@@ -56,20 +127,34 @@ def vector_map(
     data: PyTree,
 ) -> tuple[Callable[[Array], Array], Array]:
     """The step map from vector to vector, and the vector of `state`."""
-    step, dynamic = descent.step_map(problem, optimizer), split_state(state, freeze)
-    leaves, treedef = jax.tree.flatten(state)
+    step = _step_of_leaves(problem, optimizer, dynamic, state, hyperparameters, t, key, data)
+    leaves = jax.tree.leaves(state)
     vector, unravel = ravel_pytree([leaves[i] for i in dynamic.moving])
+    return (lambda x: ravel_pytree(step(unravel(x)))[0]), vector
 
-    def step_leaves(x: Array) -> list[Array]:
-        new = dict(zip(dynamic.moving, unravel(x), strict=True))
+
+def _step_of_leaves(
+    problem: ProblemLike, optimizer: OptimizerLike, dynamic: DynamicState, state: State, *inputs: Any
+) -> Callable[[list[Array]], list[Array]]:
+    """The step map from the moving leaves to the moving leaves; `inputs` are those of a step besides the state."""
+    step = descent.step_map(problem, optimizer)
+    leaves, treedef = jax.tree.flatten(state)
+
+    def advance(moving: list[Array]) -> list[Array]:
+        new = dict(zip(dynamic.moving, moving, strict=True))
         before = jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
-        return jax.tree.leaves(step(before, hyperparameters, t, key, data)[0])
+        return jax.tree.leaves(step(before, *inputs)[0])
 
-    def advance(x: Array) -> Array:
-        after = jaxprs.hold_outputs(step_leaves, dynamic.held)(x)
-        return ravel_pytree([after[i] for i in dynamic.moving])[0]
+    held = jaxprs.hold_outputs(advance, dynamic.held)
+    return lambda moving: [after for i, after in enumerate(held(moving)) if i in dynamic.moving]
 
-    return advance, vector
+
+def widen(*trees: PyTree) -> tuple[Any, ...]:
+    """`trees` with float32 in place of half precision if the first has any: Krylov spaces need the digits."""
+    is_half = lambda x: _is_float(x) and jnp.finfo(jnp.result_type(x)).bits < 32
+    if not any(map(is_half, jax.tree.leaves(trees[0]))):
+        return trees
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if is_half(x) else x, trees)
 
 
 def as_state(

@@ -1,4 +1,10 @@
-"""Krylov spaces. One factorization serves Lanczos (its projection is tridiagonal up to rounding) and Arnoldi."""
+"""Krylov spaces of several starts: one factorization serves block Lanczos and block Arnoldi.
+
+From one start a Krylov space has one vector of each eigenspace, however often its eigenvalue occurs. From k random
+starts it has as many as the eigenvalue occurs, up to k, so that the k outermost values have their multiplicities (Golub
+and Underwood, The block Lanczos method, 1977). Rows are added one product at a time, as in band Lanczos (Ruhe,
+Implementation aspects of band Lanczos algorithms, 1979), with Gram-Schmidt against all of them.
+"""
 
 import math
 from collections.abc import Callable
@@ -26,65 +32,79 @@ class Spectrum(NamedTuple):
 
 
 class Krylov(NamedTuple):
-    """A Krylov space of depth m in n dimensions, and the operator projected on it."""
+    """A Krylov space of m rows from b starts in n dimensions, and the operator projected on it."""
 
     basis: Array  # (m, n), orthonormal rows, zero from `count` on
     projected: Array  # (m, m), the operator within the basis; column j is of A·basis[j]
-    direction: Array  # (n,), the next row of the basis
-    coupling: Array  # (), the norm of the last product outside the basis; 0 after a breakdown
+    pending: Array  # (b, n), the next rows of the basis, orthonormal to all others
+    coupling: Array  # (b, m), the part of A·basis[j] along each pending row
     count: Array  # () int32, rows in use
-    breakdowns: Array  # () int32, how often the space was invariant and continued in a random direction
     scale: Array  # (), largest ‖A·basis[j]‖: a lower bound of the operator's norm
     key: Key
 
 
-def check_search(k: int, size: int, tolerance: float, max_iterations: int) -> None:
-    """Raise for a number of eigenvalues, a tolerance or a number of products that cannot be used."""
+def check_search(k: int, size: int, tolerance: float, max_iterations: int | None) -> int:
+    """The most products of a search; raise for a number of eigenvalues, a tolerance or products that cannot be used."""
     check_integer("k", k)
+    max_iterations = max(64, 16 * k) if max_iterations is None else max_iterations
     check_integer("max_iterations", max_iterations)
     if k > size:
         raise bad_value("k", k, f"there are only {size} eigenvalues", f"Ask for at most {size}")
     if max_iterations < k:
         raise bad_value("max_iterations", max_iterations, f"too few for {k} eigenvalues", f"Allow at least {k}")
     check_number("tolerance", tolerance, above=0)
+    return min(max_iterations, size)
 
 
-def start_krylov(size: int, depth: int, key: Key, dtype: DTypeLike) -> Krylov:
-    """An empty space whose first direction is random."""
+def start_krylov(size: int, depth: int, starts: int, key: Key, dtype: DTypeLike) -> Krylov:
+    """An empty space whose first `starts` rows, at most `size`, will be random."""
     key, draw = jax.random.split(key)
-    direction = jax.random.normal(draw, (size,), dtype)
-    zero, none = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
-    blank = jnp.zeros((depth, size), dtype), jnp.zeros((depth, depth), dtype)
-    return Krylov(*blank, direction / jnp.linalg.norm(direction), zero, none, none, zero, key)
+
+    def orthonormalize(i: Array, rows: Array) -> Array:
+        vector = rows[i]
+        for _ in range(2):
+            vector = vector - jnp.where(jnp.arange(starts) < i, rows @ vector, 0) @ rows
+        return rows.at[i].set(vector / jnp.linalg.norm(vector))
+
+    pending = jax.lax.fori_loop(0, starts, orthonormalize, jax.random.normal(draw, (starts, size), dtype))
+    zeros = lambda *shape: jnp.zeros(shape, dtype)
+    none = jnp.zeros((), jnp.int32)
+    return Krylov(zeros(depth, size), zeros(depth, depth), pending, zeros(starts, depth), none, zeros(), key)
 
 
 def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov:
-    """The space with one more product; Gram-Schmidt twice against the whole basis (Daniel et al. 1976).
+    """The space with one more product; Gram-Schmidt twice against all rows (Daniel et al. 1976).
 
-    The part of the product outside the basis is dropped as rounding if it is less than `negligible` times the
-    operator's norm; the space then counts as invariant.
+    The part of the product outside the rows is dropped as rounding if it is less than `negligible` times the
+    operator's norm; a random row then takes its place.
     """
-    depth, size = krylov.basis.shape
-    j = krylov.count
-    basis = krylov.basis.at[j].set(krylov.direction)
-    product = apply(krylov.direction)
+    j, (starts, size) = krylov.count, krylov.pending.shape
+    basis, waiting = krylov.basis.at[j].set(krylov.pending[0]), krylov.pending[1:]
+    product = apply(krylov.pending[0])
     scale = jnp.maximum(krylov.scale, _safe_norm(product))
-    first, rest = _project(basis, product, j + 1)
+    first, first_waiting, rest = _project_on_both(basis, waiting, product, j + 1)
     length = _safe_norm(rest)
     least = jnp.maximum(32 * jnp.finfo(rest.dtype).eps, negligible) * scale
-    broken = (length <= least) | (j + 1 == size)
+    complete = j + starts >= size
+    broken = (length <= least) | complete
     key, draw = jax.random.split(krylov.key)
     rest = jnp.where(broken, jax.random.normal(draw, rest.shape, rest.dtype), rest / jnp.where(broken, 1, length))
-    second, rest = _project(basis, rest, j + 1)
+    second, second_waiting, rest = _project_on_both(basis, waiting, rest, j + 1)
     remaining = jnp.linalg.norm(rest)
-    coupling = jnp.where(broken, 0, length * remaining)
-    column = first + jnp.where(broken, 0, length * second)
-    column = jnp.where(jnp.arange(depth) == j + 1, coupling, column)
-    projected = krylov.projected.at[:, j].set(column)
-    direction = rest / jnp.where(remaining > 0, remaining, 1)
-    return Krylov(
-        basis, projected, direction, coupling, j + 1, krylov.breakdowns + broken.astype(jnp.int32), scale, key
-    )
+    length = jnp.where(broken, 0, length)
+    added = jnp.where(complete, 0, rest / jnp.where(remaining > 0, remaining, 1))
+    pending = jnp.concatenate([waiting, added[None]])
+    column = jnp.append(first_waiting + length * second_waiting, length * remaining)
+    coupling = jnp.concatenate([krylov.coupling[1:], jnp.zeros_like(krylov.coupling[:1])]).at[:, j].set(column)
+    projected = krylov.projected.at[j].set(krylov.coupling[0]).at[:, j].set(first + length * second)
+    return Krylov(basis, projected, pending, coupling, j + 1, scale, key)
+
+
+def _project_on_both(basis: Array, waiting: Array, vector: Array, count: Array) -> tuple[Array, Array, Array]:
+    """The coefficients of `vector` in the rows of the basis and in those that wait, and its part outside of both."""
+    inside, rest = _project(basis, vector, count)
+    along = waiting @ rest
+    return inside, along, rest - along @ waiting
 
 
 def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
@@ -103,29 +123,27 @@ def _project(basis: Array, vector: Array, count: Array) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, (count + rows - 1) // rows, subtract, (jnp.zeros(len(basis), vector.dtype), vector))
 
 
-def _safe_norm(vector: Array) -> Array:
+def _safe_norm(vector: Array, axis: int | None = None) -> Array:
     """Euclidean norm, without overflow of the squares."""
     most = jnp.max(jnp.abs(vector))
     unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1)
-    return unit * jnp.linalg.norm(vector / unit)
+    return unit * jnp.linalg.norm(vector / unit, axis=axis)
 
 
 def largest_symmetric(
     apply: Operator, size: int, k: int, key: Key, dtype: DTypeLike, tolerance: Numeric, depth: int
 ) -> Spectrum:
-    """The k algebraically largest eigenvalues of a symmetric operator on vectors (size,), by Lanczos."""
+    """The k algebraically largest eigenvalues of a symmetric operator on vectors (size,), by block Lanczos."""
 
     def top(krylov: Krylov) -> tuple[Array, Array]:
         values, residuals = _ritz_values(krylov)
         return values[-k:][::-1], residuals[-k:][::-1]
 
     def is_unfinished(krylov: Krylov) -> Array:
-        # an invariant space has each eigenvalue once: a multiple one is in the next space, or in a complete basis
-        complete = (krylov.breakdowns >= k) | (k == 1) | ((krylov.breakdowns == 0) & (size > depth))
-        finished = jnp.all(top(krylov)[1] <= tolerance * krylov.scale) & (krylov.count >= k) & complete
+        finished = jnp.all(top(krylov)[1] <= tolerance * krylov.scale) & (krylov.count >= k)
         return (krylov.count < krylov.basis.shape[0]) & ~finished
 
-    krylov = start_krylov(size, depth, key, dtype)
+    krylov = start_krylov(size, depth, k, key, dtype)
     krylov = jax.lax.while_loop(is_unfinished, lambda old: extend(apply, old, 0.1 * tolerance), krylov)
     values, residuals = top(krylov)
     return Spectrum(values, residuals, residuals <= tolerance * krylov.scale, krylov.count)
@@ -147,12 +165,13 @@ def _ritz_values(krylov: Krylov) -> tuple[Array, Array]:
         padded = inside + jnp.diag(jnp.where(used, 0, below))
         values, vectors = jax.lax.platform_dependent(padded, cpu=_eigh_one_by_one, default=_eigh)
         unused = jnp.full((depth - size,), below)
-        last = vectors[jnp.minimum(krylov.count, size) - 1]
-        return jnp.append(unused, values), jnp.append(jnp.zeros_like(unused), last)
+        outside = jnp.where(used, krylov.coupling[:, :size], 0) @ vectors
+        return jnp.append(unused, values), jnp.append(
+            jnp.zeros_like(unused), _safe_norm(outside, axis=0) if len(outside) > 1 else jnp.abs(outside[0])
+        )
 
     few = min(_FEW, depth)
-    values, last = jax.lax.cond(krylov.count <= few, lambda: within(few), lambda: within(depth))
-    return values, krylov.coupling * jnp.abs(last)
+    return jax.lax.cond(krylov.count <= few, lambda: within(few), lambda: within(depth))
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:

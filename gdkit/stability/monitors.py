@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gdkit import binding
 from gdkit.checks import check_integer
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
-from gdkit.stability.dynamic_state import split_state, vector_map
-from gdkit.stability.sharpness import check_moments, get_learning_rate, largest_preconditioned, sharpness
+from gdkit.stability.dynamic_state import DynamicState, find_dynamic_state, split_floats, vector_map, widen
+from gdkit.stability.sharpness import get_learning_rate, largest_preconditioned, sharpness
 from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, State
 
 
@@ -28,11 +29,11 @@ def lyapunov_exponent(
 ) -> Monitor:
     """A monitor of how fast neighboring runs separate: ``lyapunov_exponent``, a tangent's mean log-growth per step.
 
-    The derivative of every step is applied to the tangent, of params, aux and optimizer state together, which is then
-    scaled back to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the
-    exponent is log max |1 − ηλᵢ|. Positive: runs separate, as they do in chaos. It costs about two further steps per
-    step. The derivative is JAX's: it does not follow a loss through ``stop_gradient`` (a target that moves with the
-    params).
+    The derivative of every step is applied to the tangent, of the dynamic state (as in `multipliers`: the params, and
+    what in aux and optimizer state moves them and is moved by them), which is then scaled back to unit length (Benettin
+    et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the exponent is log max |1 − ηλᵢ|.
+    Positive: runs separate, as they do in chaos. It costs about two further steps per step. The derivative is JAX's: it
+    does not follow a loss through ``stop_gradient`` (a target that moves with the params).
 
     Args:
       problem, optimizer: those of the run; a monitor is not passed them.
@@ -52,18 +53,22 @@ def lyapunov_exponent(
     check_integer("burn_in", burn_in, at_least=0)
 
     def init(state: State) -> _LyapunovState:
-        leaves = jax.tree.leaves(state)
-        vector, _ = ravel_pytree([leaves[i] for i in split_state(state, freeze).moving])
+        leaves = jax.tree.leaves(widen(state)[0])
+        vector, _ = ravel_pytree([leaves[i] for i in split_floats(state, freeze).moving])
         tangent = jax.random.normal(jax.random.key(0), vector.shape, vector.dtype)
         zero = jnp.zeros((), vector.dtype)
         return _LyapunovState(tangent / jnp.linalg.norm(tangent), zero, zero)
 
     def update(m: _LyapunovState, before: State, after: State, info: Info, context: Context) -> _LyapunovState:
-        at = context.hyperparameters, context.t, context.key, context.data
-        advance, vector = vector_map(problem, optimizer, freeze, before, *at)
-        pushed = jax.jvp(advance, (vector,), (m.tangent,))[1]
+        before, data = widen(before, context.data)
+        at = before, context.hyperparameters, context.t, context.key, data
+        floats, dynamic = split_floats(before, freeze), find_dynamic_state(problem, optimizer, freeze, *at)
+        advance, vector = vector_map(problem, optimizer, floats, *at)
+        tangent = _restrict(m.tangent, before, floats, dynamic)
+        tangent = tangent if dynamic == floats else tangent / jnp.linalg.norm(tangent)
+        pushed = _restrict(jax.jvp(advance, (vector,), (tangent,))[1], before, floats, dynamic)
         size = jnp.linalg.norm(pushed)
-        tangent = jnp.where(size == 0, m.tangent, pushed / jnp.where(size == 0, 1, size))
+        tangent = jnp.where(size == 0, tangent, pushed / jnp.where(size == 0, 1, size))
         counted = context.moves & (context.t >= burn_in)
         count = m.count + counted.astype(m.count.dtype)
         mean = m.growth + (jnp.log(size) - m.growth) / jnp.maximum(count, 1)
@@ -74,6 +79,15 @@ def lyapunov_exponent(
         return {"lyapunov_exponent": jnp.where(m.count > 0, m.growth, jnp.nan)}
 
     return Monitor(init, update, read)
+
+
+def _restrict(vector: Array, state: State, floats: DynamicState, dynamic: DynamicState) -> Array:
+    """`vector`, (n,), of all float leaves, with zeros in place of those that are no part of the dynamics."""
+    if dynamic == floats:
+        return vector
+    leaves = jax.tree.leaves(state)
+    mask = np.concatenate([np.full(jnp.size(leaves[i]), i in dynamic.moving) for i in floats.moving])
+    return jnp.where(mask, vector, 0)
 
 
 class _CurvatureState(NamedTuple):
@@ -152,7 +166,6 @@ def preconditioned_sharpness_every(
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
         rate = get_learning_rate(context.hyperparameters, learning_rate)
-        check_moments(before)
         at = context.hyperparameters, context.t, context.key, context.data, rate, 1e-4
         depth = min(iterations, ravel_pytree(before.params)[0].size)
         spectrum, diagonal, positive = largest_preconditioned(problem, optimizer, before, *at, k=1, depth=depth)
@@ -171,7 +184,7 @@ def _curvature_every(
     check_integer("record", record, at_least=0)
 
     def init(state: State) -> _CurvatureState:
-        nothing = jnp.full((), jnp.nan, ravel_pytree(state.params)[0].dtype)
+        nothing = jnp.full((), jnp.nan, ravel_pytree(widen(state.params)[0])[0].dtype)
         return _CurvatureState(nothing, nothing, nothing, jnp.full((record,), jnp.nan, nothing.dtype))
 
     def observe(m: _CurvatureState, before: State, context: Context) -> _CurvatureState:

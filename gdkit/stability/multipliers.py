@@ -13,7 +13,7 @@ from gdkit import binding, descent
 from gdkit.descent import Trajectory
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
-from gdkit.stability.dynamic_state import as_state, split_state, vector_map
+from gdkit.stability.dynamic_state import DynamicState, as_state, cached_dynamic_state, vector_map, widen
 from gdkit.stability.krylov import Krylov, Spectrum, check_search, extend, start_krylov
 from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State, StaticHyperparameters
 
@@ -47,9 +47,11 @@ def multipliers(
 
     At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I
     by Jacobian-vector products finds those farthest from 1 soon, and those of the largest modulus, which crowd near 1,
-    late; for states of up to 64 numbers the whole Jacobian is formed. Integer leaves, such as step counts, are
-    constant: a bias correction is that of the count in the state. The Jacobian is JAX's: it does not follow a loss
-    through ``stop_gradient``.
+    late; for states of up to 64 numbers the whole Jacobian is formed. Only the dynamic
+    state counts: the params, and the float leaves which params move and which move params. Numbers that the state
+    stores, such as injected hyperparameters, the scale of ``reduce_on_plateau`` or averages that no update reads, are
+    constant, and so are integers, such as step counts: a bias correction is that of the count in the state. The
+    Jacobian is JAX's: it does not follow a loss through ``stop_gradient``.
 
     Args:
       problem, optimizer, hyperparameters: as in `descend`.
@@ -79,16 +81,17 @@ def multipliers(
     chosen = dict(hyperparameters or {})
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = as_state(problem, optimizer, chosen, state, arrays)
-    dynamic = split_state(state, freeze)
-    size = sum(jax.tree.leaves(state)[i].size for i in dynamic.moving)
-    check_search(k, size, tolerance, max_iterations)
-    data = arrays.data if data is None else data
+    state, data = widen(state, arrays.data if data is None else data)
     arguments = (state, traced, jnp.int32(t), descent.split_key(key)[1], data)
-    program = _compile_jacobian(problem, optimizer, static, freeze)
+    dynamic = cached_dynamic_state(problem, optimizer, static, freeze, arguments)
+    size = sum(jax.tree.leaves(state)[i].size for i in dynamic.moving)
+    depth = check_search(k, size, tolerance, max_iterations)
+    program = _compile_jacobian(problem, optimizer, static, dynamic)
     if size <= _DENSE:
-        spectra = _select_spectra(np.asarray(program.whole(*arguments), np.float64), 0.0, k, tolerance, size)
+        matrix = np.asarray(program.whole(*arguments), np.float64)
+        spectra = _select_spectra(matrix, np.zeros((1, size)), k, tolerance, size)
     else:
-        spectra = _run_arnoldi(program, arguments, size, k, tolerance, min(max_iterations, size))
+        spectra = _run_arnoldi(program, arguments, size, k, tolerance, depth)
     return Multipliers(*spectra, dynamic.frozen)
 
 
@@ -101,10 +104,10 @@ class _Jacobian(NamedTuple):
 
 @cache_if_hashable(maxsize=32)
 def _compile_jacobian(
-    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, freeze: bool
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, dynamic: DynamicState
 ) -> _Jacobian:
     def displacement(state: State, traced: Hyperparameters, *rest: Any) -> tuple[Callable[[Array], Array], Array]:
-        advance, vector = vector_map(problem, optimizer, freeze, state, dict(static) | dict(traced), *rest)
+        advance, vector = vector_map(problem, optimizer, dynamic, state, dict(static) | dict(traced), *rest)
         return (lambda v: jax.jvp(advance, (vector,), (v,))[1] - v), vector
 
     def whole(*arguments: Any) -> Array:
@@ -122,26 +125,27 @@ def _compile_jacobian(
 def _run_arnoldi(
     program: _Jacobian, arguments: tuple[Any, ...], size: int, k: int, tolerance: float, depth: int
 ) -> tuple[Spectrum, Spectrum]:
-    krylov = start_krylov(size, depth, jax.random.key(0), ravel_pytree(arguments[0].params)[0].dtype)
+    krylov = start_krylov(size, depth, k, jax.random.key(0), ravel_pytree(arguments[0].params)[0].dtype)
     while True:
         krylov = program.extend(krylov, *arguments)
         count = int(krylov.count)
         inside = np.asarray(krylov.projected, np.float64)[:count, :count]
-        spectra = _select_spectra(inside, float(krylov.coupling), min(k, count), tolerance, count)
+        outside = np.asarray(krylov.coupling, np.float64)[:, :count]
+        spectra = _select_spectra(inside, outside, min(k, count), tolerance, count)
         converged = all(side.converged.all() for side in spectra) and count >= k
         if converged or count == depth or not np.isfinite(inside).all():
             return spectra
 
 
 def _select_spectra(
-    matrix: np.ndarray, coupling: float, k: int, tolerance: float, products: int
+    matrix: np.ndarray, coupling: np.ndarray, k: int, tolerance: float, products: int
 ) -> tuple[Spectrum, Spectrum]:
     """The k eigenvalues of I + `matrix` farthest from 1, and the k of the largest modulus."""
     if not np.isfinite(matrix).all():
         nothing = Spectrum(np.full(k, np.nan + 0j), np.full(k, np.nan), np.zeros(k, bool), products)
         return nothing, nothing
     values, vectors = np.linalg.eig(matrix)
-    residuals = coupling * np.abs(vectors[-1])
+    residuals = np.linalg.norm(coupling @ vectors, axis=0)
     accurate = residuals * _condition_numbers(vectors) <= tolerance * np.abs(values).max()
     values = 1 + values.astype(complex)
 

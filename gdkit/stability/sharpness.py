@@ -13,7 +13,7 @@ from gdkit import binding, checks, descent, factories, jaxprs, optimizers
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
-from gdkit.stability.dynamic_state import as_state, get_field_names, split_state
+from gdkit.stability.dynamic_state import DynamicState, as_state, find_dynamic_state, get_field_names, widen
 from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
 from gdkit.types import (
     Array,
@@ -38,14 +38,13 @@ def sharpness(
     aux: PyTree = (),
     key: int | Key = 0,
     tolerance: float = 1e-4,
-    max_iterations: int = 64,
+    max_iterations: int | None = None,
 ) -> Spectrum:
     """The k largest eigenvalues of the loss's Hessian, matrix-free: the curvature that limits the learning rate.
 
-    Lanczos with full reorthogonalization; Hessian-vector products forward over reverse. Pure: vmap it over params.
-    Where the space breaks down (few distinct eigenvalues) it continues in a random direction, so that multiple
-    eigenvalues are found as often as they occur. Among more params than `max_iterations`, an eigenvalue that is
-    exactly multiple and found before any breakdown is counted once.
+    Block Lanczos from k random starts with full reorthogonalization, so that an eigenvalue is found as often as it
+    occurs (one start finds a multiple eigenvalue once); Hessian-vector products forward over reverse. Pure: vmap it
+    over params. Params in half precision, and data and aux beside them, are taken as float32.
 
     Called outside `jit` it compiles at every call: jit what calls it often, with the data as `batch`, an argument.
 
@@ -57,11 +56,13 @@ def sharpness(
       aux: state that is not trained, for a problem with `has_aux`.
       key: of the random start.
       tolerance: largest relative residual of a value that counts as converged, relative to the Hessian's norm.
-      max_iterations: most Hessian-vector products, and rows of (params,) in memory at once.
+      max_iterations: most Hessian-vector products, and rows of (params,) in memory at once; None: 64, or 16 k where
+        that is more.
 
     Returns:
       Values in descending order, in units of loss per squared param. The largest algebraically: at a maximum all are
-      negative. Values that did not converge are False in `converged`.
+      negative. Values that did not converge are False in `converged`; they are lower bounds, and their residuals are
+      the distances within which an eigenvalue lies.
 
     Raises:
       InputTypeError, InputValueError: params that are not float; a `k`, `tolerance` or `max_iterations` out of range.
@@ -75,12 +76,12 @@ def sharpness(
         remedy = "Pass a Problem; call a factory with its hyperparameters first"
         raise bad_type("problem", problem, "not a Problem", remedy)
     checks.check_floats("params", params)
+    params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
-    check_search(k, vector.size, tolerance, max_iterations)
-    loss = binding.objective(problem, None, problem.data if batch is None else batch, aux)
+    depth = check_search(k, vector.size, tolerance, max_iterations)
+    loss = binding.objective(problem, None, batch, aux)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
     _, product = jax.linearize(gradient, vector)  # the part common to all products is computed once
-    depth = min(max_iterations, vector.size)
     return largest_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth)
 
 
@@ -143,7 +144,7 @@ def preconditioned_sharpness(
     key: int | Key = 0,
     data: PyTree = None,
     tolerance: float = 1e-4,
-    max_iterations: int = 64,
+    max_iterations: int | None = None,
 ) -> Spectrum:
     """The k largest eigenvalues of P⁻¹H, where the optimizer steps by −η P⁻¹ times a mean of gradients.
 
@@ -177,10 +178,8 @@ def preconditioned_sharpness(
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     rate = get_learning_rate(chosen, learning_rate)
     state = as_state(problem, optimizer, chosen, state, arrays)
-    check_moments(state)
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    check_search(k, size, tolerance, max_iterations)
-    program = _compile_preconditioned(problem, optimizer, static, k, min(max_iterations, size))
+    depth = check_search(k, sum(leaf.size for leaf in jax.tree.leaves(state.params)), tolerance, max_iterations)
+    program = _compile_preconditioned(problem, optimizer, static, k, depth)
     data = arrays.data if data is None else data
     arguments = state, traced, jnp.int32(t), descent.split_key(key)[1], data, rate, tolerance
     spectrum, is_diagonal, is_positive = program(*arguments)
@@ -218,11 +217,14 @@ def largest_preconditioned(
     depth: int,
 ) -> tuple[Spectrum, Array, Array]:
     """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
+    state, data = widen(state, data)
+    dynamic = find_dynamic_state(problem, optimizer, True, state, hyperparameters, t, key, data)
+    _check_moments(state, dynamic)
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
     loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    gain, is_diagonal = _compute_gain(built, state, unravel(gradient(vector)), lambda params: loss(params)[0])
+    gain, is_diagonal = _compute_gain(built, state, dynamic, unravel(gradient(vector)), lambda params: loss(params)[0])
     inverse = -gain / rate
     is_positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
     root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
@@ -233,14 +235,14 @@ def largest_preconditioned(
 
 
 def _compute_gain(
-    optimizer: Optimizer, state: State, grad: Params, value_fn: Callable[[Params], Array]
+    optimizer: Optimizer, state: State, dynamic: DynamicState, grad: Params, value_fn: Callable[[Params], Array]
 ) -> tuple[Array, Array]:
     """How far a constant gradient of 1 moves each param per step, (n,); and whether each depends on its gradient alone.
 
     Second moments are held constant. With the update a·g + b·m and the mean c·g + d·m it is a + b·c / (1 − d).
     """
     leaves, treedef = jax.tree.flatten(state.opt_state)
-    dynamic, places = split_state(state, freeze=True), len(jax.tree.leaves((state.params, state.aux)))
+    places = len(jax.tree.leaves((state.params, state.aux)))
     offset = len(jax.tree.leaves(grad)) - places
     mean = [i - places for i in dynamic.moving if i >= places]
     means, unravel = ravel_pytree([leaves[i] for i in mean])
@@ -286,9 +288,8 @@ def get_learning_rate(hyperparameters: Hyperparameters, learning_rate: float | N
     return rate
 
 
-def check_moments(state: State) -> None:
-    """Raise unless the optimizer's state is second moments like the params, and at most one mean of gradients."""
-    dynamic = split_state(state, freeze=True)
+def _check_moments(state: State, dynamic: DynamicState) -> None:
+    """Raise unless the optimizer's state moves by second moments like the params, and at most one mean of gradients."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.params)]
     remedy = "Use sharpness, or multipliers, which need no preconditioner"
