@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 BOXES = [
     Box("Problem", "gdkit/problems/", "left", 0),
-    Box("optimizer", "gdkit/optimizers.py", "left", 1),
+    Box("optimizer", "gdkit/optimizers/", "left", 1),
     Box("monitors", "gdkit/monitors.py", "left", 2),
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),
     Box("planner", "gdkit/sweeps/programs/timing.py", "left", 4),

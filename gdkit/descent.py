@@ -16,6 +16,7 @@ from gdkit.binding import Arrays
 from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
+from gdkit.optimizers import states
 from gdkit.problems import ProblemLike
 from gdkit.tables import format_number
 from gdkit.types import (
@@ -56,10 +57,9 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
         loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
         (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
-        extra = {"value": value, "grad": grad, "value_fn": lambda params: loss(params)[0]}
-        accepted = {name: extra[name] for name in optimizers.extra_arguments(built)}
         with user_code.translate_errors("optimizer", optimizer):
-            update, opt_state = built.update(grad, state.opt_state, state.params, **accepted)
+            given = {"value": value, "value_fn": lambda params: loss(params)[0]}
+            update, opt_state = states.update(built, grad, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, update)
         return State(params, aux, opt_state), Info(value, grad, update)
 
@@ -77,7 +77,7 @@ def initial_state(
     start = concrete.init(key) if concrete.init_is_function else _take_given(concrete.init, arrays.init)
     params, aux = binding.split_aux(concrete, start)
     params = jax.tree.map(jnp.asarray, params)
-    state = strip_weak_types(State(params, aux, built.init(params)))
+    state = strip_weak_types(State(params, aux, states.start(built, params)))
     step = step_map(problem, optimizer)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
     _check_state(optimizer, state, out)

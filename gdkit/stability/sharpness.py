@@ -1,5 +1,6 @@
 """Sharpness, the curvature that limits the learning rate, and the limits that theory derives from it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding, checks, descent, factories, jaxprs, optimizers
+from gdkit import binding, checks, descent, factories, jaxprs
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
+from gdkit.optimizers import states
 from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.dynamic_state import DynamicState, as_state, find_dynamic_state, get_field_names, widen
 from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
@@ -247,14 +249,13 @@ def _compute_gain(
     mean = [i - places for i in dynamic.moving if i >= places]
     means, unravel = ravel_pytree([leaves[i] for i in mean])
     value = value_fn(state.params)
-    extra = {"value": value, "grad": grad, "value_fn": value_fn}
-    accepted = {name: extra[name] for name in optimizers.extra_arguments(optimizer)}
     flat, unravel_grad = ravel_pytree(grad)
+    updates = functools.partial(states.update, optimizer, value=value, value_fn=value_fn)
 
     def update(x: tuple[Array, Array]) -> list[Array]:
         new = dict(zip(mean, unravel(x[1]), strict=True))
         before = jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
-        return jax.tree.leaves(optimizer.update(unravel_grad(x[0]), before, state.params, **accepted))
+        return jax.tree.leaves(updates(unravel_grad(x[0]), before, state.params))
 
     def respond(x: tuple[Array, Array]) -> tuple[Array, Array]:
         out = jaxprs.hold_outputs(update, [i + offset for i in dynamic.held])(x)

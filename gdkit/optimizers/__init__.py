@@ -12,8 +12,13 @@ import optax.contrib
 
 from gdkit import factories
 from gdkit.checks import check_choice, check_integer
-from gdkit.errors import bad_type, bad_value
-from gdkit.types import Array, Hyperparameters, Optimizer, OptimizerFactory, OptimizerLike, Params, PyTree
+from gdkit.errors import bad_type
+from gdkit.optimizers.parametrization import mup as mup
+from gdkit.optimizers.states import SlowParams as SlowParams
+from gdkit.optimizers.states import evaluation_params as evaluation_params
+from gdkit.optimizers.states import extra_arguments as extra_arguments
+from gdkit.optimizers.states import lookahead as lookahead
+from gdkit.types import Array, Hyperparameters, Optimizer, OptimizerFactory, OptimizerLike, Params
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs  # in typing from Python 3.13 on
@@ -116,24 +121,6 @@ def build(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> Optimiz
         problem = "the factory did not return an (init, update) pair"
         raise bad_type("optimizer", built, problem, "Return an optax optimizer")
     return built
-
-
-def extra_arguments(optimizer: Optimizer) -> tuple[str, ...]:
-    """The names among ``value``, ``grad`` and ``value_fn`` that the optimizer's `update` accepts.
-
-    No other names are passed: lbfgs forwards names that it does not use, and then rejects them.
-    """
-    offered = ("value", "grad", "value_fn")
-    accepted = inspect.signature(optimizer.update).parameters
-    takes_all = any(p.kind == p.VAR_KEYWORD for p in accepted.values())
-    return tuple(name for name in offered if takes_all or name in accepted)
-
-
-def evaluation_params(opt_state: PyTree, params: Params) -> Params:
-    """The params at which a run is evaluated: the trained ones, or their average under schedule_free."""
-    is_free = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
-    states = [s for s in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(s)]
-    return optax.contrib.schedule_free_eval_params(states[0], params) if states else params
 
 
 def names() -> dict[str, OptimizerFactory]:
@@ -243,60 +230,6 @@ def with_clipping(optimizer: OptimizerFactory, clip_norm: float | Array) -> Opti
         return optax.chain(optax.clip_by_global_norm(clip_norm), inner)
 
     return clipped
-
-
-def mup(optimizer: OptimizerFactory, base: Params, rule: str) -> OptimizerFactory:
-    """The factory `optimizer` with the steps of maximal update parametrization (μP).
-
-    Under μP the best learning rate does not depend on the width. The update of a leaf is multiplied by 1/rᵢ with the
-    rule ``"adam"``, for optimizers whose step does not grow with the gradient, and by rₒ/rᵢ with ``"sgd"``. Here rₒ is
-    the ratio of the last dimension of the leaf, its outputs, to that in `base`, and rᵢ the ratio of the dimension
-    before, its inputs (1 for a bias). With Adam, the steps of input weights and biases do not depend on the width, and
-    those of hidden and output weights go as 1/width; with gradient descent, those of input weights and biases go as
-    width, those of hidden weights do not depend on it, and those of output weights go as 1/width.
-
-    Weights must be initialized accordingly, output weights with a standard deviation of 1/width or at 0, as
-    `gdkit.problems.mlp` does with `zero_last`. At the base width nothing changes. Weight decay that is part of the
-    update is scaled with it. Yang et al., Tensor Programs V, 2022, table 3.
-
-    Args:
-      optimizer: an optimizer factory.
-      base: params of the same model at the base width, or ``jax.eval_shape(init, key)`` of it; weights
-        are (inputs, outputs).
-      rule: "adam" or "sgd".
-
-    Raises:
-      InputValueError: an unknown rule. On update: params with leaves of another number of dimensions than `base`.
-      InputTypeError: on update: params of another structure than `base`.
-
-    >>> wide = mup(sgd, [jnp.zeros((4, 2)), jnp.zeros(2)], "sgd")(learning_rate=1.0)
-    >>> updates, _ = wide.update([jnp.ones((4, 6)), jnp.ones(6)], wide.init(None))
-    >>> [float(update.min()) for update in updates]
-    [-3.0, -3.0]
-    """
-    check_choice("rule", rule, ("adam", "sgd"))
-
-    def scale(updates: Params, params: Params | None = None) -> Params:
-        if jax.tree.structure(updates) != jax.tree.structure(base):
-            remedy = "Pass params of the same model at another width"
-            raise bad_type("base", jax.tree.structure(base), "its structure is not that of the params", remedy)
-        return jax.tree.map(
-            lambda update, base: update * _mup_factor(update.shape, jnp.shape(base), rule), updates, base
-        )
-
-    @functools.wraps(optimizer)
-    def scaled(**hyperparameters: Any) -> Optimizer:
-        inner: Any = optimizer(**hyperparameters)
-        return optax.chain(inner, optax.stateless(scale))
-
-    return scaled
-
-
-def _mup_factor(shape: tuple[int, ...], base: tuple[int, ...], rule: str) -> float:
-    if len(shape) != len(base):
-        raise bad_value("base", base, f"a leaf of the params is of shape {shape}", "Pass params of the same model")
-    ratios = [1.0, 1.0, *(wide / narrow for wide, narrow in zip(shape, base, strict=True))]
-    return (ratios[-1] if rule == "sgd" else 1.0) / ratios[-2]
 
 
 def _constant(steps: int) -> Schedule:
