@@ -104,6 +104,101 @@ def update(base):
     return optimizer.update(shapes(8), optimizer.init(shapes(8)))
 
 
+# --- inputs and outputs of a leaf
+
+
+def factors(base, wide, rule, axes=None):
+    """What the steps of each leaf are multiplied by."""
+    ones = lambda shapes: jax.tree.map(
+        jnp.ones, shapes, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], int)
+    )
+    optimizer = optimizers.mup(sgd, ones(base), rule, axes=axes)(learning_rate=1.0)
+    updates, _ = optimizer.update(ones(wide), optimizer.init(ones(wide)))
+    return jax.tree.map(lambda update: -float(update.min()), updates)
+
+
+def layer(kernel, bias, names=("kernel", "bias")):
+    return dict(zip(names, (kernel, bias), strict=True))
+
+
+KERNELS = {  # base, wide, ratios of inputs and outputs
+    "flax first": (layer((5, 8), (8,)), layer((5, 32), (32,)), 1, 4),
+    "flax last": (layer((8, 3), (3,)), layer((32, 3), (3,)), 4, 1),
+    "torch first": (layer((8, 5), (8,), ("weight", "bias")), layer((32, 5), (32,), ("weight", "bias")), 1, 4),
+    "torch last": (layer((3, 8), (3,), ("weight", "bias")), layer((3, 32), (3,), ("weight", "bias")), 4, 1),
+    "torch, one output": (layer((1, 8), (1,), ("weight", "bias")), layer((1, 32), (1,), ("weight", "bias")), 4, 1),
+    "pair": (((8, 6), (6,)), ((16, 24), (24,)), 2, 4),
+    "hidden, without bias": ({"w": (8, 8)}, {"w": (32, 32)}, 4, 4),
+    "nothing grows": ({"w": (3, 4, 5)}, {"w": (3, 4, 5)}, 1, 1),
+    "convolution": ({"w": (3, 3, 8, 16)}, {"w": (3, 3, 32, 64)}, 4, 4),
+    "convolution of pixels": (layer((3, 3, 1, 8), (8,)), layer((3, 3, 1, 32), (32,)), 1, 4),
+    "equinox convolution": (layer((8, 3, 5, 5), (8, 1, 1)), layer((32, 3, 5, 5), (32, 1, 1)), 1, 4),
+    "query of flax": (layer((8, 2, 4), (2, 4)), layer((32, 4, 8), (4, 8)), 4, 4),
+    "output of flax": (layer((2, 4, 8), (8,)), layer((4, 8, 32), (32,)), 4, 4),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_inputs_and_outputs_are_found_by_comparison(name):
+    base, wide, inputs, outputs = KERNELS[name]
+    for rule, kernel, bias in (("adam", 1 / inputs, 1), ("sgd", outputs / inputs, outputs)):
+        found = factors(base, wide, rule)
+        values = list(found.values()) if isinstance(found, dict) else list(found)
+        expected = [kernel, bias] if not isinstance(found, dict) or len(found) == 1 else None
+        expected = expected or [bias if key == "bias" else kernel for key in found]
+        np.testing.assert_allclose(values, expected[: len(values)], rtol=1e-6)
+
+
+DECLARED = {  # base, wide, axes, factor with adam
+    "text": ({"a": (5, 8), "b": (8, 3), "c": (8,)}, {"a": (5, 32), "b": (32, 3), "c": (32,)}, "io", (1, 1 / 4, 1)),
+    "other text": (
+        {"a": (5, 8), "b": (8, 3), "c": (8,)},
+        {"a": (5, 32), "b": (32, 3), "c": (32,)},
+        "oi",
+        (1 / 4, 1, 1),
+    ),
+    "attention": (
+        {"a": (8, 2, 4), "b": (2, 4, 8), "c": (2, 4, 10)},
+        {"a": (32, 8, 4), "b": (8, 4, 32), "c": (8, 16, 10)},
+        {"a": "ioo", "b": "iio", "c": "iio"},
+        (1 / 4, 1 / 4, 1 / 16),
+    ),
+    "prefix": (
+        {"a": {"v": (8, 5), "w": (3, 8)}, "b": (8, 8)},
+        {"a": {"v": (32, 5), "w": (3, 32)}, "b": (32, 32)},
+        {"a": "oi", "b": ""},
+        (1, 1 / 4, 1 / 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_declared_axes_decide(name):
+    base, wide, axes, expected = DECLARED[name]
+    np.testing.assert_allclose(jax.tree.leaves(factors(base, wide, "adam", axes)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("base", "wide"),
+    [
+        ({"w": (5, 8)}, {"w": (5, 32)}),
+        ({"w": (8, 6)}, {"w": (16, 24)}),
+        ({"norm": (8,), "out": (8, 3)}, {"norm": (32,), "out": (32, 3)}),
+        ({"w": (2, 4, 10)}, {"w": (8, 16, 10)}),
+        ({"v": (5, 8), "w": (8, 3), "bias": (8,)}, {"v": (5, 32), "w": (32, 3), "bias": (32,)}),
+    ],
+)
+def test_leaves_that_do_not_tell_inputs_from_outputs_are_refused(base, wide):
+    assert_refused(lambda: factors(base, wide, "adam"), "base=.*does not tell inputs from outputs.*axes=")
+
+
+def test_axes_that_do_not_fit_are_refused():
+    base, wide = {"w": (5, 8)}, {"w": (5, 32)}
+    assert_refused(lambda: factors(base, wide, "adam", "ix"), "axes='ix': not a text of the letters")
+    assert_refused(lambda: factors(base, wide, "adam", {"w": "ioo"}), r"axes='ioo': the leaf \['w'\] has 2 dimensions")
+    assert_refused(lambda: factors(base, wide, "adam", {"v": "io"}), "axes=.*not a prefix of that of base")
+
+
 # --- the study
 
 
