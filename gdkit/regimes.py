@@ -15,7 +15,7 @@ from gdkit.monitors import EndKind
 class Regime(IntEnum):
     """The behavior of a run. A run has arrived if its last gap is at most `Thresholds.converged_gap`."""
 
-    SLOW = 0  # the loss is falling and has not arrived
+    SLOW = 0  # the loss is falling: it has not arrived, or its optimum is unknown and it still falls much
     CONVERGED = 1  # arrived without overshoot
     OSCILLATING = 2  # arrived by updates that reverse
     CATAPULT = 3  # rose well above its start, then arrived
@@ -73,7 +73,7 @@ def classify(
     Args:
       statistics: name to array, all of one shape: the statistics of the default monitors.
       optimum: the lowest possible loss. If it is None, the lowest observed loss is used: ``reference_loss`` of the
-        statistics, or `least_loss` of these runs.
+        statistics, or `least_loss` of these runs; a run that still falls towards it has not arrived.
       thresholds: the borders between regimes.
       diverged_above: as in `sweep`; a run is also DIVERGED if it rose by more than diverged_above · max(L₀ − L*, 1).
 
@@ -98,7 +98,9 @@ def classify(
     with np.errstate(all="ignore"):
         gaps = _compute_gaps(s, optimum, stochastic)
         evidence = _compute_evidence(s, gaps)
-        tests = _test_regimes(s, gaps, evidence, stochastic, thresholds, diverged_above)
+        tests = _test_regimes(
+            s, gaps, evidence, stochastic, thresholds, diverged_above, is_optimum_known=optimum is not None
+        )
     regime = np.select(list(tests.values()), [int(r) for r in tests], int(Regime.SLOW)).astype(np.int8)
     return Verdict(regime, _find_onset(s, regime), evidence)
 
@@ -192,9 +194,14 @@ def _test_regimes(
     stochastic: np.ndarray,
     limits: Thresholds,
     diverged_above: float,
+    *,
+    is_optimum_known: bool,
 ) -> dict[Regime, np.ndarray]:
     """Regimes in the order in which they are tried, each with the mask of runs for which its condition holds."""
-    arrived = (gaps.last <= limits.converged_gap) | (s["end_kind"] == EndKind.TARGET)
+    arrived = gaps.last <= limits.converged_gap
+    if not is_optimum_known:
+        arrived &= ~_keeps_falling(s, gaps, evidence, limits)
+    arrived |= s["end_kind"] == EndKind.TARGET
     reverses = ~stochastic & (evidence["reversal"] < limits.reversal)
     still = (evidence["vanishing"] < limits.vanished) & (np.abs(evidence["predicted"]) < limits.vanished)
     still |= s["update_norm"] == 0
@@ -209,6 +216,17 @@ def _test_regimes(
         Regime.STALLED: still,
         Regime.BOUNCING: idle & ~falls,
     }
+
+
+def _keeps_falling(
+    s: Mapping[str, np.ndarray], gaps: _Gaps, evidence: Mapping[str, np.ndarray], limits: Thresholds
+) -> np.ndarray:
+    """Mask of runs whose late losses fell, and by their slopes fall on, by more than the gap that counts as arrived.
+
+    The lowest observed loss is then no optimum: the loss may not have a floor.
+    """
+    drop, slope = gaps.earlier - gaps.late, s["late_predicted"] / gaps.scale
+    return evidence["clear"] & (drop > limits.converged_gap) & (slope > limits.converged_gap)
 
 
 def _find_onset(s: Mapping[str, np.ndarray], regime: np.ndarray) -> np.ndarray:

@@ -131,12 +131,12 @@ def test_the_answer_of_an_unfinished_run_uses_its_finished_seeds(partial):
     rates = np.geomspace(1e-3, 10, 8)
     place = int(np.argmin(np.where(rates <= 0.2, scores, np.inf)))
     best, recommended = found.best(), found.recommend()
-    assert best.score == recommended.score == pytest.approx(scores[place])
+    assert best.score == recommended.mean == pytest.approx(scores[place])
     assert best.hyperparameters["learning_rate"] == recommended.best == pytest.approx(rates[place])
     assert recommended.interval is None and recommended.unsafe is None
     assert not any("diverged" in text for text in recommended.caveats)
     summary = summarize(found)
-    assert answers.format_headline(summary).startswith("Use sgd with learning rate")
+    assert answers.format_headline(summary).startswith("So far (10 of 24 runs finished): Use sgd with learning rate")
     assert "averaged over 2 seeds" in answers.format_details(summary)
     assert answers.answer_cards(summary)[0].detail == "no interval until all seeds finish"
     assert summary.caveats[0] == f"{found.missing} of 24 runs have not finished and are not included."
@@ -154,7 +154,9 @@ def test_points_with_all_seeds_finished_rank_before_others(partial):
     for name, values in lanes.data_vars.items():
         values.values[done] = whole.lanes[name].values[done]
     found = dataclasses.replace(found, lanes=lanes)
-    assert found.best().hyperparameters["learning_rate"] == found.recommend().best == 1e-3
+    recommended = found.recommend()
+    assert found.best().hyperparameters["learning_rate"] == recommended.plain_best == 1e-3
+    assert recommended.best is None and "only one learning_rate was run to its end" in recommended.caveats[0]
 
 
 def test_an_unfinished_run_speaks_of_its_finished_runs_only_where_all_diverged(partial):

@@ -297,7 +297,7 @@ def test_the_views_of_a_partial_result_ignore_missing_lanes(tmp_path):
     low, high = (float(part.edge()[name].squeeze()) for name in ("low", "high"))
     assert low in rates["learning_rate"][there] and high in rates["learning_rate"][there] and low < 1 <= high
     assert part.best().hyperparameters["learning_rate"] in rates["learning_rate"][there]
-    assert any("2 runs not finished yet" in text for text in part.recommend().caveats)
+    assert any("2 of 8 runs not finished yet" in text for text in part.recommend().caveats)
     assert "2 not finished" in str(part).splitlines()[1]
 
 

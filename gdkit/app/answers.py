@@ -15,6 +15,7 @@ from gdkit.app.summary import (
 )
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.recommend import Recommendation
+from gdkit.tables import count
 
 _CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
 
@@ -34,8 +35,8 @@ def format_answer(summary: Summary) -> str:
         return format_headline(summary)
     metric = _format_metric(summary, found)
     quality = ", ".join(filter(None, [f"{humanize(summary.by)} {short_number(found.score)}", metric]))
-    safe = f" No run diverged up to {short_number(found.safe)}." if found.safe is not None else ""
-    return f"Use {_name_choice(row, found)}: {quality}.{safe}"
+    answer = f"{_describe_progress(summary)}Use {_name_choice(row, found)}: {quality}."
+    return " ".join(filter(None, [answer, _describe_divergence(found)]))
 
 
 def format_headline(summary: Summary) -> str:
@@ -47,8 +48,8 @@ def format_headline(summary: Summary) -> str:
         return f"{row.optimizer or 'The best run'} reaches a {humanize(summary.by)} of {short_number(row.score)}."
     choice = _name_choice(row, found)
     if not any(row.counts.get(regime) for row in summary.rows for regime in _CONVERGED):
-        return f"No run converged. The best is {choice}."
-    return f"Use {choice}{_end_of_axis(row)}."
+        return f"{_describe_progress(summary)}No run converged. The best is {choice}."
+    return f"{_describe_progress(summary)}Use {choice}{_end_of_axis(summary, row)}."
 
 
 def format_details(summary: Summary) -> str:
@@ -71,20 +72,19 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     row, found = summary.best, summary.best.recommendation
     if found is None or found.best is None:
         return []
-    missing = "one seed: no interval" if len(row.seeds) == 1 else "no interval until all seeds finish"
+    seeds = len(row.seeds)
+    missing = "no interval until all seeds finish" if seeds > 2 else f"{count(seeds, 'seed')}: no interval"
     interval = f"95 % interval over seeds: {short_range(found.interval)}" if found.interval else missing
-    plateau = f"within {100 * found.plateau_share:g} % of the gap between start and best"
+    plateau = "within the paired noise of the seeds" if found.interval else "5 % farther from the optimum at most"
     cards = [
         AnswerCard(f"best {humanize(found.axis)}", short_number(found.best), interval),
-        AnswerCard("about as good", short_range(found.plateau), plateau),
+        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else "not known"),
     ]
-    if found.safe is not None:
-        divergence = "no divergence found" if found.unsafe is None else f"some seed diverged at {first_divergence(row)}"
-        cards.append(AnswerCard("no divergence up to", short_number(found.safe), divergence))
-    ratio = edge_ratio(found)
-    if ratio is not None:
-        times = f"{short_number(ratio)} times the best"
-        cards.append(AnswerCard("edge of divergence", short_number(found.edge), times))
+    if found.safe is not None and found.unsafe is None:
+        cards.append(AnswerCard("no divergence up to", short_number(found.safe), "no divergence found"))
+    elif found.safe is not None and found.unsafe is not None:
+        bracket = f"{short_number(found.safe)} → {short_number(found.unsafe)}"
+        cards.append(AnswerCard("edge of divergence", bracket, f"no seed → some seed diverged{_median_edge(found)}"))
     return [*cards, AnswerCard(humanize(summary.by), short_number(found.score), _format_metric(summary, found))]
 
 
@@ -103,20 +103,10 @@ def first_divergence(row: SummaryRow) -> str:
     return "never" if found.unsafe is None else short_number(found.unsafe)
 
 
-def edge_ratio(found: Recommendation) -> float | None:
-    """The edge as a multiple of the best value; None unless both are known."""
-    return found.edge / found.best if found.edge and found.best and found.best > 0 else None
-
-
-def least_sensitive(summary: Summary) -> SummaryRow | None:
-    """The optimizer whose score depends least on its axis; None without two to compare."""
-    rows = [row for row in summary.rows if np.isfinite(_sensitivity(row))]
-    return min(rows, key=_sensitivity) if len(rows) > 1 else None
-
-
-def _sensitivity(row: SummaryRow) -> float:
-    found = row.recommendation
-    return found.sensitivity if found and found.sensitivity is not None else float("inf")
+def least_sensitive(summary: Summary) -> str | None:
+    """The optimizer whose score depends least on its axis, over windows of equal width; None if they do not compare."""
+    excess = summary.window.excess if summary.window else {}
+    return min(excess, key=lambda name: excess[name]) if excess else None
 
 
 def _name_choice(row: SummaryRow, found: Recommendation) -> str:
@@ -130,12 +120,20 @@ def _format_metric(summary: Summary, found: Recommendation) -> str:
     return "" if value is None else f"{humanize(name)} {format_metric(name, value)}"
 
 
-def _end_of_axis(row: SummaryRow) -> str:
+def _describe_progress(summary: Summary) -> str:
+    """How much of a partial result there is; empty for a whole one."""
+    if not summary.unfinished:
+        return ""
+    return f"So far ({summary.runs - summary.unfinished:,} of {count(summary.runs, 'run')} finished): "
+
+
+def _end_of_axis(summary: Summary, row: SummaryRow) -> str:
     values = [cell.value for cell in row.cells]
     best = row.recommendation.best if row.recommendation else None
     if len(values) < 2 or best not in (values[0], values[-1]):
         return ""
-    return ", the largest value tried" if best == values[-1] else ", the smallest value tried"
+    tried = "value that has finished" if summary.unfinished else "value tried"
+    return f", the largest {tried}" if best == values[-1] else f", the smallest {tried}"
 
 
 def _describe_quality(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
@@ -143,7 +141,9 @@ def _describe_quality(summary: Summary, row: SummaryRow, found: Recommendation) 
     and_metric = f" and its {metric}" if metric else ""
     finished = int(np.sum(~np.isnan(row.seeds)))
     seeds = f", averaged over {finished} seeds" if finished > 1 else ""
-    return f"Its {humanize(summary.by)} is {short_number(row.score)}{and_metric}{seeds}."
+    mean, score = short_number(found.mean), short_number(found.score)
+    corrected = f" Corrected for choosing the best of many, the {humanize(summary.by)} is {score}." * (mean != score)
+    return f"Its {humanize(summary.by)} is {mean}{and_metric}{seeds}.{corrected}"
 
 
 def _describe_certainty(found: Recommendation) -> str:
@@ -161,22 +161,27 @@ def _describe_plateau(found: Recommendation) -> str:
 
 
 def _describe_divergence(found: Recommendation) -> str:
-    ratio = edge_ratio(found)
-    if ratio is None:
-        return f"No run diverged up to {short_number(found.safe)}." if found.unsafe is None else ""
-    if ratio < 1:
-        return f"This value is not safe: the median seed diverges from {short_number(found.edge)} on."
-    safe = f"; no run diverged up to {short_number(found.safe)}" if found.safe is not None else ""
-    return f"Divergence begins at {short_number(found.edge)}, {short_number(ratio)} times this value{safe}."
+    """The bracket of the edge: where no run diverged, and where some did."""
+    safe, unsafe = short_number(found.safe), short_number(found.unsafe)
+    if found.unsafe is None:
+        return f"No run diverged up to {safe}." if found.safe is not None else ""
+    if found.safe is None or (found.best or 0) > found.unsafe:
+        return f"Some seed diverged at {unsafe} already, below this value."
+    ratio = f", {short_number(found.unsafe / found.best)} times this value" if found.best and found.best > 0 else ""
+    return f"No run diverged up to {safe}; some seed did at {unsafe}{ratio}{_median_edge(found)}."
+
+
+def _median_edge(found: Recommendation) -> str:
+    return f" (median edge {short_number(found.edge)})" if found.edge is not None else ""
 
 
 def _describe_sensitivity(summary: Summary) -> str:
-    least = least_sensitive(summary)
-    if least is None:
+    window, least = summary.window, least_sensitive(summary)
+    if window is None or least is None:
         return ""
-    most = max((row for row in summary.rows if np.isfinite(_sensitivity(row))), key=_sensitivity)
+    most = max(window.excess, key=lambda name: window.excess[name])
     return (
-        f"{least.optimizer} is the least sensitive to its {humanize(str(summary.axis))}: over the values tried it "
-        f"averages {short_number(_sensitivity(least))} above its best, and {most.optimizer}, the most sensitive, "
-        f"{short_number(_sensitivity(most))}."
+        f"{least} is the least sensitive to its {humanize(str(summary.axis))}: within a factor of "
+        f"{short_number(window.factor)} of its best it averages {short_number(window.excess[least])} above it, and "
+        f"{most}, the most sensitive, {short_number(window.excess[most])}."
     )

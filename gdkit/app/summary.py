@@ -1,7 +1,7 @@
 """What a sweep found, as one row per optimizer: the terminal and the report print the same numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -9,8 +9,9 @@ import xarray as xr
 
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.caveats import UNFINISHED
 from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.recommend import UNFINISHED, Recommendation
+from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count, format_duration, format_number, format_range
 
@@ -59,7 +60,7 @@ class SummaryRow(NamedTuple):
     recommendation: Recommendation | None  # None without a numeric axis
     cells: tuple[RegimeCell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
-    score: float  # of the best point; infinite, of the worst sign, if all runs diverged
+    score: float  # corrected, of the recommended point; infinite, of the worst sign, if all runs diverged
     seeds: tuple[float, ...]  # scores of that point per seed; infinite likewise if diverged, NaN if not finished
 
 
@@ -72,12 +73,18 @@ class Summary(NamedTuple):
     rows: tuple[SummaryRow, ...]
     caveats: tuple[str, ...]
     unfinished: int = 0  # runs
+    runs: int = 0
     maximize: bool = False  # whether larger scores are better
 
     @property
     def best(self) -> SummaryRow:
         """The row with the best score."""
         return min(self.rows, key=lambda row: orient(row.score, self.maximize))
+
+    @property
+    def window(self) -> "SensitivityWindow | None":
+        """The sensitivities of the rows; None where they cannot be compared."""
+        return compare_sensitivity(self.rows)
 
 
 class StudyClaim(Protocol):
@@ -100,7 +107,8 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     axis = result.main_axis
     by = result.score_name(by)
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
-    summary = Summary(axis, by, _reported_metric(result, by), rows, (), result.missing, result.is_maximized(by))
+    summary = Summary(axis, by, _reported_metric(result, by), rows, (), maximize=result.is_maximized(by))
+    summary = summary._replace(unfinished=result.missing, runs=result.finished.size)
     caveats = (unfinished_caveat(result), _tie_caveat(summary), *_merge_caveats(rows))
     return summary._replace(caveats=tuple(filter(None, caveats)))
 
@@ -115,6 +123,39 @@ def unfinished_caveat(result: SweepResult) -> str:
     """The caveat that some runs have not finished; empty if all have."""
     runs = count(result.lanes.sizes["lane"], "run")
     return f"{result.missing:,} of {runs} have not finished and are not included." if result.missing else ""
+
+
+class SensitivityWindow(NamedTuple):
+    """How much worse than at its best the score of each row is on average, within a factor of its best value."""
+
+    factor: float
+    excess: dict[str, float]  # by optimizer
+
+
+def compare_sensitivity(rows: Sequence[SummaryRow]) -> SensitivityWindow | None:
+    """Sensitivities over the widest window that all axes cover: from best / factor to best · factor.
+
+    The mean is over the logarithm of the axis, with lines between the values. None with fewer than two rows that have a
+    best, where an axis has no value between the window's end and the best, or values that are not positive.
+    """
+    found = {row.optimizer: row.recommendation for row in rows if row.recommendation and row.recommendation.profile}
+    logs = {name: np.log(np.array(one.profile)[:, 0]) for name, one in found.items() if one.profile[0][0] > 0}
+    if len(found) < 2 or len(logs) < len(found):
+        return None
+    steps = {name: logs[name] - np.log(one.best) for name, one in found.items() if one.best is not None}
+    half = min(min(-step[0], step[-1]) for step in steps.values()) * (1 + 1e-9)
+    inside = [step[(np.abs(step) <= half) & (np.abs(step) > 1e-9)] for step in steps.values()]
+    if not all((step < 0).any() and (step > 0).any() for step in inside):
+        return None
+    excess = {name: _mean_excess(step, np.array(found[name].profile)[:, 1], half) for name, step in steps.items()}
+    return SensitivityWindow(float(np.exp(half)), excess) if np.isfinite(list(excess.values())).all() else None
+
+
+def _mean_excess(steps: np.ndarray, scores: np.ndarray, half: float) -> float:
+    """Mean of scores over steps from −half to half, above that at 0."""
+    inside = np.abs(steps) < half
+    at = np.concatenate([[-half], steps[inside], [half]])
+    return float(np.trapezoid(np.interp(at, steps, scores), at) / (2 * half) - np.interp(0.0, steps, scores))
 
 
 def describe_run(result: SweepResult) -> str:
@@ -187,13 +228,16 @@ def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: 
     codes, counts = np.unique(regimes, return_counts=True)
     has_axis = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
     recommendation = result.recommend(axis, by=by) if has_axis else None
+    lanes = (
+        result.lanes.isel(lane=list(recommendation.lanes)) if recommendation and recommendation.lanes else best.lanes
+    )
     return SummaryRow(
         label,
         recommendation,
         _count_regimes(result, str(axis)) if has_axis else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         recommendation.score if recommendation and recommendation.score is not None else best.score,
-        _seed_scores(best.lanes, by, result.is_maximized(by)),
+        _seed_scores(lanes, by, result.is_maximized(by)),
     )
 
 

@@ -383,11 +383,10 @@ def _find_edge(line: _Line, axis: str) -> float | None:
 
 
 def _draw_best(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, color: Any) -> float | None:
-    """Draw a star at the median of the best point and return its value; None if all lanes diverged."""
-    best = line.result.best(by)
-    if not np.isfinite(best.score):
+    """Draw a star at the median of the recommended value and return the value; None if there is none."""
+    value = line.result.recommend(axis, by=by).best if line.result.finished.any() else None
+    if value is None:
         return None
-    value = float(best.hyperparameters[axis])
     height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])
     ax.plot(value, height, **_STAR | {"markeredgecolor": color}, markersize=13, zorder=6, clip_on=False)
     return value

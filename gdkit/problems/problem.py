@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from gdkit.errors import bad_type
 from gdkit.types import Array, PyTree
@@ -106,6 +107,16 @@ def maximized_metrics(metrics: Mapping[str, Callable[..., Any]] | None) -> tuple
     """
     larger = lambda name, metric: metric.maximize if isinstance(metric, Metric) else name in MAXIMIZED
     return tuple(name for name, metric in (metrics or {}).items() if larger(name, metric))
+
+
+def count_rows(data: PyTree) -> int:
+    """The rows of data of several arrays with as many rows each, as pairs ``(x, y)`` are; else 0: not known.
+
+    >>> count_rows((np.ones((30, 4)), np.ones(30))), count_rows(np.ones(30)), count_rows(None)
+    (30, 0, 0)
+    """
+    rows = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)]
+    return rows[0][0] if len(rows) > 1 and rows[0] and len(set(rows)) == 1 else 0
 
 
 def check_metrics(metrics: Any) -> None:

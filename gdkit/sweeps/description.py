@@ -53,9 +53,18 @@ class Description(NamedTuple):
 
 
 def describe(
-    request: SweepRequest, *, stochastic: bool, optimum_known: bool, maximized: Iterable[str], plan: Mapping[str, Any]
+    request: SweepRequest,
+    *,
+    stochastic: bool,
+    optimum_known: bool,
+    maximized: Iterable[str],
+    plan: Mapping[str, Any],
+    validation_rows: int = 0,
 ) -> Description:
-    """The description of the sweep that `request` asks for; `maximized` are the metrics that are to be large."""
+    """The description of the sweep that `request` asks for.
+
+    `maximized` are the metrics that are to be large; `validation_rows` is 0 where it is not known.
+    """
     grids, axes = zip(*list_grids(request.sections), strict=True)
     steps = monitors.curve_steps(request.curve_points) if request.curve_points else np.zeros(0, np.int32)
     attrs = {
@@ -65,6 +74,7 @@ def describe(
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
         "maximized": json.dumps(list(maximized)),
+        "validation_rows": validation_rows,
         "forms": json.dumps(grids),
         "asked": json.dumps(_get_settings(request)),
         "plan": json.dumps(plan),

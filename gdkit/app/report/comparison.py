@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdkit.app import directory as folders
-from gdkit.app.answers import describe_settings, least_sensitive
+from gdkit.app.answers import describe_settings, first_divergence, least_sensitive
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import SweepConfig
 from gdkit.app.config.source import ConfigError
@@ -73,7 +73,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
     body = [
         _render_answer(entries, best, merged),
         sections.render_caveats(merged),
-        _render_entries(entries, best, by),
+        _render_entries(entries, best, merged),
         sections.render_outcomes(merged),
         fill_interactive(f"{humanize(by).capitalize()} of all runs", "Lines: median over seeds; shaded: range.", ""),
         f"<noscript>{_render_overlay(sweeps, by)}</noscript>",
@@ -165,21 +165,24 @@ def _format_details(best: _Entry, merged: Summary) -> str:
     found, least = best.row.recommendation, least_sensitive(merged)
     settings = f" with {describe_settings(found)}" if found and found.best is not None else ""
     score = f"Its {humanize(merged.by)} is {short_number(best.row.score)}{settings}."
-    return f"{score} {least.optimizer} is the least sensitive to its {humanize(str(merged.axis))}." if least else score
+    return f"{score} {least} is the least sensitive to its {humanize(str(merged.axis))}." if least else score
 
 
-def _render_entries(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
-    heads = ("run", "optimizer", "best", "95 % interval over seeds", humanize(by), "above the first", "significant?")
-    heads += ("edge (×\u00a0the first)", "sensitivity (×\u00a0the first)")
+def _render_entries(entries: Sequence[_Entry], best: _Entry, merged: Summary) -> str:
+    heads = ("run", "optimizer", "best", "95 % interval over seeds", humanize(merged.by), "above the first")
+    heads += ("significant?", "none diverged up to", "some diverged at")
+    heads += ("sensitivity (×\u00a0the first)",) if merged.window else ()
     texts = ("optimizer", "significant?")
-    rows = [(entry is best, _cells(entry, best)) for entry in sorted(entries, key=lambda entry: entry.row.score)]
+    rows = [
+        (entry is best, _cells(entry, best, merged)) for entry in sorted(entries, key=lambda entry: entry.row.score)
+    ]
     note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible."
     table = sections.render_table(heads, rows, texts)
     return f'<section><h2>Runs by score</h2>{table}<p class="soft">{note}</p></section>'
 
 
-def _cells(entry: _Entry, best: _Entry) -> list[str]:
-    found, best_found = entry.row.recommendation, best.row.recommendation
+def _cells(entry: _Entry, best: _Entry, merged: Summary) -> list[str]:
+    found = entry.row.recommendation
     difference, is_best = _compare(entry, best), entry is best
     above = short_number(difference.mean)
     above += f" ({short_range(difference.interval)})" if difference.interval else ""
@@ -187,9 +190,11 @@ def _cells(entry: _Entry, best: _Entry) -> list[str]:
     value, interval = (short_number(found.best), short_range(found.interval)) if found else ("–", "–")
     cells = [entry.run.name, entry.row.optimizer or "–", value, interval, short_number(entry.row.score)]
     cells += ["–", "–"] if is_best else [above, significant]
-    edges = (found.edge if found else None, best_found.edge if best_found else None)
-    sensitivities = (found.sensitivity if found else None, best_found.sensitivity if best_found else None)
-    return [*cells, *(short_number(a) + ("" if is_best else _format_ratio(a, b)) for a, b in (edges, sensitivities))]
+    cells += [short_number(found.safe) if found else "–", first_divergence(entry.row)]
+    if merged.window is None:
+        return cells
+    own, first = (merged.window.excess.get(_label_row(one).optimizer) for one in (entry, best))
+    return [*cells, short_number(own) + ("" if is_best else _format_ratio(own, first))]
 
 
 def _format_ratio(value: float | None, other: float | None) -> str:

@@ -142,9 +142,11 @@ def color_ramps() -> dict[str, list[str]]:
 
 
 def _find_best(result: SweepResult, by: str) -> tuple[int, float]:
-    """The first finished lane of the best point, and its mean score."""
-    best = result.best(by)
+    """The first finished lane of the recommended point, else of the best one, and its score."""
+    best, found = result.best(by), result.recommend(by=by) if result.main_axis is not None else None
     finished = _is_finished(result)
+    if found is not None and found.score is not None:
+        return next(lane for lane in found.lanes if finished[lane]), found.score
     at_best = finished.copy()
     for name in result.axes.keys() & best.hyperparameters.keys():
         at_best &= result.lanes[name].values == best.hyperparameters[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gdkit.app.answers import (
     answer_cards,
-    edge_ratio,
+    first_divergence,
     format_details,
     format_headline,
     least_sensitive,
@@ -72,11 +72,13 @@ def render_optimizers(summary: Summary) -> str:
     axis = humanize(summary.axis or "")
     heads = ["optimizer", f"best {axis}", "95 % interval over seeds", "about as good", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
-    heads += ["no divergence up to", "edge", "edge ÷ best", f"sensitivity to {axis}"]
+    heads += ["no divergence up to", "some diverged at", "median edge"]
+    heads += [f"sensitivity to {axis}"] if summary.window else []
     rows = [(row is summary.best and len(summary.rows) > 1, _optimizer_cells(summary, row)) for row in summary.rows]
-    least = least_sensitive(summary)
-    note = "Sensitivity: mean excess of the score over its best, across the values tried (Wortsman et al. 2023)."
-    note += f" {least.optimizer} is the least sensitive." if least else ""
+    note = f"The {humanize(summary.by)} is corrected for choosing the best of many."
+    if summary.window:
+        note += f" Sensitivity: its mean excess within a factor of {short_number(summary.window.factor)} of the best"
+        note += f" {axis}, the widest window that all axes cover. {least_sensitive(summary)} is the least sensitive."
     title = "Optimizers" if len(rows) > 1 else "Summary"
     return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
 
@@ -186,10 +188,8 @@ def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
     cells.append(short_number(row.score))
     if summary.metric:
         cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
-    if found is None:
-        return [*cells, *["–"] * 4]
-    edge = "none found" if found.unsafe is None else short_number(found.edge)
-    return [*cells, short_number(found.safe), edge, short_number(edge_ratio(found)), short_number(found.sensitivity)]
+    cells += [short_number(found.safe), first_divergence(row), short_number(found.edge)] if found else ["–"] * 3
+    return [*cells, short_number(summary.window.excess.get(row.optimizer))] if summary.window else cells
 
 
 # Strips of regimes

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
-from gdkit.problems.problem import maximized_metrics
+from gdkit.problems.problem import count_rows, maximized_metrics
 from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
@@ -106,7 +106,12 @@ class JobCompiler:
         stochastic = any(p.problem.sample is not None for p in self.groups)
         maximized = dict.fromkeys(name for p in self.groups for name in maximized_metrics(p.problem.metrics))
         return describe(
-            self.request, stochastic=stochastic, optimum_known=optimum_known, maximized=maximized, plan=plan
+            self.request,
+            stochastic=stochastic,
+            optimum_known=optimum_known,
+            maximized=maximized,
+            validation_rows=min(count_rows(p.problem.validation) for p in self.groups),
+            plan=plan,
         )
 
     def timings(self, seconds: float) -> dict[str, float]:

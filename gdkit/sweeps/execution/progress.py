@@ -38,7 +38,7 @@ class Progress(NamedTuple):
 
 
 class Meter:
-    """Counts lane-steps from any thread, and reports to a callback at most every `every` seconds."""
+    """Counts lane-steps from any thread, and reports to a callback, at once and at most every `every` seconds."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Meter:
         self._report, self._lanes, self._steps, self._every = report, lanes, steps, every
         self._done, self._lanes_done, self._resumed = 0, 0, 0
         self._clock = clock
-        self._began = self._reported = clock()
+        self._began, self._reported = clock(), -math.inf  # the first block reports as it begins
         self._moved = math.inf  # when the first lane moved
         self._lock = threading.Lock()
 

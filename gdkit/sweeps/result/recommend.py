@@ -4,45 +4,60 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gdkit import html
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import SweepLike
-from gdkit.sweeps.result.scores import mean_scores, rankable_points
+from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
+from gdkit.sweeps.result.ranking import Ranking, points_along, rank
+from gdkit.sweeps.result.scores import find_bracket, rounding_error
 from gdkit.tables import count, format_number, format_range
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
-UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs
+_LEAST_SEEDS = 3  # for an interval
+_PLATEAU_SHARE = 0.05  # of the best's distance from a known optimum
 
-TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to", "edge")
+TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to",
+               "some diverged at", "median edge")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """Which value of an axis to use, and how reliable that is. An unknown number is None, and a caveat says why."""
+    """Which value of an axis to use, and how reliable that is. An unknown number is None, and a caveat says why.
+
+    Scores are in the units of `by`; docs/recommendation.md says how `best` is chosen and `score` corrected.
+    """
 
     axis: str
     by: str
-    best: float | None
-    score: float | None  # mean over seeds at `best`, in the units of `by`
-    interval: tuple[float, float] | None  # of the best value, 95 % bootstrap over seeds
+    best: float | None  # the robust choice
+    score: float | None  # expected at `best`: the mean over seeds, corrected for being the best of many
+    mean: float | None  # over seeds at `best`
+    plain_best: float | None  # the value of `axis` at the point with the best mean, that of `SweepResult.best`
+    interval: tuple[float, float] | None  # of `best`, 95 % bootstrap over seeds; three seeds or more
     safe: float | None  # largest value up to which no seed diverged
     unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
-    plateau: tuple[float, float] | None  # the values around the best whose score is nearly as good
-    plateau_share: float  # how much worse those may be, as a share of the gap between the initial and the best score
-    sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, initial loss) − best score
+    plateau: tuple[float, float] | None  # values as good as `best`: within paired noise, or 5 % from the optimum
+    sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, initial loss) − lowest mean
+    profile: tuple[tuple[float, float], ...]  # values of `axis`, and there the mean of min(score, initial loss)
     at: dict[str, Any]  # the other hyperparameters
+    lanes: tuple[int, ...]  # of the recommended point, one per seed
     metrics: dict[str, float]  # means at the best: validation and test losses and metrics
     caveats: tuple[str, ...]
+    finished: int  # runs that have ended, on which all statements rest
+    runs: int
 
     def __str__(self) -> str:
         caveats = [f"Caveat: {text}" for text in self.caveats]
+        some = f"Of {self.finished:,} finished of {count(self.runs, 'run')}: " * (self.finished < self.runs)
         if self.best is None:
-            return "\n".join([f"{self.axis}: no value can be recommended.", *caveats])
-        best, score = format_number(self.best), format_number(self.score)
-        lines = [f"{self.axis}: use {best} (mean {self.by} over seeds: {score})."]
+            return "\n".join([f"{some}{self.axis}: no value can be recommended.", *caveats])
+        best, mean, score = (format_number(value) for value in (self.best, self.mean, self.score))
+        corrected = f"; {score} when corrected for choosing the best" if score != mean else ""
+        lines = [f"{some}{self.axis}: use {best} (mean {self.by} over seeds: {mean}{corrected})."]
         if self.interval:
             lines.append(f"95 % bootstrap interval over seeds: {format_range(self.interval)}.")
         if self.plateau:
@@ -59,64 +74,57 @@ class Recommendation:
 
 def table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...]:
     """The recommendation of one optimizer, in the columns of `TABLE_HEADS`."""
-    best, score, safe, edge = (format_number(value) for value in (found.best, found.score, found.safe, found.edge))
+    best, score = (format_number(value) for value in (found.best, found.score))
+    bracket = (format_number(value) for value in (found.safe, found.unsafe, found.edge))
     interval, plateau = format_range(found.interval), format_range(found.plateau)
-    return (", ".join(labels) or "–", found.axis, best, score, interval, plateau, safe, edge)
+    return (", ".join(labels) or "–", found.axis, best, score, interval, plateau, *bracket)
 
 
-def find_bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bool]:
-    """The value below the first that diverged, that value, and whether all above it diverged too.
-
-    Args:
-      values: increasing, (values,).
-      diverged: whether the run at each diverged, (values,).
-
-    Returns:
-      The lower value is 0 where the first value diverged; the upper one is infinite where none did.
-    """
-    if not diverged.any():
-        return (values[-1] if len(values) else 0.0), np.inf, True
-    first = int(np.argmax(diverged))
-    return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
-
-
-def recommend(
-    result: SweepLike, axis: str, by: str, maximize: bool, *, best: float, plateau_share: float, rounding: float
-) -> Recommendation:
-    """The recommendation from lanes that vary along `axis` only, of which those at the value `best` are the best."""
-    line = np.arange(result.lanes.sizes["lane"]).reshape(-1, result.seeds)
-    line = line[np.argsort(result.lanes[axis].values[line[:, 0]], kind="stable")]
-    finished, scores = result.finished[line], result.scores(by, maximize)[line]  # (values, seeds)
-    ranked = rankable_points(scores, finished)
-    if ranked.any():
-        line, finished, scores = line[ranked], finished[ranked], scores[ranked]
-    values = result.lanes[axis].values[line[:, 0]].astype(float)
-    regimes, mean = result.lane_regimes[line], mean_scores(scores, finished)
-    diverged = regimes == Regime.DIVERGED
+def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommendation:
+    """The recommendation of a value of `axis`, with all other hyperparameters, by the ranking of all points."""
+    ranking = rank(result, axis, by, maximize)
+    line = points_along(result, axis, ranking.top)
+    line = line[ranking.ranked[line]] if ranking.ranked[line].any() else line
+    lanes = line[:, None] * result.seeds + np.arange(result.seeds)  # (values, seeds)
+    values, diverged = (
+        result.lanes[axis].values[lanes[:, 0]].astype(float),
+        result.lane_regimes[lanes] == Regime.DIVERGED,
+    )
     stable = int(np.argmax(diverged.any(axis=1))) if diverged.any() else len(values)  # values before any divergence
+    plain = result.lanes[axis].values[ranking.plain * result.seeds]
     found = Recommendation(
-        axis=axis, by=by, best=None, score=None, interval=None,
+        axis=axis, by=by, best=None, score=None, mean=None,
+        plain_best=float(plain) if np.isfinite(ranking.mean[ranking.plain]) else None, interval=None,
         safe=float(values[stable - 1]) if stable else None,
         unsafe=float(values[stable]) if stable < len(values) else None,
-        edge=_median_edge(values, diverged), plateau=None, plateau_share=plateau_share, sensitivity=None, at={},
-        metrics={}, caveats=_caveats(result, values, mean, regimes, axis),
+        edge=_median_edge(values, diverged), plateau=None, sensitivity=None, profile=(), lanes=(),
+        at={n: v for n, v in hyperparameters_of(result, ranking.top * result.seeds).items() if n != axis},
+        metrics={}, caveats=find_caveats(result, axis, by, maximize, ranking, line),
+        finished=int(np.sum(result.finished)), runs=result.finished.size,
     )  # fmt: skip
-    if not np.isfinite(mean).any():
+    if len(values) == 1 or not np.isfinite(ranking.total[line]).any():
         return found
-    top = int(np.argmin(np.where(values == best, mean, np.inf)))
-    start = result.lanes["initial_loss"].values[line]
-    cap = np.where(np.isfinite(start), start, np.nanmax(np.where(np.isfinite(start), start, np.nan)))
-    gap = max(float(cap.mean()) - mean[top], 0.0)
+    top = int(np.flatnonzero(line == ranking.top)[0])
+    enough = result.seeds >= _LEAST_SEEDS and bool(result.finished[lanes].all())
     return dataclasses.replace(
         found,
         best=float(values[top]),
-        score=orient(float(mean[top]), maximize),
-        interval=_bootstrap_interval(values, scores, rounding, top) if result.seeds > 1 and finished.all() else None,
-        # the initial loss bounds no metric that is to be large
-        plateau=None if maximize else _plateau(values, mean, top, mean[top] + plateau_share * gap),
-        sensitivity=None if maximize else float(np.mean(np.minimum(scores, cap)[finished]) - mean[top]),
-        metrics=_mean_metrics(result, line[top][finished[top]]),
+        score=orient(_corrected_score(ranking), maximize),
+        mean=orient(float(ranking.mean[ranking.top]), maximize),
+        interval=_bootstrap_interval(values, ranking, line, top) if enough else None,
+        plateau=_plateau(values, ranking, line, top, rounding_error(result.lanes["initial_loss"].values)),
+        sensitivity=None if maximize else _sensitivity(result, ranking, line),
+        profile=() if maximize else _profile(result, ranking, line, values),
+        lanes=tuple(lanes[top].tolist()),
+        metrics=_mean_metrics(result, lanes[top][ranking.finished[ranking.top]]),
     )
+
+
+def _corrected_score(ranking: Ranking) -> float:
+    """The shrunk score of the recommended point in the units of scores: the mean itself where nothing was shrunk."""
+    mean, shrunk = float(ranking.mean[ranking.top]), ranking.shrunk[ranking.top].mean()
+    unmoved = np.isclose(shrunk, ranking.scale.apply(np.array(mean)), rtol=0, atol=1e-6)
+    return mean if unmoved else float(ranking.scale.invert(shrunk))
 
 
 def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
@@ -127,21 +135,44 @@ def _median_edge(values: np.ndarray, diverged: np.ndarray) -> float | None:
     return middle if np.isfinite(middle) and middle > 0 else None
 
 
-def _bootstrap_interval(values: np.ndarray, scores: np.ndarray, rounding: float, top: int) -> tuple[float, float]:
-    """95 % interval of the best value by resampling seeds; of several that tie, the one nearest to `top`."""
+def _bootstrap_interval(values: np.ndarray, ranking: Ranking, line: np.ndarray, top: int) -> tuple[float, float]:
+    """95 % interval of the choice by resampling seeds; of several values that tie, the one nearest to `top`."""
+    known = np.isfinite(ranking.total[line])
+    values, line, top = values[known], line[known], int(np.sum(known[:top]))
+    scores = ranking.shrunk[line]
+    scores = scores + (ranking.total[line] - scores.mean(axis=1))[:, None]
     near = np.argsort(np.abs(np.arange(len(values)) - top), kind="stable")
     generator = np.random.default_rng(0)
     picks = np.sort(generator.integers(scores.shape[1], size=(_BOOTSTRAP, scores.shape[1])), axis=1)
     distinct, which = np.unique(picks, axis=0, return_inverse=True)  # few seeds have few distinct resamples
     means = (scores[near][:, pick].mean(axis=1) for pick in distinct)
-    bests = values[near[[int(np.argmax(mean <= mean.min() + rounding)) for mean in means]]]
+    bests = values[near[[int(np.argmax(mean <= mean.min() + ranking.tie)) for mean in means]]]
     low, high = np.quantile(bests[which], [0.025, 0.975], method="nearest")
     return float(low), float(high)
 
 
-def _plateau(values: np.ndarray, mean: np.ndarray, top: int, bound: float) -> tuple[float, float]:
-    """The ends of the unbroken range of values around the best whose mean score is at most `bound`."""
-    good = mean <= bound
+def _plateau(
+    values: np.ndarray, ranking: Ranking, line: np.ndarray, top: int, rounding: float
+) -> tuple[float, float] | None:
+    """The ends of the unbroken range of values around the best that are as good as it; None if that is not known.
+
+    As good is a mean within the t interval (95 %) of the paired differences between seeds, or at most 5 % farther from
+    a known optimum.
+    """
+    scores, mean = ranking.scores[line], ranking.mean[line]
+    seeds = scores.shape[1]
+    enough = seeds >= _LEAST_SEEDS and bool(ranking.finished[line].all())
+    if not enough and ranking.optimum is None:
+        return None
+    good = np.zeros(len(values), bool)
+    if enough:
+        with np.errstate(invalid="ignore"):
+            difference = scores - scores[top]
+            noise = stdtrit(seeds - 1, 0.975) * difference.std(axis=1, ddof=1) / np.sqrt(seeds)
+            good |= difference.mean(axis=1) <= noise + rounding
+    if ranking.optimum is not None:
+        good |= mean - ranking.optimum <= (1 + _PLATEAU_SHARE) * (mean[top] - ranking.optimum) + rounding
+    good &= np.isfinite(mean)
     low = high = top
     while low > 0 and good[low - 1]:
         low -= 1
@@ -150,38 +181,29 @@ def _plateau(values: np.ndarray, mean: np.ndarray, top: int, bound: float) -> tu
     return float(values[low]), float(values[high])
 
 
+def _capped(result: SweepLike, ranking: Ranking, line: np.ndarray) -> np.ndarray:
+    """min(score, initial loss) of finished runs, (values, seeds); NaN for others.
+
+    The largest initial loss stands for one that is not finite.
+    """
+    start = result.lanes["initial_loss"].values[line[:, None] * result.seeds + np.arange(result.seeds)].astype(float)
+    largest = np.max(start, initial=-np.inf, where=np.isfinite(start))
+    capped = np.minimum(ranking.scores[line], np.where(np.isfinite(start), start, largest))
+    return np.where(ranking.finished[line], capped, np.nan)
+
+
+def _sensitivity(result: SweepLike, ranking: Ranking, line: np.ndarray) -> float:
+    return float(np.nanmean(_capped(result, ranking, line)) - np.min(ranking.mean[line]))
+
+
+def _profile(
+    result: SweepLike, ranking: Ranking, line: np.ndarray, values: np.ndarray
+) -> tuple[tuple[float, float], ...]:
+    means = np.nanmean(_capped(result, ranking, line), axis=1)
+    return tuple(zip(values.tolist(), means.tolist(), strict=True))
+
+
 def _mean_metrics(result: SweepLike, rows: np.ndarray) -> dict[str, float]:
     names = [str(n) for n in result.lanes.data_vars if str(n).startswith(("validation_", "test_"))]
     means = {name: float(result.lanes[name].values[rows].mean()) for name in names}
     return {name: value for name, value in means.items() if np.isfinite(value)}
-
-
-def _caveats(
-    result: SweepLike, values: np.ndarray, mean: np.ndarray, regimes: np.ndarray, axis: str
-) -> tuple[str, ...]:
-    """What the sweep does not show, one sentence each."""
-    diverged = regimes == Regime.DIVERGED
-    arrived = np.isin(regimes, [Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT])
-    unfinished = int(np.sum(~result.finished))
-    caveats = []
-    if not np.isfinite(mean).any():
-        caveats.append(f"no best {axis}: at every value some seed diverged{' or is not finished' * bool(unfinished)}.")
-    elif len(values) > 1 and int(np.argmin(mean)) in (0, len(values) - 1):
-        side = "below" if np.argmin(mean) == 0 else "above"
-        end = format_number(values[np.argmin(mean)])
-        caveats.append(f"the best {axis} is at the end of the axis; a better one may lie {side} {end}.")
-    if not arrived.any():
-        caveats.append("no run converged; try more steps or other values.")
-    if not diverged.any():
-        caveats.append(f"no divergence found up to {format_number(values[-1])}.")
-    elif diverged[0].all():
-        caveats.append(f"the smallest value, {format_number(values[0])}, diverged: the edge lies below the axis.")
-    if any(not find_bracket(values, seed)[2] for seed in diverged.T):
-        caveats.append("some values above the edge did not diverge: the edge is not a single value.")
-    if unfinished:
-        caveats.append(f"{count(unfinished, 'run')} {UNFINISHED}")
-    if result.seeds < 3:
-        caveats.append(f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3.")
-    if not result.lanes.attrs["optimum_known"]:
-        caveats.append("the optimum is unknown; the lowest observed loss is used.")
-    return tuple(caveats)

@@ -20,10 +20,10 @@ from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.direction import is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
-from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, find_bracket, recommend, table_row
+from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import Resumable
-from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
+from gdkit.sweeps.result.scores import Best, best_point, find_bracket, mean_scores, rounding_error
 from gdkit.tables import count
 
 
@@ -220,7 +220,11 @@ class SweepResult:
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
+
+        Raises:
+          InputValueError: no lane has finished; `by` is not a variable.
         """
+        self._check_finished()
         by, maximize = self.score_name(by), self.is_maximized(by, maximize)
         scores = self.scores(by, maximize).reshape(-1, self.seeds)
         mean = mean_scores(scores, self.finished.reshape(scores.shape))
@@ -233,33 +237,25 @@ class SweepResult:
         return Best(hyperparameters, by, orient(float(mean[point]), maximize), spread, rows)
 
     def recommend(
-        self,
-        axis: str | None = None,
-        *,
-        by: str | None = None,
-        maximize: bool | None = None,
-        plateau_share: float = 0.05,
+        self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None
     ) -> Recommendation:
-        """Which value of `axis` to use, at the best values of all other axes.
+        """Which value of `axis` to use, and with which values of the other axes: the robust choice.
+
+        The mean scores over seeds are shrunk towards those of their neighbors along every numeric axis, as far as the
+        seeds show that their differences are noise. An isolated or bouncing point has to be the better for it. The rule
+        and how well it does are in docs/recommendation.md; `best` is the plain optimum.
 
         Args:
           axis: a numeric axis, by default `main_axis`.
           by: the variable to compare; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
-          plateau_share: how much worse than the best a value of the plateau may be, as a share of the gap between the
-            initial and the best score.
+
+        Raises:
+          InputValueError: no lane has finished; `axis` is not a numeric axis; `by` is not a variable.
         """
-        by, maximize = self.score_name(by), self.is_maximized(by, maximize)
-        axis = self._check_axis(axis, self.lanes)
-        best = self.best(by, maximize=maximize)
-        others = {name: value for name, value in best.hyperparameters.items() if name not in (axis, "optimizer")}
-        home = next(names for grid in self.grids for _, names, _ in grid.dimensions if axis in names)
-        fixed = {name: value for name, value in others.items() if name not in home}
-        line = self.along(axis, optimizer=best.hyperparameters.get("optimizer"), at=fixed)
-        value = float(best.lanes[axis].values[0])
-        rounding = self._rounding_error()
-        found = recommend(line, axis, by, maximize, best=value, plateau_share=plateau_share, rounding=rounding)
-        return dataclasses.replace(found, at={n: v for n, v in best.hyperparameters.items() if n != axis})
+        self._check_finished()
+        by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
+        return recommend(self, axis, by, self.is_maximized(by, maximize))
 
     def score_name(self, by: str | None = None) -> str:
         """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``."""
@@ -444,14 +440,14 @@ class SweepResult:
 
     def __repr__(self) -> str:
         lines = self._summary_lines()
-        return "\n".join(lines if self.main_axis is None else [*lines, str(self.recommend())])
+        return "\n".join([*lines, str(self.recommend())] if self._can_recommend else lines)
 
     def _repr_html_(self) -> str:
         head, counts = self._summary_lines()
-        if self.main_axis is None:
+        if not self._can_recommend:
             return html.table((), [(counts,)], title=head)
         parts = [self.select(optimizer=label) for label in self.optimizers] or [self]
-        found = {part.optimizers: part.recommend() for part in parts if part.main_axis is not None}
+        found = {part.optimizers: part.recommend() for part in parts if part._can_recommend}
         owners: dict[str, list[str]] = {}  # caveat -> the optimizers that have it
         for labels, one in found.items():
             for text in one.caveats:
@@ -479,6 +475,16 @@ class SweepResult:
             )
             raise bad_value("result", "its lanes", "its problem and optimizer are not known", remedy)
         return self.origin
+
+    @property
+    def _can_recommend(self) -> bool:
+        """Whether there are a numeric axis and a finished lane."""
+        return self.main_axis is not None and bool(self.finished.any())
+
+    def _check_finished(self) -> None:
+        if not self.finished.any():
+            lanes = count(self.finished.size, "lane")
+            raise bad_value("result", lanes, "none has finished, so that none is the best", "Resume the sweep first")
 
     def _rounding_error(self) -> float:
         return rounding_error(self.lanes["initial_loss"].values)

@@ -53,6 +53,22 @@ def mean_scores(scores: np.ndarray, finished: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.where(finished, scores, 0.0).sum(axis=1) / np.maximum(count, 1), np.inf)
 
 
+def find_bracket(values: np.ndarray, diverged: np.ndarray) -> tuple[float, float, bool]:
+    """The value below the first that diverged, that value, and whether all above it diverged too.
+
+    Args:
+      values: increasing, (values,).
+      diverged: whether the run at each diverged, (values,).
+
+    Returns:
+      The lower value is 0 where the first value diverged; the upper one is infinite where none did.
+    """
+    if not diverged.any():
+        return (values[-1] if len(values) else 0.0), np.inf, True
+    first = int(np.argmax(diverged))
+    return (values[first - 1] if first else 0.0), values[first], bool(diverged[first:].all())
+
+
 def rounding_error(initial_loss: np.ndarray) -> float:
     """The largest difference of scores that single precision does not resolve, for losses like the initial ones."""
     start = np.abs(initial_loss.astype(float))

@@ -37,6 +37,7 @@ def merge_sweeps(request: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[
         optimum_known="optimum" in first,
         maximized=maximized_names(first.attrs),
         plan=json.loads(first.attrs["plan"]),
+        validation_rows=int(first.attrs.get("validation_rows", 0)),
     )
     columns = merge_columns(described, [(_reported_columns(part.result), part.points) for part in parts])
     timings = [json.loads(part.result.lanes.attrs["timings"]) for part in parts]

@@ -1,0 +1,133 @@
+"""Caveats of a recommendation: what the sweep does not show, one sentence each."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gdkit.regimes import Regime
+from gdkit.sweeps.axes import is_log
+from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
+from gdkit.sweeps.result.ranking import Ranking
+from gdkit.sweeps.result.scores import find_bracket
+from gdkit.tables import count, format_number, format_range
+
+UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs
+FEW_ROWS = 100  # below: of an accuracy of 95 %, the standard error is above 2 %
+WORSE_ON_TEST = 2.0  # times as far from the optimum on test data as on validation data
+
+_ARRIVED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
+
+
+def find_caveats(
+    result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking, line: np.ndarray
+) -> tuple[str, ...]:
+    """The caveats of the recommendation of a value of `axis` among the points of `line`, (values,)."""
+    values = result.lanes[axis].values[line * result.seeds].astype(float)
+    choice = _about_choice(result, axis, by, maximize, ranking, line, values)
+    return (*choice, *_about_divergence(result, axis, ranking, line, values), *_about_effort(result, ranking))
+
+
+def _about_choice(
+    result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking, line: np.ndarray, values: np.ndarray
+) -> Iterator[str]:
+    """Why the value is what it is, and what speaks against it."""
+    if not np.isfinite(ranking.total[line]).any():
+        unfinished = " or is not finished" * (not result.finished.all())
+        yield f"no best {axis}: at every value some seed diverged{unfinished}."
+        return
+    if len(values) == 1:
+        yield f"only one {axis} was run to its end, {format_number(values[0])}: there is nothing to compare."
+        return
+    yield from _about_plain_best(result, axis, by, maximize, ranking)
+    place = int(np.flatnonzero(line == ranking.top)[0])
+    tied = ranking.total[line] <= ranking.total[ranking.top] + ranking.tie
+    if tied.sum() > 1:
+        bounds = format_range((values[tied][0], values[tied][-1]))
+        yield f"{axis} {bounds} tie to rounding; the middle one is recommended."
+    elif place in (0, len(values) - 1):
+        side, end = ("below", values[0]) if place == 0 else ("above", values[-1])
+        next_range = _next_range(values, place == 0)
+        remedy = f"; try {format_range(next_range)}" if next_range else ""
+        yield f"the best {axis} is at the end of the axis; a better one may lie {side} {format_number(end)}{remedy}."
+    if ranking.unsettled[ranking.top]:
+        yield f"runs at {axis} {format_number(values[place])} keep bouncing; a decay of the learning rate may help."
+    yield from _about_data(result, by, maximize, ranking)
+
+
+def _about_plain_best(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking) -> Iterator[str]:
+    """Why the point with the best mean is not the one that is recommended."""
+    top, plain = ranking.top, ranking.plain
+    if ranking.isolated[top]:
+        yield "the recommended point is isolated: its neighbors are far worse; add values between them."
+    if top == plain or not np.isfinite(ranking.mean[plain]):
+        return
+    own, other = (hyperparameters_of(result, point * result.seeds) for point in (top, plain))
+    different = {name: value for name, value in other.items() if own.get(name) != value} or {axis: other[axis]}
+    where = ", ".join(f"{n} {format_number(v) if isinstance(v, float) else v}" for n, v in different.items())
+    score = format_number(orient(float(ranking.mean[plain]), maximize))
+    reason = (
+        "is isolated: its neighbors are far worse" if ranking.isolated[plain]
+        else "is at a point whose runs keep bouncing" if ranking.unsettled[plain] and not ranking.unsettled[top]
+        else "is not better by more than noise, judged by seeds and neighbors"
+    )  # fmt: skip
+    yield f"the best mean {by}, {score} at {where}, {reason}."
+
+
+def _next_range(values: np.ndarray, below: bool) -> tuple[float, float] | None:
+    """The range beyond an end of the axis, as wide as its nearest four steps; None if it would hold negative values."""
+    ends = (values[0], values[min(4, len(values) - 1)]) if below else (values[-1], values[-min(5, len(values))])
+    end, inner = map(float, ends)
+    beyond = end**2 / inner if is_log(values) else 2 * end - inner
+    if min(values) > 0 and beyond <= 0:
+        return None
+    return (beyond, end) if below else (end, beyond)
+
+
+def _about_data(result: SweepLike, by: str, maximize: bool, ranking: Ranking) -> Iterator[str]:
+    """Whether validation data are few, and whether test data say otherwise."""
+    mean, rows, scale = float(ranking.mean[ranking.top]), ranking.rows, ranking.scale
+    if rows and rows < FEW_ROWS and scale.floor is not None:
+        resolved = scale.resolution
+        if maximize and ranking.optimum == -1.0 and by.endswith("accuracy"):
+            error = (rows * (mean + 1) + 0.5) / (rows + 1)
+            resolved = float(np.sqrt(max(error * (1 - error), 0.0) / rows))
+        yield f"{by} is over {rows} rows only: differences of less than {format_number(resolved, 2)} mean little."
+    test = "test_" + by.removeprefix("validation_")
+    if not by.startswith("validation_") or test not in result.lanes:
+        return
+    lanes = ranking.top * result.seeds + np.flatnonzero(ranking.finished[ranking.top])
+    on_test = float(orient(result.lanes[test].values[lanes].astype(float), maximize).mean())
+    both = scale.apply(np.array([on_test, mean]))
+    if not np.isfinite(on_test) or both[0] - both[1] > np.log(WORSE_ON_TEST):
+        shown = format_number(orient(on_test, maximize))
+        yield f"{test} at the recommended point is far worse than {by}: {shown}."
+
+
+def _about_divergence(
+    result: SweepLike, axis: str, ranking: Ranking, line: np.ndarray, values: np.ndarray
+) -> Iterator[str]:
+    """Whether runs converged, and where they diverged."""
+    lanes = line[:, None] * result.seeds + np.arange(result.seeds)
+    finished, regimes = result.finished[lanes], result.lane_regimes[lanes]
+    diverged = regimes == Regime.DIVERGED
+    if not np.isin(regimes[finished], _ARRIVED).any():
+        yield "no run converged; try more steps or other values."
+    if not diverged.any():
+        partial = "" if result.finished.all() else " in the runs that have finished"
+        yield f"no divergence found up to {format_number(values[-1])}{partial}."
+    elif diverged[0].all():
+        yield f"the smallest value, {format_number(values[0])}, diverged: the edge lies below the axis."
+    if any(not find_bracket(values[ok], own[ok])[2] for own, ok in zip(diverged.T, finished.T, strict=True)):
+        yield "some values above the edge did not diverge: the edge is not a single value."
+
+
+def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
+    """Unfinished runs, few seeds, an optimum that is not known."""
+    unfinished = int(np.sum(~result.finished))
+    if unfinished:
+        yield f"{unfinished:,} of {count(result.finished.size, 'run')} {UNFINISHED}"
+    if result.seeds < 3:
+        yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
+    if not result.lanes.attrs["optimum_known"]:
+        yield "the optimum is unknown; the lowest observed loss is used."
