@@ -228,7 +228,7 @@ class SweepResult:
         by, maximize = self.score_name(by), self.is_maximized(by, maximize)
         scores = self.scores(by, maximize).reshape(-1, self.seeds)
         mean = mean_scores(scores, self.finished.reshape(scores.shape))
-        point = best_point(self, mean, self._rounding_error())
+        point = best_point(self, mean, rounding_error(self.lanes["initial_loss"].values))
         rows = self.lanes.isel(lane=slice(point * self.seeds, (point + 1) * self.seeds))
         names = [*self.axes, *(["optimizer"] if self.optimizers else [])]
         hyperparameters = plain_values({name: rows[name].values[0] for name in names if name in rows.coords})
@@ -485,9 +485,6 @@ class SweepResult:
         if not self.finished.any():
             lanes = count(self.finished.size, "lane")
             raise bad_value("result", lanes, "none has finished, so that none is the best", "Resume the sweep first")
-
-    def _rounding_error(self) -> float:
-        return rounding_error(self.lanes["initial_loss"].values)
 
     def _check_axis(self, axis: str | None, array: xr.Dataset | xr.DataArray) -> str:
         axis = self.main_axis if axis is None else axis
