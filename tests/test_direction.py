@@ -4,11 +4,15 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import gdkit
-from gdkit import Metric, Problem, problems, sgd, sweep
+from gdkit import Metric, Problem, plots, problems, sgd, sweep
+from gdkit.app.answers import format_headline
+from gdkit.app.report.embed import embed_sweeps, split_by_optimizer
+from gdkit.app.summary import summarize
 from tests import synthetic
 
 RATES = np.array([1e-3, 0.01, 0.05, 0.2, 0.45])  # x after n steps: 1 − (1 − 2η)ⁿ, nearer to 1 for each larger rate
@@ -116,3 +120,45 @@ def test_a_metric_is_a_function_with_a_direction():
     assert json.loads(sweep(PROBLEM, sgd, {"learning_rate": RATES}, steps=STEPS).lanes.attrs["maximized"]) == [
         "accuracy", "near",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["validation_accuracy", "validation_near", "validation_gap"])
+def test_figures_mark_the_best_point_by_a_metric(result, by):
+    ax = plots.final_loss(result, by=by)
+    stars = [line for line in ax.lines if line.get_marker() == "*"]
+    assert [float(star.get_xdata()[0]) for star in stars] == [RATES[-1]]
+    assert ax.get_ylabel().endswith("(higher is better)") == (by in LARGE)
+    reverse = plots.final_loss(result, by=by, maximize=by not in LARGE)
+    assert [float(line.get_xdata()[0]) for line in reverse.lines if line.get_marker() == "*"] == [RATES[0]]
+    plt.close("all")
+
+
+def test_a_median_that_diverged_leaves_the_figure_on_the_bad_side():
+    seen = synthetic.result(("sgd",), rates=8)
+    for by, end in (("test_accuracy", 0), ("test_loss", 1)):
+        ax = plots.final_loss(seen, by=by)
+        median = next(line for line in ax.lines if line.get_linewidth() == 1.7)
+        heights = median.get_ydata()[~np.isnan(median.get_ydata())]
+        assert heights[-1] == ax.get_ylim()[end]
+    plt.close("all")
+
+
+@pytest.mark.parametrize("by, chosen", [("test_accuracy", "adam"), ("validation_loss", "adam"), ("test_loss", "adam")])
+def test_summaries_choose_the_optimizer_with_the_best_metric(by, chosen):
+    seen = synthetic.result(("sgd", "adam"))
+    better = np.where(seen.lanes["optimizer"].values == "adam", 0.05, 0.0)
+    sign = 1 if by == "test_accuracy" else -1
+    lanes = seen.lanes.assign({by: seen.lanes[by] + sign * better})
+    found = summarize(dataclasses.replace(seen, lanes=lanes), by)
+    assert found.best.optimizer == chosen and not any("does not beat" in text for text in found.caveats)
+    assert format_headline(found).startswith("Use adam with")
+    extreme = np.nanmax if sign > 0 else np.nanmin
+    assert found.best.score == pytest.approx(extreme(lanes[by].values.reshape(-1, 3).mean(axis=1)))
+
+
+def test_reports_embed_which_measures_are_maximized(result):
+    data = embed_sweeps(split_by_optimizer(result, "validation_near"), "validation_near")
+    assert data["maximized"] == list(LARGE)
+    (optimizer,) = data["optimizers"]
+    assert optimizer["score"] == pytest.approx(result.lanes["validation_near"].values.max())
+    assert optimizer["best"] == len(RATES) - 1

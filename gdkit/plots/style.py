@@ -169,11 +169,11 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
     (ax.set_xscale if which == "x" else ax.set_yscale)(scale, **extra)
 
 
-def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0) -> None:
-    """Set a log axis around the finite losses, linear if one is negative; `margin` is a free share at the top."""
+def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: bool = False) -> None:
+    """Set a log axis around the finite losses, or a linear one if one is negative; `margin` is free at the top."""
     losses = losses[np.isfinite(losses)]
     positive = losses[losses > 0]
-    if losses.size and losses.min() >= 0 and positive.size:
+    if not linear and losses.size and losses.min() >= 0 and positive.size:
         top = np.log10(positive.max())
         bottom = max(np.log10(positive.min()), top - _DECADES)
         width = max(top - bottom, 0.3)

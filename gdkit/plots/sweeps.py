@@ -17,6 +17,7 @@ from gdkit.checks import check_integer, check_number
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.result import SweepResult
 
 _SIGNS: dict[str, dict[str, Any]] = {
@@ -83,6 +84,7 @@ def final_loss(
     result: SweepResult,
     *,
     by: str | None = None,
+    maximize: bool | None = None,
     axis: str = "learning_rate",
     optimizer: str | None = None,
     at: Mapping[str, Any] | None = None,
@@ -97,6 +99,7 @@ def final_loss(
     Args:
       result: a sweep.
       by: the variable to draw; None: ``validation_loss`` if there is one, else ``final_loss``.
+      maximize: whether larger is better; None: as the metric declares it. It decides which point has the star.
       axis: a numeric axis.
       optimizer: the label of an optimizer; None: all that have the axis.
       at: values of the other axes; those not given are those of each optimizer's best point.
@@ -107,15 +110,16 @@ def final_loss(
       InputValueError, InputTypeError: an argument cannot be used.
     """
     lines = _select_lines(result, axis, optimizer, at)
-    by = result.score_name(by)
+    measure = _Measure(result.score_name(by), result.is_maximized(by, maximize))
     ax = style.get_axes(ax)
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
-    scores = [_get_scores(line, by) for line in lines]
-    style.set_loss_axis(ax, np.concatenate([s.ravel() for s in scores]), margin=0.025 * _count_rows(scores))
-    handles = _draw_single(ax, lines[0], axis, by, scores[0]) if len(lines) == 1 else []
+    scores = [_get_scores(line, measure) for line in lines]
+    margin, finite = 0.025 * _count_rows(scores), np.concatenate([s.ravel() for s in scores])
+    style.set_loss_axis(ax, finite, margin=margin, linear=measure.maximize)
+    handles = _draw_single(ax, lines[0], axis, measure, scores[0]) if len(lines) == 1 else []
     if len(lines) > 1:
         for number, (line, score) in enumerate(zip(lines, scores, strict=True)):
-            handles.append(_draw_one_of_several(ax, line, axis, by, score, number))
+            handles.append(_draw_one_of_several(ax, line, axis, measure, score, number))
         handles += [Line2D([], [], color=style.INK, **look, label=name) for name, look in _SIGNS.items()]
     if threshold is not None:
         check_number("threshold", threshold)
@@ -123,7 +127,7 @@ def final_loss(
         handles.append(ax.axvline(threshold, **look, label=f"theory {style.format_short(threshold)}", zorder=3))
     _draw_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
-    ax.set(xlabel=style.format_name(axis), ylabel=style.format_name(by))
+    ax.set(xlabel=style.format_name(axis), ylabel=measure.label)
     style.draw_legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
     return _add_title(ax, result, lines[0], named=False) if len(lines) == 1 else ax
 
@@ -210,6 +214,22 @@ class _Line(NamedTuple):
         return self.result.lane_regimes[self.rows]
 
 
+class _Measure(NamedTuple):
+    """A variable that is drawn along an axis, and its direction."""
+
+    name: str
+    maximize: bool  # whether larger is better
+
+    @property
+    def label(self) -> str:
+        return style.format_name(self.name) + (" (higher is better)" if self.maximize else "")
+
+    @property
+    def worst(self) -> float:
+        """The value of a diverged lane."""
+        return orient(np.inf, self.maximize)
+
+
 class _AxisPlane(NamedTuple):
     """Regimes over two axes."""
 
@@ -275,10 +295,10 @@ def _find_most_frequent(regimes: np.ndarray) -> np.ndarray:
     return (regimes[..., None] == np.arange(len(Regime))).sum(axis=-2).argmax(axis=-1)
 
 
-def _get_scores(line: _Line, by: str) -> np.ndarray:
-    """Values of a variable, (values, seeds); infinite where the lane diverged or the value is not finite."""
-    scores = line.result.lanes[by].values.astype(float)[line.rows]
-    return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), np.inf, scores)
+def _get_scores(line: _Line, measure: _Measure) -> np.ndarray:
+    """Values of a variable, (values, seeds); infinitely bad where the lane diverged or the value is not finite."""
+    scores = line.result.lanes[measure.name].values.astype(float)[line.rows]
+    return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), measure.worst, scores)
 
 
 def _get_curve(result: SweepResult, lane: int) -> tuple[np.ndarray, np.ndarray]:
@@ -301,7 +321,7 @@ def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, reg
     ax.plot(*path[-1], **style.mark(regime, 6.5), clip_on=False, zorder=4)
 
 
-def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) -> list[Line2D]:
+def _draw_single(ax: Axes, line: _Line, axis: str, measure: _Measure, scores: np.ndarray) -> list[Line2D]:
     """Draw one optimizer with regimes as the background; returns the legend entries."""
     _draw_bands(ax, line)
     look: dict[str, Any] = {"color": style.INK, "marker": "o"}
@@ -310,7 +330,7 @@ def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) 
     _draw_crosses(ax, line, scores, red, row=None)
     name = "median over seeds" if line.result.seeds > 1 else "one seed"
     handles = [Line2D([], [], **look, linewidth=1.7, markersize=3.5, label=name)]
-    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, style.INK)
+    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, measure, scores, style.INK)
     if best is not None:
         star: dict[str, Any] = _STAR | {"markeredgecolor": style.INK}
         handles.append(Line2D([], [], **star, markersize=9, label=f"best {style.format_short(best)}"))
@@ -322,12 +342,14 @@ def _draw_single(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray) 
     return handles
 
 
-def _draw_one_of_several(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, number: int) -> Line2D:
+def _draw_one_of_several(
+    ax: Axes, line: _Line, axis: str, measure: _Measure, scores: np.ndarray, number: int
+) -> Line2D:
     """Draw one of several optimizers; returns its legend entry."""
     look = style.series(number)
     _draw_scores(ax, line, scores, look)
     _draw_crosses(ax, line, scores, look["color"], row=number)
-    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, by, scores, look["color"])
+    edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, measure, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
     values = [f"{name} {style.format_short(x)}" for name, x in (("best", best), ("edge", edge)) if x is not None]
@@ -343,8 +365,9 @@ def _draw_scores(ax: Axes, line: _Line, scores: np.ndarray, look: dict[str, Any]
         least, most = np.fmin.reduce(seen, axis=1), np.fmax.reduce(seen, axis=1)
         ax.fill_between(line.values, least, most, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
         ax.plot(line.values, seen, linestyle="none", **look, markersize=2.2, alpha=0.55, zorder=3)
-    middle = np.maximum(np.median(scores, axis=1), bottom)
-    ax.plot(line.values, _cap_infinite(middle, top), color=look["color"], linewidth=1.7, zorder=4)
+    middle = np.median(scores, axis=1)
+    middle = np.where(np.isfinite(middle), np.maximum(middle, bottom), middle)
+    ax.plot(line.values, _cap_infinite(middle, bottom, top), color=look["color"], linewidth=1.7, zorder=4)
     if len(middle) < 100:
         middle = np.where(np.isfinite(middle), middle, np.nan)
         ax.plot(line.values, middle, linestyle="none", markersize=3.5, **look, zorder=4)
@@ -367,13 +390,13 @@ def _count_rows(scores: Sequence[np.ndarray]) -> int:
     return min(int(np.isinf(scores[0]).sum(axis=1).max()), _MAX_CROSS_ROWS)
 
 
-def _cap_infinite(values: np.ndarray, top: float) -> np.ndarray:
-    """`values` with `top` for an infinite value next to a finite one, and NaN for other infinite values."""
+def _cap_infinite(values: np.ndarray, bottom: float, top: float) -> np.ndarray:
+    """`values` with the end of the axis for an infinite value next to a finite one, NaN for other infinite values."""
     infinite = np.isinf(values)
     next_to_finite = np.zeros_like(infinite)
     next_to_finite[1:] |= ~infinite[:-1]
     next_to_finite[:-1] |= ~infinite[1:]
-    return np.where(infinite, np.where(next_to_finite, top, np.nan), values)
+    return np.where(infinite, np.where(next_to_finite, np.clip(values, bottom, top), np.nan), values)
 
 
 def _find_edge(line: _Line, axis: str) -> float | None:
@@ -382,9 +405,12 @@ def _find_edge(line: _Line, axis: str) -> float | None:
     return edge if np.isfinite(edge) and edge > 0 else None
 
 
-def _draw_best(ax: Axes, line: _Line, axis: str, by: str, scores: np.ndarray, color: Any) -> float | None:
+def _draw_best(ax: Axes, line: _Line, axis: str, measure: _Measure, scores: np.ndarray, color: Any) -> float | None:
     """Draw a star at the median of the recommended value and return the value; None if there is none."""
-    value = line.result.recommend(axis, by=by).best if line.result.finished.any() else None
+    found = (
+        line.result.recommend(axis, by=measure.name, maximize=measure.maximize) if line.result.finished.any() else None
+    )
+    value = found.best if found else None
     if value is None:
         return None
     height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])

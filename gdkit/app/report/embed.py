@@ -13,6 +13,7 @@ from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
 from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.direction import is_maximized, maximized_names
 from gdkit.sweeps.result.result import SweepResult
 
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
@@ -46,7 +47,7 @@ class EmbeddedSweep(NamedTuple):
     label: str
     result: SweepResult  # of one optimizer
     best: int  # first lane of the best point
-    score: float  # mean over the seeds of the best point; infinite if all runs diverged
+    score: float  # mean over the seeds of the best point; infinite, of the worst sign, if all runs diverged
     theory: float | None  # critical learning rate times sharpness, where theory has a formula
     run: int = 0  # number of the run in a comparison
 
@@ -65,7 +66,7 @@ def split_by_optimizer(
 
     Args:
       result: the sweep.
-      by: the variable to be minimized.
+      by: the variable that points are compared by.
       thresholds: critical learning rate times sharpness, by label.
     """
     return [
@@ -95,7 +96,7 @@ def embed_sweeps(
 
     Args:
       sweeps: of one run, or of several that are compared.
-      by: the variable to be minimized.
+      by: the variable that points are compared by.
       every: steps between the values of each further recorded curve, ``NAME_curve``.
       table_bytes: budget of the lanes; above it, lanes at equal distances are embedded.
       curve_bytes: budget of the curves.
@@ -120,6 +121,7 @@ def embed_sweeps(
         "axis": next((sweep.result.main_axis for sweep in sweeps if sweep.result.main_axis), None),
         "axes": {name: _embed_axis(columns[name]) for name in axes},
         "measures": _group_measures(columns, axes, by),
+        "maximized": [name for name in columns if is_maximized(maximized_names(sweeps[0].result.lanes.attrs), name)],
         "optimizers": list(map(_embed_optimizer, sweeps, rows, starts[:-1].tolist(), assign_styles(sweeps))),
         "edges": _embed_edges(sweeps, rows),
         "columns": [_embed_column(name, values) for name, values in columns.items()],

@@ -33,10 +33,13 @@ const regimeOf = (sweep, row) => sweep.columns.get("regime").values[row];
 const optimizerOf = (sweep, row) => sweep.optimizers.findIndex((o) => row >= o.start && row < o.start + o.count);
 const humanize = (name) => name.replace(/^problem\./, "").replaceAll("_", " ");
 
-// The score of a lane; infinite if it diverged or its number is not finite.
+// Whether larger numbers of a measure are better.
+const isMaximized = (sweep, name) => sweep.maximized.includes(name);
+
+// The score of a lane; infinitely bad if it diverged or its number is not finite.
 function score(sweep, name, row) {
   const value = sweep.columns.get(name).values[row];
-  return regimeOf(sweep, row) === DIVERGED || !Number.isFinite(value) ? Infinity : value;
+  return regimeOf(sweep, row) === DIVERGED || !Number.isFinite(value) ? (isMaximized(sweep, name) ? -Infinity : Infinity) : value;
 }
 
 // Whether an optimizer has an axis; the optimizer itself can be one.

@@ -19,11 +19,11 @@ function scoreFigure(app, holder, view) {
     const values = mergeValues(lines);
     const x = axisScale(sweep, view.axis, values, box.left, box.right);
     const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
-    const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(view, scores));
+    const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores));
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
     else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
-    drawAxes(picture, box, x, y, humanize(view.axis), humanize(view.measure));
+    drawAxes(picture, box, x, y, humanize(view.axis), humanize(view.measure) + (isMaximized(sweep, view.measure) ? " (higher is better)" : ""));
     lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
@@ -52,7 +52,7 @@ function scoreFigure(app, holder, view) {
 const note = (box, text) =>
   svg("text", { class: "note", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, [text]);
 const number = (point, n) => svg("text", { class: "number", x: point.x + 10, y: point.y - 8 }, [String(n)]);
-const isLinear = (view, scores) => view.linear ?? (view.measure.includes("accuracy") || view.measure.startsWith("lyapunov") || scores.flat(2).some((s) => s < 0));
+const isLinear = (sweep, view, scores) => view.linear ?? (isMaximized(sweep, view.measure) || view.measure.startsWith("lyapunov") || scores.flat(2).some((s) => s < 0));
 
 function mergeValues(lines) {
   const values = [...new Set(lines.flatMap((line) => line.values))];

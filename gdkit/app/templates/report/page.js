@@ -89,7 +89,8 @@ function buildScores(app) {
   const first = sweep.axis ?? axes[0] ?? "optimizer";
   const view = { axis: first, measure: sweep.by, linear: undefined };
   const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
-  const reached = sweep.optimizers.map((optimizer) => optimizer.score ?? Infinity);
+  const sign = isMaximized(sweep, sweep.by) ? -1 : 1;
+  const reached = sweep.optimizers.map((optimizer) => (optimizer.score === null ? Infinity : sign * optimizer.score));
   const start = reached.indexOf(smallest(reached));
   const curves = { name: "curves", what: "loss", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true };
   const curve = curveFigure(app, holder.querySelector(".curves .plot"), curves);
@@ -221,7 +222,7 @@ function mapKey(sweep, view, holder) {
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const [low, high] = view.range ?? [NaN, NaN];
-  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, ["grey: diverged"]));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, [`${isMaximized(sweep, view.fill) ? "higher is better; " : ""}grey: diverged`]));
 }
 
 function buildStability(app) {
