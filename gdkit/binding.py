@@ -12,7 +12,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
 
 from gdkit import checks, factories, jaxprs, optimizers, user_code
 from gdkit.errors import bad_type, bad_value
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Metric, Problem, ProblemLike
+from gdkit.problems.problem import takes_aux
 from gdkit.types import (
     Array,
     ArrayTree,
@@ -116,6 +117,14 @@ def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
         return problem.sample(key, t, data)
 
 
+def get_training_data(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
+    """All training data, or the batch of step `t` where they have another structure than a batch."""
+    if problem.sample is None:
+        return data
+    batch = jax.eval_shape(problem.sample, key, t, data)
+    return data if find_mismatch(data, batch) is None else problem.sample(key, t, data)
+
+
 def get_params_dtype(problem: Problem) -> np.dtype:
     """The dtype of a run: that of the params."""
     return get_dtype(get_params_shape(problem))
@@ -182,6 +191,7 @@ def check_run(
     concrete, built = resolve(problem, optimizer, hyperparameters)
     closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
     checks.check_scalar("loss", loss)
+    _check_evaluation(concrete, key, arrays)
     if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
         remedy = "Use the params in it; an array computed from them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
@@ -238,6 +248,63 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
         remedy = "Return batches of one shape at every step"
         raise bad_value("sample", problem.sample, "the batch's shape changes with the step", remedy) from error
     return first
+
+
+def _check_evaluation(problem: Problem, key: Key, arrays: Arrays) -> None:
+    """Raise for validation or test data in another structure than a batch, and for metrics that cannot be called."""
+    batch = check_batch(problem, key, arrays.data)
+    for name, data in (("validation", arrays.validation), ("test", arrays.test)):
+        found = None if data is None else find_mismatch(data, batch)
+        if found is not None:
+            path, difference = found
+            remedy = "Pass data as the loss takes them, with any number of rows; None may stand for a leaf"
+            raise bad_type(name + path, _describe_shapes(data), difference, remedy)
+    for name, metric in (problem.metrics or {}).items():
+        names = ("params", "data", "aux") if problem.has_aux and takes_aux(metric) else ("params", "data")
+        function = metric.function if isinstance(metric, Metric) else metric
+        checks.check_call(f"metrics[{name!r}]", function, names, "Give it these arguments")
+
+
+def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:
+    """Where `data` have another structure than `batch`, and how they differ; None where they do not.
+
+    Leaves agree if they have the same number of dimensions, the same sizes but for the first (rows), and the same kind
+    of numbers. None in `data` stands for whatever the batch has in its place.
+
+    >>> x, y = np.zeros((8, 3)), np.zeros(8)
+    >>> find_mismatch((x[:2], y[:2]), (x, y)), find_mismatch((x, None), (x, y))
+    (None, None)
+    >>> find_mismatch((x, x), (x, y))
+    ('[1]', 'a batch has float64[8] there')
+    """
+    is_none = lambda x: x is None
+    leaves, structure = jax.tree_util.tree_flatten_with_path(data, is_leaf=is_none)
+    try:
+        parts = structure.flatten_up_to(batch)
+    except (ValueError, TypeError, KeyError):
+        return "", f"its structure is not that of a batch, {_describe_shapes(batch)}"
+    for (path, leaf), part in zip(leaves, parts, strict=True):
+        if leaf is not None and (not jax.tree_util.all_leaves([part], is_leaf=is_none) or not _is_like(leaf, part)):
+            return jax.tree_util.keystr(path), f"a batch has {_describe_shapes(part)} there"
+    return None
+
+
+def _is_like(leaf: Any, other: Any) -> bool:
+    """Whether two arrays differ in their number of rows and their precision only."""
+    a, b = np.shape(leaf), np.shape(other)
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
+    same_kind = any(jnp.issubdtype(_dtype_of(leaf), kind) and jnp.issubdtype(_dtype_of(other), kind) for kind in kinds)
+    return other is not None and len(a) == len(b) and a[1:] == b[1:] and same_kind
+
+
+def _dtype_of(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+
+
+def _describe_shapes(tree: PyTree) -> str:
+    """The tree with dtype and shape in place of each array."""
+    describe = lambda x: f"{_dtype_of(x)}[{','.join(map(str, np.shape(x)))}]"
+    return str(jax.tree.map(describe, tree)).replace("'", "")
 
 
 def is_impure(problem: Problem, key: Key) -> bool:

@@ -117,3 +117,12 @@ def check_call(argument: str, function: Callable[..., Any], names: tuple[str, ..
         raise bad_type(argument, function, f"it cannot be called as {form} ({error})", remedy) from error
     except ValueError:
         pass  # a builtin without a signature
+
+
+def check_variable_name(argument: str, name: Any) -> None:
+    """Raise unless `name` can name a variable of a result and of its files (netCDF, HDF5 and zip)."""
+    remedy = "Give it a name of letters, digits and _"
+    if not isinstance(name, str):
+        raise bad_type(argument, name, "not a string", remedy)
+    if not name.strip(".") or name != name.strip() or "/" in name or not name.isprintable():
+        raise bad_value(argument, name, "a file cannot hold a variable of this name", remedy)

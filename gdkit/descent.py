@@ -11,13 +11,14 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, html, jaxprs, monitors, optimizers, user_code
+from gdkit import binding, checks, html, jaxprs, monitors, names, optimizers, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.optimizers import states
-from gdkit.problems import ProblemLike
+from gdkit.problems import Problem, ProblemLike
+from gdkit.problems.problem import takes_aux
 from gdkit.tables import format_number
 from gdkit.types import (
     Array,
@@ -73,15 +74,22 @@ def initial_state(
 
     Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than they start with, which a scan refuses.
     """
-    concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-    start = concrete.init(key) if concrete.init_is_function else _take_given(concrete.init, arrays.init)
-    params, aux = binding.split_aux(concrete, start)
-    params = jax.tree.map(jnp.asarray, params)
-    state = strip_weak_types(State(params, aux, states.start(built, params)))
+    state = strip_weak_types(raw_initial_state(problem, optimizer, hyperparameters, key, arrays))
     step = step_map(problem, optimizer)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
     _check_state(optimizer, state, out)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)
+
+
+def raw_initial_state(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
+) -> State:
+    """The state as the problem and the optimizer initialize it, in their own dtypes."""
+    concrete, built = binding.resolve(problem, optimizer, hyperparameters)
+    start = concrete.init(key) if concrete.init_is_function else _take_given(concrete.init, arrays.init)
+    params, aux = binding.split_aux(concrete, start)
+    params = jax.tree.map(jnp.asarray, params)
+    return State(params, aux, states.start(built, params))
 
 
 def _check_state(optimizer: OptimizerLike, before: State, after: State) -> None:
@@ -189,22 +197,44 @@ def observe(
 
 
 def evaluate(
-    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, state: State, arrays: Arrays
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    hyperparameters: Hyperparameters,
+    state: State,
+    arrays: Arrays,
+    t: Array,
+    key: Key,
 ) -> dict:
-    """The optimum where it is known, and loss and metrics on validation and test data, at the params to evaluate."""
+    """The optimum where it is known, and loss and metrics on validation and test data, at the params to evaluate.
+
+    Without these data metrics are read on the training data: all of them, or where they have another structure than a
+    batch, the batch of step `t`.
+    """
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
     params = optimizers.evaluation_params(state.opt_state, state.params)
     values = {}
     if concrete.optimum is not None:
         sign = -1 if isinstance(built, optimizers.Ascent) else 1
         values["optimum"] = jnp.asarray(sign * concrete.optimum, monitors.statistics_dtype(params))
-    for part, data in (("validation", arrays.validation), ("test", arrays.test)):
-        if data is None:
-            continue
-        values[f"{part}_loss"], _ = binding.objective(concrete, built, data, state.aux)(params)
+    parts = {"validation": arrays.validation, "test": arrays.test}
+    parts = {part: data for part, data in parts.items() if data is not None}
+    if not parts and concrete.metrics:
+        parts["train"] = binding.get_training_data(concrete, t, key, arrays.data)
+    for part, data in parts.items():
+        if part != "train":
+            values[f"{part}_loss"], _ = binding.objective(concrete, built, data, state.aux)(params)
         for name, metric in (concrete.metrics or {}).items():
-            values[f"{part}_{name}"] = metric(params, data)
+            aux = (state.aux,) if concrete.has_aux and takes_aux(metric) else ()
+            with user_code.translate_errors(f"metrics[{name!r}]", metric):
+                values[f"{part}_{name}"] = metric(params, data, *aux)
     return values
+
+
+def evaluation_names(problem: Problem) -> list[str]:
+    """The names that `evaluate` returns for a problem."""
+    held_out = [part for part in ("validation", "test") if getattr(problem, part) is not None]
+    metrics = [f"{part}_{name}" for part in held_out or ["train"] for name in problem.metrics or {}]
+    return ["optimum"] * (problem.optimum is not None) + [f"{part}_loss" for part in held_out] + metrics
 
 
 # One run
@@ -285,6 +315,8 @@ def descend(
         arrays = arrays._replace(data=data)
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
+    start = functools.partial(raw_initial_state, problem, optimizer, chosen, key, arrays)
+    names.check_monitor_names(monitors, names.built_in_names() if monitors else (), start)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
     with user_code.translate_errors("problem", problem):
         return run(traced, key, arrays)

@@ -146,14 +146,13 @@ def test_a_median_that_diverged_leaves_the_figure_on_the_bad_side():
 @pytest.mark.parametrize("by, chosen", [("test_accuracy", "adam"), ("validation_loss", "adam"), ("test_loss", "adam")])
 def test_summaries_choose_the_optimizer_with_the_best_metric(by, chosen):
     seen = synthetic.result(("sgd", "adam"))
-    better = np.where(seen.lanes["optimizer"].values == "adam", 0.05, 0.0)
-    sign = 1 if by == "test_accuracy" else -1
-    lanes = seen.lanes.assign({by: seen.lanes[by] + sign * better})
+    sign, change = (1, 0.05) if by == "test_accuracy" else (-1, 0.004)
+    lanes = seen.lanes.assign({by: seen.lanes[by] + sign * change * (seen.lanes["optimizer"] == "adam")})
     found = summarize(dataclasses.replace(seen, lanes=lanes), by)
     assert found.best.optimizer == chosen and not any("does not beat" in text for text in found.caveats)
     assert format_headline(found).startswith("Use adam with")
     extreme = np.nanmax if sign > 0 else np.nanmin
-    assert found.best.score == pytest.approx(extreme(lanes[by].values.reshape(-1, 3).mean(axis=1)))
+    assert found.best.score == pytest.approx(extreme(lanes[by].values.reshape(-1, 3).mean(axis=1)), abs=0.01)
 
 
 def test_reports_embed_which_measures_are_maximized(result):

@@ -1,13 +1,15 @@
 """A problem: a pure loss, its initial params, and data."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from gdkit.errors import bad_type
+from gdkit.checks import check_variable_name
+from gdkit.errors import bad_type, bad_value
 from gdkit.types import Array, PyTree
 
 MAXIMIZED = ("accuracy", "r2")  # metrics of these names are better when larger, unless a Metric says otherwise
@@ -52,9 +54,12 @@ class Problem:
         pytree with leaves of its own, such as an equinox module, is params.
       data: a pytree, passed to the compiled program as an argument.
       sample: ``sample(key, t, data) -> batch``, pure, of the same shape at every step; None: all of `data`.
-      validation, test: data like `data`, on which the loss and `metrics` are evaluated at the end of a run.
-      metrics: name to ``f(params, data) -> scalar``, small where the params are good; `Metric` marks those to be
-        large, and ``accuracy`` and ``r2`` are large by name.
+      validation, test: batches as the loss takes them, of any number of rows, on which the loss and `metrics` are
+        evaluated at the end of a run. None may stand for a leaf.
+      metrics: name to ``f(params, data) -> scalar``, or with `has_aux` ``f(params, data, aux)``: a metric gets the aux
+        of the last step if it has a third positional parameter without a default, or one named ``aux``. Small where
+        the params are good; `Metric` marks those to be large, and ``accuracy`` and ``r2`` are large by name. Read on
+        `validation` and `test`; without these on the training data, as ``train_NAME``.
       optimum: the minimum of the loss, where it is known.
       has_aux: whether the loss takes and returns state that is not trained.
       name: the name in tables and figures.
@@ -119,7 +124,25 @@ def count_rows(data: PyTree) -> int:
     return rows[0][0] if len(rows) > 1 and rows[0] and len(set(rows)) == 1 else 0
 
 
+def takes_aux(metric: Callable[..., Any]) -> bool:
+    """Whether a metric takes aux: its third positional parameter has no default, or is named ``aux``.
+
+    >>> takes_aux(lambda params, data, aux: 0.0), takes_aux(Metric(lambda params, data: 0.0))
+    (True, False)
+    """
+    try:
+        parameters = inspect.signature(metric.function if isinstance(metric, Metric) else metric).parameters.values()
+    except ValueError:  # a builtin without a signature
+        return False
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(places) > 2 and (places[2].default is inspect.Parameter.empty or places[2].name == "aux")
+
+
 def check_metrics(metrics: Any) -> None:
     """Raise unless `metrics` is None or a mapping of names to functions."""
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
         raise bad_type("metrics", metrics, "not a mapping of functions", "Pass metrics={'name': function}")
+    for name in metrics or {}:
+        check_variable_name("metrics", name)
+        if name == "loss":
+            raise bad_value("metrics", name, "validation_loss is the loss itself", "Give the metric another name")

@@ -107,7 +107,8 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
 
     def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
         statistics = monitors.read(watched, lane.record)
-        return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays)
+        t = lane.record.end_step
+        return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays, t, key)
 
     columns = _over_block(definition, read, inputs, _make_seed_keys(inputs, shared)[1], carry.lanes.unpack())
     if len(curve_steps):

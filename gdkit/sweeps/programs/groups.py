@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, descent, factories, jaxprs
+from gdkit import binding, descent, factories, jaxprs, names
 from gdkit.errors import bad_value, warn
 from gdkit.problems import Problem, ProblemLike
 from gdkit.sweeps.axes import Group, group_points
@@ -79,6 +79,7 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
         warned.add(id(concrete))
         _warn_of_mistakes(request, concrete, facts)
     _check_used(request, group, concrete, static)
+    _check_names(request, group, concrete, static)
     unroll = 0 if facts.runs_step_by_step else 1
     return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll)
 
@@ -132,6 +133,23 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
         if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.get_arrays(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
             raise bad_value("axes", name, "the factory takes it, and neither the start nor a step uses it", remedy)
+
+
+def _check_names(request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
+    """Raise for a name that two of statistics, monitors, axes and dimensions of a result have."""
+    dimensions = [dimension for section in request.sections for dimension in section.dimensions]
+    axes = {axis.name for dimension in dimensions for axis in dimension.axes}
+    columns = names.built_in_names() | set(descent.evaluation_names(problem))
+    for name in axes & columns:
+        remedy = "Rename it in a factory of your own, for example lambda draw: optimizer(seed=draw)"
+        raise bad_value("axes", name, "a statistic or a dimension of the result has this name", remedy)
+    if request.monitors:
+        point = {**static, **_get_first_point(group)}
+        arrays = binding.get_arrays(problem)
+        raw, optimizer = descent.raw_initial_state, group.section.optimizer
+        start = lambda: raw(request.problem, optimizer, point, request.key, arrays)
+        taken = columns | axes | {dimension.name for dimension in dimensions}
+        names.check_monitor_names(request.monitors, taken, start)
 
 
 def plan_job(

@@ -204,6 +204,6 @@ def _profile(
 
 
 def _mean_metrics(result: SweepLike, rows: np.ndarray) -> dict[str, float]:
-    names = [str(n) for n in result.lanes.data_vars if str(n).startswith(("validation_", "test_"))]
+    names = [str(n) for n in result.lanes.data_vars if str(n).startswith(("validation_", "test_", "train_"))]
     means = {name: float(result.lanes[name].values[rows].mean()) for name in names}
     return {name: value for name, value in means.items() if np.isfinite(value)}

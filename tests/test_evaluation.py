@@ -1,0 +1,141 @@
+"""What runs are evaluated on: validation and test data, metrics, and the training data in their absence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gdkit
+from gdkit import Metric, Problem, sgd, sweep
+
+RATES = {"learning_rate": [0.1]}
+STEPS = 12
+X = np.asarray(np.random.default_rng(0).normal(size=(12, 3)), np.float32)
+Y = X @ np.array([1.0, -2.0, 0.5], np.float32)
+
+
+def squares(w, batch):
+    return jnp.mean((batch[0] @ w - batch[1]) ** 2)
+
+
+def rows(key, t, data):
+    x, y, noise = data["x"], data["y"], jax.random.normal(key, (4, 3))
+    at = (4 * t + jnp.arange(4)) % 12
+    return x[at] + 0 * noise, y[at]
+
+
+def worst(w, data):
+    return jnp.max(jnp.abs(data[0] @ w - data[1]))
+
+
+def trained(steps=STEPS):
+    """The params after plain gradient descent on all rows."""
+    w = jnp.zeros(3)
+    for _ in range(steps):
+        w = w - 0.1 * jax.grad(squares)(w, (X, Y))
+    return w
+
+
+# Metrics that take aux
+
+
+def pulled(p, b, aux):
+    return jnp.mean((p * (b - aux)) ** 2), 0.5 * aux + 0.5 * jnp.mean(b)
+
+
+SEEN = {
+    "third": lambda p, d, aux: jnp.mean(d - aux),
+    "marked": Metric(lambda p, d, mean: jnp.mean(d - mean), maximize=True),
+    "named": lambda p, d, aux=None: jnp.mean(d - aux),
+    "optional": lambda p, d, scale=2.0: scale * jnp.mean(d),
+    "two": lambda p, d: jnp.mean(d),
+}
+
+
+def test_metrics_of_problems_with_aux_get_the_last_aux_if_they_ask_for_it():
+    problem = Problem(
+        pulled, lambda key: (jnp.ones(()), jnp.zeros(())), data=np.ones(8, "f4"), validation=3 * np.ones(4, "f4"),
+        has_aux=True, metrics=SEEN,
+    )  # fmt: skip
+    lanes = sweep(problem, sgd, RATES, steps=STEPS).lanes
+    left = 3 - (1 - 0.5**STEPS)  # the aux after n steps is 1 − 2⁻ⁿ
+    expected = {"third": left, "marked": left, "named": left, "optional": 6.0, "two": 3.0}
+    for name, value in expected.items():
+        np.testing.assert_allclose(lanes[f"validation_{name}"].values, [value], rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("metric, form", [
+    (lambda params, data, aux, more: 0.0, r"metrics\['off'\].*cannot be called as .*\(params, data, aux\)"),
+    (lambda params: 0.0, r"metrics\['off'\].*cannot be called as .*\(params, data\)"),
+    (Metric(lambda: 0.0), r"metrics\['off'\].*cannot be called as .*\(params, data\)"),
+])  # fmt: skip
+def test_metrics_that_cannot_be_called_are_refused_before_the_run(metric, form):
+    problem = Problem(
+        pulled, lambda key: (jnp.ones(()), jnp.zeros(())), data=np.ones(8, "f4"), has_aux=True, metrics={"off": metric}
+    )
+    with pytest.raises(gdkit.GdkitError, match=form):
+        sweep(problem, sgd, RATES, steps=2)
+
+
+# Metrics without validation and test data
+
+
+@pytest.mark.parametrize("problem, expected", [
+    (Problem(squares, jnp.zeros(3), data=(X, Y), metrics={"worst": worst}), lambda: worst(trained(), (X, Y))),
+    (Problem(lambda w: jnp.sum((w - 3) ** 2), jnp.zeros(()), metrics={"worst": lambda w, data: jnp.abs(w - 3)}),
+     lambda: 3 * 0.8**STEPS),
+    (Problem(squares, jnp.zeros(3), data=(X, Y), sample=lambda key, t, data: (data[0][:3], data[1][:3]),
+             metrics={"worst": lambda w, data: float(len(data[1])) + 0 * w[0]}), lambda: 12.0),
+    (Problem(squares, jnp.zeros(3), data={"x": X, "y": Y}, sample=rows,
+             metrics={"worst": lambda w, data: jnp.sum(data[1]) + 0 * w[0]}),
+     lambda: np.sum(Y[(4 * STEPS + np.arange(4)) % 12])),
+], ids=["all rows", "no data", "minibatches", "batches of another structure than the data"])  # fmt: skip
+def test_metrics_without_held_out_data_are_read_on_the_training_data(problem, expected):
+    result = sweep(problem, sgd, RATES, steps=STEPS)
+    np.testing.assert_allclose(result.lanes["train_worst"].values, [expected()], rtol=1e-4)
+    assert result.recommend(by="train_worst").metrics.keys() >= {"train_worst"}
+    assert not any(str(name).startswith(("validation_", "test_")) for name in result.lanes)
+
+
+def test_with_held_out_data_metrics_are_not_read_on_the_training_data():
+    problem = Problem(squares, jnp.zeros(3), data=(X, Y), test=(X[:2], Y[:2]), metrics={"worst": worst})
+    names = set(map(str, sweep(problem, sgd, RATES, steps=2).lanes))
+    assert {"test_loss", "test_worst"} <= names and not any(
+        name.startswith(("train_", "validation_")) for name in names
+    )
+
+
+# The structure of validation and test data
+
+DROPOUT = Problem(
+    lambda w, b: squares(w, b[:2]) + (0.0 if b[2] is None else 0 * jax.random.normal(b[2])),
+    jnp.zeros(3), data=(X, Y), sample=lambda key, t, data: (*data, key), validation=(X[:4], Y[:4], None),
+)  # fmt: skip
+
+
+def test_none_stands_for_a_leaf_of_a_batch_and_rows_may_be_any_number():
+    lanes = sweep(DROPOUT, sgd, RATES, steps=STEPS).lanes
+    np.testing.assert_allclose(lanes["validation_loss"].values, [squares(trained(), (X[:4], Y[:4]))], rtol=1e-4)
+    precise = Problem(squares, jnp.zeros(3), data=(X, Y), validation=(X.astype("f8"), Y.astype("f2")))
+    assert np.isfinite(sweep(precise, sgd, RATES, steps=2).lanes["validation_loss"].values).all()
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("data, difference", [
+    (X, r"float32\[12,3\].*a batch has \(float32\[12,3\], float32\[12\]\) there"),
+    ({"x": X, "y": Y}, r"its structure is not that of a batch, \(float32\[12,3\], float32\[12\]\)"),
+    ((X, Y, Y), "its structure is not that of a batch"),
+    ((X[:, :2], Y), r"\[0\]=.*a batch has float32\[12,3\] there"),
+    ((X, Y[:, None]), r"\[1\]=.*a batch has float32\[12\] there"),
+    ((X, (Y > 0).astype("i4")), r"\[1\]=.*a batch has float32\[12\] there"),
+    (((X, Y), Y), r"its structure is not that of a batch"),
+])  # fmt: skip
+def test_data_of_another_structure_than_a_batch_are_refused(part, data, difference):
+    problem = Problem(squares, jnp.zeros(3), data=(X, Y), **{part: data})
+    with pytest.raises(gdkit.GdkitError, match=f"{part}.*{difference}"):
+        sweep(problem, sgd, RATES, steps=2)
+
+
+def test_held_out_data_of_a_loss_without_data_are_refused():
+    with pytest.raises(gdkit.GdkitError, match=r"validation=.*a batch has None there"):
+        sweep(Problem(lambda w: jnp.sum(w**2), jnp.ones(3), validation=X), sgd, RATES, steps=2)
