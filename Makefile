@@ -17,7 +17,7 @@ CORE_TESTS := bad_input boundary cli config contract datasets dispatch going_on 
 	live monitors plan plots processes regimes reopen report resume schedules search sgd stability store sweep
 
 # The extras with locked versions. PyTorch locks its own dependencies, which differ between platforms.
-LOCKED := app cuda tpu dask test bench docs
+LOCKED := app parquet cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full test-oldest parity bench browser lint format readme reproduce torture scale docs constraints clean env-app env-test env-parity env-bench env-docs

@@ -41,7 +41,17 @@ _NAMES = {
     "gdkit.environment": ("faster_cpu",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = ("problems", "optimizers", "monitors", "gradients", "hypergradients", "stability", "boundary", "plots")
+_MODULES = (
+    "datasets",
+    "problems",
+    "optimizers",
+    "monitors",
+    "gradients",
+    "hypergradients",
+    "stability",
+    "boundary",
+    "plots",
+)
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 

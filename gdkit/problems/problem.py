@@ -63,6 +63,7 @@ class Problem:
       optimum: the minimum of the loss, where it is known.
       has_aux: whether the loss takes and returns state that is not trained.
       name: the name in tables and figures.
+      caveats: what is suspicious about the data, one sentence each; recommendations and reports repeat them.
 
     Raises:
       InputTypeError: `loss` or `sample` is not callable, there is no `data` to sample from, or `metrics` is not a
@@ -80,6 +81,7 @@ class Problem:
     optimum: float | Array | None = None
     has_aux: bool = False
     name: str | None = None
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not callable(self.loss):

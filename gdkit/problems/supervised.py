@@ -68,6 +68,7 @@ def supervised(
         test=test,
         metrics=_metrics_of_params(metrics, apply),
         name=name or dataset.name or "supervised",
+        caveats=dataset.caveats,
     )
 
 

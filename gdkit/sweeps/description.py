@@ -10,6 +10,7 @@ import numpy as np
 
 import gdkit
 from gdkit import monitors
+from gdkit.problems import Problem
 from gdkit.sweeps.axes import Section, renumber_points
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.request import SweepRequest
@@ -83,6 +84,8 @@ def describe(
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
+    if isinstance(request.problem, Problem) and request.problem.caveats:
+        attrs["caveats"] = json.dumps(request.problem.caveats)
     return Description(grids, axes, steps[steps <= request.steps], attrs)
 
 

@@ -62,7 +62,7 @@ def _data() -> Iterator[tuple[str, str]]:
         columns = data.train[0].shape[1:]
         classes = f", {data.outputs} classes" if data.task == "classification" else ""
         yield name, f"{data.task}: {rows} rows of {'×'.join(map(str, columns))}{classes}"
-    yield "{file: PATH, target: COLUMN}", "your own .csv or .npz file; task and split are optional"
+    yield "{file: PATH, target: COLUMN}", "your own file: text such as .csv, .parquet, .npz or .npy"
 
 
 def _experiments() -> Iterator[tuple[str, str]]:

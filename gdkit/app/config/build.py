@@ -225,6 +225,8 @@ def _find_error_path(config: Config, path: KeyPath, message: str) -> KeyPath:
     if path == ("sweep",) and parts[0] in _PROBLEM_PARTS:
         return ("problem",)
     inner = (*path, *(parts[1:] if parts[:1] == path[:1] else parts))
+    if not config.has(inner) and config.has((*path, "data", *parts)):  # an option of a data file
+        inner = (*path, "data", *parts)
     return (*inner, value) if config.has((*inner, str(value))) else inner
 
 

@@ -1,5 +1,6 @@
 """Caveats of a recommendation: what the sweep does not show, one sentence each."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,7 +26,9 @@ def find_caveats(
     """The caveats of the recommendation of a value of `axis` among the points of `line`, (values,)."""
     values = result.lanes[axis].values[line * result.seeds].astype(float)
     choice = _about_choice(result, axis, by, maximize, ranking, line, values)
-    return (*choice, *_about_divergence(result, axis, ranking, line, values), *_about_effort(result, ranking))
+    divergence = _about_divergence(result, axis, ranking, line, values)
+    data = json.loads(result.lanes.attrs.get("caveats", "[]"))
+    return (*choice, *divergence, *_about_effort(result, ranking), *data)
 
 
 def _about_choice(

@@ -1,0 +1,60 @@
+"""Suspicious columns of a file: those that count the rows, and those that predict the target by themselves."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from gdkit.datasets.dataset import Column
+
+# With fewer rows, or fewer rows of some class, chance makes such columns.
+_MIN_COUNTED, _MIN_ROWS, _MIN_CLASS_ROWS = 10, 20, 5
+
+
+def find_caveats(features: Sequence[Column], y: np.ndarray, task: str) -> tuple[str, ...]:
+    """A sentence for each kind of suspicious column, with the remedy in the syntax of a config."""
+    counting = [column for column in features if _counts_rows(column)]
+    labels = np.unique(y, return_inverse=True)[1]
+    is_telling = _rises_with if task == "regression" else _decides
+    telling = [column for column in features if is_telling(column, labels)]
+    telling = telling if len(features) > 1 else []  # a single column is there to predict
+    caveats = []
+    if counting:
+        caveats.append(f"{_name(counting)} counts the rows. If it is not a feature, set {_drop(counting)}.")
+    if telling:
+        caveats.append(f"{_name(telling)} predicts the target perfectly. If it was made from it, set {_drop(telling)}.")
+    return tuple(caveats)
+
+
+def _counts_rows(column: Column) -> bool:
+    numbers = column.numbers
+    return numbers is not None and len(numbers) >= _MIN_COUNTED and bool((np.diff(numbers) == 1).all())
+
+
+def _rises_with(column: Column, ranks: np.ndarray) -> bool:
+    """Whether a column of numbers orders the rows as the ranks of the target do, or the other way round."""
+    if column.numbers is None or column.is_missing.any() or ranks.max() < _MIN_ROWS - 1:
+        return False
+    own = np.unique(column.numbers, return_inverse=True)[1]
+    return np.array_equal(own, ranks) or np.array_equal(own.max() - own, ranks)
+
+
+def _decides(column: Column, labels: np.ndarray) -> bool:
+    """Whether each value, of which there are few, has one class, or thresholds separate all classes."""
+    if column.is_missing.any() or len(labels) < _MIN_ROWS or np.bincount(labels).min() < _MIN_CLASS_ROWS:
+        return False
+    values = np.unique(column.codes if column.numbers is None else column.numbers, return_inverse=True)[1]
+    order = np.lexsort((labels, values))
+    is_change = np.diff(labels[order]) != 0
+    has_one_class = (np.diff(values[order])[is_change] != 0).all()
+    is_separated = column.numbers is not None and is_change.sum() == labels.max()
+    return bool(has_one_class and (is_separated or 2 * (values.max() + 1) <= len(labels)))
+
+
+def _name(columns: Sequence[Column]) -> str:
+    names = ", ".join(repr(column.name) for column in columns)
+    return f"column {names}" if len(columns) == 1 else f"each of the columns {names}"
+
+
+def _drop(columns: Sequence[Column]) -> str:
+    return f"drop: [{', '.join(json.dumps(column.name, ensure_ascii=False) for column in columns)}]"

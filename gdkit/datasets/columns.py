@@ -1,0 +1,201 @@
+"""Columns of cells as numbers or text, and a table of them once nothing in it is ambiguous."""
+
+import json
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gdkit.datasets.caveats import find_caveats
+from gdkit.datasets.dataset import MAX_INFERRED_CLASSES, Column, Features, Table, infer_task_of_numbers
+from gdkit.datasets.options import FileOptions
+from gdkit.errors import bad_value
+from gdkit.tables import count
+
+# As pandas has them (pandas.read_csv, na_values), and the question mark of many public files.
+_MISSING = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"]
+)
+_MISSING |= {"?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+_LARGEST_EXACT = 2**53  # of float64
+_MAX_LEVELS = (100, 1000)  # of a column that is encoded with one column per level: of any file; of a large one
+_MAX_SHOWN = 20  # columns in a message
+_INDEX_NAME = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")  # as pandas writes an index, and reads it again
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATE = re.compile(
+    r"\d{4}([-/.])\d{1,2}\1\d{1,2}([T ].*)?|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2})( .*)?|\d{1,2}:\d\d(:\d\d(\.\d+)?)?"
+    rf"|\d{{1,2}}[- ]?{_MONTH}[- ,]*(\d{{4}}|\d\d)|{_MONTH}[- ](\d{{1,2}},? )?\d{{4}}",
+    re.ASCII | re.IGNORECASE,
+)
+# Numbers in a notation that needs an option: the pattern and its remedy.
+_NOTATIONS = (
+    (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", re.ASCII), 'thousands: ",", or decimal: "," if it marks decimals'),
+    (re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+", re.ASCII), 'decimal: "," and thousands: "."'),
+    (re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE), 'decimal: ","'),
+)
+
+
+def parse_cells(
+    name: str, codes: np.ndarray, cells: Iterable[Any], *, decimal: str = ".", thousands: str | None = None
+) -> Column:
+    """A column of numbers if all its cells are numbers or missing, else one of text.
+
+    Args:
+      name: of the column.
+      codes: (rows,), the number of each cell in `cells`; -1 where it is missing.
+      cells: distinct texts.
+      decimal, thousands: how numbers are written.
+    """
+    texts, merged = np.unique(np.array([*(str(cell).strip() for cell in cells), ""], object), return_inverse=True)
+    codes = merged[codes]
+    is_missing = np.array([text in _MISSING for text in texts], bool)
+    levels, numbers = texts[~is_missing], parse_numbers(texts, decimal, thousands)
+    if np.isnan(numbers[~is_missing]).any() or _merge_as_numbers(levels):
+        order = np.where(is_missing, -1, np.cumsum(~is_missing) - 1)
+        return Column(name, None, order[codes], levels)
+    return Column(name, np.where(is_missing, np.nan, numbers)[codes], np.zeros(0, int), levels[:0])
+
+
+def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | None = None) -> np.ndarray:
+    """The numbers that `texts` are, to the last digit of an integer; NaN for what is not a plain, finite number.
+
+    >>> parse_numbers(["1e3", "1_000", "١٢", "inf", "9007199254740993"])
+    array([1000.,   nan,   nan,   nan,   nan])
+    """
+    mark, group = re.escape(decimal), rf"|\d{{1,3}}(?:{re.escape(thousands)}\d{{2,3}})+" if thousands else ""
+    plain = re.compile(rf"[+-]?(?:(?:\d+{group})(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+    strip = (lambda text: text.replace(thousands, "")) if thousands else (lambda text: text)
+    texts = [strip(text).replace(decimal, ".") if plain.fullmatch(text) else "nan" for text in texts]
+    numbers = np.array(texts, object).astype(np.float64)
+    for i in np.flatnonzero(np.abs(numbers) >= _LARGEST_EXACT):
+        if np.isinf(numbers[i]) or (_INTEGER.fullmatch(texts[i]) and int(texts[i]) != int(numbers[i])):
+            numbers[i] = np.nan
+    return numbers
+
+
+def build_table(path: Path, columns: Sequence[Column], target: int, options: FileOptions) -> Table:
+    """The table of all columns.
+
+    Raises:
+      GdkitError: no rows; text, missing values, dates or columns that number the rows where no option says what to do
+        with them. One message names all columns concerned.
+    """
+    if not len(columns[0].is_missing):
+        raise bad_value("file", str(path), "it has a header and no rows", "Add rows of data")
+    problems = list(_find_problems(columns, target, options))
+    if problems:
+        described = "; ".join(problem for problem, _ in problems)
+        remedies = "; ".join(dict.fromkeys(remedy for _, remedy in problems))
+        raise bad_value("file", str(path), described, f"Set {remedies}")
+    if options.missing == "drop_rows":
+        columns = _drop_rows(path, columns)
+    features = tuple(column for i, column in enumerate(columns) if i != target)
+    y, task = _parse_targets(path, columns[target], options.task)
+    encoded = Features(features, options.missing, options.categorical)
+    return Table(encoded, y, task, caveats=find_caveats(features, y, task))
+
+
+def _find_problems(columns: Sequence[Column], target: int, options: FileOptions) -> Iterator[tuple[str, str]]:
+    """What keeps the columns from being read, each with its remedy in the syntax of a config."""
+    features = [column for i, column in enumerate(columns) if i != target]
+    index = [column for column in features if _INDEX_NAME.fullmatch(column.name)]
+    if index:
+        yield f"columns that seem to number the rows: {_shorten(repr(column.name) for column in index)}", _drop(index)
+    features = [column for column in features if not _INDEX_NAME.fullmatch(column.name)]
+    empty = [column for column in features if column.is_missing.all()]
+    if empty:
+        yield f"columns without a value: {_shorten(repr(column.name) for column in empty)}", _drop(empty)
+    judged: dict[tuple[str, str], list[Column]] = {}
+    for column in features:
+        if len(column.levels):
+            judged.setdefault(_judge_text(column, options), []).append(column)
+    for (problem, remedy), found in judged.items():
+        if problem:
+            yield f"{problem}: {_shorten(map(_describe_text, found))}", remedy.format(drop=_drop(found))
+    gaps = [column for column in features if column.is_missing.any() and not column.is_missing.all()]
+    yield from _find_gaps(gaps if options.missing == "refuse" else [], columns[target], options)
+
+
+def _find_gaps(gaps: list[Column], target: Column, options: FileOptions) -> Iterator[tuple[str, str]]:
+    """Missing values, if those of some features or of the target have no option."""
+    lacks_target = options.missing != "drop_rows" and target.is_missing.any()
+    gaps = [*gaps, target] if lacks_target else gaps
+    if gaps:
+        rows = np.any([column.is_missing for column in gaps], axis=0)
+        counts = (f"{column.name!r} {column.is_missing.sum():,}" for column in gaps)
+        remedy = "missing: drop_rows, as a target is not filled in" if lacks_target else "missing: drop_rows or mean"
+        yield f"missing values: {_shorten(counts)}, in {rows.sum():,} of {count(len(rows), 'row')}", remedy
+
+
+def _judge_text(column: Column, options: FileOptions) -> tuple[str, str]:
+    """What keeps a column of text from being encoded, and the remedy; empty for a column that is encoded."""
+    is_number = ~np.isnan(parse_numbers(column.levels, options.decimal, options.thousands))
+    others = column.levels[~is_number]
+    if 2 * sum(bool(_DATE.fullmatch(text)) for text in others) > len(column.levels):
+        return "columns of dates", "{drop}, or write them as numbers"
+    for pattern, remedy in _NOTATIONS:
+        if len(others) and all(map(pattern.fullmatch, others)):
+            return "columns of numbers in another notation", remedy
+    if len(others) and is_number.sum() > MAX_INFERRED_CLASSES:
+        return "columns of numbers and text", "{drop}, or correct the cells"
+    rows, (few, many) = len(column.codes), _MAX_LEVELS
+    if len(column.levels) > min(many, max(few, rows // 2)) and options.categorical != "ordinal":
+        return "columns of text with too many values to encode", "{drop}, or categorical: ordinal"
+    if options.categorical == "refuse":
+        return "columns of text", "categorical: one_hot or ordinal, or {drop}"
+    return "", ""
+
+
+def _describe_text(column: Column) -> str:
+    """The name and a few values, those first that are no numbers."""
+    is_number = ~np.isnan(parse_numbers(column.levels))
+    shown = [reprlib.repr(str(text)) for text in column.levels[np.argsort(is_number, kind="stable")][:3]]
+    more = ", ..." if len(column.levels) > len(shown) else ""
+    return f"{column.name!r} ({count(len(column.levels), 'value')}: {', '.join(shown)}{more})"
+
+
+def _drop(columns: Sequence[Column]) -> str:
+    return f"drop: [{_shorten(json.dumps(column.name, ensure_ascii=False) for column in columns)}]"
+
+
+def _shorten(texts: Iterable[str]) -> str:
+    texts = list(texts)
+    more = [f"and {len(texts) - _MAX_SHOWN:,} more"] if len(texts) > _MAX_SHOWN else []
+    return ", ".join(texts[:_MAX_SHOWN] + more)
+
+
+def _drop_rows(path: Path, columns: Sequence[Column]) -> list[Column]:
+    """The columns in the rows that have all values."""
+    is_whole = ~np.any([column.is_missing for column in columns], axis=0)
+    if not is_whole.any():
+        counts = _shorten(
+            f"{column.name!r} {column.is_missing.sum():,}" for column in columns if column.is_missing.any()
+        )
+        raise bad_value(
+            "missing", "drop_rows", f"every row has a missing value: {counts}", "Drop the worst columns first"
+        )
+    return [column.select(is_whole) for column in columns]
+
+
+def _parse_targets(path: Path, column: Column, task: str | None) -> tuple[np.ndarray, str]:
+    """The targets as numbers or text, and the task, inferred if it is not given."""
+    if column.numbers is not None:
+        return column.numbers, task or infer_task_of_numbers(column.numbers)
+    is_text = np.isnan(parse_numbers(column.levels))
+    used = np.bincount(column.codes, minlength=len(column.levels)) > 0
+    if task == "regression" or (task is None and is_text.any() and not is_text[used].all()):
+        cell = reprlib.repr(str(column.levels[is_text][0] if is_text.any() else column.levels[0]))
+        problem = f"target {column.name!r}: {cell} is not a number"
+        raise bad_value("file", str(path), problem, "Correct the cell, or set task: classification")
+    return column.levels[column.codes].astype(str), "classification"
+
+
+def _merge_as_numbers(levels: np.ndarray) -> bool:
+    """Whether integers with leading zeros, as codes have them, equal other texts as numbers: 01 and 1."""
+    integers = [text for text in levels if _INTEGER.fullmatch(text)]
+    is_padded = any(text.lstrip("+-").startswith("0") and len(text.lstrip("+-")) > 1 for text in integers)
+    return is_padded and len(set(map(int, integers))) < len(integers)
