@@ -191,6 +191,48 @@ def test_a_custom_vjp_that_is_wrong_by_a_factor_is_found_in_its_leaf(factor, pre
     assert not check.ok and str(check).count("WRONG") == 1
 
 
+def sines(precision, factor=1.0):
+    """Σ sin x in a precision, with a derivative that is wrong by `factor`."""
+    total = lambda x: jnp.sum(jnp.sin(x))
+    f = jax.custom_vjp(total)
+    f.defvjp(lambda x: (total(x), x), lambda x, g: (factor * g * jnp.cos(x),))
+    return lambda x: f(precision(x))
+
+
+def dense(precision, factor=1.0):
+    """The mean softplus of a product with 100 x 100 weights, with a derivative that is wrong by `factor`."""
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(20, 100)), jnp.float32)
+    value = lambda w: jnp.mean(jax.nn.softplus(rows.astype(w.dtype) @ w))
+    f = jax.custom_vjp(value)
+    f.defvjp(lambda w: (value(w), w), lambda w, g: (factor * g * jax.grad(value)(w),))
+    return lambda w: f(precision(w))
+
+
+WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=(100, 100)) / 10, jnp.float32)
+LARGE = {
+    "float32": (sines, single, jnp.ones(10_000)),
+    "matrix in float32": (dense, single, WEIGHTS),
+    "float64": (sines, lambda x: x, jnp.ones(10_000)),
+    "bfloat16 params in float32": (sines, single, jnp.ones(10_000, jnp.bfloat16)),
+    "bfloat16 params": (dense, lambda x: x, WEIGHTS.astype(jnp.bfloat16)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_gradient_wrong_by_a_twentieth_in_a_large_leaf_is_found(name):
+    make, precision, at = LARGE[name]
+    for factor, ok in ((1.0, True), (1.05, False), (0.95, False)):
+        check = check_gradient(make(precision, factor), at)
+        assert check.ok == ok, f"{factor}\n{check}"
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("size", [3, 10_000])
+def test_right_gradients_that_are_computed_in_half_precision_pass(dtype, size):
+    check = check_gradient(sines(lambda x: x.astype(dtype)), jnp.linspace(0, 1, size))
+    assert check.ok, f"\n{check}"
+
+
 def test_one_wrong_entry_among_thousands_is_found():
     mistake = jnp.zeros(5000).at[1234].set(0.1)
 

@@ -238,9 +238,12 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare ``jax.grad(loss)`` with central differences, leaf by leaf.
 
-    Both are computed in float64 if with params and args cast to it the loss computes in no other float type; otherwise
-    in the given dtypes, with a larger tolerance. Errors that rounding, truncation or a kink explain are allowed; a
-    custom_vjp that is wrong by a factor is not.
+    Both are computed in float64 if with params and args cast to it the loss computes in no smaller float type, else in
+    float32 on the same condition, else in the given dtypes, with larger tolerances. Errors that rounding, truncation or
+    a kink explain are allowed; a custom_vjp that is wrong by a factor is not. Along the gradient of a large leaf the
+    step is as long in its largest coordinate as along one coordinate, so that rounding of the loss, which grows with
+    the number of params, does not hide the slope. Along random directions, in which slopes cancel and kinks do not, the
+    whole step is that short.
 
     Args:
       loss: ``loss(params, *args) -> scalar``.
@@ -261,10 +264,11 @@ def check_gradient(
     checks.check_integer("limit", limit)
     checks.check_integer("directions", directions)
     compared = _draw_directions(params, limit, directions, checks.as_key(key))
-    with enable_x64(True):
-        double_params, double_args = _cast_floats((params, args), np.float64)
-        if _computes_in_double(loss, double_params, double_args):
-            return _compare_leaves(loss, double_params, double_args, compared)
+    for dtype in (np.float64, np.float32):
+        with enable_x64(dtype == np.float64 or jax.config.jax_enable_x64):
+            cast_params, cast_args = _cast_floats((params, args), dtype)
+            if _find_rounding(loss, cast_params, cast_args) <= jnp.finfo(dtype).eps:
+                return _compare_leaves(loss, cast_params, cast_args, compared)
     return _compare_leaves(loss, jax.tree.map(jnp.asarray, params), args, compared)
 
 
@@ -280,18 +284,15 @@ def _cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, tree)
 
 
-def _computes_in_double(loss: Callable, params: Params, args: PyTree) -> bool:
-    """Whether the loss and its gradient, on float64 params, compute in no smaller float type."""
+def _find_rounding(loss: Callable, params: Params, args: PyTree) -> float:
+    """The largest rounding unit among the float types of the params, and of the loss and its gradient."""
     try:
         program = jax.make_jaxpr(jax.value_and_grad(loss))(params, *args).jaxpr
     except (TypeError, ValueError, NotImplementedError):
-        return False
-    return all(
-        dtype.itemsize >= 8
-        for equation in jaxprs.equations(program)
-        for dtype in (getattr(v.aval, "dtype", None) for v in equation.outvars)
-        if dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    )
+        return math.inf
+    computed = [v for equation in jaxprs.equations(program) for v in equation.outvars]
+    dtypes = {getattr(v.aval, "dtype", None) for v in computed} | {x.dtype for x in jax.tree.leaves(params)}
+    return max(float(jnp.finfo(x).eps) for x in dtypes if x is not None and jnp.issubdtype(x, jnp.floating))
 
 
 def _compare_leaves(loss: Callable, params: Params, args: PyTree, directions: list[np.ndarray]) -> GradientCheck:
@@ -305,7 +306,7 @@ def _compare_leaves(loss: Callable, params: Params, args: PyTree, directions: li
         gradient = jax.jit(jax.grad(loss))(params, *args)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise derivative_error("loss", get_name(loss), error) from error
-    eps = max(float(jnp.finfo(x.dtype).eps) for x in (*at, value))
+    eps = _find_rounding(loss, params, args)
     rows = []
     for i, (path, slope) in enumerate(jax.tree_util.tree_leaves_with_path(gradient)):
         slope = np.ravel(np.asarray(slope, np.float64))
@@ -319,13 +320,16 @@ def _compare_leaf(
     f: Callable[[np.ndarray], float], leaf: np.ndarray, slope: np.ndarray, directions: np.ndarray, eps: float
 ) -> tuple[int, float, float, float, float]:
     """The number of directions, and gradient, difference, error and allowed error along the worst of them."""
+    scale = float(np.max(np.abs(leaf), initial=0.0)) or 1.0
+    lengths = np.full(len(directions), scale)
     if len(directions) < slope.size and np.any(slope) and np.all(np.isfinite(slope)):
         directions = np.vstack([slope, directions])  # an error in the gradient's size shows most along itself
-    scale = float(np.max(np.abs(leaf), initial=0.0)) or 1.0
+        lengths = np.append(scale * np.linalg.norm(slope) / np.max(np.abs(slope)), lengths)
     compared = []
-    for direction in directions / np.linalg.norm(directions, axis=1, keepdims=True):
+    units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    for direction, length in zip(units, lengths, strict=True):
         along = np.dot(slope, direction)
-        compared.append((along, *_compare_direction(f, leaf, along, direction.reshape(leaf.shape), scale, eps)))
+        compared.append((along, *_compare_direction(f, leaf, along, direction.reshape(leaf.shape), length, eps)))
     if not compared:
         return 0, 0.0, 0.0, 0.0, 0.0
     worst = max(compared, key=lambda row: row[2] / row[3] if np.isfinite(row[2]) else math.inf)
@@ -333,11 +337,11 @@ def _compare_leaf(
 
 
 def _compare_direction(
-    f: Callable[[np.ndarray], float], leaf: np.ndarray, along: float, direction: np.ndarray, scale: float, eps: float
+    f: Callable[[np.ndarray], float], leaf: np.ndarray, along: float, direction: np.ndarray, length: float, eps: float
 ) -> tuple[float, float, float]:
     """The central difference of `f`, its distance from the slope `along`, and the largest distance allowed."""
     middle, relative = f(leaf), eps ** (1 / 3)
-    steps = relative * scale / 8.0 ** np.arange(8)
+    steps = relative * length / 8.0 ** np.arange(8)
     rounding = 16 * eps * max(abs(middle), eps) / steps
     sides = np.array([_one_sided_slopes(f, leaf, direction, steps[0], middle)])
     central, unexplained = sides[0].mean(), rounding[0]
