@@ -49,8 +49,8 @@ def loss_curves(
       result: a sweep; without recorded curves, lines join the first and the last loss.
       axis: a numeric axis.
       seed: the number of the seed.
-      optimizer: the label of an optimizer; None: that of the best point.
-      at: values of the other axes; those not given are those of the best point.
+      optimizer: the label of an optimizer; None: that of the recommended point.
+      at: values of the other axes; those not given are those of the recommended point.
       log_steps: whether steps are on a log axis (with 0 at its left).
       ax: the Axes to draw on.
 
@@ -102,7 +102,7 @@ def final_loss(
       maximize: whether larger is better; None: as the metric declares it. It decides which point has the star.
       axis: a numeric axis.
       optimizer: the label of an optimizer; None: all that have the axis.
-      at: values of the other axes; those not given are those of each optimizer's best point.
+      at: values of the other axes; those not given are those of each optimizer's recommended point.
       threshold: the edge of divergence by theory, drawn for comparison.
       ax: the Axes to draw on.
 
@@ -148,8 +148,8 @@ def regime_map(
     Args:
       result: a sweep.
       x, y: two axes; strings are drawn in the order of the axis.
-      optimizer: the label of an optimizer; None: that of the best point.
-      at: values of the other axes; those not given are those of the best point.
+      optimizer: the label of an optimizer; None: that of the recommended point.
+      at: values of the other axes; those not given are those of the recommended point.
       ax: the Axes to draw on.
 
     Raises:
@@ -181,7 +181,7 @@ def regime_strip(
       result: a sweep.
       axis: a numeric axis.
       optimizer: the label of an optimizer; None: all that have the axis.
-      at: values of the other axes; those not given are those of each optimizer's best point.
+      at: values of the other axes; those not given are those of each optimizer's recommended point.
       ax: the Axes to draw on.
 
     Raises:

@@ -1,6 +1,7 @@
 """The recommendation: which value of an axis to use, and how reliable that is."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
 from gdkit.sweeps.result.ranking import Ranking, points_along, rank
-from gdkit.sweeps.result.scores import find_bracket, rounding_error
+from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error
 from gdkit.tables import count, format_number, format_range
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
@@ -118,6 +119,19 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommen
         lanes=tuple(lanes[top].tolist()),
         metrics=_mean_metrics(result, lanes[top][ranking.finished[ranking.top]]),
     )
+
+
+def central_lane(result: SweepLike, axes: Sequence[str]) -> int:
+    """A lane of the point that is recommended for the first numeric one of `axes`; of the best point without one."""
+    if not result.finished.any():
+        return 0
+    by = result.score_name()
+    numeric = [name for name in axes if name in result.axes and result.axes[name].dtype.kind in "fiu"]
+    if numeric:
+        return rank(result, numeric[0], by, result.is_maximized(by)).top * result.seeds
+    scores, finished = (a.reshape(-1, result.seeds) for a in (result.scores(by), result.finished))
+    rounding = rounding_error(result.lanes["initial_loss"].values)
+    return best_point(result, mean_scores(scores, finished), rounding) * result.seeds
 
 
 def _corrected_score(ranking: Ranking) -> float:

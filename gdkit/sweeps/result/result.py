@@ -20,7 +20,7 @@ from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.direction import is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
-from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, recommend, table_row
+from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import Resumable
 from gdkit.sweeps.result.scores import Best, best_point, find_bracket, mean_scores, rounding_error
@@ -142,11 +142,11 @@ class SweepResult:
 
         Args:
           axes: names of axes.
-          optimizer: its label; by default that of the best lane.
-          at: values of the other axes; by default those of the best point.
+          optimizer: its label; by default the recommended one.
+          at: values of the other axes; by default those that are recommended with the first numeric one of `axes`.
         """
         if len(self.grids) > 1:
-            optimizer = optimizer or self.best().hyperparameters["optimizer"]
+            optimizer = optimizer or str(self.lanes["optimizer"].values[central_lane(self, axes)])
         if optimizer is not None and self.optimizers != (optimizer,):
             return self.select(optimizer=optimizer).along(*axes, at=at)
         for name in axes:
@@ -157,8 +157,8 @@ class SweepResult:
         for name in at or {}:
             if name not in fixed:
                 raise unknown_name("at", name, fixed)
-        best = self.best()
-        chosen = {name: best.lanes[name].values[0] for name in fixed} | dict(at or {})
+        center = central_lane(self, axes) if len(fixed) > len(at or {}) else 0
+        chosen = {name: self.lanes[name].values[center] for name in fixed} | dict(at or {})
         mine = np.ones(self.lanes.sizes["lane"], bool)
         for name, value in chosen.items():
             mine &= self.lanes[name].values == value
