@@ -1,8 +1,8 @@
 """Kill runs, race them, crash them at every operation, damage their files: ``make torture``.
 
-The results are written to docs/reliability.md. Arguments select parts (kills, races, crashes, damage); the page covers
-all parts that have run so far. ``--quick`` uses small counts and writes no page. The exit code is 1 if a part does not
-hold.
+The results are written to docs/reliability.md. Arguments select parts (kills, races, crashes, damage, and those of
+``torture_command``: full, opened, disturbed, signals); the page covers all parts that have run so far. ``--quick`` uses
+small counts and writes no page. The exit code is 1 if a part does not hold.
 """
 
 import contextlib
@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))  # so that only the first start compiles
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import processes  # noqa: E402
+import torture_command  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "docs" / "reliability.json"  # source of the page
@@ -280,12 +281,14 @@ def _damage_manifest(root: Path, reference: Path, way: str) -> dict[str, Any]:
 # The page
 
 PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
-    "kills": kills, "races": races, "crashes": crashes, "damage": damage,
+    "kills": kills, "races": races, "crashes": crashes, "damage": damage, **torture_command.PARTS,
 }  # fmt: skip
 
 
 def holds(name: str, result: dict[str, Any]) -> bool:
     """Whether the results of a part are as promised."""
+    if name in torture_command.PARTS:
+        return torture_command.holds(name, result)
     if name == "kills":
         return result["equal"] == result["kills"] == result["asked"] and result["most_again"] <= result["workers"]
     if name == "races":
@@ -406,7 +409,10 @@ def _cell(row: dict[str, Any]) -> str:
     return f"created again, since the plan is the same; {refusal}"
 
 
-SECTIONS = {"kills": _kills_section, "races": _races_section, "crashes": _crashes_section, "damage": _damage_section}
+SECTIONS = {
+    "kills": _kills_section, "races": _races_section, "crashes": _crashes_section, "damage": _damage_section,
+    **torture_command.SECTIONS,
+}  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 Options: `plan`, fields of `gdkit.Plan`; `trace`, a file that gets one line per segment that begins (process, block,
 step); `hold`, the number of checkpoints after which every worker waits until there is a file of the trace's name and
-``.go``; `bytes`, the most bytes of a file. Figures and report are left out.
+``.go``; `bytes`, the most bytes of a file; `outputs`, whether figures and report are written.
 """
 
 import itertools
@@ -75,7 +75,8 @@ def main(options, words, files=FILES):
         sys.dont_write_bytecode = True  # it would be cut short
         resource.setrlimit(resource.RLIMIT_FSIZE, (options["bytes"], resource.RLIM_INFINITY))
     settings = DEFAULT_SETTINGS._replace(store_class=store)
-    return cli.main(words, Hooks(options["plan"], write_report=lambda *_: None, settings=settings))
+    write_report = None if options.get("outputs") else lambda *_: None
+    return cli.main(words, Hooks(options["plan"], write_report=write_report, settings=settings))
 
 
 if __name__ == "__main__":

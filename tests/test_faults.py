@@ -6,14 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faults import filling
-from processes import CONFIG, TILES, Process, bits, environment, here, tiles
+from processes import CONFIG, PLAIN_USER, TILES, Process, bits, environment, here, tiles
 
 import gdkit
 from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
@@ -123,15 +122,6 @@ def test_a_directory_that_is_removed_in_mid_run_ends_it(root, tmp_path):
     assert not folder.exists()
 
 
-# A process that has given up root's right to write everywhere (CAP_DAC_OVERRIDE), as most have none.
-PLAIN_USER = """
-    import ctypes, os, sys
-    if os.geteuid() == 0:
-        assert ctypes.CDLL(None, use_errno=True).prctl(24, 1, 0, 0, 0) == 0  # PR_CAPBSET_DROP
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's capabilities, or a user who is not root")
 def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straight, copy):
     folder = copy(straight)
@@ -139,7 +129,7 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(0o555)
-    command = [sys.executable, "-c", textwrap.dedent(PLAIN_USER), "-m", "gdkit"]
+    command = [sys.executable, "-c", PLAIN_USER, "-m", "gdkit"]
     try:
         words = ["run", str(root / "small.yaml"), "--output", str(folder)]
         in_a_process = functools.partial(subprocess.run, capture_output=True, text=True, env=environment(), check=False)

@@ -1,5 +1,6 @@
 """Results, reports and figures are what was written, or are named: no damage gives other numbers."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -8,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -18,9 +20,10 @@ import pytest
 import synthetic
 import xarray as xr
 from faults import filling
+from matplotlib.figure import Figure
 
 import gdkit
-from gdkit import store
+from gdkit import plots, store
 from gdkit.app.cli import main
 from gdkit.app.report import figures
 from gdkit.app.run.hooks import Hooks
@@ -165,6 +168,41 @@ def test_a_full_disk_leaves_the_old_results_and_names_the_file(run, truth, room)
     with pytest.raises(StoreError, match=r"results\.nc: it cannot be written \(No space left on device\)\. Make room"):
         store.save(result.lanes, path, files=filling(room))
     assert path.read_bytes() == before and not list(run.rglob("*.tmp"))
+
+
+@contextlib.contextmanager
+def short_files(most):
+    """No file may grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_report_and_names_the_file(root, run, capsys):
+    page, both = run / "report.html", run.parent / "both.html"
+    before = page.read_bytes()
+    for words, file in (
+        (["report", str(run)], page),
+        (["report", str(run), str(root / "other"), "-o", str(both)], both),
+    ):
+        with short_files(len(before) // 2):
+            assert main(words, UNDRAWN) == 1
+        said = f"{file}: it cannot be written (File too large). Make room and run the same command again."
+        assert said in capsys.readouterr().err
+    assert page.read_bytes() == before and not both.exists() and not list(run.parent.rglob("*.tmp"))
+
+
+def test_a_full_disk_leaves_the_old_figure_and_names_the_file(tmp_path):
+    figure = Figure(figsize=(1, 1))
+    figure.subplots()
+    files = plots.save(figure, tmp_path / "small")
+    before = [file.read_bytes() for file in files]
+    with short_files(100), pytest.raises(StoreError, match=r"small\.png: it cannot be written \(File too large\)"):
+        plots.save(figure, tmp_path / "small")
+    assert [file.read_bytes() for file in files] == before and len(list(tmp_path.iterdir())) == 2
 
 
 # Reports and figures
