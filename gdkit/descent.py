@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, html, jaxprs, monitors, names, optimizers, user_code
+from gdkit import binding, checks, gates, html, jaxprs, monitors, names, optimizers, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
@@ -65,6 +65,26 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         return State(params, aux, opt_state), Info(value, grad, update)
 
     return step
+
+
+def withholds_updates(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, state: State
+) -> bool:
+    """Whether the optimizer may give zero in place of an update, or tests whether gradients are finite.
+
+    Gradient accumulation and transforms that skip what is not finite do; found by tracing its update.
+    """
+    _, built = binding.resolve(problem, optimizer, hyperparameters)
+    if isinstance(built, optimizers.Plain):
+        return False
+
+    def update(value: Array, state: State) -> Params:
+        given = {"value": value, "value_fn": lambda params: value}
+        return states.update(built, state.params, state.opt_state, state.params, **given)[0]
+
+    value = jax.ShapeDtypeStruct((), monitors.statistics_dtype(state.params))
+    shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(state.params)}
+    return gates.has_gates(jax.make_jaxpr(update)(value, state).jaxpr, shapes)
 
 
 def initial_state(
@@ -146,7 +166,8 @@ def start_lane(
 ) -> Lane:
     """The lane before step 0; `key` is the key that initializes, from `split_key`."""
     state = initial_state(problem, optimizer, hyperparameters, key, arrays)
-    return Lane(state, monitors.start_record(watched, state))
+    is_gated = withholds_updates(problem, optimizer, hyperparameters, state)
+    return Lane(state, monitors.start_record(watched, state, is_gated=is_gated))
 
 
 def observed_step(
@@ -188,7 +209,7 @@ def observe(
     """The lane after a step to `after`, and the loss; a lane that has ended, or ends at this step, keeps its state."""
     hyperparameters, t, key, data = inputs
     going = lane.record.end_kind == EndKind.RUNNING
-    record = monitors.end_record(lane.record, info.loss, t, limits, last)
+    record = monitors.end_record(lane.record, info, t, limits, last)
     moves = record.end_kind == EndKind.RUNNING
     after = monitors.select(moves, after, lane.state)
     context = Context(t, key, hyperparameters, data, moves, going)
@@ -343,7 +364,7 @@ def _run(
     hyperparameters = dict(static) | traced
     watched = monitors.DEFAULT + watched
     init_key, sample_key = split_key(key)
-    start = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
+    start, record = start_lane(problem, optimizer, watched, hyperparameters, init_key, arrays)
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
     move = _differentiable_step(problem, optimizer, watched)
 
@@ -356,7 +377,7 @@ def _run(
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
     history = _allocate((start.params, start.params), len(at)) if record_params else (None, None)
-    carry = start, monitors.start_record(watched, start), history
+    carry = start, record, history
     (end, record, history), curves = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
     losses, grads, updates = (curve[at[:-1]] for curve in curves)
     _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)

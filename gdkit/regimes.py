@@ -20,7 +20,7 @@ class Regime(IntEnum):
     OSCILLATING = 2  # arrived by updates that reverse
     CATAPULT = 3  # rose well above its start, then arrived
     BOUNCING = 4  # stays bounded and keeps moving without arriving
-    STALLED = 5  # stays bounded, updates vanish before it arrives
+    STALLED = 5  # stays bounded, updates vanish, or are lost in the rounding of the params, before it arrives
     DIVERGED = 6
 
 
@@ -204,7 +204,7 @@ def _test_regimes(
     arrived |= s["end_kind"] == EndKind.TARGET
     reverses = ~stochastic & (evidence["reversal"] < limits.reversal)
     still = (evidence["vanishing"] < limits.vanished) & (np.abs(evidence["predicted"]) < limits.vanished)
-    still |= s["update_norm"] == 0
+    still |= (s["update_norm"] == 0) | (s.get("rounded_away", np.zeros(())) != 0)
     falls = (evidence["falling"] > limits.falling) & evidence["clear"]
     promised = evidence["predicted"] > np.maximum(limits.promised, 4 * evidence["noise"])
     idle = promised & (evidence["falling"] < limits.kept * evidence["predicted"])

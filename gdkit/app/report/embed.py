@@ -27,6 +27,7 @@ _TECHNICAL = (
     "increases",
     "reversal",
     "late_predicted",
+    "rounded_away",
     "reference_loss",
     "optimum",
     "time_to",

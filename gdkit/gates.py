@@ -1,0 +1,85 @@
+"""Gates: optimizers that withhold some of their updates, by accumulating gradients or by skipping what is not finite.
+
+Whether an optimizer does is found by tracing its update. Only then does a run count such steps, which takes passes over
+gradient and update; the programs of other optimizers stay as they are.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from gdkit.jaxprs import inner_jaxprs
+from gdkit.types import Array, Info, PyTree
+
+
+class Gate(NamedTuple):
+    """Steps of an optimizer that withholds some updates: it accumulates gradients, or skips what is not finite."""
+
+    skipped: Array  # () int32, number of steps with a loss or gradient that was not finite, and an update that was
+    finite: Array  # () int32, the last step with a finite loss and gradient, -1 before
+    moved: Array  # () int32, the last step with an update that was not zero, -1 before
+
+
+def start_gate() -> Gate:
+    """The gate of a run before its first step."""
+    none = jnp.full((), -1, jnp.int32)
+    return Gate(jnp.zeros((), jnp.int32), none, none)
+
+
+def observe_gate(gate: Gate, info: Info, t: Array, moves: Array) -> tuple[Gate, Array]:
+    """The gate after a step, and whether the optimizer skipped it."""
+    finite = jnp.isfinite(info.loss) & all_entries(jnp.isfinite, info.grad)
+    finite_update, is_zero = all_entries(jnp.isfinite, info.update), all_entries(lambda u: u == 0, info.update)
+    skips = finite_update & ~finite
+    return Gate(
+        skipped=gate.skipped + (moves & skips).astype(jnp.int32),
+        finite=jnp.where(moves & finite, t, gate.finite),
+        moved=jnp.where(moves & finite_update & ~is_zero, t, gate.moved),
+    ), skips
+
+
+def all_entries(test: Callable[[Array], Array], tree: PyTree) -> Array:
+    """Whether all entries of all leaves pass a test; () bool."""
+    return jnp.all(jnp.stack([jnp.all(test(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def is_long_ago(step: Array, t: Array) -> Array:
+    """Whether `step` is before the late steps, and before the eight last ones."""
+    return t - step > jnp.maximum(t // 8, 8)
+
+
+def has_gates(jaxpr: Jaxpr, shapes: Collection[tuple[int, ...]], zeros: Collection[int] = ()) -> bool:
+    """Whether a program branches, tests what is finite, or lets a scalar boolean choose between floats and zero.
+
+    Such a choice is a factor that was a boolean, or a selection of floats of one of the `shapes`. `zeros` are the
+    places of the inputs that are known to be zero. Loops with a condition, as in a line search, are not entered.
+    """
+    known = {jaxpr.invars[i] for i in zeros}
+    is_zero = lambda v: not np.any(v.val) if isinstance(v, Literal) else v in known
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("broadcast_in_dim", "convert_element_type") and is_zero(equation.invars[0]):
+            known.update(equation.outvars)
+        if _is_gate(equation, shapes, is_zero):
+            return True
+        inner = [] if equation.primitive.name == "while" else inner_jaxprs(equation)
+        places = [i for i, v in enumerate(equation.invars) if is_zero(v)]
+        if any(has_gates(j, shapes, places if len(j.invars) == len(equation.invars) else ()) for j in inner):
+            return True
+    return False
+
+
+def _is_gate(equation: JaxprEqn, shapes: Collection[tuple[int, ...]], is_zero: Callable[[Any], bool]) -> bool:
+    name, inputs = equation.primitive.name, equation.invars
+    if name in ("eq", "ne"):
+        return inputs[0] is inputs[1]  # whether it is NaN
+    if name not in ("select_n", "convert_element_type"):
+        return name in ("cond", "is_finite")
+    chooser: Any = inputs[0].aval
+    out: Any = equation.outvars[0].aval
+    if chooser.dtype != bool or chooser.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        return False
+    return name == "convert_element_type" or (out.shape in shapes and any(map(is_zero, inputs[1:])))
