@@ -78,13 +78,14 @@ def withholds_updates(
     if isinstance(built, optimizers.Plain):
         return False
 
-    def update(value: Array, state: State) -> Params:
+    def update(grad: Params, value: Array, state: State) -> Params:
         given = {"value": value, "value_fn": lambda params: value}
-        return states.update(built, state.params, state.opt_state, state.params, **given)[0]
+        return states.update(built, grad, state.opt_state, state.params, **given)[0]
 
     value = jax.ShapeDtypeStruct((), monitors.statistics_dtype(state.params))
-    shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(state.params)}
-    return gates.has_gates(jax.make_jaxpr(update)(value, state).jaxpr, shapes)
+    traced = jax.make_jaxpr(update)(state.params, value, state).jaxpr
+    leaves = jax.tree.leaves(state.params)
+    return gates.has_gates(traced, {jnp.shape(leaf) for leaf in leaves}, range(len(leaves) + 1))
 
 
 def initial_state(

@@ -4,7 +4,7 @@ Whether an optimizer does is found by tracing its update. Only then does a run c
 gradient and update; the programs of other optimizers stay as they are.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,32 +52,42 @@ def is_long_ago(step: Array, t: Array) -> Array:
     return t - step > jnp.maximum(t // 8, 8)
 
 
-def has_gates(jaxpr: Jaxpr, shapes: Collection[tuple[int, ...]], zeros: Collection[int] = ()) -> bool:
-    """Whether a program branches, tests what is finite, or lets a scalar boolean choose between floats and zero.
+def has_gates(
+    jaxpr: Jaxpr, shapes: Collection[tuple[int, ...]], grads: Collection[int], zeros: Collection[int] = ()
+) -> bool:
+    """Whether a program branches, tests if gradients are finite, or lets a boolean choose between floats and zero.
 
-    Such a choice is a factor that was a boolean, or a selection of floats of one of the `shapes`. `zeros` are the
-    places of the inputs that are known to be zero. Loops with a condition, as in a line search, are not entered.
+    Such a choice is a factor that was a scalar boolean, or by one of floats of the `shapes`. `grads` and `zeros`
+    are the places of the inputs that depend on the gradient or the loss, and of those that are known to be zero. Loops
+    with a condition, as in a line search, are not entered.
     """
-    known = {jaxpr.invars[i] for i in zeros}
+    known, tested = {jaxpr.invars[i] for i in zeros}, {jaxpr.invars[i] for i in grads}
     is_zero = lambda v: not np.any(v.val) if isinstance(v, Literal) else v in known
+    places = lambda inputs, test: [i for i, v in enumerate(inputs) if test(v)]
     for equation in jaxpr.eqns:
-        if equation.primitive.name in ("broadcast_in_dim", "convert_element_type") and is_zero(equation.invars[0]):
+        name, inputs = equation.primitive.name, equation.invars
+        if name in ("broadcast_in_dim", "convert_element_type") and is_zero(inputs[0]):
             known.update(equation.outvars)
-        if _is_gate(equation, shapes, is_zero):
+        of_grads = places(inputs, lambda v: not isinstance(v, Literal) and v in tested)
+        tested.update(equation.outvars if of_grads else ())
+        if _is_gate(equation, shapes, of_grads, is_zero):
             return True
-        inner = [] if equation.primitive.name == "while" else inner_jaxprs(equation)
-        places = [i for i, v in enumerate(equation.invars) if is_zero(v)]
-        if any(has_gates(j, shapes, places if len(j.invars) == len(equation.invars) else ()) for j in inner):
-            return True
+        for inner in [] if name == "while" else inner_jaxprs(equation):
+            alike = len(inner.invars) == len(inputs)
+            every = range(len(inner.invars) if of_grads else 0)
+            if has_gates(inner, shapes, of_grads if alike else every, places(inputs, is_zero) if alike else ()):
+                return True
     return False
 
 
-def _is_gate(equation: JaxprEqn, shapes: Collection[tuple[int, ...]], is_zero: Callable[[Any], bool]) -> bool:
+def _is_gate(
+    equation: JaxprEqn, shapes: Collection[tuple[int, ...]], of_grads: Sequence[int], is_zero: Callable[[Any], bool]
+) -> bool:
     name, inputs = equation.primitive.name, equation.invars
-    if name in ("eq", "ne"):
-        return inputs[0] is inputs[1]  # whether it is NaN
+    if name in ("eq", "ne", "is_finite"):
+        return bool(of_grads) and inputs[0] is inputs[-1]  # x != x tests whether x is NaN
     if name not in ("select_n", "convert_element_type"):
-        return name in ("cond", "is_finite")
+        return name == "cond"
     chooser: Any = inputs[0].aval
     out: Any = equation.outvars[0].aval
     if chooser.dtype != bool or chooser.shape or not jnp.issubdtype(out.dtype, jnp.floating):
