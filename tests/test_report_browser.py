@@ -191,7 +191,7 @@ def test_keys_do_what_the_mouse_does(page):
 def test_another_measure_is_drawn_and_shown_on_the_card(page, made):
     choose(page, "Measure", "test accuracy")
     titles = page.evaluate('[...document.querySelectorAll(".score .title")].map((t) => t.textContent)')
-    assert titles == ["learning rate", "test accuracy"]
+    assert titles == ["learning rate", "test accuracy (higher is better)"]
     page.evaluate('document.querySelector(".score .picture").focus()')
     page.press_key("ArrowRight")
     shown = card(page)
