@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from gdkit import binding, checks, gates, html, jaxprs, monitors, names, optimizers, user_code
 from gdkit.binding import Arrays
-from gdkit.errors import bad_type
+from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.optimizers import states
@@ -341,7 +341,10 @@ def descend(
     names.check_monitor_names(monitors, names.built_in_names() if monitors else (), start)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
     with user_code.translate_errors("problem", problem):
-        return run(traced, key, arrays)
+        trajectory = run(traced, key, arrays)
+    if not isinstance(trajectory.grad_norm, Tracer) and not np.isfinite(np.asarray(trajectory.grad_norm)[0]):
+        check_first_gradient(problem, optimizer, chosen, key, arrays)
+    return trajectory
 
 
 @cache_if_hashable(maxsize=128)
@@ -421,6 +424,51 @@ def _write(history: PyTree, value: PyTree, t: Array, every: int) -> PyTree:
     """`value` in the slot of the next recorded step; the value of that step itself is written last."""
     slot = -(-t // every)
     return jax.tree.map(lambda h, v: jax.lax.dynamic_update_index_in_dim(h, v, slot, 0), history, value)
+
+
+# The first gradient. A gradient that is not finite at a finite loss is a fault of the loss at this start, and no
+# learning rate mends it. It is looked for where a run ends at once, since that takes a compiled gradient.
+
+GRADIENT_REMEDY = (
+    "Guard the operation whose derivative is not finite there, such as a root, a norm, a logarithm or a quotient at 0: "
+    "jnp.sqrt(jnp.where(x > 0, x, 1)) where x > 0; or start elsewhere"
+)
+
+
+def find_bad_gradient(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
+) -> str:
+    """Where the gradient is not finite at the start of the run of `key`, in words.
+
+    Empty if it is finite, if the loss is not finite either, and if the optimizer skips such an update: all that was
+    finite in the state is finite after it.
+    """
+    init_key, sample_key = split_key(key)
+
+    def first_step(arrays: Arrays) -> tuple[State, State, Info]:
+        state = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
+        return state, *step_map(problem, optimizer)(state, hyperparameters, jnp.int32(0), sample_key, arrays.data)
+
+    before, after, info = jax.jit(first_step)(arrays)
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    skips = all(bool(jnp.all(jnp.isfinite(y) | ~jnp.isfinite(x))) for x, y in pairs if is_float(x))
+    if not jnp.isfinite(info.loss) or skips:
+        return ""
+    leaves = jax.tree_util.tree_leaves_with_path(info.grad)
+    bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not jnp.all(jnp.isfinite(leaf))]
+    where = f" with respect to {', '.join(bad[:4])}{' and others' if len(bad) > 4 else ''}" if any(bad) else ""
+    return f"the gradient is not finite at the start{where}, where the loss is {float(info.loss):.4g}" if bad else ""
+
+
+def check_first_gradient(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
+) -> None:
+    """Raise if the gradient is not finite at the start of the run of `key`, unless the optimizer skips the update."""
+    found = find_bad_gradient(problem, optimizer, hyperparameters, key, arrays)
+    if found:
+        concrete, _ = binding.resolve_problem(problem, hyperparameters)
+        raise bad_value("problem", concrete.name or concrete.loss, found, GRADIENT_REMEDY)
 
 
 def is_used(

@@ -122,6 +122,8 @@ def value_and_hypergradient(
         remedy = "Pass at least one float, for example {'learning_rate': 0.1}"
         raise bad_value("hyperparameters", chosen, "none of them has a derivative", remedy)
     loss, slopes = program(traced, {}, jnp.int32(steps), checks.as_key(key), arrays)
+    if not checks.is_finite(loss):
+        descent.check_first_gradient(problem, optimizer, chosen, checks.as_key(key), arrays)
     for name, slope in slopes.items():
         if checks.is_finite(loss) and not checks.is_finite(slope):
             raise _derivative_error(name, chosen[name])
@@ -257,6 +259,9 @@ def tune(
         varied = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
         runs = [program(varied, fixed, jnp.int32(steps), key, arrays) for key in keys]
         loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
+        if least == math.inf and not math.isfinite(loss):  # at the start
+            for key in keys:
+                descent.check_first_gradient(problem, optimizer, chosen, key, arrays)
         slopes = {name: slopes[name] * _get_coordinate(name).stretch(value) for name, value in values.items()}
         return Round(values, loss, slopes, loss < least)
 

@@ -488,7 +488,7 @@ def flatten(tree: PyTree) -> PyTree:
 def norm(tree: PyTree) -> Array:
     """Euclidean norm over all leaves, whose derivative at zero is zero rather than NaN."""
     square = optax.tree.norm(tree, squared=True)
-    positive = square > 0
+    positive = square != 0  # so that NaN stays NaN
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
 
 

@@ -138,7 +138,10 @@ def _make_trial(
 
     def diverge(rates: np.ndarray) -> np.ndarray:
         statistics = program(jnp.asarray(rates, dtype), traced, keys, arrays, limits, last)
-        return regimes.has_diverged(statistics, optimum=optimum, diverged_above=diverged_above)
+        diverged = regimes.has_diverged(statistics, optimum=optimum, diverged_above=diverged_above)
+        if diverged.all():
+            descent.check_first_gradient(problem, optimizer, chosen, checks.as_key(key), arrays)
+        return diverged
 
     return diverge
 

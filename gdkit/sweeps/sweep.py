@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkit.errors import StoreError, bad_type, bad_value
-from gdkit.monitors import EndKind
+from gdkit.errors import StoreError, bad_type
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
@@ -23,6 +22,7 @@ from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.starts import check_start
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
@@ -148,7 +148,7 @@ def run_request(
     meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
     with contextlib.closing(destination):
         columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event())
-    _check_start(columns)
+    check_start(request, compiler.groups, columns)
     result = _assemble_result(compiler, destination, columns, begin)
     if result.missing:
         return result, None
@@ -282,10 +282,3 @@ def _progress_callback(progress: Callable[[Progress], None] | bool | None) -> Ca
     if progress and not callable(progress):
         raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     return progress or None
-
-
-def _check_start(columns: Mapping[str, np.ndarray]) -> None:
-    is_dead = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
-    if np.all(is_dead):
-        value = columns["initial_loss"].ravel()[0]
-        raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")

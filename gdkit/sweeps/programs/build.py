@@ -11,7 +11,7 @@ import numpy as np
 from gdkit import monitors
 from gdkit.binding import Arrays
 from gdkit.descent import Lane, StepInputs, evaluate, observe, roll_windows, split_key, start_lane, step_map
-from gdkit.monitors import EndKind, Limits
+from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
@@ -106,7 +106,7 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
     problem, optimizer, _, watched, curve_steps, _ = definition
 
     def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
-        statistics = monitors.read(watched, lane.record)
+        statistics = monitors.read(watched, _end_at_start(lane))
         t = lane.record.end_step
         return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays, t, key)
 
@@ -115,6 +115,14 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
         reached = curve_steps[:, None, None] <= columns["end_step"][None]
         columns["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
     return Packed.pack(columns)
+
+
+def _end_at_start(lane: Lane) -> Record:
+    """The record of a lane; one whose first update made its params not finite has ended at step 0, by its gradient."""
+    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(lane.state.params)]))
+    record = lane.record
+    never_moved = (record.end_kind == EndKind.NONFINITE) & (record.end_step == 1) & ~is_finite
+    return record._replace(end_step=jnp.where(never_moved, 0, record.end_step))
 
 
 class _BlockCall(NamedTuple):

@@ -115,6 +115,10 @@ def lr_range_test(
     optimum = None if grown.lanes.attrs["optimum_known"] == 0 else float(grown.lanes["reference_loss"].values[0])
     noise = _measure_noise(loss[:, : max(int(np.argmin(smooth)), 4) + 1])
     smooth = smooth[: _count_bounded(smooth, stop, noise, optimum)]
+    stuck = int((grown.lanes["end_step"].values == 0).sum())
+    if len(smooth) < 4 and stuck:
+        cause = f"{stuck} of the runs end at step 0, where their loss or gradient is not finite"
+        raise bad_value("seeds", seeds, cause, "Look at the start, the data and the loss; no learning rate helps")
     if len(smooth) < 4:
         raise bad_value("low", low, "the loss blows up within four steps", "Begin with a smaller learning rate")
     shown = rates[: len(smooth)]

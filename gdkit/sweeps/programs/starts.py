@@ -1,0 +1,52 @@
+"""Runs that end at their start: why, as an error where it concerns all of a sweep, and as a warning otherwise."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import jax
+import numpy as np
+
+from gdkit import binding, descent
+from gdkit.errors import bad_value, warn
+from gdkit.monitors import EndKind
+from gdkit.sweeps.programs.groups import TracedGroup
+from gdkit.sweeps.request import SweepRequest
+
+_MOST_LOOKED_AT = 4  # starts, since each takes a compiled gradient
+
+
+def check_start(request: SweepRequest, groups: Sequence[TracedGroup], columns: Mapping[str, np.ndarray]) -> None:
+    """Warn of runs that end at step 0, with the cause.
+
+    Raises:
+      InputValueError: all runs do, because the loss or its gradient is not finite at the start.
+    """
+    ended = (columns["end_kind"] == EndKind.NONFINITE) & (columns["end_step"] == 0)
+    stuck = ended & np.isfinite(columns["initial_loss"])
+    if ended.all() and not stuck.any():
+        value = columns["initial_loss"].ravel()[0]
+        raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")
+    cause = _find_cause(request, groups, stuck) if stuck.any() else ""
+    if cause and ended.all():
+        raise bad_value("problem", groups[0].problem.name or groups[0].problem.loss, cause, descent.GRADIENT_REMEDY)
+    if cause:
+        warn(f"{stuck.sum()} of {stuck.size} runs end at step 0: {cause}. {descent.GRADIENT_REMEDY}.")
+
+
+def _find_cause(request: SweepRequest, groups: Sequence[TracedGroup], stuck: np.ndarray) -> str:
+    """What is not finite in the first step of the lanes `stuck`, looked for in one lane per group and seed."""
+    starts = [(group, seed) for group in groups for seed in range(request.seeds)]
+    lanes = ((group, seed, _first_point(group, seed, request.seeds, stuck)) for group, seed in starts)
+    for group, seed, place in islice((lane for lane in lanes if lane[2] is not None), _MOST_LOOKED_AT):
+        point = group.static | {name: values[place] for name, values in group.group.traced.items()}
+        key, arrays = jax.random.fold_in(request.key, seed), binding.get_arrays(group.problem)
+        found = descent.find_bad_gradient(request.problem, group.group.section.optimizer, point, key, arrays)
+        if found:
+            return found
+    return ""
+
+
+def _first_point(group: TracedGroup, seed: int, seeds: int, stuck: np.ndarray) -> int | None:
+    """The place in the group of the first lane of a seed that is in the mask `stuck`."""
+    places = np.flatnonzero(stuck[group.offset + group.group.points * seeds + seed])
+    return int(places[0]) if places.size else None
