@@ -31,6 +31,9 @@ def choose_folder(config: Config, output: str | Path | None, *, new: bool) -> Pa
       TakenError: it holds something else, and `new` is not set.
     """
     folder = Path(output or config.output or Path("runs", config.name))
+    existing = next(path for path in folder.absolute().parents if path.exists())
+    if not existing.is_dir():
+        raise TakenError(f"{folder}: {existing.name} is a file, and a run needs a folder. Give another --output.")
     conflict = _find_conflict(config, folder)
     if conflict and not new:
         raise TakenError(f"{conflict} Use --new to write to a new folder beside it, or --output DIR.")

@@ -14,6 +14,10 @@ from gdkit.errors import InputValueError, bad_value
 REMEDY = "Lower sweep.curve_points, seeds or the count of an axis"
 _DATA_FOLDERS = ("tiles", "carry", "lanes")  # of a run directory: a resumed run has used this disk space already
 _STATISTICS_BYTES = 100  # per lane, at least: the monitors of every run compute 25 numbers or more
+_ADDRESS_SPACE = 3 * 2**30  # a small run takes 2.2 GiB on two cores, and compiling more
+_OPEN_FILES = 64  # a small run has 40 open
+_REPORT_BYTES = 60  # per lane, of the numbers in the report: 18 MB for 300,000 lanes
+_FIGURES_BYTES = 2**19  # of the figures, the report without its numbers and the log: of the smallest run 0.4 MB
 
 
 class Resources(NamedTuple):
@@ -23,15 +27,41 @@ class Resources(NamedTuple):
     disk: float
 
 
+def check_limits() -> None:
+    """Check that the limits of this process let JAX start; below them it crashes or hangs.
+
+    Raises:
+      InputValueError: the address space or the number of open files is limited to less.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return
+    for number, needed, command, what in (
+        (resource.RLIMIT_AS, _ADDRESS_SPACE, "ulimit -v", "address space"),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES, "ulimit -n", "open files"),
+    ):
+        limit = resource.getrlimit(number)[0]
+        if limit != resource.RLIM_INFINITY and limit < needed:
+            shown = [format_bytes(n) if number == resource.RLIMIT_AS else str(n) for n in (limit, needed)]
+            problem = f"JAX needs {what} of at least {shown[1]}"
+            raise bad_value(command, shown[0], problem, f"Raise the limit, for example {command} unlimited")
+
+
 def estimate_minimum(lanes: int, points: int) -> Resources:
-    """The least that a run needs: the results of all lanes once, both in memory and in tiles.
+    """The least that a run needs: its lanes once in memory; on disk in tiles, results and report, and the figures.
 
     Args:
       lanes: number of lanes.
       points: recorded losses per lane.
     """
     results = lanes * (_STATISTICS_BYTES + 4 * points)
-    return Resources(measure_peak_memory() + results, results)
+    return Resources(measure_peak_memory() + results, 2 * results + estimate_report(lanes))
+
+
+def estimate_report(lanes: int) -> float:
+    """Bytes of the report, the figures and the log."""
+    return _REPORT_BYTES * lanes + _FIGURES_BYTES
 
 
 def measure_free(folder: Path) -> Resources:

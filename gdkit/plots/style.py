@@ -162,7 +162,7 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
     """Set the scale that suits the values of an axis; strings become ticks."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     if values.dtype.kind not in "fiu":
-        axis.set_ticks(range(len(values)), [str(v) for v in values])
+        axis.set_ticks(range(len(values)), [escape_math(str(v)) for v in values])
         return
     scale = choose_scale(values)
     extra: dict[str, Any] = {"linthresh": float(values[values > 0].min()), "linscale": 0.5} if scale == "symlog" else {}
@@ -232,12 +232,21 @@ def series(number: int) -> dict[str, Any]:
 
 def format_name(name: str) -> str:
     """The name of an axis or variable in words."""
-    return name.removeprefix("problem.").replace("_", " ")
+    return escape_math(name.removeprefix("problem.").replace("_", " "))
+
+
+def escape_math(text: str) -> str:
+    r"""Text that matplotlib draws as it is: its dollar signs do not begin mathematics.
+
+    >>> print(escape_math("US$ 5"))
+    US\$ 5
+    """
+    return text.replace("$", r"\$")
 
 
 def format_short(value: Any) -> str:
     """A number with three significant digits; any other value as a string."""
-    return format_number(value, 3) if isinstance(value, int | float | np.number) else str(value)
+    return format_number(value, 3) if isinstance(value, int | float | np.number) else escape_math(str(value))
 
 
 def clip_path(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -209,6 +209,11 @@ class _Line(NamedTuple):
         return self.result.grids[0].label or ""
 
     @property
+    def shown_label(self) -> str:
+        """The label for matplotlib."""
+        return style.escape_math(self.label)
+
+    @property
     def regimes(self) -> np.ndarray:
         """Codes, (values, seeds)."""
         return self.result.lane_regimes[self.rows]
@@ -353,7 +358,7 @@ def _draw_one_of_several(
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
     values = [f"{name} {style.format_short(x)}" for name, x in (("best", best), ("edge", edge)) if x is not None]
-    label = f"{line.label}: {', '.join(values)}" if values else line.label
+    label = f"{line.shown_label}: {', '.join(values)}" if values else line.shown_label
     return Line2D([], [], **look, linewidth=1.7, markersize=4, label=label)
 
 
@@ -454,7 +459,7 @@ def _draw_strip_rows(ax: Axes, lines: Sequence[_Line]) -> None:
         for regime, middle, fits in _marker_positions(ax, _find_intervals(ax, line)):
             ax.plot(middle, row, **style.symbol(regime, 5) if fits else style.mark(regime, 5), zorder=5)
     if any(line.label for line in lines):
-        ax.set_yticks(range(len(lines)), [line.label for line in lines], fontsize="small")
+        ax.set_yticks(range(len(lines)), [line.shown_label for line in lines], fontsize="small")
     else:
         ax.set_yticks([])
     ax.set_ylim(len(lines) - 0.5, -0.5)
@@ -559,7 +564,7 @@ def _add_title(ax: Axes, result: SweepResult, line: _Line, *, named: bool = True
     varying = {name for _, axes, _ in line.result.grids[0].dimensions for name in axes}
     coords = line.result.lanes.coords  # without the axes of other optimizers
     fixed = [n for n, values in result.axes.items() if n in coords and n not in varying and len(values) > 1]
-    parts = [line.label] if named and len(result.optimizers) > 1 else []
+    parts = [line.shown_label] if named and len(result.optimizers) > 1 else []
     parts += [f"{style.format_name(name)} {style.format_short(line.result.lanes[name].values[0])}" for name in fixed]
     if parts:
         ax.set_title(", ".join(parts), loc="left", fontsize="medium")

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gdkit
+from gdkit.app.cli.streams import tolerant_output
 from gdkit.errors import GdkitError, GdkitWarning, RunError, missing_package
 
 if TYPE_CHECKING:
@@ -32,21 +35,43 @@ def main(argv: Sequence[str] | None = None, hooks: "Hooks | None" = None) -> int
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("GDKIT_DEBUG", "0") not in ("", "0")
+    with _interrupt_on_sigterm(is_process=argv is None), tolerant_output():
+        try:
+            with _plain_warnings(debug):
+                return _dispatch([_as_argument(word) for word in words if word != "--debug"], hooks)
+        except KeyboardInterrupt as error:
+            print(error if error.args else "interrupted. Run the same command again.", file=sys.stderr)
+            return INTERRUPTED
+        except (Exception, SystemExit) as error:  # the only place where exceptions become messages
+            if debug:
+                traceback.print_exc()
+            message, code = _explain(error)
+            print(f"error: {message}", file=sys.stderr)
+            return code
+
+
+def _as_argument(word: str) -> str:
+    """``-``, which stands for standard input, as a path that the parser does not take for an option."""
+    return "./-" if word == "-" else word
+
+
+@contextmanager
+def _interrupt_on_sigterm(*, is_process: bool) -> Generator[None]:
+    """Let SIGTERM interrupt like Ctrl-C; once the command has ended, neither changes the exit code of its process."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        with _plain_warnings(debug):
-            return _dispatch([word for word in words if word != "--debug"], hooks)
-    except KeyboardInterrupt as error:
-        print(error if error.args else "interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # gdkit list optimizers | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except Exception as error:  # the only place where exceptions become messages
-        if debug:
-            traceback.print_exc()
-        message, code = _explain(error)
-        print(f"error: {message}", file=sys.stderr)
-        return code
+        yield
+    finally:
+        if is_process:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if is_process else before)
+
+
+def _raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _dispatch(words: list[str], hooks: "Hooks | None") -> int:
@@ -68,11 +93,13 @@ def _dispatch(words: list[str], hooks: "Hooks | None") -> int:
     return DONE
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception | SystemExit) -> tuple[str, int]:
     """The message of an error, and the exit code."""
     if isinstance(error, GdkitError):
         return str(error), FAILED if isinstance(error, RunError) else BAD_INPUT
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SystemExit):
+        text = f"{text}. A problem must not end the process; raise another error"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     if isinstance(error, SyntaxError) and error.filename is not None:

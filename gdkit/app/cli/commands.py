@@ -12,7 +12,9 @@ import cyclopts
 
 import gdkit
 from gdkit import environment
+from gdkit.app import resources
 from gdkit.app.run.hooks import Hooks
+from gdkit.app.run.interruption import explain_interruption
 from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_value
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def run(
     """Run a sweep or a study and write its report. An interrupted sweep is resumed.
 
     Args:
-      config: the YAML file; gdkit new NAME writes one to start from.
+      config: the YAML file, or - for standard input; gdkit new NAME writes one to start from.
       overrides: key.path=value, for example sweep.steps=1000 or optimizer.0.momentum=0.9.
       output: the folder to write to; default: runs/NAME.
       workers: number of threads that advance blocks; default: one per core, or one per device.
@@ -70,15 +72,16 @@ def run(
     loaded = _load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
-    from gdkit.app.run.machines import connect_dask, join_processes
-    from gdkit.app.run.run import Options
-    from gdkit.sweeps.plan.shapes import Plan
+    with explain_interruption(folder):
+        from gdkit.app.run.machines import connect_dask, join_processes
+        from gdkit.app.run.run import Options
+        from gdkit.sweeps.plan.shapes import Plan
 
-    if distributed:
-        join_processes()
-    plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
-    with connect_dask(dask) as client:
-        _run(loaded, folder, Options(plan, indices, client, live, anyway, hooks), new=new)
+        if distributed:
+            join_processes()
+        plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
+        with connect_dask(dask) as client:
+            _run(loaded, folder, Options(plan, indices, client, live, anyway, hooks), new=new)
 
 
 def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> None:
@@ -108,7 +111,7 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
     """Estimate time, memory and disk of a sweep without running it, and check its gradient.
 
     Args:
-      config: the YAML file.
+      config: the YAML file, or - for standard input.
       overrides: key.path=value.
     """
     from gdkit.app import directory
@@ -262,6 +265,7 @@ def _choose_folder(config: "Config", output: Path | None, *, new: bool) -> Path:
 
 def _configure_jax(precision: str, devices: int | None = None) -> None:
     """Set the precision and the flags of this process: only in the environment where JAX is not imported yet."""
+    resources.check_limits()
     environment.faster_cpu()
     if devices is not None:
         environment.split_cpu(devices)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gdkit import factories, monitors, optimizers, problems, stability
 from gdkit.app.config.schema import Config, ConfigAxis, ConfigMonitor, ConfigOptimizer, SweepConfig
 from gdkit.app.config.source import ConfigError, KeyPath
@@ -244,8 +246,7 @@ def _build_optimizer(
         _look_up(config, (*path, "name"), str(section.name), optimizers.names(), remedy)
         with locate_errors(config, (*path, "name")):
             factory = optimizers.by_name(str(section.name))
-    first_values = {name: value for name, axis in section.axes.items() for value in axis.list_values()[:1]}
-    _check_arguments(config, path, factory, section.fixed | first_values)
+    _check_arguments(config, path, factory, section.fixed | dict(section.axes))
     _check_shared_axes(config, section, path, factory)
     if section.schedule:
         if "learning_rate" not in factories.parameters(factory) and not factories.takes_any_name(factory):
@@ -266,8 +267,7 @@ def _check_shared_axes(config: SweepConfig, section: ConfigOptimizer, path: KeyP
         if name not in known and not factories.takes_any_name(factory):
             remedy = nearest(name, known) or "Move the axis to the optimizers that accept it"
             raise config.error(_get_axis_path(config, name), f"{section.title} takes no {name}. {remedy}")
-        for value in axes[name].list_values()[:1]:
-            _check_value(config, _get_axis_path(config, name), known.get(name), value)
+        _check_value(config, _get_axis_path(config, name), known.get(name), axes[name])
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in section.arguments and name not in shared:
             raise config.error(path, f"{section.title} needs {name}. Give it here, or as an axis of the sweep")
@@ -286,6 +286,10 @@ def _check_arguments(
 
 def _check_value(config: SweepConfig, path: KeyPath, parameter: inspect.Parameter | None, value: Any) -> None:
     """Refuse a string for a number or a boolean here: elsewhere it fails obscurely or passes, as "no" is true."""
+    if isinstance(value, ConfigAxis):
+        for i, entry in enumerate(value.list_values()):
+            _check_value(config, (*path, value.kind, i), parameter, entry)
+        return
     if parameter is None or not isinstance(value, str):
         return
     default, annotation = parameter.default, str(parameter.annotation)
@@ -293,7 +297,14 @@ def _check_value(config: SweepConfig, path: KeyPath, parameter: inspect.Paramete
         raise config.error(path, "must be true or false")
     numeric = isinstance(default, int | float) or re.search(r"\b(float|int)\b", annotation)
     if parameter.name == "learning_rate" or (numeric and "str" not in annotation):
-        raise config.error(path, "must be a number")
+        raise config.error(path, f"must be a number{'. Remove the quotes' if _is_numeric(value) else ''}")
+
+
+def _is_numeric(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def _look_up(

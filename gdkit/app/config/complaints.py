@@ -63,8 +63,9 @@ def _describe_container(path: KeyPath, error: Mapping[str, Any]) -> str:
     names = [str(part) for part in path if not isinstance(part, int)]
     if names[-2:-1] == ["axes"] or names[-2:-1] == ["paired"]:
         fixed = f"optimizer.0.{names[-1]}={format_value(value)}"
-        remedy = "" if value is None else f". To fix the value, give it to the optimizer: {fixed}."
-        example = f"[{'0.01, 0.1' if value is None else format_value(value)}]"
+        is_list = isinstance(value, str) and "," in value
+        remedy = "" if value is None or is_list else f". To fix the value, give it to the optimizer: {fixed}."
+        example = f"[{'0.01, 0.1' if value is None else value if is_list else format_value(value)}]"
         return f"must be a list of values, for example {example}, or one of log, linear, random, static{remedy}"
     example = _EXAMPLES.get(names[-1], "") if names else ""
     if names and names[-1] in _NAMED:

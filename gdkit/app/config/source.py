@@ -1,9 +1,11 @@
 """YAML text as plain values, with the file and line of each value."""
 
+import contextlib
 import copy
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -69,14 +71,14 @@ class Source:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a config file.
+    """The text of a config file, or of standard input for ``-``.
 
     Raises:
       ConfigError: the file does not exist, is a folder, is too large or is not UTF-8 text.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. {_suggest_file(path)}".strip()) from None
@@ -177,7 +179,7 @@ class _Reader:
         if kind != "map":
             raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain mapping")
         values: dict[str, Any] = {}
-        for key, value in node.value:
+        for key, value in self._merged_items(node):
             name = self._key(key)
             if name in values:
                 first = self.locations[(*path, name)]
@@ -186,10 +188,21 @@ class _Reader:
             values[name] = self.convert(value, (*path, name))
         return values
 
+    def _merged_items(self, node: MappingNode) -> list[tuple[Node, Node]]:
+        """The entries of a mapping, and those of the mappings under its merge key (<<) that it does not set itself."""
+        own = [(key, value) for key, value in node.value if _get_kind(key) != "merge"]
+        sources = [value for key, value in node.value if _get_kind(key) == "merge"]
+        for source in sources:
+            for mapping in source.value if isinstance(source, SequenceNode) else [source]:
+                if not isinstance(mapping, MappingNode) or mapping is node:
+                    remedy = "Give a mapping, or a list of mappings"
+                    raise self._error(source, f"a merge key (<<) takes the entries of other mappings. {remedy}")
+                names = {key.value for key, _ in own}
+                own += [item for item in self._merged_items(mapping) if item[0].value not in names]
+        return own
+
     def _key(self, key: Node) -> str:
         kind, is_scalar = _get_kind(key), isinstance(key, ScalarNode)
-        if is_scalar and kind == "merge":
-            raise self._error(key, "merge keys (<<) are not part of YAML 1.2. Write the entries out")
         if not is_scalar or kind != "str":
             shown = repr(key.value) if is_scalar else f"a {'mapping' if isinstance(key, MappingNode) else 'sequence'}"
             raise self._error(key, f"a key must be a string, not {shown}. Put a number that is a name in quotes")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gdkit.app import directory as folders
 from gdkit.app.answers import describe_settings, first_divergence, least_sensitive
@@ -205,17 +206,21 @@ def _render_overlay(sweeps: Sequence[EmbeddedSweep], by: str) -> str:
     """The medians of all runs in one figure, for readers without JavaScript."""
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     ax = figure.subplots()
-    for sweep, look in zip(sweeps, assign_styles(sweeps), strict=True):
-        axis = sweep.result.main_axis
-        if axis is not None:
-            _plot_median(ax, sweep, axis, by, look)
-    ax.set(xscale="log", yscale="log", ylabel=humanize(by))
+    lines = [
+        _plot_median(ax, sweep, str(sweep.result.main_axis), by, look)
+        for sweep, look in zip(sweeps, assign_styles(sweeps), strict=True)
+        if sweep.result.main_axis is not None
+    ]
+    if lines:
+        style.set_scale(ax, "x", np.unique(np.concatenate([line.get_xdata() for line in lines])))
+        style.set_loss_axis(ax, np.concatenate([line.get_ydata() for line in lines]))
+    ax.set_ylabel(style.format_name(by))
     with tempfile.TemporaryDirectory() as folder:
         saved = figures.save_figure(figure, Path(folder, "all"), "All runs", "Lines: median over seeds.")
         return sections.render_figure(saved)
 
 
-def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: SeriesStyle) -> None:
+def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: SeriesStyle) -> Line2D:
     line = sweep.result.along(axis)
     values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
     diverged = line.lane_regimes == Regime.DIVERGED
@@ -223,10 +228,11 @@ def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: Serie
     order = np.argsort(values)
     median = np.median(scores, axis=1)[order]
     dashes: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.dashed else {}
-    options: dict[str, Any] = style.series(look.series) | dashes | {"markersize": 3.5, "label": sweep.label}
-    ax.plot(values[order], np.where(median > 0, median, np.nan), **options)
-    ax.set_xlabel(humanize(axis))
+    options: dict[str, Any] = style.series(look.series) | dashes | {"markersize": 3.5}
+    [drawn] = ax.plot(values[order], median, label=style.escape_math(sweep.label), **options)
+    ax.set_xlabel(style.format_name(axis))
     ax.legend(fontsize="small")
+    return drawn
 
 
 def _render_runs(runs: Sequence[ComparedRun]) -> str:

@@ -1,8 +1,9 @@
 """The figures of a sweep, drawn by `gdkit.plots` and saved as PNG and SVG."""
 
+import itertools
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from gdkit.store.paths import list_left_behind
 from gdkit.sweeps.result.result import SweepResult
 
 FOLDER = "figures"
+_MOST_LETTERS = 60  # of a file name: some file systems allow 255 bytes, and a letter may take four
 
 
 class SavedFigure(NamedTuple):
@@ -39,8 +41,12 @@ class _FigureSpec(NamedTuple):
 def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
     """Draws the figures that suit the axes of a sweep into `folder`, the most important first."""
     make_folder(folder)
-    specs, run = _choose_figures(result, summary), result.lanes.attrs.get("run")
-    return [save_figure(_draw(spec), folder / spec.name, spec.title, spec.caption, run=run) for spec in specs]
+    specs, run = list(_choose_figures(result, summary)), result.lanes.attrs.get("run")
+    names = name_files(spec.name for spec in specs)
+    return [
+        save_figure(_draw(spec), folder / name, spec.title, spec.caption, run=run)
+        for spec, name in zip(specs, names, strict=True)
+    ]
 
 
 def make_folder(folder: Path) -> None:
@@ -63,13 +69,19 @@ def save_figure(
     return SavedFigure(title, caption, *plots.save(figure, path, dpi=160, run=run))
 
 
-def slugify(label: str) -> str:
-    """`label` as part of a file name.
+def name_files(names: Iterable[str]) -> list[str]:
+    """File names for figures, each different, also where the file system ignores case.
 
-    >>> slugify("Adam (β₁ = 0.9)")
-    'Adam-β₁-0.9'
+    >>> name_files(["a b", "a-B", "Adam (β₁ = 0.9)", ".."])
+    ['a-b', 'a-B-2', 'Adam-β₁-0.9', 'figure']
     """
-    return re.sub(r"[^\w.]+", "-", label).strip("-") or "figure"
+    files: dict[str, str] = {}
+    for name in names:
+        stem = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_MOST_LETTERS] or "figure"
+        numbered = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
+        file = next(one for one in numbered if one.casefold() not in files)
+        files[file.casefold()] = file
+    return list(files.values())
 
 
 def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSpec]:
@@ -88,7 +100,7 @@ def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSp
         if row.recommendation is None:
             continue
         yield _FigureSpec(
-            f"curves_{slugify(row.optimizer)}",
+            f"curves_{row.optimizer}",
             f"Loss curves of {row.optimizer}",
             f"One run per {along}, of the first seed; the mark at its end shows its regime.",
             4.2,
@@ -102,7 +114,7 @@ def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_Figure
     for other, values in result.select(optimizer=label).axes.items():
         if other != axis and len(values) > 1:
             yield _FigureSpec(
-                f"map_{slugify(label)}_{slugify(other)}",
+                f"map_{label}_{other}",
                 f"Regimes of {label} by {humanize(axis)} and {humanize(other)}",
                 "The most common regime over seeds; the line is the border of divergence.",
                 4.2,

@@ -168,8 +168,8 @@ def _estimate_peak(costs: list[Cost]) -> Resources:
     """The likely peak of a run.
 
     Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
-    report. Disk: the results twice, as tiles and as one file, and two checkpoints per running block. Both: the lanes
-    that can be resumed, if they are few.
+    report. Disk: the results twice, as tiles and as one file, two checkpoints per running block, figures and report.
+    Both: the lanes that can be resumed, if they are few.
     """
     results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
     workers = count_workers(Plan(), len(jax.local_devices()))
@@ -181,6 +181,7 @@ def _estimate_peak(costs: list[Cost]) -> Resources:
     )
     memory += _OUTPUT_BYTES * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
+    disk += resources.estimate_report(sum(c.lanes for c in costs))
     memory += resumable * (resumable <= DEFAULT_SETTINGS.lane_bytes)
     return Resources(memory, disk + resumable * (resumable <= DEFAULT_SETTINGS.stored_lane_bytes))
 
@@ -222,7 +223,7 @@ def _build_totals_table(costs: list[Cost], likely: Resources, steps: int, gradie
         "time": f"{time_on}, plus up to {format_duration(compiling)} to compile programs, which are cached",
         "plan": "; ".join(dict.fromkeys(_SOURCES[c.source] for c in costs)),
         "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(peak)} of it Python and JAX",
-        "disk": f"about {format_bytes(likely.disk)} at most for results and checkpoints, without figures and report",
+        "disk": f"about {format_bytes(likely.disk)} at most for results, checkpoints, figures and report",
         "gradient": f"agrees with central differences in {right} of {count(len(leaves), 'params array')}, in {dtypes}",
     }
     table = Table.grid(padding=(0, 2))

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gdkit.app.directory import resume_command
+from gdkit.app.directory import CONFIG, resume_command
+from gdkit.store import RESULTS
+from gdkit.store.manifest import NAME
 
 _STOPPING = b"\nstopping once the current segments are checkpointed; interrupt again to stop immediately\n"
 
@@ -37,10 +39,20 @@ def stop_on_signal() -> Generator[threading.Event]:
 
 
 @contextmanager
-def explain_missing_report(folder: Path) -> Generator[None]:
-    """Add to a KeyboardInterrupt the command that writes the outputs of a finished run."""
+def explain_interruption(folder: Path) -> Generator[None]:
+    """Add to a KeyboardInterrupt without a message what is saved in `folder`, and the command that resumes the run."""
     try:
         yield
-    except KeyboardInterrupt:
-        text = "interrupted. All runs are finished and saved, but the report is not written. To write it:"
-        raise KeyboardInterrupt(f"{text}\n  {resume_command(folder)}") from None
+    except KeyboardInterrupt as error:
+        raise error if error.args else KeyboardInterrupt(_describe_interruption(folder)) from None
+
+
+def _describe_interruption(folder: Path) -> str:
+    if not (folder / CONFIG).is_file():
+        return "interrupted before the first run. To start again, run the same command."
+    text = "interrupted."
+    if (folder / RESULTS).is_file():
+        text = "interrupted. All runs are finished and saved, but the report is not written."
+    elif (folder / NAME).is_file():
+        text = "interrupted. Finished runs are saved, the others continue from their last checkpoint."
+    return f"{text} To resume:\n  {resume_command(folder)}"

@@ -19,7 +19,7 @@ from gdkit.app.directory import REPORT, resume_command
 from gdkit.app.resources import Resources
 from gdkit.app.run.caches import store_plans, use_program_cache
 from gdkit.app.run.hooks import Hooks
-from gdkit.app.run.interruption import explain_missing_report, stop_on_signal
+from gdkit.app.run.interruption import stop_on_signal
 from gdkit.app.run.log import log_run, raise_store_errors, write_log
 from gdkit.app.run.outputs import write_partial_report, write_report
 from gdkit.app.run.study import run_study
@@ -87,7 +87,7 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
             return
         result = name_run(dataclasses.replace(result, thresholds=thresholds), folder)
         problem = "results, figures and report cannot be written"
-        with raise_store_errors(folder, problem), explain_missing_report(folder):
+        with raise_store_errors(folder, problem):
             result.save(folder / RESULTS)
             write_log(folder, describe_run(result))
             (options.hooks.write_report or write_report)(config, result, folder)

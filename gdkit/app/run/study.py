@@ -98,4 +98,8 @@ def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFi
     figures.make_folder(folder)
     plots = module.plot(result)
     named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
-    return [figures.save_figure(figure, folder / figures.slugify(name), name, "") for name, figure in named.items()]
+    files = figures.name_files(map(str, named))
+    return [
+        figures.save_figure(figure, folder / file, str(name), "")
+        for file, (name, figure) in zip(files, named.items(), strict=True)
+    ]
