@@ -66,8 +66,10 @@ def test_characters_that_a_terminal_lacks_have_stand_ins(encoding, monkeypatch):
 
 @pytest.mark.parametrize("make", [without_reader, full, closed], ids=["pipe", "full", "closed"])
 def test_a_terminal_that_fails_changes_neither_exit_code_nor_files(make, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "stdout", make())
+    stream = make()
+    monkeypatch.setattr(sys, "stdout", stream)
     assert main(["run", "small.yaml"]) == 0
+    stream.close()
     assert {"report.html", "results.nc", "figures"} <= {path.name for path in (tmp_path / "runs/small").iterdir()}
 
 
