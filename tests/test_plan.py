@@ -24,7 +24,7 @@ from gdkit.sweeps.execution.block import DEFAULT_SEGMENTS, SegmentSettings
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import BlockLimits, Shape, choose_shape
-from gdkit.sweeps.programs import groups, timing
+from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.compile import _compile
 from gdkit.sweeps.programs.groups import build_job, trace_groups
 from gdkit.sweeps.programs.packing import Packed, to_host
@@ -39,8 +39,8 @@ def iris():
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    monkeypatch.setattr(timing, "_choices", {})
+def forgotten():
+    timing.chosen_shapes.clear()
 
 
 def plan_of(result):
@@ -132,27 +132,25 @@ def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris):
 
 @pytest.mark.filterwarnings("ignore:seeds=2")
 @pytest.mark.parametrize("alike", [True, False])
-def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, monkeypatch, alike):
+def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, alike):
     problem = iris if alike else problems.parabola
     axes = {"learning_rate": RATES} if alike else {"problem.start": np.arange(1.0, 12.0)}
-    factory, starts, prepare = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, [], groups.compile_job
+    factory, starts = functools.partial(sgd, learning_rate=0.1) if not alike else sgd, []
 
-    def counted(*given, **options):
-        job = prepare(*given, **options)
+    def run_block(job, block, **options):
         (program,) = job.programs
         assert program.starts_alike == alike
         start = lambda *inputs: starts.append(inputs[0].seeds.tolist()) or program.start(*inputs)
-        return job._replace(programs=[program._replace(start=start)])
+        return DEFAULT_SETTINGS.run_block(job._replace(programs=[program._replace(start=start)]), block, **options)
 
-    run = lambda: sweep(problem, factory, axes, seeds=2, steps=9, plan=Plan(width=3, depth=1, workers=1))
-    straight = run()
-    monkeypatch.setattr(groups, "compile_job", counted)
-    same_bits(straight, run())
+    options = {"seeds": 2, "steps": 9, "plan": Plan(width=3, depth=1, workers=1)}
+    counting = DEFAULT_SETTINGS._replace(run_block=run_block)
+    straight = sweep(problem, factory, axes, **options)
+    same_bits(straight, run_sweep(problem, factory, axes, **options, settings=counting))
     assert starts == [[0], [1]] * (1 if alike else 4)
     starts.clear()
-    uncached = DEFAULT_SETTINGS._replace(segments=SegmentSettings(start_cache_bytes=0))
-    plan = Plan(width=3, depth=1, workers=1)
-    same_bits(straight, run_sweep(problem, factory, axes, seeds=2, steps=9, plan=plan, settings=uncached))
+    uncached = counting._replace(segments=SegmentSettings(start_cache_bytes=0))
+    same_bits(straight, run_sweep(problem, factory, axes, **options, settings=uncached))
     assert starts == [[0], [1]] * 4
 
 
@@ -181,18 +179,15 @@ def test_a_short_sweep_is_not_timed(iris):
     assert plan_of(sweep(iris, sgd, {"learning_rate": RATES}, steps=5))["chosen"] == "rule"
 
 
-@pytest.fixture
-def generous(monkeypatch):
-    """Times as if the sweep were long enough to pay for it."""
-    monkeypatch.setattr(timing, "SHARE", 1e6)
-    monkeypatch.setattr(timing, "_SAMPLE", 0.01)
+# Times as if the sweep were long enough to pay for it.
+GENEROUS = timing.PlannerSettings(share=1e6, time_lane_step=functools.partial(timing.time_lane_step, sample=0.01))
 
 
-@pytest.mark.usefixtures("generous")
 def test_a_timed_choice_is_recorded_and_remembered(iris):
-    first = sweep(iris, sgd, {"learning_rate": RATES}, steps=40)
+    run = functools.partial(run_sweep, settings=DEFAULT_SETTINGS._replace(planner=GENEROUS))
+    first = run(iris, sgd, {"learning_rate": RATES}, steps=40)
     assert plan_of(first)["chosen"] == "timed"
-    again = sweep(iris, sgd, {"learning_rate": RATES}, steps=40)
+    again = run(iris, sgd, {"learning_rate": RATES}, steps=40)
     assert plan_of(again)["chosen"] == "remembered"
     assert [plan_of(r)[n] for r in (first, again) for n in ("width", "depth", "unroll")] == 2 * [
         plan_of(first)[n] for n in ("width", "depth", "unroll")
@@ -200,16 +195,15 @@ def test_a_timed_choice_is_recorded_and_remembered(iris):
     same_bits(first, again)
 
 
-@pytest.mark.usefixtures("generous")
-def test_the_faster_shape_is_chosen(iris, monkeypatch):
+def test_the_faster_shape_is_chosen(iris):
     speed = {2: 3.0, 4: 2.0, 8: 1.0, 16: 5.0}
-    monkeypatch.setattr(timing, "_time_lane_step", lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
+    planner = GENEROUS._replace(time_lane_step=lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))
     axes = {"learning_rate": np.geomspace(1e-3, 1, 64)}
-    monkeypatch.setattr(timing, "_double_unroll", lambda shape: shape)
     request = check_request(iris, sgd, axes, steps=10)
     (prepared,) = trace_groups(request)
     make = lambda shape: build_job(request, prepared, jax.local_devices()[:1], shape)
-    _, choice = timing.choose_job(make, Shape(2, 1), Plan(), most=64, lanes=64, workers=2)
+    plan = Plan(unroll=1)  # which is not varied then
+    _, choice = timing.choose_job(make, Shape(2, 1), plan, most=64, lanes=64, workers=2, settings=planner)
     assert (choice.shape, choice.source) == (Shape(8, 1), "timed")
 
 
@@ -244,11 +238,11 @@ def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch)
     with store_plans():
         timing.import_choices({"a": [4, 2, 1]})
     (file,) = tmp_path.rglob("plans.json")
-    timing._choices.clear()
+    timing.chosen_shapes.clear()
     with store_plans():
         assert timing.export_choices() == {"a": (4, 2, 1)}
     file.write_text("{damaged")
-    timing._choices.clear()
+    timing.chosen_shapes.clear()
     with store_plans():
         assert timing.export_choices() == {}
         timing.import_choices({"b": [1, 1, 1]})
@@ -286,11 +280,10 @@ def test_a_device_that_runs_out_of_memory_gets_narrower_blocks(iris):
     assert min(plan_of(result)["width"]) <= 2
 
 
-def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris, monkeypatch):
-    prepare = groups.compile_job
-    small = lambda *a, blocks, **k: fail_for_memory() if len(blocks[0].points) > 2 else prepare(*a, blocks=blocks, **k)
-    monkeypatch.setattr(groups, "compile_job", small)
-    result = sweep(iris, sgd, {"learning_rate": RATES}, steps=20)
+def test_a_program_that_does_not_compile_within_memory_is_made_narrower(iris):
+    build = lambda *given: fail_for_memory() if given[3].width > 2 else build_job(*given)
+    settings = DEFAULT_SETTINGS._replace(build_job=build)
+    result = run_sweep(iris, sgd, {"learning_rate": RATES}, steps=20, settings=settings)
     assert (plan_of(result)["chosen"], plan_of(result)["width"]) == ("memory", 2)
 
 

@@ -740,12 +740,12 @@ def test_an_edited_manifest_is_refused(store):
 LONG = 5000
 
 
-def a_long_manifest(rates=None):
-    """10,000 lanes of paired axes, of which one program has the even points and another the odd ones."""
-    even, odd = (tuple(range(first, LONG, 2)) for first in (0, 1))
+def a_long_manifest(rates=None, points=LONG):
+    """Two seeds of paired axes, of which one program has the even points and another the odd ones."""
+    even, odd = (tuple(range(first, points, 2)) for first in (0, 1))
     cut = {"width": 64, "depth": 2, "tile": 4}
-    groups = (StoredGroup(0, (LONG,), (0,), (places,), 2, **cut) for places in (even, odd))
-    rates = np.geomspace(1e-3, 1, LONG) if rates is None else rates
+    groups = (StoredGroup(0, (points,), (0,), (places,), 2, **cut) for places in (even, odd))
+    rates = np.geomspace(1e-3, 1, points) if rates is None else rates
     axes = [{"learning_rate": {"dtype": "float64", "values": rates}, "of": {"values": np.arange(3)}}]
     return a_manifest(partition=Partition(tuple(groups)), plan={"result": {"axes": axes}})
 
@@ -764,19 +764,19 @@ def axes_of(store):
     return Store.open(store.path).manifest.plan["result"]["axes"][0]
 
 
-def test_long_lists_lie_beside_a_small_manifest_and_come_back(long, monkeypatch):
+def test_long_lists_lie_beside_a_small_manifest_and_come_back(long):
     assert axes_of(long)["of"]["values"] == [0, 1, 2]
     found = axes_of(long)["learning_rate"]["values"]
     assert (
         np.array_equal(np.asarray(found), np.geomspace(1e-3, 1, LONG)) and np.asarray(found, np.float32).dtype == "f4"
     )
     assert long.partition == a_long_manifest().partition and long.run == a_long_manifest().run
-    monkeypatch.setattr(lists, "LONG", 100)
-    far = Store.create(long.path.with_name("far"), a_long_manifest(), files=QUICK)
+    longer = a_long_manifest(points=2 * LONG)
+    far = Store.create(long.path.with_name("far"), longer, files=QUICK)
     assert (far.path / "manifest.json").stat().st_size < 5_000
-    assert far.partition == long.partition and Store.open(far.path).run == far.run != long.run
+    assert far.partition == longer.partition and Store.open(far.path).run == far.run == longer.run != long.run
     with np.load(lists_of(far), allow_pickle=False) as file:
-        assert sorted(map(len, (file[name] for name in file.files if len(name) == 64))) == [2500, 2500, LONG]
+        assert sorted(map(len, (file[name] for name in file.files if len(name) == 64))) == [LONG, LONG, 2 * LONG]
 
 
 def test_the_lists_come_before_the_manifest_and_a_run_of_others_leaves_them_alone(tmp_path, long):
@@ -1213,16 +1213,15 @@ def test_fifty_races_of_two_processes_and_thirty_kills_end_in_whole_directories(
 
 
 def test_the_code_in_the_document_reads_long_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "LONG", 100)
-    store = Store.create(tmp_path / "runs" / "mine", a_long_manifest(), files=QUICK)
+    store = Store.create(tmp_path / "runs" / "mine", a_long_manifest(points=2 * LONG), files=QUICK)
     for tile in range(store.partition.tiles):
         put(store, tile)
     monkeypatch.chdir(tmp_path)
     namespace = {}
     exec(compile(the_code(), "format.md", "exec"), namespace)
-    assert same(namespace["columns"], of_lanes(np.arange(2 * LONG)))
+    assert same(namespace["columns"], of_lanes(np.arange(4 * LONG)))
     found = namespace["manifest"]["plan"]["result"]["axes"][0]["learning_rate"]["values"]
-    assert np.array_equal(found, np.geomspace(1e-3, 1, LONG))
+    assert np.array_equal(found, np.geomspace(1e-3, 1, 2 * LONG))
 
 
 def the_code():

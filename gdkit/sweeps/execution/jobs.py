@@ -15,7 +15,7 @@ from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block, cut_lanes
 from gdkit.sweeps.plan.shapes import Plan, Shape, count_workers
 from gdkit.sweeps.programs import timing
-from gdkit.sweeps.programs.groups import TracedGroup, build_job, plan_job
+from gdkit.sweeps.programs.groups import TracedGroup, plan_job
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.rundir.archive import UnfinishedRun
@@ -55,9 +55,10 @@ class JobCompiler:
         for number, group in enumerate(self.groups):
             begin = time.monotonic()
             if shapes is None:
-                job, choice = plan_job(self.request, group, self.devices, self.workers)
+                hooks: dict[str, Any] = {"build": self.settings.build_job, "settings": self.settings.planner}
+                job, choice = plan_job(self.request, group, self.devices, self.workers, **hooks)
             else:
-                job = build_job(self.request, group, self.devices, shapes[number])
+                job = self.settings.build_job(self.request, group, self.devices, shapes[number])
                 choice = timing.Choice(shapes[number], "stored")
             self._record(choice, begin)
             yield job
@@ -71,7 +72,7 @@ class JobCompiler:
                 self.choices.append(choice)
                 continue
             blocks = cut_lanes(Block(own, np.arange(self.request.seeds)), choice.shape)
-            job = build_job(self.request, group, self.devices, choice.shape, blocks)
+            job = self.settings.build_job(self.request, group, self.devices, choice.shape, blocks)
             self._record(choice, begin)
             yield from resumed.resume(job)
 
@@ -97,7 +98,7 @@ class JobCompiler:
         shape = timing.halve(Shape(len(block.points), len(block.seeds)))
         self.choices.append(timing.Choice(shape, "memory"))
         blocks = cut_lanes(Block(np.unique(block.points), np.unique(block.seeds)), shape)
-        halved = build_job(self.request, self.groups[job.group], self.devices, shape, blocks)
+        halved = self.settings.build_job(self.request, self.groups[job.group], self.devices, shape, blocks)
         return halved._replace(first_step=job.first_step, resumed=job.resumed, returns_lanes=job.returns_lanes)
 
     def describe(self, *, optimum_known: bool) -> Description:

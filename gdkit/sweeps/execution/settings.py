@@ -8,6 +8,7 @@ from gdkit.sweeps.execution.block import DEFAULT_SEGMENTS, SegmentSettings, run_
 from gdkit.sweeps.execution.executors import LARGE_BYTES
 from gdkit.sweeps.execution.lanes import LANE_BYTES
 from gdkit.sweeps.programs import timing
+from gdkit.sweeps.programs.groups import build_job
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.rundir.manifest import STORED_LANE_BYTES
@@ -22,8 +23,10 @@ class ExecutionSettings(NamedTuple):
     """Settings of `run_request`; none of them changes what a sweep computes."""
 
     segments: SegmentSettings = DEFAULT_SEGMENTS
+    build_job: Callable[..., Job] = build_job
     run_block: Callable[..., FinishedBlock | None] = run_block
     store_class: type[Store] = Store
+    planner: timing.PlannerSettings = timing.DEFAULT_PLANNER
     seconds_per_lane_step: Callable[[Job, int], float] = timing.measure_pace  # of a job run by so many workers
     dumps: Callable[..., bytes] = dumps  # pickles a sweep for other processes
     progress_seconds: float = 0.1  # between two reports of progress

@@ -1,6 +1,6 @@
 """The groups of a sweep: trace and check them, and compile their jobs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -152,15 +152,6 @@ def _check_names(request: SweepRequest, group: Group, problem: Problem, static: 
         names.check_monitor_names(request.monitors, taken, start)
 
 
-def plan_job(
-    request: SweepRequest, group: TracedGroup, devices: Sequence[jax.Device], workers: int
-) -> tuple[Job, timing.Choice]:
-    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
-    make = lambda shape: build_job(request, group, devices, shape)
-    lanes, most = len(group.group.points) * request.seeds, group.limits.max_lanes
-    return timing.choose_job(make, group.choose_shape(request), request.plan, most=most, lanes=lanes, workers=workers)
-
-
 def build_job(
     request: SweepRequest,
     group: TracedGroup,
@@ -184,3 +175,18 @@ def build_job(
         unroll=shape.unroll,
         group=group.number,
     )
+
+
+def plan_job(
+    request: SweepRequest,
+    group: TracedGroup,
+    devices: Sequence[jax.Device],
+    workers: int,
+    *,
+    build: Callable[..., Job] = build_job,
+    settings: timing.PlannerSettings = timing.DEFAULT_PLANNER,
+) -> tuple[Job, timing.Choice]:
+    """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
+    make = lambda shape: build(request, group, devices, shape)
+    sizes = {"most": group.limits.max_lanes, "lanes": len(group.group.points) * request.seeds, "workers": workers}
+    return timing.choose_job(make, group.choose_shape(request), request.plan, **sizes, settings=settings)

@@ -13,7 +13,6 @@ from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.job import Job, get_block_inputs, is_out_of_memory
 
-SHARE = 0.05  # largest part of the sweep's time for planning, compiling included
 _COMPILE = 1.0  # least estimate, in seconds, for compiling another shape
 _SAMPLE = 0.1  # seconds per timing: long against the clock, short against the sweep
 _BETTER = 0.97  # a shape is preferred if it takes less than this share of the time, so that noise changes little
@@ -29,8 +28,22 @@ class Choice(NamedTuple):
     seconds: float = 0.0  # spent choosing, compiling included
 
 
+class PlannerSettings(NamedTuple):
+    """How `choose_job` times shapes, and for how long."""
+
+    share: float  # largest part of the sweep's time for planning, compiling included
+    time_lane_step: Callable[[Job, int], float]  # seconds per lane-step of a job run by so many workers
+
+
 def choose_job(
-    make: Callable[[Shape], Job], shape: Shape, plan: Plan, *, most: int, lanes: int, workers: int
+    make: Callable[[Shape], Job],
+    shape: Shape,
+    plan: Plan,
+    *,
+    most: int,
+    lanes: int,
+    workers: int,
+    settings: PlannerSettings,
 ) -> tuple[Job, Choice]:
     """A compiled job, and how its shape was chosen.
 
@@ -45,6 +58,7 @@ def choose_job(
       most: largest number of lanes per block.
       lanes: number of lanes of the group.
       workers: number of blocks that run at once.
+      settings: how shapes are timed, and for how long.
     """
     start = time.monotonic()
     job, shape, halved = _fit_memory(make, shape)
@@ -52,16 +66,18 @@ def choose_job(
     if plan.width is not None or halved:
         return job, Choice(shape, "memory" if halved else "given")
     fingerprint = job.programs[0].fingerprint
-    earlier = _choices.get(fingerprint)
+    earlier = chosen_shapes.get(fingerprint)
     if earlier is not None:
         return (job if earlier == shape else make(earlier)), Choice(earlier, "remembered")
-    budget = SHARE * measure_pace(job, workers) * lanes * job.steps
+    budget = settings.share * measure_pace(job, workers) * lanes * job.steps
     per_shape = max(compiled - start, _COMPILE) + _SAMPLE
     if budget < per_shape:
         return job, Choice(shape, "rule", time.monotonic() - compiled)
     last = time.monotonic() + budget - per_shape
-    job, shape = _try_neighbors(make, job, shape, plan, most=most, workers=workers, until=last)
-    _choices[fingerprint] = shape
+    job, shape = _try_neighbors(
+        make, job, shape, plan, most=most, workers=workers, until=last, time_lane_step=settings.time_lane_step
+    )
+    chosen_shapes[fingerprint] = shape
     return job, Choice(shape, "timed", time.monotonic() - compiled)
 
 
@@ -74,18 +90,26 @@ def measure_pace(job: Job, workers: int) -> float:
 
 
 def _try_neighbors(
-    make: Callable[[Shape], Job], job: Job, shape: Shape, plan: Plan, *, most: int, workers: int, until: float
+    make: Callable[[Shape], Job],
+    job: Job,
+    shape: Shape,
+    plan: Plan,
+    *,
+    most: int,
+    workers: int,
+    until: float,
+    time_lane_step: Callable[[Job, int], float],
 ) -> tuple[Job, Shape]:
     """The fastest shape found by widening, narrowing and unrolling, each for as long as it helps."""
     double_width = lambda shape: shape._replace(width=2 * shape.width)
     changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, _double_unroll)
-    best, tried = _time_lane_step(job, workers), {shape}
+    best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
         while (other := change(shape)) not in tried and other.lanes <= 4 * most and time.monotonic() < until:
             tried.add(other)
             try:
                 candidate = make(other)
-                seconds = _time_lane_step(candidate, workers)
+                seconds = time_lane_step(candidate, workers)
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -123,9 +147,9 @@ def _double_unroll(shape: Shape) -> Shape:
     return shape._replace(unroll=2 * shape.unroll)
 
 
-def _time_lane_step(job: Job, workers: int) -> float:
-    """Seconds per lane-step when all workers are busy: the least of three samples."""
-    steps = max(8, int(_SAMPLE / 3 / max(_time_few_steps(job, workers) * job.lanes_per_block, 1e-7)))
+def time_lane_step(job: Job, workers: int, sample: float = _SAMPLE) -> float:
+    """Seconds per lane-step when all workers are busy: the least of three samples, of `sample` seconds in all."""
+    steps = max(8, int(sample / 3 / max(_time_few_steps(job, workers) * job.lanes_per_block, 1e-7)))
     return min(_time_steps(job, workers, steps) for _ in range(3))
 
 
@@ -163,15 +187,17 @@ def _time_steps(job: Job, workers: int, steps: int) -> float:
         return (time.perf_counter() - start) / (steps * job.lanes_per_block * workers)
 
 
+DEFAULT_PLANNER = PlannerSettings(share=0.05, time_lane_step=time_lane_step)
+
 # Choices by the fingerprint of the program in the shape that `choose_shape` chose. The command line stores them between
 # processes.
 
-_choices: dict[str, Shape] = {}
+chosen_shapes: dict[str, Shape] = {}
 
 
 def export_choices() -> dict[str, tuple[int, int, int]]:
     """Every choice of this process, by fingerprint."""
-    return {fingerprint: tuple(shape) for fingerprint, shape in _choices.items()}
+    return {fingerprint: tuple(shape) for fingerprint, shape in chosen_shapes.items()}
 
 
 def import_choices(choices: Mapping[str, Any]) -> None:
@@ -179,4 +205,4 @@ def import_choices(choices: Mapping[str, Any]) -> None:
     for fingerprint, numbers in choices.items():
         is_whole = isinstance(numbers, list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
         if is_whole and len(numbers) == len(Shape._fields) and all(numbers[:2]):
-            _choices[fingerprint] = Shape(*numbers)
+            chosen_shapes[fingerprint] = Shape(*numbers)
