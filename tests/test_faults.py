@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import filling
-from processes import CONFIG, PLAIN_USER, TILES, Process, bits, environment, here, tiles
+from processes import CONFIG, PLAIN_USER, PLAN, TILES, Process, bits, environment, here, tiles
 
 import gdkit
+from gdkit.app import cli
+from gdkit.app.run.hooks import Hooks
 from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.tiles import FinishedBlock, Tile
@@ -92,15 +95,22 @@ def test_files_that_may_not_grow_end_a_run_in_the_same_way(root, straight, half,
     assert tiles(folder) == tiles(straight)
 
 
-def test_a_result_or_a_report_that_cannot_be_written_is_told(root, straight, copy, monkeypatch, capsys):
+def test_a_result_or_a_report_that_cannot_be_written_is_told(root, straight, copy, capsys):
     folder = copy(straight)
     (folder / "results.nc").unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # less than the result takes
+    try:
+        assert run(root, folder) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "results.nc: it cannot be written (File too large). Make room" in capsys.readouterr().err
 
-    def full(self, path):
+    def write_report(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(gdkit.SweepResult, "save", full)
-    assert run(root, folder) == 1
+    words = ["run", str(root / "small.yaml"), "--output", str(folder)]
+    assert cli.main(words, Hooks(PLAN, write_report=write_report)) == 1
     assert "results, figures and report cannot be written (No space left on device)" in capsys.readouterr().err
     assert tiles(folder) == tiles(straight)
 
