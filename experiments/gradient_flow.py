@@ -25,6 +25,7 @@ from experiments.common.settings import complete_settings
 from experiments.common.tables import format_table
 from gdkit import plots, sgd, sweep
 from gdkit.errors import bad_value
+from gdkit.stability import sharpness_every
 
 DEFAULTS: dict[str, Any] = {
     "network": edge_runs.NETWORK | {"share": 0.05},
@@ -107,8 +108,10 @@ def run(settings: Mapping[str, Any]) -> GradientFlow:
     problem, (length, count) = edge_runs.network(settings["network"]), settings["intervals"].values()
     start = jax.tree.map(np.asarray, problem.init(jax.random.key(0)))
     problem = dataclasses.replace(problem, init=start)  # whatever the seed
-    flow, sharpness = integrate(problem, length, count, settings["flow_steps"], edge_runs.ITERATIONS)
-    finer, _ = integrate(problem, length, count, 2 * settings["flow_steps"], edge_runs.ITERATIONS)
+    monitor = sharpness_every(problem, settings["flow_steps"], iterations=edge_runs.ITERATIONS, record=count + 1)
+    flow, statistics = integrate(problem, length, count, settings["flow_steps"], [monitor])
+    finer, _ = integrate(problem, length, count, 2 * settings["flow_steps"])
+    sharpness = np.asarray(statistics["sharpness_curve"])
     monitors = [distance_monitor(finer, length)]
     rates = length / steps
     runs = sweep(

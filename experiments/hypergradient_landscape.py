@@ -101,13 +101,12 @@ def run(settings: Mapping[str, Any]) -> Landscape:
         loss, slopes = value_and_hypergradient(problem, sgd, {"learning_rate": rate}, steps, key=lane)
         return loss, rate * slopes["learning_rate"]
 
-    ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
     sharpness = sharpness_runs.largest_sharpness(problem, settings, rates[[0, -1]], lane)
+    edge = sharpness_runs.find_edge(sharpness, steps)
+    ends = jax.jit(lambda rates: jax.lax.map(end, rates, batch_size=8))(jnp.asarray(rates, jnp.float32))
     start = {"learning_rate": settings["tune"]["start"]}
     tuned = tune(problem, sgd, start, steps, rounds=settings["tune"]["rounds"], key=settings["key"])
-    result = Landscape(
-        settings, rates, *map(np.asarray, ends), sharpness, sharpness_runs.find_edge(sharpness, steps), critical, tuned
-    )
+    result = Landscape(settings, rates, *map(np.asarray, ends), sharpness, edge, critical, tuned)
     for side in SIDES.values():
         measure_slope(result, *side)  # raises if a side has too few points
     return result

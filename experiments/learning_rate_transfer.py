@@ -30,7 +30,7 @@ from experiments.common.tables import format_table
 from experiments.problems.digits import validate_on_training_rows
 from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
-from gdkit.types import OptimizerFactory
+from gdkit.types import Array, OptimizerFactory, PyTree
 
 DEFAULTS: dict[str, Any] = {
     "widths": [64, 128, 256, 512, 1024],  # of both hidden layers; the first is the base of μP
@@ -162,8 +162,13 @@ def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: in
     run = functools.partial(descend, problem, optimizer, steps, hyperparameters={"learning_rate": rate})
     histories = [run(key=seed, record_every=steps, record_params=True).params_history for seed in range(seeds)]
     every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
-    change = lambda history: problems.layer_changes(problems.mlp_layers, history, problem.data[0][:256])[-1]
-    return np.asarray(jax.lax.map(change, every))
+    return np.asarray(_last_changes(every, problem.data[0][:256]))
+
+
+@jax.jit
+def _last_changes(histories: PyTree, rows: Array) -> Array:
+    """The changes of each layer at the end of each history, (histories, layers)."""
+    return jax.lax.map(lambda history: problems.layer_changes(problems.mlp_layers, history, rows)[-1], histories)
 
 
 def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:

@@ -14,8 +14,8 @@ from gdkit import descend, problems, sgd
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.stability import sharpness_every
 
-TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 40}
-TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1600, "every": 40}
+TINY = {"learning_rates": [0.15], "heavy_ball": {"learning_rates": [0.4]}, "steps": 1200, "every": 100}
+TINY_ADAM = {"learning_rates": [1e-3, 3e-3], "steps": 1600, "every": 100}
 SMALL = {"widths": [3], "share": 0.05}  # a network small enough for its dense Hessian
 
 

@@ -1,5 +1,6 @@
 """The continuous flow dθ/dt = −∇L: its integration, the distance of runs from it, and when they should leave it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,6 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from gdkit import Problem, descend
-from gdkit.stability import sharpness_every
 from gdkit.types import Array, Context, Info, Monitor, Optimizer, PyTree, State
 
 
@@ -42,14 +42,13 @@ def distance_monitor(flow: np.ndarray, interval: float) -> Monitor:
 
 
 def integrate(
-    problem: Problem, length: float, count: int, steps: int, iterations: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Params (count + 1, params) and sharpness (count + 1,) of the flow at the ends of `count` intervals of `steps`."""
-    monitor = sharpness_every(problem, steps, iterations=iterations, record=count + 1)
-    options: dict[str, Any] = {"hyperparameters": {"learning_rate": length / steps}, "monitors": [monitor]}
+    problem: Problem, length: float, count: int, steps: int, monitors: Sequence[Monitor] = ()
+) -> tuple[np.ndarray, dict[str, Array]]:
+    """Params (count + 1, params) of the flow at the ends of `count` intervals of `steps`, and the run's statistics."""
+    options: dict[str, Any] = {"hyperparameters": {"learning_rate": length / steps}, "monitors": monitors}
     run = descend(problem, runge_kutta, steps * count, record_every=steps, record_params=True, **options)
     vectors = jax.vmap(lambda params: ravel_pytree(params)[0])(run.params_history)
-    return np.asarray(vectors), np.asarray(run.statistics["sharpness_curve"])
+    return np.asarray(vectors), run.statistics
 
 
 class FlowSharpness(NamedTuple):
