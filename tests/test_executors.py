@@ -127,7 +127,7 @@ def once(action):
 def test_a_process_pool_whose_worker_is_killed_is_restarted(iris, tmp_path):
     settings = SETTINGS._replace(large_request_bytes=0)  # so that both pools read the sweep from a file
     narrow = Plan(width=1, depth=1)
-    with spawning(1) as pool:
+    with spawning() as pool:
         report, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
         killed = run(iris, settings, executor=pool, progress=report, store=tmp_path, plan=narrow)
         assert_same_bits(killed, run(iris, plan=narrow))
