@@ -136,7 +136,7 @@ def test_bad_input_exits_2_with_the_remedy(words, expected, capsys):
     Path("small.yaml").write_text(SMALL)
     assert main(words) == 2
     shown = capsys.readouterr()
-    assert expected in shown.err
+    assert expected in shown.err.replace('"--output"', "--output")  # older cyclopts quotes options
     assert shown.err.startswith("error: ")
     assert shown.out == ""
 
@@ -481,7 +481,7 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     assert gdkit_undrawn("run", "small.yaml") == 0
     before = gdkit.open("runs/small").lanes
     assert gdkit_undrawn("run", "small.yaml") == 0
-    assert before.drop_attrs().identical(gdkit.open("runs/small").lanes.drop_attrs())
+    assert before.equals(gdkit.open("runs/small").lanes)
     assert gdkit_undrawn("run", "small.yaml", "sweep.steps=30") == 2
     assert "sweep.steps is 20 there and 30 here" in capsys.readouterr().err
     assert gdkit_undrawn("run", "small.yaml", "sweep.steps=30", "optimizer.momentun=0.9") == 2
