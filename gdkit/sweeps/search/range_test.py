@@ -32,8 +32,9 @@ class RangeTest(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The learning rate of the best trial; NaN if every trial diverged."""
-        best = self.trial.recommend().best
+        """The learning rate that is recommended among the trials, or that of the only one; NaN if all diverged."""
+        found = self.trial.recommend()
+        best = found.plain_best if found.best is None else found.best
         return float("nan") if best is None else best
 
     def __str__(self) -> str:
