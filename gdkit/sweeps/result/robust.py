@@ -13,6 +13,7 @@ import numpy as np
 PASSES = 8  # of shrinkage along every axis: noise far above the roughness is averaged over about ±3 neighbors
 NEAR = 3.0  # on the scale: a factor of 20. Points so near the best share one estimate of noise and roughness
 ISOLATED = 3.0  # a point counts as at most this many times better than the better of its neighbors
+CLIFF = 4.0  # standard errors: a larger step between neighbors, by a factor of `ISOLATED` at least, is no noise
 RESOLVED = 1e-3  # of the distance between start and floor: smaller differences between scores decide nothing
 
 
@@ -96,9 +97,11 @@ def robust_scores(
         values = np.where(known[..., None], scale.apply(safe)[..., None] + apart, np.nan)
     ordered = [(d, x) for d, x in enumerate(positions) if x is not None and len(x) > 1]
     shrunk = values
-    for _ in range(PASSES if scores.shape[-1] > 1 else 0):
-        for d, x in ordered:
-            shrunk = _shrink_along(shrunk, d, x)
+    if scores.shape[-1] > 1:
+        cliffs = [_find_cliffs(values, d, x) for d, x in ordered]
+        for _ in range(PASSES):
+            for (d, x), steps in zip(ordered, cliffs, strict=True):
+                shrunk = _shrink_along(shrunk, d, x, steps)
     score = np.where(known, shrunk.mean(axis=-1), mean)
     bound = np.full(score.shape, -np.inf)
     for d, x in ordered:
@@ -107,15 +110,27 @@ def robust_scores(
     return Robust(shrunk, np.where(known, np.maximum(score, bound), np.inf), isolated)
 
 
-def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray) -> np.ndarray:
+def _find_cliffs(values: np.ndarray, dimension: int, positions: np.ndarray) -> np.ndarray:
+    """Mask of the steps between neighbors that are too large for noise, (steps, *others)."""
+    line = np.moveaxis(values, dimension, 0)[np.argsort(positions)]
+    step, mean = np.diff(line, axis=0), line.mean(axis=-1)
+    with np.errstate(invalid="ignore"):
+        near = np.fmin(mean[:-1], mean[1:]) <= np.nanmin(mean, initial=np.inf) + NEAR
+        near &= np.isfinite(step).all(axis=-1)
+        noise = step[near].var(axis=-1, ddof=1).mean() / values.shape[-1] if near.any() else 0.0
+        return np.abs(step.mean(axis=-1)) > max(np.log(ISOLATED), CLIFF * np.sqrt(noise))
+
+
+def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray, cliffs: np.ndarray) -> np.ndarray:
     """One pass: every point moves towards the line through its neighbors by the share of its distance that is noise.
 
     The share is the variance over seeds of the mean distance, over its mean square, both of points near the best. Of a
-    distance that is all noise, 1 / (1 + Σ w²) is the point's own, w being the weights of its neighbors.
+    distance that is all noise, 1 / (1 + Σ w²) is the point's own, w being the weights of its neighbors. Beyond a cliff
+    there is no neighbor.
     """
     order = np.argsort(positions)
     line = np.moveaxis(values, dimension, 0)[order]
-    predicted, weight = _predict(line, positions[order])
+    predicted, weight = _predict(line, positions[order], cliffs)
     distance = line - predicted
     mean = line.mean(axis=-1)
     with np.errstate(invalid="ignore"):
@@ -130,12 +145,13 @@ def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray) -> 
     return np.moveaxis(moved[np.argsort(order)], 0, dimension)
 
 
-def _predict(line: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict(line: np.ndarray, x: np.ndarray, cliffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The line through the neighbors along the first dimension, and the share of a point in its distance from it.
 
     Next to one neighbor alone the prediction is that neighbor, and the share 0; next to none it is NaN.
     """
     low, high = _neighbors(line, np.nan)
+    low[1:][cliffs], high[:-1][cliffs] = np.nan, np.nan
     gap_low, gap_high = np.diff(x, prepend=np.nan), np.diff(x, append=np.nan)
     toward = gap_low / (gap_low + gap_high)  # weight of the upper neighbor
     toward = np.where(np.isfinite(toward), toward, 0.0).reshape(-1, *(1,) * (line.ndim - 1))
