@@ -13,7 +13,7 @@ ALL_TESTS := --doctest-modules gdkit experiments tests
 
 # Tests for the oldest versions: the core, sweeps and the command line, without tests that need other packages. Those
 # versions raise deprecation warnings among themselves.
-CORE_TESTS := bad_input boundary cli config contract datasets dispatch going_on gradients html hypergradients library \
+CORE_TESTS := bad_input boundary cli config contract data_files datasets dispatch going_on gradients html hypergradients library \
 	live monitors plan plots processes regimes reopen report resume schedules search sgd stability store sweep
 
 # The extras with locked versions. PyTorch locks its own dependencies, which differ between platforms.

@@ -32,7 +32,7 @@ def test_a_sweep_prints_nothing_writes_nothing_and_leaves_jax_as_it_was(tmp_path
 
 
 def test_importing_gdkit_imports_no_jax_and_no_matplotlib():
-    done = python("import gdkit, sys; print({'jax', 'matplotlib', 'xarray'} & set(sys.modules))")
+    done = python("import gdkit, sys; print({'jax', 'matplotlib', 'pandas', 'xarray'} & set(sys.modules))")
     assert done.stdout.strip() == "set()", done.stderr
 
 

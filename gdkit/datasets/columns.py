@@ -24,7 +24,9 @@ _LARGEST_EXACT = 2**53  # of float64
 _MAX_LEVELS = (100, 1000)  # of a column that is encoded with one column per level: of any file; of a large one
 _MAX_SHOWN = 20  # columns in a message
 _INDEX_NAME = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")  # as pandas writes an index, and reads it again
+_PLAIN = frozenset("0123456789+-.eE")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_PADDED = re.compile(r"[+-]?0\d+", re.ASCII)
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DATE = re.compile(
     r"\d{4}([-/.])\d{1,2}\1\d{1,2}([T ].*)?|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2})( .*)?|\d{1,2}:\d\d(:\d\d(\.\d+)?)?"
@@ -50,14 +52,18 @@ def parse_cells(
       cells: distinct texts.
       decimal, thousands: how numbers are written.
     """
-    texts, merged = np.unique(np.array([*(str(cell).strip() for cell in cells), ""], object), return_inverse=True)
-    codes = merged[codes]
-    is_missing = np.array([text in _MISSING for text in texts], bool)
-    levels, numbers = texts[~is_missing], parse_numbers(texts, decimal, thousands)
-    if np.isnan(numbers[~is_missing]).any() or _merge_as_numbers(levels):
-        order = np.where(is_missing, -1, np.cumsum(~is_missing) - 1)
-        return Column(name, None, order[codes], levels)
-    return Column(name, np.where(is_missing, np.nan, numbers)[codes], np.zeros(0, int), levels[:0])
+    texts = [cell.strip() for cell in map(str, cells)]
+    is_missing = np.array([text in _MISSING for text in texts] + [True])  # the last one is for -1
+    known = [text for text in texts if text not in _MISSING]
+    numbers = parse_numbers(known, decimal, thousands)
+    if not np.isnan(numbers).any() and not _merge_as_numbers(known, numbers):
+        values = np.full(len(is_missing), np.nan)
+        values[~is_missing] = numbers
+        return Column(name, values[codes], np.zeros(0, int), np.zeros(0, object))
+    levels, places = np.unique(np.array(known, object), return_inverse=True)
+    order = np.full(len(is_missing), -1)
+    order[~is_missing] = places
+    return Column(name, None, order[codes], levels)
 
 
 def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | None = None) -> np.ndarray:
@@ -66,15 +72,32 @@ def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | Non
     >>> parse_numbers(["1e3", "1_000", "١٢", "inf", "9007199254740993"])
     array([1000.,   nan,   nan,   nan,   nan])
     """
-    mark, group = re.escape(decimal), rf"|\d{{1,3}}(?:{re.escape(thousands)}\d{{2,3}})+" if thousands else ""
-    plain = re.compile(rf"[+-]?(?:(?:\d+{group})(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-    strip = (lambda text: text.replace(thousands, "")) if thousands else (lambda text: text)
-    texts = [strip(text).replace(decimal, ".") if plain.fullmatch(text) else "nan" for text in texts]
-    numbers = np.array(texts, object).astype(np.float64)
+    texts = list(texts)
+    numbers = None if decimal != "." or thousands else _parse_plain(texts)
+    if numbers is None:
+        pattern = _number_pattern(decimal, thousands)
+        strip = (lambda text: text.replace(thousands, "")) if thousands else (lambda text: text)
+        texts = [strip(text).replace(decimal, ".") if pattern.fullmatch(text) else "nan" for text in texts]
+        numbers = np.array(texts, object).astype(np.float64)
     for i in np.flatnonzero(np.abs(numbers) >= _LARGEST_EXACT):
         if np.isinf(numbers[i]) or (_INTEGER.fullmatch(texts[i]) and int(texts[i]) != int(numbers[i])):
             numbers[i] = np.nan
     return numbers
+
+
+def _number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
+    mark, groups = re.escape(decimal), rf"|\d{{1,3}}(?:{re.escape(thousands)}\d{{2,3}})+" if thousands else ""
+    return re.compile(rf"[+-]?(?:(?:\d+{groups})(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def _parse_plain(texts: Sequence[str]) -> np.ndarray | None:
+    """All `texts` as numbers, faster than by a pattern; None if one is not a plain number."""
+    if not set().union(*texts) <= _PLAIN:
+        return None
+    try:
+        return np.array(texts, object).astype(np.float64)
+    except ValueError:  # such as "1-2"
+        return None
 
 
 def build_table(path: Path, columns: Sequence[Column], target: int, options: FileOptions) -> Table:
@@ -194,8 +217,9 @@ def _parse_targets(path: Path, column: Column, task: str | None) -> tuple[np.nda
     return column.levels[column.codes].astype(str), "classification"
 
 
-def _merge_as_numbers(levels: np.ndarray) -> bool:
+def _merge_as_numbers(texts: Sequence[str], numbers: np.ndarray) -> bool:
     """Whether integers with leading zeros, as codes have them, equal other texts as numbers: 01 and 1."""
-    integers = [text for text in levels if _INTEGER.fullmatch(text)]
-    is_padded = any(text.lstrip("+-").startswith("0") and len(text.lstrip("+-")) > 1 for text in integers)
-    return is_padded and len(set(map(int, integers))) < len(integers)
+    if not np.array_equal(numbers, np.round(numbers)) or not any(map(_PADDED.fullmatch, texts)):
+        return False
+    integers = {text for text in texts if _INTEGER.fullmatch(text)}
+    return len(set(map(int, integers))) < len(integers)

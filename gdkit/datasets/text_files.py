@@ -38,7 +38,9 @@ def read_text(path: Path, options: FileOptions) -> tuple[list[Column], int]:
     names = [str(cell).strip() for cell in (frame.iloc[0] if header else frame.columns)]
     rows = frame.iloc[int(header) :]
     columns = [
-        parse_cells(name, *pd.factorize(rows.iloc[:, i]), decimal=options.decimal, thousands=options.thousands)
+        parse_cells(
+            name, *pd.factorize(rows.iloc[:, i].to_numpy(object)), decimal=options.decimal, thousands=options.thousands
+        )
         for i, name in enumerate(names)
     ]
     if header and options.header is None:
