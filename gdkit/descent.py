@@ -342,8 +342,9 @@ def descend(
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)
-    if not isinstance(trajectory.grad_norm, Tracer) and not np.isfinite(np.asarray(trajectory.grad_norm)[0]):
-        check_first_gradient(problem, optimizer, chosen, key, arrays)
+    first = (trajectory.loss, trajectory.grad_norm)
+    if not any(isinstance(x, Tracer) for x in first) and not all(np.isfinite(np.asarray(x)[0]) for x in first):
+        check_first_step(problem, optimizer, chosen, key, arrays)
     return trajectory
 
 
@@ -429,19 +430,20 @@ def _write(history: PyTree, value: PyTree, t: Array, every: int) -> PyTree:
 # The first gradient. A gradient that is not finite at a finite loss is a fault of the loss at this start, and no
 # learning rate mends it. It is looked for where a run ends at once, since that takes a compiled gradient.
 
+LOSS_REMEDY = "Look at init and at the data"
 GRADIENT_REMEDY = (
     "Guard the operation whose derivative is not finite there, such as a root, a norm, a logarithm or a quotient at 0: "
     "jnp.sqrt(jnp.where(x > 0, x, 1)) where x > 0; or start elsewhere"
 )
 
 
-def find_bad_gradient(
+def find_bad_start(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
-) -> str:
-    """Where the gradient is not finite at the start of the run of `key`, in words.
+) -> tuple[str, str] | None:
+    """What is not finite at the start of the run of `key`, the loss or its gradient, and the remedy.
 
-    Empty if it is finite, if the loss is not finite either, and if the optimizer skips such an update: all that was
-    finite in the state is finite after it.
+    None if both are finite, and if the optimizer skips such an update: all that was finite in the state is finite
+    after it.
     """
     init_key, sample_key = split_key(key)
 
@@ -453,22 +455,25 @@ def find_bad_gradient(
     is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     skips = all(bool(jnp.all(jnp.isfinite(y) | ~jnp.isfinite(x))) for x, y in pairs if is_float(x))
-    if not jnp.isfinite(info.loss) or skips:
-        return ""
+    if skips:
+        return None
+    if not jnp.isfinite(info.loss):
+        return f"the loss is not finite at the start: {float(info.loss)}", LOSS_REMEDY
     leaves = jax.tree_util.tree_leaves_with_path(info.grad)
     bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not jnp.all(jnp.isfinite(leaf))]
     where = f" with respect to {', '.join(bad[:4])}{' and others' if len(bad) > 4 else ''}" if any(bad) else ""
-    return f"the gradient is not finite at the start{where}, where the loss is {float(info.loss):.4g}" if bad else ""
+    text = f"the gradient is not finite at the start{where}, where the loss is {float(info.loss):.4g}"
+    return (text, GRADIENT_REMEDY) if bad else None
 
 
-def check_first_gradient(
+def check_first_step(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
 ) -> None:
-    """Raise if the gradient is not finite at the start of the run of `key`, unless the optimizer skips the update."""
-    found = find_bad_gradient(problem, optimizer, hyperparameters, key, arrays)
-    if found:
+    """Raise if loss or gradient is not finite at the start of the run of `key`, unless the optimizer skips it."""
+    found = find_bad_start(problem, optimizer, hyperparameters, key, arrays)
+    if found is not None:
         concrete, _ = binding.resolve_problem(problem, hyperparameters)
-        raise bad_value("problem", concrete.name or concrete.loss, found, GRADIENT_REMEDY)
+        raise bad_value("problem", concrete.name or concrete.loss, *found)
 
 
 def is_used(

@@ -123,7 +123,7 @@ def value_and_hypergradient(
         raise bad_value("hyperparameters", chosen, "none of them has a derivative", remedy)
     loss, slopes = program(traced, {}, jnp.int32(steps), checks.as_key(key), arrays)
     if not checks.is_finite(loss):
-        descent.check_first_gradient(problem, optimizer, chosen, checks.as_key(key), arrays)
+        descent.check_first_step(problem, optimizer, chosen, checks.as_key(key), arrays)
     for name, slope in slopes.items():
         if checks.is_finite(loss) and not checks.is_finite(slope):
             raise _derivative_error(name, chosen[name])
@@ -261,7 +261,7 @@ def tune(
         loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
         if least == math.inf and not math.isfinite(loss):  # at the start
             for key in keys:
-                descent.check_first_gradient(problem, optimizer, chosen, key, arrays)
+                descent.check_first_step(problem, optimizer, chosen, key, arrays)
         slopes = {name: slopes[name] * _get_coordinate(name).stretch(value) for name, value in values.items()}
         return Round(values, loss, slopes, loss < least)
 

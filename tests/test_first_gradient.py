@@ -35,6 +35,13 @@ def test_every_entry_names_the_leaf_and_the_guard(entry):
     assert_refused(lambda: ENTRIES[entry](Problem(LOSSES["norm"], START)), CAUSE)
 
 
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_every_entry_names_a_loss_that_is_not_finite_at_the_start(entry, value):
+    problem = Problem(lambda p: jnp.sum(p["v"] ** 2) * value + jnp.sum(p["w"]), START)
+    assert_refused(lambda: ENTRIES[entry](problem), "the loss is not finite at the start")
+
+
 @pytest.mark.parametrize("loss", ["root", "root behind a where"])
 def test_other_gradients_are_named_too(loss):
     for entry in ("descend", "sweep"):

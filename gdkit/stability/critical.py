@@ -140,7 +140,7 @@ def _make_trial(
         statistics = program(jnp.asarray(rates, dtype), traced, keys, arrays, limits, last)
         diverged = regimes.has_diverged(statistics, optimum=optimum, diverged_above=diverged_above)
         if diverged.all():
-            descent.check_first_gradient(problem, optimizer, chosen, checks.as_key(key), arrays)
+            descent.check_first_step(problem, optimizer, chosen, checks.as_key(key), arrays)
         return diverged
 
     return diverge

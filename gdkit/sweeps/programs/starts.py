@@ -25,25 +25,25 @@ def check_start(request: SweepRequest, groups: Sequence[TracedGroup], columns: M
     stuck = ended & np.isfinite(columns["initial_loss"])
     if ended.all() and not stuck.any():
         value = columns["initial_loss"].ravel()[0]
-        raise bad_value("problem", float(value), "the loss is not finite at the start", "Look at init and at the data")
-    cause = _find_cause(request, groups, stuck) if stuck.any() else ""
+        raise bad_value("problem", float(value), "the loss is not finite at the start", descent.LOSS_REMEDY)
+    cause = _find_cause(request, groups, stuck) if stuck.any() else None
     if cause and ended.all():
-        raise bad_value("problem", groups[0].problem.name or groups[0].problem.loss, cause, descent.GRADIENT_REMEDY)
+        raise bad_value("problem", groups[0].problem.name or groups[0].problem.loss, *cause)
     if cause:
-        warn(f"{stuck.sum()} of {stuck.size} runs end at step 0: {cause}. {descent.GRADIENT_REMEDY}.")
+        warn(f"{stuck.sum()} of {stuck.size} runs end at step 0: {'. '.join(cause)}.")
 
 
-def _find_cause(request: SweepRequest, groups: Sequence[TracedGroup], stuck: np.ndarray) -> str:
-    """What is not finite in the first step of the lanes `stuck`, looked for in one lane per group and seed."""
+def _find_cause(request: SweepRequest, groups: Sequence[TracedGroup], stuck: np.ndarray) -> tuple[str, str] | None:
+    """What is not finite in the first step of the lanes `stuck`, and the remedy; of one lane per group and seed."""
     starts = [(group, seed) for group in groups for seed in range(request.seeds)]
     lanes = ((group, seed, _first_point(group, seed, request.seeds, stuck)) for group, seed in starts)
     for group, seed, place in islice((lane for lane in lanes if lane[2] is not None), _MOST_LOOKED_AT):
         point = group.static | {name: values[place] for name, values in group.group.traced.items()}
         key, arrays = jax.random.fold_in(request.key, seed), binding.get_arrays(group.problem)
-        found = descent.find_bad_gradient(request.problem, group.group.section.optimizer, point, key, arrays)
+        found = descent.find_bad_start(request.problem, group.group.section.optimizer, point, key, arrays)
         if found:
             return found
-    return ""
+    return None
 
 
 def _first_point(group: TracedGroup, seed: int, seeds: int, stuck: np.ndarray) -> int | None:
