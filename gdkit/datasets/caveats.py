@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gdkit.datasets.dataset import Column
+from gdkit.datasets.dataset import TableColumn
 
 # With fewer rows, or fewer rows of some class, chance makes such columns.
 _MIN_COUNTED, _MIN_ROWS, _MIN_CLASS_ROWS = 10, 20, 5
 
 
-def find_caveats(features: Sequence[Column], y: np.ndarray, task: str) -> tuple[str, ...]:
+def find_caveats(features: Sequence[TableColumn], y: np.ndarray, task: str) -> tuple[str, ...]:
     """A sentence for each kind of suspicious column, with the remedy in the syntax of a config."""
     counting = [column for column in features if _counts_rows(column)]
     labels = np.unique(y, return_inverse=True)[1]
@@ -26,12 +26,12 @@ def find_caveats(features: Sequence[Column], y: np.ndarray, task: str) -> tuple[
     return tuple(caveats)
 
 
-def _counts_rows(column: Column) -> bool:
+def _counts_rows(column: TableColumn) -> bool:
     numbers = column.numbers
     return numbers is not None and len(numbers) >= _MIN_COUNTED and bool((np.diff(numbers) == 1).all())
 
 
-def _rises_with(column: Column, ranks: np.ndarray) -> bool:
+def _rises_with(column: TableColumn, ranks: np.ndarray) -> bool:
     """Whether a column of numbers orders the rows as the ranks of the target do, or the other way round."""
     if column.numbers is None or column.is_missing.any() or ranks.max() < _MIN_ROWS - 1:
         return False
@@ -39,7 +39,7 @@ def _rises_with(column: Column, ranks: np.ndarray) -> bool:
     return np.array_equal(own, ranks) or np.array_equal(own.max() - own, ranks)
 
 
-def _decides(column: Column, labels: np.ndarray) -> bool:
+def _decides(column: TableColumn, labels: np.ndarray) -> bool:
     """Whether each value, of which there are few, has one class, or thresholds separate all classes."""
     if column.is_missing.any() or len(labels) < _MIN_ROWS or np.bincount(labels).min() < _MIN_CLASS_ROWS:
         return False
@@ -51,10 +51,10 @@ def _decides(column: Column, labels: np.ndarray) -> bool:
     return bool(has_one_class and (is_separated or 2 * (values.max() + 1) <= len(labels)))
 
 
-def _name(columns: Sequence[Column]) -> str:
+def _name(columns: Sequence[TableColumn]) -> str:
     names = ", ".join(repr(column.name) for column in columns)
     return f"column {names}" if len(columns) == 1 else f"each of the columns {names}"
 
 
-def _drop(columns: Sequence[Column]) -> str:
+def _drop(columns: Sequence[TableColumn]) -> str:
     return f"drop: [{', '.join(json.dumps(column.name, ensure_ascii=False) for column in columns)}]"

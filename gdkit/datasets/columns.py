@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gdkit.datasets.caveats import find_caveats
-from gdkit.datasets.dataset import MAX_INFERRED_CLASSES, Column, Features, Table, infer_task_of_numbers
+from gdkit.datasets.dataset import MAX_INFERRED_CLASSES, Features, Table, TableColumn, infer_task_of_numbers
 from gdkit.datasets.options import FileOptions
 from gdkit.errors import bad_value
 from gdkit.tables import count
@@ -43,7 +43,7 @@ _NOTATIONS = (
 
 def parse_cells(
     name: str, codes: np.ndarray, cells: Iterable[Any], *, decimal: str = ".", thousands: str | None = None
-) -> Column:
+) -> TableColumn:
     """A column of numbers if all its cells are numbers or missing, else one of text.
 
     Args:
@@ -59,11 +59,11 @@ def parse_cells(
     if not np.isnan(numbers).any() and not _merge_as_numbers(known, numbers):
         values = np.full(len(is_missing), np.nan)
         values[~is_missing] = numbers
-        return Column(name, values[codes], np.zeros(0, int), np.zeros(0, object))
+        return TableColumn(name, values[codes], np.zeros(0, int), np.zeros(0, object))
     levels, places = np.unique(np.array(known, object), return_inverse=True)
     order = np.full(len(is_missing), -1)
     order[~is_missing] = places
-    return Column(name, None, order[codes], levels)
+    return TableColumn(name, None, order[codes], levels)
 
 
 def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | None = None) -> np.ndarray:
@@ -100,7 +100,7 @@ def _parse_plain(texts: Sequence[str]) -> np.ndarray | None:
         return None
 
 
-def build_table(path: Path, columns: Sequence[Column], target: int, options: FileOptions) -> Table:
+def build_table(path: Path, columns: Sequence[TableColumn], target: int, options: FileOptions) -> Table:
     """The table of all columns.
 
     Raises:
@@ -122,7 +122,7 @@ def build_table(path: Path, columns: Sequence[Column], target: int, options: Fil
     return Table(encoded, y, task, caveats=find_caveats(features, y, task))
 
 
-def _find_problems(columns: Sequence[Column], target: int, options: FileOptions) -> Iterator[tuple[str, str]]:
+def _find_problems(columns: Sequence[TableColumn], target: int, options: FileOptions) -> Iterator[tuple[str, str]]:
     """What keeps the columns from being read, each with its remedy in the syntax of a config."""
     features = [column for i, column in enumerate(columns) if i != target]
     index = [column for column in features if _INDEX_NAME.fullmatch(column.name)]
@@ -132,7 +132,7 @@ def _find_problems(columns: Sequence[Column], target: int, options: FileOptions)
     empty = [column for column in features if column.is_missing.all()]
     if empty:
         yield f"columns without a value: {_shorten(repr(column.name) for column in empty)}", _drop(empty)
-    judged: dict[tuple[str, str], list[Column]] = {}
+    judged: dict[tuple[str, str], list[TableColumn]] = {}
     for column in features:
         if len(column.levels):
             judged.setdefault(_judge_text(column, options), []).append(column)
@@ -143,7 +143,7 @@ def _find_problems(columns: Sequence[Column], target: int, options: FileOptions)
     yield from _find_gaps(gaps if options.missing == "refuse" else [], columns[target], options)
 
 
-def _find_gaps(gaps: list[Column], target: Column, options: FileOptions) -> Iterator[tuple[str, str]]:
+def _find_gaps(gaps: list[TableColumn], target: TableColumn, options: FileOptions) -> Iterator[tuple[str, str]]:
     """Missing values, if those of some features or of the target have no option."""
     lacks_target = options.missing != "drop_rows" and target.is_missing.any()
     gaps = [*gaps, target] if lacks_target else gaps
@@ -154,7 +154,7 @@ def _find_gaps(gaps: list[Column], target: Column, options: FileOptions) -> Iter
         yield f"missing values: {_shorten(counts)}, in {rows.sum():,} of {count(len(rows), 'row')}", remedy
 
 
-def _judge_text(column: Column, options: FileOptions) -> tuple[str, str]:
+def _judge_text(column: TableColumn, options: FileOptions) -> tuple[str, str]:
     """What keeps a column of text from being encoded, and the remedy; empty for a column that is encoded."""
     is_number = ~np.isnan(parse_numbers(column.levels, options.decimal, options.thousands))
     others = column.levels[~is_number]
@@ -173,7 +173,7 @@ def _judge_text(column: Column, options: FileOptions) -> tuple[str, str]:
     return "", ""
 
 
-def _describe_text(column: Column) -> str:
+def _describe_text(column: TableColumn) -> str:
     """The name and a few values, those first that are no numbers."""
     is_number = ~np.isnan(parse_numbers(column.levels))
     shown = [reprlib.repr(str(text)) for text in column.levels[np.argsort(is_number, kind="stable")][:3]]
@@ -181,7 +181,7 @@ def _describe_text(column: Column) -> str:
     return f"{column.name!r} ({count(len(column.levels), 'value')}: {', '.join(shown)}{more})"
 
 
-def _drop(columns: Sequence[Column]) -> str:
+def _drop(columns: Sequence[TableColumn]) -> str:
     return f"drop: [{_shorten(json.dumps(column.name, ensure_ascii=False) for column in columns)}]"
 
 
@@ -191,7 +191,7 @@ def _shorten(texts: Iterable[str]) -> str:
     return ", ".join(texts[:_MAX_SHOWN] + more)
 
 
-def _drop_rows(path: Path, columns: Sequence[Column]) -> list[Column]:
+def _drop_rows(path: Path, columns: Sequence[TableColumn]) -> list[TableColumn]:
     """The columns in the rows that have all values."""
     is_whole = ~np.any([column.is_missing for column in columns], axis=0)
     if not is_whole.any():
@@ -204,7 +204,7 @@ def _drop_rows(path: Path, columns: Sequence[Column]) -> list[Column]:
     return [column.select(is_whole) for column in columns]
 
 
-def _parse_targets(path: Path, column: Column, task: str | None) -> tuple[np.ndarray, str]:
+def _parse_targets(path: Path, column: TableColumn, task: str | None) -> tuple[np.ndarray, str]:
     """The targets as numbers or text, and the task, inferred if it is not given."""
     if column.numbers is not None:
         return column.numbers, task or infer_task_of_numbers(column.numbers)

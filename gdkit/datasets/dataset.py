@@ -60,7 +60,7 @@ class Dataset:
         return 1 + max(int(np.max(part[1])) for part in (self.train, self.validation, self.test) if part is not None)
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of a file: numbers, or text."""
 
     name: str
@@ -75,7 +75,7 @@ class Column(NamedTuple):
         """Mask of the rows without a value."""
         return self.codes < 0 if self.numbers is None else np.isnan(self.numbers)
 
-    def select(self, rows: np.ndarray) -> "Column":
+    def select(self, rows: np.ndarray) -> "TableColumn":
         """The column with some of its rows."""
         if self.numbers is None:
             return self._replace(codes=self.codes[rows])
@@ -85,7 +85,7 @@ class Column(NamedTuple):
 class Features(NamedTuple):
     """Columns that are encoded when the training rows are known."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     missing: str = "refuse"  # as the option of a file
     categorical: str = "refuse"
 

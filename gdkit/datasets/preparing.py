@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gdkit.datasets.array_files import PARTS, as_numbers, check_finite, check_rows
-from gdkit.datasets.dataset import Column, Dataset, Features, Scale, Table
+from gdkit.datasets.dataset import Dataset, Features, Scale, Table, TableColumn
 from gdkit.errors import bad_value, missing_package
 from gdkit.tables import count
 
@@ -131,7 +131,7 @@ def _make_encoder(categorical: str) -> Any:
     return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
 
 
-def _fill(values: np.ndarray, columns: Sequence[Column], train: np.ndarray) -> np.ndarray:
+def _fill(values: np.ndarray, columns: Sequence[TableColumn], train: np.ndarray) -> np.ndarray:
     """`values` (rows, columns) with the mean, or of codes the most frequent one, of the training rows where missing."""
     is_missing = np.column_stack([column.is_missing for column in columns])
     if not is_missing.any():

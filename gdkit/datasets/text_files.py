@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gdkit.datasets.columns import parse_cells, parse_numbers
-from gdkit.datasets.dataset import Column
+from gdkit.datasets.dataset import TableColumn
 from gdkit.datasets.options import FileOptions, data_suffix
 from gdkit.errors import GdkitError, bad_type, bad_value, missing_package, nearest, unknown_name
 
@@ -26,7 +26,7 @@ _DELIMITERS = "\t;, "  # those that are detected, in this order: cells of the fi
 _SAMPLE = 1 << 16  # characters from which the delimiter is detected
 
 
-def read_text(path: Path, options: FileOptions) -> tuple[list[Column], int]:
+def read_text(path: Path, options: FileOptions) -> tuple[list[TableColumn], int]:
     """The columns of a text file without those to drop, and the position of the target among them."""
     import pandas as pd
 
@@ -51,7 +51,7 @@ def read_text(path: Path, options: FileOptions) -> tuple[list[Column], int]:
     return choose_columns(path, columns, options)
 
 
-def read_parquet(path: Path, options: FileOptions) -> tuple[list[Column], int]:
+def read_parquet(path: Path, options: FileOptions) -> tuple[list[TableColumn], int]:
     """The columns of a Parquet file without those to drop, and the position of the target among them."""
     import pandas as pd
 
@@ -64,7 +64,7 @@ def read_parquet(path: Path, options: FileOptions) -> tuple[list[Column], int]:
     return choose_columns(path, [_convert_column(str(name), frame[name]) for name in frame], options)
 
 
-def choose_columns(path: Path, columns: list[Column], options: FileOptions) -> tuple[list[Column], int]:
+def choose_columns(path: Path, columns: list[TableColumn], options: FileOptions) -> tuple[list[TableColumn], int]:
     """The columns that are used, and the position of the target among them.
 
     Raises:
@@ -170,7 +170,7 @@ def _read_frame(path: Path, options: FileOptions, delimiter: str, width: int | N
         )
 
 
-def _convert_column(name: str, column: "pd.Series") -> Column:
+def _convert_column(name: str, column: "pd.Series") -> TableColumn:
     """A typed column: numbers, dates, or text."""
     import pandas as pd
 
@@ -178,11 +178,11 @@ def _convert_column(name: str, column: "pd.Series") -> Column:
     if is_number and not pd.api.types.is_complex_dtype(column):
         numbers = column.to_numpy(np.float64, na_value=np.nan)
         if not (np.abs(numbers) >= 2**53).any() and not np.isinf(numbers).any():
-            return Column(name, numbers, np.zeros(0, int), np.zeros(0, object))
+            return TableColumn(name, numbers, np.zeros(0, int), np.zeros(0, object))
     return parse_cells(name, *pd.factorize(column))
 
 
-def _check_header(path: Path, columns: Sequence[Column], options: FileOptions) -> None:
+def _check_header(path: Path, columns: Sequence[TableColumn], options: FileOptions) -> None:
     """Raise if a name is a number above a column of numbers: the first line may be a row."""
     is_number = ~np.isnan(parse_numbers([column.name for column in columns], options.decimal, options.thousands))
     found = [c.name for c, number in zip(columns, is_number, strict=True) if number and c.numbers is not None]
