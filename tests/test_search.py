@@ -57,10 +57,11 @@ def test_the_best_points_of_each_round_are_resumed(iris):
     assert len(best & set(np.flatnonzero(result.lanes["end_step"].values > 10))) >= 8
 
 
-def test_it_finds_nearly_the_best_for_a_fraction_of_the_steps(iris):
+def test_it_finds_one_of_the_best_quarter_for_a_fraction_of_the_steps(iris):
     axes = {"learning_rate": RATES}
     full, halved = sweep(iris, sgd, axes, steps=270), successive_halving(iris, sgd, axes, steps=270)
-    assert halved.best().score <= 1.3 * full.best().score
+    better = full.scores() < halved.best().score * (1 - 1e-6)
+    assert better.sum() < len(RATES) / 4  # few rows validate, so the best score itself may be luck
     assert halved.lanes["end_step"].values.sum() < 0.4 * full.lanes["end_step"].values.sum()
 
 
