@@ -186,7 +186,7 @@ def test_the_plateau_is_within_the_paired_noise_of_the_seeds():
 
 @pytest.mark.parametrize(("optimum", "seeds", "known"), [(1, 1, True), (0, 1, False), (0, 2, False), (0, 3, True)])
 def test_the_plateau_needs_three_seeds_or_a_known_optimum(optimum, seeds, known):
-    result = made(column(CURVES["a bowl"], seeds))
+    result = made(column(CURVES["a bowl"], seeds, noise=1e-4))
     result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=optimum))
     found = result.recommend()
     assert (found.plateau is not None) == known and (found.interval is not None) == (seeds >= 3)
@@ -219,6 +219,54 @@ def test_ties_are_named_and_their_middle_is_recommended(tied):
     found = made(scores).recommend()
     assert found.best == pytest.approx(np.median(RATES[tied]))
     assert any("tie to rounding; the middle one is recommended" in text for text in found.caveats)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_equal_seeds_tell_no_noise(seeds):
+    result = made(column(CURVES["a bowl"], seeds))
+    found = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0)).recommend()
+    assert found.best == pytest.approx(0.1) and found.interval is None and found.plateau is None
+    assert any("all seeds have the same scores" in text for text in found.caveats) == (seeds > 2)
+
+
+@pytest.mark.parametrize("first", [3, 10, 18])
+def test_of_two_that_tie_the_larger_is_recommended_and_is_not_called_worse(first):
+    scores = np.full((25, 1), 0.3)
+    scores[first : first + 2] = [[0.1], [0.1 - 1e-9]]
+    found = made(scores).recommend()
+    assert found.best == pytest.approx(RATES[first + 1])
+    assert any("tie to rounding; the larger one is recommended" in text for text in found.caveats)
+
+
+@pytest.mark.parametrize("lowest", [4, 12, 20])
+def test_a_lowest_mean_that_ties_with_the_recommended_one_is_no_caveat(lowest):
+    scores = np.full((25, 1), 1e-9)
+    scores[lowest] = 0.0
+    found = made(scores).recommend()
+    assert not any("the best mean" in text for text in found.caveats)
+
+
+@pytest.mark.parametrize("diverged", [[0], [1, 2], [0, 1, 2]])
+def test_runs_of_some_seeds_that_diverged_are_not_called_every_run(diverged):
+    scores = column(CURVES["a bowl"])
+    scores[:, diverged] = np.inf
+    headline = answers.format_headline(summarize(made(scores)))
+    assert headline.startswith("Every run diverged." if len(diverged) == 3 else "No value can be recommended: at every")
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-3])
+def test_optimizers_that_tie_to_rounding_are_named(distance):
+    scores = np.concatenate([column(0.1 + 0.01 * OFFSETS**2), column(0.1 + distance + 0.01 * OFFSETS**2)])
+    texts = summarize(made(scores, optimizers=("sgd", "adam"))).caveats
+    assert ("sgd does not beat adam for every seed." in texts) == (distance < 1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.2])
+def test_the_terminal_tells_the_mean_from_the_corrected_score(noise):
+    result = made(column(CURVES["a bowl"], noise=noise, key=3))
+    found, answer = result.recommend(), answers.format_answer(summarize(result))
+    assert f"validation loss {found.mean:.3g}" in answer
+    assert ("when corrected for choosing the best" in answer) == (f"{found.mean:.3g}" != f"{found.score:.3g}")
 
 
 @pytest.mark.parametrize(("values", "side"), [(OFFSETS + 4, "below"), (4 - OFFSETS, "above"), (OFFSETS**2 + 1, None)])

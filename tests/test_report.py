@@ -178,6 +178,8 @@ def test_caveats_are_capitalized_unless_they_begin_with_a_label():
     result = synthetic.result(("sgd", "adam"), edge=50, seeds=1)
     section = sections.render_caveats(summarize(result))
     assert "<li>sgd: no divergence found up to 10." in section and "<li>Sgd" not in section
+    summary = summarize(result)._replace(caveats=("validation_loss is over 30 rows only.",))
+    assert "<li>validation_loss is" in sections.render_caveats(summary)
     assert "<li>No divergence found up to 10." in sections.render_caveats(summarize(result.select(optimizer="sgd")))
 
 

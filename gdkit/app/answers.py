@@ -34,7 +34,9 @@ def format_answer(summary: Summary) -> str:
     if not np.isfinite(row.score) or found is None or found.best is None:
         return format_headline(summary)
     metric = _format_metric(summary, found)
-    quality = ", ".join(filter(None, [f"{humanize(summary.by)} {short_number(found.score)}", metric]))
+    mean, score = short_number(found.mean), short_number(found.score)
+    corrected = f" ({score} when corrected for choosing the best)" * (mean != score)
+    quality = ", ".join(filter(None, [f"{humanize(summary.by)} {mean}{corrected}", metric]))
     answer = f"{_describe_progress(summary)}Use {_name_choice(row, found)}: {quality}."
     return " ".join(filter(None, [answer, _describe_divergence(found)]))
 
@@ -43,7 +45,7 @@ def format_headline(summary: Summary) -> str:
     """Which value to use, in one sentence."""
     row, found = summary.best, summary.best.recommendation
     if not np.isfinite(row.score):
-        return "Every finished run diverged." if summary.unfinished else "Every run diverged. Try smaller values."
+        return _describe_failure(summary)
     if found is None or found.best is None:
         return f"{row.optimizer or 'The best run'} reaches a {humanize(summary.by)} of {short_number(row.score)}."
     choice = _name_choice(row, found)
@@ -125,6 +127,13 @@ def _describe_progress(summary: Summary) -> str:
     if not summary.unfinished:
         return ""
     return f"So far ({summary.runs - summary.unfinished:,} of {count(summary.runs, 'run')} finished): "
+
+
+def _describe_failure(summary: Summary) -> str:
+    """Why there is no best: all runs diverged, or at least one seed of every point did."""
+    if any(number for row in summary.rows for regime, number in row.counts.items() if regime != Regime.DIVERGED):
+        return f"{_describe_progress(summary)}No value can be recommended: at every value some seed diverged."
+    return "Every finished run diverged." if summary.unfinished else "Every run diverged. Try smaller values."
 
 
 def _end_of_axis(summary: Summary, row: SummaryRow) -> str:

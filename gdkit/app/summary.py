@@ -13,6 +13,7 @@ from gdkit.sweeps.result.caveats import UNFINISHED
 from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.scores import rounding_error
 from gdkit.tables import count, format_duration, format_number, format_range
 
 SIGNS = {
@@ -109,7 +110,11 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
     summary = Summary(axis, by, _reported_metric(result, by), rows, (), maximize=result.is_maximized(by))
     summary = summary._replace(unfinished=result.missing, runs=result.finished.size)
-    caveats = (unfinished_caveat(result), _tie_caveat(summary), *_merge_caveats(rows))
+    caveats = (
+        unfinished_caveat(result),
+        _tie_caveat(summary, rounding_error(result.lanes["initial_loss"].values)),
+        *_merge_caveats(rows),
+    )
     return summary._replace(caveats=tuple(filter(None, caveats)))
 
 
@@ -271,17 +276,23 @@ def _reported_metric(result: SweepResult, by: str) -> str | None:
 # Caveats
 
 
-def _tie_caveat(summary: Summary) -> str:
-    """The caveat that other optimizers beat the best one for some seed; empty if none does."""
+def _tie_caveat(summary: Summary, rounding: float) -> str:
+    """The caveat that other optimizers are as good as the best one, to `rounding`, for some seed; empty if none is."""
     best = summary.best
     if not np.isfinite(best.score):
         return ""
     close = [
         row.optimizer
         for row in summary.rows
-        if row is not best and any(np.less_equal(*orient(np.array([row.seeds, best.seeds]), summary.maximize)))
+        if row is not best and _ties_or_wins(row, best, summary.maximize, rounding)
     ]
     return f"{best.optimizer} does not beat {', '.join(close)} for every seed." if close else ""
+
+
+def _ties_or_wins(row: SummaryRow, best: SummaryRow, maximize: bool, rounding: float) -> bool:
+    """Whether a row is as good as the best one for some seed."""
+    own, other = orient(np.array([row.seeds, best.seeds]), maximize)
+    return bool(np.any(own <= other + rounding))
 
 
 def _merge_caveats(rows: tuple[SummaryRow, ...]) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def _render_answer(entries: Sequence[_Entry], best: _Entry, merged: Summary) -> 
 
 def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
     if not np.isfinite(best.row.score):
-        return "Every run diverged."
+        return "No best run: at every value some seed diverged."
     headline = f"{_label(best.run, best.row.optimizer)} has the lowest {humanize(by)}"
     others = [entry for entry in entries if entry is not best]
     ties = sum(not _compare(entry, best).is_significant for entry in others)

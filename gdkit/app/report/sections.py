@@ -58,9 +58,10 @@ def render_answer(summary: Summary) -> str:
 
 
 def render_caveats(summary: Summary) -> str:
-    """The caveats, each a sentence; labels of optimizers keep their case."""
+    """The caveats, each a sentence; labels of optimizers and names of variables keep their case."""
     labels = tuple(row.optimizer for row in summary.rows if row.optimizer)
-    texts = [text if text.startswith(labels) else text[:1].upper() + text[1:] for text in summary.caveats]
+    keeps_case = lambda text: text.startswith(labels) or "_" in text.partition(" ")[0]
+    texts = [text if keeps_case(text) else text[:1].upper() + text[1:] for text in summary.caveats]
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f'<section class="caveats"><h2>Caveats</h2><ul>{items}</ul></section>' if items else ""
 

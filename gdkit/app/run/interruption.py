@@ -50,9 +50,9 @@ def explain_interruption(folder: Path) -> Generator[None]:
 def _describe_interruption(folder: Path) -> str:
     if not (folder / CONFIG).is_file():
         return "interrupted before the first run. To start again, run the same command."
-    text = "interrupted."
+    text, purpose = "interrupted.", "resume"
     if (folder / RESULTS).is_file():
-        text = "interrupted. All runs are finished and saved, but the report is not written."
+        text, purpose = "interrupted. All runs are finished and saved, but the report is not written.", "write it"
     elif (folder / NAME).is_file():
         text = "interrupted. Finished runs are saved, the others continue from their last checkpoint."
-    return f"{text} To resume:\n  {resume_command(folder)}"
+    return f"{text} To {purpose}:\n  {resume_command(folder)}"

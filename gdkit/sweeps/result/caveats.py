@@ -10,7 +10,7 @@ from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
 from gdkit.sweeps.result.ranking import Ranking
-from gdkit.sweeps.result.scores import find_bracket
+from gdkit.sweeps.result.scores import find_bracket, rounding_error
 from gdkit.tables import count, format_number, format_range
 
 UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs
@@ -47,7 +47,8 @@ def _about_choice(
     tied = ranking.total[line] <= ranking.total[ranking.top] + ranking.tie
     if tied.sum() > 1:
         bounds = format_range((values[tied][0], values[tied][-1]))
-        yield f"{axis} {bounds} tie to rounding; the middle one is recommended."
+        which = "larger" if tied.sum() == 2 else "middle"
+        yield f"{axis} {bounds} tie to rounding; the {which} one is recommended."
     elif place in (0, len(values) - 1):
         side, end = ("below", values[0]) if place == 0 else ("above", values[-1])
         next_range = _next_range(values, place == 0)
@@ -63,7 +64,8 @@ def _about_plain_best(result: SweepLike, axis: str, by: str, maximize: bool, ran
     top, plain = ranking.top, ranking.plain
     if ranking.isolated[top]:
         yield "the recommended point is isolated: its neighbors are far worse; add values between them."
-    if top == plain or not np.isfinite(ranking.mean[plain]):
+    rounding = rounding_error(result.lanes["initial_loss"].values)
+    if not np.isfinite(ranking.mean[plain]) or ranking.mean[top] <= ranking.mean[plain] + rounding:
         return
     own, other = (hyperparameters_of(result, point * result.seeds) for point in (top, plain))
     different = {name: value for name, value in other.items() if own.get(name) != value} or {axis: other[axis]}
@@ -132,5 +134,7 @@ def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
         yield f"{unfinished:,} of {count(result.finished.size, 'run')} {UNFINISHED}"
     if result.seeds < 3:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
+    elif not ranking.has_noise:
+        yield "all seeds have the same scores: the noise is unknown."
     if not result.lanes.attrs["optimum_known"]:
         yield "the optimum is unknown; the lowest observed loss is used."

@@ -33,6 +33,12 @@ class Ranking(NamedTuple):
     top: int  # the point with the lowest total
     plain: int  # the point with the lowest mean
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether seeds differ: without a random start and batches all have the same scores."""
+        finite = self.scores[np.isfinite(self.scores).all(axis=1) & self.finished.all(axis=1)]
+        return not finite.size or bool(np.ptp(finite, axis=1).any())
+
 
 def rank(result: SweepLike, axis: str, by: str, maximize: bool) -> Ranking:
     """Rank the points of the optimizers that have `axis`."""

@@ -106,7 +106,7 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommen
     if len(values) == 1 or not np.isfinite(ranking.total[line]).any():
         return found
     top = int(np.flatnonzero(line == ranking.top)[0])
-    enough = result.seeds >= _LEAST_SEEDS and bool(result.finished[lanes].all())
+    enough = result.seeds >= _LEAST_SEEDS and ranking.has_noise and bool(result.finished[lanes].all())
     return dataclasses.replace(
         found,
         best=float(values[top]),
@@ -175,7 +175,7 @@ def _plateau(
     """
     scores, mean = ranking.scores[line], ranking.mean[line]
     seeds = scores.shape[1]
-    enough = seeds >= _LEAST_SEEDS and bool(ranking.finished[line].all())
+    enough = seeds >= _LEAST_SEEDS and ranking.has_noise and bool(ranking.finished[line].all())
     if not enough and ranking.optimum is None:
         return None
     good = np.zeros(len(values), bool)
