@@ -155,7 +155,7 @@ def test_an_interrupt_exits_130(capsys):
     Path("small.yaml").write_text(SMALL)
     interrupt = Hooks(measure_free=lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["run", "small.yaml"], interrupt) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "interrupted before the first run. To start again, run the same command.\n"
 
 
 def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(capsys, monkeypatch):
