@@ -224,7 +224,9 @@ def test_ties_are_named_and_their_middle_is_recommended(tied):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_equal_seeds_tell_no_noise(seeds):
     result = made(column(CURVES["a bowl"], seeds))
-    found = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0)).recommend()
+    result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0))
+    found, (best, *_) = result.recommend(), answers.answer_cards(summarize(result))
+    assert best.detail == f"{seeds} seeds: no interval"
     assert found.best == pytest.approx(0.1) and found.interval is None and found.plateau is None
     assert any("all seeds have the same scores" in text for text in found.caveats) == (seeds > 2)
 

@@ -75,7 +75,8 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     if found is None or found.best is None:
         return []
     seeds = len(row.seeds)
-    missing = "no interval until all seeds finish" if seeds > 2 else f"{count(seeds, 'seed')}: no interval"
+    is_partial = seeds > 2 and found.finished < found.runs
+    missing = "no interval until all seeds finish" if is_partial else f"{count(seeds, 'seed')}: no interval"
     interval = f"95 % interval over seeds: {short_range(found.interval)}" if found.interval else missing
     plateau = "within the paired noise of the seeds" if found.interval else "5 % farther from the optimum at most"
     cards = [

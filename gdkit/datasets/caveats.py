@@ -22,7 +22,9 @@ def find_caveats(features: Sequence[TableColumn], y: np.ndarray, task: str) -> t
     if counting:
         caveats.append(f"{_name(counting)} counts the rows. If it is not a feature, set {_drop(counting)}.")
     if telling:
-        caveats.append(f"{_name(telling)} predicts the target perfectly. If it was made from it, set {_drop(telling)}.")
+        caveats.append(
+            f"{_name(telling)} predicts the target perfectly. If it is derived from the target, set {_drop(telling)}."
+        )
     return tuple(caveats)
 
 

@@ -111,7 +111,7 @@ def _check_characters(given: Mapping[str, Any]) -> None:
             raise bad_value(key, value, "not a single character", remedy)
     for key, other, default in (("thousands", "decimal", "."), ("comment", "delimiter", None)):
         if key in given and given[key] == given.get(other, default):
-            raise bad_value(key, given[key], f"it is that of {other}, too", f"Set {other} to another character")
+            raise bad_value(key, given[key], f"the same character as {other}", f"Set {other} to another character")
 
 
 def _check_encoding(encoding: Any) -> None:

@@ -93,8 +93,10 @@ def robust_scores(
     known = np.isfinite(mean)
     safe = np.where(known, mean, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.where(finished & np.isfinite(scores), (scores - safe[..., None]) * scale.slope(safe)[..., None], 0.0)
-        values = np.where(known[..., None], scale.apply(safe)[..., None] + apart, np.nan)
+        deviation = np.where(
+            finished & np.isfinite(scores), (scores - safe[..., None]) * scale.slope(safe)[..., None], 0.0
+        )
+        values = np.where(known[..., None], scale.apply(safe)[..., None] + deviation, np.nan)
     ordered = [(d, x) for d, x in enumerate(positions) if x is not None and len(x) > 1]
     shrunk = values
     if scores.shape[-1] > 1:
@@ -153,11 +155,11 @@ def _predict(line: np.ndarray, x: np.ndarray, cliffs: np.ndarray) -> tuple[np.nd
     low, high = _neighbors(line, np.nan)
     low[1:][cliffs], high[:-1][cliffs] = np.nan, np.nan
     gap_low, gap_high = np.diff(x, prepend=np.nan), np.diff(x, append=np.nan)
-    toward = gap_low / (gap_low + gap_high)  # weight of the upper neighbor
-    toward = np.where(np.isfinite(toward), toward, 0.0).reshape(-1, *(1,) * (line.ndim - 1))
+    upper = gap_low / (gap_low + gap_high)  # weight of the upper neighbor
+    upper = np.where(np.isfinite(upper), upper, 0.0).reshape(-1, *(1,) * (line.ndim - 1))
     both = np.isfinite(low) & np.isfinite(high)
-    predicted = np.where(both, (1 - toward) * low + toward * high, np.where(np.isfinite(low), low, high))
-    share = 1 / (1 + toward[..., 0] ** 2 + (1 - toward[..., 0]) ** 2)
+    predicted = np.where(both, (1 - upper) * low + upper * high, np.where(np.isfinite(low), low, high))
+    share = 1 / (1 + upper[..., 0] ** 2 + (1 - upper[..., 0]) ** 2)
     return predicted, np.where(both.all(axis=-1), share, 0.0)
 
 
