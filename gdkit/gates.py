@@ -57,7 +57,8 @@ def has_gates(
 ) -> bool:
     """Whether a program branches, tests if gradients are finite, or lets a boolean choose between floats and zero.
 
-    Such a choice is a factor that was a scalar boolean, or by one of floats of the `shapes`. `grads` and `zeros`
+    Such a choice is a factor that was a scalar boolean, or by one of floats of the `shapes`; where the boolean depends
+    on the gradient, as in adagrad's root of a sum that may be zero, it is none. `grads` and `zeros`
     are the places of the inputs that depend on the gradient or the loss, and of those that are known to be zero. Loops
     with a condition, as in a line search, are not entered.
     """
@@ -86,7 +87,7 @@ def _is_gate(
     name, inputs = equation.primitive.name, equation.invars
     if name in ("eq", "ne", "is_finite"):
         return bool(of_grads) and inputs[0] is inputs[-1]  # x != x tests whether x is NaN
-    if name not in ("select_n", "convert_element_type"):
+    if name not in ("select_n", "convert_element_type") or 0 in of_grads:
         return name == "cond"
     chooser: Any = inputs[0].aval
     out: Any = equation.outvars[0].aval

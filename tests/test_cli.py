@@ -510,7 +510,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_unless_it_is_to_sta
         assert main([command, "small.yaml"], scarce) == 2
         shown = capsys.readouterr().err
         assert re.search(r"sweep='8 runs': it needs at least [\d.]+ [MG]iB of memory, and 1 MiB are free", shown)
-        assert re.search(r"and 1\.\d+ KiB of disk, and 100 B are free", shown)
+        assert re.search(r"and 5\d\d KiB of disk, and 100 B are free", shown)
         assert "Lower sweep.curve_points" in shown
     assert not Path("runs").exists()
     full_disk = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**50, disk=100))
@@ -564,7 +564,7 @@ def test_check_predicts_the_size_of_a_run_directory(capsys):
     predicted = float(size) * {"KiB": 2**10, "MiB": 2**20}[unit]
     assert main(["run", "some.yaml"], UNREPORTED) == 0
     used = sum(p.stat().st_size for part in ("tiles", "lanes") for p in Path("runs/small", part).rglob("*.npz"))
-    assert 0.5 * used < predicted < 3 * used
+    assert 0.5 * used < predicted - resources.estimate_report(lanes=8) < 3 * used
 
 
 MONITORS = """\

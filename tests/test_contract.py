@@ -48,6 +48,11 @@ SURVIVES_ANY_RATE = {
     "polyak_sgd": "its learning rate is only the largest that Polyak's step may take",
 }
 GIVES_UP = {("lbfgs", "mlp"): "1e30 is farther than the line search comes back in its 20 steps"}
+WITHHOLDS = {  # a counter chooses one of their terms, so that an update of 0 at an infinite loss counts as skipped
+    ("adan", "vector"),
+    ("schedule_free_adamw", "scalar"),
+    ("schedule_free_sgd", "scalar"),
+}
 UNDECIDED = {("lbfgs", "pytree"): "whether the line search comes back in time depends on how XLA is told to round"}
 
 # Looser than TOLERANCE, of the params after the last step.
@@ -245,7 +250,7 @@ def test_a_diverged_lane_leaves_its_neighbours_bit_for_bit_as_they_were(pair, ra
     end_kind = int(wild.record.end_kind[1])
     if np.isfinite(rate) and pair.id in UNDECIDED:
         return
-    if np.isfinite(rate) and pair.name in SURVIVES_ANY_RATE and pair.id not in GIVES_UP:
+    if np.isfinite(rate) and (pair.id in WITHHOLDS or (pair.name in SURVIVES_ANY_RATE and pair.id not in GIVES_UP)):
         assert end_kind == EndKind.STEPS
     else:
         assert end_kind in (EndKind.NONFINITE, EndKind.EXCEEDED)

@@ -14,7 +14,6 @@ import gdkit
 from gdkit import environment
 from gdkit.app import resources
 from gdkit.app.run.hooks import Hooks
-from gdkit.app.run.interruption import explain_interruption
 from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_value
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def run(
     loaded = _load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
+    from gdkit.app.run.interruption import explain_interruption
+
     with explain_interruption(folder):
         from gdkit.app.run.machines import connect_dask, join_processes
         from gdkit.app.run.run import Options
