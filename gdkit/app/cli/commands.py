@@ -115,9 +115,9 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
       config: the YAML file, or - for standard input.
       overrides: key.path=value.
     """
+    loaded = _load(config, overrides)
     from gdkit.app import directory
 
-    loaded = _load(config, overrides)
     folder = directory.choose_folder(loaded, None, new=True)
     _configure_jax(loaded.precision)
     from gdkit.app.run import caches, estimate
