@@ -172,6 +172,17 @@ def test_few_validation_rows_are_a_caveat(rows, few):
 # What is as good
 
 
+@pytest.mark.parametrize("factors", [(15, 28, 30), (4, 9, 4), (60, 20, 9)])
+def test_a_value_many_times_the_best_for_every_seed_is_not_as_good(factors):
+    best = np.array([0.9, 0.16, 0.25])
+    scores = np.full((25, 3), 200.0)
+    scores[11:14] = best * np.array(factors), best, best * np.array(factors)
+    result = made(scores, initial_loss=20.0)
+    result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0))
+    found = result.recommend()
+    assert found.plateau == (pytest.approx(RATES[12]), pytest.approx(RATES[12]))
+
+
 def test_the_plateau_is_within_the_paired_noise_of_the_seeds():
     random = np.random.default_rng(0)
     common, own = random.normal(size=(1, 5)), random.normal(size=(25, 5))
@@ -254,6 +265,20 @@ def test_runs_of_some_seeds_that_diverged_are_not_called_every_run(diverged):
     scores[:, diverged] = np.inf
     headline = answers.format_headline(summarize(made(scores)))
     assert headline.startswith("Every run diverged." if len(diverged) == 3 else "No value can be recommended: at every")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_score_that_is_not_finite_without_divergence_is_not_called_divergence(seed):
+    result = made(column(CURVES["a bowl"]))
+    result.lanes["validation_loss"].values[seed::3] = np.nan
+    assert result.recommend().caveats[0].endswith("at every value some seed has no finite validation_loss.")
+    assert "has no finite validation loss" in answers.format_headline(summarize(result))
+
+
+def test_equal_sensitivities_have_no_least():
+    scores = np.concatenate([column(0.1 * np.exp(0.3 * OFFSETS**2))] * 2)
+    summary = summarize(made(scores, optimizers=("sgd", "adam")))
+    assert answers.least_sensitive(summary) is None and "sensitive" not in answers.format_details(summary)
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-3])

@@ -109,7 +109,7 @@ def first_divergence(row: SummaryRow) -> str:
 def least_sensitive(summary: Summary) -> str | None:
     """The optimizer whose score depends least on its axis, over windows of equal width; None if they do not compare."""
     excess = summary.window.excess if summary.window else {}
-    return min(excess, key=lambda name: excess[name]) if excess else None
+    return min(excess, key=lambda name: excess[name]) if len(set(excess.values())) > 1 else None
 
 
 def _name_choice(row: SummaryRow, found: Recommendation) -> str:
@@ -133,7 +133,8 @@ def _describe_progress(summary: Summary) -> str:
 def _describe_failure(summary: Summary) -> str:
     """Why there is no best: all runs diverged, or at least one seed of every point did."""
     if any(number for row in summary.rows for regime, number in row.counts.items() if regime != Regime.DIVERGED):
-        return f"{_describe_progress(summary)}No value can be recommended: at every value some seed diverged."
+        why = f"at every one some seed diverged or has no finite {humanize(summary.by)}"
+        return f"{_describe_progress(summary)}No value can be recommended: {why}."
     return "Every finished run diverged." if summary.unfinished else "Every run diverged. Try smaller values."
 
 

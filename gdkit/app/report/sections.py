@@ -79,7 +79,8 @@ def render_optimizers(summary: Summary) -> str:
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many."
     if summary.window:
         note += f" Sensitivity: its mean excess within a factor of {short_number(summary.window.factor)} of the best"
-        note += f" {axis}, the widest window that all axes cover. {least_sensitive(summary)} is the least sensitive."
+        least = least_sensitive(summary)
+        note += f" {axis}, the widest window that all axes cover." + f" {least} is the least sensitive." * bool(least)
     title = "Optimizers" if len(rows) > 1 else "Summary"
     return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
 

@@ -37,7 +37,15 @@ def _about_choice(
     """Why the value is what it is, and what speaks against it."""
     if not np.isfinite(ranking.total[line]).any():
         unfinished = " or is not finished" * (not result.finished.all())
-        yield f"no best {axis}: at every value some seed diverged{unfinished}."
+        diverged = (result.lane_regimes.reshape(-1, result.seeds)[line] == Regime.DIVERGED).any(axis=1)
+        failed = (
+            "diverged"
+            if diverged.all()
+            else f"diverged or has no finite {by}"
+            if diverged.any()
+            else f"has no finite {by}"
+        )
+        yield f"no best {axis}: at every value some seed {failed}{unfinished}."
         return
     if len(values) == 1:
         yield f"only one {axis} was run to its end, {format_number(values[0])}: there is nothing to compare."

@@ -170,8 +170,8 @@ def _plateau(
 ) -> tuple[float, float] | None:
     """The ends of the unbroken range of values around the best that are as good as it; None if that is not known.
 
-    As good is a mean within the t interval (95 %) of the paired differences between seeds, or at most 5 % farther from
-    a known optimum.
+    As good is a mean within the t interval (95 %) of the paired differences between seeds, on the scale on which scores
+    compare, or at most 5 % farther from a known optimum.
     """
     scores, mean = ranking.scores[line], ranking.mean[line]
     seeds = scores.shape[1]
@@ -181,9 +181,10 @@ def _plateau(
     good = np.zeros(len(values), bool)
     if enough:
         with np.errstate(invalid="ignore"):
-            difference = scores - scores[top]
+            places = ranking.scale.apply(scores)
+            difference = places - places[top]
             noise = stdtrit(seeds - 1, 0.975) * difference.std(axis=1, ddof=1) / np.sqrt(seeds)
-            good |= difference.mean(axis=1) <= noise + rounding
+            good |= difference.mean(axis=1) <= noise + ranking.tie
     if ranking.optimum is not None:
         good |= mean - ranking.optimum <= (1 + _PLATEAU_SHARE) * (mean[top] - ranking.optimum) + rounding
     good &= np.isfinite(mean)
