@@ -9,14 +9,13 @@ from gdkit.app.config.loading import load, loads
 from gdkit.app.config.schema import Config
 from gdkit.app.config.source import ConfigError, format_path, shorten
 from gdkit.errors import StoreError, warn
-from gdkit.store import RESULTS, Store
-from gdkit.store.manifest import NAME
 from gdkit.store.seal import Seal
 
 CONFIG, REPORT = "config.yaml", "report.html"
 SEAL = Seal(b"<!-- sha256 ", b" -->\n")  # at the end of a report
 UNFINISHED = '<p class="standing"'  # only reports of unfinished runs contain it
-_RESULT_FILES = (NAME, RESULTS, REPORT)  # a folder without them has no results to protect
+_MANIFEST = "manifest.json"  # as the store calls it, which imports NumPy
+_RESULT_FILES = (_MANIFEST, "results.nc", REPORT)  # a folder without them has no results to protect
 _EXAMPLE = "Give the folder of a run, for example runs/digits_mlp."
 
 
@@ -63,14 +62,14 @@ def load_config(folder: Path) -> Config:
     except ConfigError as error:
         if stored is None:
             raise
-        warn(f"{error} The config in {folder / NAME} is used instead.")
+        warn(f"{error} The config in {folder / _MANIFEST} is used instead.")
         return stored
     if stored is None:
         return config
     changes = _list_differences(_get_result_settings(stored), _get_result_settings(config))
     if not changes:
         return config
-    warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That in {NAME} is used.")
+    warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That in {_MANIFEST} is used.")
     return stored
 
 
@@ -87,9 +86,11 @@ def find_report_damage(folder: Path, run: str) -> str | None:
 
 def _stored_config(folder: Path) -> Config | None:
     """The config in the manifest; None if there is none, or it cannot be read."""
+    from gdkit.store import Store
+
     try:
         text = Store.open(folder).manifest.config
-        return None if text is None else loads(text, file=str(folder / NAME))
+        return None if text is None else loads(text, file=str(folder / _MANIFEST))
     except (StoreError, ConfigError):
         return None
 
