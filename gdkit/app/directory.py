@@ -9,7 +9,7 @@ from gdkit.app.config.loading import load, loads
 from gdkit.app.config.schema import Config
 from gdkit.app.config.source import ConfigError, format_path, shorten
 from gdkit.errors import StoreError, warn
-from gdkit.store.seal import Seal
+from gdkit.seals import Seal
 
 CONFIG, REPORT = "config.yaml", "report.html"
 SEAL = Seal(b"<!-- sha256 ", b" -->\n")  # at the end of a report

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdkit.errors import DamagedFileError, bad_value, missing_package
+from gdkit.seals import Seal
 from gdkit.store.arrays import digest
 from gdkit.store.files import FILES, Files, failed, publish_output
-from gdkit.store.seal import Seal
 
 if TYPE_CHECKING:
     import xarray as xr
