@@ -32,7 +32,7 @@ MEANINGS = {
     Regime.CATAPULT: "rose well above the initial loss, then converged",
     Regime.BOUNCING: "keeps moving without converging",
     Regime.STALLED: "updates vanish before convergence",
-    Regime.DIVERGED: "loss too large or not finite",
+    Regime.DIVERGED: "loss not finite or out of bounds",
 }
 _PLAN = {"chosen": "chosen by"}
 

@@ -53,6 +53,9 @@ def load(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> "xr.Dataset":
     """
     _require()
     path = Path(path)
+    if path.is_dir() and not (path / RESULTS).is_file():
+        remedy = "Run the config first, or wait until the programs of its run are compiled"
+        raise bad_value("path", str(path), "there is no result: no run has begun in this folder", remedy)
     path = path / RESULTS if path.is_dir() else path
     if not path.is_file():
         raise bad_value(

@@ -50,8 +50,10 @@ def _about_choice(
     if len(values) == 1:
         yield f"only one {axis} was run to its end, {format_number(values[0])}: there is nothing to compare."
         return
-    yield from _about_plain_best(result, axis, by, maximize, ranking)
     place = int(np.flatnonzero(line == ranking.top)[0])
+    if ranking.isolated[ranking.top] and 0 < place < len(values) - 1:
+        yield "the recommended point is isolated: its neighbors are far worse; add values between them."
+    yield from _about_plain_best(result, axis, by, maximize, ranking)
     tied = ranking.total[line] <= ranking.total[ranking.top] + ranking.tie
     if tied.sum() > 1:
         bounds = format_range((values[tied][0], values[tied][-1]))
@@ -70,8 +72,6 @@ def _about_choice(
 def _about_plain_best(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking) -> Iterator[str]:
     """Why the point with the best mean is not the one that is recommended."""
     top, plain = ranking.top, ranking.plain
-    if ranking.isolated[top]:
-        yield "the recommended point is isolated: its neighbors are far worse; add values between them."
     rounding = rounding_error(result.lanes["initial_loss"].values)
     if not np.isfinite(ranking.mean[plain]) or ranking.mean[top] <= ranking.mean[plain] + rounding:
         return
@@ -100,7 +100,8 @@ def _next_range(values: np.ndarray, below: bool) -> tuple[float, float] | None:
 def _about_data(result: SweepLike, by: str, maximize: bool, ranking: Ranking) -> Iterator[str]:
     """Whether validation data are few, and whether test data say otherwise."""
     mean, rows, scale = float(ranking.mean[ranking.top]), ranking.rows, ranking.scale
-    if rows and rows < FEW_ROWS and scale.floor is not None:
+    is_mean = by.removeprefix("validation_") in ("loss", "accuracy", "r2")  # over rows, as far as is known
+    if rows and rows < FEW_ROWS and scale.floor is not None and is_mean:
         resolved = scale.resolution
         if maximize and ranking.optimum == -1.0 and by.endswith("accuracy"):
             error = (rows * (mean + 1) + 0.5) / (rows + 1)
@@ -124,7 +125,10 @@ def _about_divergence(
     lanes = line[:, None] * result.seeds + np.arange(result.seeds)
     finished, regimes = result.finished[lanes], result.lane_regimes[lanes]
     diverged = regimes == Regime.DIVERGED
-    if not np.isin(regimes[finished], _ARRIVED).any():
+    own = np.isin(line, ranking.top)[:, None] & finished
+    if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
+        yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
+    elif not np.isin(regimes[finished], _ARRIVED).any():
         yield "no run converged; try more steps or other values."
     if not diverged.any():
         partial = "" if result.finished.all() else " in the runs that have finished"

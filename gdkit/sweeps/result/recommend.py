@@ -58,12 +58,14 @@ class Recommendation:
             return "\n".join([f"{some}{self.axis}: no value can be recommended.", *caveats])
         best, mean, score = (format_number(value) for value in (self.best, self.mean, self.score))
         corrected = f"; {score} when corrected for choosing the best" if score != mean else ""
-        lines = [f"{some}{self.axis}: use {best} (mean {self.by} over seeds: {mean}{corrected})."]
+        measured = f"mean {self.by} over seeds" if len(self.lanes) > 1 else self.by
+        lines = [f"{some}{self.axis}: use {best} ({measured}: {mean}{corrected})."]
         if self.interval:
             lines.append(f"95 % bootstrap interval over seeds: {format_range(self.interval)}.")
         if self.plateau:
-            lines.append(f"About as good: {format_range(self.plateau)}.")
-        if self.safe is not None:
+            alone = self.plateau[0] == self.plateau[1]
+            lines.append(f"About as good: {'no other value' if alone else format_range(self.plateau)}.")
+        if self.safe is not None and self.unsafe is not None:  # otherwise a caveat says that none diverged
             lines.append(f"No run diverged up to {format_number(self.safe)}.")
         if self.unsafe is not None:
             lines.append(f"At least one seed diverged at {format_number(self.unsafe)}.")
@@ -170,8 +172,8 @@ def _plateau(
 ) -> tuple[float, float] | None:
     """The ends of the unbroken range of values around the best that are as good as it; None if that is not known.
 
-    As good is a mean within the t interval (95 %) of the paired differences between seeds, on the scale on which scores
-    compare, or at most 5 % farther from a known optimum.
+    As good is a mean within the t interval (95 %) of the paired differences between seeds, both as they are and on the
+    scale on which scores compare, or at most 5 % farther from a known optimum.
     """
     scores, mean = ranking.scores[line], ranking.mean[line]
     seeds = scores.shape[1]
@@ -180,11 +182,7 @@ def _plateau(
         return None
     good = np.zeros(len(values), bool)
     if enough:
-        with np.errstate(invalid="ignore"):
-            places = ranking.scale.apply(scores)
-            difference = places - places[top]
-            noise = stdtrit(seeds - 1, 0.975) * difference.std(axis=1, ddof=1) / np.sqrt(seeds)
-            good |= difference.mean(axis=1) <= noise + ranking.tie
+        good |= _within_noise(ranking.scale.apply(scores), top, ranking.tie) & _within_noise(scores, top, rounding)
     if ranking.optimum is not None:
         good |= mean - ranking.optimum <= (1 + _PLATEAU_SHARE) * (mean[top] - ranking.optimum) + rounding
     good &= np.isfinite(mean)
@@ -194,6 +192,15 @@ def _plateau(
     while high < len(values) - 1 and good[high + 1]:
         high += 1
     return float(values[low]), float(values[high])
+
+
+def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:
+    """Mask of values whose mean is within the paired noise of that at `top`, (values,); `scores` is (values, seeds)."""
+    with np.errstate(invalid="ignore"):
+        difference = scores - scores[top]
+        seeds = difference.shape[1]
+        noise = stdtrit(seeds - 1, 0.975) * difference.std(axis=1, ddof=1) / np.sqrt(seeds)
+        return difference.mean(axis=1) <= noise + tie
 
 
 def _capped(result: SweepLike, ranking: Ranking, line: np.ndarray) -> np.ndarray:
