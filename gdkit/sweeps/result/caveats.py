@@ -57,8 +57,8 @@ def _about_choice(
     tied = ranking.total[line] <= ranking.total[ranking.top] + ranking.tie
     if tied.sum() > 1:
         bounds = format_range((values[tied][0], values[tied][-1]))
-        which = "larger" if tied.sum() == 2 else "middle"
-        yield f"{axis} {bounds} tie to rounding; the {which} one is recommended."
+        which = "smaller" if tied.sum() == 2 else "middle"
+        yield f"{axis} {bounds} tie; the {which} one is recommended."
     elif place in (0, len(values) - 1):
         side, end = ("below", values[0]) if place == 0 else ("above", values[-1])
         next_range = _next_range(values, place == 0)

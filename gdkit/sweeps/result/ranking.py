@@ -8,7 +8,7 @@ from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result.lane_values import SweepLike
-from gdkit.sweeps.result.robust import Scale, make_scale, robust_scores
+from gdkit.sweeps.result.robust import TIED, Scale, make_scale, robust_scores
 from gdkit.sweeps.result.scores import best_point, mean_scores, rankable_points, rounding_error
 
 UNSETTLED = 1.1  # a point half of whose runs keep bouncing counts as this many times worse
@@ -59,7 +59,8 @@ def rank(result: SweepLike, axis: str, by: str, maximize: bool) -> Ranking:
     unsettled = np.mean(regimes == Regime.BOUNCING, axis=1) >= 0.5
     total = score + np.log(UNSETTLED) * unsettled
     rounding = rounding_error(result.lanes["initial_loss"].values)
-    tie = rounding * float(scale.slope(np.min(mean, initial=np.inf)) if np.isfinite(mean).any() else 0)
+    slope = float(scale.slope(np.min(mean, initial=np.inf)) if np.isfinite(mean).any() else 0)
+    tie = max(TIED, rounding * slope)
     top, plain = best_point(result, total, tie), best_point(result, mean, rounding)
     return Ranking(
         scores, finished, ranked, mean, shrunk, score, total, isolated, unsettled, scale, optimum, rows or None, tie,

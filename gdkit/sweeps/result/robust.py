@@ -14,6 +14,7 @@ PASSES = 8  # of shrinkage along every axis: noise far above the roughness is av
 NEAR = 3.0  # on the scale: a factor of 20. Points so near the best share one estimate of noise and roughness
 ISOLATED = 3.0  # a point counts as at most this many times better than the better of its neighbors
 CLIFF = 4.0  # standard errors: a larger step between neighbors, by a factor of `ISOLATED` at least, is no noise
+TIED = 1e-3  # on the scale: 0.1 %. Points that differ by less tie
 RESOLVED = 1e-3  # of the distance between start and floor: smaller differences between scores decide nothing
 
 

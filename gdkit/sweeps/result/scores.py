@@ -83,7 +83,7 @@ def best_place(scores: np.ndarray, rounding: float) -> int:
     2
     """
     tied = np.flatnonzero(scores <= scores.min() + rounding) if np.isfinite(scores).any() else np.zeros(1, int)
-    return int(tied[len(tied) // 2])
+    return int(tied[(len(tied) - 1) // 2])
 
 
 def best_point(result: SweepLike, mean: np.ndarray, rounding: float) -> int:
@@ -105,5 +105,5 @@ def best_point(result: SweepLike, mean: np.ndarray, rounding: float) -> int:
         line = line[tied[line]]
         values = result.lanes[grid.dimensions[i][1][0]].values[line * result.seeds]
         ordered = line[np.argsort(values, kind="stable")] if values.dtype.kind in "fiu" else line
-        point = int(ordered[len(ordered) // 2])
+        point = int(ordered[(len(ordered) - 1) // 2])
     return point
