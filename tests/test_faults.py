@@ -159,8 +159,8 @@ def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straig
 
 def test_a_directory_that_cannot_be_made_is_told(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert run(root, tmp_path / "file" / "run") == 1
-    assert "run: the run cannot start (Not a directory)" in capsys.readouterr().err
+    assert run(root, tmp_path / "file" / "run") == 2
+    assert "file is a file, and a run needs a folder" in capsys.readouterr().err
 
 
 # Damage

@@ -18,8 +18,8 @@ TINY = {
     "batch_size": 32,
     "steps": 20,
     "seeds": 2,
-    "adam": {"from": 2e-3, "to": 0.064, "count": 6},
-    "sgd": {"from": 0.1, "to": 1.6, "count": 5},
+    "adam": {"from": 1e-3, "to": 0.128, "count": 8},
+    "sgd": {"from": 0.05, "to": 3.2, "count": 7},
     "check": {"steps": 3, "seeds": 2},
 }
 KEY = jax.random.key(0)
