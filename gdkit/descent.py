@@ -338,7 +338,7 @@ def descend(
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
     start = functools.partial(raw_initial_state, problem, optimizer, chosen, key, arrays)
-    names.check_monitor_names(monitors, names.built_in_names() if monitors else (), start)
+    names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), start)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)

@@ -189,7 +189,7 @@ def test_signatures_and_fields_are_those_of_the_source(writer):
         "    key: int | Key = 0,",
         ") -> TrainingTable",
     ]
-    assert "SLOW = 0  # the loss is falling and has not arrived" in shape(gdkit.Regime)
+    assert "SLOW = 0  # the loss is falling" in shape(gdkit.Regime)
     assert "KW_ONLY" in shape(gdkit.Problem)
 
 
