@@ -46,7 +46,6 @@ def index(value):
 CURVES = {
     "a bowl": 0.05 * np.exp(0.5 * OFFSETS**2),
     "a slope to a cliff": np.where(OFFSETS < 1, 0.1 * 10.0 ** (-0.3 * OFFSETS), np.inf),
-    "a slope to a cliff of finite losses": np.where(OFFSETS < 1, 0.1 * 10.0 ** (-0.3 * OFFSETS), 1.0),
     "a flat valley": 0.1 + 0.3 * np.maximum(np.abs(OFFSETS) - 0.8, 0) ** 2,
 }
 

@@ -13,7 +13,6 @@ import numpy as np
 PASSES = 8  # of shrinkage along every axis: noise far above the roughness is averaged over about ±3 neighbors
 NEAR = 3.0  # on the scale: a factor of 20. Points so near the best share one estimate of noise and roughness
 ISOLATED = 3.0  # a point counts as at most this many times better than the better of its neighbors
-CLIFF = 4.0  # standard errors: a larger step between neighbors, by a factor of `ISOLATED` at least, is no noise
 TIED = 1e-3  # on the scale: 0.1 %. Points that differ by less tie
 RESOLVED = 1e-3  # of the distance between start and floor: smaller differences between scores decide nothing
 
@@ -100,11 +99,9 @@ def robust_scores(
         values = np.where(known[..., None], scale.apply(safe)[..., None] + deviation, np.nan)
     ordered = [(d, x) for d, x in enumerate(positions) if x is not None and len(x) > 1]
     shrunk = values
-    if scores.shape[-1] > 1:
-        cliffs = [_find_cliffs(values, d, x) for d, x in ordered]
-        for _ in range(PASSES):
-            for (d, x), steps in zip(ordered, cliffs, strict=True):
-                shrunk = _shrink_along(shrunk, d, x, steps)
+    for _ in range(PASSES if scores.shape[-1] > 1 else 0):
+        for d, x in ordered:
+            shrunk = _shrink_along(shrunk, d, x)
     score = np.where(known, shrunk.mean(axis=-1), mean)
     bound = np.full(score.shape, -np.inf)
     for d, x in ordered:
@@ -113,27 +110,15 @@ def robust_scores(
     return Robust(shrunk, np.where(known, np.maximum(score, bound), np.inf), isolated)
 
 
-def _find_cliffs(values: np.ndarray, dimension: int, positions: np.ndarray) -> np.ndarray:
-    """Mask of the steps between neighbors that are too large for noise, (steps, *others)."""
-    line = np.moveaxis(values, dimension, 0)[np.argsort(positions)]
-    step, mean = np.diff(line, axis=0), line.mean(axis=-1)
-    with np.errstate(invalid="ignore"):
-        near = np.fmin(mean[:-1], mean[1:]) <= np.nanmin(mean, initial=np.inf) + NEAR
-        near &= np.isfinite(step).all(axis=-1)
-        noise = step[near].var(axis=-1, ddof=1).mean() / values.shape[-1] if near.any() else 0.0
-        return np.abs(step.mean(axis=-1)) > max(np.log(ISOLATED), CLIFF * np.sqrt(noise))
-
-
-def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray, cliffs: np.ndarray) -> np.ndarray:
+def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray) -> np.ndarray:
     """One pass: every point moves towards the line through its neighbors by the share of its distance that is noise.
 
     The share is the variance over seeds of the mean distance, over its mean square, both of points near the best. Of a
-    distance that is all noise, 1 / (1 + Σ w²) is the point's own, w being the weights of its neighbors. Beyond a cliff
-    there is no neighbor.
+    distance that is all noise, 1 / (1 + Σ w²) is the point's own, w being the weights of its neighbors.
     """
     order = np.argsort(positions)
     line = np.moveaxis(values, dimension, 0)[order]
-    predicted, weight = _predict(line, positions[order], cliffs)
+    predicted, weight = _predict(line, positions[order])
     distance = line - predicted
     mean = line.mean(axis=-1)
     with np.errstate(invalid="ignore"):
@@ -148,13 +133,12 @@ def _shrink_along(values: np.ndarray, dimension: int, positions: np.ndarray, cli
     return np.moveaxis(moved[np.argsort(order)], 0, dimension)
 
 
-def _predict(line: np.ndarray, x: np.ndarray, cliffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict(line: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The line through the neighbors along the first dimension, and the share of a point in its distance from it.
 
     Next to one neighbor alone the prediction is that neighbor, and the share 0; next to none it is NaN.
     """
     low, high = _neighbors(line, np.nan)
-    low[1:][cliffs], high[:-1][cliffs] = np.nan, np.nan
     gap_low, gap_high = np.diff(x, prepend=np.nan), np.diff(x, append=np.nan)
     upper = gap_low / (gap_low + gap_high)  # weight of the upper neighbor
     upper = np.where(np.isfinite(upper), upper, 0.0).reshape(-1, *(1,) * (line.ndim - 1))
