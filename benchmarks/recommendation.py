@@ -1,6 +1,6 @@
 """Regret of the recommended learning rate on fresh data, beside that of the plain minimum and of other rules.
 
-python -m benchmarks.recommendation              some ten minutes on two cores; writes docs/recommendation.md
+python -m benchmarks.recommendation              about seven minutes on two cores; writes docs/recommendation.md
 python -m benchmarks.recommendation --quick      one split, few draws; prints the table only
 
 Each problem is swept once per split over a dense grid of learning rates. A draw takes every second of them and three
