@@ -265,7 +265,7 @@ def check_gradient(
     checks.check_integer("directions", directions)
     compared = _draw_directions(params, limit, directions, checks.as_key(key))
     for dtype in (np.float64, np.float32):
-        with enable_x64(jnp.promote_types(dtype, jax.dtypes.canonicalize_dtype(np.float64)) == np.float64):
+        with enable_x64(np.float64 in (dtype, jax.dtypes.canonicalize_dtype(np.float64))):
             cast_params, cast_args = _cast_floats((params, args), dtype)
             if _find_rounding(loss, cast_params, cast_args) <= jnp.finfo(dtype).eps:
                 return _compare_leaves(loss, cast_params, cast_args, compared)
