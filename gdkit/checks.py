@@ -14,11 +14,11 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import is_number
 from gdkit.types import Key, PyTree
 
-MOST_KEY = 2**32 - 1  # of an integer that makes a key: 32 bits without x64
-MOST_COUNTED = 2**31 - 2  # counters are int32, and one more than the last step is counted
+MAX_KEY = 2**32 - 1  # of an integer that makes a key: 32 bits without x64
+MAX_COUNT = 2**31 - 2  # counters are int32, and one more than the last step is counted
 
 
-def check_integer(argument: str, value: Any, *, at_least: int = 1, at_most: int = MOST_COUNTED) -> None:
+def check_integer(argument: str, value: Any, *, at_least: int = 1, at_most: int = MAX_COUNT) -> None:
     """Raise unless `value` is an integer within its bounds; a boolean does not count as one."""
     remedy = f"Pass an integer of at least {at_least}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -62,7 +62,7 @@ def as_key(key: int | Key, argument: str = "key") -> Key:
         key = key if isinstance(key, Tracer) else int(key)
         return jax.random.key(key) if isinstance(key, Tracer) else as_key(key, argument)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        check_integer(argument, key, at_least=0, at_most=MOST_KEY)
+        check_integer(argument, key, at_least=0, at_most=MAX_KEY)
         return jax.random.key(int(key))
     if not isinstance(key, jax.Array) or not _is_key(key):
         raise bad_type(argument, key, "neither an integer nor a JAX key", "Pass an integer, or jax.random.key(0)")

@@ -93,7 +93,8 @@ def test_lanes_whose_gradient_is_not_finite_end_at_step_0_and_the_others_run(of_
 
 
 def test_a_warning_counts_them_and_names_the_cause(of_some):
-    _, is_bad, messages = of_some
+    result, is_bad, messages = of_some
+    assert any(f"{2 * is_bad.sum()} runs ended at step 0" in text for text in result.recommend().caveats)
     expected = f"{2 * is_bad.sum()} of 8 runs end at step 0: the gradient is not finite at the start"
     assert any(expected in message for message in messages)
 
@@ -104,8 +105,10 @@ def test_lanes_that_differ_in_a_problem_axis_are_told_apart():
     with pytest.warns(GdkitWarning, match="1 of 2 runs end at step 0: the gradient is not finite at the start"):
         result = gdkit.sweep(factory, sgd, axes, steps=5)
     np.testing.assert_array_equal(result.lanes["end_step"].values, [0, 5])
+    assert any("1 run ended at step 0" in text for text in result.recommend("learning_rate").caveats)
 
 
 def test_a_run_that_leaves_all_bounds_in_its_first_step_is_no_fault_of_its_gradient():
     result = gdkit.sweep(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": [1e30, 0.1]}, steps=5)
     np.testing.assert_array_equal(result.lanes["end_step"].values, [1, 5])
+    assert not any("ended at step 0" in text for text in result.recommend().caveats)

@@ -216,3 +216,14 @@ def test_a_folder_below_a_file_is_refused(output, capsys, tmp_path):
     (tmp_path / "taken").write_text("a file")
     assert main(["run", "small.yaml", "--output", output, "--new"]) == 2
     assert f"{output}: {output.partition('/')[0]} is a file, and a run needs a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80, 120])
+def test_the_answer_shows_every_number_at_every_width(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["run", "small.yaml"]) == 0
+    shown = capsys.readouterr().out
+    table = shown[: shown.index("Use ")]
+    assert "…" not in table
+    assert {"0.3", "2"} <= set(table.split())  # the best rate, and where some diverged
+    assert max(map(len, table.splitlines())) <= columns

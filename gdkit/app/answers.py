@@ -172,10 +172,10 @@ def _describe_plateau(found: Recommendation) -> str:
 
 
 def _describe_divergence(found: Recommendation) -> str:
-    """The bracket of the edge: where no run diverged, and where some did."""
+    """The bracket of the edge: where no run diverged, and where some did; a caveat says where none did."""
     safe, unsafe = short_number(found.safe), short_number(found.unsafe)
     if found.unsafe is None:
-        return f"No run diverged up to {safe}." if found.safe is not None else ""
+        return ""
     if found.safe is None or (found.best or 0) > found.unsafe:
         return f"Some seed diverged at {unsafe} already, below this value."
     ratio = f", {short_number(found.unsafe / found.best)} times this value" if found.best and found.best > 0 else ""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from gdkit.checks import MOST_KEY, check_choice, check_integer
+from gdkit.checks import MAX_KEY, check_choice, check_integer
 from gdkit.datasets.array_files import read_npy, read_npz, table_from_arrays
 from gdkit.datasets.columns import build_table
 from gdkit.datasets.dataset import SPLIT, Dataset, Table
@@ -196,7 +196,7 @@ def _check_fractions(split: Any) -> tuple[float, ...]:
 
 
 def _check_key(split_key: Any) -> int:
-    check_integer("split_key", split_key, at_least=0, at_most=MOST_KEY)
+    check_integer("split_key", split_key, at_least=0, at_most=MAX_KEY)
     return int(split_key)
 
 

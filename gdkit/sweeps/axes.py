@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gdkit import factories, optimizers
-from gdkit.checks import MOST_KEY, check_integer
+from gdkit.checks import MAX_KEY, check_integer
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems import Problem, ProblemLike
 from gdkit.types import OptimizerLike
@@ -59,7 +59,7 @@ def random_axes(axes: Mapping[str, tuple[float, float]], n: int, *, key: int = 0
     16
     """
     check_integer("n", n)
-    check_integer("key", key, at_least=0, at_most=MOST_KEY)
+    check_integer("key", key, at_least=0, at_most=MAX_KEY)
     generator = np.random.default_rng(key)
     sampled = {}
     for name, bounds in axes.items():

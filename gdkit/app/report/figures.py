@@ -18,7 +18,7 @@ from gdkit.store.paths import list_left_behind
 from gdkit.sweeps.result.result import SweepResult
 
 FOLDER = "figures"
-_MOST_LETTERS = 60  # of a file name: some file systems allow 255 bytes, and a letter may take four
+_MAX_LETTERS = 60  # of a file name: some file systems allow 255 bytes, and a letter may take four
 
 
 class SavedFigure(NamedTuple):
@@ -77,7 +77,7 @@ def name_files(names: Iterable[str]) -> list[str]:
     """
     files: dict[str, str] = {}
     for name in names:
-        stem = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_MOST_LETTERS] or "figure"
+        stem = re.sub(r"[^\w.]+", "-", name).strip("-.")[:_MAX_LETTERS] or "figure"
         numbered = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
         file = next(one for one in numbered if one.casefold() not in files)
         files[file.casefold()] = file

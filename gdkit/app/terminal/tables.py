@@ -37,10 +37,10 @@ _DIVIDED = "x"  # for values at which some runs diverged and others did not
 
 def print_summary(console: Console, summary: Summary) -> None:
     """Prints the tables, the answer and the caveats."""
-    console.print(_optimizer_table(summary))
+    console.print(_optimizer_table(summary, console))
     console.print()
     if any(row.cells for row in summary.rows):
-        console.print(_regime_table(summary))
+        console.print(_regime_table(summary, console.width))
     console.print(_legend(summary))
     console.print()
     console.print(Text(format_answer(summary), style="bold"))
@@ -72,17 +72,28 @@ def format_summary(summary: Summary) -> str:
     return captured.get()
 
 
-def _optimizer_table(summary: Summary) -> Table:
-    heads = ["best " + humanize(summary.axis or ""), "95 % interval", humanize(summary.by)]
+def _optimizer_table(summary: Summary, console: Console) -> Table:
+    """One row per optimizer; where the console is too narrow for it, one line per number."""
+    heads = ["optimizer", "best " + humanize(summary.axis or ""), "95 % interval", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
-    table.add_column("optimizer", min_width=min(12, max(len(row.optimizer) for row in summary.rows)), vertical="bottom")
-    for head in (*heads, "none diverged up to", "some diverged at"):
-        table.add_column(_wrap_head(head), justify="right", vertical="bottom", no_wrap=True)
-    for row in summary.rows:
-        style = "bold" if row is summary.best else ""
-        table.add_row(*_optimizer_cells(summary, row), style=style)
-    return table
+    heads += ["none diverged up to", "some diverged at"]
+    rows = [_optimizer_cells(summary, row) for row in summary.rows]
+    styles = ["bold" if row is summary.best else "" for row in summary.rows]
+    for gap in (2, 1):
+        table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bright_black")
+        for index, head in enumerate(heads):
+            justify = "right" if index else "left"
+            table.add_column(_wrap_head(head), justify=justify, vertical="bottom", no_wrap=True)
+        for cells, style in zip(rows, styles, strict=True):
+            table.add_row(*cells, style=style)
+        if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+            return table
+    listing = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for cells, style in zip(rows, styles, strict=True):
+        listing.add_row(cells[0], style=style or "underline")
+        for head, cell in zip(heads[1:], cells[1:], strict=True):
+            listing.add_row("  " + head, cell, style=style)
+    return listing
 
 
 def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
@@ -94,13 +105,15 @@ def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
     return [*cells, short_number(found.safe if found else None), first_divergence(row)]
 
 
-def _regime_table(summary: Summary) -> Table:
-    """The regimes of each optimizer along the axis, one sign per value."""
+def _regime_table(summary: Summary, width: int) -> Table:
+    """The regimes of each optimizer along the axis, one sign per value, or fewer where `width` is too small."""
+    names = max(len(row.optimizer) for row in summary.rows)
+    most = max(8, min(48, width - names - 20))  # 20 characters hold both ends and the gaps
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     for justify in ("left", "right", "left", "left"):
         table.add_column(justify=justify)
     for row in summary.rows:
-        signs = Text.assemble(*map(_sign, _thin(row.cells)))
+        signs = Text.assemble(*map(_sign, _thin(row.cells, most)))
         ends = (short_number(row.cells[0].value), short_number(row.cells[-1].value)) if row.cells else ("", "")
         table.add_row(row.optimizer, Text(ends[0], "bright_black"), signs, Text(ends[1], "bright_black"))
     return table
@@ -132,5 +145,5 @@ def _legend(summary: Summary) -> Table:
 
 
 def _wrap_head(head: str) -> str:
-    """A heading on lines of one or two words, so that the table fits 80 columns."""
+    """A heading on lines of one or two words."""
     return "\n".join(textwrap.wrap(head, 8, break_long_words=False))

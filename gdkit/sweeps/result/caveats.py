@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.result.direction import orient
@@ -36,16 +37,10 @@ def _about_choice(
 ) -> Iterator[str]:
     """Why the value is what it is, and what speaks against it."""
     if not np.isfinite(ranking.total[line]).any():
-        unfinished = " or is not finished" * (not result.finished.all())
         diverged = (result.lane_regimes.reshape(-1, result.seeds)[line] == Regime.DIVERGED).any(axis=1)
-        failed = (
-            "diverged"
-            if diverged.all()
-            else f"diverged or has no finite {by}"
-            if diverged.any()
-            else f"has no finite {by}"
-        )
-        yield f"no best {axis}: at every value some seed {failed}{unfinished}."
+        reasons = ["diverged"] * bool(diverged.any()) + [f"has no finite {by}"] * (not diverged.all())
+        reasons += ["is not finished"] * (not result.finished.all())
+        yield f"no best {axis}: at every value some seed {' or '.join(reasons)}."
         return
     if len(values) == 1:
         yield f"only one {axis} was run to its end, {format_number(values[0])}: there is nothing to compare."
@@ -130,6 +125,7 @@ def _about_divergence(
         yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
     elif not np.isin(regimes[finished], _ARRIVED).any():
         yield "no run converged; try more steps or other values."
+    yield from _about_starts(result)
     if not diverged.any():
         partial = "" if result.finished.all() else " in the runs that have finished"
         yield f"no divergence found up to {format_number(values[-1])}{partial}."
@@ -137,6 +133,15 @@ def _about_divergence(
         yield f"the smallest value, {format_number(values[0])}, diverged: the edge lies below the axis."
     if any(not find_bracket(values[ok], own[ok])[2] for own, ok in zip(diverged.T, finished.T, strict=True)):
         yield "some values above the edge did not diverge: the edge is not a single value."
+
+
+def _about_starts(result: SweepLike) -> Iterator[str]:
+    """How many runs ended at their start although their loss is finite there."""
+    lanes = result.lanes
+    ended = (lanes["end_kind"].values == EndKind.NONFINITE) & (lanes["end_step"].values == 0)
+    stuck = int(np.sum(ended & np.isfinite(lanes["initial_loss"].values)))
+    if stuck:
+        yield f"{count(stuck, 'run')} ended at step 0: the loss is finite there, and its gradient or the update is not."
 
 
 def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:

@@ -89,10 +89,8 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommen
     line = points_along(result, axis, ranking.top)
     line = line[ranking.ranked[line]] if ranking.ranked[line].any() else line
     lanes = line[:, None] * result.seeds + np.arange(result.seeds)  # (values, seeds)
-    values, diverged = (
-        result.lanes[axis].values[lanes[:, 0]].astype(float),
-        result.lane_regimes[lanes] == Regime.DIVERGED,
-    )
+    values = result.lanes[axis].values[lanes[:, 0]].astype(float)
+    diverged = result.lane_regimes[lanes] == Regime.DIVERGED
     stable = int(np.argmax(diverged.any(axis=1))) if diverged.any() else len(values)  # values before any divergence
     plain = result.lanes[axis].values[ranking.plain * result.seeds]
     found = Recommendation(

@@ -36,8 +36,7 @@ def check_bracketable(request: SweepRequest) -> None:
       InputValueError: some section has none.
     """
     for section in request.sections:
-        axis = _find_axis(section)
-        if axis is None:
+        if _find_axis(section) is None:
             remedy = "Sweep the learning rate, or another number, unpaired; or leave until_bracketed out"
             raise bad_value("until_bracketed", True, "there is no axis of numbers that varies by itself", remedy)
 
@@ -106,11 +105,11 @@ def _choose_extensions(result: SweepResult, request: SweepRequest) -> list[_Exte
     """The extensions that are due; optimizers with the same values of the axis get the same ones."""
     extensions = []
     for section in request.sections:
-        found = _find_axis(section)
-        if found is not None:
+        dimension = _find_axis(section)
+        if dimension is not None:
             one = result.select(optimizer=section.label) if section.label is not None else result
-            values = np.sort(_axis_values(section, found))
-            extensions.append(_Extension(section, found, _values_beyond(one, _axis(section, found).name, values)))
+            axis, values = _axis(section, dimension).name, np.sort(_axis_values(section, dimension))
+            extensions.append(_Extension(section, dimension, _values_beyond(one, axis, values)))
     if len({_axis_values(e.section, e.dimension).tobytes() for e in extensions}) == 1:
         union = np.unique(np.concatenate([extension.values for extension in extensions]))
         extensions = [extension._replace(values=union) for extension in extensions]
@@ -119,11 +118,8 @@ def _choose_extensions(result: SweepResult, request: SweepRequest) -> list[_Exte
 
 def _values_beyond(one: SweepResult, axis: str, values: np.ndarray) -> np.ndarray:
     """Values beyond the end at which the best one lies; below the axis where every value diverged."""
-    best = one.best().lanes
-    if (one.lane_regimes == Regime.DIVERGED).all():
-        at = values[0]
-    else:
-        at = float(best[axis].values[0])
+    all_diverged = (one.lane_regimes == Regime.DIVERGED).all()
+    at = values[0] if all_diverged else float(one.best().lanes[axis].values[0])
     count = max(2, len(values) // 2)
     if at == values[-1] and at != values[0]:
         return _continue(values, count)
