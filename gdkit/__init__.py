@@ -21,6 +21,7 @@ _NAMES = {
         "chain_rule_trace",
     ),
     "gdkit.regimes": ("Regime", "Thresholds", "Verdict", "classify"),
+    "gdkit.curves": ("classify_curve",),
     "gdkit.hypergradients": ("hypergradient", "value_and_hypergradient", "tune"),
     "gdkit.stability": (
         "sharpness",

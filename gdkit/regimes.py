@@ -131,7 +131,21 @@ def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
 def _as_float64(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The statistics without curves as float64, and the mask of runs on minibatches."""
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
-    return values, np.asarray(statistics.get("stochastic", False), bool)
+    stochastic = np.asarray(statistics.get("stochastic", False), bool)
+    if "late_variation" in values:
+        values |= _stand_in_for_updates(values, stochastic)
+    return values, stochastic
+
+
+def _stand_in_for_updates(s: Mapping[str, np.ndarray], stochastic: np.ndarray) -> dict[str, np.ndarray]:
+    """Changes of the loss in place of the statistics of updates, where losses alone are known (`classify_curve`).
+
+    On minibatches they are noise, and tell nothing.
+    """
+    changes = {"late_predicted": "late_variation", "update_norm": "late_change", "peak_update_norm": "peak_change"}
+    known = {name: np.where(stochastic, np.nan, s[change]) for name, change in changes.items()}
+    shape = s["late_change"].shape
+    return known | {"reversal": np.full(shape, np.nan), "reversal_step": np.full(shape, -1.0)}
 
 
 _TINY = np.finfo(np.float64).tiny
