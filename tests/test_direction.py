@@ -15,7 +15,7 @@ from gdkit.app.report.embed import embed_sweeps, split_by_optimizer
 from gdkit.app.summary import summarize
 from tests import synthetic
 
-RATES = np.array([1e-3, 0.01, 0.05, 0.2, 0.45])  # x after n steps: 1 − (1 − 2η)ⁿ, nearer to 1 for each larger rate
+RATES = np.array([1e-3, 0.01, 0.05, 0.1, 0.45])  # x after n steps: 1 − (1 − 2η)ⁿ, nearer to 1 for each larger rate
 STEPS = 20
 METRICS = {
     "accuracy": lambda x, d: x / d,  # large by its name

@@ -47,6 +47,7 @@ def mup(optimizer: OptimizerFactory, base: Params, rule: str, *, axes: PyTree = 
         leaf whose inputs and outputs cannot be told, or axes that do not fit it.
       InputTypeError: on update: params of another structure than `base`.
 
+    >>> from gdkit import sgd
     >>> wide = mup(sgd, [jnp.zeros((4, 2)), jnp.zeros(2)], "sgd")(learning_rate=1.0)
     >>> updates, _ = wide.update([jnp.ones((4, 6)), jnp.ones(6)], wide.init(None))
     >>> [float(update.min()) for update in updates]
