@@ -50,6 +50,7 @@ def lookahead(
     ``optax.lookahead`` runs as it is where nothing but `optax.chain` is around it.
 
     >>> from gdkit import sgd
+    >>> import jax.numpy as jnp
     >>> optimizer = lookahead(sgd(0.25), sync_period=1, slow_step_size=0.5)
     >>> updates, _ = optimizer.update(jnp.float32(4.0), optimizer.init(jnp.float32(1.0)), jnp.float32(1.0))
     >>> float(updates)
