@@ -214,6 +214,10 @@ def observe(
     moves = record.end_kind == EndKind.RUNNING
     after = monitors.select(moves, after, lane.state)
     context = Context(t, key, hyperparameters, data, moves, going)
+    if any(monitor.stop for monitor in watched):
+        record = monitors.apply_stops(watched, optimizer, record, lane.state, after, info, context)
+        moves = record.end_kind == EndKind.RUNNING
+        after, context = monitors.select(moves, after, lane.state), context._replace(moves=moves)
     record = monitors.fold(watched, optimizer, record, lane.state, after, info, context)
     return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 
@@ -398,14 +402,17 @@ def _run(
 def _differentiable_step(
     problem: ProblemLike, optimizer: OptimizerLike, watched: Sequence[Monitor]
 ) -> Callable[..., tuple[State, Record, Info]]:
-    """`observed_step` without derivatives of the record; the state continues to move after the end of a run."""
+    """`observed_step` without derivatives of the record; the state moves on after the end of a run, unless stopped."""
     step = step_map(problem, optimizer)
+    has_stop = any(monitor.stop for monitor in watched)
 
     def move(before: State, record: Record, inputs: StepInputs, last: bool) -> tuple[State, Record, Info]:
         after, info = step(before, *inputs)
         lane, end, seen = jax.lax.stop_gradient((Lane(before, record), after, info))
         lane = roll_windows(watched, lane, inputs.t)
         lane, _ = observe(watched, optimizer, lane, end, seen, _stop_derivatives(inputs), Limits(), jnp.bool_(last))
+        if has_stop:
+            after = monitors.select(lane.record.end_kind == EndKind.STOPPED, before, after)
         return after, lane.record, info
 
     return move

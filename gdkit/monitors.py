@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.typing import DTypeLike
 
 from gdkit import gates, optimizers
 from gdkit.factories import split_hyperparameters
+from gdkit.stopping import patience as patience
+from gdkit.trees import MANY_LEAVES, flatten, norm, select, statistics_dtype
 from gdkit.types import Array, Context, Hyperparameters, Info, Monitor, Numeric, OptimizerLike, Params, PyTree, State
-
-_MANY_LEAVES = 16  # up to this many leaves, copying them into one vector costs more than it saves
+from gdkit.windows import Windows, empty_windows, merge_windows, push_value, shift_windows
+from gdkit.windows import next_window as next_window
+from gdkit.windows import starts_window as starts_window
 
 
 class EndKind(IntEnum):
@@ -32,6 +34,7 @@ class EndKind(IntEnum):
     NONFINITE = 2  # its loss was not finite, and its optimizer did not skip the step, or skipped all late ones
     EXCEEDED = 3  # its loss exceeded L₀ + diverged_above · max(|L₀|, 1), or fell as far below L₀ (no known optimum)
     TARGET = 4  # its loss reached the target
+    STOPPED = 5  # the stopping rule of a monitor ended it
 
 
 class Limits(NamedTuple):
@@ -79,7 +82,7 @@ def end_record(record: Record, info: Info, t: Array, limits: Limits, last: Array
     return record._replace(initial_loss=initial, end_step=end_step, end_kind=end_kind, gate=gate)
 
 
-def fold(
+def apply_stops(
     monitors: Sequence[Monitor],
     optimizer: OptimizerLike,
     record: Record,
@@ -88,7 +91,33 @@ def fold(
     info: Info,
     context: Context,
 ) -> Record:
-    """The record after every monitor has observed a step; the record of a run that has ended stays as it is."""
+    """The record after the monitors with a stopping rule have observed a step, ended if one of the rules says so.
+
+    They observe the step as it is made unless they stop it; `fold` then shows the others whether it is made.
+    """
+    record = fold(monitors, optimizer, record, before, after, info, context, stopping=True)
+    pairs = zip(monitors, record.monitors, strict=True)
+    stops = jnp.any(jnp.stack([m.stop(state) for m, state in pairs if m.stop]))
+    in_bounds = (record.end_kind == EndKind.RUNNING) | (record.end_kind == EndKind.STEPS)
+    kind = jnp.where(context.going & in_bounds & stops, EndKind.STOPPED, record.end_kind)
+    return record._replace(end_kind=kind)
+
+
+def fold(
+    monitors: Sequence[Monitor],
+    optimizer: OptimizerLike,
+    record: Record,
+    before: State,
+    after: State,
+    info: Info,
+    context: Context,
+    *,
+    stopping: bool = False,
+) -> Record:
+    """The record after the monitors without a stopping rule, or if `stopping` those with one, have observed a step.
+
+    The record of a run that has ended stays as it is.
+    """
     multiple, going, gate = _get_update_multiple(optimizer, context.hyperparameters), context.going, record.gate
     is_update = None
     if gate is not None:
@@ -100,6 +129,9 @@ def fold(
     after_end = info._replace(loss=jnp.where(going, info.loss, jnp.nan))
     states = []
     for monitor, old in zip(monitors, record.monitors, strict=True):
+        if (monitor.stop is not None) != stopping:
+            states.append(old)
+            continue
         update: Callable[..., PyTree] = monitor.update
         shortcut = (multiple, is_update) if isinstance(monitor, _UpdateMonitor) else ()
         new = update(old, before, after, unmoved if monitor.freeze else after_end, context, *shortcut)
@@ -123,79 +155,6 @@ def read(monitors: Sequence[Monitor], record: Record) -> dict[str, Array]:
     for monitor, state in zip(monitors, statistics.pop("monitors"), strict=True):
         statistics |= monitor.read(state)
     return statistics
-
-
-def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
-    """``jnp.where`` over two trees of one structure; `condition` is a scalar."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-# Dyadic windows
-
-
-class Window(NamedTuple):
-    """Sums over one window of the deviations of a value from `shift`, which keeps their precision."""
-
-    count: Array  # ()
-    shift: Array  # ()
-    total: Array  # () of the deviations
-    square: Array  # () of the squared deviations
-
-
-Windows = tuple[Window, ...]  # the newest first
-
-
-def quarter_of_octave(t: Array) -> Array:
-    """Length of the dyadic window that holds step `t`: every octave [2ᵏ, 2ᵏ⁺¹) has four."""
-    octave = 31 - jax.lax.clz(jnp.maximum(jnp.asarray(t, jnp.int32), 1))
-    return jnp.left_shift(1, jnp.maximum(octave - 2, 0))
-
-
-def starts_window(t: Array) -> Array:
-    """Whether a dyadic window starts at step `t`."""
-    return t % quarter_of_octave(t) == 0
-
-
-def next_window(t: Array) -> Array:
-    """The first step after `t` at which a dyadic window starts."""
-    quarter = quarter_of_octave(t)
-    return t + jnp.minimum(quarter - t % quarter, jnp.iinfo(jnp.int32).max - t)  # saturates
-
-
-def empty_windows(count: int, dtype: DTypeLike) -> Windows:
-    """`count` empty windows."""
-    return (Window(*(jnp.zeros((), dtype),) * 4),) * count
-
-
-def push_value(windows: Windows, value: Array, valid: Array) -> Windows:
-    """Add `value` to the newest window, where `valid`."""
-    w = windows[0]
-    deviation = jnp.where(valid, value - w.shift, 0)
-    newest = Window(w.count + valid.astype(w.count.dtype), w.shift, w.total + deviation, w.square + deviation**2)
-    return (newest, *windows[1:])
-
-
-def shift_windows(windows: Windows, shift: Array) -> Windows:
-    """A new window, and the others moved up by one; unchanged where the newest is empty."""
-    zero = jnp.zeros_like(shift)
-    moved = (Window(zero, shift, zero, zero), *windows[:-1])
-    return select(windows[0].count > 0, moved, windows)
-
-
-def merge_windows(windows: Windows) -> tuple[Array, Array, Array]:
-    """Count, mean and sum of squared deviations over several windows (Chan et al. 1979); the mean of none is NaN."""
-    count, mean, m2 = _compute_moments(windows[0])
-    for window in windows[1:]:
-        n, m, s = _compute_moments(window)
-        merged = (count * mean + n * m) / jnp.maximum(count + n, 1)
-        m2 = m2 + s + count * (mean - merged) ** 2 + n * (m - merged) ** 2
-        count, mean = count + n, merged
-    return count, jnp.where(count > 0, mean, jnp.nan), m2
-
-
-def _compute_moments(w: Window) -> tuple[Array, Array, Array]:
-    mean = w.total / jnp.maximum(w.count, 1)
-    return w.count, w.shift + mean, jnp.maximum(w.square - w.count * mean**2, 0)
 
 
 # Built-in monitors. The constructors are cached, so that equal monitors are one object and a program compiles once.
@@ -350,7 +309,7 @@ def reversals() -> Monitor:
 
 def _is_rounded_away(m: _ReversalState, params: Params) -> Array:
     """Whether the last update, made again, would leave all params as they are."""
-    is_flat = len(jax.tree.leaves(params)) > _MANY_LEAVES
+    is_flat = len(jax.tree.leaves(params)) > MANY_LEAVES
     direction = ravel_pytree(params)[1](m.previous) if is_flat else m.previous
     update = jax.tree.map(lambda d, p: (m.multiple * d.astype(m.multiple.dtype)).astype(p.dtype), direction, params)
     return gates.all_entries(lambda x: x, jax.tree.map(jnp.equal, optax.apply_updates(params, update), params))
@@ -480,21 +439,4 @@ def curve_steps(points: int) -> np.ndarray:
     return steps
 
 
-def flatten(tree: PyTree) -> PyTree:
-    """`tree`, or one vector if it has many leaves: operations on each leaf would take minutes to compile."""
-    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > _MANY_LEAVES else tree
-
-
-def norm(tree: PyTree) -> Array:
-    """Euclidean norm over all leaves, whose derivative at zero is zero rather than NaN."""
-    square = optax.tree.norm(tree, squared=True)
-    positive = square != 0  # so that NaN stays NaN
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
-
-
 DEFAULT = (loss_statistics(), reversals(), norms())
-
-
-def statistics_dtype(params: Params) -> np.dtype:
-    """The dtype of the params, but at least float32, in which sums keep their digits."""
-    return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)

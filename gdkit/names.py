@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from gdkit import checks, monitors
+from gdkit import checks, monitors, user_code
 from gdkit.errors import bad_type, bad_value
 from gdkit.types import Array, Monitor, State
 
@@ -34,10 +34,11 @@ def check_monitor_names(watched: Sequence[Monitor], taken: Iterable[str], start:
       start: returns a state before its first step; it is only traced.
 
     Raises:
-      InputValueError, InputTypeError: such a name, or a `read` that returns no mapping.
+      InputValueError, InputTypeError: such a name, a `read` that returns no mapping, or a `stop` that returns no bool.
     """
     owners = dict.fromkeys(taken, "a statistic, an axis or a dimension of the result has this name")
     for monitor in watched:
+        _check_stop(monitor, start)
         values = jax.eval_shape(lambda monitor=monitor: _read_first(monitor, start()))
         dimensions = [f"{name}_{i}" for name, value in values.items() for i in range(1, value.ndim + 1)]
         for name in (*values, *dimensions):
@@ -54,3 +55,18 @@ def _read_first(monitor: Monitor, state: State) -> dict[str, Array]:
     for name in values:
         checks.check_variable_name("monitors", name)
     return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def _check_stop(monitor: Monitor, start: Callable[[], State]) -> None:
+    """Raise unless the stopping rule of a monitor, if it has one, maps its memory to one bool."""
+    stop = monitor.stop
+    if stop is None:
+        return
+    remedy = "Let stop(memory) return one bool, for example memory.misses >= 5"
+    if not callable(stop):
+        raise bad_type("monitors", stop, "stop is not a function", remedy)
+    with user_code.translate_errors("monitors", stop):
+        stops = jax.eval_shape(lambda: jnp.asarray(stop(monitor.init(start()))))
+    if stops.shape or stops.dtype != bool:
+        found = f"{stops.dtype} of shape {stops.shape}"
+        raise bad_type("monitors", stop, f"stop returns {found}, not one bool", remedy)

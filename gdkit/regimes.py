@@ -68,6 +68,9 @@ def classify(
     BOUNCING there, DIVERGED above. Where the loss is that of a minibatch (``stochastic``), late mean losses decide,
     and reversals, which noise alone causes, are reported and decide nothing.
 
+    A run that a stopping rule ended is judged by what it did until then, and is never DIVERGED: one that was climbing
+    is BOUNCING.
+
     Losses enter as differences, relative to L₀ − L*: a constant that is added to the loss changes no regime.
 
     Args:
@@ -190,6 +193,11 @@ def _compute_evidence(s: Mapping[str, np.ndarray], gaps: _Gaps) -> dict[str, np.
 
 
 def _has_diverged(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, diverged_above: float) -> np.ndarray:
+    """Mask of runs that left their bounds; one that a stopping rule ended before might have stayed within them."""
+    return _has_climbed(s, gaps, limits, diverged_above) & (s["end_kind"] != EndKind.STOPPED)
+
+
+def _has_climbed(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, diverged_above: float) -> np.ndarray:
     """Mask of runs that were stopped by their loss, or end near their highest loss, above the limit and climbing.
 
     A run is stopped relative to |L₀|, since nothing else is known while it runs; the first test here repeats this
@@ -228,7 +236,7 @@ def _test_regimes(
         Regime.OSCILLATING: arrived & reverses,
         Regime.CONVERGED: arrived,
         Regime.STALLED: still,
-        Regime.BOUNCING: idle & ~falls,
+        Regime.BOUNCING: (idle & ~falls) | _has_climbed(s, gaps, limits, diverged_above),
     }
 
 

@@ -57,10 +57,16 @@ class Context(NamedTuple):
 
 
 class Monitor(NamedTuple):
-    """A triple of pure functions folded into the carry of a run; in the last call `after` equals `before`."""
+    """A triple of pure functions folded into the carry of a run; in the last call `after` equals `before`.
+
+    With `stop` it is a stopping rule too: where ``stop(memory)``, a () bool, is true after a step was observed, the run
+    ends at this step, with the params at which its loss was observed (`EndKind.STOPPED`). That step was observed as if
+    it were made.
+    """
 
     init: Callable[[State], PyTree]
     update: Callable[[PyTree, State, State, Info, Context], PyTree]
     read: Callable[[PyTree], dict[str, Array]]
     roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
     freeze: bool = True  # keep its value after the end; if False, it is still called, with NaN losses and moves=False
+    stop: Callable[[PyTree], Array] | None = None  # memory -> () bool, whether the run ends

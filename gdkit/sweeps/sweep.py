@@ -64,7 +64,7 @@ def sweep(
       seeds: runs per point. Seed s has the same start and the same batches at every point.
       steps: updates per lane.
       key: the root of all seeds; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
-      monitors: further statistics.
+      monitors: further statistics, and stopping rules such as `gdkit.monitors.patience`.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, O
 from gdkit.factories import PROBLEM_PREFIX
 from gdkit.problems import Problem, ProblemLike
 from gdkit.regimes import Thresholds
+from gdkit.stopping import patience
 from gdkit.sweeps.axes import Paired, paired, random_axes, static
 from gdkit.types import Monitor, OptimizerFactory
 
@@ -103,7 +104,7 @@ def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
 def build_monitors(
     config: SweepConfig, problem: ProblemLike, optimizers: Sequence[OptimizerFactory]
 ) -> tuple[Monitor, ...]:
-    """The monitors of the sweep.
+    """The monitors of the sweep, with its stopping rules.
 
     Args:
       config: the config.
@@ -132,7 +133,13 @@ def build_monitors(
         if not isinstance(monitor, Monitor):
             raise config.error(path, f"it returned {type(monitor).__name__}, not a gdkit.monitors.Monitor")
         monitors[identity] = monitor
-    return tuple(monitors.values())
+    return (*monitors.values(), *_build_stopping_rules(config))
+
+
+def _build_stopping_rules(config: SweepConfig) -> Iterator[Monitor]:
+    if config.sweep.stop is not None:
+        with locate_errors(config, ("sweep", "stop", "patience")):
+            yield patience(**config.sweep.stop.patience.model_dump())
 
 
 def get_monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect.Parameter]:

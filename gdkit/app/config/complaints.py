@@ -25,6 +25,8 @@ _EXAMPLES = {
     "random": "{from: 1e-4, to: 1, count: 20}",
     "values": "[0.01, 0.1]",
     "static": "[false, true]",
+    "stop": "{patience: {checks: 5}}",
+    "patience": "{checks: 5}",
 }
 
 

@@ -236,6 +236,21 @@ class ConfigMonitor(_ConfigFactory):
     """A monitor; keys besides name and use are arguments of its factory."""
 
 
+class ConfigPatience(_Model):
+    """A run ends where a value has not improved for some checks."""
+
+    name: str = Field("loss", min_length=1, max_length=200, description="the value; loss is the training loss")
+    checks: Int = Field(ge=1, le=2**31 - 2, description="checks without improvement after which a run ends")
+    every: Int = Field(1, ge=1, le=2**31 - 2, description="steps from one check of the mean loss to the next")
+    min_delta: float = Field(0.0, ge=0, description="the least decrease that counts")
+
+
+class ConfigStop(_Model):
+    """The stopping rules of the runs."""
+
+    patience: ConfigPatience = Field(description="end a run that no longer improves")
+
+
 class ConfigSweep(_Model):
     """Which runs: every combination of the axes, for every seed."""
 
@@ -257,6 +272,7 @@ class ConfigSweep(_Model):
         False, description="extend the learning rate beyond its end until the best value lies inside the axis"
     )
     monitors: list[ConfigMonitor] = Field(default_factory=list, max_length=100, description="additional statistics")
+    stop: ConfigStop | None = Field(None, description="when a run ends before its steps are used up")
 
     @pydantic.model_validator(mode="after")
     def _check_axes(self) -> "ConfigSweep":

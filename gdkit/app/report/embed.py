@@ -39,6 +39,7 @@ _ENDS = {
     EndKind.NONFINITE: "loss not finite",
     EndKind.EXCEEDED: "loss out of bounds",
     EndKind.TARGET: "target reached",
+    EndKind.STOPPED: "ended by a stopping rule",
 }
 
 

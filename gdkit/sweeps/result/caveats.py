@@ -144,11 +144,26 @@ def _about_starts(result: SweepLike) -> Iterator[str]:
         yield f"{count(stuck, 'run')} ended at step 0: the loss is finite there, and its gradient or the update is not."
 
 
+def _about_stops(result: SweepLike) -> Iterator[str]:
+    """How many runs a stopping rule ended, and whether it did so while their loss was above the initial one."""
+    lanes = result.lanes
+    stopped = lanes["end_kind"].values == EndKind.STOPPED
+    if not stopped.any():
+        return
+    has_patience = any(str(name).startswith("patience_") for name in lanes.data_vars)
+    number, rule = int(stopped.sum()), "patience" if has_patience else "a stopping rule"
+    yield f"{count(number, 'run')} {'was' if number == 1 else 'were'} stopped by {rule}."
+    higher = int(np.sum(stopped & (lanes["final_loss"].values > lanes["initial_loss"].values)))
+    if higher:
+        yield f"whether {count(higher, 'run')} stopped above the initial loss would have diverged is unknown."
+
+
 def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
     """Unfinished runs, few seeds, an optimum that is not known."""
     unfinished = int(np.sum(~result.finished))
     if unfinished:
         yield f"{unfinished:,} of {count(result.finished.size, 'run')} {UNFINISHED}"
+    yield from _about_stops(result)
     if result.seeds < 3:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
     elif not ranking.has_noise:

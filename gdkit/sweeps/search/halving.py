@@ -118,7 +118,7 @@ def _best_points(result: SweepResult, count: int, by: str | None, maximize: bool
     """The places of the `count` best points that ran the last round and did not diverge."""
     scores = result.scores(by, maximize).reshape(-1, result.seeds).mean(axis=1)
     is_left = result.lanes["end_step"].values.reshape(-1, result.seeds).max(axis=1) >= result.lanes.attrs["steps"]
-    has_target = (result.lanes["end_kind"].values == EndKind.TARGET).reshape(-1, result.seeds).any(axis=1)
-    scores = np.where(is_left | has_target, scores, np.inf)
+    has_ended = np.isin(result.lanes["end_kind"].values, (EndKind.TARGET, EndKind.STOPPED))
+    scores = np.where(is_left | has_ended.reshape(-1, result.seeds).any(axis=1), scores, np.inf)
     order = np.argsort(scores, kind="stable")[:count]
     return order[np.isfinite(scores[order])]
