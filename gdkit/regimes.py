@@ -204,7 +204,8 @@ def _has_climbed(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, d
     relative to L₀ − L*, which does not depend on the zero of the loss.
     """
     stopped = s["max_loss"] - s["initial_loss"] > diverged_above * np.maximum(gaps.scale, 1)
-    stopped |= np.isin(s["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) | ~np.isfinite(s["final_loss"])
+    lost = ~np.isfinite(s["final_loss"]) & np.isfinite(s["initial_loss"])  # without either no loss is known
+    stopped |= np.isin(s["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) | lost
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
 

@@ -1,10 +1,12 @@
 """What was trained elsewhere is judged as what gdkit trained."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdkit import GdkitError, Problem, Regime, classify, classify_curve, descend, problems, sgd
+import gdkit
+from gdkit import GdkitError, Problem, Regime, SweepResult, classify, classify_curve, descend, problems, sgd, sweep
 
 
 def names(codes):
@@ -63,3 +65,99 @@ def test_a_curve_diverges_where_a_sweep_would_end_it():
 def test_what_is_no_curve_is_refused(losses, match):
     with pytest.raises(GdkitError, match=match):
         classify_curve(losses)
+
+
+RATES = [1e-3, 0.1, 0.3, 0.8, 1.2]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A sweep, and the result of its losses alone."""
+    problem = Problem(lambda x: (x - 3) ** 2, lambda key: jax.random.normal(key, ()), optimum=0.0)
+    own = sweep(problem, sgd, {"learning_rate": RATES}, steps=100, seeds=3, curve_points=4000)
+    steps = own.lanes["curve_step"].values
+    assert (steps == np.arange(101)).all()  # every loss is recorded
+    losses = own.lanes["curve_loss"].values.reshape(5, 3, 101)
+    return own, SweepResult.from_arrays({"learning_rate": RATES}, {"loss": losses}, optimum=0.0, curve_points=4000)
+
+
+def test_losses_from_elsewhere_answer_as_the_sweep_does(trained):
+    own, other = trained
+    assert other.axes["learning_rate"].tolist() == RATES and other.seeds == 3
+    assert other.recommend().best == own.recommend().best == 0.3
+    assert other.best().score == pytest.approx(own.best().score, abs=1e-9)
+    assert other.recommend().edge == own.recommend().edge
+    np.testing.assert_array_equal(other.edge()["edge"], own.edge()["edge"])
+    shown = np.where(own.regimes == Regime.OSCILLATING, Regime.CONVERGED, own.regimes)
+    np.testing.assert_array_equal(other.regimes, shown)
+    for lane in (0, 5, 14):
+        np.testing.assert_array_equal(other.curve(lane), own.curve(lane))
+    assert "15 lanes of 100 steps" in repr(other)
+
+
+def test_a_result_from_elsewhere_is_saved_and_exported(trained, tmp_path):
+    other = trained[1]
+    other.save(tmp_path / "other.nc")
+    again = gdkit.open(tmp_path / "other.nc")
+    assert again.recommend() == other.recommend()
+    assert len(other.to_dataframe()) == 15
+    with pytest.raises(GdkitError, match="problem and optimizer are not known"):
+        other.extend(200)
+
+
+def test_final_values_are_compared_in_their_direction():
+    axes = {"optimizer": ["adam", "sgd"], "width": [8, 16], "learning_rate": [0.1, 0.2, 0.3]}
+    accuracy = np.random.default_rng(0).uniform(size=(2, 2, 3, 4))
+    accuracy[1, 0, 2, 3] = np.nan  # a run that failed
+    result = SweepResult.from_arrays(axes, {"accuracy": accuracy}, maximize=True)
+    means = np.where(np.isfinite(accuracy).all(-1), accuracy.mean(-1), -np.inf)
+    i, j, k = np.unravel_index(np.argmax(means), means.shape)
+    best = result.best()
+    assert best.hyperparameters == {
+        "optimizer": axes["optimizer"][i], "width": axes["width"][j], "learning_rate": axes["learning_rate"][k],
+    }  # fmt: skip
+    assert best.score == pytest.approx(means.max())
+    np.testing.assert_array_equal(result.data["accuracy"], accuracy)
+    np.testing.assert_array_equal(result.regimes == Regime.DIVERGED, np.isnan(accuracy))
+    found = result.recommend()
+    assert any("only divergence is known" in text for text in found.caveats)
+    assert found.sensitivity is None
+
+
+def test_the_optimizer_may_be_any_dimension_and_seeds_may_be_left_out():
+    error = np.array([[3.0, 1.0], [2.0, 4.0], [5.0, 6.0]])  # (rates, optimizers)
+    axes = {"learning_rate": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]}
+    result = SweepResult.from_arrays(axes, {"error": error, "seconds": 10 * error}, by="error")
+    assert result.best().hyperparameters == {"learning_rate": 0.1, "optimizer": "sgd"}
+    np.testing.assert_array_equal(result.data["seconds"].squeeze("seed"), 10 * error.T)
+    assert np.isfinite(result.select(optimizer="sgd").recommend().sensitivity)
+
+
+def test_curves_of_other_values_are_recorded_beside_the_loss(trained):
+    losses = np.geomspace(1, 1e-3, 21) * np.ones((2, 1, 1))
+    arrays = {"loss": losses, "validation_loss": 2 * losses, "grad": losses[..., 0]}
+    result = SweepResult.from_arrays({"learning_rate": [0.1, 0.2]}, arrays, optimum=0.0)
+    assert result.score_name() == "validation_loss" and result.best().score == pytest.approx(2e-3)
+    np.testing.assert_allclose(result.lanes["curve_validation_loss"], 2 * result.lanes["curve_loss"])
+    assert names(result.regimes) == ["CONVERGED"] * 2
+
+
+@pytest.mark.parametrize(
+    "arrays, options, match",
+    [
+        ({}, {}, "not a mapping of names to arrays"),
+        ({"loss": np.ones((2, 5))}, {}, r"the shape does not fit the axes.*\(3, seeds\)"),
+        ({"loss": np.ones((3, 1, 5, 1))}, {}, "the shape does not fit the axes"),
+        ({"a": np.ones((3, 2)), "b": np.ones((3, 1))}, {"by": "a"}, "different numbers of seeds"),
+        ({"a": np.ones((3, 2, 5)), "b": np.ones((3, 2, 4))}, {"by": "a"}, "differ in their number of steps"),
+        ({"a": np.ones(3), "b": np.ones(3)}, {}, "Name the one by which runs are compared"),
+        ({"loss": np.ones(3)}, {"by": "lass"}, "no such name"),
+        ({"seed": np.ones(3)}, {}, "has this name"),
+        ({"learning_rate": np.ones(3)}, {}, "has this name"),
+        ({"late_mean": np.ones(3)}, {}, "has this name"),
+        ({"loss": np.ones(3), "final_loss": np.ones(3)}, {}, "both are the training loss"),
+    ],
+)
+def test_arrays_that_fit_no_grid_are_refused(arrays, options, match):
+    with pytest.raises(GdkitError, match=match):
+        SweepResult.from_arrays({"learning_rate": [0.1, 0.2, 0.3]}, arrays, **options)

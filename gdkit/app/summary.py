@@ -166,8 +166,10 @@ def _mean_excess(steps: np.ndarray, scores: np.ndarray, half: float) -> float:
 def describe_run(result: SweepResult) -> str:
     """How many runs of how many steps, how long they took, and on what."""
     attributes = result.lanes.attrs
-    seconds = json.loads(attributes["timings"])["seconds"]
-    runs = f"{result.lanes.sizes['lane']:,} runs of {int(attributes['steps']):,} steps"
+    seconds, steps = json.loads(attributes["timings"]).get("seconds"), int(attributes["steps"])
+    runs = f"{result.lanes.sizes['lane']:,} runs" + f" of {steps:,} steps" * (steps > 0)
+    if seconds is None:
+        return f"{runs}, trained elsewhere"
     workers = count(result.plan["workers"], "worker")
     return f"{runs} in {format_duration(seconds)} on {attributes['device']}, {workers}"
 
@@ -177,6 +179,8 @@ def describe_provenance(result: SweepResult) -> dict[str, str]:
     attributes = result.lanes.attrs
     versions = json.loads(attributes["versions"])
     plan = result.plan
+    if not plan:  # of what was trained elsewhere no more is known
+        return {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "device": f"{attributes['device']}, {attributes['cores']} cores visible",

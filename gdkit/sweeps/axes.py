@@ -159,6 +159,41 @@ def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes
     return sections
 
 
+def parse_free_axes(axes: Any) -> tuple[Section, ...]:
+    """The sections of axes whose values no factory takes: floats and learning rates are traced, other values static.
+
+    The optimizer of each section only stands for one; its label and its value in ``fixed`` are those of the axis.
+    """
+    parts = axes if isinstance(axes, list | tuple) else [axes]
+    free = [_free_part(part) if isinstance(part, Mapping) else part for part in parts]
+    has_optimizers = any(isinstance(part, Mapping) and "optimizer" in part for part in free)
+    return parse_axes(_take_any, None if has_optimizers else _take_any, free)
+
+
+def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The axes of a mapping with integers marked as static, and ``optimizer`` as a choice that a section holds."""
+    free: dict[str, Any] = {}
+    for name, values in part.items():
+        if name == "optimizer" and not isinstance(part, Paired):
+            pairs = [
+                (label, choice if _has_own_axes(choice) else (choice, {})) for label, choice in _label_choices(values)
+            ]
+            free[name] = {label: (_take_any, {**_free_part(own), name: choice}) for label, (choice, own) in pairs}
+            continue
+        plain = values if isinstance(values, MarkedValues) else _plain_values(values, f"axes[{name!r}]")
+        are_integers = not isinstance(plain, MarkedValues) and not any(map(factories.is_float, plain))
+        free[name] = static(list(plain)) if are_integers and name != "learning_rate" else values
+    return Paired(free) if isinstance(part, Paired) else free
+
+
+def _take_any(**hyperparameters: Any) -> Any:
+    """A factory that takes every name."""
+
+
+def _has_own_axes(choice: Any) -> bool:
+    return isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
+
+
 def group_points(section: Section) -> list[Group]:
     """One group of points per combination of static values, each in the order in which its points run.
 
@@ -336,8 +371,7 @@ def _split_choice(
     choice: Any, single: list[tuple[str, Any]], pairs: list[Paired]
 ) -> tuple[OptimizerLike, list[tuple[str, Any]], list[Paired], Mapping[str, Any]]:
     """The arguments of `_make_section` for an optimizer, or for a pair of an optimizer and its own values."""
-    is_pair = isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
-    optimizer, own = choice if is_pair else (choice, {})
+    optimizer, own = choice if _has_own_axes(choice) else (choice, {})
     return _resolve_optimizer(optimizer), single, pairs, own
 
 

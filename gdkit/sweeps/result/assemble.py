@@ -13,9 +13,9 @@ import xarray as xr
 from gdkit import store
 from gdkit.errors import DamagedFileError, GdkitError, StoreError, bad_value, warn
 from gdkit.monitors import EndKind
-from gdkit.regimes import Thresholds, least_loss
+from gdkit.regimes import Thresholds
 from gdkit.sweeps.description import Description, extend_grids, read_grids
-from gdkit.sweeps.result.product import lane_coordinates
+from gdkit.sweeps.result.labels import label_columns
 from gdkit.sweeps.result.result import SweepResult
 
 
@@ -33,20 +33,8 @@ def assemble(
       timings: seconds by what they were spent on.
       narrower: of a run directory, the tiles whose blocks ran with fewer lanes than planned: their widths and depths.
     """
-    coords = lane_coordinates(described)
-    variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
-    variables |= {
-        name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1
-    }
-    if "curve_loss" in columns:
-        variables["curve_loss"] = (("lane", "point"), columns["curve_loss"])
-        coords["curve_step"] = ("point", described.curve_step)
-    problem_axes = [n for n in coords if n.startswith("problem.")]
-    stochastic = bool(described.attrs["stochastic"])
-    variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))
-    attrs = described.attrs | {"timings": json.dumps(timings)}
-    attrs |= {"narrower": json.dumps(narrower)} if narrower else {}
-    return SweepResult(xr.Dataset(variables, coords, attrs), described.grids)
+    lanes = label_columns(described, columns, timings, narrower)
+    return SweepResult(lanes, described.grids)
 
 
 def read_result(path: str | Path, read_thresholds: Callable[[str], Thresholds] | None = None) -> SweepResult:
@@ -180,21 +168,3 @@ def seconds_of(run: Path) -> float:
     """Seconds from the manifest of a run to its last tile, over all processes, pauses included."""
     begin = (run / store.manifest.NAME).stat().st_mtime
     return max((folder.stat().st_mtime for folder in (run / "tiles").iterdir()), default=begin) - begin
-
-
-def _reference_loss(
-    columns: Mapping[str, np.ndarray], coords: Mapping[str, Any], problem_axes: list[str], stochastic: bool
-) -> np.ndarray:
-    """The loss that regimes are judged against: the optimum, or the lowest loss observed on the same problem."""
-    lanes = len(columns["final_loss"])
-    optimum = columns.get("optimum", np.full(lanes, np.nan)).astype(float)
-    codes = np.zeros(lanes, np.int64)
-    for name in problem_axes:
-        values, index = np.unique(coords[name][1], return_inverse=True)
-        codes = codes * len(values) + index
-    lowest = np.zeros(lanes)
-    for code in np.unique(codes):
-        mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
-        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind")}
-        lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})
-    return np.where(np.isnan(optimum), lowest, optimum)

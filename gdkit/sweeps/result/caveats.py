@@ -121,10 +121,11 @@ def _about_divergence(
     finished, regimes = result.finished[lanes], result.lane_regimes[lanes]
     diverged = regimes == Regime.DIVERGED
     own = np.isin(line, ranking.top)[:, None] & finished
-    if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
-        yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
-    elif not np.isin(regimes[finished], _ARRIVED).any():
-        yield "no run converged; try more steps or other values."
+    if result.lanes.attrs.get("regimes_known", 1):
+        if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
+            yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
+        elif not np.isin(regimes[finished], _ARRIVED).any():
+            yield "no run converged; try more steps or other values."
     yield from _about_starts(result)
     if not diverged.any():
         partial = "" if result.finished.all() else " in the runs that have finished"
@@ -168,5 +169,5 @@ def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
     elif not ranking.has_noise:
         yield "all seeds have the same scores: the noise is unknown."
-    if not result.lanes.attrs["optimum_known"]:
+    if not result.lanes.attrs["optimum_known"] and result.lanes.attrs.get("regimes_known", 1):
         yield "the optimum is unknown; the lowest observed loss is used."

@@ -207,7 +207,7 @@ def _capped(result: SweepLike, ranking: Ranking, line: np.ndarray) -> np.ndarray
     The largest initial loss stands for one that is not finite.
     """
     start = result.lanes["initial_loss"].values[line[:, None] * result.seeds + np.arange(result.seeds)].astype(float)
-    largest = np.max(start, initial=-np.inf, where=np.isfinite(start))
+    largest = np.max(start, initial=-np.inf, where=np.isfinite(start)) if np.isfinite(start).any() else np.inf
     capped = np.minimum(ranking.scores[line], np.where(np.isfinite(start), start, largest))
     return np.where(ranking.finished[line], capped, np.nan)
 

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jax.typing import ArrayLike
 
 from gdkit import checks, html, store
 from gdkit.errors import bad_value, unknown_name
@@ -17,6 +18,7 @@ from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import optuna_study, trackers
+from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.direction import is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
@@ -48,6 +50,45 @@ class SweepResult:
     def __getstate__(self) -> dict[str, Any]:
         """All but the origin, which stays in its process; `gdkit.open` makes another."""
         return {"lanes": self.lanes, "grids": self.grids, "thresholds": self.thresholds, "origin": None}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        arrays: Mapping[str, ArrayLike],
+        *,
+        by: str | None = None,
+        maximize: bool | Sequence[str] = False,
+        optimum: float | None = None,
+        stochastic: bool = False,
+        diverged_above: float = 1e6,
+        curve_points: int = 200,
+    ) -> "SweepResult":
+        """The result of runs that were trained elsewhere, on a grid: `best`, `recommend`, `edge`, figures and reports.
+
+        Args:
+          axes: as in `sweep`; an axis ``optimizer`` holds labels.
+          arrays: name to final values, (points..., seeds), or to curves, (points..., seeds, steps + 1), with one
+            dimension per axis in the order of `axes`; (points...) for one seed. ``loss`` is the training loss: of its
+            curves regimes are judged as `classify_curve` does. Without curves of it regimes are not known, except that
+            a run whose loss, or else `by`, is not finite diverged. Curves are recorded as ``curve_NAME``.
+          by: the variable that runs are compared by; by default ``validation_loss`` if there is one, else the loss,
+            else the only one.
+          maximize: whether `by` is better when larger, or the names of all variables that are.
+          optimum: the lowest possible loss, if it is known.
+          stochastic, diverged_above: as in `classify_curve`.
+          curve_points: recorded values of a curve within the first 10,000 steps, geometrically spaced.
+
+        Raises:
+          InputValueError, InputTypeError: a shape does not fit the axes; a name is taken; `by` is missing or unknown.
+
+        >>> accuracy = [[0.5, 0.6], [0.9, 0.8], [0.2, 0.1]]  # (learning rates, seeds)
+        >>> axes = {"learning_rate": [0.01, 0.1, 1.0]}
+        >>> SweepResult.from_arrays(axes, {"accuracy": accuracy}, maximize=True).best().hyperparameters
+        {'learning_rate': 0.1}
+        """
+        judging = Judging(by, maximize, optimum, stochastic, diverged_above, curve_points)
+        return cls(*arrange_arrays(axes, arrays, judging))
 
     # Views
 
@@ -259,6 +300,7 @@ class SweepResult:
 
     def score_name(self, by: str | None = None) -> str:
         """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``."""
+        by = self.lanes.attrs.get("by") if by is None else by
         if by is None:
             return "validation_loss" if "validation_loss" in self.lanes else "final_loss"
         if by not in self.lanes:
@@ -463,7 +505,8 @@ class SweepResult:
         counts = [f"{number} {self.regime_names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
         counts += [f"{self.missing} not finished"] if self.missing else []
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
-        sizes = f"SweepResult: {count(self.lanes.sizes['lane'], 'lane')} of {count(self.lanes.attrs['steps'], 'step')}"
+        steps = int(self.lanes.attrs["steps"])  # 0: runs from elsewhere, without curves
+        sizes = f"SweepResult: {count(self.lanes.sizes['lane'], 'lane')}" + f" of {count(steps, 'step')}" * (steps > 0)
         return "; ".join(filter(None, [sizes, axes, count(self.seeds, "seed")])), ", ".join(counts)
 
     # Inside
