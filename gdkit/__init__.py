@@ -32,6 +32,7 @@ _NAMES = {
         "lyapunov_exponent",
     ),
     "gdkit.sweeps.sweep": ("sweep",),
+    "gdkit.sweeps.function": ("sweep_function",),
     "gdkit.sweeps.result.result": ("SweepResult",),
     "gdkit.app.opening": ("open",),
     "gdkit.sweeps.search.halving": ("successive_halving",),

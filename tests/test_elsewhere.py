@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 
 import gdkit
-from gdkit import GdkitError, Problem, Regime, SweepResult, classify, classify_curve, descend, problems, sgd, sweep
+from gdkit import (
+    GdkitError,
+    Plan,
+    Problem,
+    Regime,
+    SweepResult,
+    classify,
+    classify_curve,
+    descend,
+    problems,
+    sgd,
+    sweep,
+    sweep_function,
+)
 
 
 def names(codes):
@@ -161,3 +174,94 @@ def test_curves_of_other_values_are_recorded_beside_the_loss(trained):
 def test_arrays_that_fit_no_grid_are_refused(arrays, options, match):
     with pytest.raises(GdkitError, match=match):
         SweepResult.from_arrays({"learning_rate": [0.1, 0.2, 0.3]}, arrays, **options)
+
+
+def train(hyperparameters, key):
+    """Gradient descent on a random quadratic, and how far it went."""
+    rate, power = hyperparameters["learning_rate"], hyperparameters.get("power", 2)
+    start = jax.random.uniform(key, (), minval=0.5, maxval=1.5)
+    step = lambda x, _: (x - rate * power * jnp.abs(x) ** (power - 1) * jnp.sign(x), jnp.abs(x) ** power)
+    end, losses = jax.lax.scan(step, start, length=101)
+    return {"loss": losses, "distance": jnp.abs(end - start)}
+
+
+def test_a_swept_function_is_called_at_every_point_with_the_key_of_the_seed():
+    axes = {"power": [2, 4], "learning_rate": [0.01, 0.1, 1.2]}
+    result = sweep_function(train, axes, seeds=3, key=5, optimum=0.0, plan=Plan(width=4, workers=2))
+    keys = [jax.random.fold_in(jax.random.key(5), seed) for seed in range(3)]
+    for i, power in enumerate(axes["power"]):
+        for j, rate in enumerate(axes["learning_rate"]):
+            for s, key in enumerate(keys):
+                own = train({"power": power, "learning_rate": rate}, key)
+                row = result.data.isel(power=i, learning_rate=j, seed=s)
+                np.testing.assert_allclose(row["initial_loss"], own["loss"][0], rtol=1e-6)
+                np.testing.assert_allclose(row["distance"], own["distance"], rtol=2e-5)
+    twin = SweepResult.from_arrays(axes, {"loss": full_losses(axes, keys)}, optimum=0.0)
+    np.testing.assert_array_equal(result.regimes, twin.regimes)
+    assert names(result.regimes[0, :, 0]) == ["SLOW", "CONVERGED", "DIVERGED"]
+    assert result.best().hyperparameters == {"power": 2, "learning_rate": 0.1}
+    other = sweep_function(train, axes, seeds=3, key=5, optimum=0.0, plan=Plan(width=4, workers=1))
+    assert other.lanes.drop_attrs().identical(result.lanes.drop_attrs())  # whatever the number of workers
+
+
+def full_losses(axes, keys):
+    rows = [
+        [[train({"power": p, "learning_rate": r}, key)["loss"] for key in keys] for r in axes["learning_rate"]]
+        for p in axes["power"]
+    ]
+    return np.array(rows)
+
+
+def test_static_values_have_one_program_each_and_floats_share_one():
+    seen = []
+
+    def count(hyperparameters, key):
+        seen.append(hyperparameters["shape"])
+        shift = {"square": jnp.square, "abs": jnp.abs}[hyperparameters["shape"]]
+        sign = hyperparameters["optimizer"](1.0)
+        return {"error": shift(hyperparameters["x"]) * sign + hyperparameters["flag"]}
+
+    axes = {
+        "optimizer": {"plus": lambda x: x, "minus": lambda x: -x}, "shape": ["square", "abs"], "flag": [False, True],
+        "x": [0.1, 0.2, 0.3, 0.4],
+    }  # fmt: skip
+    result = sweep_function(count, axes)
+    assert len(seen) == 2 * 8  # each traced once to be checked and once to be compiled
+    assert result.optimizers == ("plus", "minus")
+    x = np.array(axes["x"])
+    expected = [[[x**2, x], [x**2 + 1, x + 1]], [[-(x**2), -x], [1 - x**2, 1 - x]]]  # optimizer, flag, shape
+    found = result.data["error"].squeeze("seed").transpose("optimizer", "flag", "shape", "x")
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_maximized_value_and_failed_runs():
+    def play(hyperparameters, key):
+        rate = hyperparameters["learning_rate"]
+        return {"reward": jnp.where(rate > 0.5, jnp.nan, 1 - (rate - 0.2) ** 2) * jnp.linspace(0, 1, 30), "length": 7}
+
+    result = sweep_function(play, {"learning_rate": [0.1, 0.2, 0.4, 1.0]}, by="reward", maximize=True)
+    assert result.best().hyperparameters == {"learning_rate": 0.2} and result.best().score == pytest.approx(1.0)
+    assert names(result.regimes) == ["SLOW", "SLOW", "SLOW", "DIVERGED"]
+    assert float(result.edge()["low"].squeeze()) == pytest.approx(0.4)
+    assert int(result.lanes.attrs["steps"]) == 29 and result.lanes["length"].values.tolist() == [7] * 4
+    np.testing.assert_allclose(result.lanes["curve_reward"][1], np.linspace(0, 1, 30), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function, match",
+    [
+        ("train", "not a function"),
+        (lambda hyperparameters, key: 1.0, "it returns .*, not a mapping"),
+        (lambda hyperparameters, key: {}, "not a mapping with values"),
+        (lambda hyperparameters, key: {"a": jnp.ones((2, 2))}, r"'a' is float32 of shape \(2, 2\)"),
+        (lambda hyperparameters, key: {"a": 1j}, "'a' is complex64"),
+        (lambda hyperparameters, key: {"learning_rate": 1.0}, "has this name"),
+        (lambda hyperparameters, key: {"end_step": 1.0}, "has this name"),
+        (lambda hyperparameters, key: {"a/b": 1.0}, "train='a/b'"),
+        (lambda hyperparameters, key: {"a": float(hyperparameters["learning_rate"])}, "test_elsewhere.py, line"),
+        (lambda hyperparameters, key: {"a": jnp.ones(3), "b": jnp.ones(4)}, "differ in their number of steps"),
+    ],
+)
+def test_functions_that_return_no_values_are_refused(function, match):
+    with pytest.raises(GdkitError, match=match):
+        sweep_function(function, {"learning_rate": [0.1, 0.2]}, by=None if "train" in match else "a")

@@ -14,6 +14,7 @@ from gdkit.problems import Problem
 from gdkit.sweeps.axes import Section, renumber_points
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.request import SweepRequest
+from gdkit.types import Key
 
 
 class LaneGrid(NamedTuple):
@@ -71,22 +72,29 @@ def describe(
     attrs = {
         "steps": request.steps,
         "seeds": request.seeds,
-        "key": json.dumps(np.asarray(jax.random.key_data(request.key)).tolist()),
         "stochastic": int(stochastic),
         "optimum_known": int(optimum_known),
         "maximized": json.dumps(list(maximized)),
         "validation_rows": validation_rows,
         "forms": json.dumps(grids),
         "asked": json.dumps(_get_settings(request)),
+        **describe_origin(request.key, plan),
+    }
+    if isinstance(request.problem, Problem) and request.problem.caveats:
+        attrs["caveats"] = json.dumps(request.problem.caveats)
+    return Description(grids, axes, steps[steps <= request.steps], attrs)
+
+
+def describe_origin(key: Key, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a result that say from which key, how and where its lanes ran."""
+    return {
+        "key": json.dumps(np.asarray(jax.random.key_data(key)).tolist()),
         "plan": json.dumps(plan),
         "device": str(jax.devices()[0].device_kind),
         "cores": count_visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": json.dumps({"gdkit": gdkit.__version__, "jax": jax.__version__, "numpy": np.__version__}),
     }
-    if isinstance(request.problem, Problem) and request.problem.caveats:
-        attrs["caveats"] = json.dumps(request.problem.caveats)
-    return Description(grids, axes, steps[steps <= request.steps], attrs)
 
 
 def list_grids(sections: Iterable[Section]) -> list[GridAxes]:

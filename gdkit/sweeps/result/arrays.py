@@ -73,9 +73,7 @@ def arrange_lanes(
       timings: seconds by what they were spent on.
     """
     check_value_names("arrays", values, [axis.name for s in sections for d in s.dimensions for axis in d.axes])
-    lengths = {name: v.shape[1] for name, v in values.items() if v.ndim == 2}
-    if len(set(lengths.values())) > 1:
-        raise bad_value("arrays", lengths, "curves differ in their number of steps", "Pass the same steps in each")
+    lengths = check_lengths("arrays", {name: v.shape[1] for name, v in values.items() if v.ndim == 2})
     steps = next(iter(lengths.values()), 1) - 1
     at = monitors.curve_steps(judging.curve_points) if judging.curve_points and lengths else np.zeros(0, np.int32)
     at = at[at <= steps]
@@ -84,7 +82,7 @@ def arrange_lanes(
         curve = values[name][:, at]
         columns[f"curve_{name}"] = np.where(at > columns["end_step"][:, None], np.nan, curve)
     grids, axes = zip(*list_grids(sections), strict=True)
-    attrs = _describe(grids, seeds, steps, judging, _score_name(values, judging.by)) | dict(settings or {})
+    attrs = _describe(grids, seeds, steps, judging, choose_score(values, judging.by)) | dict(settings or {})
     if _loss_name(values) not in lengths:
         attrs["regimes_known"], attrs["caveats"] = 0, json.dumps([_NO_CURVES])
     return label_columns(Description(grids, axes, at, attrs), columns, timings or {}), grids
@@ -102,6 +100,13 @@ def check_value_names(argument: str, names: Mapping[str, Any], axes: Sequence[st
         raise bad_value(argument, list(_LOSSES), "both are the training loss", "Pass one of them")
 
 
+def check_lengths(argument: str, lengths: Mapping[str, int]) -> Mapping[str, int]:
+    """The number of values of each curve, which must be the same."""
+    if len(set(lengths.values())) > 1:
+        raise bad_value(argument, dict(lengths), "curves differ in their number of steps", "Give all the same steps")
+    return lengths
+
+
 def _check_array(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The values of one array as floats, (points..., seeds) or (points..., seeds, steps + 1)."""
     argument = f"arrays[{name!r}]"
@@ -117,7 +122,7 @@ def _loss_name(values: Mapping[str, Any]) -> str | None:
     return next((name for name in _LOSSES if name in values), None)
 
 
-def _score_name(values: Mapping[str, Any], by: str | None) -> str:
+def choose_score(values: Mapping[str, Any], by: str | None) -> str:
     """The variable that runs are compared by."""
     loss = _loss_name(values)
     known = ["final_loss" if name == loss else name for name in values]
@@ -141,7 +146,7 @@ def _judge(values: Mapping[str, np.ndarray], judging: Judging, steps: int) -> di
     known = optimum is not None
     found = curve_statistics(losses, is_optimum_known=known, diverged_above=judging.diverged_above)
     if losses.shape[1] == 1:
-        score = losses[:, 0] if loss is not None else final[_score_name(values, judging.by)]
+        score = losses[:, 0] if loss is not None else final[choose_score(values, judging.by)]
         found["end_kind"] = np.where(np.isfinite(score), EndKind.STEPS, EndKind.NONFINITE).astype(np.int32)
         found["end_step"] = np.full(lanes, steps, np.int32)
     return found | final | ({"optimum": np.full(lanes, optimum, float)} if known else {})
