@@ -43,6 +43,7 @@ def logistic_regression(
     *,
     l2: float = 0.0,
     batch_size: int | None = None,
+    replace: bool = True,
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
 ) -> Problem:
@@ -52,7 +53,7 @@ def logistic_regression(
     losses too.
 
     Args:
-      data, batch_size, split, split_key: as in `supervised`.
+      data, batch_size, replace, split, split_key: as in `supervised`.
       l2: weight of the penalty, 0 or more; it may be traced.
 
     Raises:
@@ -70,7 +71,7 @@ def logistic_regression(
     outputs = () if dataset.outputs == 2 else (dataset.outputs,)
     init = Layer(_zeros(_count_features(dataset), *outputs), _zeros(*outputs))
     name = f"logistic regression on {dataset.name or 'data'}"
-    unpenalized = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, name=name)
+    unpenalized = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, replace=replace, name=name)
 
     def loss(params: Layer, batch: PyTree) -> Array:
         return unpenalized.loss(params, batch) + 0.5 * l2 * jnp.sum(jnp.square(params.weight))
@@ -85,6 +86,7 @@ def mlp(
     activation: str = "relu",
     loss: str | None = None,
     batch_size: int | None = None,
+    replace: bool = True,
     init_scale: float = 1.0,
     zero_last: bool = False,
     split: Sequence[float] = SPLIT,
@@ -93,7 +95,7 @@ def mlp(
     """A fully connected network; its params are a tuple of `Layer`.
 
     Args:
-      data, batch_size, split, split_key: as in `supervised`. Features of several dimensions are flattened.
+      data, batch_size, replace, split, split_key: as in `supervised`. Features of several dimensions are flattened.
       widths: of the hidden layers; ``()`` leaves an affine map.
       activation: one of relu, gelu, silu, elu, tanh, sigmoid, linear.
       loss: "cross_entropy" or "squared_error"; None: by the task.
@@ -127,7 +129,9 @@ def mlp(
         return mlp_layers(params, x, activation)[-1]
 
     name = f"mlp on {dataset.name or 'data'}"
-    return supervised(init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, name=name)
+    return supervised(
+        init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, replace=replace, name=name
+    )
 
 
 def mlp_layers(params: Sequence[Layer], x: Array, activation: str = "relu") -> list[Array]:
@@ -194,6 +198,7 @@ def transformer(
     depth: int = 2,
     loss: str | None = None,
     batch_size: int | None = None,
+    replace: bool = True,
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
 ) -> Problem:
@@ -210,7 +215,7 @@ def transformer(
       width: numbers per position.
       heads: number of attention heads, a divisor of `width`.
       depth: number of blocks.
-      loss, data, batch_size, split, split_key: as in `mlp`.
+      loss, data, batch_size, replace, split, split_key: as in `mlp`.
 
     Raises:
       GdkitError: as `supervised`; a number that is not an integer of at least 1, or not a divisor.
@@ -245,7 +250,9 @@ def transformer(
         return _affine(params.head, jnp.mean(_normalize(h), axis=1))
 
     name = f"transformer on {dataset.name or 'data'}"
-    return supervised(init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, name=name)
+    return supervised(
+        init, apply, loss or default_loss(dataset), dataset, batch_size=batch_size, replace=replace, name=name
+    )
 
 
 def _affine(layer: Layer, x: Array) -> Array:

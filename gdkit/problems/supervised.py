@@ -13,6 +13,7 @@ from gdkit import datasets
 from gdkit.checks import check_integer
 from gdkit.datasets import SPLIT, DataLike
 from gdkit.errors import bad_type, bad_value
+from gdkit.problems.epochs import epoch_rows
 from gdkit.problems.losses import OutputLoss, accuracy, default_metrics, r2, resolve_loss
 from gdkit.problems.problem import Metric, Problem, check_metrics, maximized_metrics
 from gdkit.types import Key, Params, PyTree
@@ -25,6 +26,7 @@ def supervised(
     data: DataLike,
     *,
     batch_size: int | None = None,
+    replace: bool = True,
     split: Sequence[float] = SPLIT,
     split_key: int = 0,
     metrics: Mapping[str, OutputLoss] | None = None,
@@ -38,7 +40,8 @@ def supervised(
         after `partition`, haiku's apply without a key, or a plain function.
       loss: ``"cross_entropy"``, ``"squared_error"``, or ``(outputs, y) -> scalar``.
       data: what `datasets.load` takes: a name, ``{"file": ...}``, a pair of arrays ``(x, y)``, or a `Dataset`.
-      batch_size: rows per minibatch, drawn at every step with replacement; None: all rows at every step.
+      batch_size: rows per minibatch; None: all rows at every step.
+      replace: whether minibatches are drawn with replacement, or go through epochs; see `minibatches`.
       split, split_key: how rows are split into train, validation and test; see `datasets.load`.
       metrics: name to ``(outputs, y) -> scalar``, or to a `Metric` of it; None: accuracy or r2 if the loss is given by
         name. The functions `problems.accuracy` and `problems.r2` are better when larger under any name.
@@ -58,12 +61,14 @@ def supervised(
     if metrics is None:
         metrics = default_metrics(dataset) if isinstance(loss, str) else {}
     check_metrics(metrics)
-    output_loss = resolve_loss(loss, dataset)
+    output_loss, sample = resolve_loss(loss, dataset), None
+    if batch_size is not None:
+        sample = minibatches(_check_batch_size(batch_size, len(train[1])), replace=replace)
     return Problem(
         lambda params, batch: output_loss(apply(params, batch[0]), batch[1]),
         init,
         data=train,
-        sample=None if batch_size is None else minibatches(_check_batch_size(batch_size, len(train[1]))),
+        sample=sample,
         validation=validation,
         test=test,
         metrics=_metrics_of_params(metrics, apply),
@@ -72,8 +77,14 @@ def supervised(
     )
 
 
-def minibatches(batch_size: int) -> Callable[[Key, Any, PyTree], PyTree]:
-    """``sample(key, t, data)`` for a Problem: rows of every leaf, drawn uniformly with replacement.
+def minibatches(batch_size: int, *, replace: bool = True) -> Callable[[Key, Any, PyTree], PyTree]:
+    """``sample(key, t, data)`` for a Problem: rows of every leaf.
+
+    Args:
+      batch_size: rows per minibatch.
+      replace: draw rows uniformly with replacement. If False, go through epochs: each has every row once, in an order
+        that the seed and the number of the epoch decide. Minibatches follow each other without gaps: the one at the end
+        of an epoch is filled up with the first rows of the next. A row costs the same for data of any size.
 
     Raises:
       InputValueError, InputTypeError: `batch_size` is not an integer of at least 1.
@@ -86,7 +97,10 @@ def minibatches(batch_size: int) -> Callable[[Key, Any, PyTree], PyTree]:
 
     def sample(key: Key, t: Any, data: PyTree) -> PyTree:
         rows_of_data = jax.tree.leaves(data)[0].shape[0]
-        rows = jax.random.randint(jax.random.fold_in(key, t), (size,), 0, rows_of_data)
+        if replace:
+            rows = jax.random.randint(jax.random.fold_in(key, t), (size,), 0, rows_of_data)
+        else:
+            rows = epoch_rows(key, t, size, rows_of_data)
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), data)
 
     return sample
