@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
 
 from gdkit import checks, factories, jaxprs, optimizers, user_code
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.problems import Metric, Problem, ProblemLike
 from gdkit.problems.problem import takes_aux
 from gdkit.types import (
@@ -263,6 +263,48 @@ def _check_evaluation(problem: Problem, key: Key, arrays: Arrays) -> None:
         names = ("params", "data", "aux") if problem.has_aux and takes_aux(metric) else ("params", "data")
         function = metric.function if isinstance(metric, Metric) else metric
         checks.check_call(f"metrics[{name!r}]", function, names, "Give it these arguments")
+    if problem.evaluate is not None:
+        names = ("params", "data", "aux") if takes_aux(problem.evaluate) else ("params", "data")
+        checks.check_call("evaluate", problem.evaluate, names, "Give it these arguments")
+        values = get_evaluated_shapes(problem, key, arrays)
+        for name in problem.maximize:
+            if name not in values:
+                raise unknown_name("maximize", name, values)
+
+
+def get_evaluated_shapes(problem: Problem, key: Key, arrays: Arrays) -> dict[str, Any]:
+    """The values of `Problem.evaluate` by name, as shapes and dtypes.
+
+    Raises:
+      InputValueError, InputTypeError: they are not scalars by name.
+    """
+
+    def evaluate(start: PyTree, arrays: Arrays, key: Key) -> dict[str, Array]:
+        params, aux = split_aux(problem, start)
+        held_out = [data for data in (arrays.validation, arrays.test) if data is not None]
+        data = held_out[0] if held_out else get_training_data(problem, jnp.int32(0), key, arrays.data)
+        return call_evaluate(problem, params, data, aux)
+
+    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
+    return jax.eval_shape(evaluate, start, arrays, key)
+
+
+def call_evaluate(problem: Problem, params: Params, data: PyTree, aux: PyTree) -> dict[str, Array]:
+    """The scalars of `Problem.evaluate` by name; it gets aux, () without `has_aux`, if it takes it."""
+    evaluate: Any = problem.evaluate
+    with user_code.translate_errors("evaluate", evaluate):
+        values = evaluate(params, data, aux) if takes_aux(evaluate) else evaluate(params, data)
+    if not isinstance(values, Mapping) or not values:
+        raise bad_type("evaluate", values, "it does not return a mapping of names", "Return {name: scalar} from it")
+    scalars = {}
+    for name, value in values.items():
+        checks.check_variable_name("evaluate", name)
+        is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
+        if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
+            remedy = "Reduce it to a real number, for example with jnp.mean"
+            raise bad_type(f"evaluate()[{name!r}]", value, "not a scalar", remedy)
+        scalars[name] = jnp.asarray(value)
+    return scalars
 
 
 def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:

@@ -17,8 +17,7 @@ from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.optimizers import states
-from gdkit.problems import Problem, ProblemLike
-from gdkit.problems.problem import takes_aux
+from gdkit.problems import ProblemLike
 from gdkit.tables import format_number
 from gdkit.types import (
     Array,
@@ -220,47 +219,6 @@ def observe(
         after, context = monitors.select(moves, after, lane.state), context._replace(moves=moves)
     record = monitors.fold(watched, optimizer, record, lane.state, after, info, context)
     return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
-
-
-def evaluate(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    hyperparameters: Hyperparameters,
-    state: State,
-    arrays: Arrays,
-    t: Array,
-    key: Key,
-) -> dict:
-    """The optimum where it is known, and loss and metrics on validation and test data, at the params to evaluate.
-
-    Without these data metrics are read on the training data: all of them, or where they have another structure than a
-    batch, the batch of step `t`.
-    """
-    concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-    params = optimizers.evaluation_params(state.opt_state, state.params)
-    values = {}
-    if concrete.optimum is not None:
-        sign = -1 if isinstance(built, optimizers.Ascent) else 1
-        values["optimum"] = jnp.asarray(sign * concrete.optimum, monitors.statistics_dtype(params))
-    parts = {"validation": arrays.validation, "test": arrays.test}
-    parts = {part: data for part, data in parts.items() if data is not None}
-    if not parts and concrete.metrics:
-        parts["train"] = binding.get_training_data(concrete, t, key, arrays.data)
-    for part, data in parts.items():
-        if part != "train":
-            values[f"{part}_loss"], _ = binding.objective(concrete, built, data, state.aux)(params)
-        for name, metric in (concrete.metrics or {}).items():
-            aux = (state.aux,) if concrete.has_aux and takes_aux(metric) else ()
-            with user_code.translate_errors(f"metrics[{name!r}]", metric):
-                values[f"{part}_{name}"] = metric(params, data, *aux)
-    return values
-
-
-def evaluation_names(problem: Problem) -> list[str]:
-    """The names that `evaluate` returns for a problem."""
-    held_out = [part for part in ("validation", "test") if getattr(problem, part) is not None]
-    metrics = [f"{part}_{name}" for part in held_out or ["train"] for name in problem.metrics or {}]
-    return ["optimum"] * (problem.optimum is not None) + [f"{part}_loss" for part in held_out] + metrics
 
 
 # One run

@@ -1,5 +1,7 @@
 """What runs are evaluated on: validation and test data, metrics, and the training data in their absence."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import gdkit
 from gdkit import Metric, Problem, sgd, sweep
+from gdkit.types import Monitor
 
 RATES = {"learning_rate": [0.1]}
 STEPS = 12
@@ -139,3 +142,95 @@ def test_data_of_another_structure_than_a_batch_are_refused(part, data, differen
 def test_held_out_data_of_a_loss_without_data_are_refused():
     with pytest.raises(gdkit.GdkitError, match=r"validation=.*a batch has None there"):
         sweep(Problem(lambda w: jnp.sum(w**2), jnp.ones(3), validation=X), sgd, RATES, steps=2)
+
+
+# evaluate in place of the loss and metrics
+
+
+def dropped(p, b, aux):
+    """A loss of x·w with noise in place of dropout and a running mean of the data."""
+    noise = 0.01 * jax.random.normal(jax.random.key(0), p.shape)
+    return jnp.mean((b * (p + noise) - 1) ** 2), 0.5 * aux + 0.5 * jnp.mean(b)
+
+
+def with_aux(p, d, aux):
+    return {"loss": jnp.mean((p * d - 1) ** 2), "count": jnp.sum(d > 0), "shift": jnp.mean(d) - aux}
+
+
+def without_loss(p, d):
+    return {"f1": jnp.mean(p) * d.size, "error": jnp.mean(p * 0 + d)}
+
+
+VALID, TEST = 2 * np.ones(4, "f4"), 3 * np.ones(2, "f4")
+START = {"init": lambda key: (0.3 * jnp.ones(()), jnp.zeros(())), "data": np.ones(8, "f4"), "has_aux": True}
+
+
+def test_evaluate_replaces_the_loss_and_metrics_on_held_out_data_and_leaves_the_training_alone():
+    plain = sweep(Problem(dropped, **START, validation=VALID), sgd, RATES, steps=STEPS).lanes
+    lanes = sweep(
+        Problem(dropped, **START, validation=VALID, test=TEST, evaluate=with_aux), sgd, RATES, steps=STEPS
+    ).lanes
+    assert lanes["final_loss"].values == plain["final_loss"].values
+    assert lanes["validation_loss"].values != plain["validation_loss"].values
+    end = gdkit.descend(Problem(dropped, **START), sgd(0.1), STEPS)
+    for part, data in (("validation", VALID), ("test", TEST)):
+        for name, value in with_aux(end.params, data, 1 - 0.5**STEPS).items():
+            np.testing.assert_allclose(lanes[f"{part}_{name}"].values, [value], rtol=1e-6, err_msg=name)
+
+
+def test_evaluate_without_held_out_data_gets_the_training_data_and_two_arguments_suffice():
+    problem = Problem(squares, jnp.zeros(3), data=(X, Y), evaluate=lambda w, d: {"worst": worst(w, d)})
+    result = sweep(problem, sgd, RATES, steps=STEPS)
+    np.testing.assert_allclose(result.lanes["train_worst"].values, [worst(trained(), (X, Y))], rtol=1e-4)
+    assert result.score_name() == "final_loss"
+
+
+@pytest.mark.parametrize("maximize, by", [((), "validation_error"), (("f1",), "validation_f1")])
+def test_without_a_loss_runs_are_compared_by_what_is_maximized_or_the_first_name(maximize, by, tmp_path):
+    problem = Problem(lambda w, d: jnp.mean((w - d) ** 2), jnp.zeros(()), data=np.ones(8, "f4"), validation=VALID,
+                      evaluate=without_loss, maximize=maximize)  # fmt: skip
+    result = sweep(problem, sgd, {"learning_rate": [0.05, 0.1, 0.2]}, steps=4, store=tmp_path / "run")
+    assert result.score_name() == result.recommend().by == by and result.is_maximized() == bool(maximize)
+    values = result.lanes[by].values
+    assert result.best().score == (values.max() if maximize else values.min())
+    assert gdkit.open(tmp_path / "run").best().hyperparameters == result.best().hyperparameters
+
+
+@pytest.mark.parametrize("name, best", [("accuracy", max), ("recall", max), ("error", min)])
+def test_maximize_names_what_is_better_when_larger_of_metrics_and_of_evaluate(name, best):
+    value = lambda w, d: jnp.mean(w) * 1.0
+    problem = Problem(lambda w, d: jnp.mean((w - d) ** 2), jnp.zeros(()), data=np.ones(8, "f4"), validation=VALID)
+    changes = {"metrics": {name: value}}, {"evaluate": lambda w, d: {name: value(w, d)}}
+    for change in changes:
+        chosen = dataclasses.replace(problem, **change, maximize=["recall"] * (name == "recall"))
+        result = sweep(chosen, sgd, {"learning_rate": [0.05, 0.1]}, steps=2)
+        assert result.best(f"validation_{name}").score == best(result.lanes[f"validation_{name}"].values)
+
+
+@pytest.mark.parametrize("change, form", [
+    ({"metrics": {"worst": worst}, "evaluate": without_loss}, "metrics=.*evaluate replaces the loss and the metrics"),
+    ({"evaluate": 3}, "evaluate=3: not callable"),
+    ({"metrics": {"accuracy": worst}, "maximize": ["acuracy"]}, "maximize='acuracy'.*'accuracy'"),
+    ({"metrics": {"accuracy": worst}, "maximize": "accuracy"}, "maximize='accuracy': not a sequence of names"),
+    ({"evaluate": lambda w, d: {"f1": worst(w, d)}, "maximize": ["f2"]}, "maximize='f2'.*'f1'"),
+    ({"evaluate": lambda w: {"a": 0.0}}, r"evaluate=.*cannot be called as evaluate\(params, data\)"),
+    ({"evaluate": lambda w, d, aux, more: {}}, r"evaluate=.*cannot be called as evaluate\(params, data, aux\)"),
+    ({"evaluate": lambda w, d: jnp.mean(w)}, "evaluate=.*does not return a mapping"),
+    ({"evaluate": lambda w, d: {}}, "evaluate=.*does not return a mapping"),
+    ({"evaluate": lambda w, d: {"each": d[1]}}, r"evaluate\(\)\['each'\]=.*not a scalar"),
+    ({"evaluate": lambda w, d: {"word": "good"}}, r"evaluate\(\)\['word'\]=.*not a scalar"),
+    ({"evaluate": lambda w, d: {"phase": 1j * w[0]}}, r"evaluate\(\)\['phase'\]=.*not a scalar"),
+    ({"evaluate": lambda w, d: {1: 0.0}}, "evaluate=1: not a string"),
+    ({"evaluate": lambda w, d: {"a/b": 0.0}}, "evaluate='a/b': a file cannot hold"),
+    ({"evaluate": lambda w, d: {"a": float(w[0])}}, "evaluate=.*converts a traced value"),
+])  # fmt: skip
+def test_evaluate_and_maximize_that_cannot_be_used_are_refused_before_the_run(change, form):
+    with pytest.raises(gdkit.GdkitError, match=form):
+        sweep(Problem(squares, jnp.zeros(3), data=(X, Y), validation=(X, Y), **change), sgd, RATES, steps=2)
+
+
+def test_a_monitor_may_not_be_called_like_a_value_of_evaluate():
+    monitor = Monitor(lambda state: 0.0, lambda memory, *_: memory, lambda memory: {"validation_f1": memory})
+    problem = Problem(squares, jnp.zeros(3), data=(X, Y), validation=(X, Y), evaluate=lambda w, d: {"f1": 0.0 * w[0]})
+    with pytest.raises(gdkit.GdkitError, match=r"monitors='validation_f1'.*has this name"):
+        sweep(problem, sgd, RATES, steps=2, monitors=[monitor])

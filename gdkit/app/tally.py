@@ -7,6 +7,7 @@ import numpy as np
 from gdkit.monitors import EndKind
 from gdkit.store import Store
 from gdkit.sweeps.description import Description
+from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
 
 
 class OptimizerTally(NamedTuple):
@@ -16,8 +17,9 @@ class OptimizerTally(NamedTuple):
     lanes: int
     finished: int
     diverged: int
-    best: float | None  # lowest score of a run; None before the first that did not diverge
+    best: float | None  # best score of a run; None before the first that did not diverge
     best_at: dict[str, float | str]  # that run's values on the axes
+    maximize: bool = False  # whether larger scores are better
 
 
 class Tally:
@@ -25,15 +27,18 @@ class Tally:
 
     def __init__(self, store: Store):
         self.store = store
-        self.by = "validation_loss" if "validation_loss" in store.manifest.columns else "final_loss"
         self._description = Description.from_json(store.manifest.plan["result"])
+        maximized = maximized_names(self._description.attrs)
+        self.by = default_score(store.manifest.columns, maximized)
+        self._maximize = is_maximized(maximized, self.by)
         self._seeds = int(self._description.attrs["seeds"])
         sizes = [grid.points * self._seeds for grid in self._description.grids]
         self._starts = np.cumsum([0, *sizes])
         self._counted = np.zeros(store.partition.tiles, bool)
         labels = [grid.label or "" for grid in self._description.grids]
         self.optimizers = [
-            OptimizerTally(label, size, 0, 0, None, {}) for label, size in zip(labels, sizes, strict=True)
+            OptimizerTally(label, size, 0, 0, None, {}, self._maximize)
+            for label, size in zip(labels, sizes, strict=True)
         ]
 
     @property
@@ -51,11 +56,12 @@ class Tally:
         index = int(np.searchsorted(self._starts, lanes[0], side="right")) - 1  # a tile holds one optimizer only
         optimizer = self.optimizers[index]
         diverged = np.isin(rows["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED))
-        scores = np.where(diverged | ~np.isfinite(rows[self.by]), np.inf, rows[self.by].astype(float))
+        values = rows[self.by].astype(float)
+        scores = np.where(diverged | ~np.isfinite(values), np.inf, orient(values, self._maximize))
         best = int(np.argmin(scores))
-        if np.isfinite(scores[best]) and (optimizer.best is None or scores[best] < optimizer.best):
-            values = self._axis_values(index, int(lanes[best]))
-            optimizer = optimizer._replace(best=float(scores[best]), best_at=values)
+        is_better = optimizer.best is None or scores[best] < orient(optimizer.best, self._maximize)
+        if np.isfinite(scores[best]) and is_better:
+            optimizer = optimizer._replace(best=float(values[best]), best_at=self._axis_values(index, int(lanes[best])))
         self.optimizers[index] = optimizer._replace(
             finished=optimizer.finished + len(lanes), diverged=optimizer.diverged + int(diverged.sum())
         )

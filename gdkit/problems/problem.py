@@ -2,14 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from gdkit.checks import check_variable_name
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array, PyTree
 
 MAXIMIZED = ("accuracy", "r2")  # metrics of these names are better when larger, unless a Metric says otherwise
@@ -60,14 +60,21 @@ class Problem:
         of the last step if it has a third positional parameter without a default, or one named ``aux``. Small where
         the params are good; `Metric` marks those to be large, and ``accuracy`` and ``r2`` are large by name. Read on
         `validation` and `test`; without these on the training data, as ``train_NAME``.
+      evaluate: ``evaluate(params, data, aux) -> {name: scalar}``, or without the third argument, in place of the loss
+        and `metrics` on `validation` and `test`, where these differ from training: without dropout, with running
+        averages, without a regularizer. The values become ``validation_NAME`` and ``test_NAME``, or ``train_NAME``
+        without either. Runs are compared by ``loss`` if it is among them, else by the first of `maximize`, else by the
+        first name in the order of the alphabet.
+      maximize: the names of `metrics` and `evaluate` that are better when larger.
       optimum: the minimum of the loss, where it is known.
       has_aux: whether the loss takes and returns state that is not trained.
       name: the name in tables and figures.
       caveats: what is suspicious about the data, one sentence each; recommendations and reports repeat them.
 
     Raises:
-      InputTypeError: `loss` or `sample` is not callable, there is no `data` to sample from, or `metrics` is not a
-        mapping of functions.
+      InputTypeError: `loss`, `sample` or `evaluate` is not callable, there is no `data` to sample from, or `metrics` is
+        not a mapping of functions.
+      InputValueError: there are both `metrics` and `evaluate`, or `maximize` names what neither has.
     """
 
     loss: Callable[..., Any]
@@ -78,6 +85,8 @@ class Problem:
     validation: PyTree = None
     test: PyTree = None
     metrics: Mapping[str, Callable[..., Any]] | None = None
+    evaluate: Callable[..., Mapping[str, Any]] | None = None
+    maximize: Sequence[str] = ()
     optimum: float | Array | None = None
     has_aux: bool = False
     name: str | None = None
@@ -91,6 +100,7 @@ class Problem:
         if self.sample is not None and not callable(self.sample):
             raise bad_type("sample", self.sample, "not callable", "Pass sample(key, t, data) -> batch")
         check_metrics(self.metrics)
+        _check_evaluate(self)
 
     @property
     def init_is_function(self) -> bool:
@@ -114,6 +124,16 @@ def maximized_metrics(metrics: Mapping[str, Callable[..., Any]] | None) -> tuple
     """
     larger = lambda name, metric: metric.maximize if isinstance(metric, Metric) else name in MAXIMIZED
     return tuple(name for name, metric in (metrics or {}).items() if larger(name, metric))
+
+
+def maximized_names(problem: Problem) -> tuple[str, ...]:
+    """The names of what a problem is evaluated by that are better when larger, those of `Problem.maximize` first.
+
+    >>> maximized_names(Problem(sum, [1.0], metrics={"accuracy": max, "recall": max}, maximize=["recall"]))
+    ('recall', 'accuracy')
+    """
+    by_name = MAXIMIZED if problem.evaluate is not None else maximized_metrics(problem.metrics)
+    return tuple(dict.fromkeys((*problem.maximize, *by_name)))
 
 
 def count_rows(data: PyTree) -> int:
@@ -148,3 +168,18 @@ def check_metrics(metrics: Any) -> None:
         check_variable_name("metrics", name)
         if name == "loss":
             raise bad_value("metrics", name, "validation_loss is the loss itself", "Give the metric another name")
+
+
+def _check_evaluate(problem: Problem) -> None:
+    """Raise unless `Problem.evaluate` and `Problem.maximize` can be used; `evaluate` is called in a trace, later."""
+    evaluate, maximize = problem.evaluate, problem.maximize
+    if evaluate is not None and not callable(evaluate):
+        raise bad_type("evaluate", evaluate, "not callable", "Pass evaluate(params, data, aux) -> {name: scalar}")
+    if evaluate is not None and problem.metrics is not None:
+        remedy = "Return the metrics from evaluate as well, or leave evaluate out"
+        raise bad_value("metrics", list(problem.metrics), "evaluate replaces the loss and the metrics", remedy)
+    if isinstance(maximize, str) or not all(isinstance(name, str) for name in maximize):
+        raise bad_type("maximize", maximize, "not a sequence of names", "Pass for example maximize=('accuracy',)")
+    for name in maximize:
+        if evaluate is None and name not in (problem.metrics or {}):
+            raise unknown_name("maximize", name, problem.metrics or {})

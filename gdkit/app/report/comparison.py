@@ -102,8 +102,9 @@ def _read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
 
 
 def _common_score(runs: Sequence[ComparedRun]) -> str:
-    """The score that all runs have."""
-    return "validation_loss" if all("validation_loss" in run.result.lanes for run in runs) else "final_loss"
+    """The score by which every run is compared unless another is named, if it is to be small; else the final loss."""
+    first, *others = (None if run.result.is_maximized() else run.result.score_name() for run in runs)
+    return first if first is not None and all(name == first for name in others) else "final_loss"
 
 
 def _is_paired(one: ComparedRun, other: ComparedRun) -> bool:

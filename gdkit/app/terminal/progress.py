@@ -19,6 +19,7 @@ from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import count_workers
 from gdkit.sweeps.request import SweepRequest, select_devices
+from gdkit.sweeps.result.direction import orient
 from gdkit.tables import count, format_duration
 
 _FRAMES = 2  # per second: half a percent of one core
@@ -173,7 +174,7 @@ def _describe_best(optimizer: OptimizerTally) -> str:
 
 def _best_optimizer(optimizers: Sequence[OptimizerTally]) -> OptimizerTally | None:
     scored = [optimizer for optimizer in optimizers if optimizer.best is not None]
-    return min(scored, key=lambda optimizer: optimizer.best or 0.0) if scored else None
+    return min(scored, key=lambda one: orient(one.best or 0.0, one.maximize)) if scored else None
 
 
 def _describe_tiles(partition: Partition) -> str:

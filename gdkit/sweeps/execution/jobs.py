@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
-from gdkit.problems.problem import count_rows, maximized_metrics
+from gdkit.problems.problem import count_rows, maximized_names
 from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
@@ -105,7 +105,7 @@ class JobCompiler:
         """The description of the sweep, with the plan as it was carried out."""
         plan = _executed_plan(self.request.plan, self.choices, self.workers, len(self.devices))
         stochastic = any(p.problem.sample is not None for p in self.groups)
-        maximized = dict.fromkeys(name for p in self.groups for name in maximized_metrics(p.problem.metrics))
+        maximized = dict.fromkeys(name for p in self.groups for name in maximized_names(p.problem))
         return describe(
             self.request,
             stochastic=stochastic,

@@ -10,7 +10,8 @@ import numpy as np
 
 from gdkit import monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, StepInputs, evaluate, observe, roll_windows, split_key, start_lane, step_map
+from gdkit.descent import Lane, StepInputs, observe, roll_windows, split_key, start_lane, step_map
+from gdkit.evaluation import evaluate
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed

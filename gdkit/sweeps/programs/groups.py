@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, descent, factories, jaxprs, names
+from gdkit import binding, descent, evaluation, factories, jaxprs, names
 from gdkit.errors import bad_value, warn
 from gdkit.problems import Problem, ProblemLike
 from gdkit.sweeps.axes import Group, group_points
@@ -139,7 +139,7 @@ def _check_names(request: SweepRequest, group: Group, problem: Problem, static: 
     """Raise for a name that two of statistics, monitors, axes and dimensions of a result have."""
     dimensions = [dimension for section in request.sections for dimension in section.dimensions]
     axes = {axis.name for dimension in dimensions for axis in dimension.axes}
-    columns = names.built_in_names() | set(descent.evaluation_names(problem))
+    columns = names.built_in_names() | set(evaluation.evaluation_names(problem))
     for name in axes & columns:
         remedy = "Rename it in a factory of your own, for example lambda draw: optimizer(seed=draw)"
         raise bad_value("axes", name, "a statistic or a dimension of the result has this name", remedy)

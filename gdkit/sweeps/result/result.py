@@ -19,7 +19,7 @@ from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, class
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
-from gdkit.sweeps.result.direction import is_maximized, maximized_names, orient
+from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
@@ -299,10 +299,14 @@ class SweepResult:
         return recommend(self, axis, by, self.is_maximized(by, maximize))
 
     def score_name(self, by: str | None = None) -> str:
-        """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``."""
+        """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``.
+
+        Where `Problem.evaluate` returns no loss it is, of the values on validation data, the first that
+        `Problem.maximize` names, or the first by name.
+        """
         by = self.lanes.attrs.get("by") if by is None else by
         if by is None:
-            return "validation_loss" if "validation_loss" in self.lanes else "final_loss"
+            return default_score(list(map(str, self.lanes.data_vars)), maximized_names(self.lanes.attrs))
         if by not in self.lanes:
             raise unknown_name("by", by, map(str, self.lanes.data_vars))
         return by

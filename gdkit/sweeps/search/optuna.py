@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, checks
+from gdkit import binding, checks, evaluation
 from gdkit.problems import ProblemLike
-from gdkit.problems.problem import maximized_metrics
+from gdkit.problems.problem import maximized_names
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result import optuna_study
-from gdkit.sweeps.result.direction import is_maximized
+from gdkit.sweeps.result.direction import default_score, is_maximized
 from gdkit.sweeps.result.lane_values import finite_scores
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
@@ -97,10 +97,11 @@ def optuna_search(
 
 
 def _is_maximized(problem: ProblemLike, distributions: Mapping[str, Any], by: str | None) -> bool:
-    """Whether `by` is a metric of the problem that is better when larger."""
+    """Whether `by`, or else the default score, is better when larger."""
     point = {name: d.choices[0] if _is_categorical(d) else d.low for name, d in distributions.items()}
-    metrics = binding.resolve_problem(problem, point)[0].metrics if by else None
-    return is_maximized(maximized_metrics(metrics), by or "")
+    concrete, _ = binding.resolve_problem(problem, point)
+    names = maximized_names(concrete)
+    return is_maximized(names, by or default_score(evaluation.evaluation_names(concrete), names))
 
 
 def _check_or_create_study(study: Any, maximize: bool, key: int | Key) -> Any:
