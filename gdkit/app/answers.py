@@ -49,7 +49,8 @@ def format_headline(summary: Summary) -> str:
     if found is None or found.best is None:
         return f"{row.optimizer or 'The best run'} reaches a {humanize(summary.by)} of {short_number(row.score)}."
     choice = _name_choice(row, found)
-    if not any(row.counts.get(regime) for row in summary.rows for regime in _CONVERGED):
+    are_regimes_known = any(row.cells for row in summary.rows)
+    if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in _CONVERGED):
         return f"{_describe_progress(summary)}No run converged. The best is {choice}."
     return f"{_describe_progress(summary)}Use {choice}{_end_of_axis(summary, row)}."
 

@@ -86,13 +86,23 @@ def find_report_damage(folder: Path, run: str) -> str | None:
 
 def _stored_config(folder: Path) -> Config | None:
     """The config in the manifest; None if there is none, or it cannot be read."""
-    from gdkit.store import Store
-
     try:
-        text = Store.open(folder).manifest.config
+        text = _stored_text(folder)
         return None if text is None else loads(text, file=str(folder / _MANIFEST))
     except (StoreError, ConfigError):
         return None
+
+
+def _stored_text(folder: Path) -> str | None:
+    """The text of the config in the manifest, if it has one."""
+    from gdkit.store import Store
+
+    return Store.open(folder).manifest.config
+
+
+def is_library_run(folder: Path) -> bool:
+    """Whether `folder` is a run directory that `gdkit.sweep` wrote from Python, without a config."""
+    return (folder / _MANIFEST).is_file() and not (folder / CONFIG).exists() and _stored_text(folder) is None
 
 
 def resume_command(folder: Path) -> str:

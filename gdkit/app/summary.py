@@ -243,7 +243,7 @@ def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: 
     return SummaryRow(
         label,
         recommendation,
-        _count_regimes(result, str(axis)) if has_axis else (),
+        _count_regimes(result, str(axis)) if has_axis and result.lanes.attrs.get("regimes_known", 1) else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         recommendation.score if recommendation and recommendation.score is not None else best.score,
         _seed_scores(lanes, by, result.is_maximized(by)),

@@ -24,8 +24,8 @@ _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--live] [--new] [--workers N] [--devices N] [--dask ADDRESS]"
     " [--shard I/N] [--distributed] [--anyway]",
     "check": "CONFIG [key.path=value ...]",
-    "status": "DIR",
-    "report": "DIR [DIR ...] [-o FILE]",
+    "status": "DIR|FILE",
+    "report": "DIR|FILE [DIR ...] [-o FILE]",
     "list": "optimizers|problems|monitors|data|experiments|examples",
     "new": "NAME | --example [NAME]",
     "schema": "",
@@ -101,7 +101,7 @@ def status(folder: Path, /) -> None:
     """Print how much of a run is finished, running and left.
 
     Args:
-      folder: the folder of the run, for example runs/digits_mlp.
+      folder: the folder of the run, for example runs/digits_mlp; or a file of results.
     """
     from gdkit.app.cli.status import describe_status
 
@@ -131,12 +131,19 @@ def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injecte
     """Write the report of a run again, or one page that compares several runs.
 
     Args:
-      folder: the folder of the run, for example runs/digits_mlp.
+      folder: the folder of the run, for example runs/digits_mlp; or what Python wrote: the run directory of a
+        gdkit.sweep, or a file of results.
       others: folders of more runs, to compare.
-      output: the file of the comparison; default: comparison.html.
+      output: the file of the comparison, default: comparison.html; or of the report of what Python wrote.
     """
     from gdkit.app import directory
 
+    if not others and (folder.is_file() or directory.is_library_run(folder)):
+        _configure_jax("float32")
+        from gdkit.app.run.outputs import write_library_report
+
+        write_library_report(folder, output)
+        return
     config = directory.load_config(folder)
     if output is not None and not others:
         problem = "the report of a single run is written to its folder"

@@ -1,12 +1,13 @@
 """``gdkit status``: how much of a run is finished. Imports no JAX."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gdkit.app.directory import REPORT, find_report_damage, resume_command
+from gdkit.app.directory import REPORT, find_report_damage, is_library_run, resume_command
 from gdkit.errors import StoreError
-from gdkit.store import RESULTS, Status, Store, open_with_extensions, run_digest
+from gdkit.store import RESULTS, Status, Store, load, open_with_extensions, run_digest
 from gdkit.store.manifest import NAME
 from gdkit.tables import count
 
@@ -22,10 +23,17 @@ def describe_status(folder: Path) -> str:
     if folder.is_dir() and not (folder / NAME).exists():
         raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
     if folder.is_file():
-        raise StoreError(f"{folder}: this is a file. Give the folder of a run, for example runs/digits_mlp.")
+        return _describe_file(folder)
     run = open_with_extensions(folder)
     finished = [_describe_finished(part.path, part.status()) for part in run[:-1]]
     return "\n".join([*finished, *_describe(folder, run[-1], run_digest(run))])
+
+
+def _describe_file(path: Path) -> str:
+    """How many of the runs in a file of results are finished."""
+    ends = load(path)["end_kind"].values
+    report = shlex.join(["gdkit", "report", str(path)])
+    return f"{path}: {int((ends != 0).sum()):,} of {count(ends.size, 'run')} are finished\nto write a report: {report}"
 
 
 def _describe_finished(folder: Path, status: Status) -> str:
@@ -45,13 +53,23 @@ def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
         yield from _describe_checkpoints(status, steps)
         if status.missing:
             yield f"not started: {count(status.missing, 'tile')}"
-        yield f"to resume, or to add a process: {resume_command(folder)}"
+        yield f"to resume, or to add a process: {_resume(folder)}"
         return
-    damage = find_report_damage(folder, digest)
-    if damage or not (folder / RESULTS).exists():
-        yield f"the report {damage or 'is not written'}; to write it: {resume_command(folder)}"
+    damage, is_library = find_report_damage(folder, digest), is_library_run(folder)
+    if damage or not (is_library or (folder / RESULTS).exists()):
+        command = shlex.join(["gdkit", "report", str(folder)]) if is_library else resume_command(folder)
+        yield f"the report {damage or 'is not written'}; to write it: {command}"
     else:
         yield f"report: {folder / REPORT}"
+
+
+def _resume(folder: Path) -> str:
+    """What resumes a run: a command, or for a run of Python the call that began it."""
+    return (
+        f"the same call of gdkit.sweep, with store={str(folder)!r}"
+        if is_library_run(folder)
+        else resume_command(folder)
+    )
 
 
 def _describe_processes(status: Status) -> Iterator[str]:

@@ -99,27 +99,34 @@ def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSp
     for row in summary.rows:
         if row.recommendation is None:
             continue
-        yield _FigureSpec(
-            f"curves_{row.optimizer}",
-            f"Loss curves of {row.optimizer}",
-            f"One run per {along}, of the first seed; the mark at its end shows its regime.",
-            4.2,
-            lambda ax, label=row.optimizer: plots.loss_curves(result, axis=axis, optimizer=label, ax=ax),
-        )
+        if "curve_loss" in result.lanes:
+            yield _FigureSpec(
+                f"curves_{row.optimizer}",
+                f"Loss curves{_of(row.optimizer)}",
+                f"One run per {along}, of the first seed; the mark at its end shows its regime.",
+                4.2,
+                lambda ax, label=row.optimizer or None: plots.loss_curves(result, axis=axis, optimizer=label, ax=ax),
+            )
         yield from _choose_maps(result, axis, row.optimizer)
 
 
 def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_FigureSpec]:
     """A map over `axis` and each other axis of this optimizer."""
-    for other, values in result.select(optimizer=label).axes.items():
+    one = result.select(optimizer=label) if label else result
+    for other, values in one.axes.items():
         if other != axis and len(values) > 1:
             yield _FigureSpec(
                 f"map_{label}_{other}",
-                f"Regimes of {label} by {humanize(axis)} and {humanize(other)}",
+                f"Regimes{_of(label)} by {humanize(axis)} and {humanize(other)}",
                 "The most common regime over seeds; the line is the border of divergence.",
                 4.2,
-                lambda ax, other=other: plots.regime_map(result, x=axis, y=other, optimizer=label, ax=ax),
+                lambda ax, other=other: plots.regime_map(result, x=axis, y=other, optimizer=label or None, ax=ax),
             )
+
+
+def _of(label: str) -> str:
+    """`` of LABEL`` for an optimizer; empty where there is no choice of one."""
+    return f" of {label}" if label else ""
 
 
 def _draw(spec: _FigureSpec) -> Figure:

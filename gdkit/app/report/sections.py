@@ -148,9 +148,19 @@ def render_origin(provenance: Mapping[str, str], config: str, command: str) -> s
     """
     button = '<button type="button" data-copy="command" aria-label="Copy the command" hidden>Copy</button>'
     rerun = f'<p class="rerun"><code id="command">{escape(command)}</code>{button}</p>'
-    details = f"<details><summary>Versions and plan</summary>{render_facts(provenance.items())}</details>"
+    details = _render_versions(provenance)
     yaml = f"<details><summary>Config</summary>{render_output(config)}</details>"
-    return f"<section><h2>Run it again</h2>{rerun}{details if provenance else ''}{yaml}</section>"
+    return f"<section><h2>Run it again</h2>{rerun}{details}{yaml}</section>"
+
+
+def render_provenance(provenance: Mapping[str, str]) -> str:
+    """What the numbers of a result without a config come from."""
+    return f"<section>{_render_versions(provenance)}</section>" if provenance else ""
+
+
+def _render_versions(provenance: Mapping[str, str]) -> str:
+    facts = render_facts(provenance.items())
+    return f"<details><summary>Versions and plan</summary>{facts}</details>" if provenance else ""
 
 
 def render_facts(facts: Iterable[tuple[str, str]]) -> str:

@@ -1,6 +1,7 @@
 """Writes the report of a sweep, finished or not, and of a study."""
 
 import shlex
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,9 @@ from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
 from gdkit.app.directory import CONFIG, REPORT, SEAL
 from gdkit.app.report import embed, sections
-from gdkit.app.report.figures import FOLDER, SavedFigure
+from gdkit.app.report.figures import FOLDER, SavedFigure, draw_figures
 from gdkit.app.report.page import fill_interactive, fill_page
-from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, humanize
+from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, humanize, summarize
 from gdkit.stability import stability_threshold
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.result import SweepResult
@@ -46,9 +47,54 @@ def write_report(
       folder: the run directory.
       notice: for an unfinished run.
     """
-    notice = notice or Notice()
-    sweeps = embed.split_by_optimizer(result, summary.by, stability_thresholds(config))
-    data = embed.embed_sweeps(sweeps, summary.by, every=curve_intervals(config))
+    origin = _render_origin(config, folder, describe_provenance(result))
+    thresholds, every = stability_thresholds(config), curve_intervals(config)
+    page = _fill_result_page(config.name, result, summary, figures, notice or Notice(), origin, thresholds, every)
+    return _publish(folder / REPORT, page)
+
+
+def write_result_report(
+    result: SweepResult,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    by: str | None = None,
+    figures: Iterable[SavedFigure] | None = None,
+    notice: Notice | None = None,
+) -> Path:
+    """Writes the report of a result that no config made; returns its path.
+
+    Args:
+      result: with some finished lanes.
+      path: the file, or an existing folder, where it is ``report.html``.
+      title: at the top; by default the name of the file or the folder.
+      by: the variable that points are compared by.
+      figures: for readers without JavaScript; by default those that `draw_figures` draws.
+      notice: for an unfinished run.
+    """
+    path = Path(path)
+    title = title or path.stem or path.absolute().name
+    path = path / REPORT if path.is_dir() else path
+    summary = summarize(result, by)
+    origin = sections.render_provenance(describe_provenance(result))
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = draw_figures(result, summary, Path(scratch)) if figures is None else figures
+        page = _fill_result_page(title, result, summary, drawn, notice or Notice(), origin)
+    return _publish(path, page)
+
+
+def _fill_result_page(
+    title: str,
+    result: SweepResult,
+    summary: Summary,
+    figures: Iterable[SavedFigure],
+    notice: Notice,
+    origin: str,
+    thresholds: Mapping[str, float] | None = None,
+    every: Mapping[str, int] | None = None,
+) -> str:
+    """The page of a result; `origin` is the section on what its numbers come from."""
+    data = embed.embed_sweeps(embed.split_by_optimizer(result, summary.by, thresholds), summary.by, every=every)
     body = [
         sections.render_notice(notice.text),
         sections.render_answer(summary),
@@ -57,18 +103,17 @@ def write_report(
         sections.render_outcomes(summary),
         _render_interactive(summary, data),
         sections.render_figures(figures, FOLDER),
-        _render_origin(config, folder, describe_provenance(result)),
+        origin,
     ]
-    data = {"name": config.name, **data}
     seconds, run = notice.reload_seconds, result.lanes.attrs.get("run")
-    page = fill_page("Learning-rate sweep", config.name, describe_run(result), body, data, seconds, run)
-    return _publish(folder, page)
+    return fill_page("Learning-rate sweep", title, describe_run(result), body, {"name": title, **data}, seconds, run)
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> Path:
     """Writes the report of a sweep without finished runs; returns its path."""
     body = [sections.render_notice(notice.text), _render_origin(config, folder, {})]
-    return _publish(folder, fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds))
+    page = fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds)
+    return _publish(folder / REPORT, page)
 
 
 def write_study_report(
@@ -94,7 +139,7 @@ def write_study_report(
         sections.render_output(output) if output else "",
         _render_origin(config, folder, provenance or {}),
     ]
-    return _publish(folder, fill_page("Study", config.name, config.experiment, body))
+    return _publish(folder / REPORT, fill_page("Study", config.name, config.experiment, body))
 
 
 def stability_thresholds(config: SweepConfig) -> dict[str, float]:
@@ -127,7 +172,7 @@ def _render_interactive(summary: Summary, data: dict[str, Any]) -> str:
     drawn = sum(optimizer["count"] for optimizer in data["optimizers"])
     note = (
         f"This page draws and lists {drawn:,} of {data['lanes']:,} runs: values at equal distances, the best included. "
-        "The answer above uses all runs; results.nc beside this page has all of them."
+        "The answer above uses all runs; the file of results has all of them."
     )
     return fill_interactive(heading, _CAPTION, note if drawn < data["lanes"] else "")
 
@@ -137,8 +182,7 @@ def _render_origin(config: Config, folder: Path, provenance: Mapping[str, str]) 
     return sections.render_origin(provenance, dump(config), command)
 
 
-def _publish(folder: Path, content: str) -> Path:
+def _publish(path: Path, content: str) -> Path:
     """Writes the report atomically: a reader sees the old report or the new one, never a part."""
-    path = folder / REPORT
     publish_output(path, SEAL.sign([content.encode()]))  # two processes may finish at once
     return path

@@ -19,6 +19,7 @@ from gdkit.app.report import figures
 from gdkit.app.run.hooks import WriteReport
 from gdkit.app.run.log import write_log
 from gdkit.app.summary import Summary, describe_run, summarize
+from gdkit.errors import bad_value
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.result.assemble import has_results, read_result
@@ -69,6 +70,30 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
     print(f"{text}\n")
     terminal.print_summary(Console(highlight=False), summary)
     print_paths({"report": report.write_report(config, result, summary, [], folder, report.Notice(text))})
+
+
+def write_library_report(path: Path, output: Path | None = None) -> None:
+    """Print the answer, and write the report, of a run directory without a config or of a file of results.
+
+    Args:
+      path: the directory or the file.
+      output: the file of the report; by default ``report.html`` in the directory, or beside the file under its name.
+
+    Raises:
+      GdkitError: there is no result, it is damaged, or no lane has finished.
+    """
+    result = read_result(path)
+    if not _has_finished_lanes(result):
+        raise bad_value("path", str(path), "no run has finished yet", "Resume it by the same call of gdkit.sweep")
+    summary = summarize(result)
+    text = f"As of {_format_time()}: {_describe_missing(result)}" if result.missing else ""
+    Console(highlight=False).print(f"{text or f'{path}: {describe_run(result)}'}\n", soft_wrap=True)
+    terminal.print_summary(Console(highlight=False), summary)
+    target = output or (path if path.is_dir() else path.with_suffix(".html"))
+    name = path.absolute().name if path.is_dir() else path.stem
+    drawn = [] if result.missing else None  # those of all runs
+    page = report.write_result_report(result, target, title=name, figures=drawn, notice=report.Notice(text))
+    print_paths({"report": page})
 
 
 def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: float | None) -> None:

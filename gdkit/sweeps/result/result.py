@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 
 from gdkit import checks, html, store
-from gdkit.errors import bad_value, unknown_name
+from gdkit.errors import bad_value, missing_package, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify
 from gdkit.sweeps.description import LaneGrid
@@ -480,6 +481,29 @@ class SweepResult:
         """
         trackers.to_wandb(self, project, name, run, settings)
 
+    def report(self, path: str | Path, *, title: str | None = None, by: str | None = None) -> Path:
+        """Write the report: one HTML file with the answer, figures and a table of runs, which works offline.
+
+        Args:
+          path: the file, or an existing folder, where it is ``report.html``.
+          title: at its top; by default the name of the file or the folder.
+          by: the variable that points are compared by, as in `best`.
+
+        Returns:
+          The path of the file.
+
+        Raises:
+          InputValueError: no lane has finished; `by` is not a variable.
+          MissingPackageError: the packages of the extra ``app`` are not installed.
+        """
+        self._check_finished()
+        try:
+            # by name, since reports rest on results, and not the other way
+            app = importlib.import_module("gdkit.app.report")
+        except ModuleNotFoundError as error:
+            raise missing_package(str(error.name), "app", "A report") from error
+        return app.write_result_report(self, path, title=title, by=by)
+
     def save(self, path: str | Path) -> None:
         """Write the result to one netCDF file, atomically; `gdkit.open` reads it."""
         store.save(self.lanes.assign_attrs(thresholds=json.dumps(dataclasses.asdict(self.thresholds))), path)
@@ -506,7 +530,8 @@ class SweepResult:
     def _summary_lines(self) -> tuple[str, str]:
         """The sizes of the sweep, and the number of lanes per regime."""
         codes, numbers = np.unique(self.lane_regimes[self.finished], return_counts=True)
-        counts = [f"{number} {self.regime_names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
+        names = self.regime_names | ({} if self.lanes.attrs.get("regimes_known", 1) else {0: "of unknown regime"})
+        counts = [f"{number} {names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
         counts += [f"{self.missing} not finished"] if self.missing else []
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = int(self.lanes.attrs["steps"])  # 0: runs from elsewhere, without curves
