@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "gdkit.errors": ("GdkitError", "GdkitWarning"),
     "gdkit.problems": ("Problem", "Metric"),
-    "gdkit.optimizers": ("sgd", "ascent"),
+    "gdkit.optimizers": ("sgd", "ascent", "ema"),
     "gdkit.descent": ("step_map", "descend", "Trajectory"),
     "gdkit.gradients": (
         "training_table",

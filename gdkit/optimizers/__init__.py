@@ -13,6 +13,7 @@ import optax.contrib
 from gdkit import factories
 from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type
+from gdkit.optimizers.averaging import ema as ema
 from gdkit.optimizers.parametrization import mup as mup
 from gdkit.optimizers.states import SlowParams as SlowParams
 from gdkit.optimizers.states import evaluation_params as evaluation_params

@@ -253,6 +253,8 @@ def _build_optimizer(
         _look_up(config, (*path, "name"), str(section.name), optimizers.names(), remedy)
         with locate_errors(config, (*path, "name")):
             factory = optimizers.by_name(str(section.name))
+    if section.ema is not None:
+        factory = optimizers.ema(factory, section.ema)
     _check_arguments(config, path, factory, section.fixed | dict(section.axes))
     _check_shared_axes(config, section, path, factory)
     if section.schedule:

@@ -215,6 +215,7 @@ class ConfigOptimizer(_ConfigFactory):
     label: str | None = Field(None, pattern=_LABEL, max_length=60, description="name in tables; default: its name")
     schedule: Schedule | None = Field(None, description="how the learning rate changes during a run")
     clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this global norm")
+    ema: float | None = Field(None, ge=0, le=1, description="runs are evaluated at an average of their params")
 
     @property
     def title(self) -> str:
