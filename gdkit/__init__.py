@@ -20,6 +20,7 @@ _NAMES = {
         "check_gradient",
         "chain_rule_trace",
     ),
+    "gdkit.types": ("State",),
     "gdkit.regimes": ("Regime", "Thresholds", "Verdict", "classify"),
     "gdkit.curves": ("classify_curve",),
     "gdkit.hypergradients": ("hypergradient", "value_and_hypergradient", "tune"),

@@ -1,5 +1,7 @@
 """Operations on whole pytrees: select, norm, one vector, the dtype of statistics."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,3 +33,28 @@ def norm(tree: PyTree) -> Array:
 def statistics_dtype(params: Params) -> np.dtype:
     """The dtype of the params, but at least float32, in which sums keep their digits."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+
+
+def children(tree: PyTree) -> list[tuple[Any, PyTree]]:
+    """The direct children of a node, each with its name: a key, a place, or the name of a field.
+
+    >>> children({"w": 1.0, "b": (2.0, 3.0)})
+    [('b', (2.0, 3.0)), ('w', 1.0)]
+    """
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    return [(_get_name(path[0]), child) for path, child in found if path]
+
+
+def name_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their path: names, keys and places joined by ``/``; that of a tree that is a leaf is "".
+
+    >>> list(name_leaves([{"w": 1.0, "b": 2.0}, 3.0]))
+    ['0/b', '0/w', '1']
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(str(_get_name(entry)) for entry in path): leaf for path, leaf in leaves}
+
+
+def _get_name(entry: Any) -> Any:
+    """The name in an entry of a key path of JAX."""
+    return next((getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name)), str(entry))

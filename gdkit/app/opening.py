@@ -1,15 +1,18 @@
 """gdkit.open: a result from disk, which can be resumed if its problem and optimizer are known."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from gdkit.errors import bad_value, warn
 from gdkit.problems import ProblemLike
 from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
+from gdkit.store import Store, extension_folders, manifest
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.reopen import Optimizers, make_resumable, rebuild_request
+from gdkit.sweeps.rundir.states import StoredStates
 from gdkit.sweeps.sweep import run_request
 from gdkit.types import Monitor
 
@@ -41,6 +44,8 @@ def open(
       GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given.
     """
     result, path = read_result(path, _read_thresholds), Path(path)
+    if (path / manifest.NAME).is_file() and not any(extension_folders(path)):
+        result = dataclasses.replace(result, states=StoredStates(Store.open(path)).state)
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result

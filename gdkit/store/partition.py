@@ -138,6 +138,15 @@ def make_group(
     return group
 
 
+class BlockPlace(NamedTuple):
+    """Where a lane is."""
+
+    group: int
+    block: int  # counted in the run
+    seed: int  # place in the block
+    point: int  # place in the block
+
+
 class Span(NamedTuple):
     """The blocks of a tile, all of one group."""
 
@@ -194,6 +203,17 @@ class Partition:
     def blocks_in(self, group: int) -> range:
         """The numbers of a group's blocks in the run."""
         return range(int(self._blocks[group]), int(self._blocks[group + 1]))
+
+    def find_lane(self, lane: int) -> BlockPlace:
+        """The block of a lane, and its place there."""
+        for number, group in enumerate(self.groups):
+            block, _ = group.rows_of(np.array([lane]))
+            if block[0] >= 0:
+                point, seed = divmod(lane - group.first, group.seeds)
+                place = int(group._place(np.array([point]))[0])
+                own = int(self._blocks[number] + block[0])
+                return BlockPlace(number, own, seed % group.depth, place % group.width)
+        raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes - 1}")
 
     def tile_of_block(self, block: int) -> int:
         """The tile that a block belongs to."""

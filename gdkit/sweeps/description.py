@@ -156,7 +156,8 @@ def _get_settings(request: SweepRequest) -> dict[str, Any]:
     """Arguments of the sweep that are in no other attribute, but are needed to run its lanes again."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
-    return finite | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}
+    kept = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
+    return finite | kept | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}
 
 
 def _column_as_json(values: np.ndarray) -> dict[str, Any]:

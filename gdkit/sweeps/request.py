@@ -1,7 +1,7 @@
 """The checked request of a sweep."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,8 @@ from gdkit.problems import Problem, ProblemLike
 from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.types import Key, Monitor, OptimizerLike
+
+KeepStates = Literal["auto", "last", "best"] | None
 
 
 class Recording(NamedTuple):
@@ -35,6 +37,7 @@ class SweepRequest(NamedTuple):
     curve_points: int
     limits: Limits
     plan: Plan
+    keep_states: KeepStates = "auto"
 
     @property
     def lane_count(self) -> int:
@@ -76,6 +79,7 @@ def check_request(
     target: float | None = None,
     diverged_above: float = 1e6,
     plan: Plan | None = None,
+    keep_states: KeepStates = "auto",
 ) -> SweepRequest:
     """Check the arguments of `sweep`, without tracing."""
     checks.check_integer("steps", steps)
@@ -90,6 +94,7 @@ def check_request(
     for monitor in monitors:
         if not isinstance(monitor, Monitor):
             raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
+    _check_keep_states(keep_states)
     if not isinstance(problem, Problem) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = parse_axes(problem, optimizer, axes)
@@ -98,7 +103,18 @@ def check_request(
         binding.check_hyperparameters(problem, section.optimizer, [*names, *section.fixed])
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
-    return SweepRequest(problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan())
+    return SweepRequest(
+        problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan(), keep_states
+    )
+
+
+def _check_keep_states(keep_states: Any) -> None:
+    """Raise unless it is a kind of states that a sweep can keep."""
+    if keep_states == "best":
+        remedy = 'Pass "auto" or "last" for the states at the last step'
+        raise bad_value("keep_states", "best", "the sweep evaluates only at its end (no evaluate_every)", remedy)
+    if keep_states is not None and keep_states not in ("auto", "last"):
+        raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last" or None')
 
 
 def select_devices(plan: Plan) -> list[jax.Device]:

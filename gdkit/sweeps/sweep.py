@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.starts import check_start
 from gdkit.sweeps.programs.tiles import FinishedBlock
-from gdkit.sweeps.request import SweepRequest, check_request
+from gdkit.sweeps.request import KeepStates, SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
@@ -47,6 +48,7 @@ def sweep(
     target: float | None = None,
     diverged_above: float = 1e6,
     until_bracketed: bool = False,
+    keep_states: KeepStates = "auto",
     store: str | Path | None = None,
     executor: ExecutorLike | None = None,
     plan: Plan | None = None,
@@ -73,6 +75,10 @@ def sweep(
       until_bracketed: extend the learning rate, or else the first numeric axis, beyond its end until the best value
         lies inside it or the next one diverges: each time by half as many values as it has, at most 8 times. In a run
         directory each extension has its own, ``extended-1`` and so on.
+      keep_states: which states of lanes `SweepResult.state` returns. ``"auto"``: those at the last step; they are kept
+        in memory up to 256 MiB, in a run directory up to 64 MiB, and beyond that a lane's block is run again on demand,
+        with the same bits. ``"last"``: the same, kept whatever their size, in the run directory if there is one. None:
+        none, and `SweepResult.extend` cannot resume either.
       store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, written
         while the sweep runs. The same call on the same directory resumes an interrupted run with the same bits, and
         several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.
@@ -96,7 +102,7 @@ def sweep(
     """
     request = check_request(
         problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
-        curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan,
+        curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan, keep_states=keep_states,
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     is_file = store is not None and Path(store).suffix == ".nc"
@@ -144,7 +150,7 @@ def run_request(
     pool = parse_executor(executor, settings.large_request_bytes)
     compiler = _trace(request, pool, resumed, settings)
     jobs, destination = _compile(compiler, directory, resumed, points)
-    lanes = LaneCollector(resumed, is_on=_collects_lanes(destination, pool), most_bytes=settings.lane_bytes)
+    lanes = _make_collector(request, resumed, destination, pool, settings)
     meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
     with contextlib.closing(destination):
         columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event())
@@ -265,12 +271,21 @@ def _resumable_sweep(
     shapes = [choice.shape for choice in compiler.choices[: len(groups)]]
     parts = [lanes.parts[group.number] for group in groups] if lanes.is_complete(compiler.request) else None
     load = destination.load if destination.stores_lanes else None
-    return ResumableSweep(compiler.request, groups, shapes, columns, parts, load)
+    return ResumableSweep(compiler.request, groups, shapes, columns, parts, load, destination.states)
 
 
-def _collects_lanes(destination: UnfinishedRun | MemoryColumns, pool: ParsedExecutor) -> bool:
-    """Whether this process sees all lanes at their last step."""
-    return destination.lanes_done == 0 and not isinstance(pool, Pool)
+def _make_collector(
+    request: SweepRequest,
+    resumed: ResumableSweep | None,
+    destination: UnfinishedRun | MemoryColumns,
+    pool: ParsedExecutor,
+    settings: ExecutionSettings,
+) -> LaneCollector:
+    """What collects lanes, where this process sees all of them at their last step."""
+    sees_all = destination.lanes_done == 0 and not isinstance(pool, Pool)
+    is_unlimited = request.keep_states == "last" and not destination.stores_lanes
+    most_bytes = sys.maxsize if is_unlimited else settings.lane_bytes
+    return LaneCollector(resumed, is_on=sees_all and request.keep_states is not None, most_bytes=most_bytes)
 
 
 # Checks

@@ -52,6 +52,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
         "target": sweep.target,
         "curve_points": sweep.curve_points,
         "diverged_above": sweep.diverged_above,
+        "keep_states": sweep.keep_states,
     }
 
 

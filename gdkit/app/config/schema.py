@@ -273,6 +273,9 @@ class ConfigSweep(_Model):
         False, description="extend the learning rate beyond its end until the best value lies inside the axis"
     )
     monitors: list[ConfigMonitor] = Field(default_factory=list, max_length=100, description="additional statistics")
+    keep_states: Literal["auto", "last", "best"] | None = Field(
+        "auto", description="which params and optimizer states are kept: last, or null for none"
+    )
     stop: ConfigStop | None = Field(None, description="when a run ends before its steps are used up")
 
     @pydantic.model_validator(mode="after")

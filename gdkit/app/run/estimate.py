@@ -25,7 +25,7 @@ from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
-from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.sweeps.request import KeepStates, SweepRequest, check_request, select_devices
 from gdkit.tables import count, format_duration
 from gdkit.types import Params, PyTree
 
@@ -81,7 +81,7 @@ def check(config: Config, folder: Path, measure_free: Callable[[Path], Resources
     console.print(f"{config.name}: {runs}; nothing has been run\n")
     console.print(build_cost_table(costs))
     console.print()
-    needed = _estimate_peak(costs)
+    needed = _estimate_peak(costs, request.keep_states)
     console.print(_build_totals_table(costs, needed, request.steps, gradients))
     _check_resources(request, needed, measure_free(folder))
     wrong = [gradient for gradient in gradients if not gradient.ok]
@@ -164,12 +164,12 @@ def _count_bytes(tree: PyTree) -> int:
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
-def _estimate_peak(costs: list[Cost]) -> Resources:
+def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
     """The likely peak of a run.
 
     Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
     report. Disk: the results twice, as tiles and as one file, two checkpoints per running block, figures and report.
-    Both: the lanes that can be resumed, if they are few.
+    Both: the states that are kept, which are those of all lanes, if these are few or `keep_states` is "last".
     """
     results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
     workers = count_workers(Plan(), len(jax.local_devices()))
@@ -182,8 +182,11 @@ def _estimate_peak(costs: list[Cost]) -> Resources:
     memory += _OUTPUT_BYTES * sum(c.lanes for c in costs)
     disk = 2 * results + 2 * workers * max(c.carry for c in costs)
     disk += resources.estimate_report(sum(c.lanes for c in costs))
+    if keep_states is None:
+        return Resources(memory, disk)
     memory += resumable * (resumable <= DEFAULT_SETTINGS.lane_bytes)
-    return Resources(memory, disk + resumable * (resumable <= DEFAULT_SETTINGS.stored_lane_bytes))
+    is_stored = keep_states == "last" or resumable <= DEFAULT_SETTINGS.stored_lane_bytes
+    return Resources(memory, disk + resumable * is_stored)
 
 
 def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:

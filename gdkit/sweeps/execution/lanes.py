@@ -13,6 +13,7 @@ from gdkit.sweeps.programs.job import HostLanes, Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import Packed, gather_lanes
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest
+from gdkit.sweeps.rundir.states import StoredStates
 
 BlockLanes = tuple[Block, Packed]  # the lanes of a block at their last step
 LANE_BYTES = 2**28  # of lanes that a result keeps in memory
@@ -27,6 +28,7 @@ class ResumableSweep(NamedTuple):
     columns: Mapping[str, np.ndarray]  # name -> (lanes, ...), the values that all lanes report
     parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
     load: Callable[[Job], list[BlockLanes]] | None = None  # reads them from a run directory, where one holds them
+    states: StoredStates | None = None  # of the run directory
 
     def resume(self, job: Job) -> Iterator[Job]:
         """The job of a longer sweep from the last step of this one; blocks whose lanes are missing, from step 0.
@@ -51,6 +53,11 @@ class ResumableSweep(NamedTuple):
         if missing:
             yield job._replace(blocks=missing)
 
+    def find_block(self, group: int, place: int, seed: int) -> BlockLanes | None:
+        """The block in memory that has a lane, by the place of its point in a group; None if none is kept."""
+        blocks = self.parts[group] if self.parts is not None else []
+        return next((own for own in reversed(blocks) if place in own[0].points and seed in own[0].seeds), None)
+
     def _block_lanes(self, job: Job) -> list[BlockLanes]:
         if self.parts is not None:
             return self.parts[job.group]
@@ -58,6 +65,8 @@ class ResumableSweep(NamedTuple):
             return self.load(job)
         remedy = f"Run the sweep again with more steps; up to {LANE_BYTES >> 20} MiB of lanes are kept"
         problem = "they were too large to be kept, or another process ran them"
+        if self.request.keep_states is None:
+            problem, remedy = "the sweep kept none (keep_states=None)", 'Run it with keep_states="auto"'
         raise bad_value("result", "its lanes", problem, remedy)
 
 

@@ -14,7 +14,7 @@ from gdkit.sweeps.request import SweepRequest
 class MemoryColumns:
     """The values that lanes report, name -> ``(lanes, ...)``, filled block by block."""
 
-    archive, lanes_done, stores_lanes = None, 0, False
+    archive, states, lanes_done, stores_lanes = None, None, 0, False
 
     def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None):
         self._request, self._groups = request, groups

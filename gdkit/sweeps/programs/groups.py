@@ -16,7 +16,7 @@ from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
 from gdkit.sweeps.request import SweepRequest, depends_on_seed, select_devices
-from gdkit.types import OptimizerLike, Params
+from gdkit.types import OptimizerLike, Params, State
 
 
 class TracedGroup(NamedTuple):
@@ -39,6 +39,12 @@ class TracedGroup(NamedTuple):
         """The lane numbers of a block without padding, in the order of `tiles.extract_rows`; (rows,)."""
         points, own = block.sizes
         return self.number_lanes(block, seeds)[:own, :points].T.ravel()
+
+    def trace_state(self, request: SweepRequest) -> State:
+        """The state of one lane, as shapes."""
+        point, optimizer = self.static | _get_first_point(self.group), self.group.section.optimizer
+        arrays = binding.get_arrays(self.problem)
+        return jax.eval_shape(lambda: descent.initial_state(request.problem, optimizer, point, request.key, arrays))
 
     def choose_shape(self, request: SweepRequest) -> Shape:
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""

@@ -33,7 +33,7 @@ class Packed:
         unstacked: list[int] = []
         stacked: dict[Any, list[int]] = {}
         for number, leaf in enumerate(leaves):
-            is_small = leaf.ndim == 2 and not _is_key(leaf)
+            is_small = leaf.ndim == 2 and not is_key(leaf)
             (stacked.setdefault(leaf.dtype, []) if is_small else unstacked).append(number)
         places: dict[int, tuple[int, int | None]] = {number: (array, None) for array, number in enumerate(unstacked)}
         for array, group in enumerate(stacked.values(), len(unstacked)):
@@ -48,14 +48,27 @@ class Packed:
         return jax.tree.unflatten(self.structure, leaves)
 
 
+def take_lane(lanes: Packed, at: tuple[int, int]) -> PyTree:
+    """One lane, at (seed, point) in its block; each leaf an array of JAX."""
+    take = lambda array, column: array[at] if column is None else array[(*at, column)]
+    arrays = [x if is_key(x) else np.asarray(x) for x in lanes.arrays]
+    leaves = [take(arrays[array], column) for array, column in lanes.places]
+    return jax.tree.unflatten(lanes.structure, [x if is_key(x) else to_jax(x) for x in leaves])
+
+
+def to_jax(x: Any) -> Any:
+    """An array of JAX with the numbers of `x`; `x` itself where JAX would change its dtype: float64 without x64."""
+    return jnp.asarray(x) if jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype else x
+
+
 def to_host(x: Any) -> np.ndarray:
     """A leaf of lanes as a NumPy array; a typed key as its data."""
-    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
 def to_device(x: np.ndarray, like: jax.ShapeDtypeStruct) -> Any:
     """The inverse of `to_host`: a leaf as a program takes it, of the dtype and sharding of `like`."""
-    if not _is_key(like):
+    if not is_key(like):
         return x
     key = jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(jnp.empty((), like.dtype)))
     return jax.device_put(key, like.sharding)
@@ -63,7 +76,7 @@ def to_device(x: np.ndarray, like: jax.ShapeDtypeStruct) -> Any:
 
 def get_host_shape(x: Any) -> Any:
     """The shape and dtype of ``to_host(x)``."""
-    return jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
+    return jax.eval_shape(jax.random.key_data, x) if is_key(x) else x
 
 
 def gather_lanes(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int) -> Packed:
@@ -76,7 +89,8 @@ def gather_lanes(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int)
     return merged
 
 
-def _is_key(x: Any) -> bool:
+def is_key(x: Any) -> bool:
+    """Whether an array holds typed keys."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

@@ -1,7 +1,7 @@
 """The recommendation: which value of an axis to use, and how reliable that is."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
 from gdkit.sweeps.result.ranking import Ranking, points_along, rank
-from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error
+from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
 from gdkit.tables import count, format_number, format_range
+from gdkit.types import State
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
 _LEAST_SEEDS = 3  # for an interval
@@ -50,6 +51,15 @@ class Recommendation:
     caveats: tuple[str, ...]
     finished: int  # runs that have ended, on which all statements rest
     runs: int
+    states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the states, which stay in their process."""
+        return vars(self) | {"states": None}
+
+    def state(self, seed: int = 0) -> State:
+        """The state of the run of a seed at the recommended point, as `SweepResult.state` returns it."""
+        return state_of_seed(self.states, seed, len(self.lanes))
 
     def __str__(self) -> str:
         caveats = [f"Caveat: {text}" for text in self.caveats]

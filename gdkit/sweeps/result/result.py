@@ -28,6 +28,7 @@ from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import Resumable
 from gdkit.sweeps.result.scores import Best, best_point, find_bracket, mean_scores, rounding_error
 from gdkit.tables import count
+from gdkit.types import State
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,18 +40,20 @@ class SweepResult:
       grids: the lanes of each optimizer as a product of axes.
       thresholds: of the regimes; changing them (`with_thresholds`) needs no new run.
       origin: what `extend`, `refine` and `replay` need; None for a part of a sweep, or one read without its code.
+      states: returns the state of a lane; None where there are none. Use `state`.
     """
 
     lanes: xr.Dataset
     grids: tuple[LaneGrid, ...]
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     origin: "Resumable[SweepResult] | None" = None
+    states: Callable[[int], State] | None = None
 
     regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the origin, which stays in its process; `gdkit.open` makes another."""
-        return {"lanes": self.lanes, "grids": self.grids, "thresholds": self.thresholds, "origin": None}
+        """All but origin and states, which stay in their process; `gdkit.open` makes others."""
+        return {"lanes": self.lanes, "grids": self.grids, "thresholds": self.thresholds, "origin": None, "states": None}
 
     @classmethod
     def from_arrays(
@@ -174,10 +177,11 @@ class SweepResult:
         if optimizer not in self.optimizers:
             raise unknown_name("optimizer", optimizer, self.optimizers)
         grid = next(g for g in self.grids if g.label == optimizer)
-        mine = self.lanes.isel(lane=self.lanes["optimizer"].values == optimizer)
+        rows = np.flatnonzero(self.lanes["optimizer"].values == optimizer)
         used = {axis for _, axes, _ in grid.dimensions for axis in axes}
         unused = [name for name in self.axes if name not in used]
-        return dataclasses.replace(self, lanes=mine.drop_vars(unused), grids=(grid,), origin=None)
+        part = self._take(rows, grid)
+        return dataclasses.replace(part, lanes=part.lanes.drop_vars(unused))
 
     def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
         """The lanes of one optimizer that vary along `axes` only.
@@ -207,8 +211,7 @@ class SweepResult:
         if not mine.any():
             choices = {name: self.axes[name].tolist() for name in chosen}
             raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {choices}")
-        lanes = self.lanes.isel(lane=np.flatnonzero(mine))
-        return dataclasses.replace(self, lanes=lanes, grids=(LaneGrid(self.grids[0].label, dimensions),), origin=None)
+        return self._take(np.flatnonzero(mine), LaneGrid(self.grids[0].label, dimensions))
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, with regimes by other thresholds."""
@@ -276,7 +279,8 @@ class SweepResult:
         hyperparameters = plain_values({name: rows[name].values[0] for name in names if name in rows.coords})
         finished = rows["end_kind"].values != EndKind.RUNNING
         spread = float(np.std(scores[point][finished])) if np.isfinite(mean[point]) else float("inf")
-        return Best(hyperparameters, by, orient(float(mean[point]), maximize), spread, rows)
+        states = lambda seed: self.state(point * self.seeds + seed)
+        return Best(hyperparameters, by, orient(float(mean[point]), maximize), spread, rows, states)
 
     def recommend(
         self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None
@@ -297,7 +301,8 @@ class SweepResult:
         """
         self._check_finished()
         by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
-        return recommend(self, axis, by, self.is_maximized(by, maximize))
+        found = recommend(self, axis, by, self.is_maximized(by, maximize))
+        return dataclasses.replace(found, states=lambda seed: self.state(found.lanes[seed]))
 
     def score_name(self, by: str | None = None) -> str:
         """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``.
@@ -321,6 +326,37 @@ class SweepResult:
         by = self.score_name(by)
         score = orient(self.lanes[by].values.astype(float), self.is_maximized(by, maximize))
         return np.where((self.lane_regimes == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
+
+    # States
+
+    def state(self, lane: int) -> State:
+        """Params, aux and optimizer state of a lane at its end; a lane that diverged or stopped, where it was frozen.
+
+        They are taken from memory or from the run directory, where they were kept (`sweep`, keep_states); else the
+        block of the lane is run again, with the same bits. After `gdkit.open` in another process they have the classes
+        of the problem and the optimizer where these are known, and else are dicts, lists and tuples.
+
+        Args:
+          lane: its place on ``lane``.
+
+        Raises:
+          InputValueError: no such lane; the sweep kept no states; a result without states, such as one from a file.
+
+        >>> from gdkit import problems, sgd, sweep
+        >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2]}, steps=50)
+        >>> round(float(result.best().state(seed=0).params), 3)
+        3.0
+        """
+        lane = self._check_lane(lane)
+        if self.states is None:
+            remedy = (
+                "Take it from the result of sweep, or from a run directory: sweep(store=DIR), gdkit.open(DIR). Of one "
+                "with extended axes, pass problem= and optimizer= to gdkit.open"
+            )
+            raise bad_value("result", "its states", "a file of results has none, nor has a merged result", remedy)
+        if not self.finished[lane]:
+            raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
+        return self.states(lane)
 
     # Continuing
 
@@ -388,15 +424,14 @@ class SweepResult:
         Raises:
           InputValueError: no such lane, or a result that cannot be resumed, as in `extend`.
         """
-        if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
-            raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
+        lane = self._check_lane(lane)
         checks.check_integer("around", around)
         onset = int(np.broadcast_to(self._verdict.onset, self.lanes.sizes["lane"])[lane])
         onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
-        watched, end = self._resumable().replay(int(lane), onset, around)
+        watched, end = self._resumable().replay(lane, onset, around)
         row = self.lanes.isel(lane=lane)
         same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
-        return Replay(int(lane), onset, watched, same)
+        return Replay(lane, onset, watched, same)
 
     # Exports
 
@@ -539,6 +574,17 @@ class SweepResult:
         return "; ".join(filter(None, [sizes, axes, count(self.seeds, "seed")])), ", ".join(counts)
 
     # Inside
+
+    def _take(self, rows: np.ndarray, grid: LaneGrid) -> "SweepResult":
+        """The lanes at `rows`, which are those of `grid`."""
+        states = self.states
+        own = None if states is None else lambda lane: states(int(rows[lane]))
+        return dataclasses.replace(self, lanes=self.lanes.isel(lane=rows), grids=(grid,), origin=None, states=own)
+
+    def _check_lane(self, lane: int) -> int:
+        if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
+            raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
+        return int(lane)
 
     def _resumable(self) -> "Resumable[SweepResult]":
         if self.origin is None:

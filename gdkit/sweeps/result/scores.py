@@ -4,14 +4,17 @@ A score is small where a point is good, and infinite where a lane diverged; `dir
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from gdkit import html
+from gdkit.errors import bad_value
 from gdkit.sweeps.result.lane_values import SweepLike
 from gdkit.tables import count, format_number
+from gdkit.types import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,15 @@ class Best:
     score: float  # in the units of `by`: an accuracy of 0.95 is 0.95
     spread: float  # standard deviation over seeds
     lanes: xr.Dataset  # of this point, dimension lane: one per seed
+    states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the states, which stay in their process."""
+        return vars(self) | {"states": None}
+
+    def state(self, seed: int = 0) -> State:
+        """The state of the run of a seed at this point, as `SweepResult.state` returns it."""
+        return state_of_seed(self.states, seed, self.lanes.sizes["lane"])
 
     def mean(self, name: str) -> float:
         """Mean over seeds of a variable, for example ``test_accuracy``."""
@@ -35,6 +47,19 @@ class Best:
         return f"{point}: {self.by} {format_number(self.score)}, spread {format_number(self.spread)} over {seeds}"
 
     _repr_html_ = html.printed
+
+
+def state_of_seed(states: Callable[[int], State] | None, seed: int, seeds: int) -> State:
+    """The state of a seed of a point.
+
+    Raises:
+      InputValueError: there is no such seed, or there are no states.
+    """
+    if states is None:
+        raise bad_value("states", None, "they stay in the process of the sweep", "Use SweepResult.state there")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < seeds:
+        raise bad_value("seed", seed, "no such seed", f"Pass 0 to {seeds - 1}" if seeds else "No value is recommended")
+    return states(int(seed))
 
 
 def rankable_points(scores: np.ndarray, finished: np.ndarray) -> np.ndarray:

@@ -2,25 +2,35 @@
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
+from typing import Any, cast
 
+import jax
 import numpy as np
 
 from gdkit import checks, optimizers
 from gdkit.errors import bad_value
-from gdkit.sweeps.execution.block import replay
-from gdkit.sweeps.execution.lanes import ResumableSweep
+from gdkit.sweeps.execution.block import replay, run_block
+from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
-from gdkit.sweeps.plan.blocks import cut_blocks
+from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.programs.groups import TracedGroup, build_job
+from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.packing import Packed, take_lane
 from gdkit.sweeps.request import select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.refine import Around, RunRequest, refine
+from gdkit.sweeps.rundir.states import no_states_error
+from gdkit.types import State
 
 
 def attach_origin(result: SweepResult, lanes: ResumableSweep | None, run: RunRequest) -> SweepResult:
     """The result with what continues it by `run`; without it where some lanes have not finished."""
-    return result if lanes is None else dataclasses.replace(result, origin=Origin(lambda: lanes, run))
+    if lanes is None:
+        return result
+    origin = Origin(lambda: lanes, run)
+    return dataclasses.replace(result, origin=origin, states=origin.state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +60,46 @@ class Origin:
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Norms of a lane step by step around `onset`, and all columns that it reports at its end."""
-        request, seed = self.sweep.request, lane % self.sweep.request.seeds
-        candidates = ((g, self._find_place(g, lane)) for g in reversed(self.sweep.groups) if g.offset <= lane)
-        group, place = next((g, place) for g, place in candidates if place is not None)
-        shape = self.sweep.shapes[group.number]
+        group, place, seed = self._find_lane(lane)
+        job, block = self._build_job(group, place, seed)
+        return replay(job, block, _find_in_block(block, place, seed), onset, around)
+
+    def state(self, lane: int) -> State:
+        """The state of a lane at its end, from memory or the run directory; else its block is run again.
+
+        Raises:
+          InputValueError: the sweep keeps no states.
+        """
+        sweep, (group, place, seed) = self.sweep, self._find_lane(lane)
+        if sweep.request.keep_states is None:
+            raise no_states_error()
+        kept = sweep.find_block(group.number, place, seed)
+        leaves = sweep.states.read_leaves(lane) if kept is None and sweep.states is not None else None
+        if leaves is not None:
+            return jax.tree.unflatten(jax.tree.structure(group.trace_state(sweep.request)), leaves)
+        block, lanes = kept or self._run_again(group, place, seed)
+        return take_lane(lanes, _find_in_block(block, place, seed)).state
+
+    def _run_again(self, group: TracedGroup, place: int, seed: int) -> BlockLanes:
+        """The lanes of the block that has a lane, at their last step; blocks of the same shape have the same bits."""
+        job, block = self._build_job(group, place, seed)
+        settings: dict[str, Any] = {"segment_steps": self.sweep.request.plan.segment, "stop": threading.Event()}
+        finished = run_block(job._replace(returns_lanes=True), block, device=0, report_steps=lambda _: None, **settings)
+        assert finished is not None  # nothing sets the event
+        return block, cast(Packed, finished.lanes)
+
+    def _build_job(self, group: TracedGroup, place: int, seed: int) -> tuple[Job, Block]:
+        """The job of the block that has a lane, as it ran."""
+        request, shape = self.sweep.request, self.sweep.shapes[group.number]
         blocks = cut_blocks(len(group.group.points), request.seeds, shape)
         block = next(b for b in blocks if place in b.points and seed in b.seeds)
-        job = build_job(request, group, select_devices(request.plan)[:1], shape, [block])
-        at = int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])
-        return replay(job, block, at, onset, around)
+        return build_job(request, group, select_devices(request.plan)[:1], shape, [block]), block
+
+    def _find_lane(self, lane: int) -> tuple[TracedGroup, int, int]:
+        """The group of a lane, the place of its point in the group, and its seed."""
+        candidates = ((g, self._find_place(g, lane)) for g in reversed(self.sweep.groups) if g.offset <= lane)
+        group, place = next((g, place) for g, place in candidates if place is not None)
+        return group, place, lane % self.sweep.request.seeds
 
     def refine(
         self,
@@ -80,3 +121,8 @@ class Origin:
         """The place of a lane's point in a group; None if the point is in another group."""
         places = np.flatnonzero(group.group.points == (lane - group.offset) // self.sweep.request.seeds)
         return int(places[0]) if places.size else None
+
+
+def _find_in_block(block: Block, place: int, seed: int) -> tuple[int, int]:
+    """Where a lane is in its block: of seeds and of points."""
+    return int(np.flatnonzero(block.seeds == seed)[0]), int(np.flatnonzero(block.points == place)[0])

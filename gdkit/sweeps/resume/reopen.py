@@ -25,6 +25,7 @@ from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.archive import load_last_lanes
 from gdkit.sweeps.rundir.manifest import RunDirectory, stored_shapes
+from gdkit.sweeps.rundir.states import StoredStates
 from gdkit.types import Monitor, OptimizerLike
 
 # One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
@@ -48,6 +49,8 @@ def rebuild_request(
     asked = json.loads(attrs["asked"])
     key = jax.random.wrap_key_data(jnp.asarray(json.loads(attrs["key"]), jnp.uint32), impl=asked.pop("impl"))
     settings = {name: value for name, value in asked.items() if value is not None}
+    if settings.get("keep_states") == "none":
+        settings["keep_states"] = None
     seeds, steps = int(attrs["seeds"]), int(attrs["steps"])
     return check_request(problem, one, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, **settings)
 
@@ -72,9 +75,10 @@ def make_resumable(
         store = Store.open(path)
         shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
         load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
-        return ResumableSweep(request, groups, shapes, columns, None, load_lanes)
+        return ResumableSweep(request, groups, shapes, columns, None, load_lanes, StoredStates(store))
 
-    return dataclasses.replace(result, origin=Origin(load, run))
+    origin = Origin(load, run)
+    return dataclasses.replace(result, origin=origin, states=origin.state)
 
 
 def _labeled_optimizers(result: SweepResult, optimizer: Optimizers) -> dict[str, tuple[OptimizerLike, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device, to_host
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, extract_rows
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_other_run, make_manifest
+from gdkit.sweeps.rundir.states import StoredStates
 
 
 class Claims:
@@ -197,6 +198,11 @@ class UnfinishedRun(NamedTuple):
     def stores_lanes(self) -> bool:
         """Whether the directory stores lanes at their last step."""
         return self.archive.stores_lanes
+
+    @property
+    def states(self) -> StoredStates:
+        """The states that the directory stores."""
+        return StoredStates(self.archive.run)
 
     def add(self, finished: FinishedBlock) -> None:
         """Nothing: workers write the tiles."""

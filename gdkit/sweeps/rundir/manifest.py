@@ -22,6 +22,7 @@ from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import to_host
 from gdkit.sweeps.request import SweepRequest
+from gdkit.sweeps.rundir.states import describe_states
 
 STORED_LANE_BYTES = 2**26  # of lanes that a directory stores at their last step, so that they can be resumed
 _TILE_SECONDS = 1.0  # that a tile should take: long against writing its file
@@ -92,7 +93,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
     """The manifest of a sweep that starts now."""
     request, groups = sweep.request, sweep.groups
     programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(groups, sweep.jobs, strict=True)}
-    device = jax.devices()[0]
+    device, keeps_lanes = jax.devices()[0], _keeps_lanes(sweep)
     return Manifest(
         _fingerprint(request, groups, directory.config) | programs,
         Partition(tuple(_partition_groups(sweep, directory.shard[1]))),
@@ -104,13 +105,21 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "unroll": [choice.shape.unroll for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
             "workers": sweep.workers,
-            "keeps_lanes": sum(map(count_lane_bytes, sweep.jobs)) <= sweep.stored_lane_bytes,
+            "keeps_lanes": keeps_lanes,
+            "keep_states": request.keep_states,
+            "states": describe_states([job.programs[0].carry.lanes for job in sweep.jobs]) if keeps_lanes else None,
             "result": sweep.description.as_json(),
         },
         versions=_versions(),
         device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
         config=directory.config,
     )
+
+
+def _keeps_lanes(sweep: CompiledSweep) -> bool:
+    """Whether the directory stores all lanes at their last step."""
+    keep, size = sweep.request.keep_states, sum(map(count_lane_bytes, sweep.jobs))
+    return keep is not None and (keep == "last" or size <= sweep.stored_lane_bytes)
 
 
 def explain_other_run(error: OtherRunError) -> OtherRunError:

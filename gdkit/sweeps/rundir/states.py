@@ -1,0 +1,123 @@
+"""States of lanes in a run directory: their structure as JSON, and one lane read without its problem."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit.errors import InputValueError, bad_value
+from gdkit.store import Store
+from gdkit.sweeps.programs.packing import Packed, is_key, to_jax
+from gdkit.trees import children
+from gdkit.types import PyTree, State
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """Where the numbers of a leaf are in the lanes of a block; a leaf itself."""
+
+    array: int
+    column: int | None  # on the last axis of the array; None for all of it
+    key: str | None  # the implementation of a typed key, whose data the array holds
+
+
+class StoredStates(NamedTuple):
+    """The states at the last step that a run directory stores."""
+
+    run: Store
+
+    def state(self, lane: int) -> State:
+        """The state of a lane; what is neither dict, list nor tuple becomes a dict of its fields.
+
+        Raises:
+          InputValueError: the directory does not store it.
+          StoreError: it cannot be read.
+        """
+        if self._keep_states() is None:
+            raise no_states_error()
+        leaves = self.read_leaves(lane)
+        if leaves is None:
+            remedy = "Pass problem= and optimizer= to gdkit.open, which run its block again"
+            raise bad_value("lane", lane, "the run directory does not store its state", remedy)
+        state = _rebuild(self._layout(lane), iter(leaves))
+        return State(state["params"], state["aux"], state["opt_state"])
+
+    def read_leaves(self, lane: int) -> list[Any] | None:
+        """The leaves of the state of a lane; None if the directory does not store them."""
+        if not self.run.manifest.plan.get("states"):
+            return None
+        place = self.run.partition.find_lane(lane)
+        stored = self.run.carry(place.block, last=True)
+        return stored and [_read_leaf(leaf, stored.leaves, place[2:]) for leaf in _list_leaves(self._layout(lane))]
+
+    def _layout(self, lane: int) -> Any:
+        states = self.run.manifest.plan["states"]
+        return states["layouts"][states["groups"][self.run.partition.find_lane(lane).group]]
+
+    def _keep_states(self) -> str | None:
+        return self.run.manifest.plan.get("keep_states", "auto")
+
+
+def describe_states(lanes: Sequence[Packed]) -> dict[str, Any]:
+    """The structure of the states of each group, as JSON: distinct layouts, and for each group the number of its own.
+
+    Args:
+      lanes: per group the lanes of a block, as shapes.
+    """
+    layouts = [_describe_state(packed) for packed in lanes]
+    distinct = [layout for i, layout in enumerate(layouts) if layout not in layouts[:i]]
+    return {"layouts": distinct, "groups": [distinct.index(layout) for layout in layouts]}
+
+
+def no_states_error() -> InputValueError:
+    """The error for the state of a lane of a sweep with ``keep_states=None``."""
+    return bad_value("keep_states", None, "the sweep keeps no states", 'Run it with keep_states="auto" or "last"')
+
+
+def _describe_state(lanes: Packed) -> Any:
+    key = lambda x: str(jax.random.key_impl(jnp.empty((), x.dtype))) if is_key(x) else None
+    leaves = [_Leaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
+    return _describe(jax.tree.unflatten(lanes.structure, leaves).state)
+
+
+def _describe(tree: PyTree) -> Any:
+    """A tree as JSON: ``null``, or an object whose one name is the kind of node."""
+    if tree is None:
+        return None
+    if isinstance(tree, _Leaf):
+        return {"leaf": [tree.array, tree.column, tree.key]}
+    kind = next((kind for kind in (dict, list, tuple) if type(tree) is kind), None)
+    parts = [(name, _describe(child)) for name, child in children(tree)]
+    if kind in (list, tuple):
+        return {kind.__name__: [part for _, part in parts]}
+    return {"dict": [[name if isinstance(name, int) else str(name), part] for name, part in parts]}
+
+
+def _rebuild(layout: Any, leaves: Any) -> Any:
+    """The tree of a layout, its leaves taken in order."""
+    if layout is None:
+        return None
+    ((kind, parts),) = layout.items()
+    if kind == "leaf":
+        return next(leaves)
+    if kind == "dict":
+        return {name: _rebuild(part, leaves) for name, part in parts}
+    return (list if kind == "list" else tuple)(_rebuild(part, leaves) for part in parts)
+
+
+def _list_leaves(layout: Any) -> list[_Leaf]:
+    """The leaves of a layout in order."""
+    if layout is None:
+        return []
+    ((kind, parts),) = layout.items()
+    if kind == "leaf":
+        return [_Leaf(*parts)]
+    return [leaf for part in parts for leaf in _list_leaves(part[1] if kind == "dict" else part)]
+
+
+def _read_leaf(leaf: _Leaf, arrays: Sequence[np.ndarray], at: tuple[int, ...]) -> Any:
+    x = arrays[leaf.array][at if leaf.column is None else (*at, leaf.column)]
+    return to_jax(x) if leaf.key is None else jax.random.wrap_key_data(jnp.asarray(x), impl=leaf.key)

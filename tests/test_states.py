@@ -1,0 +1,180 @@
+"""States of lanes: the trained params, aux and optimizer state, from memory, a run directory, or a block run again."""
+
+import dataclasses
+import functools
+import pickle
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gdkit
+from gdkit import problems
+
+STEPS = 12
+RATES = [0.01, 0.1, 0.3]
+
+
+class Layer(NamedTuple):
+    weight: Any
+    bias: Any
+
+
+def init(key):
+    weight = jax.random.normal(key, (3,))
+    params = {"first": Layer(weight, jnp.bfloat16(0.5)), "rest": [jnp.ones(2), (jnp.float32(-1.0), None)]}
+    return params, {"key": key, "count": jnp.int32(0)}
+
+
+def loss(params, batch, aux):
+    key, _ = jax.random.split(aux["key"])
+    terms = jax.tree.map(lambda x: jnp.sum((x.astype(jnp.float32) - 2.0) ** 2), params)
+    return sum(jax.tree.leaves(terms)) + 0.1 * jnp.mean(batch), {"key": key, "count": aux["count"] + 1}
+
+
+def warmed_up_adamw(learning_rate):
+    share = optax.warmup_cosine_decay_schedule(0.0, 1.0, 3, STEPS)
+    return optax.adamw(lambda count: learning_rate * share(count), weight_decay=0.1)
+
+
+PROBLEM = gdkit.Problem(loss, init, data=jnp.ones(3), has_aux=True)
+OPTIMIZERS = {"sgd": gdkit.sgd, "adam": optax.adam, "adamw": warmed_up_adamw}
+SWEEP = {"axes": {"learning_rate": RATES}, "seeds": 3, "steps": STEPS, "plan": gdkit.Plan(width=2, depth=2)}
+LANES = (0, 5, 8)
+sweep = functools.partial(gdkit.sweep, PROBLEM, **SWEEP)
+
+
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def optimizer(request):
+    return OPTIMIZERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def result(optimizer):
+    return sweep(optimizer)
+
+
+@pytest.fixture(scope="module")
+def adam():
+    return sweep(optax.adam)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states") / "run"
+    sweep(optax.adam, store=folder)
+    return folder
+
+
+def numbers(x):
+    return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+def assert_same(a, b):
+    """The same leaves in the same order, bit for bit and of the same dtypes."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(numbers(x), numbers(y))
+
+
+def assert_close(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(numbers(x).astype(float), numbers(y).astype(float), rtol=1e-2, atol=1e-3)
+
+
+def key_of(lane):
+    return jax.random.fold_in(jax.random.key(0), lane % 3)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_states_are_those_of_descend_and_of_a_plain_loop(result, optimizer, lane):
+    rate = RATES[lane // 3]
+    run = gdkit.descend(PROBLEM, optimizer, STEPS, hyperparameters={"learning_rate": rate}, key=key_of(lane))
+    state = result.state(lane)
+    assert_close(state, gdkit.State(run.params, run.aux, run.opt_state))
+    params, aux = init(jax.random.split(key_of(lane))[0])
+    built = optax.sgd(rate) if optimizer is gdkit.sgd else optimizer(rate)
+    opt_state = built.init(params)
+    for _ in range(STEPS):
+        grad, aux = jax.grad(loss, has_aux=True)(params, jnp.ones(3), aux)
+        update, opt_state = built.update(grad, opt_state, params)
+        params = optax.apply_updates(params, update)
+    assert_close(state[:2], (params, aux))
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_states_have_the_same_bits_however_they_come(adam, folder, lane):
+    state = adam.state(lane)
+    opened = gdkit.open(folder, problem=PROBLEM, optimizer=optax.adam)
+    extended = sweep(optax.adam, steps=5).extend(STEPS)
+    without = dataclasses.replace(opened.origin, load=lambda: opened.origin.sweep._replace(states=None))
+    for other in (opened.state(lane), extended.state(lane), without.state(lane)):
+        assert_same(other, state)
+        assert jax.tree.structure(other) == jax.tree.structure(state)
+    assert_same(adam.along("learning_rate").state(lane), state)
+
+
+def test_best_and_recommendation_have_the_states_of_their_seeds(adam):
+    best, found = adam.best(), adam.recommend()
+    first = RATES.index(best.hyperparameters["learning_rate"]) * 3
+    for seed in range(3):
+        assert_same(best.state(seed), adam.state(first + seed))
+        assert_same(found.state(seed=seed), adam.state(found.lanes[seed]))
+    for wrong in (3, -1, True):
+        with pytest.raises(gdkit.GdkitError, match="no such seed"):
+            best.state(wrong)
+    pickle.loads(pickle.dumps((best, found)))
+
+
+def test_without_the_problem_states_are_plain_containers(adam, folder):
+    state, opened = adam.best().state(1), gdkit.open(folder).best().state(1)
+    params, aux = state.params, state.aux
+    assert_same(opened.aux, aux)
+    first = opened.params["first"]
+    assert_same((first["weight"], first["bias"]), tuple(params["first"]))
+    assert_same(opened.params["rest"], params["rest"])
+    assert jax.tree.structure(opened.params["rest"]) == jax.tree.structure(params["rest"])
+    assert list(opened.opt_state[0]) == ["count", "mu", "nu"]
+    assert opened.opt_state[0]["mu"]["first"]["bias"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("keep_states", ["auto", "last", None])
+def test_keep_states_decides_what_a_directory_stores(keep_states, tmp_path):
+    kept = gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.1, 0.2]}, steps=3, store=tmp_path / "run",
+                       keep_states=keep_states)  # fmt: skip
+    opened = gdkit.open(tmp_path / "run")
+    assert any((tmp_path / "run" / "lanes").rglob("*.npz")) == (keep_states is not None)
+    if keep_states is not None:
+        assert_same(opened.state(1), kept.state(1))
+        return
+    for one in (kept, opened, gdkit.open(tmp_path / "run", problem=problems.parabola(), optimizer=gdkit.sgd)):
+        with pytest.raises(gdkit.GdkitError, match=r'keep_states=None: the sweep keeps no states. .*"auto" or "last"'):
+            one.state(1)
+    with pytest.raises(gdkit.GdkitError, match="kept none"):
+        kept.extend(5)
+
+
+def test_a_diverged_lane_has_the_state_in_which_it_was_frozen():
+    result = gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.2, 1.5, 3.0]}, steps=100)
+    for lane in (1, 2):
+        ended, rate = int(result.lanes["end_step"][lane]), float(result.lanes["learning_rate"][lane])
+        run = gdkit.descend(problems.parabola(), gdkit.sgd, ended, hyperparameters={"learning_rate": rate})
+        np.testing.assert_allclose(result.state(lane).params, run.params, rtol=1e-4)
+
+
+@pytest.mark.parametrize("keep_states", ["best", "first", 3])
+def test_other_kinds_of_states_are_refused(keep_states):
+    with pytest.raises(gdkit.GdkitError, match="keep_states="):
+        sweep(optax.adam, keep_states=keep_states)
+
+
+def test_lanes_without_states_are_refused_with_the_remedy(adam, tmp_path):
+    adam.save(tmp_path / "results.nc")
+    with pytest.raises(gdkit.GdkitError, match=r"a file of results has none.*run directory"):
+        gdkit.open(tmp_path / "results.nc").state(0)
+    for lane in (9, -1, True, 1.0):
+        with pytest.raises(gdkit.GdkitError, match="no such lane"):
+            adam.state(lane)
