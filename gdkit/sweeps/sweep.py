@@ -11,22 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from gdkit.errors import StoreError, bad_type
+from gdkit.errors import StoreError, bad_type, bad_value
 from gdkit.problems import ProblemLike
+from gdkit.sweeps.description import Description, list_grids
 from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
 from gdkit.sweeps.execution.memory import MemoryColumns
-from gdkit.sweeps.execution.progress import Meter, Progress, print_lines
+from gdkit.sweeps.execution.progress import Meter, Progress, SegmentUpdate, print_lines
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.starts import check_start
-from gdkit.sweeps.programs.tiles import FinishedBlock
+from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, extract_rows
 from gdkit.sweeps.request import KeepStates, SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
+from gdkit.sweeps.result.product import lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.origin import attach_origin
@@ -53,6 +55,7 @@ def sweep(
     executor: ExecutorLike | None = None,
     plan: Plan | None = None,
     progress: Callable[[Progress], None] | bool | None = None,
+    on_segment: Callable[[SegmentUpdate], None] | None = None,
 ) -> SweepResult:
     """Run every point of a grid for every seed side by side, and report the outcome of each run.
 
@@ -88,6 +91,10 @@ def sweep(
       plan: shapes of blocks and tiles, segments, workers, devices. The planner chooses what is not given, by timing
         where the sweep takes long enough to pay for it.
       progress: True for lines on stderr, or a callback, called from worker threads.
+      on_segment: a callback for logging, called in the caller's thread with a `SegmentUpdate` for each block and each
+        of its segments, about twice per second and core: columns of lanes, hyperparameters and values. It reads the
+        block, validation data included. Its exception stops the sweep, which can be resumed from its run directory.
+        Processes of an `executor` do not call it, which is an error.
 
     Returns:
       A SweepResult with one row per lane, diverged lanes included; see `regimes`, `edge`, `best` and `recommend`.
@@ -105,9 +112,10 @@ def sweep(
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan, keep_states=keep_states,
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
+    _check_on_segment(on_segment, pool)
     is_file = store is not None and Path(store).suffix == ".nc"
     directory = RunDirectory(Path(store)).shard_of_process() if store is not None and not is_file else None
-    run = functools.partial(run_request, report_progress=report_progress, executor=pool)
+    run = functools.partial(run_request, report_progress=report_progress, executor=pool, on_segment=on_segment)
     if until_bracketed:
         check_bracketable(request)
     result, resumable = run(request, directory=directory)
@@ -128,6 +136,7 @@ def run_request(
     points: list[np.ndarray] | None = None,
     directory: RunDirectory | None = None,
     stop: threading.Event | None = None,
+    on_segment: Callable[[SegmentUpdate], None] | None = None,
     settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> tuple[SweepResult, ResumableSweep | None]:
     """Run a checked sweep, and return its result and its lanes at the last step.
@@ -140,6 +149,7 @@ def run_request(
       points: the points that are continued, per group of `resumed`; by default all.
       directory: the run directory. A run that it holds is resumed.
       stop: an event that interrupts the sweep at the end of a segment.
+      on_segment: as in `sweep`.
       settings: how the sweep is executed.
 
     Returns:
@@ -153,7 +163,8 @@ def run_request(
     lanes = _make_collector(request, resumed, destination, pool, settings)
     meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
     with contextlib.closing(destination):
-        columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event())
+        report = _segment_reporter(compiler, on_segment) if on_segment else None
+        columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event(), report)
     check_start(request, compiler.groups, columns)
     result = _assemble_result(compiler, destination, columns, begin)
     if result.missing:
@@ -205,11 +216,12 @@ def _execute(
     pool: ParsedExecutor,
     meter: Meter,
     stop: threading.Event,
+    report_output: Callable[[SegmentOutput], None] | None,
 ) -> dict[str, np.ndarray]:
     """Run all jobs, and return the columns of the sweep."""
     meter.add_resumed(destination.lanes_done * compiler.request.steps, destination.lanes_done)
     jobs = (job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes) for job in jobs)
-    for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop):
+    for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop, report_output):
         destination.add(finished)  # here, since workers would be slower: they share caches and Python's lock
         lanes.add(finished)
         meter.add(0, finished.block.lanes)
@@ -223,6 +235,7 @@ def _run_jobs(
     pool: ParsedExecutor,
     meter: Meter,
     stop: threading.Event,
+    report_output: Callable[[SegmentOutput], None] | None,
 ) -> Iterator[FinishedBlock]:
     """The blocks of all jobs as they finish, run by threads or by the processes of a pool."""
     request = compiler.request
@@ -237,8 +250,31 @@ def _run_jobs(
     return threads.run_jobs(
         jobs, cut_tiles=destination.cut_tiles, workers=compiler.workers, segment_steps=request.plan.segment,
         executor=pool, halve_block=compiler.halve_block, report=report, archive=destination.archive,
-        stop=stop, settings=compiler.settings,
+        stop=stop, report_output=report_output, settings=compiler.settings,
     )  # fmt: skip
+
+
+def _segment_reporter(
+    compiler: JobCompiler, on_segment: Callable[[SegmentUpdate], None]
+) -> Callable[[SegmentOutput], None]:
+    """A function that calls `on_segment` with the values of a block as columns."""
+    request, groups = compiler.request, compiler.groups
+    grids, axes = zip(*list_grids(request.sections), strict=True)
+    described = Description(grids, axes, np.zeros(0, np.int32), {"seeds": request.seeds})
+    hyperparameters = {name: values for name, (_, values) in lane_coordinates(described).items()}
+
+    def report(segment: SegmentOutput) -> None:
+        lanes = groups[segment.job.group].number_rows(segment.block, request.seeds)
+        rows = extract_rows(segment.block, segment.output, request.recorded_points)
+        values = {"loss": rows["final_loss"]} | {name: value for name, value in rows.items() if value.ndim == 1}
+        own = {name: column[lanes] for name, column in hyperparameters.items()}
+        try:
+            on_segment(SegmentUpdate(lanes, own, segment.step, values))
+        except Exception as error:
+            error.add_note("It was raised by on_segment, and stopped the sweep.")
+            raise
+
+    return report
 
 
 def _assemble_result(
@@ -297,3 +333,11 @@ def _progress_callback(progress: Callable[[Progress], None] | bool | None) -> Ca
     if progress and not callable(progress):
         raise bad_type("progress", progress, "not a callback", "Pass True for lines on stderr, or a function")
     return progress or None
+
+
+def _check_on_segment(on_segment: Callable[[SegmentUpdate], None] | None, pool: ParsedExecutor) -> None:
+    if on_segment is not None and not callable(on_segment):
+        raise bad_type("on_segment", on_segment, "not a callback", "Pass a function of one SegmentUpdate")
+    if on_segment is not None and isinstance(pool, Pool):
+        remedy = "Leave executor out, or pass one of threads; progress= works with all of them"
+        raise bad_value("on_segment", on_segment, "the processes of the executor do not send values meanwhile", remedy)

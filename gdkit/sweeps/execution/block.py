@@ -16,7 +16,7 @@ from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import advance_block, read_block
 from gdkit.sweeps.programs.job import HostLanes, Job, get_block_inputs
 from gdkit.sweeps.programs.packing import to_device
-from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock
+from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, SegmentOutput
 from gdkit.sweeps.programs.timing import seconds_per_step
 
 
@@ -41,9 +41,12 @@ def run_block(
     report_steps: Callable[[int], None],
     stop: threading.Event,
     checkpoint: Checkpoint | None = None,
+    report_output: Callable[[SegmentOutput], None] | None = None,
     settings: SegmentSettings = DEFAULT_SEGMENTS,
 ) -> FinishedBlock | None:
     """Advance a block to its last step, segment by segment; None if `stop` was set before it got there.
+
+    `report_output` receives the values of the block at the end of each segment.
 
     Raises:
       RunError: the program did not advance every lane to the last step or to its end.
@@ -63,6 +66,8 @@ def run_block(
         carry, reached = _advance_segment(job, program, inputs, carry, step, end)
         report_steps(reached - step)
         step = reached
+        if report_output and step < job.steps:
+            report_output(SegmentOutput(job, block, step, read_block(program, inputs, carry)))
         # the short segments that measure the speed are not worth a file: their steps are saved with the next one
         is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
         if checkpoint and step < job.steps and is_due:
@@ -72,6 +77,8 @@ def run_block(
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     output = read_block(program, inputs, carry)
     _check_end(job, block, output)
+    if report_output:
+        report_output(SegmentOutput(job, block, job.steps, output))
     return FinishedBlock(job, block, output, lanes)
 
 

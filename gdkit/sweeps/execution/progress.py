@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
+import numpy as np
+
 _MEASURED_SECONDS = 1.0  # before a rate is trusted: the first segments of a block are short and slow
 
 
@@ -35,6 +37,15 @@ class Progress(NamedTuple):
     def has_rate(self) -> bool:
         """Whether lanes have moved for long enough to predict the rest."""
         return self.done > self.resumed and self.seconds - self.waited >= _MEASURED_SECONDS
+
+
+class SegmentUpdate(NamedTuple):
+    """What the lanes of a block have reached at the end of a segment, as columns."""
+
+    lanes: np.ndarray  # (n,) int, their numbers in the result
+    hyperparameters: dict[str, np.ndarray]  # name -> (n,), every axis, the ``seed``, and the ``optimizer`` if it is one
+    step: int  # that they have reached, unless they ended before: ``values["end_step"]``
+    values: dict[str, np.ndarray]  # name -> (n,): the ``loss``, and all that the result holds per lane
 
 
 class Meter:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
-from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, TileArchive, TileBlock
+from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, TileArchive, TileBlock
 
 _Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
 _WHOLE_TILE: _Place = ()
@@ -96,11 +96,12 @@ class _Workload(NamedTuple):
     """What every worker is given."""
 
     queued: queue.SimpleQueue  # of _QueuedBlock; None ends a worker
-    done: queue.SimpleQueue  # of _TileRun
+    done: queue.SimpleQueue  # of _TileRun, and of SegmentOutput where these are reported
     segment_steps: int | None
     report: Callable[[Block, int], None]
     stop: threading.Event
     archive: TileArchive | None
+    reports_output: bool
     settings: ExecutionSettings
 
 
@@ -115,6 +116,7 @@ def run_jobs(
     executor: Executor | None = None,
     archive: TileArchive | None = None,
     stop: threading.Event | None = None,
+    report_output: Callable[[SegmentOutput], None] | None = None,
     settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> Iterator[FinishedBlock]:
     """Run the blocks of all jobs by workers that take them from one queue; yields blocks as their tiles finish.
@@ -122,10 +124,20 @@ def run_jobs(
     The jobs are taken, and so compiled, in the caller's thread while the workers run earlier ones. A block that the
     device has no memory for is run again as the job that `halve_block` makes of it. `stop`, closing the iterator, or
     another error in a block ends every worker at the end of its segment. With an archive, tiles are written there, and
-    those that another process works on come last.
+    those that another process works on come last. `report_output` is called in the caller's thread while that waits;
+    its error ends every worker too.
     """
     stop = _LinkedEvent(stop)
-    work = _Workload(queue.SimpleQueue(), queue.SimpleQueue(), segment_steps, report, stop, archive, settings)
+    work = _Workload(
+        queue.SimpleQueue(),
+        queue.SimpleQueue(),
+        segment_steps,
+        report,
+        stop,
+        archive,
+        report_output is not None,
+        settings,
+    )
     pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
     futures = [pool.submit(_work, number, work) for number in range(workers)]
     try:
@@ -134,6 +146,9 @@ def run_jobs(
             running += _queue_tiles(cut_tiles(job) if job is not None else [], work)
             while running and (job is None or not work.done.empty()):
                 tile_run = work.done.get()
+                if report_output and isinstance(tile_run, SegmentOutput):
+                    report_output(tile_run)
+                    continue
                 if tile_run.errors:
                     _queue_blocks(tile_run.halve_failed_blocks(halve_block), work)
                     continue
@@ -210,6 +225,7 @@ def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedB
         stop=work.stop,
         checkpoint=work.archive.checkpoint(queued.tile_run.tile, queued.part) if work.archive else None,
         settings=work.settings.segments,
+        **({"report_output": work.done.put} if work.reports_output else {}),
     )
 
 

@@ -27,6 +27,15 @@ class FinishedBlock(NamedTuple):
     lanes: Packed | None  # before the last observation; None unless the job returns lanes
 
 
+class SegmentOutput(NamedTuple):
+    """The values of a block at the end of a segment."""
+
+    job: Job
+    block: Block
+    step: int  # that its lanes have reached, unless they ended before
+    output: Mapping[str, np.ndarray]  # name -> (seeds, points, ...)
+
+
 class TileBlock(NamedTuple):
     """A block of a tile."""
 
