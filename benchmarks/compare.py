@@ -55,7 +55,8 @@ def contestants(work: Workload, quick: bool) -> list[Peer]:
     """gdkit and its peers."""
     others = [peer for flavour in work.flavours for peer in jax_peers(work, flavour)]
     tiled = [tiled_peer(work, flavour, quick=quick) for flavour in work.flavours]
-    return [gdkit_peer(work), *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
+    own = [gdkit_peer(work), gdkit_peer(work, "ends")]
+    return [*own, *others, *tiled, *numpy_peers.peers(work), *torch_peers.peers(work)]
 
 
 def difference(peer: Peer, work: Workload, expected: np.ndarray) -> float:

@@ -25,7 +25,8 @@ user calls it, from `gdkit.sweep(...)` to the labelled result. Loops over lanes 
 
 **The same work.** Peers come in two flavours. *Bare* computes the final loss, the smallest loss, and the first step
 that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX with gdkit's own lane in a plain
-scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them.
+scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them; *ends* is gdkit with
+`statistics="ends"`, which has what bare peers have and the curve.
 """
 
 WHY = """Known reasons for targets that are not met:

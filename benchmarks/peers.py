@@ -34,7 +34,7 @@ class Peer(NamedTuple):
     """One implementation of a workload."""
 
     title: str
-    flavour: str  # "bare" or "all"
+    flavour: str  # "bare" or "all"; of gdkit "ends" or "all"
     run: Callable[[], Any]  # -> final losses of `lanes`
     lanes: np.ndarray  # places in the workload's rates; a loop runs some of them, and its time is scaled up
     detail: str = ""  # what was chosen for it by timing
@@ -60,15 +60,15 @@ def start_of(work: Workload, key: int = 0) -> Start:
 # --- gdkit
 
 
-def gdkit_peer(work: Workload) -> Peer:
+def gdkit_peer(work: Workload, statistics: str = "all") -> Peer:
     """The sweep as a user calls it, from arrays to the labelled result."""
     axes = {"learning_rate": work.rates}
 
     def run() -> np.ndarray:
-        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps)
+        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps, statistics=statistics)
         return result.data["final_loss"].values[:, 0]
 
-    return Peer("gdkit", "all", run, np.arange(len(work.rates)))
+    return Peer("gdkit", statistics, run, np.arange(len(work.rates)))
 
 
 # --- one lane, as a function that can be mapped

@@ -17,8 +17,8 @@ import numpy as np
 from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import is_number
-from gdkit.monitors import EndKind
 from gdkit.problems import ProblemLike
+from gdkit.regimes import has_left_bounds
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.result.result import SweepResult
@@ -260,7 +260,7 @@ def by_runs(
 
 def is_bounded(result: SweepResult) -> np.ndarray:
     """Mask of lanes whose loss stayed finite and below ``diverged_above``, (lanes,) bool."""
-    return ~np.isin(result.lanes["end_kind"].values, (EndKind.NONFINITE, EndKind.EXCEEDED))
+    return ~has_left_bounds({"end_kind": result.lanes["end_kind"].values})
 
 
 # The position of a window

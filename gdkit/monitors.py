@@ -217,6 +217,34 @@ def loss_statistics() -> Monitor:
     return Monitor(init, update, read, roll, freeze=False)
 
 
+class _LossEnds(NamedTuple):
+    final: Array  # ()
+    least: Array  # ()
+    least_step: Array  # () int32
+
+
+@functools.cache
+def loss_ends() -> Monitor:
+    """Final and least loss, and the step of the least: two comparisons per step."""
+
+    def init(state: State) -> _LossEnds:
+        inf = jnp.full((), jnp.inf, statistics_dtype(state.params))
+        return _LossEnds(inf, inf, jnp.zeros((), jnp.int32))
+
+    def update(m: _LossEnds, before: State, after: State, info: Info, context: Context) -> _LossEnds:
+        lower = info.loss < m.least
+        return _LossEnds(
+            final=jnp.where(context.going, info.loss, m.final),
+            least=jnp.where(lower, info.loss, m.least),
+            least_step=jnp.where(lower, context.t, m.least_step),
+        )
+
+    def read(m: _LossEnds) -> dict[str, Array]:
+        return {"final_loss": m.final, "min_loss": m.least, "min_step": m.least_step}
+
+    return Monitor(init, update, read, freeze=False)
+
+
 _Multiple = Array | float | None
 
 
@@ -440,3 +468,4 @@ def curve_steps(points: int) -> np.ndarray:
 
 
 DEFAULT = (loss_statistics(), reversals(), norms())
+BUILT_IN = {"all": DEFAULT, "ends": (loss_ends(),)}  # by the argument `statistics` of a sweep

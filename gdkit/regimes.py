@@ -22,6 +22,7 @@ class Regime(IntEnum):
     BOUNCING = 4  # stays bounded and keeps moving without arriving
     STALLED = 5  # stays bounded, updates vanish, or are lost in the rounding of the params, before it arrives
     DIVERGED = 6
+    UNKNOWN = 7  # did not diverge; the statistics that tell more were not recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +122,17 @@ def has_diverged(
         return _has_diverged(s, _compute_gaps(s, optimum, stochastic), thresholds, diverged_above)
 
 
+def has_left_bounds(statistics: Mapping[str, ArrayLike]) -> np.ndarray:
+    """Mask of the runs that ended because their loss was not finite or out of bounds."""
+    return np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED))
+
+
 def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
     """The lowest observed loss, of the late means where it is that of a minibatch; NaN if none was finite."""
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
-    losses = np.asarray(np.where(stochastic, statistics["late_mean"], statistics["min_loss"]), float)
-    stopped = np.isin(statistics["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) & np.ones(losses.shape, bool)
+    late = statistics.get("late_mean", statistics["min_loss"])  # not recorded by a sweep with statistics="ends"
+    losses = np.asarray(np.where(stochastic, late, statistics["min_loss"]), float)
+    stopped = has_left_bounds(statistics) & np.ones(losses.shape, bool)
     # a run that was stopped may have recorded a loss on a fall without bound; it counts only where all were stopped
     losses = losses[np.isfinite(losses) & (~stopped | stopped.all())]
     return float(losses.min()) if losses.size else float("nan")
@@ -205,7 +212,7 @@ def _has_climbed(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, d
     """
     stopped = s["max_loss"] - s["initial_loss"] > diverged_above * np.maximum(gaps.scale, 1)
     lost = ~np.isfinite(s["final_loss"]) & np.isfinite(s["initial_loss"])  # without either no loss is known
-    stopped |= np.isin(s["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED)) | lost
+    stopped |= has_left_bounds(s) | lost
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
 

@@ -17,7 +17,7 @@ from gdkit.regimes import Regime
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.tables import count
 
-_CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
+_CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT, Regime.UNKNOWN)  # as far as is known
 
 
 class AnswerCard(NamedTuple):

@@ -24,6 +24,7 @@ SIGNS = {
     Regime.BOUNCING: "~",
     Regime.STALLED: "-",
     Regime.DIVERGED: "×",
+    Regime.UNKNOWN: "+",
 }
 MEANINGS = {
     Regime.SLOW: "still decreasing",
@@ -33,6 +34,7 @@ MEANINGS = {
     Regime.BOUNCING: "keeps moving without converging",
     Regime.STALLED: "updates vanish before convergence",
     Regime.DIVERGED: "loss not finite or out of bounds",
+    Regime.UNKNOWN: "did not diverge; regimes need statistics: all",
 }
 _PLAN = {"chosen": "chosen by"}
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit.monitors import EndKind
+from gdkit.regimes import has_left_bounds
 from gdkit.store import Store
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
@@ -55,7 +55,7 @@ class Tally:
     def _add(self, lanes: np.ndarray, rows: dict[str, np.ndarray]) -> None:
         index = int(np.searchsorted(self._starts, lanes[0], side="right")) - 1  # a tile holds one optimizer only
         optimizer = self.optimizers[index]
-        diverged = np.isin(rows["end_kind"], (EndKind.NONFINITE, EndKind.EXCEEDED))
+        diverged = has_left_bounds(rows)
         values = rows[self.by].astype(float)
         scores = np.where(diverged | ~np.isfinite(values), np.inf, orient(values, self._maximize))
         best = int(np.argmin(scores))

@@ -29,6 +29,7 @@ REGIME_COLORS = {
     Regime.BOUNCING: "#f2b701",
     Regime.STALLED: "#a3a3a3",
     Regime.DIVERGED: "#cf2205",
+    Regime.UNKNOWN: "#f5f0e0",
 }
 REGIME_LABELS = {regime: regime.name.lower() for regime in Regime}
 _BAR = ((-1.0, -0.4), (1.0, -0.4), (1.0, 0.4), (-1.0, 0.4), (-1.0, -0.4))
@@ -40,6 +41,7 @@ REGIME_MARKERS: dict[Regime, Any] = {
     Regime.BOUNCING: "s",
     Regime.STALLED: _BAR,
     Regime.DIVERGED: "X",
+    Regime.UNKNOWN: "P",
 }
 # Okabe and Ito, Color universal design, 2008
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

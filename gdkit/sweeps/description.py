@@ -73,6 +73,7 @@ def describe(
         "steps": request.steps,
         "seeds": request.seeds,
         "stochastic": int(stochastic),
+        "regimes_known": int(request.statistics == "all"),
         "optimum_known": int(optimum_known),
         "maximized": json.dumps(list(maximized)),
         "validation_rows": validation_rows,
@@ -157,7 +158,15 @@ def _get_settings(request: SweepRequest) -> dict[str, Any]:
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
     kept = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
-    return finite | kept | {"curve_points": request.curve_points, "impl": str(jax.random.key_impl(request.key))}
+    return (
+        finite
+        | kept
+        | {
+            "statistics": request.statistics,
+            "curve_points": request.curve_points,
+            "impl": str(jax.random.key_impl(request.key)),
+        }
+    )
 
 
 def _column_as_json(values: np.ndarray) -> dict[str, Any]:

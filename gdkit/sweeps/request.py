@@ -38,6 +38,7 @@ class SweepRequest(NamedTuple):
     limits: Limits
     plan: Plan
     keep_states: KeepStates = "auto"
+    statistics: str = "all"  # a name of `monitors.BUILT_IN`
 
     @property
     def lane_count(self) -> int:
@@ -52,7 +53,9 @@ class SweepRequest(NamedTuple):
     @property
     def recording(self) -> Recording:
         """The built-in monitors, those of the user, and the steps of the curve."""
-        return Recording(monitors_.DEFAULT + self.monitors, select_curve_steps(self.curve_points, self.steps))
+        return Recording(
+            monitors_.BUILT_IN[self.statistics] + self.monitors, select_curve_steps(self.curve_points, self.steps)
+        )
 
 
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
@@ -75,6 +78,7 @@ def check_request(
     steps: int,
     key: int | Key = 0,
     monitors: Sequence[Monitor] = (),
+    statistics: str = "all",
     curve_points: int = 200,
     target: float | None = None,
     diverged_above: float = 1e6,
@@ -91,6 +95,7 @@ def check_request(
             raise bad_type(name, value, "not a number", "Leave it out for the default")
     if not diverged_above > 0:
         raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
+    checks.check_choice("statistics", statistics, monitors_.BUILT_IN)
     for monitor in monitors:
         if not isinstance(monitor, Monitor):
             raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
@@ -104,7 +109,17 @@ def check_request(
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
     return SweepRequest(
-        problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan(), keep_states
+        problem,
+        sections,
+        seeds,
+        steps,
+        key,
+        tuple(monitors),
+        curve_points,
+        limits,
+        plan or Plan(),
+        keep_states,
+        statistics,
     )
 
 

@@ -46,6 +46,7 @@ def sweep(
     steps: int,
     key: int | Key = 0,
     monitors: Sequence[Monitor] = (),
+    statistics: str = "all",
     curve_points: int = 200,
     target: float | None = None,
     diverged_above: float = 1e6,
@@ -70,6 +71,9 @@ def sweep(
       steps: updates per lane.
       key: the root of all seeds; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
       monitors: further statistics, and stopping rules such as `gdkit.monitors.patience`.
+      statistics: ``"all"`` that regimes need, or ``"ends"``: initial, final and least loss, the last step and how a
+        lane ended, which costs less. `best`, `edge` and `recommend` then work without regimes, and a run that still
+        climbs at its last step does not count as diverged.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
@@ -108,7 +112,7 @@ def sweep(
     ['CONVERGED', 'CONVERGED', 'OSCILLATING', 'BOUNCING', 'DIVERGED']
     """
     request = check_request(
-        problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors,
+        problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, statistics=statistics,
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan, keep_states=keep_states,
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)

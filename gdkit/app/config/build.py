@@ -50,6 +50,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
         "steps": sweep.steps,
         "key": sweep.key,
         "target": sweep.target,
+        "statistics": sweep.statistics,
         "curve_points": sweep.curve_points,
         "diverged_above": sweep.diverged_above,
         "keep_states": sweep.keep_states,

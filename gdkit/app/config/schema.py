@@ -265,6 +265,9 @@ class ConfigSweep(_Model):
     steps: Int = Field(ge=1, le=2**31 - 2, description="number of updates per run")
     key: Int = Field(0, ge=0, le=2**32 - 1, description="seed of all random choices")
     target: float | None = Field(None, description="a run ends early at this loss")
+    statistics: Literal["all", "ends"] = Field(
+        "all", description="ends: initial, final and least loss and the end alone, without regimes, at less cost"
+    )
     curve_points: Int = Field(200, ge=2, le=100_000, description="points per loss curve, logarithmic in the step")
     diverged_above: float = Field(
         1e6, gt=0, description="a run ends as diverged above start + this times max(|start|, 1)"

@@ -31,6 +31,7 @@ _COLORS = {  # from the terminal's own palette, so that they suit its background
     Regime.BOUNCING: "yellow",
     Regime.STALLED: "blue",
     Regime.DIVERGED: "red",
+    Regime.UNKNOWN: "white",
 }
 _DIVIDED = "x"  # for values at which some runs diverged and others did not
 

@@ -149,8 +149,10 @@ def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
     Windows move up between two loops, so that the inner one does not touch the older windows.
     """
     step, unroll = functools.partial(_step, block), block.definition.unroll
-    position = _roll(block, position)
-    end = jnp.minimum(t1, monitors.next_window(position.carry.t))
+    end = t1
+    if any(monitor.roll for monitor in block.definition.watched):
+        position = _roll(block, position)
+        end = jnp.minimum(t1, monitors.next_window(position.carry.t))
     if unroll > 1:
         position = _run_until(end, functools.partial(_repeat, step, unroll), position, stride=unroll)
     return _run_until(end, step, position)

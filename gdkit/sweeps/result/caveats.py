@@ -18,7 +18,7 @@ UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished
 FEW_ROWS = 100  # below: of an accuracy of 95 %, the standard error is above 2 %
 WORSE_ON_TEST = 2.0  # times as far from the optimum on test data as on validation data
 
-_ARRIVED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT)
+_ARRIVED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT, Regime.UNKNOWN)  # as far as is known
 
 
 def find_caveats(
@@ -165,6 +165,8 @@ def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
     if unfinished:
         yield f"{unfinished:,} of {count(result.finished.size, 'run')} {UNFINISHED}"
     yield from _about_stops(result)
+    if not result.has_all_statistics:
+        yield "regimes are not available with statistics='ends': runs that keep bouncing are not told from others."
     if result.seeds < 3:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
     elif not ranking.has_noise:

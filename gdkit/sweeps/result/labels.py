@@ -50,6 +50,6 @@ def _reference_loss(
     lowest = np.zeros(lanes)
     for code in np.unique(codes):
         mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
-        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind")}
+        seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind") if n in columns}
         lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})
     return np.where(np.isnan(optimum), lowest, optimum)

@@ -16,9 +16,9 @@ from jax.typing import ArrayLike
 from gdkit import checks, html, store
 from gdkit.errors import bad_value, missing_package, unknown_name
 from gdkit.monitors import EndKind
-from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict, classify
+from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result import optuna_study, trackers
+from gdkit.sweeps.result import judging, optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.result.lane_values import plain_values
@@ -26,7 +26,7 @@ from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import Resumable
-from gdkit.sweeps.result.scores import Best, best_point, find_bracket, mean_scores, rounding_error
+from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.tables import count
 from gdkit.types import State
 
@@ -101,32 +101,44 @@ class SweepResult:
         """The lanes as a product over the axes and ``seed``; on ``lane`` where optimizers have different axes."""
         return unstack(self.lanes, self.grids, self.seeds)
 
+    @property
+    def has_all_statistics(self) -> bool:
+        """Whether the statistics that regimes need were recorded, not only those of the ends."""
+        return judging.has_all_statistics(self.lanes)
+
     @functools.cached_property
     def _verdict(self) -> Verdict:
-        """The verdict on every lane, each array (lanes,); an unfinished lane counts as SLOW."""
-        statistics: dict[str, Any] = {str(n): v.values for n, v in self.lanes.data_vars.items() if v.dims == ("lane",)}
-        statistics["stochastic"] = bool(self.lanes.attrs["stochastic"])
-        optimum = self.lanes["reference_loss"].values if self.lanes.attrs["optimum_known"] else None
-        above = json.loads(self.lanes.attrs.get("asked", "{}")).get("diverged_above") or 1e6
-        verdict = classify(statistics, optimum=optimum, thresholds=self.thresholds, diverged_above=above)
-        return verdict._replace(regime=np.where(self.finished, verdict.regime, np.int8(Regime.SLOW)))
+        return judging.judge_lanes(self.lanes, self.thresholds)
 
     @functools.cached_property
     def verdicts(self) -> xr.Dataset:
-        """Regime, onset and evidence of every lane, shaped like `data`."""
-        columns = {"regime": self._verdict.regime, "onset": self._verdict.onset} | self._verdict.evidence
+        """Regime, onset and evidence of every lane, shaped like `data`.
+
+        Raises:
+          InputValueError: the sweep recorded the ends alone.
+        """
+        verdict = self._verdict
+        columns = {"regime": self.lane_regimes, "onset": verdict.onset} | verdict.evidence
         variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in columns.items()}
         return unstack(xr.Dataset(variables, self.lanes.coords), self.grids, self.seeds)
 
     @property
     def regimes(self) -> xr.DataArray:
-        """The code of the Regime of every lane, shaped like `data`."""
+        """The code of the Regime of every lane, shaped like `data`.
+
+        Raises:
+          InputValueError: the sweep recorded the ends alone.
+        """
         return self.verdicts["regime"]
 
-    @property
+    @functools.cached_property
     def lane_regimes(self) -> np.ndarray:
-        """The code of the Regime of every lane, in the order of `lanes`; (lanes,)."""
-        return self._verdict.regime
+        """The code of the Regime of every lane, in the order of `lanes`; (lanes,).
+
+        Where the ends of runs alone are known, it is DIVERGED where the loss left its bounds, and UNKNOWN elsewhere.
+        """
+        known = judging.has_regimes(self.lanes)
+        return self._verdict.regime if known else judging.judge_ends(self.lanes)
 
     @property
     def optimizers(self) -> tuple[str, ...]:
@@ -236,26 +248,13 @@ class SweepResult:
         that diverged (infinite if none did); ``edge`` between them, on a log scale; ``simple``, whether all above the
         edge diverged too; ``median``, of `edge` over seeds.
         """
-        if "lane" in self.verdicts.dims:
+        if "lane" in self.data.dims:
             remedy = f"Choose one first: .select(optimizer=...).edge(); there are {', '.join(self.optimizers)}"
             raise bad_value("optimizer", None, "optimizers have different axes", remedy)
-        diverged = self.regimes == Regime.DIVERGED
-        axis = self._check_axis(axis, diverged)
-        diverged = diverged.sortby(axis)
-        finished = (self.data["end_kind"] != EndKind.RUNNING).sortby(axis)
-        values = diverged[axis].values.astype(float)
-        dimension = diverged[axis].dims[0]
-        low, high, simple = xr.apply_ufunc(
-            lambda diverged, finished: find_bracket(values[finished], diverged[finished]),
-            diverged,
-            finished,
-            input_core_dims=[[dimension], [dimension]],
-            output_core_dims=[[], [], []],
-            vectorize=True,
-        )
-        middle = xr.where((low > 0) & np.isfinite(high), np.sqrt(low * high), (low + high) / 2)
-        edges = xr.Dataset({"low": low, "high": high, "edge": xr.where(low > 0, middle, low), "simple": simple})
-        return edges.assign(median=edges["edge"].median("seed"))
+        columns = {"diverged": self.lane_regimes == Regime.DIVERGED, "finished": self.finished}
+        lanes = xr.Dataset({name: ("lane", values) for name, values in columns.items()}, self.lanes.coords)
+        shaped = unstack(lanes, self.grids, self.seeds)
+        return judging.find_edges(shaped["diverged"], shaped["finished"], self._check_axis(axis, shaped))
 
     def best(self, by: str | None = None, *, maximize: bool | None = None) -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst possible.
@@ -426,7 +425,8 @@ class SweepResult:
         """
         lane = self._check_lane(lane)
         checks.check_integer("around", around)
-        onset = int(np.broadcast_to(self._verdict.onset, self.lanes.sizes["lane"])[lane])
+        onsets = self._verdict.onset if self.has_all_statistics else -1
+        onset = int(np.broadcast_to(onsets, self.lanes.sizes["lane"])[lane])
         onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
         watched, end = self._resumable().replay(lane, onset, around)
         row = self.lanes.isel(lane=lane)

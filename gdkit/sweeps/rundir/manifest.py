@@ -144,6 +144,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         "steps": request.steps,
         "diverged_above": finite(request.limits.diverged_above),
         "target": finite(request.limits.target),
+        "statistics": request.statistics,
         "curve_points": request.curve_points,
         "dtype": str(_dtype(groups)),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
