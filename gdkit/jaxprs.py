@@ -1,6 +1,8 @@
 """Walks of traced programs: their operations, their constants, and how their outputs depend on their inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -86,6 +88,56 @@ def constants(closed: ClosedJaxpr) -> list[np.ndarray]:
     """Every constant of a program: its arrays, and the numbers written into it and its inner programs."""
     literals = [v.val for equation in equations(closed.jaxpr) for v in equation.invars if isinstance(v, Literal)]
     return [np.asarray(constant) for constant in (*closed.consts, *literals)]
+
+
+def digest_program(closed: ClosedJaxpr) -> str:
+    """A hash of what a program computes: its operations with their parameters, its constants and how they are combined.
+
+    Names of functions, source lines and addresses do not count. Of Python functions that an operation calls, such as
+    callbacks, only the names count.
+
+    >>> import jax.numpy as jnp
+    >>> digest = lambda f: digest_program(jax.make_jaxpr(f)(1.0))
+    >>> digest(lambda x: jnp.sin(2 * x)) == digest(lambda y: jnp.sin(2 * y)) != digest(lambda x: jnp.sin(3 * x))
+    True
+    """
+    return _digest_jaxpr(closed.jaxpr, closed.consts, {})
+
+
+def _digest_jaxpr(jaxpr: Jaxpr, constants: Sequence[Any], known: dict[int, str]) -> str:
+    """The hash of a program with its constants; `known` has those of programs without constants, by identity."""
+    if not constants and id(jaxpr) in known:
+        return known[id(jaxpr)]
+    numbers: dict[Any, int] = {}
+    name = lambda v: _describe(v.val) if isinstance(v, Literal) else f"{numbers.setdefault(v, len(numbers))}:{v.aval}"
+    lines = [" ".join(map(name, [*jaxpr.constvars, *jaxpr.invars])), *map(_describe, constants)]
+    for equation in jaxpr.eqns:
+        params = {n: _describe(x, known) for n, x in sorted(equation.params.items()) if n != "name"}
+        lines.append(f"{equation.primitive} {params} {[*map(name, equation.invars)]} {[*map(name, equation.outvars)]}")
+    lines.append(" ".join(map(name, jaxpr.outvars)))
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    if not constants:
+        known[id(jaxpr)] = digest
+    return digest
+
+
+def _describe(value: Any, known: dict[int, str] | None = None) -> str:
+    """A constant or a parameter of an operation as text that is equal in all processes."""
+    known = {} if known is None else known
+    if hasattr(value, "eqns"):
+        return _digest_jaxpr(value, (), known)
+    if hasattr(value, "jaxpr"):
+        return _digest_jaxpr(value.jaxpr, value.consts, known)
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        array = np.asarray(value)
+        return f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    if isinstance(value, Mapping):
+        return str({str(n): _describe(x, known) for n, x in value.items()})
+    if isinstance(value, tuple | list):
+        return str([_describe(x, known) for x in value])
+    return re.sub(r"0x[0-9a-f]+", "", str(value))
 
 
 def has_convolutions(jaxpr: Jaxpr) -> bool:

@@ -73,15 +73,22 @@ def load_config(folder: Path) -> Config:
     return stored
 
 
-def find_report_damage(folder: Path, run: str) -> str | None:
-    """What the report of a finished run is, whose digest is `run`; None if it is what was written."""
+def find_report_damage(folder: Path, run: str, figures: str = "") -> str | None:
+    """What the report of a finished run is, whose digest is `run`; None if it is what was written.
+
+    `figures` is the digest of the files of its figures, where these are compared as well.
+    """
     page = (folder / REPORT).read_bytes() if (folder / REPORT).is_file() else b""
     if not page or UNFINISHED.encode() in page:
         return "is not written"
     damage = SEAL.find_damage(page)
     if damage:
         return f"is damaged ({damage})"
-    return None if f'content="{run}"'.encode() in page else "is that of another run"
+    if f'name="gdkit-run" content="{run}"'.encode() not in page:
+        return "is that of another run"
+    if figures and f'name="gdkit-figures" content="{figures}"'.encode() not in page:
+        return "has other figures"
+    return None
 
 
 def _stored_config(folder: Path) -> Config | None:

@@ -1,6 +1,8 @@
 """Loading: the sources of data sets, each read, checked and prepared once."""
 
 import functools
+import gzip
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,15 +96,32 @@ def load(data: DataLike, *, split: Sequence[float] = SPLIT, split_key: int = 0) 
 
 @functools.lru_cache(maxsize=16)
 def _load_named(name: str, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
-    try:
-        import sklearn.datasets
-    except ImportError:
-        raise missing_package("scikit-learn", "app", f"data={name!r}") from None
+    if importlib.util.find_spec("sklearn") is None:
+        raise missing_package("scikit-learn", "app", f"data={name!r}")
+    return prepare(_read_digits() if name == "digits" else _read_named(name), name, fractions, split_key, dtype)
+
+
+def _read_named(name: str) -> Table:
+    """A built-in set as scikit-learn loads it."""
+    import sklearn.datasets
+
     bunch = getattr(sklearn.datasets, f"load_{name}")()
     classes = getattr(bunch, "target_names", None)
     class_names = None if classes is None else tuple(np.asarray(classes).tolist())
-    table = Table(bunch.data, bunch.target, _SETS[name], tuple(map(str, bunch.feature_names)), class_names)
-    return prepare(table, name, fractions, split_key, dtype)
+    return Table(bunch.data, bunch.target, _SETS[name], tuple(map(str, bunch.feature_names)), class_names)
+
+
+def _read_digits() -> Table:
+    """The digits from the file of scikit-learn, whose import takes 2 s, longer than all else that precedes a run."""
+    spec = importlib.util.find_spec("sklearn")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    file = next((f for folder in folders if (f := Path(folder, "datasets/data/digits.csv.gz")).is_file()), None)
+    if file is None:  # another version has it elsewhere
+        return _read_named("digits")
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        rows = np.loadtxt(lines, delimiter=",")
+    features = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
+    return Table(rows[:, :-1], rows[:, -1].astype(int), _SETS["digits"], features, tuple(range(10)))
 
 
 def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: int) -> Dataset:

@@ -8,7 +8,7 @@ from gdkit.store.arrays import Kind, digest
 from gdkit.store.claims import STALE, Claim
 from gdkit.store.columns import Columns
 from gdkit.store.manifest import Manifest, differences
-from gdkit.store.netcdf import FORMAT, REMEDY, RESULTS, load, save, unusable_results
+from gdkit.store.netcdf import FORMAT, REMEDY, RESULTS, holds_run, load, save, unusable_results
 from gdkit.store.partition import Partition, StoredGroup, make_group
 from gdkit.store.paths import extension_folder, extension_folders
 from gdkit.store.status import Status
@@ -33,6 +33,7 @@ __all__ = [
     "digest",
     "extension_folder",
     "extension_folders",
+    "holds_run",
     "load",
     "make_group",
     "open_with_extensions",

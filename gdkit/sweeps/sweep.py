@@ -13,6 +13,7 @@ import numpy as np
 
 from gdkit.errors import StoreError, bad_type, bad_value
 from gdkit.problems import ProblemLike
+from gdkit.store import Store
 from gdkit.sweeps.description import Description, list_grids
 from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
@@ -32,8 +33,9 @@ from gdkit.sweeps.result.product import lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.origin import attach_origin
-from gdkit.sweeps.rundir.archive import UnfinishedRun
-from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.rundir.archive import UnfinishedRun, load_last_lanes
+from gdkit.sweeps.rundir.manifest import RunDirectory, open_finished, shapes_of
+from gdkit.sweeps.rundir.states import StoredStates
 from gdkit.types import Key, Monitor, OptimizerLike
 
 
@@ -163,9 +165,13 @@ def run_request(
     begin = time.monotonic()
     pool = parse_executor(executor, settings.large_request_bytes)
     compiler = _trace(request, pool, resumed, settings)
+    meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
+    finished = open_finished(directory, request, compiler.groups, settings.store_class) if directory else None
+    if finished is not None:
+        meter.complete()
+        return _read_finished(compiler, finished)
     jobs, destination = _compile(compiler, directory, resumed, points)
     lanes = _make_collector(request, resumed, destination, pool, settings)
-    meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
     with contextlib.closing(destination):
         report = _segment_reporter(compiler, on_segment) if on_segment else None
         columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event(), report)
@@ -279,6 +285,16 @@ def _segment_reporter(
             raise
 
     return report
+
+
+def _read_finished(compiler: JobCompiler, run: Store) -> tuple[SweepResult, ResumableSweep]:
+    """The result of a run that was finished before, and the sweep to resume from."""
+    request, groups, columns = compiler.request, compiler.groups, run.columns().values
+    check_start(request, groups, columns)
+    description = Description.from_json(run.manifest.plan["result"])
+    result = assemble(description, columns, run.timings() or {"seconds": seconds_of(run.path)}, run.narrower())
+    load = functools.partial(load_last_lanes, run) if run.manifest.plan["keeps_lanes"] else None
+    return result, ResumableSweep(request, groups, shapes_of(run), columns, None, load, StoredStates(run))
 
 
 def _assemble_result(

@@ -1,21 +1,22 @@
-"""The figures of a sweep, drawn by `gdkit.plots` and saved as PNG and SVG."""
+"""The figures of a sweep, drawn by `gdkit.plots` and saved as PNG and SVG. Only drawing imports matplotlib."""
 
+import hashlib
 import itertools
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib.animation import Animation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from gdkit import plots
 from gdkit.app.summary import Summary, humanize
 from gdkit.store.files import FILES, publish_output
 from gdkit.store.paths import list_left_behind
 from gdkit.sweeps.result.result import SweepResult
+
+if TYPE_CHECKING:
+    from matplotlib.animation import Animation
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FOLDER = "figures"
 _MAX_LETTERS = 60  # of a file name: some file systems allow 255 bytes, and a letter may take four
@@ -35,7 +36,7 @@ class _FigureSpec(NamedTuple):
     title: str
     caption: str
     height: float  # inches
-    draw: Callable[[Axes], object]
+    draw: Callable[["Axes"], object]
 
 
 def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
@@ -49,6 +50,25 @@ def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[Sa
     ]
 
 
+def list_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
+    """The figures that `draw_figures` saves, without drawing them."""
+    specs = list(_choose_figures(result, summary))
+    files = [folder / name for name in name_files(spec.name for spec in specs)]
+    ends = lambda file: (file.with_name(f"{file.name}.{end}") for end in ("png", "svg"))
+    return [SavedFigure(s.title, s.caption, *ends(file)) for s, file in zip(specs, files, strict=True)]
+
+
+def digest_figures(figures: Iterable[SavedFigure]) -> str | None:
+    """A digest of the names and the bytes of all files of `figures`; None if one cannot be read."""
+    sha = hashlib.sha256()
+    try:
+        for path in (path for figure in figures for path in (figure.png, figure.svg) if path):
+            sha.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    except OSError:
+        return None
+    return sha.hexdigest()
+
+
 def make_folder(folder: Path) -> None:
     """Makes the folder of figures, or removes from it what killed processes left there."""
     folder.mkdir(exist_ok=True)
@@ -57,9 +77,13 @@ def make_folder(folder: Path) -> None:
 
 
 def save_figure(
-    figure: Figure | Animation, path: Path, title: str, caption: str, *, run: str | None = None
+    figure: "Figure | Animation", path: Path, title: str, caption: str, *, run: str | None = None
 ) -> SavedFigure:
     """Saves a figure as PNG and SVG, or an animation as GIF; `run` is the digest of its run."""
+    from matplotlib.animation import Animation, PillowWriter
+
+    from gdkit import plots
+
     if isinstance(figure, Animation):
         gif = path.with_name(f"{path.name}.gif")
         with tempfile.TemporaryDirectory() as scratch:  # animations are written to paths alone
@@ -94,7 +118,7 @@ def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSp
         f"{by.capitalize()} by {along}",
         "Lines: median over seeds; bands: their spread; the strip at the top: regimes.",
         4.6,
-        lambda ax: plots.final_loss(result, by=summary.by, axis=axis, ax=ax),
+        lambda ax: _plots().final_loss(result, by=summary.by, axis=axis, ax=ax),
     )
     for row in summary.rows:
         if row.recommendation is None:
@@ -105,7 +129,7 @@ def _choose_figures(result: SweepResult, summary: Summary) -> Iterator[_FigureSp
                 f"Loss curves{_of(row.optimizer)}",
                 f"One run per {along}, of the first seed; the mark at its end shows its regime.",
                 4.2,
-                lambda ax, label=row.optimizer or None: plots.loss_curves(result, axis=axis, optimizer=label, ax=ax),
+                lambda ax, label=row.optimizer or None: _plots().loss_curves(result, axis=axis, optimizer=label, ax=ax),
             )
         yield from _choose_maps(result, axis, row.optimizer)
 
@@ -120,7 +144,7 @@ def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_Figure
                 f"Regimes{_of(label)} by {humanize(axis)} and {humanize(other)}",
                 "The most common regime over seeds; the line is the border of divergence.",
                 4.2,
-                lambda ax, other=other: plots.regime_map(result, x=axis, y=other, optimizer=label or None, ax=ax),
+                lambda ax, other=other: _plots().regime_map(result, x=axis, y=other, optimizer=label or None, ax=ax),
             )
 
 
@@ -129,7 +153,15 @@ def _of(label: str) -> str:
     return f" of {label}" if label else ""
 
 
-def _draw(spec: _FigureSpec) -> Figure:
+def _plots() -> Any:
+    from gdkit import plots
+
+    return plots
+
+
+def _draw(spec: _FigureSpec) -> "Figure":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.6, spec.height), layout="constrained")
     spec.draw(figure.subplots())
     return figure

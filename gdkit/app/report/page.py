@@ -29,6 +29,7 @@ def fill_page(
     data: Mapping[str, Any] | None = None,
     reload_seconds: int | None = None,
     run: str | None = None,
+    figures: str | None = None,
 ) -> str:
     """The whole page.
 
@@ -39,8 +40,10 @@ def fill_page(
       reload_seconds: after which the page reloads itself. Its program does so, which waits while a reader points at a
         run and keeps the reader's choices; without JavaScript the browser does.
       run: the digest of the run that the page shows.
+      figures: the digest of the files of its figures, where the run is finished.
     """
     style, program = _style(), _program()
+    digests = {"run": run, "figures": figures}
     refresh = f'<noscript><meta http-equiv="refresh" content="{reload_seconds}"></noscript>\n'
     return _fill(
         "page.html",
@@ -50,7 +53,7 @@ def fill_page(
         subtitle=escape(subtitle),
         style=style,
         program=program,
-        run=f'<meta name="gdkit-run" content="{escape(run)}">\n' if run else "",
+        run="".join(f'<meta name="gdkit-{n}" content="{escape(x)}">\n' for n, x in digests.items() if x),
         refresh=refresh if reload_seconds else "",
         reload=f' data-reload="{reload_seconds}"' if reload_seconds else "",
         data=_data_element(data) if data else "",

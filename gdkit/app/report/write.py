@@ -10,7 +10,7 @@ from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
 from gdkit.app.directory import CONFIG, REPORT, SEAL
 from gdkit.app.report import embed, sections
-from gdkit.app.report.figures import FOLDER, SavedFigure, draw_figures
+from gdkit.app.report.figures import FOLDER, SavedFigure, digest_figures, draw_figures
 from gdkit.app.report.page import fill_interactive, fill_page
 from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, humanize, summarize
 from gdkit.stability import stability_threshold
@@ -94,6 +94,8 @@ def _fill_result_page(
     every: Mapping[str, int] | None = None,
 ) -> str:
     """The page of a result; `origin` is the section on what its numbers come from."""
+    figures = list(figures)
+    drawn = None if notice.text else digest_figures(figures)
     data = embed.embed_sweeps(embed.split_by_optimizer(result, summary.by, thresholds), summary.by, every=every)
     body = [
         sections.render_notice(notice.text),
@@ -106,7 +108,9 @@ def _fill_result_page(
         origin,
     ]
     seconds, run = notice.reload_seconds, result.lanes.attrs.get("run")
-    return fill_page("Learning-rate sweep", title, describe_run(result), body, {"name": title, **data}, seconds, run)
+    return fill_page(
+        "Learning-rate sweep", title, describe_run(result), body, {"name": title, **data}, seconds, run, drawn
+    )
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> Path:

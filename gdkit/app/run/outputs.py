@@ -14,7 +14,7 @@ from gdkit.app import report, terminal, watcher
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError
-from gdkit.app.directory import resume_command
+from gdkit.app.directory import REPORT, find_report_damage, resume_command
 from gdkit.app.report import figures
 from gdkit.app.run.hooks import WriteReport
 from gdkit.app.run.log import write_log
@@ -29,16 +29,26 @@ from gdkit.tables import count
 Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
 
 
-def write_report(config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.draw_figures) -> None:
-    """Print the answer; write figures and report."""
+def write_report(
+    config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.draw_figures, keep: bool = False
+) -> None:
+    """Print the answer; write figures and report; with `keep` those that are whole and of this run stay."""
     console = Console(highlight=False)
     summary = summarize(result)
     console.print(f"{config.name}: {describe_run(result)}\n")
     terminal.print_summary(console, summary)
-    drawn = draw(result, summary, folder / figures.FOLDER)
-    page = report.write_report(config, result, summary, drawn, folder)
+    sys.stdout.flush()  # where it is not a terminal: figures and report take seconds
+    if not (keep and _are_written(result, summary, folder)):
+        report.write_report(config, result, summary, draw(result, summary, folder / figures.FOLDER), folder)
     write_log(folder, f"finished\n{terminal.format_summary(summary)}")
-    print_paths({"report": page, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
+    print_paths({"report": folder / REPORT, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
+
+
+def _are_written(result: SweepResult, summary: Summary, folder: Path) -> bool:
+    """Whether the report and the figures of a finished run are what was written."""
+    digest = figures.digest_figures(figures.list_figures(result, summary, folder / figures.FOLDER))
+    run = result.lanes.attrs.get("run")
+    return bool(run and digest) and find_report_damage(folder, str(run), str(digest)) is None
 
 
 def rewrite_report(config: Config, folder: Path, write: WriteReport | None = None) -> None:
@@ -130,7 +140,7 @@ def _describe_missing(result: SweepResult) -> str:
     return f"{result.missing:,} of {runs} have not finished; this report covers the others."
 
 
-def _make_notice(folder: Path, text: str, reload_seconds: float | None) -> report.Notice:
+def _make_notice(folder: Path, text: str, reload_seconds: float | None) -> "report.Notice":
     if reload_seconds is None:
         return report.Notice(f"Interrupted at {_format_time()}. {text} To resume: {resume_command(folder)}")
     status = shlex.join(["gdkit", "status", str(folder)])

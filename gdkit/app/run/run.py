@@ -30,7 +30,7 @@ from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
-from gdkit.sweeps.result.assemble import name_run
+from gdkit.sweeps.result.assemble import has_results, name_run
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.refine import RunRequest
@@ -88,9 +88,10 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
         result = name_run(dataclasses.replace(result, thresholds=thresholds), folder)
         problem = "results, figures and report cannot be written"
         with raise_store_errors(folder, problem):
-            result.save(folder / RESULTS)
+            if not has_results(folder):
+                result.save(folder / RESULTS)
             write_log(folder, describe_run(result))
-            (options.hooks.write_report or write_report)(config, result, folder)
+            (options.hooks.write_report or functools.partial(write_report, keep=True))(config, result, folder)
 
 
 def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, options: Options) -> SweepResult:
@@ -160,7 +161,7 @@ def _print_resumed(folder: Path, *, until_bracketed: bool) -> None:
     status = Store.open(folder).status()
     text = f"resuming: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished"
     if status.finished == status.tiles and not until_bracketed:
-        text = "already finished: only the report is written again"
+        text = "already finished: only missing or damaged outputs are written"
     print(f"{folder}: {text}", file=sys.stderr)
 
 

@@ -534,7 +534,7 @@ class SweepResult:
         self._check_finished()
         try:
             # by name, since reports rest on results, and not the other way
-            app = importlib.import_module("gdkit.app.report")
+            app = importlib.import_module("gdkit.app.report.write")
         except ModuleNotFoundError as error:
             raise missing_package(str(error.name), "app", "A report") from error
         return app.write_result_report(self, path, title=title, by=by)

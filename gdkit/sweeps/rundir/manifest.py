@@ -12,13 +12,14 @@ import numpy as np
 
 import gdkit
 from gdkit import binding, store
-from gdkit.errors import OtherRunError, bad_value
+from gdkit.errors import OtherRunError, StoreError, bad_value
 from gdkit.store import Kind, Manifest, Partition, Store, differences, digest
 from gdkit.sweeps.axes import Section
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.groups import TracedGroup
+from gdkit.sweeps.programs.identity import digest_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import to_host
 from gdkit.sweeps.request import SweepRequest
@@ -80,13 +81,42 @@ def stored_shapes(directory: RunDirectory, request: SweepRequest, groups: Sequen
     """
     if not (directory.path / store.manifest.NAME).exists():
         return None
-    stored = Store.open(directory.path).manifest
+    run = Store.open(directory.path)
+    stored = run.manifest
     wanted = _fingerprint(request, groups, directory.config)
     lines = differences({n: v for n, v in stored.fingerprint.items() if not n.startswith(_PROGRAM)}, wanted)
     if lines:
         raise OtherRunError(directory.path, lines)
-    unroll = stored.plan["unroll"]
-    return [Shape(g.width, g.depth, u) for g, u in zip(stored.partition.groups, unroll, strict=True)]
+    return shapes_of(run)
+
+
+def shapes_of(run: Store) -> list[Shape]:
+    """The shape of the blocks of each group of a run."""
+    unroll = run.manifest.plan["unroll"]
+    return [Shape(g.width, g.depth, u) for g, u in zip(run.partition.groups, unroll, strict=True)]
+
+
+def open_finished(
+    directory: RunDirectory, request: SweepRequest, groups: Sequence[TracedGroup], store_class: type[Store] = Store
+) -> Store | None:
+    """The run in a directory if it is this one, finished and undamaged, which needs no compiling; else None.
+
+    Raises:
+      OtherRunError, StoreError: as `stored_shapes`.
+    """
+    if stored_shapes(directory, request, groups) is None:
+        return None
+    run = store_class.open(directory.path)
+    code = run.manifest.plan.get("code")
+    if not run.finished().all() or code != [digest_lane(request, group) for group in groups]:
+        return None
+    run.clean_up()
+    try:
+        for tile in range(run.partition.tiles):
+            run.verify(tile)
+    except StoreError:  # whoever runs the tile again warns of it
+        return None
+    return run
 
 
 def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
@@ -105,6 +135,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "unroll": [choice.shape.unroll for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
             "workers": sweep.workers,
+            "code": [digest_lane(request, group) for group in groups],
             "keeps_lanes": keeps_lanes,
             "keep_states": request.keep_states,
             "states": describe_states([job.programs[0].carry.lanes for job in sweep.jobs]) if keeps_lanes else None,
