@@ -29,6 +29,7 @@ TUTORIALS = (
     "own_data",
     "own_optimizer",
     "own_monitor",
+    "own_learner",
     "from_pytorch",
 )
 FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run -> its figure
