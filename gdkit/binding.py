@@ -96,17 +96,66 @@ def _as_python_number(value: Any) -> Any:
 
 def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux: PyTree) -> Callable[[Params], Any]:
     """``params -> (loss, aux)`` on `batch`; negated under ascent."""
-    is_ascent = isinstance(optimizer, optimizers.Ascent)
+    logged = logged_objective(problem, optimizer, batch, aux)
 
     def loss(params: Params) -> tuple[Array, PyTree]:
-        with user_code.translate_errors("loss", problem.loss):
-            if problem.has_aux:
-                value, new_aux = problem.loss(params, batch, aux)
-            else:
-                value, new_aux = problem.loss(params) if batch is None else problem.loss(params, batch), aux
-        return (-value if is_ascent else value), new_aux
+        value, (new_aux, _) = logged(params)
+        return value, new_aux
 
     return loss
+
+
+def logged_objective(
+    problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux: PyTree
+) -> Callable[[Params], Any]:
+    """``params -> (loss, (aux, logs))`` on `batch`; the logs of a loss without `has_logs` are ()."""
+    is_ascent = isinstance(optimizer, optimizers.Ascent)
+    arguments = (batch, aux) if problem.has_aux else () if batch is None else (batch,)
+
+    def loss(params: Params) -> tuple[Array, tuple[PyTree, PyTree]]:
+        with user_code.translate_errors("loss", problem.loss):
+            value, new_aux, logs = _split_loss(problem, problem.loss(params, *arguments), aux)
+        return (-value if is_ascent else value), (new_aux, logs)
+
+    return loss
+
+
+def _split_loss(problem: Problem, returned: Any, aux: PyTree) -> tuple[Array, PyTree, PyTree]:
+    """The loss, the next aux and the logs of what a loss returned."""
+    if not problem.has_logs:
+        value, new_aux = returned if problem.has_aux else (returned, aux)
+        return value, new_aux, ()
+    form = "(scalar, aux, logs)" if problem.has_aux else "(scalar, logs)"
+    if not isinstance(returned, tuple) or len(returned) != form.count(",") + 1:
+        raise bad_type("loss", returned, f"has_logs is set, and it does not return {form}", f"Return {form}")
+    value, *new_aux, logs = returned
+    return value, (new_aux[0] if new_aux else aux), _check_logs(logs)
+
+
+def _check_logs(logs: Any) -> dict[str, Array]:
+    """The logs as arrays; raise unless they are real scalars by name."""
+    if not isinstance(logs, Mapping) or not logs:
+        raise bad_type("loss", logs, "its logs are not a dictionary of scalars", "Return {name: scalar} as the last")
+    for name, value in logs.items():
+        checks.check_variable_name("loss", name)
+        if name in ("loss", "step"):
+            raise bad_value("loss", name, f"curve_{name} is a variable of the result", "Give the log another name")
+        is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
+        if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
+            remedy = "Reduce it to a real number, for example with jnp.mean"
+            raise bad_type(f"logs[{name!r}]", value, "not a scalar", remedy)
+    return {name: jnp.asarray(value) for name, value in sorted(logs.items())}
+
+
+def get_log_names(problem: Problem, key: Key, arrays: Arrays) -> tuple[str, ...]:
+    """The names of what a loss with `has_logs` reports, in the order of the alphabet."""
+    if not problem.has_logs:
+        return ()
+    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
+    params, aux = split_aux(problem, start)
+    batch = check_batch(problem, key, arrays.data)
+    logs = lambda params, batch, aux: logged_objective(problem, None, batch, aux)(params)[1][1]
+    return tuple(jax.eval_shape(logs, params, batch, aux))
 
 
 def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:

@@ -55,13 +55,13 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
 
     def step(state: State, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree) -> tuple[State, Info]:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-        loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
-        (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
+        loss = binding.logged_objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
+        (value, (aux, logs)), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
         with user_code.translate_errors("optimizer", optimizer):
             given = {"value": value, "value_fn": lambda params: loss(params)[0]}
             update, opt_state = states.update(built, grad, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, update)
-        return State(params, aux, opt_state), Info(value, grad, update)
+        return State(params, aux, opt_state), Info(value, grad, update, logs)
 
     return step
 
@@ -237,6 +237,7 @@ class Trajectory(NamedTuple):
     statistics: dict[str, Array]  # what the monitors read, and the end
     params_history: Params | None = None  # (points, ...)
     grad_history: Params | None = None  # (points, ...)
+    logs: dict[str, Array] | None = None  # name -> (points,), of a loss with `has_logs`
 
     def _repr_html_(self) -> str | None:
         """A table of about 12 points for notebooks; None for a trajectory that is traced, or of many runs."""
@@ -335,26 +336,27 @@ def _run(
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
     move = _differentiable_step(problem, optimizer, watched)
 
-    def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Array, ...]]:
+    def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Any, ...]]:
         before, record, history = carry
         after, record, info = move(before, record, inputs(t), last=False)
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
-        return (after, record, history), (info.loss, monitors.norm(info.grad), monitors.norm(info.update))
+        return (after, record, history), (info.loss, info.logs, monitors.norm(info.grad), monitors.norm(info.update))
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
     history = _allocate((start.params, start.params), len(at)) if record_params else (None, None)
     carry = start, record, history
     (end, record, history), curves = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
-    losses, grads, updates = (curve[at[:-1]] for curve in curves)
+    losses, logs, grads, updates = jax.tree.map(lambda curve: curve[at[:-1]], curves)
     _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)
     if record_params:
         history = _write(history, (end.params, info.grad), jnp.int32((len(at) - 1) * record_every), record_every)
     concrete, _ = binding.resolve_problem(problem, hyperparameters)
     statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.sample is not None)}
+    losses, logs = jax.tree.map(jnp.append, (losses, logs), (info.loss, info.logs))
     return Trajectory(
-        *end, jnp.asarray(at), jnp.append(losses, info.loss), grads, updates, statistics, history[0], history[1]
-    )
+        *end, jnp.asarray(at), losses, grads, updates, statistics, history[0], history[1], logs or None
+    )  # fmt: skip
 
 
 def _differentiable_step(

@@ -449,6 +449,28 @@ def curve(points: int) -> Monitor:
 
 
 @functools.cache
+def log_curves(names: tuple[str, ...], points: int) -> Monitor:
+    """The logs of a loss with `has_logs` at the steps of `curve_steps`: ``curve_NAME``, NaN after the end of a run."""
+    at = curve_steps(points)
+
+    def init(state: State) -> dict[str, Array]:
+        return {name: jnp.full((len(at),), jnp.nan, statistics_dtype(state.params)) for name in names}
+
+    def update(m: dict[str, Array], before: State, after: State, info: Info, context: Context) -> dict[str, Array]:
+        slot = jnp.sum(at < context.t, dtype=jnp.int32)
+        is_recorded = context.going & (jnp.asarray(at)[slot] == context.t)
+
+        def write(curve: Array, value: Array) -> Array:
+            current = jax.lax.dynamic_index_in_dim(curve, slot, 0, keepdims=False)
+            value = jnp.where(is_recorded, value.astype(curve.dtype), current)
+            return jax.lax.dynamic_update_index_in_dim(curve, value, slot, 0)
+
+        return {name: write(m[name], info.logs[name]) for name in names}
+
+    return Monitor(init, update, lambda m: {f"curve_{name}": m[name] for name in names}, freeze=False)
+
+
+@functools.cache
 def curve_steps(points: int) -> np.ndarray:
     """The steps at which a curve of `points` is recorded: all at first, then geometric; int32, increasing.
 

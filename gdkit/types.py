@@ -43,6 +43,7 @@ class Info(NamedTuple):
     loss: Array  # () at the params before the update
     grad: Params
     update: Params  # monitors that freeze see zero where no update is made
+    logs: Any = ()  # name -> (), what a loss with `has_logs` reports; () without
 
 
 class Context(NamedTuple):

@@ -68,6 +68,8 @@ class Problem:
       maximize: the names of `metrics` and `evaluate` that are better when larger.
       optimum: the minimum of the loss, where it is known.
       has_aux: whether the loss takes and returns state that is not trained.
+      has_logs: whether the loss returns a dictionary of scalars last, ``(scalar, logs)`` or ``(scalar, aux, logs)``.
+        They are recorded beside the loss, as ``curve_NAME`` in sweeps and as `Trajectory.logs`.
       name: the name in tables and figures.
       caveats: what is suspicious about the data, one sentence each; recommendations and reports repeat them.
 
@@ -89,6 +91,7 @@ class Problem:
     maximize: Sequence[str] = ()
     optimum: float | Array | None = None
     has_aux: bool = False
+    has_logs: bool = False
     name: str | None = None
     caveats: tuple[str, ...] = ()
 

@@ -69,7 +69,7 @@ def lazy_columns(store: "Store", names: Sequence[str] | None = None) -> "xr.Data
     variables = {}
     for name, kind in _kinds(store, names).items():
         dims = [f"{name}_{i}" for i in range(1, 1 + len(kind.shape))]
-        dims = ["point"] if name == "curve_loss" and len(dims) == 1 else dims
+        dims = ["point"] if name.startswith("curve_") and len(dims) == 1 else dims
         column = indexing.LazilyIndexedArray(_lazy_array(store, name, kind, finished))
         variables[name] = xr.Variable(["lane", *dims], column)
     return xr.Dataset(variables)

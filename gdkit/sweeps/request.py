@@ -50,12 +50,11 @@ class SweepRequest(NamedTuple):
         """Number of recorded steps that the sweep reaches."""
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
-    @property
-    def recording(self) -> Recording:
-        """The built-in monitors, those of the user, and the steps of the curve."""
-        return Recording(
-            monitors_.BUILT_IN[self.statistics] + self.monitors, select_curve_steps(self.curve_points, self.steps)
-        )
+    def record(self, logs: tuple[str, ...] = ()) -> Recording:
+        """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve."""
+        curves = (monitors_.log_curves(logs, self.curve_points),) if logs and self.curve_points else ()
+        watched = (*monitors_.BUILT_IN[self.statistics], *self.monitors, *curves)
+        return Recording(watched, select_curve_steps(self.curve_points, self.steps))
 
 
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:

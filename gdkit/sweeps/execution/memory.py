@@ -49,8 +49,8 @@ class MemoryColumns:
 def _copy_columns(columns: Mapping[str, np.ndarray], recorded_points: int) -> dict[str, np.ndarray]:
     """A copy of the columns, with curves of `recorded_points` points."""
     copied = {name: column.copy() for name, column in columns.items()}
-    if "curve_loss" in copied:
-        curves = copied["curve_loss"]
-        longer = np.full((len(curves), recorded_points - curves.shape[1]), np.nan, curves.dtype)
-        copied["curve_loss"] = np.concatenate([curves, longer], axis=1)
+    for name, curves in copied.items():
+        if name.startswith("curve_"):
+            longer = np.full((len(curves), recorded_points - curves.shape[1]), np.nan, curves.dtype)
+            copied[name] = np.concatenate([curves, longer], axis=1)
     return copied

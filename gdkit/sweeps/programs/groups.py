@@ -32,6 +32,7 @@ class TracedGroup(NamedTuple):
     params: Params  # shapes of one lane's params
     limits: BlockLimits
     unroll: int  # steps per iteration of the loop, unless the plan has another number
+    logs: tuple[str, ...]  # names of what the loss logs
 
     def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of `seeds` seeds, (seeds, points)."""
@@ -60,6 +61,7 @@ class LossFacts(NamedTuple):
     params: Params  # shapes of one lane's params
     runs_step_by_step: bool  # whether each step is a call of its own
     is_impure: bool
+    logs: tuple[str, ...]  # names of what the loss logs
 
     @property
     def limits(self) -> BlockLimits:
@@ -87,9 +89,9 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
         warned.add(id(concrete))
         _warn_of_mistakes(request, concrete, facts)
     _check_used(request, group, concrete, static)
-    _check_names(request, group, concrete, static)
+    _check_names(request, group, concrete, static, facts.logs)
     unroll = 0 if facts.runs_step_by_step else _choose_unroll(request, facts)
-    return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll)
+    return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts.logs)
 
 
 def _choose_unroll(request: SweepRequest, facts: LossFacts) -> int:
@@ -126,10 +128,12 @@ def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
 
 def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
     concrete, _ = binding.resolve_problem(problem, point)
-    loss = binding.check_run(problem, optimizer, point, key, binding.get_arrays(concrete))
+    arrays = binding.get_arrays(concrete)
+    loss = binding.check_run(problem, optimizer, point, key, arrays)
+    logs = binding.get_log_names(concrete, key, arrays)
     # XLA has a fast form of convolutions only outside of loops, and the other is slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(loss)
-    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key))
+    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key), logs)
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
@@ -152,11 +156,13 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
             raise bad_value("axes", name, "the factory takes it, and neither the start nor a step uses it", remedy)
 
 
-def _check_names(request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any]) -> None:
+def _check_names(
+    request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any], logs: Sequence[str]
+) -> None:
     """Raise for a name that two of statistics, monitors, axes and dimensions of a result have."""
     dimensions = [dimension for section in request.sections for dimension in section.dimensions]
     axes = {axis.name for dimension in dimensions for axis in dimension.axes}
-    columns = names.built_in_names() | set(evaluation.evaluation_names(problem))
+    columns = names.built_in_names() | {*evaluation.evaluation_names(problem), *(f"curve_{name}" for name in logs)}
     for name in axes & columns:
         remedy = "Rename it in a factory of your own, for example lambda draw: optimizer(seed=draw)"
         raise bad_value("axes", name, "a statistic or a dimension of the result has this name", remedy)
@@ -184,7 +190,7 @@ def build_job(
         group.group.section.optimizer,
         group.static,
         group.group.traced,
-        request.recording,
+        request.record(group.logs),
         Shared(request.key, binding.get_arrays(group.problem), limits),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),

@@ -79,7 +79,7 @@ def extract_rows(block: Block, output: Mapping[str, np.ndarray], recorded_points
     rows = {}
     for name, value in output.items():
         own = value[:seeds, :points].swapaxes(0, 1).reshape(-1, *value.shape[2:])
-        if name == "curve_loss":
+        if name.startswith("curve_"):
             own = own[:, :recorded_points]
         rows[name] = own.astype(np.float32) if own.dtype.kind == "V" else own  # bfloat16, which NumPy cannot name
     return rows

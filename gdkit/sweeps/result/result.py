@@ -229,10 +229,21 @@ class SweepResult:
         """The same lanes, with regimes by other thresholds."""
         return dataclasses.replace(self, thresholds=dataclasses.replace(self.thresholds, **changes))
 
-    def curve(self, lane: int) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and losses of one lane up to its end, the last loss included; each ``(points,)``."""
+    def curve(self, lane: int, name: str = "loss") -> tuple[np.ndarray, np.ndarray]:
+        """Steps and losses of one lane up to its end, the last loss included; each ``(points,)``.
+
+        With `name`, the values of what the loss logs under this name (`Problem.has_logs`), at the recorded steps.
+
+        Raises:
+          InputValueError: nothing of this name was recorded.
+        """
         row = self.lanes.isel(lane=lane)
         end = int(row["end_step"])
+        if name != "loss":
+            recorded = {str(n).removeprefix("curve_") for n in row if str(n).startswith("curve_")}
+            checks.check_choice("name", name, sorted({"loss", *recorded}))
+            is_reached = row["curve_step"].values <= end
+            return row["curve_step"].values[is_reached], row[f"curve_{name}"].values[is_reached]
         has_curve = "curve_loss" in row
         steps = row["curve_step"].values if has_curve else np.zeros(0, np.int32)
         losses = row["curve_loss"].values if has_curve else np.zeros(0)

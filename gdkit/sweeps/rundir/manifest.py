@@ -247,6 +247,6 @@ def _column_kinds(sweep: CompiledSweep) -> dict[str, Kind]:
 def _job_kinds(job: Job, recorded_points: int) -> dict[str, Kind]:
     kinds = {}
     for name, like in job.programs[0].output.items():
-        shape = (recorded_points,) if name == "curve_loss" else tuple(like.shape[2:])
+        shape = (recorded_points,) if name.startswith("curve_") else tuple(like.shape[2:])
         kinds[name] = Kind("float32" if like.dtype.kind == "V" else np.dtype(like.dtype).name, shape)
     return kinds
