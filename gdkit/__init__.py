@@ -41,7 +41,7 @@ _NAMES = {
     "gdkit.sweeps.search.optuna": ("optuna_search",),
     "gdkit.sweeps.axes": ("static", "lanes", "paired", "random_axes"),
     "gdkit.sweeps.plan.shapes": ("Plan",),
-    "gdkit.environment": ("faster_cpu",),
+    "gdkit.environment": ("faster_cpu", "cache_programs"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = (

@@ -3,6 +3,9 @@
 import os
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
+from pathlib import Path
+
+from gdkit.errors import missing_package
 
 _FLAG = "--xla_backend_extra_options"
 
@@ -28,6 +31,56 @@ def faster_cpu(environment: MutableMapping[str, str] | None = None) -> None:
     flags = environment.get("XLA_FLAGS", "")
     if _FLAG not in flags:
         environment["XLA_FLAGS"] = f"{flags} {_FLAG}={_CPU}".strip()
+
+
+def cache_programs(path: str | os.PathLike[str] | None = None) -> Path:
+    """Store compiled programs on disk, so that later processes load them instead of compiling; returns the folder.
+
+    JAX's persistent compilation cache with the thresholds of the command line, which calls this. It can be called at
+    any time, and holds for all programs of this process that are compiled afterwards. The programs that were used
+    least recently are removed from the folder when it has more than 1 GiB.
+
+    Args:
+      path: the folder; by default ``programs`` in gdkit's folder of the user's cache, which the command line uses too.
+
+    Raises:
+      MissingPackageError: platformdirs, which knows the user's cache, is not installed, and no path is given.
+
+    >>> import tempfile
+    >>> cache_programs(tempfile.mkdtemp()).is_dir()  # doctest: +SKIP
+    True
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    folder = _user_cache() / "programs" if path is None else Path(path).expanduser()
+    _prune(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX decides once, at its first program, whether it has a cache
+    return folder
+
+
+def _user_cache() -> Path:
+    try:
+        import platformdirs
+    except ImportError as error:
+        raise missing_package("platformdirs", "app", "The folder of the user's cache") from error
+    return Path(platformdirs.user_cache_dir("gdkit"))
+
+
+_PROGRAM_BYTES = 2**30
+
+
+def _prune(folder: Path) -> None:
+    """Remove the least recently used programs, so that the cache stays bounded."""
+    files = [(f.stat().st_atime, f.stat().st_size, f) for f in folder.glob("*-cache") if f.is_file()]
+    total = 0
+    for _, size, file in sorted(files, reverse=True):
+        total += size
+        if total > _PROGRAM_BYTES:
+            file.unlink(missing_ok=True)
 
 
 def split_cpu(devices: int, environment: MutableMapping[str, str] | None = None) -> None:

@@ -57,10 +57,31 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     finish = program.finish.lower(*inputs, carry)
     (device,) = sharding.device_set
     options = (start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)
-    executables = [_compile(lowered, device, own) for lowered, own in options]
-    fingerprint = _hash_programs(tuple(lowered.as_text() for lowered, _ in options), device)
+    texts = tuple(lowered.as_text() for lowered, _ in options)
+    executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
+    fingerprint = _hash_programs(texts, device)
     starts_alike = not any(used[: len(inputs[0].traced)])
     return Program(*executables, program.loops, fingerprint, carry, finish.out_info.unpack(), starts_alike)
+
+
+_executables: dict[tuple[Any, ...], Compiled] = {}  # of this process, by what they compute
+_MOST_EXECUTABLES = 192  # as many as the programs that `_compile_shapes` holds have
+
+
+def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], device: jax.Device) -> Compiled:
+    """The executable of a lowered program: that of an equal one, such as of a factory defined anew, if there is one.
+
+    Programs with callbacks are compiled anew: their text does not tell which function they call.
+    """
+    if "callback" in text:
+        return _compile(lowered, device, options)
+    digest = hashlib.sha256(text.encode()).digest()
+    key = digest, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), device
+    executable = _executables.pop(key, None) or _compile(lowered, device, options)
+    _executables[key] = executable  # the latest last
+    while len(_executables) > _MOST_EXECUTABLES:
+        _executables.pop(next(iter(_executables)), None)
+    return executable
 
 
 def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
