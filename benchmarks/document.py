@@ -98,7 +98,13 @@ def section(machine: Mapping[str, Any], ending: str) -> Iterable[str]:
     if "scaling" in parts:
         yield "### Growth\n"
         yield f"![Time and memory against lanes, steps and params](figures/performance_scaling{ending}.png)\n"
-    for name, text in {"scaling": _scaling, "roofline": _roofline, "profile": _profile, "tuning": _tuning}.items():
+    for name, text in {
+        "scaling": _scaling,
+        "roofline": _roofline,
+        "profile": _profile,
+        "tuning": _tuning,
+        "answer": _answer,
+    }.items():
         if name in parts:
             yield from text(parts[name])
 
@@ -133,6 +139,23 @@ def _peers(part: Mapping[str, Any]) -> Iterable[str]:
 gdkit ran blocks of {plan["width"]} lanes with unroll {plan["unroll"]} ({plan["chosen"]}) on {plan["workers"]} workers.
 Its first call, which checks, plans and compiles, took {_seconds(part["first_call_seconds"])}. Final losses differ from
 gdkit's by at most {worst:.1g}; the tolerance is {part["rtol"]:g}.
+"""
+
+
+def _answer(part: Mapping[str, Any]) -> Iterable[str]:
+    yield "### From the command to the answer\n"
+    names = {
+        "steps": "the sweep alone, in memory, in one warm process",
+        "answer": "from the start of `gdkit run` to its printed answer; tiles and results are on disk by then",
+        "end": "to the end of the command, with figures and report",
+        "finished": "the same command on the finished run",
+    }
+    yield _table(("main job", "time"), [(text, _seconds(part[name])) for name, text in names.items()])
+    yield _table(("imports of a process", "time"), [(f"`{n}`", _seconds(t)) for n, t in part["imports"].items()])
+    yield """\
+Compiled programs come from the cache of an earlier run. Before the first step the command imports JAX, traces and
+lowers the programs of all groups for the manifest, and loads them; after the last one it draws figures. `sys` is Python
+alone.
 """
 
 

@@ -81,5 +81,9 @@ TARGETS = (
     Target("progress and store, as a share of the main job", 2, "%", _at("scaling", "main_job", "share"), False),
     Target("sharpness of a 100,000-parameter MLP against its Hessian-vector products", 1.5, "×",
            _at("scaling", "sharpness", "ratio"), False),
+    Target("main job, warm: seconds to the printed answer, less 1.3 × the steps alone", 3, "s",
+           _at("answer", "answer_beyond"), False),
+    Target("the same to the end of the command", 5, "s", _at("answer", "end_beyond"), False),
+    Target("the same command on a finished run", 4, "s", _at("answer", "finished"), False),
     Target("`gdkit --help`", 0.5, "s", _at("scaling", "help", "seconds"), False),
 )  # fmt: skip
