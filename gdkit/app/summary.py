@@ -34,7 +34,7 @@ MEANINGS = {
     Regime.BOUNCING: "keeps moving without converging",
     Regime.STALLED: "updates vanish before convergence",
     Regime.DIVERGED: "loss not finite or out of bounds",
-    Regime.UNKNOWN: "did not diverge; regimes need statistics: all",
+    Regime.UNKNOWN: "did not diverge; regimes need statistics: all, or loss curves",
 }
 _PLAN = {"chosen": "chosen by"}
 

@@ -74,8 +74,8 @@ class SweepResult:
           axes: as in `sweep`; an axis ``optimizer`` holds labels.
           arrays: name to final values, (points..., seeds), or to curves, (points..., seeds, steps + 1), with one
             dimension per axis in the order of `axes`; (points...) for one seed. ``loss`` is the training loss: of its
-            curves regimes are judged as `classify_curve` does. Without curves of it regimes are not known, except that
-            a run whose loss, or else `by`, is not finite diverged. Curves are recorded as ``curve_NAME``.
+            curves regimes are judged as `classify_curve` does. Without curves of it regimes are UNKNOWN, except that a
+            run whose loss, or else `by`, is not finite diverged. Curves are recorded as ``curve_NAME``.
           by: the variable that runs are compared by; by default ``validation_loss`` if there is one, else the loss,
             else the only one.
           maximize: whether `by` is better when larger, or the names of all variables that are.
@@ -576,8 +576,7 @@ class SweepResult:
     def _summary_lines(self) -> tuple[str, str]:
         """The sizes of the sweep, and the number of lanes per regime."""
         codes, numbers = np.unique(self.lane_regimes[self.finished], return_counts=True)
-        names = self.regime_names | ({} if self.lanes.attrs.get("regimes_known", 1) else {0: "of unknown regime"})
-        counts = [f"{number} {names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
+        counts = [f"{number} {self.regime_names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
         counts += [f"{self.missing} not finished"] if self.missing else []
         axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
         steps = int(self.lanes.attrs["steps"])  # 0: runs from elsewhere, without curves
