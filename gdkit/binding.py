@@ -23,6 +23,7 @@ from gdkit.types import (
     OptimizerLike,
     Params,
     PyTree,
+    State,
     StaticHyperparameters,
 )
 
@@ -34,6 +35,7 @@ class Arrays(NamedTuple):
     data: ArrayTree | None
     validation: ArrayTree | None
     test: ArrayTree | None
+    start: State | None = None  # to start from in place of `init`; aux and optimizer state None for the usual ones
 
 
 def get_arrays(problem: Problem) -> Arrays:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, gates, html, jaxprs, monitors, names, optimizers, user_code
+from gdkit import binding, checks, gates, html, jaxprs, monitors, names, optimizers, starts, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
@@ -108,8 +108,31 @@ def raw_initial_state(
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
     start = concrete.init(key) if concrete.init_is_function else _take_given(concrete.init, arrays.init)
     params, aux = binding.split_aux(concrete, start)
-    params = jax.tree.map(jnp.asarray, params)
-    return State(params, aux, states.start(built, params))
+    params, given = jax.tree.map(jnp.asarray, params), arrays.start
+    if given is None:
+        return State(params, aux, states.start(built, params))
+    params = starts.fit("start.params", given.params, params)
+    aux = aux if given.aux is None else starts.fit("start.aux", given.aux, aux, same_precision=False)
+    opt_state = states.start(built, params)
+    if given.opt_state is None:
+        return State(params, aux, opt_state)
+    fitted = starts.fit("start.opt_state", given.opt_state, opt_state, same_precision=False)
+    leaves = zip(jax.tree.leaves(fitted), jax.tree.leaves(opt_state), strict=True)
+    own = _find_hyperparameters(problem, optimizer, hyperparameters, params)
+    chosen = [old if is_own else new for (new, old), is_own in zip(leaves, own, strict=True)]
+    return State(params, aux, jax.tree.unflatten(jax.tree.structure(opt_state), chosen))
+
+
+def _find_hyperparameters(
+    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, params: Params
+) -> list[bool]:
+    """For each leaf of an optimizer state, whether it stores a hyperparameter, as `optax.inject_hyperparams` does."""
+    numbers = {n: jnp.asarray(v) for n, v in hyperparameters.items() if isinstance(v, float | jax.Array | np.generic)}
+
+    def start(values: dict[str, Array]) -> PyTree:
+        return states.start(binding.resolve(problem, optimizer, {**hyperparameters, **values})[1], params)
+
+    return [bool(sources) for sources in jaxprs.find_sources(jax.make_jaxpr(start)(numbers).jaxpr)]
 
 
 def _check_state(optimizer: OptimizerLike, before: State, after: State) -> None:
@@ -239,6 +262,11 @@ class Trajectory(NamedTuple):
     grad_history: Params | None = None  # (points, ...)
     logs: dict[str, Array] | None = None  # name -> (points,), of a loss with `has_logs`
 
+    @property
+    def state(self) -> State:
+        """The state after the last update, from which `descend` continues by ``start=``."""
+        return State(self.params, self.aux, self.opt_state)
+
     def _repr_html_(self) -> str | None:
         """A table of about 12 points for notebooks; None for a trajectory that is traced, or of many runs."""
         if isinstance(self.loss, Tracer) or np.ndim(self.loss) != 1:
@@ -258,6 +286,7 @@ def descend(
     *,
     hyperparameters: Hyperparameters | None = None,
     key: int | Key = 0,
+    start: State | PyTree = None,
     data: PyTree = None,
     record_every: int = 1,
     record_params: bool = False,
@@ -275,6 +304,10 @@ def descend(
       steps: the number of updates.
       hyperparameters: name to value, for the factories.
       key: the seed's key, or the integer that makes it; decides the start and the batches.
+      start: a `State` to continue from, or params alone, in place of those of `Problem.init`. Without optimizer state
+        or aux (None) they are initialized as usual. Steps are counted from 0 again, so that batches of `Problem.sample`
+        repeat, while counts in the optimizer state, and so its schedules, continue; numbers in it that are
+        hyperparameters are those of this run.
       data: data in place of the problem's.
       record_every: record each n-th step, and the last.
       record_params: record params and gradients too.
@@ -300,8 +333,12 @@ def descend(
         arrays = arrays._replace(data=data)
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
-    start = functools.partial(raw_initial_state, problem, optimizer, chosen, key, arrays)
-    names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), start)
+    if start is not None:
+        arrays = arrays._replace(start=starts.as_state(start))
+    make_start = functools.partial(raw_initial_state, problem, optimizer, chosen, key, arrays)
+    if start is not None:
+        jax.eval_shape(make_start)  # checks its leaves, before JAX casts them to the precision of the run
+    names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), make_start)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)

@@ -13,6 +13,7 @@ import pytest
 
 import gdkit
 from gdkit import problems
+from gdkit.app.cli import main
 
 STEPS = 12
 RATES = [0.01, 0.1, 0.3]
@@ -178,3 +179,145 @@ def test_lanes_without_states_are_refused_with_the_remedy(adam, tmp_path):
     for lane in (9, -1, True, 1.0):
         with pytest.raises(gdkit.GdkitError, match="no such lane"):
             adam.state(lane)
+
+
+# Starting from a state, params or a file
+
+
+@pytest.mark.parametrize("optimizer", [gdkit.sgd, optax.adam, optax.nadam])
+def test_descend_continues_from_a_state_as_if_it_had_not_stopped(optimizer):
+    go = functools.partial(gdkit.descend, problems.parabola(), optimizer, hyperparameters={"learning_rate": 0.1})
+    whole, first = go(12), go(5)
+    assert_same(go(7, start=first.state).state, whole.state)
+    if optimizer is gdkit.sgd:
+        assert_same(go(7, start=first.params).params, whole.params)
+
+
+@pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")  # all seeds are the same
+@pytest.mark.parametrize("kind", ["state", "params", "plain containers"])
+def test_all_lanes_of_a_sweep_start_where_they_are_told(adam, folder, kind):
+    state = {"state": adam.state(4), "params": adam.state(4).params, "plain containers": gdkit.open(folder).state(4)}[
+        kind
+    ]
+    found = sweep(optax.adam, start=state)
+    for lane in (0, 4, 8):
+        rate = {"learning_rate": RATES[lane // 3]}
+        given = adam.state(4) if kind != "params" else state
+        run = gdkit.descend(PROBLEM, optax.adam, STEPS, hyperparameters=rate, key=key_of(lane), start=given)
+        assert_close(found.state(lane), run.state)
+
+
+def test_injected_hyperparameters_are_those_of_each_lane():
+    inject = lambda learning_rate: optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+    axes = {"learning_rate": [0.1, 0.2, 0.4]}
+    first = gdkit.sweep(problems.parabola(), inject, axes, steps=3)
+    second = gdkit.sweep(problems.parabola(), inject, axes, steps=3, start=first.state(0))
+    for lane, rate in enumerate(axes["learning_rate"]):
+        error = -3.0 * (1 - 2 * 0.1) ** 3 * (1 - 2 * rate) ** 3
+        np.testing.assert_allclose(second.state(lane).params, 3.0 + error, rtol=1e-4)
+        np.testing.assert_allclose(second.state(lane).opt_state.hyperparams["learning_rate"], rate)
+
+
+@pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")
+def test_the_start_belongs_to_the_identity_of_a_run(tmp_path):
+    run = functools.partial(gdkit.sweep, problems.parabola(), gdkit.sgd, {"learning_rate": [0.1, 0.2]})
+    run(steps=3, store=tmp_path / "run", start=jnp.float32(5.0))
+    with pytest.raises(gdkit.GdkitError, match="start"):
+        run(steps=3, store=tmp_path / "run", start=jnp.float32(6.0))
+    known = {"problem": problems.parabola(), "optimizer": gdkit.sgd}
+    with pytest.raises(gdkit.GdkitError, match="the sweep started from something else"):
+        gdkit.open(tmp_path / "run", **known)
+    extended = gdkit.open(tmp_path / "run", **known, start=jnp.float32(5.0)).extend(6)
+    assert_same(extended.state(1), run(steps=6, start=jnp.float32(5.0)).state(1))
+    np.testing.assert_allclose(extended.state(1).params, 3.0 + 2.0 * 0.6**6, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: {"rest": p["rest"]}, r"start.params\[first/weight\]=None: this leaf is missing"),
+        (lambda p: p | {"more": jnp.ones(1)}, r"start.params\[more\]=.*the run has no such leaf"),
+        (lambda p: p | {"first": Layer(jnp.ones(4), p["first"].bias)}, r"\[first/weight\]='shape \(4,\)': .*\(3,\)"),
+        (lambda p: p | {"first": Layer(np.ones(3), p["first"].bias)}, r"\[first/weight\]='dtype float64'.*float32"),
+        (lambda p: p | {"first": Layer("w", p["first"].bias)}, r"\[first/weight\]='w': it is not an array"),
+    ],
+)
+def test_another_structure_shape_or_dtype_is_refused_by_the_path_of_its_leaf(adam, change, message):
+    start = change(adam.state(0).params)
+    with pytest.raises(gdkit.GdkitError, match=message):
+        sweep(optax.adam, start=start)
+    with pytest.raises(gdkit.GdkitError, match=message):
+        gdkit.descend(PROBLEM, optax.adam, 3, hyperparameters={"learning_rate": 0.1}, start=start)
+
+
+# Files
+
+
+@pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")
+@pytest.mark.parametrize("lane", LANES)
+def test_an_exported_file_has_the_params_and_starts_a_sweep(adam, lane, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    path, state = tmp_path / "params.safetensors", adam.state(lane)
+    adam.export(lane, path)
+    params = safetensors.load_file(path)
+    assert sorted(params) == ["aux/count", "aux/key", "first/bias", "first/weight", "rest/0", "rest/1/0"]
+    assert_same(params["first/bias"], state.params["first"].bias)
+    assert_same(params["rest/0"], state.params["rest"][0])
+    one = {**SWEEP, "axes": {"learning_rate": [0.1]}, "seeds": 1}
+    begun = gdkit.sweep(PROBLEM, optax.adam, **one, start=path)
+    same = gdkit.sweep(PROBLEM, optax.adam, **one, start=state._replace(opt_state=None))
+    assert_same(begun.state(0), same.state(0))
+
+
+@pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")
+@pytest.mark.parametrize("value", [1.0, 5.0, -2.0])
+def test_a_sweep_starts_from_an_npz_file_of_params(value, tmp_path):
+    np.savez(tmp_path / "params.npz", params=np.float32(value))
+    run = functools.partial(gdkit.sweep, problems.parabola(), gdkit.sgd, {"learning_rate": [0.1, 0.2]}, steps=3)
+    assert_same(run(start=tmp_path / "params.npz").state(1), run(start=jnp.float32(value)).state(1))
+
+
+def test_an_orbax_checkpoint_has_the_whole_state(adam, tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
+    adam.export(5, tmp_path / "checkpoint")
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        found = checkpointer.restore(tmp_path / "checkpoint")
+    assert found["metadata"]["learning_rate"] == 0.1 and found["metadata"]["seed"] == 2
+    state = adam.state(5)
+    for mine, other in ((state.params["first"].bias, found["params"]["first"]["bias"]),
+                        (state.aux["count"], found["aux"]["count"]),
+                        (state.opt_state[0].mu["rest"][0], found["opt_state"][0]["mu"]["rest"][0])):  # fmt: skip
+        assert_same(mine, other)
+    with pytest.raises(gdkit.GdkitError, match="it exists"):
+        adam.export(5, tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.npz", None, "there is no such file"),
+        ("params.pickle", b"1", "neither a .safetensors nor an .npz file"),
+        ("cut.npz", b"PK\x03\x04", "not a whole .npz file"),
+        ("cut.safetensors", b"\x10", "not a whole .safetensors file"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(gdkit.GdkitError, match=message):
+        gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.1]}, steps=3, start=tmp_path / name)
+
+
+def test_the_command_line_exports_the_recommended_the_best_or_a_numbered_run(tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    axes = {"learning_rate": [0.01, 0.1, 0.2, 1.5]}
+    result = gdkit.sweep(problems.parabola(), gdkit.sgd, axes, steps=20, store=tmp_path / "run")
+    wanted = {(): result.recommend().state(), ("--best",): result.best().state(), ("--lane", "0"): result.state(0)}
+    for words, state in wanted.items():
+        file = tmp_path / "params.safetensors"
+        assert main(["export", str(tmp_path / "run"), "-o", str(file), *words]) == 0
+        assert_same(safetensors.load_file(file)["params"], state.params)
+    for words in (["--lane", "9"], ["--best", "--seed", "3"], ["--lane", "0", "--best"]):
+        assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "x.safetensors"), *words]) == 2
+    assert "no such seed" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gdkit.errors import bad_value, warn
 from gdkit.problems import ProblemLike
@@ -23,6 +24,7 @@ def open(
     problem: ProblemLike | None = None,
     optimizer: Optimizers | None = None,
     monitors: Sequence[Monitor] = (),
+    start: Any = None,
 ) -> SweepResult:  # its public name is gdkit.open
     """Open a result that `SweepResult.save` wrote, or that of a run directory, finished or not.
 
@@ -39,6 +41,7 @@ def open(
       optimizer: as passed to `sweep`; for several optimizers, a mapping of labels to optimizers or (optimizer, fixed
         values).
       monitors: as passed to `sweep`.
+      start: as passed to `sweep`.
 
     Raises:
       GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given.
@@ -52,7 +55,7 @@ def open(
     if problem is None or optimizer is None:
         name = "problem" if problem is None else "optimizer"
         raise bad_value(name, None, "the other one is given", "Pass both, or neither")
-    request = rebuild_request(result, problem, optimizer, monitors)
+    request = rebuild_request(result, problem, optimizer, monitors, start)
     return make_resumable(result, path, lambda: request, run_request)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import gdkit
 from gdkit import monitors
 from gdkit.problems import Problem
+from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, renumber_points
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.request import SweepRequest
@@ -158,9 +159,11 @@ def _get_settings(request: SweepRequest) -> dict[str, Any]:
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
     kept = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
+    started = {} if request.start is None else {"start": checkpoints.digest_start(request.start)}
     return (
         finite
         | kept
+        | started
         | {
             "statistics": request.statistics,
             "curve_points": request.curve_points,

@@ -1,6 +1,7 @@
 """The checked request of a sweep."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,12 +9,14 @@ import numpy as np
 
 from gdkit import binding, checks, factories, jaxprs
 from gdkit import monitors as monitors_
+from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Problem, ProblemLike
+from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
-from gdkit.types import Key, Monitor, OptimizerLike
+from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
 
 KeepStates = Literal["auto", "last", "best"] | None
 
@@ -39,11 +42,16 @@ class SweepRequest(NamedTuple):
     plan: Plan
     keep_states: KeepStates = "auto"
     statistics: str = "all"  # a name of `monitors.BUILT_IN`
+    start: State | None = None  # that all lanes start from; aux and optimizer state None for the usual ones
 
     @property
     def lane_count(self) -> int:
         """Number of lanes."""
         return sum(section.point_count for section in self.sections) * self.seeds
+
+    def get_arrays(self, problem: Problem) -> Arrays:
+        """The arrays of one of its problems, with the state to start from."""
+        return binding.get_arrays(problem)._replace(start=self.start)
 
     @property
     def recorded_points(self) -> int:
@@ -83,6 +91,7 @@ def check_request(
     diverged_above: float = 1e6,
     plan: Plan | None = None,
     keep_states: KeepStates = "auto",
+    start: State | PyTree | str | Path = None,
 ) -> SweepRequest:
     """Check the arguments of `sweep`, without tracing."""
     checks.check_integer("steps", steps)
@@ -107,6 +116,7 @@ def check_request(
         binding.check_hyperparameters(problem, section.optimizer, [*names, *section.fixed])
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
+    begin = checkpoints.read_start(start)
     return SweepRequest(
         problem,
         sections,
@@ -119,6 +129,7 @@ def check_request(
         plan or Plan(),
         keep_states,
         statistics,
+        begin,
     )
 
 

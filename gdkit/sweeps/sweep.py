@@ -36,7 +36,7 @@ from gdkit.sweeps.resume.origin import attach_origin
 from gdkit.sweeps.rundir.archive import UnfinishedRun, load_last_lanes
 from gdkit.sweeps.rundir.manifest import RunDirectory, open_finished, shapes_of
 from gdkit.sweeps.rundir.states import StoredStates
-from gdkit.types import Key, Monitor, OptimizerLike
+from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
 
 
 def sweep(
@@ -54,6 +54,7 @@ def sweep(
     diverged_above: float = 1e6,
     until_bracketed: bool = False,
     keep_states: KeepStates = "auto",
+    start: State | PyTree | str | Path = None,
     store: str | Path | None = None,
     executor: ExecutorLike | None = None,
     plan: Plan | None = None,
@@ -88,6 +89,10 @@ def sweep(
         in memory up to 256 MiB, in a run directory up to 64 MiB, and beyond that a lane's block is run again on demand,
         with the same bits. ``"last"``: the same, kept whatever their size, in the run directory if there is one. None:
         none, and `SweepResult.extend` cannot resume either.
+      start: where all lanes start, in place of `Problem.init`: a `State`, params alone, or the path of a
+        ``.safetensors`` or ``.npz`` file of params, such as `SweepResult.export` writes. See
+        `descend`; hyperparameters are those of each lane. It belongs to the identity of a run directory, by its
+        numbers.
       store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, written
         while the sweep runs. The same call on the same directory resumes an interrupted run with the same bits, and
         several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.
@@ -116,6 +121,7 @@ def sweep(
     request = check_request(
         problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, statistics=statistics,
         curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan, keep_states=keep_states,
+        start=start,
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     _check_on_segment(on_segment, pool)

@@ -26,6 +26,7 @@ _USAGE = {
     "check": "CONFIG [key.path=value ...]",
     "status": "DIR|FILE",
     "report": "DIR|FILE [DIR ...] [-o FILE]",
+    "export": "DIR -o FILE [--best | --lane N] [--seed S]",
     "list": "optimizers|problems|monitors|data|experiments|examples",
     "new": "NAME | --example [NAME]",
     "schema": "",
@@ -159,6 +160,41 @@ def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injecte
     rewrite_report(config, folder, hooks.write_report)
 
 
+def export(
+    folder: Path, /, *, output: Output = None, best: bool = False, lane: int | None = None, seed: int | None = None
+) -> None:
+    """Write the trained params of a run: of the recommended one, unless another is named.
+
+    Args:
+      folder: the folder of the sweep, for example runs/digits_mlp.
+      output: a .safetensors file, or a path without a suffix for the folder of an Orbax checkpoint.
+      best: of the point with the best mean score, not of the recommended one.
+      lane: of the run with this number.
+      seed: which seed of the point; default: 0.
+    """
+    if output is None:
+        raise InputValueError(f"gdkit export: --output is missing.\n{describe_usage('export')}")
+    if lane is not None and (best or seed is not None):
+        raise bad_value("--lane", lane, "a lane is one run", "Leave --best and --seed out")
+    from gdkit.app import directory
+    from gdkit.store import manifest
+
+    if (folder / "config.yaml").is_file():
+        _configure_jax(directory.load_config(folder).precision)
+    elif not (folder / manifest.NAME).is_file():
+        raise bad_value("DIR", str(folder), "it is not the folder of a sweep", "Name one, such as runs/NAME")
+    result = gdkit.open(folder)
+    if lane is None:
+        lanes = result.best().lane_numbers if best else result.recommend().lanes
+        if not lanes:
+            raise bad_value("--best", best, "no value can be recommended", "Pass --best for the best mean score")
+        if not 0 <= (seed or 0) < len(lanes):
+            raise bad_value("--seed", seed, "no such seed", f"Pass 0 to {len(lanes) - 1}")
+        lane = lanes[seed or 0]
+    result.export(lane, output)
+    print(f"wrote {output}: run {lane}")
+
+
 def list_(kind: Literal["optimizers", "problems", "monitors", "data", "experiments", "examples"], /) -> None:
     """List the names that a config can use, or the examples.
 
@@ -243,7 +279,7 @@ def build_app() -> cyclopts.App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, command in enumerate((run, check, status, report, list_, new, schema, completion)):
+    for order, command in enumerate((run, check, status, report, export, list_, new, schema, completion)):
         name = command.__name__.rstrip("_")
         app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app

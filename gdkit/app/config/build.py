@@ -54,6 +54,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
         "curve_points": sweep.curve_points,
         "diverged_above": sweep.diverged_above,
         "keep_states": sweep.keep_states,
+        "start": sweep.start,
     }
 
 

@@ -279,6 +279,9 @@ class ConfigSweep(_Model):
     keep_states: Literal["auto", "last", "best"] | None = Field(
         "auto", description="which params and optimizer states are kept: last, or null for none"
     )
+    start: str | None = Field(
+        None, min_length=1, description="a .safetensors or .npz file of params that all runs start from"
+    )
     stop: ConfigStop | None = Field(None, description="when a run ends before its steps are used up")
 
     @pydantic.model_validator(mode="after")

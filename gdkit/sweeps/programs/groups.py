@@ -46,7 +46,7 @@ class TracedGroup(NamedTuple):
     def trace_state(self, request: SweepRequest) -> State:
         """The state of one lane, as shapes."""
         point, optimizer = self.static | _get_first_point(self.group), self.group.section.optimizer
-        arrays = binding.get_arrays(self.problem)
+        arrays = request.get_arrays(self.problem)
         return jax.eval_shape(lambda: descent.initial_state(request.problem, optimizer, point, request.key, arrays))
 
     def choose_shape(self, request: SweepRequest) -> Shape:
@@ -91,7 +91,10 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
     _check_used(request, group, concrete, static)
     _check_names(request, group, concrete, static, facts.logs)
     unroll = 0 if facts.runs_step_by_step else _choose_unroll(request, facts)
-    return TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts.logs)
+    traced = TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts.logs)
+    if request.start is not None:
+        traced.trace_state(request)  # checks its leaves
+    return traced
 
 
 def _choose_unroll(request: SweepRequest, facts: LossFacts) -> int:
@@ -137,7 +140,8 @@ def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[s
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
-    if request.seeds > 1 and not depends_on_seed(problem, request.key):
+    is_sampled = problem.sample is not None
+    if request.seeds > 1 and not (is_sampled if request.start else depends_on_seed(problem, request.key)):
         warn(f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same")
     if facts.is_impure:
         warn("loss: two traces of it differ, so it is not pure; draw random numbers in sample(key, t, data)")
@@ -151,7 +155,7 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
         known = factories.parameters(factory)
         if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
             continue
-        if not descent.is_used(request.problem, optimizer, point, name, request.key, binding.get_arrays(problem)):
+        if not descent.is_used(request.problem, optimizer, point, name, request.key, request.get_arrays(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
             raise bad_value("axes", name, "the factory takes it, and neither the start nor a step uses it", remedy)
 
@@ -168,7 +172,7 @@ def _check_names(
         raise bad_value("axes", name, "a statistic or a dimension of the result has this name", remedy)
     if request.monitors:
         point = {**static, **_get_first_point(group)}
-        arrays = binding.get_arrays(problem)
+        arrays = request.get_arrays(problem)
         raw, optimizer = descent.raw_initial_state, group.section.optimizer
         start = lambda: raw(request.problem, optimizer, point, request.key, arrays)
         taken = columns | axes | {dimension.name for dimension in dimensions}
@@ -191,7 +195,7 @@ def build_job(
         group.static,
         group.group.traced,
         request.record(group.logs),
-        Shared(request.key, binding.get_arrays(group.problem), limits),
+        Shared(request.key, request.get_arrays(group.problem), limits),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
         devices=devices,

@@ -6,7 +6,7 @@ from itertools import islice
 import jax
 import numpy as np
 
-from gdkit import binding, descent
+from gdkit import descent
 from gdkit.errors import bad_value, warn
 from gdkit.monitors import EndKind
 from gdkit.sweeps.programs.groups import TracedGroup
@@ -39,7 +39,7 @@ def _find_cause(request: SweepRequest, groups: Sequence[TracedGroup], stuck: np.
     lanes = ((group, seed, _first_point(group, seed, request.seeds, stuck)) for group, seed in starts)
     for group, seed, place in islice((lane for lane in lanes if lane[2] is not None), _MOST_LOOKED_AT):
         point = group.static | {name: values[place] for name, values in group.group.traced.items()}
-        key, arrays = jax.random.fold_in(request.key, seed), binding.get_arrays(group.problem)
+        key, arrays = jax.random.fold_in(request.key, seed), request.get_arrays(group.problem)
         found = descent.find_bad_start(request.problem, group.group.section.optimizer, point, key, arrays)
         if found:
             return found

@@ -17,6 +17,7 @@ from gdkit import checks, html, store
 from gdkit.errors import bad_value, missing_package, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
+from gdkit.sweeps import checkpoints
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import judging, optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
@@ -289,8 +290,9 @@ class SweepResult:
         hyperparameters = plain_values({name: rows[name].values[0] for name in names if name in rows.coords})
         finished = rows["end_kind"].values != EndKind.RUNNING
         spread = float(np.std(scores[point][finished])) if np.isfinite(mean[point]) else float("inf")
-        states = lambda seed: self.state(point * self.seeds + seed)
-        return Best(hyperparameters, by, orient(float(mean[point]), maximize), spread, rows, states)
+        numbers = tuple(range(point * self.seeds, (point + 1) * self.seeds))
+        score, states = orient(float(mean[point]), maximize), lambda seed: self.state(numbers[seed])
+        return Best(hyperparameters, by, score, spread, rows, numbers, states)
 
     def recommend(
         self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None
@@ -367,6 +369,26 @@ class SweepResult:
         if not self.finished[lane]:
             raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
         return self.states(lane)
+
+    def export(self, lane: int, path: str | Path) -> None:
+        """Write the trained params of a lane to a file that other libraries read; its state is that of `state`.
+
+        A ``.safetensors`` file holds the params by their paths, such as ``layers/0/w``, and aux by names that begin
+        with ``aux/``; a path without a suffix becomes the folder of an Orbax checkpoint, with the items ``params``,
+        ``aux``, ``opt_state`` and ``metadata``. Metadata are hyperparameters, seed, step, loss and score.
+        `sweep` starts from ``.safetensors`` files by ``start=``.
+
+        Raises:
+          MissingPackageError: safetensors, or orbax-checkpoint, is not installed.
+          InputValueError: no such lane or state, or the path cannot be used.
+          StoreError: the system refused.
+        """
+        lane = self._check_lane(lane)
+        row, by = self.lanes.isel(lane=lane), self.score_name()
+        names = [name for name in ("optimizer", *self.axes, "seed") if name in row.coords]
+        values = plain_values({name: row[name].values[()] for name in names})
+        numbers = {name: row[name].values.item() for name in dict.fromkeys(("end_step", "final_loss", by))}
+        checkpoints.write_params(Path(path), self.state(lane), values | numbers)
 
     # Continuing
 

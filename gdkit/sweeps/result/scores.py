@@ -26,6 +26,7 @@ class Best:
     score: float  # in the units of `by`: an accuracy of 0.95 is 0.95
     spread: float  # standard deviation over seeds
     lanes: xr.Dataset  # of this point, dimension lane: one per seed
+    lane_numbers: tuple[int, ...] = ()  # of these lanes in the result
     states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from gdkit.errors import bad_value
 from gdkit.problems import ProblemLike
 from gdkit.store import Store, extension_folders, manifest
+from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.execution.lanes import ResumableSweep
@@ -33,12 +34,16 @@ Optimizers = OptimizerLike | Mapping[str, Any]
 
 
 def rebuild_request(
-    result: SweepResult, problem: ProblemLike, optimizer: Optimizers, monitors: Sequence[Monitor] = ()
+    result: SweepResult,
+    problem: ProblemLike,
+    optimizer: Optimizers,
+    monitors: Sequence[Monitor] = (),
+    start: Any = None,
 ) -> SweepRequest:
     """The request of a whole result, from its axes and settings and the code that a file cannot hold.
 
     Raises:
-      InputValueError: the optimizers are not those of the result.
+      InputValueError: the optimizers or the start are not those of the result.
     """
     attrs = result.lanes.attrs
     one: OptimizerLike | None = None
@@ -52,7 +57,14 @@ def rebuild_request(
     if settings.get("keep_states") == "none":
         settings["keep_states"] = None
     seeds, steps = int(attrs["seeds"]), int(attrs["steps"])
-    return check_request(problem, one, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, **settings)
+    began = settings.pop("start", None)
+    request = check_request(
+        problem, one, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, start=start, **settings
+    )
+    if began != (None if request.start is None else checkpoints.digest_start(request.start)):
+        shown = type(start).__name__
+        raise bad_value("start", shown, "the sweep started from something else", "Pass what was passed to sweep")
+    return request
 
 
 def make_resumable(

@@ -14,6 +14,7 @@ import gdkit
 from gdkit import binding, store
 from gdkit.errors import OtherRunError, StoreError, bad_value
 from gdkit.store import Kind, Manifest, Partition, Store, differences, digest
+from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
@@ -169,6 +170,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
     return {
         "config": None if config is None else digest(config),
         "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
+        **({} if request.start is None else {"start": checkpoints.digest_start(request.start)}),
         **{name: text for section in request.sections for name, text in _summarize_axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
         "seeds": request.seeds,

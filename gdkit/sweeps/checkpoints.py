@@ -1,0 +1,131 @@
+"""Files of params: what a sweep starts from, and what `SweepResult.export` writes."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdkit.errors import bad_value, missing_package
+from gdkit.starts import as_state
+from gdkit.store import digest
+from gdkit.store.files import failed, publish_output
+from gdkit.trees import name_leaves
+from gdkit.types import PyTree, State
+
+_AUX, _KEYS = "aux/", "keys"  # before the names of aux; in the metadata, the implementations of typed keys
+_FORMAT = "gdkit"  # in the metadata: the version of these names
+
+
+def read_start(start: State | PyTree | str | Path) -> State | None:
+    """The state that `start` of `sweep` stands for; aux and optimizer state are None where it has none.
+
+    Raises:
+      InputValueError: the file does not exist, is no checkpoint, or is damaged.
+    """
+    if start is None or not isinstance(start, str | Path):
+        return None if start is None else as_state(start)
+    path = Path(start)
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
+    if path.suffix not in readers:
+        raise bad_value("start", str(path), "neither a .safetensors nor an .npz file", "Export one: result.export")
+    if not path.is_file():
+        raise bad_value("start", str(path), "there is no such file", "Check the path")
+    return readers[path.suffix](path)
+
+
+def digest_start(start: State) -> str:
+    """The SHA-256 over names and numbers of a state."""
+    parts = {
+        f"{name}/{path}": leaf for name in start._fields for path, leaf in name_leaves(getattr(start, name)).items()
+    }
+    return digest(*(x for name, leaf in sorted(parts.items()) for x in (name, _as_plain(leaf))))
+
+
+def write_params(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
+    """Write params and aux to a ``.safetensors`` file, or the whole state to an Orbax checkpoint, a folder.
+
+    Raises:
+      InputValueError: the name has another suffix, the folder exists, or two leaves have the same name.
+      MissingPackageError: the package that writes it is not installed.
+      StoreError: the system refused.
+    """
+    if path.suffix == ".safetensors":
+        _write_safetensors(path, state, metadata)
+    elif path.suffix:
+        remedy = "Name a .safetensors file, or a folder without a suffix for an Orbax checkpoint"
+        raise bad_value("path", str(path), f"gdkit writes no {path.suffix} files", remedy)
+    else:
+        _write_orbax(path, state, metadata)
+
+
+def _write_safetensors(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise missing_package("safetensors", "export", "A .safetensors file") from error
+    params = {name or "params": leaf for name, leaf in name_leaves(state.params).items()}
+    aux = {_AUX + (name or "params"): leaf for name, leaf in name_leaves(state.aux).items()}
+    if clashes := params.keys() & aux.keys():
+        raise bad_value("params", min(clashes), "a leaf of aux has this name", "Export to an Orbax checkpoint")
+    leaves = params | aux
+    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    arrays = {name: np.array(_as_plain(leaf), order="C") for name, leaf in leaves.items()}
+    publish_output(path, [save(arrays, metadata=texts | {_FORMAT: "1", _KEYS: json.dumps(keys)})])
+
+
+def _write_orbax(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise missing_package("orbax-checkpoint", "export", "An Orbax checkpoint") from error
+    if path.exists():
+        raise bad_value("path", str(path), "it exists", "Name another folder")
+    parts = {name: jax.tree.map(_as_plain, part) for name, part in state._asdict().items() if jax.tree.leaves(part)}
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
+            checkpointer.save(path.absolute(), ocp.args.Composite(**items, metadata=ocp.args.JsonSave(dict(metadata))))
+    except OSError as error:
+        raise failed("it cannot be written", path, error, saved="") from error
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise missing_package("safetensors", "export", "A .safetensors file") from error
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata, leaves = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise bad_value("start", str(path), f"not a whole .safetensors file ({error})", "Export it again") from error
+    if _FORMAT not in metadata:
+        return as_state(leaves)
+    keys = json.loads(metadata[_KEYS])
+    leaves |= {name: jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=impl) for name, impl in keys.items()}
+    params = {name: leaf for name, leaf in leaves.items() if not name.startswith(_AUX)}
+    aux = {name.removeprefix(_AUX): leaf for name, leaf in leaves.items() if name.startswith(_AUX)}
+    return State(params, aux or None, None)
+
+
+def _read_npz(path: Path) -> State:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return as_state({name: file[name] for name in file.files})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise bad_value("start", str(path), f"not a whole .npz file of numbers ({error})", "Write it again") from error
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_plain(leaf: Any) -> np.ndarray:
+    """A leaf as an array of NumPy; a typed key as its data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
