@@ -76,13 +76,18 @@ def test_a_terminal_that_fails_changes_neither_exit_code_nor_files(make, monkeyp
 # Signals and exits
 
 
+def hear_signals():
+    """Undo that processes in the background of a script ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*words, setup=""):
     """A process of the command line that has begun."""
     code = (
         f"{setup}\nfrom gdkit.app.cli import main\nprint('started', flush=True)\nraise SystemExit(main({list(words)}))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, preexec_fn=hear_signals, **pipes)
     assert process.stdout.readline() == "started\n"
     return process
 
@@ -95,6 +100,30 @@ def slow():
     time.sleep(60)
     return problems.parabola()
 """
+
+
+AT_IMPORT = """\
+import os, sys
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gdkit.app.cli":
+            os.kill(os.getpid(), {number})
+
+
+sys.meta_path.insert(0, Finder())
+import gdkit.__main__
+print("imported", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_during_the_imports_exits_with_130(number):
+    code = AT_IMPORT.replace("{number}", str(int(number)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=hear_signals)
+    assert done.returncode == 130 and not done.stdout
+    assert done.stderr == "interrupted. Run the same command again.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
