@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, gates, html, jaxprs, monitors, names, optimizers, starts, user_code
+from gdkit import binding, checks, evaluation, gates, html, jaxprs, monitors, names, optimizers, starts, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
@@ -261,6 +261,8 @@ class Trajectory(NamedTuple):
     params_history: Params | None = None  # (points, ...)
     grad_history: Params | None = None  # (points, ...)
     logs: dict[str, Array] | None = None  # name -> (points,), of a loss with `has_logs`
+    evaluation_step: Array | None = None  # (evaluations,) int32, updates made; None without `evaluate_every`
+    evaluations: dict[str, Array] | None = None  # name -> (evaluations,), the values on validation data
 
     @property
     def state(self) -> State:
@@ -291,6 +293,7 @@ def descend(
     record_every: int = 1,
     record_params: bool = False,
     monitors: Sequence[Monitor] = (),
+    evaluate_every: int | None = None,
 ) -> Trajectory:
     """Run `steps` steps of gradient descent as one compiled scan.
 
@@ -312,6 +315,7 @@ def descend(
       record_every: record each n-th step, and the last.
       record_params: record params and gradients too.
       monitors: further statistics.
+      evaluate_every: evaluate the validation data after every n-th update, and after the last.
 
     Returns:
       A Trajectory: losses, norms, the last params and optimizer state, the statistics of the monitors (among them those
@@ -325,7 +329,11 @@ def descend(
     >>> [round(float(loss), 4) for loss in run.loss[:3]]
     [9.0, 3.24, 1.1664]
     """
-    for argument, value in (("steps", steps), ("record_every", record_every)):
+    for argument, value in (
+        ("steps", steps),
+        ("record_every", record_every),
+        ("evaluate_every", 1 if evaluate_every is None else evaluate_every),
+    ):
         checks.check_integer(argument, value)
     chosen = dict(hyperparameters or {})
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
@@ -333,13 +341,15 @@ def descend(
         arrays = arrays._replace(data=data)
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
+    if evaluate_every is not None:
+        evaluation.check_evaluate_every(evaluate_every, binding.resolve_problem(problem, chosen)[0])
     if start is not None:
         arrays = arrays._replace(start=starts.as_state(start))
     make_start = functools.partial(raw_initial_state, problem, optimizer, chosen, key, arrays)
     if start is not None:
         jax.eval_shape(make_start)  # checks its leaves, before JAX casts them to the precision of the run
     names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), make_start)
-    run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors))
+    run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), evaluate_every)
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)
     first = (trajectory.loss, trajectory.grad_norm)
@@ -362,6 +372,7 @@ def _run(
     record_every: int,
     record_params: bool,
     watched: tuple[Monitor, ...],
+    evaluate_every: int | None,
     traced: dict[str, Array],
     key: Key,
     arrays: Arrays,
@@ -372,18 +383,30 @@ def _run(
     start, record = start_lane(problem, optimizer, watched, hyperparameters, init_key, arrays)
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
     move = _differentiable_step(problem, optimizer, watched)
+    evaluated_at = evaluation.select_steps(evaluate_every, steps)
+    evaluate = lambda state, t: evaluation.evaluate_along(
+        problem, optimizer, hyperparameters, state, arrays, jnp.int32(t), sample_key
+    )
+
+    def evaluate_if_due(state: State, t: Array) -> dict[str, Array]:
+        if len(evaluated_at) < 2:
+            return {}
+        shapes = jax.eval_shape(evaluate, state, t)
+        skip = lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(t % evaluate_every == 0, evaluate, skip, state, t)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Any, ...]]:
         before, record, history = carry
         after, record, info = move(before, record, inputs(t), last=False)
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
-        return (after, record, history), (info.loss, info.logs, monitors.norm(info.grad), monitors.norm(info.update))
+        curves = info.loss, info.logs, monitors.norm(info.grad), monitors.norm(info.update)
+        return (after, record, history), (curves, evaluate_if_due(after, t + 1))
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
     history = _allocate((start.params, start.params), len(at)) if record_params else (None, None)
     carry = start, record, history
-    (end, record, history), curves = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
+    (end, record, history), (curves, evaluated) = jax.lax.scan(body, carry, jnp.arange(steps, dtype=jnp.int32))
     losses, logs, grads, updates = jax.tree.map(lambda curve: curve[at[:-1]], curves)
     _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)
     if record_params:
@@ -391,9 +414,12 @@ def _run(
     concrete, _ = binding.resolve_problem(problem, hyperparameters)
     statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.sample is not None)}
     losses, logs = jax.tree.map(jnp.append, (losses, logs), (info.loss, info.logs))
-    return Trajectory(
-        *end, jnp.asarray(at), losses, grads, updates, statistics, history[0], history[1], logs or None
-    )  # fmt: skip
+    trajectory = Trajectory(*end, jnp.asarray(at), losses, grads, updates, statistics, *history, logs or None)
+    if not evaluate_every:
+        return trajectory
+    along = lambda name, last: jnp.append(evaluated[name][evaluated_at[:-1] - 1] if evaluated else jnp.zeros(0), last)
+    evaluations = {name: along(name, last) for name, last in evaluate(end, steps).items()}
+    return trajectory._replace(evaluation_step=jnp.asarray(evaluated_at), evaluations=evaluations)
 
 
 def _differentiable_step(

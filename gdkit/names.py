@@ -10,7 +10,9 @@ from gdkit import checks, monitors, user_code
 from gdkit.errors import bad_type, bad_value
 from gdkit.types import Array, Monitor, State
 
-_COORDINATES = frozenset({"lane", "seed", "optimizer", "regime", "point", "curve_step"})
+_COORDINATES = frozenset(
+    {"lane", "seed", "optimizer", "regime", "point", "curve_step", "evaluation", "evaluation_step"}
+)
 _DERIVED = frozenset({"stochastic", "optimum", "reference_loss", "curve_loss"})
 
 

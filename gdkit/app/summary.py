@@ -11,6 +11,7 @@ from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import UNFINISHED
 from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.scores import rounding_error
@@ -254,7 +255,7 @@ def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: 
 
 def _seed_scores(lanes: xr.Dataset, by: str, maximize: bool) -> tuple[float, ...]:
     """Scores of a point's seeds; infinite where a seed diverged, NaN where it has not finished."""
-    scores = lanes[by].values.astype(float)
+    scores = end_values(lanes)[by].values.astype(float)
     scores = np.where(np.isfinite(scores), scores, orient(np.inf, maximize))
     return tuple(np.where(_is_finished(lanes), scores, np.nan).tolist())
 

@@ -57,6 +57,7 @@ class Tally:
         optimizer = self.optimizers[index]
         diverged = has_left_bounds(rows)
         values = rows[self.by].astype(float)
+        values = values if values.ndim == 1 else values[:, -1]  # of evaluations along the run, that at the end
         scores = np.where(diverged | ~np.isfinite(values), np.inf, orient(values, self._maximize))
         best = int(np.argmin(scores))
         is_better = optimizer.best is None or scores[best] < orient(optimizer.best, self._maximize)

@@ -18,6 +18,7 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
 
 _SIGNS: dict[str, dict[str, Any]] = {
@@ -302,7 +303,7 @@ def _find_most_frequent(regimes: np.ndarray) -> np.ndarray:
 
 def _get_scores(line: _Line, measure: _Measure) -> np.ndarray:
     """Values of a variable, (values, seeds); infinitely bad where the lane diverged or the value is not finite."""
-    scores = line.result.lanes[measure.name].values.astype(float)[line.rows]
+    scores = end_values(line.result.lanes)[measure.name].values.astype(float)[line.rows]
     return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), measure.worst, scores)
 
 

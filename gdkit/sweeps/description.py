@@ -40,11 +40,14 @@ class Description(NamedTuple):
     axes: tuple[dict[str, np.ndarray], ...]  # per grid, name -> values along the axis' dimension
     curve_step: np.ndarray  # (points,), the recorded steps
     attrs: dict[str, Any]
+    evaluation_step: np.ndarray = np.zeros(0, np.int32)  # (evaluations,), empty without evaluations along the run
 
     def as_json(self) -> dict[str, Any]:
         """The description as JSON values, except that numeric axes stay arrays."""
         axes = [{name: _column_as_json(values) for name, values in own.items()} for own in self.axes]
-        return {"forms": self.grids, "axes": axes, "curve_step": self.curve_step.tolist(), "attrs": self.attrs}
+        steps = {"curve_step": self.curve_step.tolist()}
+        steps |= {"evaluation_step": self.evaluation_step.tolist()} if self.evaluation_step.size else {}
+        return {"forms": self.grids, "axes": axes, **steps, "attrs": self.attrs}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Description":
@@ -52,7 +55,8 @@ class Description(NamedTuple):
         read = lambda column: np.asarray(column["values"], column["dtype"])
         axes = tuple({name: read(column) for name, column in own.items()} for own in content["axes"])
         steps = np.asarray(content["curve_step"], np.int32)
-        return Description(read_grids(content["forms"]), axes, steps, dict(content["attrs"]))
+        evaluation_step = np.asarray(content.get("evaluation_step", []), np.int32)
+        return Description(read_grids(content["forms"]), axes, steps, dict(content["attrs"]), evaluation_step)
 
 
 def describe(
@@ -84,7 +88,7 @@ def describe(
     }
     if isinstance(request.problem, Problem) and request.problem.caveats:
         attrs["caveats"] = json.dumps(request.problem.caveats)
-    return Description(grids, axes, steps[steps <= request.steps], attrs)
+    return Description(grids, axes, steps[steps <= request.steps], attrs, request.evaluation_steps)
 
 
 def describe_origin(key: Key, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,6 +164,7 @@ def _get_settings(request: SweepRequest) -> dict[str, Any]:
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
     kept = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
     started = {} if request.start is None else {"start": checkpoints.digest_start(request.start)}
+    kept |= {} if request.evaluate_every is None else {"evaluate_every": request.evaluate_every}
     return (
         finite
         | kept

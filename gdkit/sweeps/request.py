@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, checks, factories, jaxprs
+from gdkit import binding, checks, evaluation, factories, jaxprs
 from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
@@ -26,6 +26,7 @@ class Recording(NamedTuple):
 
     monitors: tuple[Monitor, ...]
     curve: tuple[int, ...] = ()  # as `select_curve_steps` returns them
+    evaluates: bool = False  # whether validation data are evaluated along the run
 
 
 class SweepRequest(NamedTuple):
@@ -43,6 +44,7 @@ class SweepRequest(NamedTuple):
     keep_states: KeepStates = "auto"
     statistics: str = "all"  # a name of `monitors.BUILT_IN`
     start: State | None = None  # that all lanes start from; aux and optimizer state None for the usual ones
+    evaluate_every: int | None = None  # steps from one evaluation on validation data to the next
 
     @property
     def lane_count(self) -> int:
@@ -62,7 +64,13 @@ class SweepRequest(NamedTuple):
         """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve."""
         curves = (monitors_.log_curves(logs, self.curve_points),) if logs and self.curve_points else ()
         watched = (*monitors_.BUILT_IN[self.statistics], *self.monitors, *curves)
-        return Recording(watched, select_curve_steps(self.curve_points, self.steps))
+        curve = select_curve_steps(self.curve_points, self.steps)
+        return Recording(watched, curve, evaluates=self.evaluate_every is not None)
+
+    @property
+    def evaluation_steps(self) -> np.ndarray:
+        """The steps at which validation data are evaluated along the run, (evaluations,); the last is the end."""
+        return evaluation.select_steps(self.evaluate_every, self.steps)
 
 
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:
@@ -92,12 +100,15 @@ def check_request(
     plan: Plan | None = None,
     keep_states: KeepStates = "auto",
     start: State | PyTree | str | Path = None,
+    evaluate_every: int | None = None,
 ) -> SweepRequest:
     """Check the arguments of `sweep`, without tracing."""
     checks.check_integer("steps", steps)
     checks.check_integer("seeds", seeds)
     if curve_points != 0:
         checks.check_integer("curve_points", curve_points)
+    if evaluate_every is not None:
+        checks.check_integer("evaluate_every", evaluate_every)
     for name, value in (("diverged_above", diverged_above), ("target", 0.0 if target is None else target)):
         if not factories.is_number(value):
             raise bad_type(name, value, "not a number", "Leave it out for the default")
@@ -130,6 +141,7 @@ def check_request(
         keep_states,
         statistics,
         begin,
+        evaluate_every,
     )
 
 

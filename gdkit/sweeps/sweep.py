@@ -49,6 +49,7 @@ def sweep(
     key: int | Key = 0,
     monitors: Sequence[Monitor] = (),
     statistics: str = "all",
+    evaluate_every: int | None = None,
     curve_points: int = 200,
     target: float | None = None,
     diverged_above: float = 1e6,
@@ -77,6 +78,11 @@ def sweep(
       statistics: ``"all"`` that regimes need, or ``"ends"``: initial, final and least loss, the last step and how a
         lane ended, which costs less. `best`, `edge` and `recommend` then work without regimes, and a run that still
         climbs at its last step does not count as diverged.
+      evaluate_every: evaluate the validation data at every n-th step, as well as at the end. The ``validation_``
+        variables then have the dimension ``evaluation`` with the coordinate ``evaluation_step``, the number of updates
+        made: n, 2n, ..., and the last step. A lane that ends earlier is NaN from there on, except in the last place,
+        which holds its value at the end. Test data are evaluated at the end only; metrics on the training data, where
+        there are no others, as validation data. No training bit depends on it.
       curve_points: recorded losses within the first 10,000 steps, geometrically spaced; 0 for none.
       target: a lane ends when its loss is at most this.
       diverged_above: a lane ends when its loss exceeds L₀ + diverged_above · max(|L₀|, 1), or falls as far below L₀
@@ -120,8 +126,8 @@ def sweep(
     """
     request = check_request(
         problem, optimizer, axes, seeds=seeds, steps=steps, key=key, monitors=monitors, statistics=statistics,
-        curve_points=curve_points, target=target, diverged_above=diverged_above, plan=plan, keep_states=keep_states,
-        start=start,
+        evaluate_every=evaluate_every, curve_points=curve_points, target=target, diverged_above=diverged_above,
+        plan=plan, keep_states=keep_states, start=start,
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     _check_on_segment(on_segment, pool)
@@ -220,7 +226,7 @@ def _compile(
     """The jobs of a sweep, and where their blocks go. In memory, a job is compiled while earlier ones run."""
     if directory is not None:
         return compiler.open_run(directory)
-    columns = MemoryColumns(compiler.request, compiler.groups, resumed.columns if resumed else None)
+    columns = MemoryColumns(compiler.request, compiler.groups, resumed)
     return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
 
 

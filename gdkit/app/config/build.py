@@ -51,6 +51,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
         "key": sweep.key,
         "target": sweep.target,
         "statistics": sweep.statistics,
+        "evaluate_every": sweep.evaluate_every,
         "curve_points": sweep.curve_points,
         "diverged_above": sweep.diverged_above,
         "keep_states": sweep.keep_states,

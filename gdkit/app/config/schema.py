@@ -268,6 +268,9 @@ class ConfigSweep(_Model):
     statistics: Literal["all", "ends"] = Field(
         "all", description="ends: initial, final and least loss and the end alone, without regimes, at less cost"
     )
+    evaluate_every: Int | None = Field(
+        None, ge=1, description="steps from one evaluation on validation data to the next; without it at the end alone"
+    )
     curve_points: Int = Field(200, ge=2, le=100_000, description="points per loss curve, logarithmic in the step")
     diverged_above: float = Field(
         1e6, gt=0, description="a run ends as diverged above start + this times max(|start|, 1)"

@@ -36,6 +36,7 @@ from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.assemble import read_result
+from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
 
 
@@ -225,7 +226,7 @@ def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: Serie
     line = sweep.result.along(axis)
     values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
     diverged = line.lane_regimes == Regime.DIVERGED
-    scores = np.where(diverged, np.nan, line.lanes[by].values).reshape(-1, line.seeds)
+    scores = np.where(diverged, np.nan, end_values(line.lanes)[by].values).reshape(-1, line.seeds)
     order = np.argsort(values)
     median = np.median(scores, axis=1)[order]
     dashes: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.dashed else {}

@@ -14,6 +14,7 @@ from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
 from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.direction import is_maximized, maximized_names
+from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
 
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
@@ -201,7 +202,7 @@ def _columns(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before
         label = {"optimizer": np.full(len(own), sweep.label)} if sweep.label else {}
         axes = {name: lanes[name].values[own] for name in sweep.result.axes}
         settings.append({"lane": (first + own).astype(np.int32)} | label | axes)
-        variables = {str(name): v.values[own] for name, v in lanes.data_vars.items() if v.dims == ("lane",)}
+        variables = {str(n): v.values[own] for n, v in end_values(lanes).data_vars.items() if v.dims == ("lane",)}
         outcomes.append({"seed": lanes["seed"].values[own], "regime": sweep.result.lane_regimes[own]} | variables)
     return _concatenate_tables(settings) | _concatenate_tables(outcomes)
 

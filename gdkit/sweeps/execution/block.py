@@ -11,11 +11,12 @@ import numpy as np
 
 from gdkit.errors import RunError
 from gdkit.monitors import EndKind
+from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
-from gdkit.sweeps.programs.compile import advance_block, read_block
+from gdkit.sweeps.programs.compile import advance_block, evaluate_block, read_block
 from gdkit.sweeps.programs.job import HostLanes, Job, get_block_inputs
-from gdkit.sweeps.programs.packing import to_device
+from gdkit.sweeps.programs.packing import Packed, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, SegmentOutput
 from gdkit.sweeps.programs.timing import seconds_per_step
 
@@ -53,6 +54,8 @@ def run_block(
     """
     inputs, program = get_block_inputs(job, block, device), job.programs[device]
     carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
+    evaluations = {name: np.array(values) for name, values in dict(carry.evaluations).items()}
+    evaluations, carry = evaluations or start_evaluations(job, block), carry._replace(evaluations=())
     step = saved_step = int(carry.t)
     saved_at = time.monotonic()
     seconds = settings.checkpoint_seconds if checkpoint else settings.seconds
@@ -60,25 +63,30 @@ def run_block(
     while step < job.steps:
         if stop.is_set():
             if checkpoint and saved_step < step:
-                checkpoint.save(carry)
+                checkpoint.save(carry._replace(evaluations=evaluations))
             return None
         end = min(step + (segment_steps or _steps_in(seconds, program, settings.first_steps)), job.steps)
-        carry, reached = _advance_segment(job, program, inputs, carry, step, end)
+        carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
+        write_evaluations(evaluations, pending)
         report_steps(reached - step)
         step = reached
         if report_output and step < job.steps:
-            report_output(SegmentOutput(job, block, step, read_block(program, inputs, carry)))
+            output = read_block(program, inputs, carry) | read_latest(evaluations, job, step)
+            report_output(SegmentOutput(job, block, step, output))
         # the short segments that measure the speed are not worth a file: their steps are saved with the next one
         is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
         if checkpoint and step < job.steps and is_due:
-            checkpoint.save(carry)
+            checkpoint.save(carry._replace(evaluations=evaluations))
             saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     output = read_block(program, inputs, carry)
+    if evaluations:
+        write_evaluations(evaluations, [(-1, evaluate_block(program, inputs, carry))])
+        output |= end_evaluations(evaluations, job, output["end_step"])
     _check_end(job, block, output)
     if report_output:
-        report_output(SegmentOutput(job, block, job.steps, output))
+        report_output(SegmentOutput(job, block, job.steps, output | read_latest(evaluations, job, job.steps)))
     return FinishedBlock(job, block, output, lanes)
 
 
@@ -100,14 +108,23 @@ def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None
 
 def _advance_segment(
     job: Job, program: Program, inputs: tuple[Inputs, Shared], carry: Carry, step: int, end: int
-) -> tuple[Carry, int]:
-    """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended."""
-    begin = time.monotonic()
-    carry = advance_block(program, inputs, carry, step, end, job.steps)
+) -> tuple[Carry, int, list[tuple[int, Packed]]]:
+    """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended.
+
+    Also the places and the values of the evaluations on the way. They read the carry between two calls that advance it,
+    and so change nothing; the device is not waited for between them.
+    """
+    begin, at, pending = time.monotonic(), step, []
+    for place in np.flatnonzero((job.evaluation_steps > step) & (job.evaluation_steps <= end)).tolist():
+        if (due := int(job.evaluation_steps[place])) < job.steps:  # the last one is at the end of all lanes
+            carry, at = advance_block(program, inputs, carry, at, due, job.steps), due
+            pending.append((place, evaluate_block(program, inputs, carry)))
+    if at < end:
+        carry = advance_block(program, inputs, carry, at, end, job.steps)
     if not bool(carry.going):  # waits for the segment
-        return carry, job.steps
+        return carry, job.steps, pending
     seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (end - step)
-    return carry, end
+    return carry, end, pending
 
 
 def _steps_in(seconds: float, program: Program, first_steps: int) -> int:

@@ -48,7 +48,8 @@ class ResumableSweep(NamedTuple):
         held = [block for block in job.blocks if is_held[np.ix_(*block)].all()]
         missing = [block for block in job.blocks if not is_held[np.ix_(*block)].all()]
         if held:
-            kept = HostLanes(gather_lanes(lanes, points, seeds), curve)
+            evaluations = {name: self.columns[name][rows] for name in job.evaluated}
+            kept = HostLanes(gather_lanes(lanes, points, seeds), curve, evaluations)
             yield job._replace(blocks=held, first_step=self.request.steps, resumed=kept)
         if missing:
             yield job._replace(blocks=missing)

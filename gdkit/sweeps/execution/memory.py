@@ -1,10 +1,12 @@
 """The columns of a sweep in memory, where it has no run directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from gdkit.sweeps.execution.lanes import BlockLanes
+from gdkit.evaluation import is_along
+from gdkit.sweeps.execution.evaluations import lengthen_evaluations
+from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, cut_tiles, extract_rows
@@ -16,9 +18,9 @@ class MemoryColumns:
 
     archive, states, lanes_done, stores_lanes = None, None, 0, False
 
-    def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: Mapping[str, np.ndarray] | None):
+    def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: ResumableSweep | None):
         self._request, self._groups = request, groups
-        self._columns = _copy_columns(resumed, request.recorded_points) if resumed else {}
+        self._columns = _copy_columns(resumed, request) if resumed else {}
 
     def cut_tiles(self, job: Job) -> list[Tile]:
         """The tiles of a job."""
@@ -46,11 +48,12 @@ class MemoryColumns:
         """Nothing is open."""
 
 
-def _copy_columns(columns: Mapping[str, np.ndarray], recorded_points: int) -> dict[str, np.ndarray]:
-    """A copy of the columns, with curves of `recorded_points` points."""
-    copied = {name: column.copy() for name, column in columns.items()}
+def _copy_columns(resumed: ResumableSweep, request: SweepRequest) -> dict[str, np.ndarray]:
+    """A copy of the columns, with the recorded steps and the evaluations of a longer sweep."""
+    copied = {name: column.copy() for name, column in resumed.columns.items()}
     for name, curves in copied.items():
         if name.startswith("curve_"):
-            longer = np.full((len(curves), recorded_points - curves.shape[1]), np.nan, curves.dtype)
+            longer = np.full((len(curves), request.recorded_points - curves.shape[1]), np.nan, curves.dtype)
             copied[name] = np.concatenate([curves, longer], axis=1)
-    return copied
+    names = [name for name in copied if is_along(name) and copied[name].ndim == 2] if request.evaluate_every else []
+    return copied | lengthen_evaluations(copied, names, resumed.request.steps, request.evaluation_steps)

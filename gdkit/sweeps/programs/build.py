@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import monitors
+from gdkit import evaluation, monitors
 from gdkit.binding import Arrays
 from gdkit.descent import Lane, StepInputs, observe, roll_windows, split_key, start_lane, step_map
-from gdkit.evaluation import evaluate
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed
@@ -42,10 +41,11 @@ class Carry(NamedTuple):
     lanes: PyTree  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
     curve: Any  # (slots, seeds, points), the losses at the recorded steps
     going: Any  # () bool, whether any lane has not ended; as of the end of a call
+    evaluations: Any = ()  # name -> (seeds, points, evaluations), on the host: in a checkpoint, never in a program
 
 
 class Program(NamedTuple):
-    """Three pure functions over a block of lanes.
+    """Pure functions over a block of lanes.
 
     Lanes of one seed share their batches: the seed's key is not batched over the points.
     """
@@ -59,6 +59,8 @@ class Program(NamedTuple):
     carry: Any = None  # the shapes of a carry
     output: PyTree = None  # the shapes of what `finish` returns, name -> (seeds, points, ...)
     starts_alike: bool = False  # whether lanes of one seed start alike at every point
+    evaluate: Any = None  # (inputs, shared, carry) -> Packed, name -> (seeds, points); where `Recording.evaluates`
+    evaluated: PyTree = None  # the shapes of what `evaluate` returns, of compiled programs only
 
 
 class Definition(NamedTuple):
@@ -70,6 +72,7 @@ class Definition(NamedTuple):
     watched: tuple[Monitor, ...]
     curve_steps: np.ndarray  # (slots,) int32, the recorded steps and one more; one array, so one constant
     unroll: int  # steps per iteration of the loop; with 0 a call makes one step, without a loop
+    evaluates: bool = False  # whether `evaluate` reads the values on validation data, which `finish` then leaves out
 
 
 def program_of(
@@ -77,14 +80,15 @@ def program_of(
 ) -> Program:
     """The program of lanes that share `static`; its loop makes `unroll` steps per iteration, 0 means no loop."""
     curve_steps = np.asarray(recording.curve, np.int32)
-    definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll)
+    definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll, recording.evaluates)
     bind = lambda function: functools.partial(function, definition)
-    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0)
+    evaluate = bind(evaluate_lanes) if recording.evaluates else None
+    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0, evaluate=evaluate)
 
 
 def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
     """The block before step 0."""
-    problem, optimizer, _, watched, curve_steps, _ = definition
+    problem, optimizer, _, watched, curve_steps, *_ = definition
     one = lambda point, key: start_lane(problem, optimizer, watched, point, key, shared.arrays)
     lanes = _over_block(definition, one, inputs, _make_seed_keys(inputs, shared)[0])
     loss = lanes.record.initial_loss
@@ -104,18 +108,34 @@ def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry
 
 def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
     """The statistics and evaluations of every lane, by name."""
-    problem, optimizer, _, watched, curve_steps, _ = definition
+    problem, optimizer, _, watched, curve_steps, *_ = definition
 
     def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
         statistics = monitors.read(watched, _end_at_start(lane))
         t = lane.record.end_step
-        return statistics | evaluate(problem, optimizer, point, lane.state, shared.arrays, t, key)
+        values = evaluation.evaluate(problem, optimizer, point, lane.state, shared.arrays, t, key)
+        return statistics | {
+            n: value for n, value in values.items() if not (definition.evaluates and evaluation.is_along(n))
+        }
 
     columns = _over_block(definition, read, inputs, _make_seed_keys(inputs, shared)[1], carry.lanes.unpack())
     if len(curve_steps):
         reached = curve_steps[:, None, None] <= columns["end_step"][None]
         columns["curve_loss"] = jnp.moveaxis(jnp.where(reached, carry.curve, jnp.nan), 0, -1)
     return Packed.pack(columns)
+
+
+def evaluate_lanes(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
+    """The values on validation data of every lane at the step of `carry`, or at the end of the lane, by name."""
+
+    def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
+        has_ended = lane.record.end_kind != EndKind.RUNNING
+        t = jnp.where(has_ended, lane.record.end_step, carry.t)
+        return evaluation.evaluate_along(
+            definition.problem, definition.optimizer, point, lane.state, shared.arrays, t, key
+        )
+
+    return Packed.pack(_over_block(definition, read, inputs, _make_seed_keys(inputs, shared)[1], carry.lanes.unpack()))
 
 
 def _end_at_start(lane: Lane) -> Record:
@@ -173,7 +193,7 @@ def _repeat(step: Callable[[_Position], _Position], times: int, position: _Posit
 def _step(block: _BlockCall, position: _Position) -> _Position:
     """Advance every lane by one step, and record its loss."""
     (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
-    problem, optimizer, _, watched, curve_steps, _ = definition
+    problem, optimizer, _, watched, curve_steps, *_ = definition
     step = step_map(problem, optimizer)
     step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))

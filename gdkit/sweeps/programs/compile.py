@@ -16,6 +16,7 @@ from gdkit.jaxprs import depends_on
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
+from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike, StaticHyperparameters
 
@@ -36,7 +37,8 @@ def jit_program(
     """The jitted program of lanes that share `static`; cached in the process where all arguments are hashable."""
     program = program_of(problem, optimizer, dict(static), recording, unroll)
     start, advance, finish = map(jax.jit, program[:3])
-    return Program(start, advance, finish, loops=program.loops)
+    evaluate = None if program.evaluate is None else jax.jit(program.evaluate)
+    return Program(start, advance, finish, loops=program.loops, evaluate=evaluate)
 
 
 def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: jax.Device) -> Program:
@@ -56,12 +58,16 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
     (device,) = sharding.device_set
-    options = (start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)
+    options = [(start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)]
+    if program.evaluate is not None:
+        options += [(program.evaluate.lower(*inputs, carry), READ_OPTIONS)]
     texts = tuple(lowered.as_text() for lowered, _ in options)
     executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
     fingerprint = _hash_programs(texts, device)
     starts_alike = not any(used[: len(inputs[0].traced)])
-    return Program(*executables, program.loops, fingerprint, carry, finish.out_info.unpack(), starts_alike)
+    evaluate = executables[3:] and {"evaluate": executables[3], "evaluated": options[3][0].out_info.unpack()}
+    output = finish.out_info.unpack()
+    return Program(*executables[:3], program.loops, fingerprint, carry, output, starts_alike, **(evaluate or {}))
 
 
 _executables: dict[tuple[Any, ...], Compiled] = {}  # of this process, by what they compute
@@ -114,6 +120,11 @@ def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry,
     for end in (t1,) if program.loops else range(t0 + 1, t1 + 1):
         carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
     return carry
+
+
+def evaluate_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Packed:
+    """Evaluate a block on validation data, without waiting for it: name -> (seeds, points)."""
+    return program.evaluate(*inputs, carry)
 
 
 def read_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:

@@ -166,6 +166,8 @@ def _check_names(
     """Raise for a name that two of statistics, monitors, axes and dimensions of a result have."""
     dimensions = [dimension for section in request.sections for dimension in section.dimensions]
     axes = {axis.name for dimension in dimensions for axis in dimension.axes}
+    if request.evaluate_every is not None:
+        evaluation.check_evaluate_every(request.evaluate_every, problem)
     columns = names.built_in_names() | {*evaluation.evaluation_names(problem), *(f"curve_{name}" for name in logs)}
     for name in axes & columns:
         remedy = "Rename it in a factory of your own, for example lambda draw: optimizer(seed=draw)"
@@ -201,6 +203,7 @@ def build_job(
         devices=devices,
         unroll=shape.unroll,
         group=group.number,
+        evaluation_steps=request.evaluation_steps,
     )
 
 

@@ -13,9 +13,11 @@ from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import compile_program, jit_program
-from gdkit.sweeps.programs.packing import Packed
+from gdkit.sweeps.programs.packing import Packed, get_host_dtype
 from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike
+
+NO_EVALUATIONS = np.zeros(0, np.int32)
 
 
 class HostLanes(NamedTuple):
@@ -23,6 +25,7 @@ class HostLanes(NamedTuple):
 
     lanes: Packed  # each array (points, seeds, ...)
     curve: np.ndarray  # (points, seeds, steps recorded so far)
+    evaluations: Mapping[str, np.ndarray] = {}  # name -> (points, seeds, evaluations so far)
 
 
 class Job(NamedTuple):
@@ -39,11 +42,17 @@ class Job(NamedTuple):
     returns_lanes: bool = False  # whether finished blocks carry their lanes, so that these can be continued later
     unroll: int = 1  # steps in the body of its programs' loop
     start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if only these decide a start
+    evaluation_steps: np.ndarray = NO_EVALUATIONS  # of the evaluations along the run, the last at its end
 
     @property
     def lanes_per_block(self) -> int:
         """Number of lanes that one call advances, padding included."""
         return len(self.blocks[0].points) * len(self.blocks[0].seeds)
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The shapes of what is evaluated along the run, name -> (seeds, points)."""
+        return self.programs[0].evaluated or {}
 
 
 def compile_job(
@@ -59,6 +68,7 @@ def compile_job(
     devices: Sequence[jax.Device],
     unroll: int = 1,
     group: int = 0,
+    evaluation_steps: np.ndarray = NO_EVALUATIONS,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
     dtype = binding.traced_dtype()
@@ -66,7 +76,9 @@ def compile_job(
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
-    job = Job([], placed, traced, steps, blocks, group, unroll=unroll, start_cache={})
+    job = Job(
+        [], placed, traced, steps, blocks, group, unroll=unroll, start_cache={}, evaluation_steps=evaluation_steps
+    )
     programs = [
         compile_program(program, get_block_inputs(job, blocks[0], number), device)
         for number, device in enumerate(devices)
@@ -78,6 +90,13 @@ def get_block_inputs(job: Job, block: Block, device: int = 0) -> tuple[Inputs, S
     """The arguments before the carry of the programs of `job`, for `block`."""
     traced = {name: values[block.points] for name, values in job.traced.items()}
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
+
+
+def describe_checkpoint(job: Job, device: int) -> Carry:
+    """The shapes of the carry of a block with its evaluations, as a checkpoint holds it."""
+    program, size = job.programs[device], len(job.evaluation_steps)
+    at_steps = lambda like: jax.ShapeDtypeStruct((*like.shape, size), get_host_dtype(like.dtype))
+    return program.carry._replace(evaluations=jax.tree.map(at_steps, job.evaluated))
 
 
 def is_out_of_memory(error: Exception) -> bool:

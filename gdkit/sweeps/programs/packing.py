@@ -79,6 +79,11 @@ def get_host_shape(x: Any) -> Any:
     return jax.eval_shape(jax.random.key_data, x) if is_key(x) else x
 
 
+def get_host_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which the values of a column are stored: float32 for bfloat16, which NumPy cannot name."""
+    return np.dtype(np.float32) if dtype.kind == "V" else np.dtype(dtype)
+
+
 def gather_lanes(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int) -> Packed:
     """Merge the lanes of blocks, each array (points, seeds, ...); where blocks overlap, the last one counts."""
     merged = jax.tree.map(lambda x: np.zeros((points, seeds, *to_host(x).shape[2:]), to_host(x).dtype), parts[0][1])

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gdkit.evaluation import is_along
 from gdkit.monitors import EndKind
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import Description
+from gdkit.sweeps.result.lane_values import EVALUATION
 from gdkit.sweeps.result.product import lane_coordinates
 
 
@@ -29,6 +31,11 @@ def label_columns(
     if curves:
         variables |= {name: (("lane", "point"), columns[name]) for name in curves}
         coords["curve_step"] = ("point", described.curve_step)
+    if described.evaluation_step.size:
+        shape = described.evaluation_step.shape
+        along = [name for name, v in columns.items() if is_along(name) and v.shape[1:] == shape]
+        variables |= {name: (("lane", EVALUATION), columns[name]) for name in along}
+        coords["evaluation_step"] = (EVALUATION, described.evaluation_step)
     problem_axes = [n for n in coords if n.startswith("problem.")]
     stochastic = bool(described.attrs["stochastic"])
     variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))

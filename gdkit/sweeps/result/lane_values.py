@@ -33,10 +33,47 @@ class SweepLike(Protocol):
     def has_all_statistics(self) -> bool: ...
     @property
     def lane_regimes(self) -> np.ndarray: ...
-    def curve(self, lane: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def curve(self, lane: int, name: str = ...) -> tuple[np.ndarray, np.ndarray]: ...
     def score_name(self, by: str | None = None) -> str: ...
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool: ...
     def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray: ...
+
+
+EVALUATION = "evaluation"  # the dimension of values on validation data along the run
+
+
+def end_values(lanes: xr.Dataset) -> xr.Dataset:
+    """The lanes with one value of each, that at their end, where values on validation data have several along the run.
+
+    What ranks, tabulates or exports lanes reads them here.
+    """
+    if EVALUATION not in lanes.dims:
+        return lanes
+    return lanes.isel({EVALUATION: -1}).drop_vars("evaluation_step", errors="ignore")
+
+
+def read_curve(lanes: xr.Dataset, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one of `curve_names` of a lane up to its end, that at the end included; (points,) each."""
+    row = lanes.isel(lane=lane)
+    end = int(row["end_step"])
+    if name in row and EVALUATION in row[name].dims:
+        steps, values, last = row["evaluation_step"].values, row[name].values, row[name].values[-1]
+    elif name != "loss":  # what the loss logs has no value of its own at the end
+        is_reached = row["curve_step"].values <= end
+        return row["curve_step"].values[is_reached], row[f"curve_{name}"].values[is_reached]
+    else:
+        has_curve, last = "curve_loss" in row, row["final_loss"].values
+        steps = row["curve_step"].values if has_curve else np.zeros(0, np.int32)
+        values = row["curve_loss"].values if has_curve else np.zeros(0)
+    before = steps < end
+    return np.append(steps[before], end), np.append(values[before], last)
+
+
+def curve_names(lanes: xr.Dataset) -> list[str]:
+    """The curves of a lane: ``loss``, values on validation data along the run, and what the loss logs."""
+    evaluated = [str(name) for name, v in lanes.data_vars.items() if v.dims == ("lane", EVALUATION)]
+    recorded = [str(name).removeprefix("curve_") for name in lanes.data_vars if str(name).startswith("curve_")]
+    return list(dict.fromkeys(["loss", *evaluated, *recorded]))
 
 
 def hyperparameters_of(result: SweepLike, lane: int) -> dict[str, Any]:
@@ -52,10 +89,10 @@ def outcome_of(result: SweepLike, lane: int) -> dict[str, Any]:
     return {"regime": Regime(int(result.lane_regimes[lane])).name} | row | {"end_kind": kind, "lane": int(lane)}
 
 
-def finite_curve(result: SweepLike, lane: int) -> dict[int, float]:
-    """Step to loss, finite losses only."""
-    steps, losses = result.curve(lane)
-    return {int(step): float(loss) for step, loss in zip(steps, losses, strict=True) if np.isfinite(loss)}
+def finite_curve(result: SweepLike, lane: int, name: str = "loss") -> dict[int, float]:
+    """Step to value, finite values only."""
+    steps, values = result.curve(lane, name)
+    return {int(step): float(value) for step, value in zip(steps, values, strict=True) if np.isfinite(value)}
 
 
 def finite_scores(result: SweepLike, by: str | None = None, maximize: bool | None = None) -> np.ndarray:

@@ -55,8 +55,7 @@ def unstack(lanes: xr.Dataset, grids: tuple[LaneGrid, ...], seeds: int) -> xr.Da
     variables = {
         name: ((*sizes, *v.dims[1:]), v.values.reshape(*shape, *v.shape[1:])) for name, v in lanes.data_vars.items()
     }
-    if "curve_step" in lanes.coords:
-        coords["curve_step"] = lanes["curve_step"]
+    coords |= {name: lanes[name] for name in ("curve_step", "evaluation_step") if name in lanes.coords}
     return xr.Dataset(variables, coords, lanes.attrs)
 
 

@@ -11,7 +11,7 @@ from gdkit import html
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
+from gdkit.sweeps.result.lane_values import SweepLike, end_values, hyperparameters_of
 from gdkit.sweeps.result.ranking import Ranking, points_along, rank
 from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
 from gdkit.tables import count, format_number, format_range
@@ -235,5 +235,6 @@ def _profile(
 
 def _mean_metrics(result: SweepLike, rows: np.ndarray) -> dict[str, float]:
     names = [str(n) for n in result.lanes.data_vars if str(n).startswith(("validation_", "test_", "train_"))]
-    means = {name: float(result.lanes[name].values[rows].mean()) for name in names}
+    lanes = end_values(result.lanes)
+    means = {name: float(lanes[name].values[rows].mean()) for name in names}
     return {name: value for name, value in means.items() if np.isfinite(value)}

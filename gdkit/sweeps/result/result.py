@@ -22,7 +22,8 @@ from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import judging, optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
-from gdkit.sweeps.result.lane_values import plain_values
+from gdkit.sweeps.result.evaluations import At, best_values
+from gdkit.sweeps.result.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
@@ -231,25 +232,18 @@ class SweepResult:
         return dataclasses.replace(self, thresholds=dataclasses.replace(self.thresholds, **changes))
 
     def curve(self, lane: int, name: str = "loss") -> tuple[np.ndarray, np.ndarray]:
-        """Steps and losses of one lane up to its end, the last loss included; each ``(points,)``.
+        """Steps and values of one lane up to its end, that at the end included; each ``(points,)``.
 
-        With `name`, the values of what the loss logs under this name (`Problem.has_logs`), at the recorded steps.
+        Args:
+          lane: its place on ``lane``.
+          name: ``loss``; a value on validation data, of a sweep with `evaluate_every`; or what the loss logs under this
+            name (`Problem.has_logs`), at the recorded steps.
 
         Raises:
           InputValueError: nothing of this name was recorded.
         """
-        row = self.lanes.isel(lane=lane)
-        end = int(row["end_step"])
-        if name != "loss":
-            recorded = {str(n).removeprefix("curve_") for n in row if str(n).startswith("curve_")}
-            checks.check_choice("name", name, sorted({"loss", *recorded}))
-            is_reached = row["curve_step"].values <= end
-            return row["curve_step"].values[is_reached], row[f"curve_{name}"].values[is_reached]
-        has_curve = "curve_loss" in row
-        steps = row["curve_step"].values if has_curve else np.zeros(0, np.int32)
-        losses = row["curve_loss"].values if has_curve else np.zeros(0)
-        before = steps < end
-        return np.append(steps[before], end), np.append(losses[before], row["final_loss"].values)
+        checks.check_choice("name", name, curve_names(self.lanes))
+        return read_curve(self.lanes, lane, name)
 
     # Questions
 
@@ -268,7 +262,7 @@ class SweepResult:
         shaped = unstack(lanes, self.grids, self.seeds)
         return judging.find_edges(shaped["diverged"], shaped["finished"], self._check_axis(axis, shaped))
 
-    def best(self, by: str | None = None, *, maximize: bool | None = None) -> Best:
+    def best(self, by: str | None = None, *, maximize: bool | None = None, at: At = "end") -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst possible.
 
         Of several whose scores differ by no more than rounding, it is the middle one on every axis.
@@ -276,12 +270,16 @@ class SweepResult:
         Args:
           by: a variable; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
+          at: ``"end"``, or ``"best"`` for the evaluation at which each point has the best mean over its seeds, in a
+            sweep with `evaluate_every`.
 
         Raises:
-          InputValueError: no lane has finished; `by` is not a variable.
+          InputValueError: no lane has finished; `by` is not a variable, or was not evaluated along the run.
         """
         self._check_finished()
         by, maximize = self.score_name(by), self.is_maximized(by, maximize)
+        if at != "end":
+            return self._evaluated_at(at, by, maximize).best(by, maximize=maximize)
         scores = self.scores(by, maximize).reshape(-1, self.seeds)
         mean = mean_scores(scores, self.finished.reshape(scores.shape))
         point = best_point(self, mean, rounding_error(self.lanes["initial_loss"].values))
@@ -295,7 +293,7 @@ class SweepResult:
         return Best(hyperparameters, by, score, spread, rows, numbers, states)
 
     def recommend(
-        self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None
+        self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None, at: At = "end"
     ) -> Recommendation:
         """Which value of `axis` to use, and with which values of the other axes: the robust choice.
 
@@ -307,13 +305,16 @@ class SweepResult:
           axis: a numeric axis, by default `main_axis`.
           by: the variable to compare; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
+          at: as in `best`.
 
         Raises:
-          InputValueError: no lane has finished; `axis` is not a numeric axis; `by` is not a variable.
+          InputValueError: no lane has finished; `axis` is not a numeric axis; `by` is not a variable, or was not
+            evaluated along the run.
         """
         self._check_finished()
         by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
-        found = recommend(self, axis, by, self.is_maximized(by, maximize))
+        maximize = self.is_maximized(by, maximize)
+        found = recommend(self._evaluated_at(at, by, maximize), axis, by, maximize)
         return dataclasses.replace(found, states=lambda seed: self.state(found.lanes[seed]))
 
     def score_name(self, by: str | None = None) -> str:
@@ -336,7 +337,7 @@ class SweepResult:
     def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray:
         """The variable that `best` compares, per lane, its sign such that less is better; infinite if diverged."""
         by = self.score_name(by)
-        score = orient(self.lanes[by].values.astype(float), self.is_maximized(by, maximize))
+        score = orient(end_values(self.lanes)[by].values.astype(float), self.is_maximized(by, maximize))
         return np.where((self.lane_regimes == Regime.DIVERGED) | ~np.isfinite(score), np.inf, score)
 
     # States
@@ -470,7 +471,8 @@ class SweepResult:
 
     def to_dataframe(self) -> pd.DataFrame:
         """A pandas DataFrame: one row per lane, its regime by name, without curves."""
-        flat = self.lanes.drop_dims([dim for dim in self.lanes.dims if dim != "lane"])
+        lanes = end_values(self.lanes)
+        flat = lanes.drop_dims([dim for dim in lanes.dims if dim != "lane"])
         frame = flat.to_dataframe().reset_index(drop=True)
         names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
         frame.insert(0, "regime", [Regime(int(code)).name for code in self.lane_regimes])
@@ -617,6 +619,13 @@ class SweepResult:
         if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
             raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
         return int(lane)
+
+    def _evaluated_at(self, at: At, by: str, maximize: bool) -> "SweepResult":
+        """The result with the values on validation data at the end, or at the best evaluation of each point."""
+        checks.check_choice("at", at, ("end", "best"))
+        if at == "end":
+            return self
+        return dataclasses.replace(self, lanes=best_values(self.lanes, self.seeds, by, maximize), origin=None)
 
     def _resumable(self) -> "Resumable[SweepResult]":
         if self.origin is None:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from gdkit import html
 from gdkit.errors import bad_value
-from gdkit.sweeps.result.lane_values import SweepLike
+from gdkit.sweeps.result.lane_values import SweepLike, end_values
 from gdkit.tables import count, format_number
 from gdkit.types import State
 
@@ -38,8 +38,8 @@ class Best:
         return state_of_seed(self.states, seed, self.lanes.sizes["lane"])
 
     def mean(self, name: str) -> float:
-        """Mean over seeds of a variable, for example ``test_accuracy``."""
-        return float(self.lanes[name].mean())
+        """Mean over seeds of a variable at the end of the runs, for example ``test_accuracy``."""
+        return float(end_values(self.lanes)[name].mean())
 
     def __str__(self) -> str:
         shown = lambda value: format_number(value) if isinstance(value, float) else value

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdkit.errors import bad_value, missing_package
-from gdkit.sweeps.result.lane_values import SweepLike, finite_curve, hyperparameters_of, outcome_of
+from gdkit.sweeps.result.lane_values import (
+    SweepLike,
+    curve_names,
+    end_values,
+    finite_curve,
+    hyperparameters_of,
+    outcome_of,
+)
 
 
 class TrackedLane(NamedTuple):
@@ -21,12 +28,12 @@ class TrackedLane(NamedTuple):
     params: dict[str, Any]  # hyperparameters and the seed
     tags: dict[str, str]  # the regime, and how it ended
     metrics: dict[str, float]  # at its end
-    curve: dict[int, float]  # step to loss
+    curves: dict[str, dict[int, float]]  # name to step to value: the loss, and values on validation data along the run
 
 
 def tracked_lanes(result: SweepLike) -> Iterator[TrackedLane]:
     """Every finished lane."""
-    variables = {str(name): v.values for name, v in result.lanes.data_vars.items() if v.dims == ("lane",)}
+    variables = {str(n): v.values for n, v in end_values(result.lanes).data_vars.items() if v.dims == ("lane",)}
     digits = len(str(result.lanes.sizes["lane"] - 1))
     for lane in np.flatnonzero(result.finished):
         outcome = outcome_of(result, lane)
@@ -38,7 +45,7 @@ def tracked_lanes(result: SweepLike) -> Iterator[TrackedLane]:
             params,
             {name: outcome[name] for name in ("regime", "end_kind")},
             metrics,
-            finite_curve(result, lane),
+            {name: finite_curve(result, lane, name) for name in curve_names(result.lanes)},
         )
 
 
@@ -63,11 +70,13 @@ def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None
     files = report_files(run)
     for lane in tracked_lanes(result):
         with writer_of(logdir=str(Path(folder) / lane.name)) as writer:
-            for step, loss in lane.curve.items():
-                writer.add_scalar("loss", loss, step)
+            for name, curve in lane.curves.items():
+                for step, value in curve.items():
+                    writer.add_scalar(name, value, step)
             last = int(lane.metrics["end_step"])
             for name, value in lane.metrics.items():
-                writer.add_scalar(name, value, last)
+                if name not in lane.curves:  # whose curve has the last value
+                    writer.add_scalar(name, value, last)
             for summary in summaries.hparams(lane.params | lane.tags, dict.fromkeys(lane.metrics, 0.0)):
                 writer.file_writer.add_summary(summary)
             writer.add_text("regime", lane.tags["regime"], last)
@@ -103,8 +112,10 @@ def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name
         tags = lane.tags | {"mlflow.parentRunId": parent}
         child = client.create_run(experiment_id, run_name=lane.name, tags=tags).info.run_id
         now, last = int(time.time() * 1000), int(lane.metrics["end_step"])
-        metrics = [entities.Metric("loss", loss, now, step) for step, loss in lane.curve.items()]
-        metrics += [entities.Metric(metric, value, now, last) for metric, value in lane.metrics.items()]
+        curves = [(metric, curve.items()) for metric, curve in lane.curves.items()]
+        metrics = [entities.Metric(metric, value, now, step) for metric, curve in curves for step, value in curve]
+        ends = {metric: value for metric, value in lane.metrics.items() if metric not in lane.curves}
+        metrics += [entities.Metric(metric, value, now, last) for metric, value in ends.items()]
         client.log_batch(child, params=[entities.Param(key, str(value)) for key, value in lane.params.items()])
         for low in range(0, len(metrics), 1000):  # the limit of one request
             client.log_batch(child, metrics=metrics[low : low + 1000])
@@ -120,8 +131,8 @@ def to_wandb(result: SweepLike, project: str, name: str, run: str | Path | None,
     start_run = lambda **own: package.init(project=project, group=name, reinit="create_new", **own, **settings)
     for lane in tracked_lanes(result):
         with start_run(name=lane.name, config=lane.params | lane.tags, tags=list(lane.tags.values())) as tracked:
-            for step, loss in lane.curve.items():
-                tracked.log({"loss": loss}, step=step)
+            for step in sorted({step for curve in lane.curves.values() for step in curve}):  # in increasing order
+                tracked.log({name: curve[step] for name, curve in lane.curves.items() if step in curve}, step=step)
             tracked.summary.update(lane.metrics)
     with start_run(name=name, job_type="sweep", notes=str(result)) as tracked:
         if files:

@@ -11,7 +11,7 @@ from gdkit.errors import DamagedFileError, OtherRunError, StoreError, warn
 from gdkit.store import STALE, Store
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry
-from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.job import Job, describe_checkpoint
 from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device, to_host
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, extract_rows
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_other_run, make_manifest
@@ -117,7 +117,7 @@ class RunArchive:
     def _load_carry(self, job: Job, device: int, block: int) -> Carry | None:
         if not self.run.has_carry(block):
             return None
-        like, tree = jax.tree.flatten(job.programs[device].carry)
+        like, tree = jax.tree.flatten(describe_checkpoint(job, device))
         try:
             stored = self.run.carry(block, [get_host_shape(x) for x in like])
         except DamagedFileError as error:

@@ -22,7 +22,7 @@ from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.identity import digest_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
-from gdkit.sweeps.programs.packing import to_host
+from gdkit.sweeps.programs.packing import get_host_dtype, to_host
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import describe_states
 
@@ -179,6 +179,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         "target": finite(request.limits.target),
         "statistics": request.statistics,
         "curve_points": request.curve_points,
+        **({"evaluate_every": request.evaluate_every} if request.evaluate_every else {}),
         "dtype": str(_dtype(groups)),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "device": f"{device.platform} {device.device_kind}",
@@ -250,5 +251,6 @@ def _job_kinds(job: Job, recorded_points: int) -> dict[str, Kind]:
     kinds = {}
     for name, like in job.programs[0].output.items():
         shape = (recorded_points,) if name.startswith("curve_") else tuple(like.shape[2:])
-        kinds[name] = Kind("float32" if like.dtype.kind == "V" else np.dtype(like.dtype).name, shape)
-    return kinds
+        kinds[name] = Kind(get_host_dtype(like.dtype).name, shape)
+    size = len(job.evaluation_steps)
+    return kinds | {name: Kind(get_host_dtype(like.dtype).name, (size,)) for name, like in job.evaluated.items()}
