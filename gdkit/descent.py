@@ -389,7 +389,7 @@ def _run(
     )
 
     def evaluate_if_due(state: State, t: Array) -> dict[str, Array]:
-        if len(evaluated_at) < 2:
+        if evaluate_every is None or len(evaluated_at) < 2:
             return {}
         shapes = jax.eval_shape(evaluate, state, t)
         skip = lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -162,7 +162,7 @@ def _get_settings(request: SweepRequest) -> dict[str, Any]:
     """Arguments of the sweep that are in no other attribute, but are needed to run its lanes again."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
     finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
-    kept = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
+    kept: dict[str, Any] = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
     started = {} if request.start is None else {"start": checkpoints.digest_start(request.start)}
     kept |= {} if request.evaluate_every is None else {"evaluate_every": request.evaluate_every}
     return (

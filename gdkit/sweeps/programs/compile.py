@@ -65,9 +65,12 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
     fingerprint = _hash_programs(texts, device)
     starts_alike = not any(used[: len(inputs[0].traced)])
-    evaluate = executables[3:] and {"evaluate": executables[3], "evaluated": options[3][0].out_info.unpack()}
-    output = finish.out_info.unpack()
-    return Program(*executables[:3], program.loops, fingerprint, carry, output, starts_alike, **(evaluate or {}))
+    start, advance, finish, *evaluate = executables
+    output, evaluated = options[2][0].out_info.unpack(), None if not evaluate else options[3][0].out_info.unpack()
+    return Program(
+        start, advance, finish, program.loops, fingerprint, carry, output, starts_alike,
+        evaluate=evaluate[0] if evaluate else None, evaluated=evaluated,
+    )  # fmt: skip
 
 
 _executables: dict[tuple[Any, ...], Compiled] = {}  # of this process, by what they compute
@@ -82,7 +85,8 @@ def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], de
     if "callback" in text:
         return _compile(lowered, device, options)
     digest = hashlib.sha256(text.encode()).digest()
-    key = digest, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), device
+    avals = str(lowered.in_avals)  # also of arguments that the program does not use, which the text leaves out
+    key = digest, avals, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), device
     executable = _executables.pop(key, None) or _compile(lowered, device, options)
     _executables[key] = executable  # the latest last
     while len(_executables) > _MOST_EXECUTABLES:
