@@ -44,11 +44,10 @@ def check_monitor_names(watched: Sequence[Monitor], taken: Iterable[str], start:
         values = jax.eval_shape(lambda monitor=monitor: _read_first(monitor, start()))
         dimensions = [f"{name}_{i}" for name, value in values.items() for i in range(1, value.ndim + 1)]
         for name in (*values, *dimensions):
-            if name.startswith("curve_") and name not in _DERIVED:
-                remedy = "Return it under another name from read"
-                raise bad_value("monitors", name, "names of this form are those of curves over steps", remedy)
-            if name in owners:
-                raise bad_value("monitors", name, owners[name], "Return it under another name from read")
+            is_reserved = name in values and name.startswith("curve_") and name not in _DERIVED
+            owner = owners.get(name, "names of this form are those of curves over steps" if is_reserved else None)
+            if owner:
+                raise bad_value("monitors", name, owner, "Return it under another name from read")
             owners[name] = "another monitor reads this name"
 
 

@@ -76,18 +76,16 @@ def test_a_terminal_that_fails_changes_neither_exit_code_nor_files(make, monkeyp
 # Signals and exits
 
 
-def hear_signals():
-    """Undo that processes in the background of a script ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Processes in the background of a script ignore SIGINT, and hand this down.
+HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 def start(*words, setup=""):
     """A process of the command line that has begun."""
-    code = (
-        f"{setup}\nfrom gdkit.app.cli import main\nprint('started', flush=True)\nraise SystemExit(main({list(words)}))"
-    )
+    call = f"print('started', flush=True)\nraise SystemExit(main({list(words)}))"
+    code = f"{HEAR}\n{setup}\nfrom gdkit.app.cli import main\n{call}"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", code], text=True, preexec_fn=hear_signals, **pipes)
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
     assert process.stdout.readline() == "started\n"
     return process
 
@@ -120,8 +118,8 @@ print("imported", flush=True)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_during_the_imports_exits_with_130(number):
-    code = AT_IMPORT.replace("{number}", str(int(number)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=hear_signals)
+    code = f"{HEAR}\n{AT_IMPORT}".replace("{number}", str(int(number)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and not done.stdout
     assert done.stderr == "interrupted. Run the same command again.\n"
 

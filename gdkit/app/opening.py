@@ -1,11 +1,12 @@
 """gdkit.open: a result from disk, which can be resumed if its problem and optimizer are known."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gdkit.errors import bad_value, warn
+from gdkit.errors import DamagedFileError, bad_value, warn
 from gdkit.problems import ProblemLike
 from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
 from gdkit.store import Store, extension_folders, manifest
@@ -48,7 +49,8 @@ def open(
     """
     result, path = read_result(path, _read_thresholds), Path(path)
     if (path / manifest.NAME).is_file() and not any(extension_folders(path)):
-        result = dataclasses.replace(result, states=StoredStates(Store.open(path)).state)
+        with contextlib.suppress(DamagedFileError):  # `read_result` has named it
+            result = dataclasses.replace(result, states=StoredStates(Store.open(path)).state)
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result
