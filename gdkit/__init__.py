@@ -45,6 +45,7 @@ _NAMES = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = (
+    "data",
     "datasets",
     "problems",
     "optimizers",

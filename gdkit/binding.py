@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
 
 from gdkit import checks, factories, jaxprs, optimizers, user_code
+from gdkit import data as host_data
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.problems import Metric, Problem, ProblemLike
 from gdkit.problems.problem import takes_aux
@@ -39,15 +40,24 @@ class Arrays(NamedTuple):
 
 
 def get_arrays(problem: Problem) -> Arrays:
-    """The arrays of `problem`, with None for data that it lacks."""
+    """The arrays of `problem`, with None for data that it lacks; an example of a window for those on the host."""
     init = () if problem.init_is_function else problem.init
-    return Arrays(init, problem.data, problem.validation, problem.test)
+    data = problem.source.example() if problem.source else problem.data
+    return Arrays(init, data, problem.validation, problem.test)
 
 
 def bind(
-    problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    hyperparameters: Hyperparameters,
+    *,
+    reads_batches: bool = False,
 ) -> tuple[Arrays, StaticHyperparameters, dict[str, Array]]:
-    """The arrays of the problem, and the checked hyperparameters: static ones, and traced ones of `traced_dtype`."""
+    """The arrays of the problem, and the checked hyperparameters: static ones, and traced ones of `traced_dtype`.
+
+    Raises:
+      InputValueError: the caller does not read the batches of a problem with data on the host.
+    """
     check_hyperparameters(problem, optimizer, hyperparameters)
     static, traced = {}, {}
     for name, value in hyperparameters.items():
@@ -55,6 +65,9 @@ def bind(
         short = name.removeprefix(factories.PROBLEM_PREFIX)
         (traced if factories.is_traced(factory, short, [value]) else static)[name] = value
     concrete, _ = resolve_problem(problem, hyperparameters)
+    if concrete.batches is not None and not reads_batches:
+        remedy = "Pass a Problem with data= and sample="
+        raise bad_value("problem", concrete.name or concrete.loss, "only sweep and descend read batches=", remedy)
     traced = {name: jnp.asarray(value, traced_dtype()) for name, value in traced.items()}
     return get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced
 
@@ -162,6 +175,8 @@ def get_log_names(problem: Problem, key: Key, arrays: Arrays) -> tuple[str, ...]
 
 def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
     """The batch of step `t`: a sample, or all the data, or None for a problem without data."""
+    if problem.batches is not None:
+        return host_data.select_batch(data, t)
     if problem.sample is None:
         return data
     with user_code.translate_errors("sample", problem.sample):
@@ -283,11 +298,13 @@ def _trace_loss(
 def _get_loss_arguments(problem: Problem) -> tuple[str, ...]:
     if problem.has_aux:
         return ("params", "batch", "aux")
-    return ("params",) if problem.data is None else ("params", "batch")
+    return ("params",) if problem.data is None and problem.batches is None else ("params", "batch")
 
 
 def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
     """Raise if the shapes of a batch change with the step; return them otherwise."""
+    if problem.batches is not None:
+        return jax.eval_shape(host_data.select_batch, data, np.int32(0))
     if problem.sample is None:
         return data
     checks.check_call("sample", problem.sample, ("key", "t", "data"), "Give it these arguments")

@@ -290,6 +290,7 @@ def descend(
     key: int | Key = 0,
     start: State | PyTree = None,
     data: PyTree = None,
+    seed: int | None = None,
     record_every: int = 1,
     record_params: bool = False,
     monitors: Sequence[Monitor] = (),
@@ -312,6 +313,8 @@ def descend(
         repeat, while counts in the optimizer state, and so its schedules, continue; numbers in it that are
         hyperparameters are those of this run.
       data: data in place of the problem's.
+      seed: the seed for which `Problem.batches` is read, where `key` is not an integer. The batches of the whole run
+        are read first, unlike in sweeps.
       record_every: record each n-th step, and the last.
       record_params: record params and gradients too.
       monitors: further statistics.
@@ -336,9 +339,11 @@ def descend(
     ):
         checks.check_integer(argument, value)
     chosen = dict(hyperparameters or {})
-    arrays, static, traced = binding.bind(problem, optimizer, chosen)
+    arrays, static, traced = binding.bind(problem, optimizer, chosen, reads_batches=True)
     if data is not None:
         arrays = arrays._replace(data=data)
+    else:
+        arrays = _read_batches(problem, chosen, arrays, key if seed is None else seed, steps)
     key = checks.as_key(key)
     binding.check_run(problem, optimizer, chosen, key, arrays)
     if evaluate_every is not None:
@@ -356,6 +361,24 @@ def descend(
     if not any(isinstance(x, Tracer) for x in first) and not all(np.isfinite(np.asarray(x)[0]) for x in first):
         check_first_step(problem, optimizer, chosen, key, arrays)
     return trajectory
+
+
+def _read_batches(problem: ProblemLike, chosen: Hyperparameters, arrays: Arrays, seed: Any, steps: int) -> Arrays:
+    """`arrays` with the batches of a whole run, where the problem has its data on the host."""
+    source = binding.resolve_problem(problem, chosen)[0].source
+    if source is None:
+        return arrays
+    if not isinstance(seed, int | np.integer):
+        remedy = "Pass the seed for which batches are read as seed=, or an integer key"
+        raise bad_type("key", seed, "batches are read for a seed, which a key does not tell", remedy)
+    size = (steps + 1) * sum(x.nbytes for x in jax.tree.leaves(source.first))
+    if size > _MOST_BATCH_BYTES:
+        remedy = "Use gdkit.sweep, which reads them along the run"
+        raise bad_value("steps", steps, f"the batches of the run take {size / 2**30:.1f} GiB at once", remedy)
+    return arrays._replace(data=source.read_window(int(seed), 0, 0, steps + 1, steps + 1))
+
+
+_MOST_BATCH_BYTES = 2**31  # that `descend` reads
 
 
 @cache_if_hashable(maxsize=128)
@@ -412,7 +435,7 @@ def _run(
     if record_params:
         history = _write(history, (end.params, info.grad), jnp.int32((len(at) - 1) * record_every), record_every)
     concrete, _ = binding.resolve_problem(problem, hyperparameters)
-    statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.sample is not None)}
+    statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.is_sampled)}
     losses, logs = jax.tree.map(jnp.append, (losses, logs), (info.loss, info.logs))
     trajectory = Trajectory(*end, jnp.asarray(at), losses, grads, updates, statistics, *history, logs or None)
     if not evaluate_every:

@@ -1,6 +1,7 @@
 """A problem: a pure loss, its initial params, and data."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from gdkit.checks import check_variable_name
+from gdkit.data import Source
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array, PyTree
 
@@ -54,6 +56,8 @@ class Problem:
         pytree with leaves of its own, such as an equinox module, is params.
       data: a pytree, passed to the compiled program as an argument.
       sample: ``sample(key, t, data) -> batch``, pure, of the same shape at every step; None: all of `data`.
+      batches: data on the host in place of `data`: a pure function ``(seed: int, t: int) -> batch`` of NumPy arrays of
+        one shape, or a source of `gdkit.data`. Batches are read ahead while the device works.
       validation, test: batches as the loss takes them, of any number of rows, on which the loss and `metrics` are
         evaluated at the end of a run. None may stand for a leaf.
       metrics: name to ``f(params, data) -> scalar``, or with `has_aux` ``f(params, data, aux)``: a metric gets the aux
@@ -74,9 +78,10 @@ class Problem:
       caveats: what is suspicious about the data, one sentence each; recommendations and reports repeat them.
 
     Raises:
-      InputTypeError: `loss`, `sample` or `evaluate` is not callable, there is no `data` to sample from, or `metrics` is
-        not a mapping of functions.
-      InputValueError: there are both `metrics` and `evaluate`, or `maximize` names what neither has.
+      InputTypeError: `loss`, `sample`, `batches` or `evaluate` is not callable, there is no `data` to sample from, or
+        `metrics` is not a mapping of functions.
+      InputValueError: there are both `metrics` and `evaluate`, or both `data` and `batches`, or `maximize` names what
+        neither `metrics` nor `evaluate` has.
     """
 
     loss: Callable[..., Any]
@@ -84,6 +89,7 @@ class Problem:
     _: dataclasses.KW_ONLY
     data: PyTree = None
     sample: Callable[..., PyTree] | None = None
+    batches: Callable[[int, int], PyTree] | None = None
     validation: PyTree = None
     test: PyTree = None
     metrics: Mapping[str, Callable[..., Any]] | None = None
@@ -104,6 +110,17 @@ class Problem:
             raise bad_type("sample", self.sample, "not callable", "Pass sample(key, t, data) -> batch")
         check_metrics(self.metrics)
         _check_evaluate(self)
+        _check_batches(self)
+
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """`batches` with its checks; None without."""
+        return None if self.batches is None else Source(self.batches)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether each step sees a batch of its own."""
+        return self.sample is not None or self.batches is not None
 
     @property
     def init_is_function(self) -> bool:
@@ -171,6 +188,20 @@ def check_metrics(metrics: Any) -> None:
         check_variable_name("metrics", name)
         if name == "loss":
             raise bad_value("metrics", name, "validation_loss is the loss itself", "Give the metric another name")
+
+
+def _check_batches(problem: Problem) -> None:
+    """Raise unless `Problem.batches` can be used."""
+    if problem.batches is None:
+        return
+    if not callable(problem.batches):
+        remedy = "Pass a function (seed, t) -> batch, or for example gdkit.data.from_arrays(arrays, batch_size=64)"
+        raise bad_type("batches", problem.batches, "not callable", remedy)
+    if problem.data is not None:
+        raise bad_value("batches", problem.batches, "there is data= as well", "Pass one of the two")
+    if (problem.metrics or problem.evaluate) and problem.validation is None and problem.test is None:
+        remedy = "Pass validation= or test="
+        raise bad_value("batches", problem.batches, "there are no data to evaluate on", remedy)
 
 
 def _check_evaluate(problem: Problem) -> None:

@@ -169,6 +169,6 @@ def select_devices(plan: Plan) -> list[jax.Device]:
 
 def depends_on_seed(problem: Problem, key: Key) -> bool:
     """Whether the initial params or the batches depend on the seed."""
-    if problem.sample is not None:
+    if problem.is_sampled:
         return True
     return problem.init_is_function and any(jaxprs.depends_on(jax.make_jaxpr(problem.init)(key).jaxpr))

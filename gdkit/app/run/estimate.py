@@ -96,7 +96,7 @@ def _check_gradients(request: SweepRequest, groups: list[TracedGroup]) -> Iterat
     for problem in {id(group.problem): group.problem for group in groups}.values():
         start = problem.init(init_key) if problem.init_is_function else problem.init
         params, aux = start if problem.has_aux else (start, ())
-        batch = binding.get_batch(problem, jnp.int32(0), sample_key, problem.data)
+        batch = binding.get_batch(problem, jnp.int32(0), sample_key, binding.get_arrays(problem).data)
 
         def loss(params: Params, batch: PyTree, aux: PyTree, problem: Problem = problem) -> jax.Array:
             return binding.objective(problem, None, batch, aux)(params)[0]

@@ -1,5 +1,6 @@
 """One block, advanced from its first step to its last."""
 
+import contextlib
 import math
 import threading
 import time
@@ -12,6 +13,7 @@ import numpy as np
 from gdkit.errors import RunError
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
+from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import advance_block, evaluate_block, read_block
@@ -31,6 +33,7 @@ class SegmentSettings(NamedTuple):
 
 
 DEFAULT_SEGMENTS = SegmentSettings()
+NO_SLOTS = contextlib.nullcontext()
 
 
 def run_block(
@@ -43,15 +46,37 @@ def run_block(
     stop: threading.Event,
     checkpoint: Checkpoint | None = None,
     report_output: Callable[[SegmentOutput], None] | None = None,
+    feed: BlockFeed | None = None,
+    slots: contextlib.AbstractContextManager = NO_SLOTS,
     settings: SegmentSettings = DEFAULT_SEGMENTS,
 ) -> FinishedBlock | None:
     """Advance a block to its last step, segment by segment; None if `stop` was set before it got there.
 
-    `report_output` receives the values of the block at the end of each segment.
+    `report_output` receives the values of the block at the end of each segment. With data on the host, batches come
+    from `feed`, and a segment runs within `slots`, which limit how many run at once.
 
     Raises:
       RunError: the program did not advance every lane to the last step or to its end.
     """
+    with feed or open_feed(job, block) as batches:
+        return _run_segments(
+            job, block, device, segment_steps, report_steps, stop, checkpoint, report_output, batches, slots, settings
+        )
+
+
+def _run_segments(
+    job: Job,
+    block: Block,
+    device: int,
+    segment_steps: int | None,
+    report_steps: Callable[[int], None],
+    stop: threading.Event,
+    checkpoint: Checkpoint | None,
+    report_output: Callable[[SegmentOutput], None] | None,
+    batches: BlockFeed | None,
+    slots: contextlib.AbstractContextManager,
+    settings: SegmentSettings,
+) -> FinishedBlock | None:
     inputs, program = get_block_inputs(job, block, device), job.programs[device]
     carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
     evaluations = {name: np.array(values) for name, values in dict(carry.evaluations).items()}
@@ -66,7 +91,11 @@ def run_block(
                 checkpoint.save(carry._replace(evaluations=evaluations))
             return None
         end = min(step + (segment_steps or _steps_in(seconds, program, settings.first_steps)), job.steps)
-        carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
+        if batches:
+            inputs, batches_end = batches.serve(job, inputs, step, device)
+            end = min(end, batches_end)
+        with slots:
+            carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
         write_evaluations(evaluations, pending)
         report_steps(reached - step)
         step = reached
@@ -79,6 +108,8 @@ def run_block(
             checkpoint.save(carry._replace(evaluations=evaluations))
             saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
+    if batches and bool(carry.going):  # lanes that have ended see no batch
+        inputs, _ = batches.serve(job, inputs, job.steps, device)
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     output = read_block(program, inputs, carry)
     if evaluations:
@@ -175,8 +206,22 @@ def replay(
     Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
     and of their change, (recorded steps,), with ``step``; and the statistics of the lane at its end.
     """
+    with open_feed(job, block) as batches:
+        return _replay(job, block, batches, place, onset, around)
+
+
+def _replay(
+    job: Job, block: Block, batches: BlockFeed | None, place: tuple[int, int], onset: int, around: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     inputs, program = get_block_inputs(job, block), job.programs[0]
-    advance_to = lambda carry, step, end: advance_block(program, inputs, carry, step, end, job.steps)
+
+    def advance_to(carry: Carry, step: int, end: int) -> Carry:
+        while batches and step < end and bool(carry.going):
+            served, batches_end = batches.serve(job, inputs, step, 0)
+            step, begin = min(end, batches_end), step
+            carry = advance_block(program, served, carry, begin, step, job.steps)
+        return carry if step == end else advance_block(program, inputs, carry, step, end, job.steps)
+
     lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
     params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)

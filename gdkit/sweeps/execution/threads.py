@@ -1,5 +1,6 @@
 """Tiles run by worker threads, which take blocks from one queue."""
 
+import contextlib
 import functools
 import queue
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
+from gdkit.sweeps.execution.feed import BlockFeed, open_shared_feeds
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
@@ -14,6 +16,7 @@ from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, Tile
 
 _Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
 _WHOLE_TILE: _Place = ()
+_MOST_THREADS = 64  # blocks that advance in step
 
 
 class _QueuedBlock(NamedTuple):
@@ -22,6 +25,7 @@ class _QueuedBlock(NamedTuple):
     tile_run: "_TileRun"
     place: _Place
     part: TileBlock
+    feed: BlockFeed | None = None  # of its batches, where they are on the host
 
 
 class _TileRun:
@@ -102,6 +106,7 @@ class _Workload(NamedTuple):
     stop: threading.Event
     archive: TileArchive | None
     reports_output: bool
+    slots: contextlib.AbstractContextManager  # limit how many segments with batches from the host run at once
     settings: ExecutionSettings
 
 
@@ -136,15 +141,19 @@ def run_jobs(
         stop,
         archive,
         report_output is not None,
+        threading.Semaphore(workers),
         settings,
     )
-    pool = executor or ThreadPoolExecutor(workers, thread_name_prefix="gdkit")
+    most = max(workers, _MOST_THREADS) if executor is None else 1  # other pools may have fewer threads than they run
+    pool = executor or ThreadPoolExecutor(most, thread_name_prefix="gdkit")
     futures = [pool.submit(_work, number, work) for number in range(workers)]
     try:
-        waiting, running, held = iter(jobs), 0, []
-        while (job := next(waiting, None)) is not None or running or held:
-            running += _queue_tiles(cut_tiles(job) if job is not None else [], work)
-            while running and (job is None or not work.done.empty()):
+        waiting, running, held = _cut_jobs(jobs, cut_tiles), 0, []
+        while (tiles := next(waiting, None)) is not None or running or held:
+            together = _queue_tiles(tiles or [], work, most)
+            futures += [pool.submit(_work, number, work) for number in range(len(futures), together)]
+            running += len(tiles or [])
+            while running and (tiles is None or not work.done.empty()):
                 tile_run = work.done.get()
                 if report_output and isinstance(tile_run, SegmentOutput):
                     report_output(tile_run)
@@ -155,10 +164,11 @@ def run_jobs(
                 running -= 1
                 yield from tile_run.finished_blocks
                 held += [tile_run.tile] if tile_run.is_taken_elsewhere else []
-            if job is None and archive and held:
+            if tiles is None and archive and held:
                 stop.wait(settings.claim_poll_seconds)
-                running += _queue_tiles([] if stop.is_set() else [t for t in held if not archive.is_done(t)], work)
-                held = []
+                held = [] if stop.is_set() else [t for t in held if not archive.is_done(t)]
+                _queue_tiles(held, work, 1)
+                running, held = running + len(held), []
     finally:
         stop.set()
         for _ in futures:
@@ -168,10 +178,28 @@ def run_jobs(
             pool.shutdown()
 
 
-def _queue_tiles(tiles: list[Tile], work: _Workload) -> int:
-    for tile in tiles:
-        _queue_blocks(_TileRun(tile).queued_blocks(), work)
-    return len(tiles)
+def _cut_jobs(jobs: Iterable[Job], cut_tiles: Callable[[Job], list[Tile]]) -> Iterator[list[Tile]]:
+    """The tiles of each job once it is compiled; those with batches from the host all at once, after the others."""
+    fed = []
+    for job in jobs:
+        if job.source is None:
+            yield cut_tiles(job)
+        else:
+            fed += cut_tiles(job)
+    if fed:
+        yield fed
+
+
+def _queue_tiles(tiles: list[Tile], work: _Workload, most: int) -> int:
+    """Queue the blocks of tiles; returns how many must run at once, since they share batches from the host."""
+    blocks = [block for tile in tiles for block in _TileRun(tile).queued_blocks()]
+    if not any(block.part.job.source for block in blocks):
+        _queue_blocks(blocks, work)
+        return 0
+    blocks.sort(key=lambda block: (id(block.part.job.source), block.part.block.seeds[0]))
+    feeds, together = open_shared_feeds([block.part[:2] for block in blocks], most)
+    _queue_blocks([block._replace(feed=feed) for block, feed in zip(blocks, feeds, strict=True)], work)
+    return together
 
 
 def _queue_blocks(blocks: list[_QueuedBlock], work: _Workload) -> None:
@@ -213,8 +241,11 @@ def _work(worker: int, work: _Workload) -> None:
 
 def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
     """Run a block; None if its tile is not to be run now, or `stop` was set before its last step."""
-    if not queued.tile_run.may_run(work.archive, work.stop):
-        return None
+    with queued.feed or contextlib.nullcontext():
+        return _run_part(worker, queued, work) if queued.tile_run.may_run(work.archive, work.stop) else None
+
+
+def _run_part(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
     job, block, _ = queued.part
     return work.settings.run_block(
         job,
@@ -226,6 +257,7 @@ def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedB
         checkpoint=work.archive.checkpoint(queued.tile_run.tile, queued.part) if work.archive else None,
         settings=work.settings.segments,
         **({"report_output": work.done.put} if work.reports_output else {}),
+        **({"feed": queued.feed, "slots": work.slots} if queued.feed else {}),
     )
 
 

@@ -1,5 +1,6 @@
 """The groups of a sweep: trace and check them, and compile their jobs."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ class TracedGroup(NamedTuple):
     def choose_shape(self, request: SweepRequest) -> Shape:
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
         usual = count_workers(Plan(), len(select_devices(request.plan)))
-        return choose_shape(len(self.group.points), request.seeds, self.limits, request.plan, usual, self.unroll)
+        plan = request.plan if self.problem.batches is None else dataclasses.replace(request.plan, depth=1)
+        return choose_shape(len(self.group.points), request.seeds, self.limits, plan, usual, self.unroll)
 
 
 class LossFacts(NamedTuple):
@@ -84,6 +86,9 @@ def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:
 def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, warned: set[int]) -> TracedGroup:
     concrete, _ = binding.resolve_problem(request.problem, group.static | _get_first_point(group))
     static = {name: factories.hashable(value) for name, value in group.static.items()}
+    if concrete.batches is not None and (request.plan.depth or 1) > 1:
+        remedy = "Leave it out; batches are shared by the points of a seed"
+        raise bad_value("plan.depth", request.plan.depth, "a block with batches= has one seed", remedy)
     facts = inspect_loss(request, group)
     if id(concrete) not in warned:
         warned.add(id(concrete))
@@ -204,6 +209,7 @@ def build_job(
         unroll=shape.unroll,
         group=group.number,
         evaluation_steps=request.evaluation_steps,
+        source=group.problem.source,
     )
 
 

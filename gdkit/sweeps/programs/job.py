@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gdkit import binding
+from gdkit.data import Source
 from gdkit.monitors import Limits
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
@@ -41,6 +42,7 @@ class Job(NamedTuple):
     resumed: HostLanes | None = None  # the lanes that continue; None where lanes start
     returns_lanes: bool = False  # whether finished blocks carry their lanes, so that these can be continued later
     unroll: int = 1  # steps in the body of its programs' loop
+    source: Source | None = None  # of its batches, where they are on the host; then a block has one seed
     start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if only these decide a start
     evaluation_steps: np.ndarray = NO_EVALUATIONS  # of the evaluations along the run, the last at its end
 
@@ -69,6 +71,7 @@ def compile_job(
     unroll: int = 1,
     group: int = 0,
     evaluation_steps: np.ndarray = NO_EVALUATIONS,
+    source: Source | None = None,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread."""
     dtype = binding.traced_dtype()
@@ -77,8 +80,9 @@ def compile_job(
     placed = [jax.device_put(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
     job = Job(
-        [], placed, traced, steps, blocks, group, unroll=unroll, start_cache={}, evaluation_steps=evaluation_steps
-    )
+        [], placed, traced, steps, blocks, group, unroll=unroll, source=source, start_cache={},
+        evaluation_steps=evaluation_steps,
+    )  # fmt: skip
     programs = [
         compile_program(program, get_block_inputs(job, blocks[0], number), device)
         for number, device in enumerate(devices)

@@ -1,0 +1,245 @@
+"""Host data: batches of NumPy arrays by seed and step, for `Problem.batches`.
+
+A source is a pure function ``(seed, t) -> batch``. Because any batch can be read by itself, runs resume, replay and
+extend with the same bits as with data on the device, and the memory of a run depends neither on its steps nor on the
+size of the source. Sources are called from several threads.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from gdkit import checks
+from gdkit.errors import RunError, bad_type, bad_value
+from gdkit.shuffling import ROUNDS, shuffle
+from gdkit.types import Array, PyTree
+
+WINDOW_BYTES = 2**22  # of the batches that a program is given at once
+MOST_STEPS = 64  # that they serve
+
+BatchFunction = Callable[[int, int], PyTree]
+
+
+class MapDataset(Protocol):
+    """Examples by index: a list, a PyTorch map-style dataset, a `grain.MapDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Window(NamedTuple):
+    """The batches of consecutive steps, which stand in for the data of a problem."""
+
+    first: Any  # () int32, the step of the first one
+    batches: PyTree  # each leaf (steps, ...)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A function ``(seed, t) -> batch`` with checks: every batch is like that of seed 0 and step 0."""
+
+    function: BatchFunction
+
+    @functools.cached_property
+    def first(self) -> PyTree:
+        """The batch of seed 0 and step 0, which is read once."""
+        batch = jax.tree.map(np.array, self._call(0, 0))
+        leaves = jax.tree.leaves(batch)
+        if not leaves or not all(np.issubdtype(x.dtype, np.number) or x.dtype.kind in "bV" for x in leaves):
+            remedy = "Return a pytree of numbers or NumPy arrays"
+            raise bad_type("batches", batch, "the batch of seed 0 and step 0 holds no arrays of numbers", remedy)
+        return batch
+
+    @functools.cached_property
+    def window_steps(self) -> int:
+        """The steps that one window serves: as many as fit in `WINDOW_BYTES`, 1 to `MOST_STEPS`."""
+        size = sum(x.nbytes for x in jax.tree.leaves(self.first))
+        return int(np.clip(WINDOW_BYTES // max(size, 1), 1, MOST_STEPS))
+
+    def example(self) -> Window:
+        """A window of the shape of all windows, with the first batch at every step."""
+        repeat = lambda x: np.broadcast_to(x, (self.window_steps, *x.shape))
+        return Window(np.int32(0), jax.tree.map(repeat, self.first))
+
+    def read(self, seed: int, t: int) -> PyTree:
+        """The batch of a seed and a step.
+
+        Raises:
+          RunError: the source raised.
+          InputTypeError: the batch is not like the first one.
+        """
+        if (seed, t) == (0, 0):
+            return self.first
+        batch = jax.tree.map(np.asarray, self._call(seed, t))
+        describe = lambda tree: jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
+        found, expected = describe(batch), describe(self.first)
+        if found != expected:
+            problem = f"batches(seed={seed}, t={t}) differs in structure, shape or dtype from the first, {expected}"
+            raise bad_type("batches", found, problem, "Return batches of one shape for every seed and step")
+        return batch
+
+    def read_window(self, seed: int, first: int, begin: int, end: int, steps: int | None = None) -> Window:
+        """The window from step `first` on, in which the steps `begin` to `end` - 1 are read, and others are zero."""
+        allocate = lambda x: np.zeros((steps or self.window_steps, *x.shape), x.dtype)
+        window = Window(np.int32(first), jax.tree.map(allocate, self.first))
+        for t in range(begin, end):
+            for target, x in zip(jax.tree.leaves(window.batches), jax.tree.leaves(self.read(seed, t)), strict=True):
+                target[t - first] = x
+        return window
+
+    def _call(self, seed: int, t: int) -> PyTree:
+        try:
+            return self.function(seed, t)
+        except (Exception, SystemExit) as error:
+            text = f"batches(seed={seed}, t={t}) raised {type(error).__name__}: {error}"
+            raise RunError(f"{text}. Make it return a batch for every seed and step from 0 on.") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _RowSource:
+    """Minibatches of rows by shuffled epochs; `take` makes a batch of the numbers of its rows."""
+
+    take: Callable[[np.ndarray], PyTree]
+    rows: int
+    batch_size: int
+    key: int
+
+    def __call__(self, seed: int, t: int) -> PyTree:
+        return self.take(epoch_rows(self.key, seed, t, self.batch_size, self.rows))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Arrays:
+    """Arrays of as many rows each. Memory maps are pickled by the names of their files."""
+
+    arrays: PyTree
+
+    def __call__(self, rows: np.ndarray) -> PyTree:
+        return jax.tree.map(lambda x: np.asarray(x[rows]), self.arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": jax.tree.map(_describe_map, self.arrays)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_map = lambda x: isinstance(x, _MappedFile)
+        object.__setattr__(self, "arrays", jax.tree.map(_open_map, state["arrays"], is_leaf=is_map))
+
+
+class _MappedFile(NamedTuple):
+    """A whole memory map in a file."""
+
+    filename: str
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    order: str
+
+
+def _describe_map(x: Any) -> Any:
+    """A memory map of a whole file as its name; other arrays, views of maps among them, as they are."""
+    whole = isinstance(x, np.memmap) and x.filename is not None and not isinstance(x.base, np.memmap)
+    if not whole:
+        return np.asarray(x)
+    return _MappedFile(str(x.filename), x.dtype, x.offset, x.shape, "C" if x.flags.c_contiguous else "F")
+
+
+def _open_map(x: Any) -> Any:
+    return np.memmap(x.filename, x.dtype, "r", x.offset, x.shape, x.order) if isinstance(x, _MappedFile) else x
+
+
+def from_arrays(arrays: PyTree, *, batch_size: int, key: int = 0) -> BatchFunction:
+    """Minibatches of arrays on the host, memory maps included, by shuffled epochs.
+
+    Every epoch has each row once, in an order of its own for each seed. A batch at the end of an epoch is filled up
+    with the first rows of the next one. The cost of a batch does not depend on the number of rows.
+
+    Args:
+      arrays: a pytree of arrays with as many rows each, less than 2³¹.
+      batch_size: rows per batch.
+      key: decides the orders, with the seed.
+
+    Raises:
+      InputValueError, InputTypeError: they are not arrays of as many rows each.
+
+    >>> source = from_arrays((np.arange(6), np.arange(6) ** 2), batch_size=3)
+    >>> epoch = [source(0, t) for t in (0, 1)]
+    >>> sorted(np.concatenate([x for x, _ in epoch]).tolist()), bool(np.all(epoch[0][0] ** 2 == epoch[0][1]))
+    ([0, 1, 2, 3, 4, 5], True)
+    """
+    leaves = jax.tree.leaves(arrays)
+    if not leaves or not all(np.ndim(x) and hasattr(x, "dtype") for x in leaves):
+        raise bad_type("arrays", arrays, "not a pytree of arrays with rows", "Pass for example (x, y) of NumPy arrays")
+    counts = sorted({len(x) for x in leaves})
+    if len(counts) > 1:
+        raise bad_value("arrays", counts, "the arrays differ in their numbers of rows", "Pass as many rows of each")
+    return _row_source(_Arrays(arrays), counts[0], batch_size, key)
+
+
+def from_map_dataset(
+    dataset: MapDataset,
+    *,
+    batch_size: int,
+    key: int = 0,
+    collate: Callable[[Sequence[Any]], PyTree] | None = None,
+) -> BatchFunction:
+    """Minibatches of a dataset with ``__len__`` and ``__getitem__``, by shuffled epochs as in `from_arrays`.
+
+    Args:
+      dataset: for example a map-style `torch.utils.data.Dataset`; pure: an index has the same example whenever asked.
+      batch_size: examples per batch.
+      key: decides the orders, with the seed.
+      collate: makes a batch of a list of examples; by default their leaves are stacked as NumPy arrays.
+
+    >>> squares = [(np.float32(i), i * i) for i in range(4)]
+    >>> x, y = from_map_dataset(squares, batch_size=4)(seed=0, t=0)
+    >>> sorted(x.tolist()), x.dtype.name, sorted(y.tolist())
+    ([0.0, 1.0, 2.0, 3.0], 'float32', [0, 1, 4, 9])
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise bad_type("dataset", dataset, "it has no __len__ and __getitem__", "Pass examples by index, or a function")
+    return _row_source(_Examples(dataset, collate or _stack), len(dataset), batch_size, key)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Examples:
+    """Examples of a dataset, collated."""
+
+    dataset: MapDataset
+    collate: Callable[[Sequence[Any]], PyTree]
+
+    def __call__(self, rows: np.ndarray) -> PyTree:
+        return self.collate([self.dataset[int(row)] for row in rows])
+
+
+def _stack(examples: Sequence[Any]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *examples)
+
+
+def _row_source(take: Callable[[np.ndarray], PyTree], rows: int, batch_size: int, key: int) -> BatchFunction:
+    checks.check_integer("batch_size", batch_size)
+    checks.check_integer("key", key, at_least=0)
+    if not 0 < rows < 2**31:
+        raise bad_value("rows", rows, "a source has 1 to 2³¹ - 1 rows", "Pass other data")
+    return _RowSource(take, rows, batch_size, key)
+
+
+def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:
+    """The rows of minibatch `t` in a stream of shuffled epochs; (size,) int64 in [0, rows)."""
+    epochs, places = np.divmod(t * size + np.arange(size, dtype=np.int64), rows)
+    found = np.empty(size, np.int64)
+    for epoch in np.unique(epochs):
+        bits = np.random.SeedSequence([key, seed, int(epoch)]).generate_state(2 * ROUNDS).reshape(ROUNDS, 2, 1)
+        own = epochs == epoch
+        found[own] = shuffle(places[own].astype(np.uint32), bits, rows)
+    return found
+
+
+def select_batch(window: Window, t: Array) -> PyTree:
+    """The batch of step `t` of a window that holds it."""
+    select = lambda x: jax.lax.dynamic_index_in_dim(x, t - window.first, 0, keepdims=False)
+    return jax.tree.map(select, window.batches)

@@ -1,0 +1,145 @@
+"""Batches from the host for blocks that advance in step: each is read once, ahead of its use."""
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from gdkit.data import Source, Window
+from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.programs.build import Inputs, Shared
+from gdkit.sweeps.programs.job import Job
+
+
+class _Read(NamedTuple):
+    """A window that is being read, or was."""
+
+    begin: int  # the first step that it serves
+    window: Future  # of a Window on the host
+    placed: dict[int, Window]  # by device
+
+
+class BatchFeed:
+    """The batches of one seed for several blocks.
+
+    A block may be one window ahead of the slowest. At most three windows are in memory: two that blocks use, and the
+    one that a thread reads ahead.
+    """
+
+    def __init__(self, source: Source, seed: int, steps: int, blocks: int):
+        self._source, self._seed, self._steps = source, seed, steps
+        self._window_of = dict.fromkeys(range(blocks), -1)  # that a block uses or waits for
+        self._reads: dict[int, _Read] = {}
+        self._changed = threading.Condition()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="gdkit-batches")
+
+    def members(self) -> list["BlockFeed"]:
+        """One member per block."""
+        return [BlockFeed(self, number) for number in self._window_of]
+
+    def get(self, block: int, step: int, device: jax.Device, device_number: int) -> Window:
+        """The window that holds `step`, on a device; waits for blocks that are more than a window behind."""
+        number = step // self._source.window_steps
+        with self._changed:
+            self._window_of[block] = number
+            self._discard_passed()
+            self._changed.wait_for(lambda: number <= min(self._window_of.values()) + 1)
+            read = self._reads.get(number)
+            if read is None or step < read.begin:
+                read = self._reads[number] = self._read(number, step)
+        window = read.window.result()
+        with self._changed:
+            if device_number not in read.placed:
+                read.placed[device_number] = jax.device_put(window, device)
+            following = (number + 1) * self._source.window_steps
+            if following <= self._steps and number + 1 not in self._reads and block in self._window_of:
+                self._reads[number + 1] = self._read(number + 1, following)
+        return read.placed[device_number]
+
+    def leave(self, block: int) -> None:
+        """The block needs no more batches."""
+        with self._changed:
+            self._window_of.pop(block, None)
+            if self._window_of:
+                self._discard_passed()
+                return
+            self._reads.clear()
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, number: int, begin: int) -> _Read:
+        first = number * self._source.window_steps
+        end = min(first + self._source.window_steps, self._steps + 1)
+        return _Read(begin, self._reader.submit(self._source.read_window, self._seed, first, begin, end), {})
+
+    def _discard_passed(self) -> None:
+        """Discard windows that all blocks have passed, and let the blocks go on that waited for them."""
+        slowest = min(self._window_of.values())
+        for number in [number for number in self._reads if number < slowest]:
+            del self._reads[number]
+        self._changed.notify_all()
+
+
+class BlockFeed:
+    """The batches of one block."""
+
+    def __init__(self, feed: BatchFeed, number: int):
+        self._feed, self._number = feed, number
+        self._window: Window | None = None
+        self._end = -1
+
+    def serve(self, job: Job, inputs: tuple[Inputs, Shared], step: int, device: int) -> tuple[Any, int]:
+        """The arguments of a program with the batches from `step` on, and the step at which these end."""
+        source = job.source
+        assert source is not None
+        if step >= self._end:
+            (where,) = job.shared[device].limits[0].devices()
+            self._window = self._feed.get(self._number, step, where, device)
+            self._end = (step // source.window_steps + 1) * source.window_steps
+        block, shared = inputs
+        return (block, shared._replace(arrays=shared.arrays._replace(data=self._window))), self._end
+
+    def leave(self) -> None:
+        """The block needs no more batches."""
+        self._feed.leave(self._number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+
+def open_feed(job: Job, block: Block) -> contextlib.AbstractContextManager[BlockFeed | None]:
+    """The batches of a block that advances by itself; None for a job without batches on the host."""
+    if job.source is None:
+        return contextlib.nullcontext()
+    (member,) = BatchFeed(job.source, int(block.seeds[0]), job.steps, 1).members()
+    return member
+
+
+def open_shared_feeds(blocks: Sequence[tuple[Job, Block]], most: int) -> tuple[list[BlockFeed | None], int]:
+    """The batches of blocks, and the size of the largest team.
+
+    The blocks of a team, at most `most` of one source and seed, share what is read, and so have to be run at once.
+    """
+    teams: dict[tuple[int, int, int], list[list[int]]] = {}
+    for number, (job, block) in enumerate(blocks):
+        if job.source is not None:
+            own = teams.setdefault((id(job.source), int(block.seeds[0]), job.steps), [[]])
+            if len(own[-1]) == most:
+                own.append([])
+            own[-1].append(number)
+    feeds: list[BlockFeed | None] = [None] * len(blocks)
+    for (_, seed, steps), own in teams.items():
+        for team in own:
+            source = blocks[team[0]][0].source
+            assert source is not None
+            for number, member in zip(team, BatchFeed(source, seed, steps, len(team)).members(), strict=True):
+                feeds[number] = member
+    return feeds, max(len(team) for own in teams.values() for team in own)
