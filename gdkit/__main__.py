@@ -13,7 +13,7 @@ def _end(*_: Any) -> None:
 _is_heard = lambda number: signal.getsignal(number) != signal.SIG_IGN  # nohup ignores signals
 _before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM) if _is_heard(number)}
 
-from gdkit.app import cli  # noqa: E402
+from gdkit.app import cli  # noqa: E402  # after the handlers, since the imports take most of the start
 
 
 def main() -> int:

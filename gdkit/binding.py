@@ -151,15 +151,19 @@ def _check_logs(logs: Any) -> dict[str, Array]:
     """The logs as arrays; raise unless they are real scalars by name."""
     if not isinstance(logs, Mapping) or not logs:
         raise bad_type("loss", logs, "its logs are not a dictionary of scalars", "Return {name: scalar} as the last")
-    for name, value in logs.items():
+    for name in logs:
         checks.check_variable_name("loss", name)
         if name in ("loss", "step"):
             raise bad_value("loss", name, f"curve_{name} is a variable of the result", "Give the log another name")
-        is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
-        if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
-            remedy = "Reduce it to a real number, for example with jnp.mean"
-            raise bad_type(f"logs[{name!r}]", value, "not a scalar", remedy)
-    return {name: jnp.asarray(value) for name, value in sorted(logs.items())}
+    return {name: _as_scalar(f"logs[{name!r}]", value) for name, value in sorted(logs.items())}
+
+
+def _as_scalar(argument: str, value: Any) -> Array:
+    """A real number as an array; raise unless it is one."""
+    is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
+    if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
+        raise bad_type(argument, value, "not a scalar", "Reduce it to a real number, for example with jnp.mean")
+    return jnp.asarray(value)
 
 
 def get_log_names(problem: Problem, key: Key, arrays: Arrays) -> tuple[str, ...]:
@@ -364,15 +368,9 @@ def call_evaluate(problem: Problem, params: Params, data: PyTree, aux: PyTree) -
         values = evaluate(params, data, aux) if takes_aux(evaluate) else evaluate(params, data)
     if not isinstance(values, Mapping) or not values:
         raise bad_type("evaluate", values, "it does not return a mapping of names", "Return {name: scalar} from it")
-    scalars = {}
-    for name, value in values.items():
+    for name in values:
         checks.check_variable_name("evaluate", name)
-        is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
-        if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
-            remedy = "Reduce it to a real number, for example with jnp.mean"
-            raise bad_type(f"evaluate()[{name!r}]", value, "not a scalar", remedy)
-        scalars[name] = jnp.asarray(value)
-    return scalars
+    return {name: _as_scalar(f"evaluate()[{name!r}]", value) for name, value in values.items()}
 
 
 def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from gdkit.shuffling import ROUNDS, shuffle
 from gdkit.types import Array, PyTree
 
 WINDOW_BYTES = 2**22  # of the batches that a program is given at once
-MOST_STEPS = 64  # that they serve
+MAX_STEPS = 64  # that they serve
 
 BatchFunction = Callable[[int, int], PyTree]
 
@@ -57,9 +57,9 @@ class Source:
 
     @functools.cached_property
     def window_steps(self) -> int:
-        """The steps that one window serves: as many as fit in `WINDOW_BYTES`, 1 to `MOST_STEPS`."""
+        """The steps that one window serves: as many as fit in `WINDOW_BYTES`, 1 to `MAX_STEPS`."""
         size = sum(x.nbytes for x in jax.tree.leaves(self.first))
-        return int(np.clip(WINDOW_BYTES // max(size, 1), 1, MOST_STEPS))
+        return int(np.clip(WINDOW_BYTES // max(size, 1), 1, MAX_STEPS))
 
     def example(self) -> Window:
         """A window of the shape of all windows, with the first batch at every step."""

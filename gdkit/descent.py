@@ -372,13 +372,13 @@ def _read_batches(problem: ProblemLike, chosen: Hyperparameters, arrays: Arrays,
         remedy = "Pass the seed for which batches are read as seed=, or an integer key"
         raise bad_type("key", seed, "batches are read for a seed, which a key does not tell", remedy)
     size = (steps + 1) * sum(x.nbytes for x in jax.tree.leaves(source.first))
-    if size > _MOST_BATCH_BYTES:
+    if size > _MAX_BATCH_BYTES:
         remedy = "Use gdkit.sweep, which reads them along the run"
         raise bad_value("steps", steps, f"the batches of the run take {size / 2**30:.1f} GiB at once", remedy)
     return arrays._replace(data=source.read_window(int(seed), 0, 0, steps + 1, steps + 1))
 
 
-_MOST_BATCH_BYTES = 2**31  # that `descend` reads
+_MAX_BATCH_BYTES = 2**31  # that `descend` reads
 
 
 @cache_if_hashable(maxsize=128)

@@ -436,16 +436,21 @@ def curve(points: int) -> Monitor:
         return jnp.full((len(at),), jnp.nan, statistics_dtype(state.params))
 
     def update(m: Array, before: State, after: State, info: Info, context: Context) -> Array:
-        # without a branch: at a step that is not recorded the next slot is overwritten with its own value
-        slot = jnp.sum(at < context.t, dtype=jnp.int32)
-        current = jax.lax.dynamic_index_in_dim(m, slot, 0, keepdims=False)
-        loss = jnp.where(jnp.asarray(at)[slot] == context.t, info.loss.astype(m.dtype), current)
-        return jax.lax.dynamic_update_index_in_dim(m, loss, slot, 0)
+        return _record_value(m, at, context.t, info.loss)
 
     def read(m: Array) -> dict[str, Array]:
         return {"curve_loss": m}
 
     return Monitor(init, update, read, freeze=False)
+
+
+def _record_value(curve: Array, at: np.ndarray, t: Array, value: Array) -> Array:
+    """The curve with `value` in the slot of step `t`, if that is one of the recorded steps `at`."""
+    # without a branch: at a step that is not recorded the next slot is overwritten with its own value
+    slot = jnp.sum(at < t, dtype=jnp.int32)
+    current = jax.lax.dynamic_index_in_dim(curve, slot, 0, keepdims=False)
+    value = jnp.where(jnp.asarray(at)[slot] == t, value.astype(curve.dtype), current)
+    return jax.lax.dynamic_update_index_in_dim(curve, value, slot, 0)
 
 
 @functools.cache
@@ -457,15 +462,8 @@ def log_curves(names: tuple[str, ...], points: int) -> Monitor:
         return {name: jnp.full((len(at),), jnp.nan, statistics_dtype(state.params)) for name in names}
 
     def update(m: dict[str, Array], before: State, after: State, info: Info, context: Context) -> dict[str, Array]:
-        slot = jnp.sum(at < context.t, dtype=jnp.int32)
-        is_recorded = context.going & (jnp.asarray(at)[slot] == context.t)
-
-        def write(curve: Array, value: Array) -> Array:
-            current = jax.lax.dynamic_index_in_dim(curve, slot, 0, keepdims=False)
-            value = jnp.where(is_recorded, value.astype(curve.dtype), current)
-            return jax.lax.dynamic_update_index_in_dim(curve, value, slot, 0)
-
-        return {name: write(m[name], info.logs[name]) for name in names}
+        values = {name: jnp.where(context.going, info.logs[name].astype(m[name].dtype), jnp.nan) for name in names}
+        return {name: _record_value(m[name], at, context.t, values[name]) for name in names}
 
     return Monitor(init, update, lambda m: {f"curve_{name}": m[name] for name in names}, freeze=False)
 

@@ -84,6 +84,13 @@ def test_the_average_is_no_direction_of_the_dynamics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, right)
 
 
+@pytest.mark.parametrize("factory", [sgd, optax.adam, optax.adamw])
+def test_arguments_by_position_are_those_of_the_optimizer(factory):
+    by_position, by_name = (descend(PROBLEM, one, 3) for one in (ema(factory)(0.1), ema(factory)(learning_rate=0.1)))
+    np.testing.assert_array_equal(by_position.loss, by_name.loss)
+    assert by_position.loss[-1] < by_position.loss[0]
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.5, float("nan"), "much"])
 def test_a_decay_that_is_no_share_is_refused(decay):
     with pytest.raises(InputValueError, match=r"decay.*Pass for example 0\.999"):

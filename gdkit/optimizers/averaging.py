@@ -10,6 +10,7 @@ import optax
 
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import is_number
+from gdkit.optimizers.states import fill_masked
 from gdkit.types import Array, Numeric, Optimizer, OptimizerFactory, Params, PyTree
 
 
@@ -21,8 +22,7 @@ class EmaState(NamedTuple):
 
     def evaluation_params(self, params: Params) -> Params:
         """The average; parts that a wrapper masks stay as they are."""
-        is_masked = lambda x: isinstance(x, optax.MaskedNode)
-        return jax.tree.map(lambda a, p: p if is_masked(a) else a, self.average, params, is_leaf=is_masked)
+        return fill_masked(self.average, params)
 
 
 def ema(optimizer: OptimizerFactory, decay: float = 0.999) -> OptimizerFactory:
@@ -50,8 +50,8 @@ def ema(optimizer: OptimizerFactory, decay: float = 0.999) -> OptimizerFactory:
         raise bad_value("decay", decay, "not a number in [0, 1]", "Pass for example 0.999")
 
     @functools.wraps(optimizer)
-    def averaged(ema_decay: Any = decay, **hyperparameters: Any) -> Optimizer:
-        return _average(optimizer(**hyperparameters), ema_decay)
+    def averaged(*arguments: Any, ema_decay: Any = decay, **hyperparameters: Any) -> Optimizer:
+        return _average(optimizer(*arguments, **hyperparameters), ema_decay)
 
     own = inspect.Parameter("ema_decay", inspect.Parameter.KEYWORD_ONLY, default=decay)
     signature = inspect.signature(optimizer)

@@ -35,7 +35,7 @@ class SlowParams(NamedTuple):
 
     def evaluation_params(self, params: Params) -> Params:
         """The slow params, which Zhang et al. 2019 evaluate; params of other optimizers stay as they are."""
-        return _fill_masked(self.slow, params)
+        return fill_masked(self.slow, params)
 
 
 class _OuterSlowParams(SlowParams):
@@ -97,7 +97,7 @@ def update(
     """
     extra = {"value": value, "grad": grads, "value_fn": value_fn}
     accepted = {name: extra[name] for name in extra_arguments(optimizer)}
-    extra["grad_fn"] = lambda masked, _: _mask_like(jax.grad(value_fn)(_fill_masked(masked, params)), masked)
+    extra["grad_fn"] = lambda masked, _: _mask_like(jax.grad(value_fn)(fill_masked(masked, params)), masked)
     call = _update_both if isinstance(state, _OuterSlowParams) else _update
     for _ in range(2 * len(extra)):
         try:
@@ -180,14 +180,14 @@ def _average_schedule_free(state: Any, params: Params) -> Params:
     if isinstance(state.z, jax.Array) and getattr(params, "shape", None) != state.z.shape:
         flat, unravel = ravel_pytree(params)
         return unravel(average(flat))
-    return _fill_masked(average(_mask_like(params, state.z)), params)
+    return fill_masked(average(_mask_like(params, state.z)), params)
 
 
 def _is_masked(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
 
 
-def _fill_masked(tree: PyTree, full: PyTree) -> PyTree:
+def fill_masked(tree: PyTree, full: PyTree) -> PyTree:
     """`tree` with the parts of `full` in the place of those that a wrapper has masked."""
     return jax.tree.map(lambda x, y: y if _is_masked(x) else x, tree, full, is_leaf=_is_masked)
 

@@ -102,7 +102,8 @@ def _read_safetensors(path: Path) -> State:
         raise missing_package("safetensors", "export", "A .safetensors file") from error
     try:
         with safe_open(path, "numpy") as file:
-            metadata, leaves = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
     except SafetensorError as error:
         raise bad_value("start", str(path), f"not a whole .safetensors file ({error})", "Export it again") from error
     if _FORMAT not in metadata:

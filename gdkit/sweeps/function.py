@@ -12,6 +12,7 @@ import numpy as np
 from jax.stages import Compiled
 
 from gdkit import checks, user_code
+from gdkit.binding import traced_dtype
 from gdkit.errors import bad_type
 from gdkit.factories import cache_if_hashable
 from gdkit.sweeps.axes import Group, group_points, parse_free_axes
@@ -112,10 +113,12 @@ def _cut_blocks(train: Train, groups: Sequence[tuple[Group, int]], keys: Key, pl
         points, seeds = np.indices((len(group.points), len(keys))).reshape(2, -1)
         lanes = (offset + group.points[points]) * len(keys) + seeds
         width = min(plan.width or _default_width(), len(lanes))
-        program = _compile(train, tuple(sorted(group.static.items())), tuple(group.traced), width, keys.dtype, _wide())
+        program = _compile(
+            train, tuple(sorted(group.static.items())), tuple(group.traced), width, keys.dtype, traced_dtype()
+        )
         for first in range(0, len(lanes), width):
             rows = np.minimum(np.arange(first, first + width), len(lanes) - 1)
-            traced = {name: jnp.asarray(values[points[rows]], _wide()) for name, values in group.traced.items()}
+            traced = {name: jnp.asarray(values[points[rows]], traced_dtype()) for name, values in group.traced.items()}
             yield _Block(program, lanes[first : first + width], traced, keys[seeds[rows]])
 
 
@@ -131,7 +134,7 @@ def _compile(
 
 def _check_outputs(train: Train, group: Group, key: Key, axes: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
     """What `train` returns; it must be a mapping of scalars and curves under names that a result can hold."""
-    traced = {name: jax.ShapeDtypeStruct((), _wide()) for name in group.traced}
+    traced = {name: jax.ShapeDtypeStruct((), traced_dtype()) for name in group.traced}
     mapping: list[object] = []  # JAX only returns pytrees, which a mistaken output need not be
 
     def call(traced: dict[str, Array], key: Key) -> dict[str, Array]:
@@ -154,8 +157,3 @@ def _check_outputs(train: Train, group: Group, key: Key, axes: Sequence[str]) ->
 def _default_width() -> int:
     """Lanes per block: on a CPU few, so that they stay in the caches of a core, and all cores have a block."""
     return 8 if jax.default_backend() == "cpu" else 1024
-
-
-def _wide() -> np.dtype:
-    """The dtype of traced hyperparameters."""
-    return jnp.result_type(float)

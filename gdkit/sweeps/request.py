@@ -149,7 +149,7 @@ def _check_keep_states(keep_states: Any) -> None:
     """Raise unless it is a kind of states that a sweep can keep."""
     if keep_states == "best":
         remedy = 'Pass "auto" or "last" for the states at the last step'
-        raise bad_value("keep_states", "best", "the sweep evaluates only at its end (no evaluate_every)", remedy)
+        raise bad_value("keep_states", "best", "states at the best evaluation are not kept yet", remedy)
     if keep_states is not None and keep_states not in ("auto", "last"):
         raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last" or None')
 

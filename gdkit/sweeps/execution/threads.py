@@ -16,7 +16,7 @@ from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, Tile
 
 _Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
 _WHOLE_TILE: _Place = ()
-_MOST_THREADS = 64  # blocks that advance in step
+_MAX_THREADS = 64  # blocks that advance in step
 
 
 class _QueuedBlock(NamedTuple):
@@ -144,7 +144,7 @@ def run_jobs(
         threading.Semaphore(workers),
         settings,
     )
-    most = max(workers, _MOST_THREADS) if executor is None else 1  # other pools may have fewer threads than they run
+    most = max(workers, _MAX_THREADS) if executor is None else 1  # other pools may have fewer threads than they run
     pool = executor or ThreadPoolExecutor(most, thread_name_prefix="gdkit")
     futures = [pool.submit(_work, number, work) for number in range(workers)]
     try:
