@@ -49,14 +49,14 @@ class Server:
         self._popen.stdin.flush()
         return json.loads(self._popen.stdout.readline())
 
-    def run(self, folder: Path, *words: str, **options: Any) -> dict[str, Any]:
+    def run(self, folder: Path, *words: str, plan: dict[str, int] = PLAN, **options: Any) -> dict[str, Any]:
         """`gdkit run` to a folder, in which its operations count."""
-        plan = {"plan": PLAN, "folder": str(folder)}
-        return self.ask("run", "run", self.root / "small.yaml", "--output", folder, *words, **plan | options)
+        options = {"plan": plan, "folder": str(folder)} | options
+        return self.ask("run", "run", self.root / "small.yaml", "--output", folder, *words, **options)
 
-    def reference(self) -> tuple[Path, int]:
+    def reference(self, plan: dict[str, int] = PLAN) -> tuple[Path, int]:
         """A run that nothing disturbs, and the number of its operations."""
-        done = self.run(self.root / "reference")
+        done = self.run(self.root / "reference", plan=plan)
         assert done["code"] == 0, done
         return self.root / "reference", done["done"]
 
@@ -317,7 +317,7 @@ SCENARIOS: dict[Callable[..., tuple[bool, Path]], int] = {
 def signals(root: Path, quick: bool) -> dict[str, Any]:
     """SIGINT and SIGTERM at random instants of the whole command, its start and its report included."""
     server, chance, start = Server(root), random.Random(SEED), time.monotonic()
-    reference, _ = server.reference()
+    reference, _ = server.reference(plan={})  # the command of users, which chooses the plan itself
     (root / "runs").mkdir()
     _signalled(root, root / "runs" / "first", None, 0.0)  # with a warm cache the next ones take as long
     begin = time.monotonic()
@@ -330,7 +330,7 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
         code, said = _signalled(root, folder, (signal.SIGINT, signal.SIGTERM)[number % 2], chance.uniform(0, length))
         codes[str(code)] += 1
         _add(row, signals=1, traceback="Traceback" in said, untold=code == 130 and "gdkit run" not in said)
-        _add(row, equal=server.run(folder)["code"] == 0 and is_equal(folder, reference))
+        _add(row, equal=server.run(folder, plan={})["code"] == 0 and is_equal(folder, reference))
         shutil.rmtree(folder)
         print(f"signals: {number + 1} of {count}, {row['equal']} equal, exit codes {dict(codes)}", flush=True)
     server.close()
@@ -340,9 +340,7 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
 
 def _signalled(root: Path, folder: Path, number: int | None, after: float) -> tuple[int, str]:
     """Exit code and stderr of the command, which gets a signal some seconds after its start."""
-    options = {"plan": PLAN, "outputs": True}
-    words = ["run", str(root / "small.yaml"), "--output", str(folder)]
-    command = [sys.executable, str(processes.PLANNED), json.dumps(options), *words]
+    command = [sys.executable, "-m", "gdkit", "run", str(root / "small.yaml"), "--output", str(folder)]
     popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=root,
                              env=processes.environment())  # fmt: skip
     if number is not None:
