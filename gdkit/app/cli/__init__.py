@@ -2,10 +2,8 @@
 
 import importlib.util
 import os
-import signal
 import sys
 import sysconfig
-import threading
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
@@ -14,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gdkit
+from gdkit.app import interrupts
 from gdkit.app.cli.streams import tolerant_output
 from gdkit.errors import GdkitError, GdkitWarning, RunError, missing_package
 
 if TYPE_CHECKING:
     from gdkit.app.run.hooks import Hooks
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None, hooks: "Hooks | None" = None) -> int:
@@ -35,43 +34,34 @@ def main(argv: Sequence[str] | None = None, hooks: "Hooks | None" = None) -> int
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("GDKIT_DEBUG", "0") not in ("", "0")
-    with _interrupt_on_sigterm(is_process=argv is None), tolerant_output():
-        try:
-            with _plain_warnings(debug):
-                return _dispatch([_as_argument(word) for word in words if word != "--debug"], hooks)
-        except KeyboardInterrupt as error:
-            print(error if error.args else "interrupted. Run the same command again.", file=sys.stderr)
-            return INTERRUPTED
-        except (Exception, SystemExit) as error:  # the only place where exceptions become messages
-            if debug:
-                traceback.print_exc()
-            message, code = _explain(error)
-            print(f"error: {message}", file=sys.stderr)
-            return code
+    if argv is None:
+        interrupts.exit_on_signals()
+    with tolerant_output():
+        code = _exit_code([_as_argument(word) for word in words if word != "--debug"], hooks, debug=debug)
+        if argv is None:
+            interrupts.ignore_signals()
+    return code
+
+
+def _exit_code(words: list[str], hooks: "Hooks | None", *, debug: bool) -> int:
+    """Run one command; print what ends it."""
+    try:
+        with _plain_warnings(debug):
+            return _dispatch(words, hooks)
+    except KeyboardInterrupt as error:
+        print(interrupts.describe_error(error), file=sys.stderr)
+        return interrupts.INTERRUPTED
+    except (Exception, SystemExit) as error:  # the only place where exceptions become messages
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
 
 
 def _as_argument(word: str) -> str:
     """``-``, which stands for standard input, as a path that the parser does not take for an option."""
     return "./-" if word == "-" else word
-
-
-@contextmanager
-def _interrupt_on_sigterm(*, is_process: bool) -> Generator[None]:
-    """Let SIGTERM interrupt like Ctrl-C; once the command has ended, neither changes the exit code of its process."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _raise_interrupt)
-    try:
-        yield
-    finally:
-        if is_process:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if is_process else before)
-
-
-def _raise_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _dispatch(words: list[str], hooks: "Hooks | None") -> int:

@@ -13,6 +13,7 @@ import cyclopts
 import gdkit
 from gdkit import environment
 from gdkit.app import resources
+from gdkit.app.interrupts import explain_interruption
 from gdkit.app.run.hooks import Hooks
 from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_value
 
@@ -72,9 +73,9 @@ def run(
     loaded = _load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
-    from gdkit.app.run.interruption import explain_interruption
+    from gdkit.app.run.interruption import describe_interruption
 
-    with explain_interruption(folder):
+    with explain_interruption(lambda: describe_interruption(folder)):
         from gdkit.app.run.machines import connect_dask, join_processes
         from gdkit.app.run.run import Options
         from gdkit.sweeps.plan.shapes import Plan

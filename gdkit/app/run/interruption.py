@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gdkit.app.directory import CONFIG, resume_command
+from gdkit.app.interrupts import exit_interrupted
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
 
@@ -22,8 +23,7 @@ def stop_on_signal() -> Generator[threading.Event]:
 
     def handle(*_: Any) -> None:
         if stop.is_set():
-            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the progress table hides the cursor
-            os._exit(128 + signal.SIGINT)
+            exit_interrupted()
         stop.set()
         os.write(2, _STOPPING)
 
@@ -38,16 +38,8 @@ def stop_on_signal() -> Generator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def explain_interruption(folder: Path) -> Generator[None]:
-    """Add to a KeyboardInterrupt without a message what is saved in `folder`, and the command that resumes the run."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise error if error.args else KeyboardInterrupt(_describe_interruption(folder)) from None
-
-
-def _describe_interruption(folder: Path) -> str:
+def describe_interruption(folder: Path) -> str:
+    """What of an interrupted run is saved in `folder`, and the command that resumes it."""
     if not (folder / CONFIG).is_file():
         return "interrupted before the first run. To start again, run the same command."
     text, purpose = "interrupted.", "resume"
