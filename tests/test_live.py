@@ -136,8 +136,8 @@ def test_the_answer_of_an_unfinished_run_uses_its_finished_seeds(partial):
     assert recommended.interval is None and recommended.unsafe is None
     assert not any("diverged" in text for text in recommended.caveats)
     summary = summarize(found)
-    assert answers.format_headline(summary).startswith("So far (10 of 24 runs finished): Use sgd with learning rate")
-    assert "averaged over 2 seeds" in answers.format_details(summary)
+    assert answers.format_headline(summary).startswith("Partial: 10 of 24 runs finished. Use sgd with learning rate")
+    assert "Mean over 2 seeds: " in answers.format_details(summary)
     assert answers.answer_cards(summary)[0].detail == "no interval until all seeds finish"
     assert summary.caveats[0] == f"{found.missing} of 24 runs have not finished and are not included."
     assert sum("not finished" in text for text in summary.caveats) == 1

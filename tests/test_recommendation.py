@@ -10,6 +10,7 @@ from gdkit import GdkitError, Problem, Regime, sgd, sweep
 from gdkit.app import answers
 from gdkit.app.summary import summarize
 from gdkit.monitors import EndKind
+from gdkit.tables import format_number
 
 RATES = np.geomspace(1e-3, 10, 25)
 OFFSETS = np.log10(RATES / 0.1)
@@ -313,10 +314,12 @@ def test_the_edge_is_given_with_its_bracket(first):
     found, summary = result.recommend(), summarize(result)
     assert (found.safe, found.unsafe) == (pytest.approx(RATES[first - 1]), pytest.approx(RATES[first]))
     assert found.edge == pytest.approx(np.sqrt(RATES[first + 1] * RATES[first + 2]))
-    bracket = f"No run diverged up to {RATES[first - 1]:.3g}; some seed did at {RATES[first]:.3g}"
-    assert bracket in answers.format_details(summary) and bracket in answers.format_answer(summary)
-    card = next(card for card in answers.answer_cards(summary) if card.name == "edge of divergence")
-    assert card.value == f"{RATES[first - 1]:.3g} → {RATES[first]:.3g}"
+    bracket = f"no run diverged up to {RATES[first - 1]:.3g}, some did at {RATES[first]:.3g}"
+    ratio = format_number(found.edge / found.best, 3)
+    sentence = f"diverges above about {found.edge:.3g}, {ratio} × the best learning rate ({bracket})."
+    assert sentence in answers.format_details(summary) and sentence in answers.format_answer(summary)
+    card = next(card for card in answers.answer_cards(summary) if card.name == "diverges above about")
+    assert card.value == f"{found.edge:.3g}" and card.detail == bracket
 
 
 @pytest.mark.parametrize("question", ["best", "recommend"])
@@ -335,7 +338,7 @@ def test_statements_about_a_part_say_how_much_of_it_there_is(values):
     assert (found.finished, found.runs) == (3 * values, 75)
     assert str(found).startswith(f"Of {3 * values} finished of 75 runs: learning_rate: use")
     headline = answers.format_headline(summary)
-    assert headline.startswith(f"So far ({3 * values} of 75 runs finished): ")
+    assert headline.startswith(f"Partial: {3 * values} of 75 runs finished. ")
     assert headline.endswith("the largest value that has finished.")
     assert any("in the runs that have finished" in text for text in found.caveats)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from gdkit.app import answers, report, terminal
 from gdkit.app.cli import main
 from gdkit.app.config.loading import dump, loads
 from gdkit.app.config.source import ConfigError
+from gdkit.app.labels import humanize_names, labels_of
 from gdkit.app.report import embed, sections, write
 from gdkit.app.report.comparison import write_comparison
 from gdkit.app.report.differences import compare_scores
@@ -64,8 +66,9 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
     assert answers.format_headline(summary).startswith(
         f"Use {summary.best.optimizer} with learning rate {found.best:.3g}"
     )
-    assert f"No run diverged up to {found.safe:.3g}; some seed did at {found.unsafe:.3g}" in details
-    assert f"{found.unsafe / found.best:.3g} times this value (median edge {found.edge:.3g})" in details
+    ratio = f"{found.edge / found.best:.3g} × the best learning rate"
+    bracket = f"no run diverged up to {found.safe:.3g}, some did at {found.unsafe:.3g}"
+    assert f"Training diverges above about {found.edge:.3g}, {ratio} ({bracket})." in details
     least = min(summary.window.excess, key=summary.window.excess.get)
     assert f"{least} is the least sensitive" in details
 
@@ -171,7 +174,7 @@ def test_a_strip_shows_the_shares_of_regimes_at_each_value():
     shown = terminal.format_summary(summarize(made))
     assert len(re.findall("[·█≈^~x×-]*", shown.split("sgd 0.001 ")[1])[0]) == 16
     assert shown.split("sgd 0.001 ")[1][11:13] == "x×"
-    assert "x divided" in shown
+    assert "x split" in shown
 
 
 def test_caveats_are_capitalized_unless_they_begin_with_a_label():
@@ -237,8 +240,13 @@ def test_stability_thresholds_exist_for_gradient_descent_with_and_without_moment
 def test_differences_need_an_interval_without_zero_and_enough_seeds():
     ours, theirs = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) + 0.1, np.arange(1.0, 7.0)
     assert compare_scores(ours, theirs, paired=True).is_significant
-    assert compare_scores(ours, theirs, paired=False).objection == "the interval contains 0"
-    assert compare_scores(ours[:3], theirs[:3], paired=True).objection == "3 seeds agree by chance once in 4"
+    assert compare_scores(ours, theirs, paired=False).objection == "6 and 6 seeds; p = 0.87"
+    assert compare_scores([1.0, 2.0], [0.0, 1.0], paired=True).objection == "2 seeds; p = 0.5"
+    for seeds in (3, 4, 5):  # of complete separation: two of all ways to choose the seeds of one run
+        p = 2 / math.comb(2 * seeds, seeds)
+        found = compare_scores(np.arange(seeds) + 9.0, np.arange(seeds), paired=False)
+        assert found.objection == ("" if p <= 0.05 else f"{seeds} and {seeds} seeds; p = {p:.2g}")
+    assert compare_scores(ours[:3], theirs[:3], paired=True).objection == "3 seeds; p = 0.25"
     assert compare_scores([1.0], [2.0], paired=True) == (-1.0, None, "one seed")
     assert compare_scores([np.inf, 1.0], [2.0, 1.0], paired=True).objection == "some seed diverged"
     assert compare_scores(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
@@ -303,3 +311,30 @@ def test_a_study_cannot_be_compared(tmp_path):
     (tmp_path / "config.yaml").write_text("experiment: experiments.parabola:run\n")
     with pytest.raises(ConfigError, match="this is a study, not a sweep"):
         write_comparison([tmp_path, tmp_path], tmp_path / "out.html")
+
+
+# Labels
+
+
+def test_columns_are_named_by_labels_everywhere(page, made):
+    labels = embedded(page)["labels"]
+    assert labels.keys() >= set(made.to_dataframe().columns) | {"lane", "loss"}
+    assert not any("_" in text for text, *_ in labels.values())
+    assert len({(text, unit) for text, unit, _ in labels.values()}) == len(labels)
+    assert labels["final_loss"][1] == "training"  # there are validation losses beside it
+    assert labels["validation_loss"][2] == "Loss on validation data."
+
+
+@pytest.mark.parametrize(
+    ("stochastic", "columns", "unit"),
+    [(1, ["final_loss"], "training minibatch"), (0, ["final_loss", "test_loss"], "training"), (0, ["final_loss"], "")],
+)
+def test_a_training_loss_says_what_it_is_measured_on(stochastic, columns, unit):
+    assert labels_of(columns, {"stochastic": stochastic})["final_loss"].unit == unit
+
+
+def test_caveats_name_columns_by_their_labels():
+    assert humanize_names("no best learning_rate, see mean_loss", ["learning_rate", "loss"]) == (
+        "no best learning rate, see mean_loss"
+    )
+    assert "the best learning rate is at the end" in " ".join(summarize(synthetic.result(edge=50, seeds=1)).caveats)

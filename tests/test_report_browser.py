@@ -147,7 +147,7 @@ def test_pointing_at_a_run_shows_its_numbers(page, made):
     assert shown["facts"]["validation loss"] == f"{lane['validation_loss']:.3g}"
     assert shown["facts"]["test loss"] == f"{lane['test_loss']:.3g}"
     assert shown["facts"]["test accuracy"] == f"{100 * lane['test_accuracy']:.1f} %"
-    assert shown["facts"]["end"] == f"step {lane['end_step']}: completed all steps"
+    assert shown["facts"]["end"] == f"completed {lane['end_step']} steps"
     assert shown["regime"].startswith(lane["regime"].lower())
     page.move_mouse(5, 5)
     assert card(page) is None
@@ -391,7 +391,7 @@ def test_the_table_sorts_filters_and_has_pages(page, made):
     click(page, ".runs th button", place)
     assert shown()[0] == np.inf
     assert page.evaluate(f'document.querySelectorAll(".runs th")[{place}].getAttribute("aria-sort")') == "descending"
-    choose(page, "Regime", "converged", within="#runs")
+    choose(page, "Outcome", "converged", within="#runs")
     count = int((made.frame["regime"] == "CONVERGED").sum())
     assert text(page, "#runs [role=status]") == f"1–25 of {count} runs"
     page.evaluate('[...document.querySelectorAll("#runs button")].find((b) => b.innerText.startsWith("next")).click()')
@@ -407,8 +407,13 @@ def test_downloads_hold_exactly_the_numbers(page, made):
             page.evaluate("new Promise((done) => setTimeout(done, 50))")
     table = pd.read_csv(io.StringIO((page.downloads / "made.csv").read_text()), keep_default_na=False, na_values=[""])
     records = json.loads((page.downloads / "made.json").read_text())["lanes"]
+    labels = json.loads((page.downloads / "made.json").read_text())["labels"]
+    titles = {name: text + f" ({unit})" * bool(unit) for name, (text, unit, _) in labels.items()}
+    assert not any("_" in title for title in table.columns)
+    table = table.rename(columns={title: name for name, title in titles.items()})
     assert list(table["lane"]) == list(range(len(made.frame)))
-    for name, column in made.frame.items():
+    assert set(table.pop("end_kind")) == {"completed", "loss not finite"}
+    for name, column in made.frame.drop(columns="end_kind").items():
         held = [record[name] for record in records]
         as_text = column.dtype.kind not in "fiu"
         listed = [np.nan if value is None else float(value) if not as_text else value for value in held]

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gdkit.app.labels import humanize
 from gdkit.app.summary import (
     Summary,
     SummaryRow,
     format_metric,
-    humanize,
     short_number,
     short_range,
     short_value,
@@ -78,18 +78,21 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     seeds = len(row.seeds)
     is_partial = seeds > 2 and found.finished < found.runs
     missing = "no interval until all seeds finish" if is_partial else f"{count(seeds, 'seed')}: no interval"
-    interval = f"95 % interval over seeds: {short_range(found.interval)}" if found.interval else missing
-    plateau = "within the paired noise of the seeds" if found.interval else "5 % farther from the optimum at most"
+    interval = f"95 % bootstrap interval over seeds: {short_range(found.interval)}" if found.interval else missing
+    plateau = "within the noise of the seeds" if found.interval else "at most 5 % farther from the optimum"
     cards = [
         AnswerCard(f"best {humanize(found.axis)}", short_number(found.best), interval),
-        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else "not known"),
+        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else "needs 3 seeds"),
     ]
     if found.safe is not None and found.unsafe is None:
         cards.append(AnswerCard("no divergence up to", short_number(found.safe), "no divergence found"))
     elif found.safe is not None and found.unsafe is not None:
-        bracket = f"{short_number(found.safe)} → {short_number(found.unsafe)}"
-        cards.append(AnswerCard("edge of divergence", bracket, f"no seed → some seed diverged{_median_edge(found)}"))
-    return [*cards, AnswerCard(humanize(summary.by), short_number(found.score), _format_metric(summary, found))]
+        edge = short_number(found.edge if found.edge is not None else found.unsafe)
+        bracket = f"no run diverged up to {short_number(found.safe)}, some did at {short_number(found.unsafe)}"
+        cards.append(AnswerCard("diverges above about" if found.edge is not None else "diverges from", edge, bracket))
+    details = ["corrected for choosing the best"] * (short_number(found.mean) != short_number(found.score))
+    details += filter(None, [_format_metric(summary, found)])
+    return [*cards, AnswerCard(humanize(summary.by), short_number(found.score), "; ".join(details))]
 
 
 def describe_settings(found: Recommendation) -> str:
@@ -128,7 +131,7 @@ def _describe_progress(summary: Summary) -> str:
     """How much of a partial result there is; empty for a whole one."""
     if not summary.unfinished:
         return ""
-    return f"So far ({summary.runs - summary.unfinished:,} of {count(summary.runs, 'run')} finished): "
+    return f"Partial: {summary.runs - summary.unfinished:,} of {count(summary.runs, 'run')} finished. "
 
 
 def _describe_failure(summary: Summary) -> str:
@@ -149,13 +152,13 @@ def _end_of_axis(summary: Summary, row: SummaryRow) -> str:
 
 
 def _describe_quality(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
-    metric = _format_metric(summary, found)
-    and_metric = f" and its {metric}" if metric else ""
     finished = int(np.sum(~np.isnan(row.seeds)))
-    seeds = f", averaged over {finished} seeds" if finished > 1 else ""
+    seeds = f"Mean over {finished} seeds: " if finished > 1 else ""
     mean, score = short_number(found.mean), short_number(found.score)
-    corrected = f" Corrected for choosing the best of many, the {humanize(summary.by)} is {score}." * (mean != score)
-    return f"Its {humanize(summary.by)} is {mean}{and_metric}{seeds}.{corrected}"
+    corrected = f" ({score} corrected for choosing the best of many)" * (mean != score)
+    values = [f"{humanize(summary.by)} {mean}{corrected}", _format_metric(summary, found)]
+    text = f"{seeds}{', '.join(filter(None, values))}."
+    return text[:1].upper() + text[1:]
 
 
 def _describe_certainty(found: Recommendation) -> str:
@@ -169,7 +172,7 @@ def _describe_certainty(found: Recommendation) -> str:
 def _describe_plateau(found: Recommendation) -> str:
     if found.plateau is None or found.plateau[0] == found.plateau[1]:
         return ""
-    return f"Values from {short_number(found.plateau[0])} to {short_number(found.plateau[1])} do about as well."
+    return f"A {humanize(found.axis)} of {short_range(found.plateau)} does about as well."
 
 
 def _describe_divergence(found: Recommendation) -> str:
@@ -179,12 +182,11 @@ def _describe_divergence(found: Recommendation) -> str:
         return ""
     if found.safe is None or (found.best or 0) > found.unsafe:
         return f"Some seed diverged at {unsafe} already, below this value."
-    ratio = f", {short_number(found.unsafe / found.best)} times this value" if found.best and found.best > 0 else ""
-    return f"No run diverged up to {safe}; some seed did at {unsafe}{ratio}{_median_edge(found)}."
-
-
-def _median_edge(found: Recommendation) -> str:
-    return f" (median edge {short_number(found.edge)})" if found.edge is not None else ""
+    bracket = f"no run diverged up to {safe}, some did at {unsafe}"
+    if found.edge is None or not found.best or found.best <= 0:
+        return f"{bracket[:1].upper()}{bracket[1:]}."
+    ratio = f"{short_number(found.edge / found.best)} × the best {humanize(found.axis)}"
+    return f"Training diverges above about {short_number(found.edge)}, {ratio} ({bracket})."
 
 
 def _describe_sensitivity(summary: Summary) -> str:
@@ -193,7 +195,7 @@ def _describe_sensitivity(summary: Summary) -> str:
         return ""
     most = max(window.excess, key=lambda name: window.excess[name])
     return (
-        f"{least} is the least sensitive to its {humanize(str(summary.axis))}: within a factor of "
-        f"{short_number(window.factor)} of its best it averages {short_number(window.excess[least])} above it, and "
-        f"{most}, the most sensitive, {short_number(window.excess[most])}."
+        f"{least} is the least sensitive: within a factor of {short_number(window.factor)} of its best "
+        f"{humanize(str(summary.axis))}, its {humanize(summary.by)} averages {short_number(window.excess[least])} "
+        f"above its best; that of {most}, the most sensitive, {short_number(window.excess[most])}."
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
+from gdkit.app.labels import humanize_names
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import UNFINISHED
@@ -118,7 +119,8 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
         _tie_caveat(summary, rounding_error(result.lanes["initial_loss"].values)),
         *_merge_caveats(rows),
     )
-    return summary._replace(caveats=tuple(filter(None, caveats)))
+    names = [str(name) for name in result.lanes.variables]
+    return summary._replace(caveats=tuple(humanize_names(text, names) for text in caveats if text))
 
 
 def results_by_optimizer(result: SweepResult) -> dict[str, SweepResult]:
@@ -170,7 +172,7 @@ def describe_run(result: SweepResult) -> str:
     """How many runs of how many steps, how long they took, and on what."""
     attributes = result.lanes.attrs
     seconds, steps = json.loads(attributes["timings"]).get("seconds"), int(attributes["steps"])
-    runs = f"{result.lanes.sizes['lane']:,} runs" + f" of {steps:,} steps" * (steps > 0)
+    runs = count(result.lanes.sizes["lane"], "run") + f" of {count(steps, 'step')}" * (steps > 0)
     if seconds is None:
         return f"{runs}, trained elsewhere"
     workers = count(result.plan["workers"], "worker")
@@ -225,11 +227,6 @@ def format_metric(name: str, value: float | None) -> str:
     if value is not None and name.endswith("accuracy"):
         return f"{100 * value:.1f} %"
     return short_number(value)
-
-
-def humanize(name: str) -> str:
-    """A name from a config or a result as words: ``validation_loss`` -> ``validation loss``."""
-    return name.removeprefix("problem.").replace("_", " ")
 
 
 # Rows

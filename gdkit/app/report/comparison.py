@@ -17,6 +17,7 @@ from gdkit.app.answers import describe_settings, first_divergence, least_sensiti
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import SweepConfig
 from gdkit.app.config.source import ConfigError
+from gdkit.app.labels import humanize
 from gdkit.app.report import figures, sections
 from gdkit.app.report.differences import Difference, compare_scores
 from gdkit.app.report.embed import EmbeddedSweep, SeriesStyle, assign_styles, embed_sweeps, split_by_optimizer
@@ -25,7 +26,6 @@ from gdkit.app.summary import (
     Summary,
     SummaryRow,
     describe_run,
-    humanize,
     short_number,
     short_range,
     summarize,
@@ -77,7 +77,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
         sections.render_caveats(merged),
         _render_entries(entries, best, merged),
         sections.render_outcomes(merged),
-        fill_interactive(f"{humanize(by).capitalize()} of all runs", "Lines: median over seeds; shaded: range.", ""),
+        fill_interactive(f"{humanize(by).capitalize()} of all runs", "Lines: median over seeds; shaded: min–max.", ""),
         f"<noscript>{_render_overlay(sweeps, by)}</noscript>",
         _render_runs(runs),
     ]
@@ -160,7 +160,7 @@ def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
     if not ties:
         return f"{headline}, significantly below {'all others' if len(others) > 1 else 'the other'}."
     if len(others) == 1:
-        return f"{headline}, but the difference is not significant."
+        return f"{headline}, but the difference is not significant ({_compare(others[0], best).objection})."
     return f"{headline}, but not significantly below {ties} of {len(others)} others."
 
 
@@ -179,7 +179,8 @@ def _render_entries(entries: Sequence[_Entry], best: _Entry, merged: Summary) ->
     rows = [
         (entry is best, _cells(entry, best, merged)) for entry in sorted(entries, key=lambda entry: entry.row.score)
     ]
-    note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible."
+    note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible; "
+    note += "significant where p ≤ 0.05 in a permutation test over the seeds."
     table = sections.render_table(heads, rows, texts)
     return f'<section><h2>Runs by score</h2>{table}<p class="soft">{note}</p></section>'
 

@@ -1,10 +1,11 @@
 """Whether the seeds of two runs can tell their scores apart."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from gdkit.tables import format_number
 
 _RESAMPLES = 2000
 _SIGNIFICANCE = 0.05  # probability below which a difference is not attributed to chance
@@ -15,7 +16,7 @@ class Difference(NamedTuple):
 
     mean: float
     interval: tuple[float, float] | None  # 95 % bootstrap interval over seeds; None for one seed
-    objection: str  # why the difference is not significant; empty if it is
+    objection: str  # why the difference is not significant, for example "2 seeds; p = 0.5"; empty if it is
 
     @property
     def is_significant(self) -> bool:
@@ -26,11 +27,11 @@ class Difference(NamedTuple):
 def compare_scores(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> Difference:
     """Mean of `ours` minus mean of `theirs`, and whether the difference is significant.
 
-    It is significant if the bootstrap interval excludes 0, and if chance alone separates that many seeds as clearly
-    with a probability of at most 5 %: six pairs of one sign (2 / 2⁶), or four seeds above four others (2 / C(8, 4)).
+    It is significant if a permutation test over the seeds gives p ≤ 0.05: of pairs it exchanges the two of each, else
+    seeds between the runs. It takes at least six pairs of one sign (2 / 2⁶), or four seeds above four (2 / C(8, 4)).
 
     >>> compare_scores([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], paired=True).objection
-    '3 seeds agree by chance once in 4'
+    '3 seeds; p = 0.25'
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
     if np.isnan([*a, *b]).any():
@@ -42,13 +43,23 @@ def compare_scores(ours: Sequence[float], theirs: Sequence[float], *, paired: bo
         return Difference(mean, None, "one seed")
     low, high = np.quantile(_resample_means(a, b, paired), [0.025, 0.975])
     interval = (float(low), float(high))
-    if low <= 0 <= high:
-        return Difference(mean, interval, "the interval contains 0")
-    chance = 2.0 ** (1 - len(a)) if paired else 2 / math.comb(len(a) + len(b), len(a))
-    if chance > _SIGNIFICANCE:
-        seeds = len(a) if paired else f"{len(a)} and {len(b)}"
-        return Difference(mean, interval, f"{seeds} seeds agree by chance once in {round(1 / chance)}")
-    return Difference(mean, interval, "")
+    p = _permutation_probability(a, b, paired)
+    seeds = str(len(a)) if paired else f"{len(a)} and {len(b)}"
+    return Difference(mean, interval, "" if p <= _SIGNIFICANCE else f"{seeds} seeds; p = {format_number(p, 2)}")
+
+
+def _permutation_probability(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
+    """The two-sided probability of a mean difference at least as large if runs and seeds were unrelated."""
+    from scipy.stats import permutation_test
+
+    found = permutation_test(
+        (a, b),
+        lambda x, y, axis: np.mean(x, axis) - np.mean(y, axis),
+        permutation_type="samples" if paired else "independent",
+        vectorized=True,
+        random_state=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
 
 
 def _resample_means(a: np.ndarray, b: np.ndarray, paired: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
+from gdkit.app.labels import labels_of
 from gdkit.app.summary import MEANINGS, results_by_optimizer
 from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
@@ -36,7 +37,7 @@ _TECHNICAL = (
 _TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
 _ENDS = {
     EndKind.RUNNING: "still running",
-    EndKind.STEPS: "completed all steps",
+    EndKind.STEPS: "completed",
     EndKind.NONFINITE: "loss not finite",
     EndKind.EXCEEDED: "loss out of bounds",
     EndKind.TARGET: "target reached",
@@ -112,6 +113,7 @@ def embed_sweeps(
     columns = _columns(sweeps, rows, before)
     axes = dict.fromkeys(name for sweep in sweeps for name in sweep.result.axes)
     kinds = _curve_kinds(sweeps, every or {})
+    labels = labels_of([*columns, *axes, *kinds], sweeps[0].result.lanes.attrs)
     budget = curve_bytes // len(sweeps) // len(kinds)
     curves = [
         _embed_curves(sweep, what, steps, grid, own, int(start), budget)
@@ -127,6 +129,7 @@ def embed_sweeps(
         "maximized": [name for name in columns if is_maximized(maximized_names(sweeps[0].result.lanes.attrs), name)],
         "optimizers": list(map(_embed_optimizer, sweeps, rows, starts[:-1].tolist(), assign_styles(sweeps))),
         "edges": _embed_edges(sweeps, rows),
+        "labels": {name: [label.text, label.unit, label.description] for name, label in labels.items()},
         "columns": [_embed_column(name, values) for name, values in columns.items()],
         "curves": [curve for curve in curves if curve],
         "regimes": [_embed_regime(regime) for regime in Regime],

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gdkit.app.summary import Summary, humanize
+from gdkit.app.labels import humanize
+from gdkit.app.summary import Summary
 from gdkit.store.files import FILES, publish_output
 from gdkit.store.paths import list_left_behind
 from gdkit.sweeps.result.result import SweepResult

@@ -10,9 +10,9 @@ from gdkit.app.answers import (
     first_divergence,
     format_details,
     format_headline,
-    least_sensitive,
 )
 from gdkit.app.directory import UNFINISHED
+from gdkit.app.labels import humanize
 from gdkit.app.report.figures import SavedFigure
 from gdkit.app.report.page import escape
 from gdkit.app.summary import (
@@ -22,7 +22,6 @@ from gdkit.app.summary import (
     Summary,
     SummaryRow,
     format_metric,
-    humanize,
     short_number,
     short_range,
 )
@@ -73,14 +72,13 @@ def render_optimizers(summary: Summary) -> str:
     axis = humanize(summary.axis or "")
     heads = ["optimizer", f"best {axis}", "95 % interval over seeds", "about as good", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
-    heads += ["no divergence up to", "some diverged at", "median edge"]
+    heads += ["no divergence up to", "some diverged at", "diverges above about"]
     heads += [f"sensitivity to {axis}"] if summary.window else []
     rows = [(row is summary.best and len(summary.rows) > 1, _optimizer_cells(summary, row)) for row in summary.rows]
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many."
     if summary.window:
-        note += f" Sensitivity: its mean excess within a factor of {short_number(summary.window.factor)} of the best"
-        least = least_sensitive(summary)
-        note += f" {axis}, the widest window that all axes cover." + f" {least} is the least sensitive." * bool(least)
+        within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
+        note += f" Sensitivity: how far it averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
     return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
 
@@ -93,8 +91,15 @@ def render_outcomes(summary: Summary) -> str:
     title = f"<h2>Outcome by {escape(humanize(summary.axis or ''))}</h2>"
     strips = "".join(f"<dt>{escape(row.optimizer or 'all runs')}</dt><dd>{_render_strip(row)}</dd>" for row in rows)
     divided = any(max(cell.counts) < sum(cell.counts) for row in rows for cell in row.cells)
-    note = '<p class="soft">Where runs at one value differ, the column shows their shares.</p>' if divided else ""
+    note = f'<p class="soft">{_explain_split(rows)}</p>' if divided else ""
     return f'<section>{title}<dl class="strips">{strips}</dl>{_render_key(summary)}{note}</section>'
+
+
+def _explain_split(rows: Sequence[SummaryRow]) -> str:
+    """Why runs at one value can differ: their seeds, and the other axes."""
+    others = {humanize(name) for row in rows if row.recommendation for name in row.recommendation.at}
+    varied = ", ".join(sorted(others - {"optimizer"}))
+    return f"Split columns: runs differ by seed and {varied}." if varied else "Split columns: seeds disagree."
 
 
 def render_figure(figure: SavedFigure) -> str:

@@ -9,18 +9,16 @@ from typing import Any, NamedTuple
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
 from gdkit.app.directory import CONFIG, REPORT, SEAL
+from gdkit.app.labels import humanize
 from gdkit.app.report import embed, sections
 from gdkit.app.report.figures import FOLDER, SavedFigure, digest_figures, draw_figures
 from gdkit.app.report.page import fill_interactive, fill_page
-from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, humanize, summarize
+from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, summarize
 from gdkit.stability import stability_threshold
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.result import SweepResult
 
-_CAPTION = (
-    "Lines: median over seeds; shaded: minimum to maximum; crosses at the top: diverged runs. Point at a run to read "
-    "its numbers; click to pin its curve."
-)
+_CAPTION = "Lines: median over seeds; shaded: min–max. Point at a run to read its numbers; click to pin its curve."
 
 
 class Notice(NamedTuple):

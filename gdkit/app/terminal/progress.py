@@ -181,9 +181,10 @@ def _describe_tiles(partition: Partition) -> str:
     """The plan of tiles and blocks, known once the programs are compiled."""
     widths = sorted({group.width * group.depth for group in partition.groups})
     width = f"{widths[0]:,}" if len(widths) == 1 else f"{widths[0]:,} to {widths[-1]:,}"
+    runs = "run" if width == "1" else "runs"
     if partition.blocks <= partition.tiles:
-        return f"plan: {count(partition.tiles, 'tile')}, {width} runs per tile"
-    return f"plan: {count(partition.tiles, 'tile')} with {count(partition.blocks, 'block')}, {width} runs per block"
+        return f"plan: {count(partition.tiles, 'tile')}, {width} {runs} per tile"
+    return f"plan: {count(partition.tiles, 'tile')} with {count(partition.blocks, 'block')}, {width} {runs} per block"
 
 
 def _format_rate(value: float) -> str:

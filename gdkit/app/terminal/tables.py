@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gdkit.app.answers import first_divergence, format_answer
+from gdkit.app.labels import humanize
 from gdkit.app.summary import (
     MEANINGS,
     SIGNS,
@@ -17,7 +18,6 @@ from gdkit.app.summary import (
     Summary,
     SummaryRow,
     format_metric,
-    humanize,
     short_number,
     short_range,
 )
@@ -141,7 +141,9 @@ def _legend(summary: Summary) -> Table:
             sign = Text(SIGNS[regime], _COLORS[regime])
             table.add_row(sign, regime.name.lower(), f"{runs:,}", Text(MEANINGS[regime], "bright_black"))
     if any(cell.is_divided for row in summary.rows for cell in _thin(row.cells)):
-        table.add_row(Text(_DIVIDED, "red"), "divided", "", Text("some runs diverged, others did not", "bright_black"))
+        table.add_row(
+            Text(_DIVIDED, "red"), "split", "", Text("some runs at this value diverged, others did not", "bright_black")
+        )
     return table
 
 

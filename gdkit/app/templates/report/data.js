@@ -1,7 +1,8 @@
 // The embedded sweep: columns of exact numbers, one row per lane, and queries on them.
 
 const TYPES = { f4: Float32Array, f8: Float64Array, i4: Int32Array, u1: Uint8Array };
-const [CONVERGED, DIVERGED] = [1, 6];
+const [CONVERGED, DIVERGED] = [1, 6]; // codes of regimes
+const COMPLETED = 1; // code of an end
 
 function unpack(type, base64) {
   const text = atob(base64);
@@ -11,6 +12,7 @@ function unpack(type, base64) {
 }
 
 function readSweep(source) {
+  labels = source.labels;
   const columns = new Map();
   for (const column of source.columns) {
     columns.set(column.name, { ...column, values: unpack(column.type, column.data), data: null });
@@ -31,7 +33,11 @@ function cell(sweep, name, row) {
 
 const regimeOf = (sweep, row) => sweep.columns.get("regime").values[row];
 const optimizerOf = (sweep, row) => sweep.optimizers.findIndex((o) => row >= o.start && row < o.start + o.count);
-const humanize = (name) => name.replace(/^problem\./, "").replaceAll("_", " ");
+// Labels of columns, axes and curves: [text, unit, description], as Python writes them into the page.
+let labels = {};
+const humanize = (name) => labels[name]?.[0] ?? name.replace(/^problem\./, "").replaceAll("_", " ");
+const titleOf = (name) => (labels[name]?.[1] ? `${humanize(name)} (${labels[name][1]})` : humanize(name));
+const describe = (name) => labels[name]?.[2] ?? "";
 
 // Whether larger numbers of a measure are better.
 const isMaximized = (sweep, name) => sweep.maximized.includes(name);

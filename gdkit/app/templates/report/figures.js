@@ -23,7 +23,7 @@ function scoreFigure(app, holder, view) {
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
     else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
-    drawAxes(picture, box, x, y, humanize(view.axis), humanize(view.measure) + (isMaximized(sweep, view.measure) ? " (higher is better)" : ""));
+    drawAxes(picture, box, x, y, titleOf(view.axis), titleOf(view.measure) + (isMaximized(sweep, view.measure) ? " (higher is better)" : ""));
     lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
@@ -194,7 +194,7 @@ function curveFigure(app, holder, view) {
     figure.curves = curvesShown(app, view);
     const [x, y] = curveScales(sweep, figure.curves, view, box);
     Object.assign(figure, { box, x, y, points: [] });
-    drawAxes(picture, box, x, y, "step", humanize(view.what));
+    drawAxes(picture, box, x, y, "step", titleOf(view.what));
     const clip = `clip-${view.name}`;
     const frame = { x: box.left, y: box.top - 4, width: box.right - box.left + 6, height: box.bottom - box.top + 6 };
     picture.append(svg("clipPath", { id: clip }, [svg("rect", frame)]));

@@ -71,7 +71,7 @@ function printWhole(app) {
 // A labeled choice; `empty` is the text of the empty value.
 function chooser(label, values, empty, choose, chosen = values[0], format = (value) => short(value)) {
   const options = values.map((value, i) => {
-    const option = html("option", { value: String(i) }, [value === "" ? empty : format(value)]);
+    const option = html("option", { value: String(i), ...(describe(value) ? { title: describe(value) } : {}) }, [value === "" ? empty : format(value)]);
     option.selected = value === chosen;
     return option;
   });
@@ -138,7 +138,7 @@ function fixChooser(app, axis) {
     else app.state.at[axis] = value;
     app.draw();
   };
-  return chooser(`${humanize(axis)} at`, ["", ...values], "its best", choose, app.state.at[axis] ?? "");
+  return chooser(`${humanize(axis)} at`, ["", ...values], "its best value", choose, app.state.at[axis] ?? "");
 }
 
 function toggle(app, index, figure) {

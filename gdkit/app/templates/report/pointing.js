@@ -62,7 +62,8 @@ function nameOf(sweep, row) {
 }
 
 function endOf(sweep, row) {
-  return `step ${cell(sweep, "end_step", row).toLocaleString("en")}: ${sweep.ends[cell(sweep, "end_kind", row)]}`;
+  const [kind, step] = [cell(sweep, "end_kind", row), cell(sweep, "end_step", row).toLocaleString("en")];
+  return kind === COMPLETED ? `completed ${step} ${step === "1" ? "step" : "steps"}` : `${sweep.ends[kind]} at step ${step}`;
 }
 
 // Names and values shown for a run, the measure of the figure first.

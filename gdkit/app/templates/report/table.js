@@ -14,7 +14,7 @@ function runsTable(app, holder) {
   const [back, next] = [move(-PAGE, "← previous"), move(PAGE, "next →")];
 
   const choices = [
-    chooser("Regime", ["", ...sweep.regimes.map((r, i) => (countOf(sweep, i) ? r.name : null)).filter(Boolean)], "all", (v) => filter("regime", v)),
+    chooser("Outcome", ["", ...sweep.regimes.map((r, i) => (countOf(sweep, i) ? r.name : null)).filter(Boolean)], "all", (v) => filter("regime", v)),
     ...(sweep.optimizers.length > 1 ? [chooser("Optimizer", ["", ...sweep.optimizers.map((o) => o.label)], "all", (v) => filter("optimizer", v))] : []),
   ];
   const wide = html("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of runs" }, [html("table", { class: "runs" }, [head, body])]);
@@ -54,13 +54,12 @@ const countOf = (sweep, code) => sweep.columns.get("regime").values.reduce((n, c
 function tableColumns(sweep) {
   const axes = Object.keys(sweep.axes);
   const measured = [...new Set([sweep.by, ...(sweep.measures.test ?? []), "final_loss", ...(sweep.measures.stability ?? [])])];
-  const names = ["lane", ...(sweep.columns.has("optimizer") ? ["optimizer"] : []), ...axes, "seed", "regime", "end_step", "end_kind", ...measured];
-  const titles = { lane: "run", end_step: "last step", end_kind: "end" };
-  return names.filter((name) => sweep.columns.has(name)).map((name) => ({ name, title: titles[name] ?? humanize(name), text: name === "end_kind" || Boolean(sweep.columns.get(name).texts) }));
+  const names = ["lane", ...(sweep.columns.has("optimizer") ? ["optimizer"] : []), ...axes, "seed", "regime", "end_kind", ...measured];
+  return names.filter((name) => sweep.columns.has(name)).map((name) => ({ name, title: humanize(name), text: name === "end_kind" || Boolean(sweep.columns.get(name).texts) }));
 }
 
 function headOf(column, sort) {
-  const button = html("button", { type: "button", onclick: sort }, [column.title]);
+  const button = html("button", { type: "button", title: describe(column.name), onclick: sort }, [column.title]);
   return html("th", { scope: "col", "aria-sort": "none", ...(column.text ? { class: "text" } : {}) }, [button]);
 }
 
@@ -103,7 +102,7 @@ function cellOf(sweep, name, row) {
     return html("td", { class: "text" }, [regimeBadge(sweep, code), sweep.regimes[code].name]);
   }
   const value = cell(sweep, name, row);
-  if (name === "end_kind") return html("td", { class: "text" }, [sweep.ends[value]]);
+  if (name === "end_kind") return html("td", { class: "text" }, [endOf(sweep, row)]);
   return html("td", typeof value === "string" ? { class: "text" } : {}, [formatValue(name, value)]);
 }
 
@@ -126,15 +125,16 @@ function download(name, type, text) {
 
 function asCsv(sweep) {
   const columns = [...sweep.columns.values()];
-  const lines = [columns.map((column) => quoted(column.name)).join(",")];
-  for (let row = 0; row < sweep.rows; row++) lines.push(columns.map((column) => csvCell(column, row)).join(","));
+  const lines = [columns.map((column) => quoted(titleOf(column.name))).join(",")];
+  for (let row = 0; row < sweep.rows; row++) lines.push(columns.map((column) => csvCell(sweep, column, row)).join(","));
   return `${lines.join("\r\n")}\r\n`;
 }
 
 const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-function csvCell(column, row) {
+function csvCell(sweep, column, row) {
   const value = column.values[row];
+  if (column.name === "end_kind") return sweep.ends[value];
   if (column.texts) return quoted(column.texts[value]);
   if (Number.isNaN(value)) return "";
   return Number.isFinite(value) ? exact(value, column.type) : value > 0 ? "inf" : "-inf";
@@ -154,5 +154,5 @@ function asJson(sweep) {
     const curve = curveOf(sweep, row);
     return curve ? { ...lane, curve: curve.map(([step, loss]) => [step, jsonNumber(loss, "f4")]) } : lane;
   });
-  return JSON.stringify({ name: sweep.name, lanes });
+  return JSON.stringify({ name: sweep.name, labels, lanes });
 }
