@@ -1,5 +1,6 @@
 """The report in a real browser: it works offline, shows the right numbers, and supports mouse, keys and readers."""
 
+import dataclasses
 import importlib.resources
 import importlib.util
 import io
@@ -16,6 +17,7 @@ import pytest
 import synthetic
 from matplotlib.figure import Figure
 
+from gdkit import SweepResult
 from gdkit.app import report
 from gdkit.app.config.loading import loads
 from gdkit.app.summary import summarize
@@ -512,3 +514,54 @@ def test_regimes_differ_by_their_marks_as_well_as_colors(page):
     shapes = page.evaluate('[...document.querySelectorAll(".score .key .mark")].map((m) => m.getAttribute("d"))')
     assert len(set(shapes)) == len(shapes) >= 3
     assert len(shapes) <= len(Regime)
+
+
+# The main chart
+
+
+def outliers():
+    """A sweep with three losses far above the others that have not diverged."""
+    result = synthetic.result(("sgd",), rates=16, seeds=3)
+    values = result.lanes["final_loss"].values.copy()
+    values[:3] = [1e12, 2e12, 3e12]
+    return dataclasses.replace(
+        result, lanes=result.lanes.drop_vars("validation_loss").assign(final_loss=("lane", values))
+    )
+
+
+def test_outliers_are_beyond_the_scale_and_counted_at_its_rim(tab, tmp_path):
+    result = outliers()
+    tab.open(write(result, tmp_path).as_uri())
+    assert tab.evaluate('document.querySelector(".score .beyond").textContent').startswith("3 above ")
+    ticks = tab.evaluate(
+        '[...document.querySelectorAll(".score .ticks text[text-anchor=end]")].map((t) => +t.textContent)'
+    )
+    assert len(ticks) >= 2 and max(ticks) < 1e6
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize("values", [[0.01], [0.5, 0.51, 0.52], [1e-3, 1e3, 1e5]])
+def test_both_axes_have_labels_whatever_the_values(tab, tmp_path, values):
+    result = SweepResult.from_arrays({"learning_rate": values}, {"error": np.geomspace(1.0, 1.02, len(values))})
+    tab.open(report.write_result_report(result, tmp_path / "a.html", figures=[]).as_uri())
+    for side, least in (("middle", 1), ("end", 2)):
+        query = f".score .ticks text[text-anchor={side}]:not(.title)"
+        labels = tab.evaluate(f"[...document.querySelectorAll('{query}')].map((t) => t.textContent)")
+        assert len(set(labels)) == len(labels) >= min(least, 2), (side, labels)
+
+
+def test_lines_tell_optimizers_and_marks_tell_outcomes(page, made):
+    lines = page.evaluate('[...document.querySelectorAll(".score .chip line")].map((l) => l.getAttribute("class"))')
+    assert len(set(lines)) == 3
+    drawn = page.evaluate(
+        '[...document.querySelectorAll(".score .plot path.line")].map((l) => l.getAttribute("class"))'
+    )
+    assert set(drawn) == set(lines)
+    shape = '(m) => m.getAttribute("d").split("M").filter(Boolean)[0].match(/[aLZ]/g).join("")'
+    marks = f'[...document.querySelectorAll(".score .plot .mark")].map({shape})'
+    key = f'[...document.querySelectorAll(".score .key .mark")].map({shape})'
+    assert set(page.evaluate(marks)) <= set(page.evaluate(key))
+    boxes = '[...document.querySelectorAll(".score .plot .star")].map((s) => s.getBBox())'
+    stars = page.evaluate(f"{boxes}.map((b) => [b.x + b.width / 2, b.y])")
+    assert len(stars) == 3
+    assert min(math.dist(a, b) for i, a in enumerate(stars) for b in stars[:i]) > 15  # none covers another

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from gdkit.app.labels import labels_of
 from gdkit.app.summary import MEANINGS, results_by_optimizer
 from gdkit.monitors import EndKind
-from gdkit.plots import REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS
+from gdkit.plots import REGIME_MARKERS, SERIES_COLORS
 from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.direction import is_maximized, maximized_names
@@ -21,6 +21,7 @@ from gdkit.sweeps.result.result import SweepResult
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
 CURVE_BYTES = 1_800_000
 SHADES = 16  # colors of a ramp
+LINES = 4  # patterns of dashes, which tell lines apart without color
 STABILITY = ("sharpness", "preconditioned_sharpness", "multiplier", "lyapunov_exponent")
 _TECHNICAL = (
     "_step",
@@ -59,8 +60,8 @@ class EmbeddedSweep(NamedTuple):
 class SeriesStyle(NamedTuple):
     """How a line is drawn."""
 
-    series: int  # number of its color and marker
-    dashed: bool  # with hollow markers, where another line has the same color
+    series: int  # number of its color
+    dashed: bool  # with another pattern of dashes, where another line has the same color
 
 
 def split_by_optimizer(
@@ -310,8 +311,7 @@ def _embed_curves(
 def _embed_optimizer(sweep: EmbeddedSweep, rows: np.ndarray, start: int, look: SeriesStyle) -> dict[str, Any]:
     return {
         "label": sweep.label,
-        "look": f"c{look.series % len(SERIES_COLORS)}" + (" dashed" if look.dashed else ""),
-        "marker": SERIES_MARKERS[look.series % len(SERIES_MARKERS)],
+        "look": f"c{look.series % len(SERIES_COLORS)} l{(look.series + 2 * look.dashed) % LINES}",
         "start": start,
         "count": len(rows),
         "dimensions": [list(names) for _, names, _ in sweep.result.grids[0].dimensions],

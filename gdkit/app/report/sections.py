@@ -78,7 +78,7 @@ def render_optimizers(summary: Summary) -> str:
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many."
     if summary.window:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
-        note += f" Sensitivity: how far it averages above its best {within}."
+        note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
     return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
 
@@ -98,8 +98,11 @@ def render_outcomes(summary: Summary) -> str:
 def _explain_split(rows: Sequence[SummaryRow]) -> str:
     """Why runs at one value can differ: their seeds, and the other axes."""
     others = {humanize(name) for row in rows if row.recommendation for name in row.recommendation.at}
-    varied = ", ".join(sorted(others - {"optimizer"}))
-    return f"Split columns: runs differ by seed and {varied}." if varied else "Split columns: seeds disagree."
+    varied = sorted(others - {"optimizer"})
+    if not varied:
+        return "Split columns: seeds disagree."
+    seeds = ["seed"] * any(len(row.seeds) > 1 for row in rows)
+    return f"Split columns: runs differ by {', '.join(seeds + varied)}."
 
 
 def render_figure(figure: SavedFigure) -> str:

@@ -42,7 +42,7 @@ function axisScale(sweep, axis, values, from, to, cells = false) {
   const kind = sweep.axes[axis]?.scale ?? "linear";
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
-  const marks = cells && values.length <= 8 ? values : null; // few cells are labelled by their own values
+  const marks = values.length <= 8 ? values : null; // few values are labelled by themselves
   const share = 0.5 / Math.max(values.length - 1, cells ? 1 : 8);
   if (kind === "log") {
     const margin = (high / low) ** share;
@@ -53,21 +53,27 @@ function axisScale(sweep, axis, values, from, to, cells = false) {
   return { ...scaleOf("linear", low - margin, high + margin, from, to), marks };
 }
 
-// A scale for losses: log if none is negative, at most sixteen decades.
-function lossScale(values, from, to, linear) {
+// A scale for losses: log if none is negative, at most sixteen decades. Outliers on the bad side are beyond its end.
+function lossScale(values, from, to, linear, maximize = false) {
   const finite = values.filter(Number.isFinite);
-  const positive = finite.filter((value) => value > 0);
-  let low = smallest(finite);
-  let high = largest(finite);
-  if (!linear && positive.length && low >= 0) {
-    high = Math.log10(largest(positive));
-    low = Math.max(Math.log10(smallest(positive)), high - 16);
-    const margin = 0.05 * Math.max(high - low, 0.3);
-    return scaleOf("log", 10 ** (low - margin), 10 ** (high + margin), from, to);
-  }
-  if (!finite.length) [low, high] = [0, 1];
-  const margin = 0.05 * (high - low || 1);
-  return scaleOf("linear", low - margin, high + margin, from, to);
+  const isLog = !linear && smallest(finite) >= 0 && largest(finite) > 0;
+  const shown = (isLog ? finite.filter((value) => value > 0).map(Math.log10) : finite).sort((a, b) => a - b);
+  let [low, high] = shown.length ? withoutOutliers(shown, maximize) : [0, 1];
+  if (isLog) low = Math.max(low, high - 16);
+  const margin = 0.05 * (isLog ? Math.max(high - low, 0.3) : high - low || Math.abs(high) || 1);
+  const ends = [low - margin, high + margin].map((end) => (isLog ? 10 ** end : end));
+  return scaleOf(isLog ? "log" : "linear", ...ends, from, to);
+}
+
+// The ends of sorted numbers; on the bad side without at most a tenth of them that lie far out (Tukey: three times the
+// distance of the quartiles beyond a quartile). All of them where it is not known which side is bad.
+function withoutOutliers(sorted, maximize) {
+  const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
+  const [low, high, far] = [sorted[0], sorted.at(-1), 3 * (at(0.75) - at(0.25))];
+  if (maximize === null || sorted.length < 8 || !far) return [low, high];
+  const within = (limit, ok) => sorted.filter((value) => ok(value, limit));
+  if (maximize) return [within(Math.min(at(0.1), at(0.25) - far), (v, end) => v >= end)[0], high];
+  return [low, within(Math.max(at(0.9), at(0.75) + far), (v, end) => v <= end).at(-1)];
 }
 
 const smallest = (values) => values.reduce((a, b) => (b < a ? b : a), Infinity);
@@ -77,12 +83,24 @@ const largest = (values) => values.reduce((a, b) => (b > a ? b : a), -Infinity);
 function ticksOf(scale, gap) {
   if (scale.kind === "text") return scale.texts.map((text) => [text, text]);
   const wanted = scale.marks ?? (scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap));
+  const ticks = apart(scale, wanted, gap);
+  const enough = scale.marks || ticks.length > 1 ? ticks : apart(scale, linearTicks(scale, gap), gap); // less than a decade
+  return enough.map((value) => [value, tickText(value, enough)]);
+}
+
+function apart(scale, values, gap) {
   const ticks = [];
-  for (const value of wanted) {
+  for (const value of values) {
     const at = scale.of(value);
-    if (ticks.every((other) => Math.abs(scale.of(other) - at) >= gap)) ticks.push(value);
+    if (Number.isFinite(at) && ticks.every((other) => Math.abs(scale.of(other) - at) >= gap)) ticks.push(value);
   }
-  return ticks.map((value) => [value, short(value)]);
+  return ticks;
+}
+
+// As many digits as tell the labels of an axis apart.
+function tickText(value, ticks) {
+  if (new Set(ticks.map((tick) => short(tick))).size === ticks.length) return short(value);
+  return String(Number(value.toPrecision(8)));
 }
 
 function linearTicks(scale, gap) {
@@ -150,7 +168,8 @@ const badge = (marker, kind) =>
   ]);
 
 const regimeBadge = (sweep, code) => badge(sweep.regimes[code].marker, `r${code}`);
-const seriesBadge = ({ marker, look }) => badge(marker, look);
+const seriesBadge = ({ look }) =>
+  svg("svg", { class: "badge wide", viewBox: "0 -8 26 16", "aria-hidden": "true" }, [svg("line", { class: `line ${look}`, x1: 1, x2: 25, y1: 0, y2: 0 })]);
 
 // Axes of a figure: grid, labels, titles. `box` holds left, right, top, bottom in pixels.
 function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
@@ -167,7 +186,7 @@ function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
   for (const [value, text] of ticksOf(y, 26)) {
     const at = y.of(value);
     grid.append(svg("line", { x1: box.left, x2: box.right, y1: at, y2: at }));
-    const label = text.length > 9 ? `${text.slice(0, 8)}…` : text;
+    const label = text.length > 10 ? `${text.slice(0, 9)}…` : text;
     texts.append(svg("text", { x: box.left - 7, y: at + 4, "text-anchor": "end" }, [label]));
   }
   const middle = (box.left + box.right) / 2;

@@ -19,14 +19,15 @@ function scoreFigure(app, holder, view) {
     const values = mergeValues(lines);
     const x = axisScale(sweep, view.axis, values, box.left, box.right);
     const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
-    const y = lossScale(scores.flat(2).concat(view.also?.(lines) ?? []), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores));
+    const y = lossScale(scores.flat(2), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores), isMaximized(sweep, view.measure));
     Object.assign(figure, { lines, box, x, y, points: [] });
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
     else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
     drawAxes(picture, box, x, y, titleOf(view.axis), titleOf(view.measure) + (isMaximized(sweep, view.measure) ? " (higher is better)" : ""));
     lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
-    lines.forEach((line) => drawBest(app, figure, picture, line, lines.length === 1));
+    drawBest(app, figure, picture);
+    drawBeyond(figure, picture, scores.flat(2));
     if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
@@ -86,7 +87,7 @@ function drawBands(sweep, picture, line, x, box) {
 }
 
 function drawStrip(sweep, picture, line, x, box, top) {
-  const mark = svg("path", { class: `mark ${line.optimizer.look}`, d: markPath(line.optimizer.marker, box.left - 10, top + 4.5, 4) });
+  const mark = svg("line", { class: `line ${line.optimizer.look}`, x1: box.left - 26, x2: box.left - 4, y1: top + 4.5, y2: top + 4.5 });
   picture.append(mark);
   drawShares(sweep, picture, line, x, box, top, 9);
 }
@@ -106,10 +107,11 @@ function drawShares(sweep, picture, line, x, box, top, height) {
   paths.forEach((d, code) => d && picture.append(svg("path", { class: `fill share r${code}`, d })));
 }
 
-// Seeds as points and a band, the median as a line; diverged seeds are crosses at the top, one row per line.
+// The median as a line, the seeds as a band; marks show the outcome of each seed, or where there are several lines of
+// most seeds, in the color of the line. Runs without a finite number are at the top, one row per line.
 function drawLine(figure, picture, line, scores, alone, sweep) {
   const { x, y, box } = figure;
-  const color = alone ? "ink" : line.optimizer.look;
+  const color = line.optimizer.look;
   const place = figure.lines.indexOf(line);
   const top = box.top + (alone ? 6 : 2.5 + (9 * place) / (figure.lines.length - 1));
   const inside = (value) => Math.min(Math.max(y.of(value), box.top + 14), box.bottom - 2);
@@ -123,18 +125,21 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     }
     const center = median(scores[i]);
     middle.push(Number.isFinite(center) ? [at, inside(center)] : null);
-    line.rows[i].forEach((row, seed) => {
-      const diverged = !Number.isFinite(scores[i][seed]);
-      const up = diverged ? top : inside(scores[i][seed]);
-      const kind = diverged ? `X ${alone ? "r6" : color}` : alone ? `${sweep.regimes[regimeOf(sweep, row)].marker} r${regimeOf(sweep, row)}` : `${line.optimizer.marker} ${color}`;
+    const put = (code, up) => {
+      const kind = `${sweep.regimes[code].marker} ${alone ? `r${code}` : color}`;
       if (!marks.has(kind)) marks.set(kind, []);
       marks.get(kind).push([at, up]);
+    };
+    line.rows[i].forEach((row, seed) => {
+      const up = Number.isFinite(scores[i][seed]) ? inside(scores[i][seed]) : top;
+      if (alone) put(regimeOf(sweep, row), up);
       figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
     });
+    if (!alone) put(mostCommonRegime(sweep, line.rows[i]), Number.isFinite(center) ? inside(center) : top);
   });
   if (upper.length > 1) picture.append(svg("path", { class: `spread ${color}`, d: `${polyline([...upper, ...lower])}Z` }));
   for (const stretch of splitAtGaps(middle)) picture.append(svg("path", { class: `line ${color}`, d: polyline(stretch) }));
-  const size = figure.points.length > 1500 ? 2 : alone ? 3.6 : 2.6;
+  const size = figure.points.length > 1500 ? 2 : alone ? 3.6 : 3;
   for (const [kind, places] of marks) {
     const [marker, ...own] = kind.split(" ");
     picture.append(svg("path", { class: `mark ${own.join(" ")} ${marker === "X" ? "diverged" : ""}`, d: places.map(([a, b]) => markPath(marker, a, b, size)).join("") }));
@@ -150,7 +155,7 @@ function splitAtGaps(places) {
 
 function drawEdges(app, figure, picture, line, alone) {
   const { x, box } = figure;
-  const color = alone ? "r6" : line.optimizer.look;
+  const color = line.optimizer.look;
   const edge = x.kind === "text" ? null : edgeOf(app.sweep, line);
   if (edge !== null) verticalLine(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
   const theory = theoryOf(app.sweep, line);
@@ -175,11 +180,29 @@ function theoryOf(sweep, line) {
   return sharpness > 0 ? line.optimizer.theory / sharpness : null;
 }
 
-function drawBest(app, figure, picture, line, alone) {
-  const point = figure.points.filter((p) => figure.lines[p.line] === line && line.rows[p.value].includes(line.optimizer.best));
-  if (line.optimizer.score === null || figure.view.measure !== app.sweep.by || !point.length) return;
-  const at = median(point.map((p) => p.y));
-  picture.append(svg("path", { class: `star ${alone ? "ink" : line.optimizer.look}`, d: markPath("*", point[0].x, at, 7) }));
+// A star at the best value of each line; one that would cover another is above it, with a line to its place.
+function drawBest(app, figure, picture) {
+  if (figure.view.measure !== app.sweep.by) return;
+  const stars = [];
+  for (const line of figure.lines.filter((one) => one.optimizer.score !== null)) {
+    const own = figure.points.filter((p) => figure.lines[p.line] === line && line.rows[p.value].includes(line.optimizer.best));
+    if (!own.length) continue;
+    const [x, at] = [own[0].x, median(own.map((p) => p.y))];
+    let y = at;
+    while (stars.some(([a, b]) => Math.hypot(a - x, b - y) < 20)) y -= 4;
+    stars.push([x, y]);
+    if (y < at) picture.append(svg("line", { class: `leader ${line.optimizer.look}`, x1: x, x2: x, y1: y, y2: at }));
+    picture.append(svg("path", { class: `star ${line.optimizer.look}`, d: markPath("*", x, y, 7) }));
+  }
+}
+
+// How many numbers are beyond the ends of the scale, at its rim.
+function drawBeyond({ y, box }, picture, values) {
+  const above = values.filter((value) => Number.isFinite(value) && value > y.high).length;
+  const below = values.filter((value) => Number.isFinite(value) && value < y.low).length;
+  const say = (count, text, at) => count && picture.append(svg("text", { class: "note beyond", x: box.right - 4, y: at, "text-anchor": "end" }, [`${count.toLocaleString("en")} ${text}`]));
+  say(above, `above ${short(y.high)} ↑`, box.top + 26);
+  say(below, `below ${short(y.low)} ↓`, box.bottom - 6);
 }
 
 // ---- Recorded curves: one line per value of the axis, colored by it; a diverged run is drawn to where it leaves the picture ----
@@ -241,7 +264,7 @@ function curveScales(sweep, curves, view, box) {
   const losses = stayed.length ? stayed.flatMap((curve) => curve.points.map((point) => point[1])) : first;
   const last = Math.max(1, largest(curves.map((curve) => curve.points.at(-1)[0])));
   const x = scaleOf(view.log && last > 10 ? "symlog" : "linear", 0, last, box.left, box.right, 1);
-  return [x, lossScale(losses, box.bottom, box.top, false)];
+  return [x, lossScale(losses, box.bottom, box.top, false, null)];
 }
 
 // Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture finally.

@@ -100,8 +100,8 @@ function classesOf(sweep, cells, view) {
   if (view.fill === "regime") return cells.map((c) => `r${mostCommonRegime(sweep, c.rows)}`);
   const means = cells.map((c) => c.rows.reduce((sum, row) => sum + score(sweep, view.fill, row), 0) / c.rows.length);
   const finite = means.filter(Number.isFinite);
-  const scale = lossScale(finite, 0, 15, isMaximized(sweep, view.fill));
-  view.range = finite.length ? [smallest(finite), largest(finite)] : null;
+  const scale = lossScale(finite, 0, 15, isMaximized(sweep, view.fill), isMaximized(sweep, view.fill));
+  view.range = finite.length ? [Math.max(smallest(finite), scale.low), Math.min(largest(finite), scale.high)] : null;
   return means.map((mean) => (Number.isFinite(mean) ? `q${Math.round(Math.min(15, Math.max(0, scale.of(Math.max(mean, scale.low)))))}` : "none"));
 }
 

@@ -159,8 +159,9 @@ function regimeKey(sweep) {
   const present = sweep.regimes.map((regime, code) => [regime, code]).filter(([, code]) => countOf(sweep, code));
   const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
   const star = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]), "best"]);
-  const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "where divergence begins"]);
-  return sweep.axis ? [...items, star, dash] : [...items, star];
+  const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "training diverges above"]);
+  const edges = [...sweep.edges.values()].some((values) => values.some((edge) => edge > 0));
+  return [...items, star, ...(edges ? [dash] : [])];
 }
 
 // The colors of the curves, from the lowest to the highest value of the axis.
