@@ -1,6 +1,7 @@
 """Typed errors whose messages name the argument, its value and the remedy. Imports only the standard library."""
 
 import difflib
+import re
 import reprlib
 import sys
 import warnings
@@ -90,6 +91,15 @@ def warn(text: str) -> None:
     warnings.warn(text, GdkitWarning, stacklevel=level)
 
 
+def without_addresses(text: str) -> str:
+    """`text` in which functions and objects are named without their addresses.
+
+    >>> without_addresses("[<function <lambda> at 0x7f1>, <app.Model object at 0x7f2>]")
+    '[<lambda>, app.Model]'
+    """
+    return re.sub(r"<(?:(?:built-in )?function |bound method )?(\S+)(?: object)? at 0x[0-9a-fA-F]+>", r"\1", text)
+
+
 def _message(argument: str, value: object, problem: str, remedy: str) -> str:
     remedy = remedy if remedy.endswith((".", "?", "!")) else remedy + "."
-    return f"{argument}={_repr.repr(value)}: {problem}. {remedy}"
+    return f"{argument}={without_addresses(_repr.repr(value))}: {problem}. {remedy}"

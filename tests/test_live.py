@@ -8,6 +8,7 @@ import json
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import synthetic
@@ -78,6 +79,21 @@ def test_the_tally_counts_the_runs_of_finished_tiles(half):
         stayed = np.where(kinds == EndKind.STEPS, lanes["final_loss"].values, np.inf)
         assert part.best == pytest.approx(stayed.min())
         assert part.best_at["learning_rate"] == lanes["learning_rate"].values[stayed.argmin()]
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (0, 2), (1, 2)])
+def test_the_tally_ranks_points_by_the_mean_over_their_seeds(shard, tmp_path):
+    problem = gdkit.Problem(lambda x: (x * x).sum(), lambda key: jax.random.normal(key, (2,)))
+    plan = Plan(width=1, depth=1, tile=2)  # of three seeds: tiles divide points
+    axes = {"learning_rate": np.array([0.01, 0.1, 0.2, 0.5, 1.5])}
+    request = check_request(problem, sgd, axes, steps=5, seeds=3, plan=plan)
+    result, _ = sweep(request, directory=RunDirectory(tmp_path / "run", "", shard))
+    counted = tally.Tally(Store.open(tmp_path / "run"))
+    counted.update()
+    losses = np.where(result.finished, result.lanes["final_loss"].values, np.nan).reshape(5, 3)
+    means = np.where(np.isnan(losses).any(axis=1), np.inf, losses.mean(axis=1))
+    assert counted.optimizers[0].best == pytest.approx(means.min())
+    assert counted.optimizers[0].best_at == {"learning_rate": axes["learning_rate"][means.argmin()]}
 
 
 def test_the_page_of_an_unfinished_run_says_so_and_embeds_finished_runs_only(half, page):
@@ -257,15 +273,15 @@ def test_an_interrupted_report_says_how_to_write_it_and_status_says_that_it_is_m
     assert "report: runs/half/report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [50, 80, 120])
 def test_the_board_has_one_line_per_optimizer_that_fits_the_terminal(width):
     console = Console(width=width, file=io.StringIO())
     board = ProgressBoard(console)
     board.update_progress(Progress(3_000_000, 9_000_000, 124, 279, 12.0))
     board.update_optimizers(
         [
-            tally.OptimizerTally("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}),
-            tally.OptimizerTally("a-label-that-is-longer-than-its-column", 93, 31, 31, None, {}),
+            tally.OptimizerTally("sgd", 93, 93, 22, 0.0969, {"learning_rate": 0.398}, by="test_loss"),
+            tally.OptimizerTally("a-label-that-is-longer-than-its-column", 31, 31, 31, None, {}),
             tally.OptimizerTally("adam", 93, 0, 0, None, {}),
         ]
     )
@@ -274,8 +290,8 @@ def test_the_board_has_one_line_per_optimizer_that_fits_the_terminal(width):
     lines = captured.get().splitlines()
     assert [line.split()[0][:7] for line in lines] == ["sgd", "a-label", "adam", "all"]
     assert all(len(line) <= width for line in lines)
-    for line, text in zip(
-        lines, ["93/93  22 diverged  best 0.0969 at 0.398", "no finite score", "0/93", "24 s left"], strict=True
-    ):
-        assert text in line
-    assert "124/279  53 diverged" in lines[-1]
+    for line, text in zip(lines, ["0.0969 at 0.398", "no finite score", "0/93", "24 s left"], strict=True):
+        assert text in line and "…" not in line.partition(" ")[2]
+    if width > 50:
+        assert "93/93  22 diverged  test loss 0.0969 at 0.398" in lines[0]
+        assert "124/279  53 diverged  3 M of 9 M steps, 250 k steps/s" in lines[-1]

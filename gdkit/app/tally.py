@@ -17,9 +17,10 @@ class OptimizerTally(NamedTuple):
     lanes: int
     finished: int
     diverged: int
-    best: float | None  # best score of a run; None before the first that did not diverge
-    best_at: dict[str, float | str]  # that run's values on the axes
+    best: float | None  # best mean score over the seeds of a point; None before all seeds of a point have converged
+    best_at: dict[str, float | str]  # that point's values on the axes
     maximize: bool = False  # whether larger scores are better
+    by: str = ""  # the variable that points are compared by
 
 
 class Tally:
@@ -35,9 +36,11 @@ class Tally:
         sizes = [grid.points * self._seeds for grid in self._description.grids]
         self._starts = np.cumsum([0, *sizes])
         self._counted = np.zeros(store.partition.tiles, bool)
+        points = int(self._starts[-1]) // self._seeds
+        self._sums, self._seen = np.zeros(points), np.zeros(points, int)  # of scores, and of seeds, per point
         labels = [grid.label or "" for grid in self._description.grids]
         self.optimizers = [
-            OptimizerTally(label, size, 0, 0, None, {}, self._maximize)
+            OptimizerTally(label, size, 0, 0, None, {}, self._maximize, self.by)
             for label, size in zip(labels, sizes, strict=True)
         ]
 
@@ -59,13 +62,23 @@ class Tally:
         values = rows[self.by].astype(float)
         values = values if values.ndim == 1 else values[:, -1]  # of evaluations along the run, that at the end
         scores = np.where(diverged | ~np.isfinite(values), np.inf, orient(values, self._maximize))
-        best = int(np.argmin(scores))
-        is_better = optimizer.best is None or scores[best] < orient(optimizer.best, self._maximize)
-        if np.isfinite(scores[best]) and is_better:
-            optimizer = optimizer._replace(best=float(values[best]), best_at=self._axis_values(index, int(lanes[best])))
+        points = self._complete_points(lanes, scores)
+        means = self._sums[points] / self._seeds
+        if len(points) and np.isfinite(means.min()):
+            best, mean = int(points[np.argmin(means)]), orient(float(means.min()), self._maximize)
+            if optimizer.best is None or means.min() < orient(optimizer.best, self._maximize):
+                optimizer = optimizer._replace(best=mean, best_at=self._axis_values(index, best * self._seeds))
         self.optimizers[index] = optimizer._replace(
             finished=optimizer.finished + len(lanes), diverged=optimizer.diverged + int(diverged.sum())
         )
+
+    def _complete_points(self, lanes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """The points whose last seed is among these lanes; a diverged seed counts as an infinite score."""
+        points = lanes // self._seeds
+        np.add.at(self._sums, points, scores)
+        np.add.at(self._seen, points, 1)
+        points = np.unique(points)
+        return points[self._seen[points] == self._seeds]
 
     def _axis_values(self, index: int, lane: int) -> dict[str, float | str]:
         """The values of a lane on the axes of its optimizer."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from gdkit import factories, optimizers
 from gdkit.checks import MAX_KEY, check_integer
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, without_addresses
 from gdkit.problems import Problem, ProblemLike
 from gdkit.types import OptimizerLike
 
@@ -392,7 +392,7 @@ def _plain_values(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any
 
 
 def _label(value: Any) -> str:
-    return value if isinstance(value, str) else getattr(value, "__name__", None) or str(value)
+    return value if isinstance(value, str) else getattr(value, "__name__", None) or without_addresses(str(value))
 
 
 def _check_bounds(name: str, bounds: Any) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gdkit.app.labels import humanize
 from gdkit.app.resources import Resources, format_bytes
 from gdkit.app.summary import short_number, short_value
 from gdkit.app.tally import OptimizerTally, Tally
@@ -25,6 +26,7 @@ from gdkit.tables import count, format_duration
 _FRAMES = 2  # per second: half a percent of one core
 _LINE_INTERVAL = 10.0  # seconds
 _MAX_ROWS = 12  # optimizers shown at once
+_WIDE = 70  # columns of a terminal that holds all numbers
 
 
 def print_plan(console: Console, name: str, request: SweepRequest, needed: Resources) -> None:
@@ -43,7 +45,7 @@ def print_plan(console: Console, name: str, request: SweepRequest, needed: Resou
 @contextmanager
 def show_progress(console: Console) -> Generator[tuple[Callable[[Progress], None], Callable[[Tally], None]]]:
     """Yields callbacks for progress and for tallies: a live table on a terminal, lines at intervals elsewhere."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.quiet:
         lines = ProgressLines(console)
         yield lines.update_progress, lines.update_tally
         return
@@ -76,16 +78,17 @@ class ProgressBoard:
 
     def table(self) -> Table:
         """The table as it is now."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
-        table.add_column(ratio=1, min_width=6)
+        gap = 2 if self._console.width >= _WIDE else 1
+        table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), show_header=False, expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24 if gap == 2 else 10)
+        table.add_column(ratio=1, min_width=6 if gap == 2 else 2)
         for _ in range(2):
             table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
         visible = _visible_optimizers(self._optimizers)
         for optimizer in self._optimizers if len(self._optimizers) > 1 else []:
             if optimizer in visible:
-                table.add_row(*_optimizer_cells(optimizer))
+                table.add_row(*_optimizer_cells(optimizer, is_wide=gap == 2))
         table.add_row(*self._total_cells())
         return table
 
@@ -94,10 +97,14 @@ class ProgressBoard:
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
         best = _best_optimizer(optimizers)
-        remaining = f"{_format_rate(p.rate)} steps/s, {format_duration(p.seconds_left)} left" if p.has_rate else ""
+        is_wide = self._console.width >= _WIDE
+        remaining = f"{format_duration(p.seconds_left)} left" if p.has_rate else ""
+        if is_wide:
+            rate = f"{_format_rate(p.rate)} steps/s" if p.has_rate else ""
+            remaining = ", ".join(filter(None, [_describe_steps(p), rate, remaining]))
         if len(optimizers) == 1 and best:
-            remaining = ", ".join(filter(None, [remaining, _describe_best(best)]))
-        diverged = _format_diverged(sum(optimizer.diverged for optimizer in optimizers))
+            remaining = ", ".join(filter(None, [remaining, _describe_best(best, is_wide=is_wide)]))
+        diverged = _format_diverged(sum(optimizer.diverged for optimizer in optimizers)) if is_wide else ""
         return [
             Text("all", "bold"),
             ProgressBar(p.total, p.done),
@@ -130,7 +137,7 @@ class ProgressLines:
             running = [o for o in self._optimizers if 0 < o.finished < o.lanes] or self._optimizers
             share = min(99, int(100 * p.done / p.total))
             remaining = f", {format_duration(p.seconds_left)} left" if p.has_rate else ""
-            parts = [f"{share:3} %  {p.lanes_done:,} of {p.lanes:,} runs{remaining}"]
+            parts = [f"{share:3} %  {_describe_steps(p)}, {p.lanes_done:,} of {p.lanes:,} runs finished{remaining}"]
             self._print("; ".join(parts + [_describe_optimizer(o) for o in running if o.finished]))
 
     def _print(self, text: str) -> None:
@@ -144,13 +151,18 @@ def _visible_optimizers(optimizers: Sequence[OptimizerTally]) -> list[OptimizerT
     return sorted(optimizers, key=rank)[:_MAX_ROWS]
 
 
-def _optimizer_cells(optimizer: OptimizerTally) -> list[RenderableType]:
+def _describe_steps(p: Progress) -> str:
+    """How many steps, over all runs, are completed."""
+    return f"{_format_rate(p.done)} of {_format_rate(p.total)} steps"
+
+
+def _optimizer_cells(optimizer: OptimizerTally, *, is_wide: bool) -> list[RenderableType]:
     return [
         Text(optimizer.label),
         ProgressBar(optimizer.lanes, optimizer.finished),
         f"{optimizer.finished:,}/{optimizer.lanes:,}",
-        _format_diverged(optimizer.diverged),
-        _describe_best(optimizer),
+        _format_diverged(optimizer.diverged) if is_wide else "",
+        _describe_best(optimizer, is_wide=is_wide),
     ]
 
 
@@ -164,12 +176,13 @@ def _describe_optimizer(optimizer: OptimizerTally) -> str:
     return f"{name}{optimizer.finished:,} of {optimizer.lanes:,}{diverged}, {_describe_best(optimizer)}"
 
 
-def _describe_best(optimizer: OptimizerTally) -> str:
-    """The best run so far; empty before the first run has finished."""
+def _describe_best(optimizer: OptimizerTally, *, is_wide: bool = True) -> str:
+    """The best mean over seeds so far, by the measure of the answer; empty before the first run has finished."""
     if optimizer.best is None:
-        return "no finite score" if optimizer.finished else ""
+        return "no finite score" if optimizer.finished == optimizer.lanes else ""
     value = next(iter(optimizer.best_at.values()), None)
-    return f"best {short_number(optimizer.best)}" + (f" at {short_value(value)}" if value is not None else "")
+    measure = f"{humanize(optimizer.by)} " if is_wide and optimizer.by else ""
+    return f"{measure}{short_number(optimizer.best)}" + (f" at {short_value(value)}" if value is not None else "")
 
 
 def _best_optimizer(optimizers: Sequence[OptimizerTally]) -> OptimizerTally | None:
