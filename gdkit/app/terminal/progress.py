@@ -100,7 +100,7 @@ class ProgressBoard:
         is_wide = self._console.width >= _WIDE
         remaining = f"{format_duration(p.seconds_left)} left" if p.has_rate else ""
         if is_wide:
-            rate = f"{_format_rate(p.rate)} steps/s" if p.has_rate else ""
+            rate = f"{_format_rate(p.rate)} steps/s" if p.has_rate and self._console.width >= 100 else ""
             remaining = ", ".join(filter(None, [_describe_steps(p), rate, remaining]))
         if len(optimizers) == 1 and best:
             remaining = ", ".join(filter(None, [remaining, _describe_best(best, is_wide=is_wide)]))
