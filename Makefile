@@ -58,8 +58,8 @@ format: env-test ## format the code and apply the fixes of ruff
 bench: env-bench env-parity ## compare the speed with peers, PyTorch included; select with PARTS="--only scalar"
 	$(PY) -m benchmarks $(PARTS)
 
-reproduce: env-app ## run the studies at full settings and write docs/reproductions.md; select with STUDIES=names
-	$(PY) docs/reproduce.py $(STUDIES)
+reproduce: env-app ## run the studies at full settings and write docs/reproductions.md; select with STUDIES=names, KEY=number
+	$(PY) docs/reproduce.py $(STUDIES) $(KEY:%=key=%)
 
 torture: env-test ## kill runs, race them, damage their files, and write docs/reliability.md; select with PARTS=names
 	$(PY) scripts/torture.py $(PARTS)

@@ -150,17 +150,17 @@ def claims(result: BatchSize) -> list[Claim]:
     inside = [is_inside(geometric_grid(result.settings[name]), best.rates) for name, best in result.runs.items()]
     small, large, adam = (exponent for exponent, *_ in result.exponents.values())
     return [
-        Claim("best learning rate of one step: largest log error over batch sizes", f"{MCCANDLISH}, eq. 2.7", 0.0,
-              0.1, float(np.abs(np.log(one.rates / result.noise.best_rate(one.batch_sizes))).max())),
-        Claim("share of best learning rates of runs that lie inside their grid",
+        Claim.theory("best learning rate of one step: largest log error over batch sizes", f"{MCCANDLISH}, eq. 2.7",
+              0.0, 0.1, float(np.abs(np.log(one.rates / result.noise.best_rate(one.batch_sizes))).max())),
+        Claim.check("share of best learning rates of runs that lie inside their grid",
               "at an end the optimum may lie beyond", 1.0, 0.0,
               float(np.mean(np.concatenate(inside)))),
-        Claim(f"sgd: exponent of the batch size up to {result.settings['sgd']['linear_to']}", f"1: {LI}", 1.0, 0.2,
-              small),
-        Claim(f"sgd: exponent of the batch size from {result.settings['sgd']['level_from']}",
+        Claim.published(f"sgd: exponent of the batch size up to {result.settings['sgd']['linear_to']}", f"1: {LI}",
+              1.0, 0.2, small),
+        Claim.published(f"sgd: exponent of the batch size from {result.settings['sgd']['level_from']}",
               f"constant: {MCCANDLISH}", 0.0, 0.25, large),
-        Claim("adam, 1 − β proportional to the batch: exponent of the batch size", f"1/2: {MALLADI}", 0.5, 0.1,
-              adam),
+        Claim.published("adam, 1 − β proportional to the batch: exponent of the batch size", f"1/2: {MALLADI}", 0.5,
+              0.1, adam),
     ]  # fmt: skip
 
 

@@ -150,14 +150,16 @@ def _claims_of(name: str, phases: Phases) -> list[Claim]:
     between = (scaled > 2 * 1.06) & (scaled < 4 * 0.97)  # closer to 2, the rise is too small to double the loss
     edge = float(phases.runs.edge("learning_rate")["median"])
     return [
-        Claim(f"{name}: first learning rate whose loss rises at some step, times λ₀", source, 2.0, 0.06, phases.lower),
-        Claim(f"{name}: share of learning rates from 2.12/λ₀ to 3.88/λ₀ that catapult (a few may land where it is too "
+        Claim.published(f"{name}: first learning rate whose loss rises at some step, times λ₀", source, 2.0, 0.06,
+              phases.lower),
+        Claim.published(
+              f"{name}: share of learning rates from 2.12/λ₀ to 3.88/λ₀ that catapult (a few may land where it is too "
               "flat to converge in time)", source, 1.0, 0.05, float(np.mean(catapults[between]))),
-        Claim(f"{name}: share of catapults that end flatter than 2/η", source, 1.0, 0.0,
+        Claim.check(f"{name}: share of catapults that end flatter than 2/η", source, 1.0, 0.0,
               float(np.mean(phases.sharpness[catapults] * scaled[catapults] < 2))),
-        Claim(f"{name}: learning rate at which divergence begins in the sweep, times λ₀", source, 4.0, 0.12,
+        Claim.published(f"{name}: learning rate at which divergence begins in the sweep, times λ₀", source, 4.0, 0.12,
               edge * phases.kernel),
-        Claim(f"{name}: critical learning rate, times λ₀", source, 4.0, 0.12, phases.upper),
+        Claim.published(f"{name}: critical learning rate, times λ₀", source, 4.0, 0.12, phases.upper),
     ]  # fmt: skip
 
 

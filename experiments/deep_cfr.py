@@ -93,13 +93,15 @@ def claims(result: DeepCfr) -> list[Claim]:
     """The game's value, and the exploitability of each method."""
     edge = result.deep.select(optimizer="sgd").regimes.transpose("learning_rate", "seed").values[-1]
     return [
-        Claim("largest exploitability of Kuhn's equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
-        Claim("value of the tabular average strategy", "Kuhn 1950: −1/18", kuhn.VALUE, 1e-3, result.tabular_value),
-        Claim("exploitability of the tabular average strategy", ZINKEVICH, 0.0, 1e-3, float(result.tabular[-1])),
-        *(Claim(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, TOLERANCE,
+        Claim.published("largest exploitability of Kuhn's equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
+        Claim.published("value of the tabular average strategy", "Kuhn 1950: −1/18", kuhn.VALUE, 1e-3,
+              result.tabular_value),
+        Claim.published("exploitability of the tabular average strategy", ZINKEVICH, 0.0, 1e-3,
+              float(result.tabular[-1])),
+        *(Claim.published(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, TOLERANCE,
                 float(result.best(name)[1][:, -1].mean())) for name in OPTIMIZERS),
-        Claim("share of seeds that diverge at sgd's largest learning rate", "far above 2/λ of the squared error", 1.0,
-              0.0, float(np.mean(edge == Regime.DIVERGED))),
+        Claim.check("share of seeds that diverge at sgd's largest learning rate", "far above 2/λ of the squared error",
+              1.0, 0.0, float(np.mean(edge == Regime.DIVERGED))),
     ]  # fmt: skip
 
 

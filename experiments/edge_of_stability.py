@@ -77,6 +77,6 @@ def claims(result: EdgeOfStability) -> list[Claim]:
     """Theory's edges against the plateaus of the sharpness, and the multiplier there."""
     return [
         *edge_runs.edge_claims(result.runs, "sharpness", ("2/η", "(2 + 2β)/η"), SOURCE),
-        Claim("most negative multiplier of the step map at the end of the first run", "1 − ηλ", result.predicted, 1e-3,
-              result.multiplier),
+        Claim.check("most negative multiplier of the step map at the end of the first run", "1 − ηλ", result.predicted,
+              1e-3, result.multiplier),
     ]  # fmt: skip

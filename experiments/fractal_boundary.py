@@ -142,10 +142,11 @@ def claims(result: FractalBoundary) -> list[Claim]:
     for name, trail in trails.items():
         result_claims += _smooth(trail) if name == SMOOTH else _rough(name, trail)
         text = f"{name}: share of answers beside the deepest border that survive a rounding of the learning rates"
-        result_claims.append(Claim(text, "otherwise the border is noise", 1.0, 0.05, result.stable_share[name]))
+        result_claims.append(Claim.check(text, "otherwise the border is noise", 1.0, 0.05, result.stable_share[name]))
     if "tanh middle" in trails and SMOOTH in trails:
         separation = trails["tanh middle"].median()[1] - trails[SMOOTH].median()[2]
-        result_claims.append(Claim("middle: distance of the interval of the median for tanh above that for the linear "
+        result_claims.append(Claim.check(
+                          "middle: distance of the interval of the median for tanh above that for the linear "
                           "network", "above: 0 to 1", 0.5, 0.5, separation))  # fmt: skip
     return result_claims
 
@@ -154,9 +155,9 @@ def _rough(name: str, trail: Trail) -> list[Claim]:
     (low, high), cells = PUBLISHED, trail.frames[0].cells
     deep = np.array([frame.border.sum() for frame in trail.frames[1:]])
     return [
-        Claim(f"{name}: median dimension of the windows", f"{low} to {high}: {SOURCE}", (low + high) / 2,
+        Claim.published(f"{name}: median dimension of the windows", f"{low} to {high}: {SOURCE}", (low + high) / 2,
               (high - low) / 2, trail.median()[0]),
-        Claim(f"{name}: share of the zoomed windows whose border fills more cells than a straight line can",
+        Claim.published(f"{name}: share of the zoomed windows whose border fills more cells than a straight line can",
               f"every scale: {SOURCE}", 1.0, 0.0, float(np.mean(deep > 2 * cells - 1))),
     ]  # fmt: skip
 
@@ -164,9 +165,9 @@ def _rough(name: str, trail: Trail) -> list[Claim]:
 def _smooth(trail: Trail) -> list[Claim]:
     whole = trail.dimensions[0]
     return [
-        Claim(f"{SMOOTH}: dimension of the border of the whole plane", "1: a smooth curve", 1.0, 0.1,
+        Claim.check(f"{SMOOTH}: dimension of the border of the whole plane", "1: a smooth curve", 1.0, 0.1,
               whole.value if whole else np.nan),
-        Claim(f"{SMOOTH}: median dimension of the windows", "1: a smooth curve", 1.0, 0.1, trail.median()[0]),
+        Claim.check(f"{SMOOTH}: median dimension of the windows", "1: a smooth curve", 1.0, 0.1, trail.median()[0]),
     ]  # fmt: skip
 
 

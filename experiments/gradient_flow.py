@@ -147,15 +147,18 @@ def claims(result: GradientFlow) -> list[Claim]:
     growth = [np.diff(np.interp([start, end], time, curve.growth(rate)))[0] for rate, start, end in intervals]
     is_near = np.abs(np.minimum(left, time[-1]) - np.minimum(predicted, time[-1])) <= result.time[1]
     return [
-        Claim("slope of log distance in log η, at the end, of runs below 1/sharpness", f"1: O(η); {EULER}", 1.0, 0.03,
-              float(slope)),
-        Claim(f"share of runs within {DEPARTED:g} times the first-order distance when the flow's sharpness is 2/η",
+        Claim.theory("slope of log distance in log η, at the end, of runs below 1/sharpness", f"1: O(η); {EULER}", 1.0,
+              0.03, float(slope)),
+        Claim.published(
+              f"share of runs within {DEPARTED:g} times the first-order distance when the flow's sharpness is 2/η",
               COHEN, 1.0, 0.0, float(np.mean(follows))),
-        Claim("log-growth of the oscillation from there until a run leaves, median", "−log ε, from rounding to 1",
+        Claim.theory("log-growth of the oscillation from there until a run leaves, median",
+              "−log ε, from rounding to 1",
               -curve.rounding, -0.15 * curve.rounding, float(np.median(growth)) if growth else float("nan")),
-        Claim("share of runs, whose oscillation was at rounding, that leave within an interval of the prediction",
+        Claim.theory(
+              "share of runs, whose oscillation was at rounding, that leave within an interval of the prediction",
               "∑ log |ηλ − 1| = 0, floor log ε", 1.0, 0.0, float(is_near[at_rounding].mean())),
-        Claim("error of the flow, over the smallest distance from it", "Runge and Kutta, order 4", 0.0, 0.02,
+        Claim.check("error of the flow, over the smallest distance from it", "Runge and Kutta, order 4", 0.0, 0.02,
               result.error / float(result.distance[-1, 1:].min())),
     ]  # fmt: skip
 

@@ -168,19 +168,20 @@ def claims(result: Landscape) -> list[Claim]:
     sign_changes = result.learning_rate[1:][np.diff(np.sign(result.slope)) != 0]
     calm = result.loss[result.learning_rate < result.edge]
     return [
-        Claim("below the edge: largest relative error of the slope against the difference of its neighbours",
+        Claim.check("below the edge: largest relative error of the slope against the difference of its neighbours",
               "differences of a smooth function tend to its derivative", 0.0, 0.02, below.worst),
-        Claim("below the edge: sign changes of the slope", "a quadratic has none below 2/(λ_min + λ_max)",
+        Claim.theory("below the edge: sign changes of the slope", "a quadratic has none below 2/(λ_min + λ_max)",
               0.0, 0.0, below.sign_changes),
-        Claim("first learning rate at which the slope changes sign, over that at which the sharpness reaches 2/η",
+        Claim.published(
+              "first learning rate at which the slope changes sign, over that at which the sharpness reaches 2/η",
               "Metz et al. 2021; Cohen et al. 2021", 1.0, 0.3, float(sign_changes.min(initial=np.inf)) / result.edge),
-        Claim("above the edge: median relative error of the slope", "|h − d| / |h| is 1 for a large h unrelated to d",
-              1.0, 0.5, above.error),
-        Claim("above the edge: share of points whose slope has the sign of the change to the next loss",
+        Claim.check("above the edge: median relative error of the slope",
+              "|h − d| / |h| is 1 for a large h unrelated to d", 1.0, 0.5, above.error),
+        Claim.check("above the edge: share of points whose slope has the sign of the change to the next loss",
               "chance level, if slope and neighbour are unrelated", 0.5, 0.25, above.sign_agreement),
-        Claim("median magnitude of the slope below the edge, over that above", "Metz et al. 2021: it grows in chaos",
-              0.0, 0.5, below.size / above.size),
-        Claim("final loss of tuning from below, over the smallest loss below the edge", "tuning reaches the edge",
+        Claim.published("median magnitude of the slope below the edge, over that above",
+              "Metz et al. 2021: it grows in chaos", 0.0, 0.5, below.size / above.size),
+        Claim.check("final loss of tuning from below, over the smallest loss below the edge", "tuning reaches the edge",
               1.0, 0.15, result.tuned.final_loss / float(calm.min(initial=np.inf))),
     ]  # fmt: skip
 

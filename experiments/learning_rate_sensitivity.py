@@ -125,16 +125,16 @@ def plot(result: Sensitivity) -> dict[str, Figure]:
 def claims(result: Sensitivity) -> list[Claim]:
     """The number is the paper's, its decades are fair, and warm-up and clipping reduce it."""
     optimizers = result.settings["optimizers"]
-    share_claim = lambda text, source, reduction: Claim(
+    share_claim = lambda text, source, reduction: Claim.published(
         f"{text}: share of bootstrap samples of seeds", source, 1.0, 0.05, _positive_share(reduction)
     )
     pair = lambda problem, name, *treatments: (result.sensitivity(problem, name, t) for t in treatments)
     by_clipping = {name: sensitivity_reduction(*pair("mlp", name, "plain", "clipping")) for name in optimizers}
     by_warmup = lambda name: sensitivity_reduction(*pair("transformer", name, "clipping", "both"), above_best=True)
     return [
-        Claim("largest error of recommend().sensitivity against E[min(L, L₀)] − L*", WORTSMAN, 0.0, 1e-6,
+        Claim.check("largest error of recommend().sensitivity against E[min(L, L₀)] − L*", WORTSMAN, 0.0, 1e-6,
               _error(result)),
-        Claim("share of optimizers and problems whose best learning rate lies in the middle third of the decades",
+        Claim.check("share of optimizers and problems whose best learning rate lies in the middle third of the decades",
               "a fair comparison", 1.0, 0.0, _centered_share(result)),
         *(share_claim(f"{name}, clipped, on the transformer: warm-up lowers the loss above the best learning rate",
                       WORTSMAN, by_warmup(name))

@@ -121,17 +121,17 @@ def claims(result: Transfer) -> list[Claim]:
     curves = [mean_scores(one) for group in result.runs.values() for one in group]
     inside = [is_inside(rates, interpolate_best_rate(rates, losses)) for rates, losses in curves]
     result_claims = [
-        Claim("share of best learning rates that lie inside their grid", "at an end the optimum may lie beyond", 1.0,
-              0.0, float(np.mean(inside)))
+        Claim.check("share of best learning rates that lie inside their grid", "at an end the optimum may lie beyond",
+              1.0, 0.0, float(np.mean(inside)))
     ]  # fmt: skip
     for optimizer, kind in result.runs:
         expected, tolerance, source = DRIFT[optimizer] if kind == STANDARD else (0.0, 0.2, f"constant: {YANG}")
         moved = 1.0 if kind == STANDARD else 0.0
         outputs = result.changes[optimizer, kind][..., -1].mean(axis=1)
         result_claims += [
-            Claim(f"{optimizer}, {kind}: exponent of width in the best learning rate", source, expected, tolerance,
-                  result.slope(result.best(optimizer, kind))),
-            Claim(f"{optimizer}, {kind}: exponent of width in the change of the outputs by training",
+            Claim.published(f"{optimizer}, {kind}: exponent of width in the best learning rate", source, expected,
+                  tolerance, result.slope(result.best(optimizer, kind))),
+            Claim.published(f"{optimizer}, {kind}: exponent of width in the change of the outputs by training",
                   f"{moved:g}: {YANG}", moved, 0.25, result.slope(outputs)),
         ]  # fmt: skip
     return result_claims

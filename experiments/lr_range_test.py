@@ -174,17 +174,18 @@ def claims(result: FinderComparison) -> list[Claim]:
     cases, others = result.cases, [rule for rule in result.cases[0].suggestions if rule not in (SLOPE, TRIED)]
     median = lambda rule: float(np.median([case.regrets[rule] for case in cases]))
     return [
-        Claim("noisy curves: median log10 of the suggestion by the slope against the learning rate", NOISE,
+        Claim.theory("noisy curves: median log10 of the suggestion by the slope against the learning rate", NOISE,
               -7.0, 0.5, decades[LIGHTNING]),
-        Claim("noisy curves: median log10 of the suggestion by the slope against its logarithm",
+        Claim.theory("noisy curves: median log10 of the suggestion by the slope against its logarithm",
               "the curve's steepest point", float(np.log10(steepest)), 0.1, decades[SLOPE]),
-        Claim("share of cases in which Lightning's suggestion is less than a hundredth of the best", NOISE, 1.0,
-              0.0, float(np.mean([case.distance[LIGHTNING] < -2 for case in cases]))),
-        *(Claim(f"stability limit of sgd on the {case.problem} over 2/λ", "2/λ", 1.0, 0.03, _limit_over_theory(case))
-          for case in cases if (case.problem, case.optimizer) == ("quadratic", "sgd")),
-        Claim("share of cases in which the learning rate chosen by trying is below the stability limit", "a check",
+        Claim.check("share of cases in which Lightning's suggestion is less than a hundredth of the best", NOISE,
+              1.0, 0.0, float(np.mean([case.distance[LIGHTNING] < -2 for case in cases]))),
+        *(Claim.theory(f"stability limit of sgd on the {case.problem} over 2/λ", "2/λ", 1.0, 0.03,
+          _limit_over_theory(case)) for case in cases if (case.problem, case.optimizer) == ("quadratic", "sgd")),
+        Claim.check("share of cases in which the learning rate chosen by trying is below the stability limit",
+              "a check",
               1.0, 0.0, float(np.mean([c.test.limit is None or c.test.best <= c.test.limit.value for c in cases]))),
-        Claim("share of the rules of fastai and Lightning with a larger median regret than trying",
+        Claim.check("share of the rules of fastai and Lightning with a larger median regret than trying",
               "a curve is one short run", 1.0, 0.0, float(np.mean([median(TRIED) < median(rule) for rule in others]))),
     ]  # fmt: skip
 

@@ -153,18 +153,20 @@ def claims(result: Race) -> list[Claim]:
     solved = lambda kind: np.isfinite(result.times[DEFAULT])[:, result.kinds == kind].sum(axis=1)
     names = result.names
     rows = [
-        Claim("share of optimizers and τ at which the tuned profile is not below the default one",
+        Claim.check("share of optimizers and τ at which the tuned profile is not below the default one",
               "a check: the default is on the tuned grid", 1.0, 0.0, float(np.mean(tuned >= default))),
-        Claim("exponent of the condition number in the steps of gradient descent on quadratics", POLYAK, 1.0, 0.05,
-              exponent(sgd_steps)),
-        Claim("exponent of the condition number in the steps of heavy ball (slightly larger, its roots are double)",
+        Claim.theory("exponent of the condition number in the steps of gradient descent on quadratics", POLYAK, 1.0,
+              0.05, exponent(sgd_steps)),
+        Claim.theory(
+              "exponent of the condition number in the steps of heavy ball (slightly larger, its roots are double)",
               POLYAK, 0.5, 0.1, exponent(heavy_steps)),
     ]  # fmt: skip
     for kind, more, less in (("networks", "adam", "sgd"), ("functions", "sgd", "adam")):
         if kind in result.kinds:
             count = solved(kind)
             leads = float(count[names.index(more)] > count[names.index(less)])
-            rows.append(Claim(f"{more}'s default solves more of the {kind} than {less}'s", SUITS, 1.0, 0.0, leads))
+            text = f"{more}'s default solves more of the {kind} than {less}'s"
+            rows.append(Claim.check(text, SUITS, 1.0, 0.0, leads))
     return rows
 
 

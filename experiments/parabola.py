@@ -112,16 +112,16 @@ def claims(result: Parabola) -> list[Claim]:
     spacing = float(np.diff(np.log(rates)).max())
     first = lambda regime: float(rates[codes == regime].min(initial=np.inf))
     return [
-        Claim("largest error of x_t in the table against the closed form", "c + (s − c)(1 − 2η)^t", 0.0, 1e-5,
+        Claim.theory("largest error of x_t in the table against the closed form", "c + (s − c)(1 − 2η)^t", 0.0, 1e-5,
               _largest_error(result)),
-        Claim("share of learning rates, away from borders, with the regime that theory predicts",
+        Claim.theory("share of learning rates, away from borders, with the regime that theory predicts",
               "|1 − λη| against 0, 1", 1.0, 0.0, float(agrees[~is_near].mean()) if (~is_near).any() else float("nan")),
-        Claim("first learning rate that converges in time", "(1 − gap^(1/2t)) / λ", at.convergence,
+        Claim.theory("first learning rate that converges in time", "(1 − gap^(1/2t)) / λ", at.convergence,
               at.convergence * (spacing + 0.01), first(Regime.CONVERGED)),
-        Claim("first learning rate that oscillates", "1/λ", at.overshoot, at.overshoot * (spacing + 0.01),
+        Claim.theory("first learning rate that oscillates", "1/λ", at.overshoot, at.overshoot * (spacing + 0.01),
               first(Regime.OSCILLATING)),
-        Claim("learning rate that bounces", "2/λ", at.divergence, 0.01 * at.divergence, first(Regime.BOUNCING)),
-        Claim("first learning rate that diverges", "2/λ", at.divergence, at.divergence * (spacing + 0.01),
+        Claim.theory("learning rate that bounces", "2/λ", at.divergence, 0.01 * at.divergence, first(Regime.BOUNCING)),
+        Claim.theory("first learning rate that diverges", "2/λ", at.divergence, at.divergence * (spacing + 0.01),
               first(Regime.DIVERGED)),
     ]  # fmt: skip
 

@@ -129,17 +129,18 @@ def claims(result: PhaseDiagram) -> list[Claim]:
     radius = linear_steps.spectral_radius("momentum", rates[None, :], curvatures, momenta[:, None])
     ideal, root = linear_steps.polyak_optimum(ratio), ratio**0.5
     return [
-        Claim("largest distance of the measured edge from theory, in grid steps", "(2 + 2β) / λ", 0.0, 1.0,
+        Claim.theory("largest distance of the measured edge from theory, in grid steps", "(2 + 2β) / λ", 0.0, 1.0,
               float(np.abs(np.log(result.edges / result.borders)).max() / step)),
-        Claim("share of cells, more than a grid step from the border, that diverge or not as theory predicts",
+        Claim.theory("share of cells, more than a grid step from the border, that diverge or not as theory predicts",
               "(2 + 2β) / λ", 1.0, 0.0, float(agrees[np.abs(distance) > step].mean())),
-        Claim("momentum at which late steps shrink the most", "Polyak 1964: ((√κ − 1) / (√κ + 1))²", ideal.momentum,
-              rise, result.fastest.momentum),
-        Claim("learning rate at which late steps shrink the most", "Polyak 1964: 4 / (√L + √μ)²", ideal.learning_rate,
-              ideal.learning_rate * step, result.fastest.learning_rate),
-        Claim("Lyapunov exponent there", "Polyak 1964: log((√κ − 1) / (√κ + 1))", np.log((root - 1) / (root + 1)),
+        Claim.published("momentum at which late steps shrink the most", "Polyak 1964: ((√κ − 1) / (√κ + 1))²",
+              ideal.momentum, rise, result.fastest.momentum),
+        Claim.published("learning rate at which late steps shrink the most", "Polyak 1964: 4 / (√L + √μ)²",
+              ideal.learning_rate, ideal.learning_rate * step, result.fastest.learning_rate),
+        Claim.published("Lyapunov exponent there", "Polyak 1964: log((√κ − 1) / (√κ + 1))",
+              np.log((root - 1) / (root + 1)),
               2e-3, float(result.exponents.min())),
-        Claim("largest error of a Lyapunov exponent in the plane", "z² − (1 + β − ηλ) z + β", 0.0, 5e-3,
+        Claim.theory("largest error of a Lyapunov exponent in the plane", "z² − (1 + β − ηλ) z + β", 0.0, 5e-3,
               float(np.abs(result.exponents - np.log(radius)).max())),
     ]  # fmt: skip
 

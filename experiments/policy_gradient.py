@@ -122,18 +122,18 @@ def claims(result: PolicyGradient) -> list[Claim]:
     predicted = reduced.predicted_variance / plain.predicted_variance
     loose = 6 / result.settings["bandit"]["samples"] ** 0.5  # a few standard errors of a variance
     return [
-        *(Claim(f"largest error of the mean sampled gradient, {name}, in standard errors", WILLIAMS, 0.0, 4.5, e.error)
-          for name, e in result.estimates.items()),
-        Claim("variance of a sampled gradient without a baseline", VARIANCE, plain.predicted_variance,
+        *(Claim.theory(f"largest error of the mean sampled gradient, {name}, in standard errors", WILLIAMS, 0.0, 4.5,
+          e.error) for name, e in result.estimates.items()),
+        Claim.theory("variance of a sampled gradient without a baseline", VARIANCE, plain.predicted_variance,
               loose * plain.predicted_variance, plain.variance),
-        Claim("share of that variance that remains with the true value as a baseline", VARIANCE, predicted,
+        Claim.theory("share of that variance that remains with the true value as a baseline", VARIANCE, predicted,
               loose * predicted, reduced.variance / plain.variance),
-        Claim("value of the bandit's policy at the best learning rate, mean over seeds", "mean of the best arms",
+        Claim.theory("value of the bandit's policy at the best learning rate, mean over seeds", "mean of the best arms",
               best, 0.01 * best, float(result.values(BASELINE).mean(axis=1).max())),
-        *(Claim(f"return on the cart with a pole at {name}'s best learning rate, mean over seeds",
+        *(Claim.check(f"return on the cart with a pole at {name}'s best learning rate, mean over seeds",
                 "the longest episode", longest, 0.05 * longest, float(result.returns(name)[1].mean(axis=1).max()))
           for name in OPTIMIZERS),
-        *(Claim(f"return at {name}'s largest learning rate, median over seeds, as a share of the longest episode",
+        *(Claim.check(f"return at {name}'s largest learning rate, median over seeds, as a share of the longest episode",
                 "committed to one action: Chung et al. 2021", result.one_way / longest, 0.1,
                 float(np.median(result.returns(name)[1][-1])) / longest) for name in OPTIMIZERS),
     ]  # fmt: skip

@@ -141,18 +141,18 @@ def claims(result: QLearning) -> list[Claim]:
     rate = f"at learning rate {result.settings['baird']['example_rate']:g}"
     best = {period: int(np.argmin(result.errors(period).mean(axis=1))) for period in periods}
     return [
-        *(Claim(f"target renewed every {period} steps: largest |Q − Q*| over seeds at the best learning rate",
+        *(Claim.theory(f"target renewed every {period} steps: largest |Q − Q*| over seeds at the best learning rate",
                 "value iteration", 0.0, 2e-3, float(result.errors(period)[best[period]].max())) for period in periods),
-        *(Claim(f"target renewed every {period} steps: largest decrease of Q* by a greedy action there",
+        *(Claim.theory(f"target renewed every {period} steps: largest decrease of Q* by a greedy action there",
                 "value iteration", 0.0, 1e-6, float(result.errors(period, "regret")[best[period]].max()))
           for period in periods),
-        Claim("share of learning rates at which Baird's counterexample diverges", BAIRD, 1.0, 0.0,
+        Claim.published("share of learning rates at which Baird's counterexample diverges", BAIRD, 1.0, 0.0,
               float(np.mean(diverged))),
-        Claim("largest error of its Lyapunov exponents", BAIRD, 0.0, 1e-4,
+        Claim.theory("largest error of its Lyapunov exponents", BAIRD, 0.0, 1e-4,
               float(np.abs(result.exponents - result.predicted).max())),
-        Claim(f"log of its largest multiplier {rate}", BAIRD, growth.predicted, 1e-5, growth.multiplier),
-        Claim(f"log-growth of its weights in a run {rate}", BAIRD, growth.predicted, 1e-4, growth.run),
-        Claim(f"log of the largest multiplier behind stop_gradient {rate}", "I − ηXᵀX/7", 0.0, 1e-5,
+        Claim.theory(f"log of its largest multiplier {rate}", BAIRD, growth.predicted, 1e-5, growth.multiplier),
+        Claim.theory(f"log-growth of its weights in a run {rate}", BAIRD, growth.predicted, 1e-4, growth.run),
+        Claim.theory(f"log of the largest multiplier behind stop_gradient {rate}", "I − ηXᵀX/7", 0.0, 1e-5,
               growth.stopped),
     ]  # fmt: skip
 

@@ -154,9 +154,9 @@ def claims(result: QuadraticRegimes) -> list[Claim]:
     adapting = last.runs.select(optimizer="adapting").lane_regimes
     return [
         *case_claims,
-        Claim("sgd: first learning rate whose late updates reverse", "2 / (smallest λ + largest λ)", reversal,
+        Claim.theory("sgd: first learning rate whose late updates reverse", "2 / (smallest λ + largest λ)", reversal,
               reversal * (spacing - 1), float(reverses)),
-        Claim("adam with adapting preconditioner: share of learning rates at which it diverges",
+        Claim.check("adam with adapting preconditioner: share of learning rates at which it diverges",
               "Cohen et al. 2022", 0.0, 0.0, float((adapting == Regime.DIVERGED).mean())),
     ]  # fmt: skip
 
@@ -169,13 +169,13 @@ def _claims_of(family: MeasuredCase, beta: float) -> list[Claim]:
     )
     errors = np.abs([family.radius - radius, family.farthest - farthest]) / radius
     return [
-        Claim(f"{name}: learning rate at which runs begin to diverge, over theory's", theory.THRESHOLDS[name], 1.0,
-              float(np.log(family.rates[1] / family.rates[0])), family.edge / family.case.threshold),
-        Claim(f"{name}: multiplier farthest from 1 at theory's learning rate", theory.POLYNOMIALS[name], -1.0,
+        Claim.theory(f"{name}: learning rate at which runs begin to diverge, over theory's", theory.THRESHOLDS[name],
+              1.0, float(np.log(family.rates[1] / family.rates[0])), family.edge / family.case.threshold),
+        Claim.theory(f"{name}: multiplier farthest from 1 at theory's learning rate", theory.POLYNOMIALS[name], -1.0,
               1e-4, family.crossing),
-        Claim(f"{name}: largest error of a multiplier, relative to the spectral radius", theory.POLYNOMIALS[name], 0.0,
-              1e-3, float(errors.max())),
-        Claim(f"{name}: largest error of a Lyapunov exponent", "log of the largest modulus", 0.0, 1e-3,
+        Claim.theory(f"{name}: largest error of a multiplier, relative to the spectral radius",
+              theory.POLYNOMIALS[name], 0.0, 1e-3, float(errors.max())),
+        Claim.theory(f"{name}: largest error of a Lyapunov exponent", "log of the largest modulus", 0.0, 1e-3,
               float(np.abs(family.exponents - np.log(radius)).max())),
     ]  # fmt: skip
 

@@ -150,18 +150,20 @@ def claims(result: Schedules) -> list[Claim]:
     after = result.warmup_run.step >= result.warmup_run.warmup_steps
     ratio = result.warmup_run.sharpness * result.warmup_run.rate[-1] / 2  # of the sharpness to 2/η
     return [
-        Claim("learning rate at which divergence begins on a quadratic with warm-up, over 2/λ",
+        Claim.theory("learning rate at which divergence begins on a quadratic with warm-up, over 2/λ",
               "its curvature cannot fall", 1.0, 0.03, float(_edges(result.quadratic, "warm-up")[0]) / 2),
-        Claim("share of schedules with warm-up that diverge at 1.5 times the constant's learning rate or later", GILMER,
+        Claim.published(
+              "share of schedules with warm-up that diverge at 1.5 times the constant's learning rate or later", GILMER,
               1.0, 0.0, share(lambda name: median[name] >= 1.5 * median[PLAIN])),
-        Claim("cosine decay without warm-up: log of the learning rate of divergence over the constant's",
+        Claim.theory("cosine decay without warm-up: log of the learning rate of divergence over the constant's",
               "divergence begins at the start", 0.0, float(np.log(rates[1] / rates[0])),
               float(np.log(median["cosine"] / median[PLAIN]))),
-        Claim("share of schedules with warm-up whose best learning rate is above the constant's", KALRA, 1.0, 0.0,
-              share(lambda name: _rate(best[name]) > _rate(best[PLAIN]))),
-        Claim("share of seeds for which warm-up lowers the validation loss of cosine, each at its best", KALRA, 1.0,
-              0.0, float(np.mean(_losses(best[WARM]) < _losses(best["cosine"])))),
-        Claim(f"share of steps, after warm-up above the constant's edge, with sharpness at most 1.15 · 2/η (it is "
+        Claim.published("share of schedules with warm-up whose best learning rate is above the constant's", KALRA, 1.0,
+              0.0, share(lambda name: _rate(best[name]) > _rate(best[PLAIN]))),
+        Claim.published("share of seeds for which warm-up lowers the validation loss of cosine, each at its best",
+              KALRA, 1.0, 0.0, float(np.mean(_losses(best[WARM]) < _losses(best["cosine"])))),
+        Claim.published(
+              f"share of steps, after warm-up above the constant's edge, with sharpness at most 1.15 · 2/η (it is "
               f"{ratio[0]:.1f} · 2/η at the start)", GILMER, 1.0, 0.1, float(np.mean(ratio[after] <= 1.15))),
     ]  # fmt: skip
 

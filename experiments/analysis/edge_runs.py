@@ -97,14 +97,14 @@ def edge_claims(
     share = lambda flags: float(np.mean(list(flags)))
     return [
         *(
-            Claim(f"{name}, η = {run.learning_rate:g}: {curvature} at the plateau", f"{formula}; {source}",
+            Claim.published(f"{name}, η = {run.learning_rate:g}: {curvature} at the plateau", f"{formula}; {source}",
                   run.edge, 0.03 * run.edge, run.plateau)
             for (name, group), formula in zip(runs.items(), formulas, strict=True) for run in group
         ),
-        Claim(f"share of runs whose {curvature} reaches the edge from below two thirds of it", source, 1.0, 0.0,
-              share(run.has_sharpened for run in all_runs)),
-        Claim("share of runs whose loss, at the edge, rises at some steps and falls in the long run", source, 1.0, 0.0,
-              share(run.has_descended for run in all_runs)),
+        Claim.published(f"share of runs whose {curvature} reaches the edge from below two thirds of it", source, 1.0,
+              0.0, share(run.has_sharpened for run in all_runs)),
+        Claim.published("share of runs whose loss, at the edge, rises at some steps and falls in the long run", source,
+              1.0, 0.0, share(run.has_descended for run in all_runs)),
     ]  # fmt: skip
 
 

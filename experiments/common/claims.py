@@ -1,6 +1,6 @@
 """A claim of a study: an expected number, its tolerance, and the number that was measured."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 
 class Claim(NamedTuple):
@@ -11,6 +11,22 @@ class Claim(NamedTuple):
     expected: float
     tolerance: float  # absolute
     measured: float
+    kind: Literal["published", "theory", "check"] = "check"
+
+    @classmethod
+    def published(cls, text: str, source: str, expected: float, tolerance: float, measured: float) -> Self:
+        """What a paper reports."""
+        return cls(text, source, expected, tolerance, measured, "published")
+
+    @classmethod
+    def theory(cls, text: str, source: str, expected: float, tolerance: float, measured: float) -> Self:
+        """What a closed form or a theorem predicts."""
+        return cls(text, source, expected, tolerance, measured, "theory")
+
+    @classmethod
+    def check(cls, text: str, source: str, expected: float, tolerance: float, measured: float) -> Self:
+        """What holds if the study works as intended: it supports the other claims, and is not counted with them."""
+        return cls(text, source, expected, tolerance, measured, "check")
 
     @property
     def holds(self) -> bool:

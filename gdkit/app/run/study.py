@@ -61,7 +61,13 @@ def _claim_to_json(claim: StudyClaim) -> dict[str, Any]:
     """A claim for other programs; infinities and NaN, which JSON lacks, as text."""
     numbers = {name: float(getattr(claim, name)) for name in ("expected", "tolerance", "measured")}
     values = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
-    return {"text": claim.text, "source": claim.source, **values, "holds": bool(claim.holds)}
+    return {
+        "text": claim.text,
+        "source": claim.source,
+        "kind": getattr(claim, "kind", "check"),
+        **values,
+        "holds": bool(claim.holds),
+    }
 
 
 def _collect_provenance(seconds: float) -> dict[str, str]:
