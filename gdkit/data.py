@@ -216,6 +216,65 @@ class _Examples:
         return self.collate([self.dataset[int(row)] for row in rows])
 
 
+class GrainDataset(Protocol):
+    """A `grain.MapDataset`: examples or batches by index; beyond its length are further epochs, each shuffled anew."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def shuffle(self, seed: int | None = None) -> "GrainDataset": ...
+
+
+_EPOCHS_PER_SEED = 1_013_904_223  # odd: a shuffle of grain knows epochs modulo 2³²
+_INFINITE = 2**48  # elements; a dataset that repeats for ever says that it has about 2⁶³, by its batch size
+
+
+def from_grain(dataset: GrainDataset, *, batch_size: int | None = None, key: int = 0) -> BatchFunction:
+    """The batches of a `grain.MapDataset`, with its shuffles and transformations.
+
+    Seed 0 has ``dataset[0]``, ``dataset[1]`` and so on; beyond the end grain continues with the next epoch, in another
+    order and with other random transformations. Every other seed has later epochs of the same dataset.
+
+    Args:
+      dataset: its elements are batches of one shape, by ``.batch(n, drop_remainder=True)`` or ``.repeat().batch(n)``;
+        with `batch_size` they are examples. It needs no ``.repeat()``.
+      batch_size: examples per batch; they are then shuffled, unless the dataset repeats already.
+      key: decides this order, with the seed.
+
+    Raises:
+      InputTypeError: not a MapDataset, such as one that can only be iterated over.
+    """
+    if not all(hasattr(dataset, name) for name in ("__len__", "__getitem__", "shuffle")):
+        remedy = "Pass a grain.MapDataset, before to_iter_dataset(); other datasets by from_map_dataset"
+        raise bad_type("dataset", dataset, "not a grain.MapDataset", remedy)
+    if batch_size is not None:
+        checks.check_integer("batch_size", batch_size)
+    checks.check_integer("key", key, at_least=0)
+    size = len(dataset)
+    if not size:
+        raise bad_value("dataset", size, "it has no elements", "Pass other data")
+    if batch_size is not None and size < _INFINITE:
+        dataset = dataset.shuffle(seed=key * _EPOCHS_PER_SEED**2 % 2**32)  # grain adds the epoch to it
+    return _GrainSource(dataset, batch_size, _EPOCHS_PER_SEED * (size if size < _INFINITE else 1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _GrainSource:
+    """Elements of a `grain.MapDataset`, or examples of it stacked to batches."""
+
+    dataset: GrainDataset
+    batch_size: int | None
+    stride: int  # elements from one seed to the next, whole epochs where their length is known
+
+    def __call__(self, seed: int, t: int) -> PyTree:
+        first = seed * self.stride
+        if self.batch_size is None:
+            return self.dataset[first + t]
+        begin = first + t * self.batch_size
+        return _stack([self.dataset[index] for index in range(begin, begin + self.batch_size)])
+
+
 def _stack(examples: Sequence[Any]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *examples)
 

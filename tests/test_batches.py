@@ -232,6 +232,68 @@ def test_memory_maps_datasets_and_arrays_give_the_same_batches(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+def augment(x, rng):
+    return x, rng.integers(1000)
+
+
+GRAIN = {
+    "shuffled": lambda ds: ds.shuffle().batch(4, drop_remainder=True),
+    "augmented": lambda ds: ds.random_map(augment).batch(4),
+    "repeated": lambda ds: ds.shuffle().repeat().random_map(augment).batch(5),
+}
+
+
+@pytest.mark.parametrize("case", GRAIN)
+def test_batches_of_grain_are_those_that_it_iterates_over(case):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    dataset = GRAIN[case](grain.MapDataset.source(np.arange(12)).seed(5))
+    source = gdkit.data.from_grain(dataset)
+    repeated = dataset if case == "repeated" else dataset.repeat()
+    for t, batch in zip(range(9), iter(repeated.to_iter_dataset())):  # noqa: B905  # it has no end
+        assert_equal(source(0, t), batch)
+        assert_equal(source(2, t), source(2, t))
+    assert len({repr([source(seed, t) for t in range(3)]) for seed in range(3)}) == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_examples_of_grain_come_once_per_epoch_and_are_augmented_anew(seed):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    dataset = grain.MapDataset.source(np.arange(12)).seed(5).random_map(augment)
+    source, other = (gdkit.data.from_grain(dataset, batch_size=8, key=key) for key in (0, 1))
+    rows, drawn = (np.concatenate(x).reshape(4, 12) for x in zip(*(source(seed, t) for t in range(6)), strict=True))
+    np.testing.assert_array_equal(np.sort(rows), np.tile(np.arange(12), (4, 1)))
+    assert len({tuple(epoch) for epoch in rows}) == len({tuple(epoch) for epoch in drawn}) == 4
+    assert not np.array_equal(other(seed, 0)[0], source(seed, 0)[0])
+    assert not np.array_equal(source(seed + 1, 0)[0], source(seed, 0)[0])
+
+
+def assert_equal(tree, expected):
+    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_sweep_over_batches_of_grain_is_that_over_the_arrays(straight):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    order = gdkit.data.from_arrays(np.arange(len(X)), batch_size=8)
+    indices = np.concatenate([order(0, t) for t in range(STEPS + 1)])
+    dataset = grain.MapDataset.source(indices).map(lambda i: (X[i], Y[i])).batch(8)
+    found = run(gdkit.data.from_grain(dataset), seeds=1).lanes["final_loss"].values
+    np.testing.assert_array_equal(found, straight[0].lanes["final_loss"].values[::SEEDS])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda grain: grain.MapDataset.range(4).to_iter_dataset(), "not a grain.MapDataset"),
+        (lambda grain: [1, 2], "from_map_dataset"),
+        (lambda grain: grain.MapDataset.source([]), "no elements"),
+    ],
+)
+def test_datasets_of_grain_without_random_access_are_refused(make, match):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    assert_refused(lambda: gdkit.data.from_grain(make(grain)), match)
+
+
 def test_sources_of_other_kinds_are_refused():
     assert_refused(lambda: gdkit.data.from_arrays((X, Y[:9]), batch_size=8), "differ in their numbers of rows")
     assert_refused(lambda: gdkit.data.from_arrays(3, batch_size=8), "not a pytree of arrays with rows")
