@@ -1,5 +1,6 @@
 """Evaluation along the run: the right values at the right steps, and nothing of the training depends on it."""
 
+import json
 import threading
 from typing import Any, NamedTuple
 
@@ -143,6 +144,15 @@ def test_a_lane_that_ended_is_nan_from_its_end_on_except_in_the_last_place(longe
     assert longer.curve(0, "validation_loss")[0].tolist() == longer.lanes["evaluation_step"].values.tolist()
     with pytest.raises(gdkit.GdkitError, match=r"name='validation_los'.*'validation_loss'"):
         longer.curve(0, "validation_los")
+
+
+@pytest.mark.parametrize("lane", [0, 3, 4])  # the last one diverged
+def test_an_exported_file_has_the_score_at_the_end(lane, longer, tmp_path):
+    safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed")
+    longer.export(lane, tmp_path / "params.safetensors")
+    with safetensors.safe_open(tmp_path / "params.safetensors", "numpy") as file:
+        score = json.loads(file.metadata()["validation_loss"])
+    np.testing.assert_equal(np.float32(score), longer.lanes["validation_loss"].values[lane, -1])
 
 
 @pytest.mark.parametrize("first", [5, 20, 25])

@@ -385,7 +385,7 @@ class SweepResult:
           StoreError: the system refused.
         """
         lane = self._check_lane(lane)
-        row, by = self.lanes.isel(lane=lane), self.score_name()
+        row, by = end_values(self.lanes).isel(lane=lane), self.score_name()
         names = [name for name in ("optimizer", *self.axes, "seed") if name in row.coords]
         values = plain_values({name: row[name].values[()] for name in names})
         numbers = {name: row[name].values.item() for name in dict.fromkeys(("end_step", "final_loss", by))}
