@@ -1,5 +1,6 @@
 """Losses and metrics of the outputs of a model and their targets."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,6 +14,33 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array
 
 OutputLoss: TypeAlias = Callable[[Any, Any], Any]  # (outputs, y) -> scalar
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelLoss:
+    """A loss as a model and a function of its outputs, so that the two can be differentiated apart.
+
+    The loss of a `Problem`: ``loss(outputs(params, batch), batch) + penalty(params)``. The generalized Gauss-Newton
+    matrix (`stability.gauss_newton`) needs this form; the problems of `supervised` have it.
+
+    Args:
+      outputs: ``(params, batch) -> outputs``, any pytree of float arrays; ``params -> outputs`` without data.
+      loss: ``(outputs, batch) -> scalar``, convex in the outputs where the Gauss-Newton matrix shall be positive.
+      penalty: ``params -> scalar``, added to the loss; None: no penalty.
+
+    >>> line = ModelLoss(lambda w, batch: w * batch[0], lambda outputs, batch: squared_error(outputs, batch[1]))
+    >>> float(line(2.0, (jnp.ones(4), jnp.zeros(4))))
+    4.0
+    """
+
+    outputs: Callable[..., Any]
+    loss: Callable[..., Any]
+    penalty: Callable[[Any], Any] | None = None
+
+    def __call__(self, params: Any, *batch: Any) -> Any:
+        """The loss of params on a batch."""
+        value = self.loss(self.outputs(params, *batch), *batch)
+        return value if self.penalty is None else value + self.penalty(params)
 
 
 def cross_entropy(outputs: Array, y: Array) -> Array:

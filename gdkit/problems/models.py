@@ -14,10 +14,10 @@ from gdkit import datasets
 from gdkit.checks import check_choice, check_integer, check_number
 from gdkit.datasets import SPLIT, DataLike, Dataset
 from gdkit.errors import bad_type, bad_value
-from gdkit.problems.losses import default_loss
+from gdkit.problems.losses import ModelLoss, default_loss
 from gdkit.problems.problem import Problem
 from gdkit.problems.supervised import supervised
-from gdkit.types import Array, Key, Params, PyTree
+from gdkit.types import Array, Key, Params
 
 _HE = math.sqrt(2.0)  # gain that compensates for the half of the inputs that a rectifier sets to 0
 ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], float]] = {  # function and gain
@@ -72,11 +72,9 @@ def logistic_regression(
     init = Layer(_zeros(_count_features(dataset), *outputs), _zeros(*outputs))
     name = f"logistic regression on {dataset.name or 'data'}"
     unpenalized = supervised(init, _affine, "cross_entropy", dataset, batch_size=batch_size, replace=replace, name=name)
-
-    def loss(params: Layer, batch: PyTree) -> Array:
-        return unpenalized.loss(params, batch) + 0.5 * l2 * jnp.sum(jnp.square(params.weight))
-
-    return dataclasses.replace(unpenalized, loss=loss)
+    penalty = lambda params: 0.5 * l2 * jnp.sum(jnp.square(params.weight))
+    assert isinstance(unpenalized.loss, ModelLoss)
+    return dataclasses.replace(unpenalized, loss=dataclasses.replace(unpenalized.loss, penalty=penalty))
 
 
 def mlp(

@@ -14,7 +14,7 @@ from gdkit.checks import check_integer
 from gdkit.datasets import SPLIT, DataLike
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems.epochs import epoch_rows
-from gdkit.problems.losses import OutputLoss, accuracy, default_metrics, r2, resolve_loss
+from gdkit.problems.losses import ModelLoss, OutputLoss, accuracy, default_metrics, r2, resolve_loss
 from gdkit.problems.problem import Metric, Problem, check_metrics, maximized_metrics
 from gdkit.types import Key, Params, PyTree
 
@@ -65,7 +65,7 @@ def supervised(
     if batch_size is not None:
         sample = minibatches(_check_batch_size(batch_size, len(train[1])), replace=replace)
     return Problem(
-        lambda params, batch: output_loss(apply(params, batch[0]), batch[1]),
+        ModelLoss(lambda params, batch: apply(params, batch[0]), lambda outputs, batch: output_loss(outputs, batch[1])),
         init,
         data=train,
         sample=sample,

@@ -1,13 +1,23 @@
 """Stability: curvature, the multipliers of the step map, and the learning rate at which they leave the unit circle."""
 
 from gdkit.stability.critical import CriticalLearningRate, Profile, critical_learning_rate
+from gdkit.stability.curvature import curvature_product
 from gdkit.stability.krylov import Spectrum
-from gdkit.stability.monitors import lyapunov_exponent, preconditioned_sharpness_every, sharpness_every
+from gdkit.stability.monitors import (
+    gauss_newton_every,
+    lyapunov_exponent,
+    preconditioned_sharpness_every,
+    sharpness_every,
+    spectral_density_every,
+    trace_every,
+)
 from gdkit.stability.multipliers import Multipliers, multipliers
-from gdkit.stability.sharpness import preconditioned_sharpness, sharpness, stability_threshold
+from gdkit.stability.sharpness import gauss_newton, preconditioned_sharpness, sharpness, stability_threshold
+from gdkit.stability.spectrum import SpectralDensity, Trace, spectral_density, trace
 
 __all__ = [
-    "CriticalLearningRate", "Multipliers", "Profile", "Spectrum", "critical_learning_rate", "lyapunov_exponent",
+    "CriticalLearningRate", "Multipliers", "Profile", "SpectralDensity", "Spectrum", "Trace",
+    "critical_learning_rate", "curvature_product", "gauss_newton", "gauss_newton_every", "lyapunov_exponent",
     "multipliers", "preconditioned_sharpness", "preconditioned_sharpness_every", "sharpness", "sharpness_every",
-    "stability_threshold",
+    "spectral_density", "spectral_density_every", "stability_threshold", "trace", "trace_every",
 ]  # fmt: skip

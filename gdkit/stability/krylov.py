@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from gdkit.checks import check_integer, check_number
 from gdkit.errors import bad_value
-from gdkit.types import Array, Key, Numeric
+from gdkit.types import Array, Key, Numeric, PyTree
 
 Operator = Callable[[Array], Array]  # (n,) -> (n,), linear
 
@@ -29,6 +29,7 @@ class Spectrum(NamedTuple):
     residuals: Array | np.ndarray  # (k,) ‖Av − λv‖ for the value λ and its unit vector v
     converged: Array | np.ndarray  # (k,) bool, whether the residual is within the tolerance
     products: Array | int  # () int32, number of products with the operator
+    vectors: PyTree = None  # like the params, (k, ...) each: the unit vectors v; None where they are not computed
 
 
 class Krylov(NamedTuple):
@@ -43,15 +44,20 @@ class Krylov(NamedTuple):
     key: Key
 
 
-def check_search(k: int, size: int, tolerance: float, max_iterations: int | None) -> int:
-    """The most products of a search; raise for a number of eigenvalues, a tolerance or products that cannot be used."""
+def check_search(k: int, size: int, tolerance: float, max_iterations: int | None, *, ends: int = 1) -> int:
+    """The most products of a search; raise for a number of eigenvalues, a tolerance or products that cannot be used.
+
+    `ends` is the number of ends of the spectrum of which k eigenvalues each are searched.
+    """
     check_integer("k", k)
-    max_iterations = max(64, 16 * k) if max_iterations is None else max_iterations
+    max_iterations = max(64, 16 * ends * k) if max_iterations is None else max_iterations
     check_integer("max_iterations", max_iterations)
-    if k > size:
-        raise bad_value("k", k, f"there are only {size} eigenvalues", f"Ask for at most {size}")
-    if max_iterations < k:
-        raise bad_value("max_iterations", max_iterations, f"too few for {k} eigenvalues", f"Allow at least {k}")
+    if ends * k > size:
+        found = f"there are only {size} eigenvalues" + f", and {ends} ends with k each" * (ends > 1)
+        raise bad_value("k", k, found, f"Ask for at most {size // ends}")
+    if max_iterations < ends * k:
+        remedy = f"Allow at least {ends * k}"
+        raise bad_value("max_iterations", max_iterations, f"too few for {ends * k} eigenvalues", remedy)
     check_number("tolerance", tolerance, above=0)
     return min(max_iterations, size)
 
@@ -130,33 +136,52 @@ def _safe_norm(vector: Array, axis: int | None = None) -> Array:
     return unit * jnp.linalg.norm(vector / unit, axis=axis)
 
 
-def largest_symmetric(
-    apply: Operator, size: int, k: int, key: Key, dtype: DTypeLike, tolerance: Numeric, depth: int
+def extreme_symmetric(
+    apply: Operator,
+    size: int,
+    k: int,
+    key: Key,
+    dtype: DTypeLike,
+    tolerance: Numeric,
+    depth: int,
+    which: str = "largest",
 ) -> Spectrum:
-    """The k algebraically largest eigenvalues of a symmetric operator on vectors (size,), by block Lanczos."""
+    """The k outermost eigenvalues of a symmetric operator on vectors (size,), and their vectors, by block Lanczos.
 
-    def top(krylov: Krylov) -> tuple[Array, Array]:
-        values, residuals = _ritz_values(krylov)
-        return values[-k:][::-1], residuals[-k:][::-1]
+    The largest in descending order, the smallest in ascending order, or both, the k largest before the k smallest, in
+    descending order.
+    """
+    sign = -1 if which == "smallest" else 1
+    count = 2 * k if which == "both" else k
+
+    def pick(krylov: Krylov, pairs: tuple[Array, ...]) -> tuple[Array, ...]:
+        top = tuple(x[-k:][::-1] for x in pairs)
+        if which != "both":
+            return top
+        lowest = (depth - krylov.count + jnp.arange(k))[::-1]  # unused rows come first
+        return tuple(jnp.concatenate([x, y[lowest]]) for x, y in zip(top, pairs, strict=True))
 
     def is_unfinished(krylov: Krylov) -> Array:
-        finished = jnp.all(top(krylov)[1] <= tolerance * krylov.scale) & (krylov.count >= k)
+        _, residuals = pick(krylov, ritz_pairs(krylov)[:2])
+        finished = jnp.all(residuals <= tolerance * krylov.scale) & (krylov.count >= count)
         return (krylov.count < krylov.basis.shape[0]) & ~finished
 
+    signed = apply if sign == 1 else lambda v: -apply(v)
     krylov = start_krylov(size, depth, k, key, dtype)
-    krylov = jax.lax.while_loop(is_unfinished, lambda old: extend(apply, old, 0.1 * tolerance), krylov)
-    values, residuals = top(krylov)
-    return Spectrum(values, residuals, residuals <= tolerance * krylov.scale, krylov.count)
+    krylov = jax.lax.while_loop(is_unfinished, lambda old: extend(signed, old, 0.1 * tolerance), krylov)
+    values, residuals, within = pick(krylov, ritz_pairs(krylov))
+    vectors = jnp.where(jnp.arange(depth)[:, None] < krylov.count, krylov.basis, 0)
+    return Spectrum(sign * values, residuals, residuals <= tolerance * krylov.scale, krylov.count, within @ vectors)
 
 
 _FEW = 16  # rows; the eigenvalues of 64 rows at each step took as long as the products of 100,000 params
 
 
-def _ritz_values(krylov: Krylov) -> tuple[Array, Array]:
-    """Eigenvalues of the projection, ascending, and their residuals; unused rows come first."""
+def ritz_pairs(krylov: Krylov) -> tuple[Array, Array, Array]:
+    """Eigenvalues of the projection, ascending, their residuals, and their vectors as rows; unused rows come first."""
     depth = len(krylov.projected)
 
-    def within(size: int) -> tuple[Array, Array]:
+    def within(size: int) -> tuple[Array, Array, Array]:
         used = jnp.arange(size) < krylov.count
         inside = jnp.where(used[:, None] & used[None, :], krylov.projected[:size, :size], 0)
         inside = 0.5 * (inside + inside.T)
@@ -166,9 +191,9 @@ def _ritz_values(krylov: Krylov) -> tuple[Array, Array]:
         values, vectors = jax.lax.platform_dependent(padded, cpu=_eigh_one_by_one, default=_eigh)
         unused = jnp.full((depth - size,), below)
         outside = jnp.where(used, krylov.coupling[:, :size], 0) @ vectors
-        return jnp.append(unused, values), jnp.append(
-            jnp.zeros_like(unused), _safe_norm(outside, axis=0) if len(outside) > 1 else jnp.abs(outside[0])
-        )
+        residuals = _safe_norm(outside, axis=0) if len(outside) > 1 else jnp.abs(outside[0])
+        rows = jnp.zeros((depth, depth), vectors.dtype).at[depth - size :, :size].set(vectors.T)
+        return jnp.append(unused, values), jnp.append(jnp.zeros_like(unused), residuals), rows
 
     few = min(_FEW, depth)
     return jax.lax.cond(krylov.count <= few, lambda: within(few), lambda: within(depth))

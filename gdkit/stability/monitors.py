@@ -1,7 +1,7 @@
 """Monitors of curvature, and of how fast neighboring runs separate."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gdkit import binding
-from gdkit.checks import check_integer
+from gdkit.checks import check_choice, check_integer
 from gdkit.factories import cache_if_hashable
-from gdkit.problems import ProblemLike
+from gdkit.problems import Problem, ProblemLike
+from gdkit.stability.curvature import MATRICES
 from gdkit.stability.dynamic_state import DynamicState, find_dynamic_state, split_floats, vector_map, widen
-from gdkit.stability.sharpness import get_learning_rate, largest_preconditioned, sharpness
-from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, State
+from gdkit.stability.sharpness import gauss_newton, get_learning_rate, largest_preconditioned, sharpness
+from gdkit.stability.spectrum import spectral_density, trace
+from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, PyTree, State
 
 
 class _LyapunovState(NamedTuple):
@@ -98,20 +100,25 @@ class _CurvatureState(NamedTuple):
 
 
 @cache_if_hashable(maxsize=32)
-def sharpness_every(problem: ProblemLike, every: int, *, iterations: int = 20, record: int = 0) -> Monitor:
+def sharpness_every(
+    problem: ProblemLike, every: int, *, which: str = "largest", iterations: int = 20, record: int = 0
+) -> Monitor:
     """A monitor of the sharpness at each `every`-th step, on the step's own batch.
 
     It reads ``sharpness`` (the last), ``sharpness_residual`` (its accuracy) and ``sharpness_max``, and with `record`
     ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at those which the run did not reach.
+    With ``which="smallest"`` the names begin with ``smallest_curvature``.
 
     Args:
       problem: that of the run; a monitor is not passed it.
       every: steps from one measurement to the next; steps between cost nothing.
+      which: "largest" or "smallest" eigenvalue.
       iterations: most Hessian-vector products per measurement.
       record: the number of values in the curve, from the first on; later ones are not recorded.
 
     Raises:
-      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0.
+      InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0; an
+        unknown `which`.
 
     >>> from gdkit import descend, problems, sgd
     >>> watched = [sharpness_every(problems.parabola(), 5, record=4)]
@@ -120,13 +127,139 @@ def sharpness_every(problem: ProblemLike, every: int, *, iterations: int = 20, r
     [2.0, 2.0, 2.0, 2.0, nan]
     """
 
+    check_choice("which", which, ("largest", "smallest"))
+
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
-        batch = binding.get_batch(concrete, context.t, context.key, context.data)
-        spectrum = sharpness(concrete, before.params, batch=batch, aux=before.aux, max_iterations=iterations)
+        concrete, batch = _find_batch(problem, context)
+        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
+        spectrum = sharpness(concrete, before.params, which=which, max_iterations=iterations, **at)
         return spectrum.values[0], spectrum.residuals[0]
 
-    return _curvature_every("sharpness", measure, every, iterations, record)
+    name = "sharpness" if which == "largest" else "smallest_curvature"
+    return _curvature_every(name, measure, every, iterations, record)
+
+
+@cache_if_hashable(maxsize=32)
+def gauss_newton_every(problem: ProblemLike, every: int, *, iterations: int = 20, record: int = 0) -> Monitor:
+    """A monitor of the largest eigenvalue of the Gauss-Newton matrix at each `every`-th step, on the step's own batch.
+
+    It reads ``gauss_newton``, ``gauss_newton_residual`` and ``gauss_newton_max``, and with `record`
+    ``gauss_newton_curve``, as `sharpness_every` does.
+
+    Args:
+      problem, every, iterations, record: as in `sharpness_every`; the loss as in `gauss_newton`.
+
+    Raises:
+      InputTypeError, InputValueError: as `sharpness_every`; when a run starts, as `gauss_newton`.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> problem = problems.logistic_regression("iris")
+    >>> run = descend(problem, sgd(0.1), 3, monitors=[gauss_newton_every(problem, 2), sharpness_every(problem, 2)])
+    >>> bool(jnp.isclose(run.statistics["gauss_newton"], run.statistics["sharpness"], rtol=1e-4))
+    True
+    """
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        concrete, batch = _find_batch(problem, context)
+        spectrum = gauss_newton(concrete, before.params, batch=batch, max_iterations=iterations)
+        return spectrum.values[0], spectrum.residuals[0]
+
+    return _curvature_every("gauss_newton", measure, every, iterations, record)
+
+
+@cache_if_hashable(maxsize=32)
+def trace_every(
+    problem: ProblemLike, every: int, *, matrix: str = "hessian", products: int = 48, record: int = 0
+) -> Monitor:
+    """A monitor of the trace of the Hessian, or of the Gauss-Newton matrix, at each `every`-th step.
+
+    It reads ``trace``, ``trace_residual`` (its standard error) and ``trace_max``, and with `record` ``trace_curve``, as
+    `sharpness_every` does; the names begin with ``gauss_newton_trace`` for that matrix. All measurements have the same
+    random vectors, so that differences along a run are those of the matrix.
+
+    Args:
+      problem, every, record: as in `sharpness_every`.
+      matrix, products: as in `trace`.
+
+    Raises:
+      InputTypeError, InputValueError: as `sharpness_every`; an unknown matrix, or fewer than 6 products.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> problem = problems.quadratic([1.0, 4.0])
+    >>> run = descend(problem, sgd(0.1), 3, monitors=[trace_every(problem, 2)])
+    >>> float(run.statistics["trace"]), float(run.statistics["trace_residual"])
+    (5.0, 0.0)
+    """
+    check_choice("matrix", matrix, MATRICES)
+    check_integer("products", products, at_least=6)
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        concrete, batch = _find_batch(problem, context)
+        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
+        found = trace(concrete, before.params, matrix=matrix, products=products, **at)
+        return found.value, found.error
+
+    return _curvature_every(_NAMES[matrix] + "trace", measure, every, 1, record)
+
+
+class _DensityState(NamedTuple):
+    nodes: Array  # (probes, depth) of the last measurement, NaN before the first
+    weights: Array  # (probes, depth)
+
+
+@cache_if_hashable(maxsize=32)
+def spectral_density_every(
+    problem: ProblemLike, every: int, *, matrix: str = "hessian", probes: int = 2, depth: int = 24
+) -> Monitor:
+    """A monitor of the density of eigenvalues at each `every`-th step, on the step's own batch.
+
+    It reads ``spectral_nodes`` and ``spectral_weights``, (probes, depth) each, of the last measurement; their names
+    begin with ``gauss_newton_`` for that matrix. ``SpectralDensity(nodes, weights, size)`` reads densities, moments and
+    counts off them.
+
+    Args:
+      problem, every: as in `sharpness_every`.
+      matrix, probes, depth: as in `spectral_density`.
+
+    Raises:
+      InputTypeError, InputValueError: `every`, `probes` or `depth` is not an integer in range; an unknown matrix.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> problem = problems.quadratic([1.0, 4.0])
+    >>> run = descend(problem, sgd(0.1), 3, monitors=[spectral_density_every(problem, 2, depth=2)])
+    >>> run.statistics["spectral_nodes"].round(3).tolist()
+    [[1.0, 4.0], [1.0, 4.0]]
+    """
+    check_choice("matrix", matrix, MATRICES)
+    for argument, value, least in (("every", every, 1), ("probes", probes, 2), ("depth", depth, 1)):
+        check_integer(argument, value, at_least=least)
+
+    def init(state: State) -> _DensityState:
+        nothing = jnp.full((probes, depth), jnp.nan, ravel_pytree(widen(state.params)[0])[0].dtype)
+        return _DensityState(nothing, nothing)
+
+    def observe(m: _DensityState, before: State, context: Context) -> _DensityState:
+        concrete, batch = _find_batch(problem, context)
+        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
+        found = spectral_density(concrete, before.params, matrix=matrix, probes=probes, depth=depth, **at)
+        return _DensityState(found.nodes, found.weights)
+
+    def update(m: _DensityState, before: State, after: State, info: Info, context: Context) -> _DensityState:
+        return jax.lax.cond(context.t % every == 0, observe, lambda m, *_: m, m, before, context)
+
+    def read(m: _DensityState) -> dict[str, Array]:
+        return {_NAMES[matrix] + "spectral_nodes": m.nodes, _NAMES[matrix] + "spectral_weights": m.weights}
+
+    return Monitor(init, update, read)
+
+
+_NAMES = {"hessian": "", "gauss_newton": "gauss_newton_"}  # what the names of statistics begin with
+
+
+def _find_batch(problem: ProblemLike, context: Context) -> tuple[Problem, PyTree]:
+    """The problem with the hyperparameters of the run, and the batch of the step."""
+    concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
+    return concrete, binding.get_batch(concrete, context.t, context.key, context.data)
 
 
 @cache_if_hashable(maxsize=32)

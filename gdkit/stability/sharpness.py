@@ -15,8 +15,9 @@ from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.optimizers import states
 from gdkit.problems import Problem, ProblemLike
+from gdkit.stability.curvature import find_curvature
 from gdkit.stability.dynamic_state import DynamicState, as_state, find_dynamic_state, get_field_names, widen
-from gdkit.stability.krylov import Spectrum, check_search, largest_symmetric
+from gdkit.stability.krylov import Spectrum, check_search, extreme_symmetric
 from gdkit.types import (
     Array,
     Hyperparameters,
@@ -36,13 +37,14 @@ def sharpness(
     params: Params,
     k: int = 1,
     *,
+    which: str = "largest",
     batch: PyTree = None,
     aux: PyTree = (),
     key: int | Key = 0,
     tolerance: float = 1e-4,
     max_iterations: int | None = None,
 ) -> Spectrum:
-    """The k largest eigenvalues of the loss's Hessian, matrix-free: the curvature that limits the learning rate.
+    """The k outermost eigenvalues of the loss's Hessian, matrix-free: the curvature that limits the learning rate.
 
     Block Lanczos from k random starts with full reorthogonalization, so that an eigenvalue is found as often as it
     occurs (one start finds a multiple eigenvalue once); Hessian-vector products forward over reverse. Pure: vmap it
@@ -53,38 +55,90 @@ def sharpness(
     Args:
       problem: the problem whose loss is measured.
       params: the point, any pytree of float arrays.
-      k: the number of eigenvalues, at most the number of params.
+      k: the number of eigenvalues, at most the number of params; for both ends at most half of it.
+      which: "largest", "smallest", or "both" for k of each; algebraically, not by magnitude.
       batch: the data of the loss; None for all the problem's data.
       aux: state that is not trained, for a problem with `has_aux`.
       key: of the random start.
       tolerance: largest relative residual of a value that counts as converged, relative to the Hessian's norm.
-      max_iterations: most Hessian-vector products, and rows of (params,) in memory at once; None: 64, or 16 k where
-        that is more.
+      max_iterations: most Hessian-vector products, and rows of (params,) in memory at once; None: 64, or 16 per value
+        where that is more.
 
     Returns:
-      Values in descending order, in units of loss per squared param. The largest algebraically: at a maximum all are
-      negative. Values that did not converge are False in `converged`; they are lower bounds, and their residuals are
-      the distances within which an eigenvalue lies.
+      Values in units of loss per squared param: the largest in descending order, the smallest in ascending order, both
+      in descending order with the smallest last. `vectors` has the unit eigenvectors, leaves like the params' with k in
+      front. Values that did not converge are False in `converged`; the largest are then lower bounds, the smallest
+      upper bounds, and their residuals are the distances within which an eigenvalue lies.
 
     Raises:
-      InputTypeError, InputValueError: params that are not float; a `k`, `tolerance` or `max_iterations` out of range.
+      InputTypeError, InputValueError: params that are not float; an unknown `which`; a `k`, `tolerance` or
+        `max_iterations` out of range.
 
     >>> from gdkit import problems
     >>> spectrum = sharpness(problems.quadratic([1.0, 4.0, 9.0]), jnp.ones(3), k=2)
     >>> [round(float(x), 4) for x in spectrum.values], spectrum.converged.tolist()
     ([9.0, 4.0], [True, True])
+    >>> abs(spectrum.vectors[0]).round(4).tolist()
+    [0.0, 0.0, 1.0]
     """
-    if not isinstance(problem, Problem):
-        remedy = "Pass a Problem; call a factory with its hyperparameters first"
-        raise bad_type("problem", problem, "not a Problem", remedy)
-    checks.check_floats("params", params)
-    params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
-    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
-    depth = check_search(k, vector.size, tolerance, max_iterations)
-    loss = binding.objective(problem, None, batch, aux)
-    gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    _, product = jax.linearize(gradient, vector)  # the part common to all products is computed once
-    return largest_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth)
+    return find_spectrum(problem, params, "hessian", k, which, batch, aux, key, tolerance, max_iterations)
+
+
+def gauss_newton(
+    problem: Problem,
+    params: Params,
+    k: int = 1,
+    *,
+    which: str = "largest",
+    batch: PyTree = None,
+    key: int | Key = 0,
+    tolerance: float = 1e-4,
+    max_iterations: int | None = None,
+) -> Spectrum:
+    """The k outermost eigenvalues of the generalized Gauss-Newton matrix JᵀH_outJ, matrix-free.
+
+    J is the derivative of the model's outputs with respect to the params, and H_out the Hessian of the loss in the
+    outputs (Schraudolph 2002). The Hessian is this matrix and a part that vanishes with the derivative of the loss in
+    the outputs, so at a loss near zero the two agree. It has no negative eigenvalue where the loss is convex in the
+    outputs. A penalty of the params counts with its whole Hessian. `curvature_product` has its products.
+
+    Args:
+      problem: its loss is a `problems.ModelLoss`; the problems of `problems.supervised`, `problems.mlp` and so on are.
+      params, k, which, batch, key, tolerance, max_iterations: as in `sharpness`.
+
+    Returns:
+      As `sharpness`.
+
+    Raises:
+      InputTypeError, InputValueError: as `sharpness`; a loss of another form, or with `has_aux`.
+
+    >>> from gdkit import problems
+    >>> problem = problems.logistic_regression("iris")  # linear in its params, so that both are the same
+    >>> top = gauss_newton(problem, problem.init).values
+    >>> bool(jnp.isclose(top[0], sharpness(problem, problem.init).values[0]))
+    True
+    """
+    return find_spectrum(problem, params, "gauss_newton", k, which, batch, (), key, tolerance, max_iterations)
+
+
+def find_spectrum(
+    problem: Problem,
+    params: Params,
+    matrix: str,
+    k: int,
+    which: str,
+    batch: PyTree,
+    aux: PyTree,
+    key: int | Key,
+    tolerance: float,
+    max_iterations: int | None,
+) -> Spectrum:
+    """The k outermost eigenvalues of a matrix of second derivatives, and their vectors like the params."""
+    product, vector, unravel = find_curvature(problem, params, matrix, batch, aux)
+    checks.check_choice("which", which, ("largest", "smallest", "both"))
+    depth = check_search(k, vector.size, tolerance, max_iterations, ends=1 + (which == "both"))
+    found = extreme_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth, which)
+    return found._replace(vectors=jax.vmap(unravel)(found.vectors))
 
 
 def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any) -> Any:
@@ -232,8 +286,8 @@ def largest_preconditioned(
     root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
     _, curved = jax.linearize(gradient, vector)
     product = lambda v: root * curved(root * v)
-    spectrum = largest_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
-    return spectrum, is_diagonal, is_positive
+    spectrum = extreme_symmetric(product, vector.size, k, jax.random.key(0), vector.dtype, tolerance, depth)
+    return spectrum._replace(vectors=None), is_diagonal, is_positive
 
 
 def _compute_gain(
