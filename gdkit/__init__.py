@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "gdkit.errors": ("GdkitError", "GdkitWarning"),
-    "gdkit.problems": ("Problem", "Metric"),
+    "gdkit.problems": ("Problem", "Metric", "Learner"),
     "gdkit.optimizers": ("sgd", "ascent", "ema"),
     "gdkit.descent": ("step_map", "descend", "Trajectory"),
     "gdkit.gradients": (

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from gdkit import checks, factories, jaxprs, optimizers, user_code
 from gdkit import data as host_data
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.problems import Metric, Problem, ProblemLike
+from gdkit.problems import Learner, Metric, Problem, ProblemLike
+from gdkit.problems.learner import check_no_optimizer, inspect_learner, no_optimizer
 from gdkit.problems.problem import takes_aux
 from gdkit.types import (
     Array,
@@ -61,9 +62,7 @@ def bind(
     check_hyperparameters(problem, optimizer, hyperparameters)
     static, traced = {}, {}
     for name, value in hyperparameters.items():
-        factory: Any = problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
-        short = name.removeprefix(factories.PROBLEM_PREFIX)
-        (traced if factories.is_traced(factory, short, [value]) else static)[name] = value
+        (traced if _is_traced(problem, optimizer, name, value) else static)[name] = value
     concrete, _ = resolve_problem(problem, hyperparameters)
     if concrete.batches is not None and not reads_batches:
         remedy = "Pass a Problem with data= and sample="
@@ -72,17 +71,27 @@ def bind(
     return get_arrays(concrete), tuple((n, factories.hashable(v)) for n, v in sorted(static.items())), traced
 
 
+def _is_traced(problem: ProblemLike, optimizer: OptimizerLike, name: str, value: Any) -> bool:
+    """Whether a hyperparameter is an argument of compiled programs; of a Learner, whether it is a float or a rate."""
+    if isinstance(problem, Learner):
+        return factories.is_float(value) or (name == "learning_rate" and factories.is_number(value))
+    factory: Any = problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
+    return factories.is_traced(factory, name.removeprefix(factories.PROBLEM_PREFIX), [value])
+
+
 def resolve(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters
 ) -> tuple[Problem, Optimizer]:
     """The problem and the optimizer of these hyperparameters."""
     concrete, of_optimizer = resolve_problem(problem, hyperparameters)
-    return concrete, optimizers.build(optimizer, of_optimizer)
+    return concrete, no_optimizer() if isinstance(problem, Learner) else optimizers.build(optimizer, of_optimizer)
 
 
 def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> tuple[Problem, dict[str, Any]]:
-    """The problem of these hyperparameters, and the hyperparameters of the optimizer."""
-    values = {name: _as_python_number(value) for name, value in hyperparameters.items()}
+    """The problem of these hyperparameters, and the hyperparameters of the optimizer; a Learner gets all of them."""
+    if isinstance(problem, Learner):
+        return problem.as_problem(hyperparameters), {}
+    values = {name: factories.as_python_number(value) for name, value in hyperparameters.items()}
     of_optimizer, of_problem = factories.split_hyperparameters(values)
     if isinstance(problem, Problem):
         return problem, of_optimizer
@@ -95,18 +104,6 @@ def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> t
 def traced_dtype() -> np.dtype:
     """The dtype of traced hyperparameters, whatever that of the params: float32, or float64 under x64."""
     return jnp.result_type(float)
-
-
-def _as_python_number(value: Any) -> Any:
-    """A traced float with the weak type of a Python number; other values unchanged.
-
-    Factories then compute with it as optax does with Python's floats: alone it keeps its precision (1 − b2 with b2 =
-    0.999, which bfloat16 rounds to 1), and an array that it multiplies keeps its dtype.
-    """
-    if not isinstance(value, jax.Array) or value.ndim or not jnp.issubdtype(value.dtype, jnp.floating):
-        return value
-    convert: Any = primitives.convert_element_type_p
-    return convert.bind(value, new_dtype=value.dtype, weak_type=True, sharding=None)
 
 
 def objective(problem: Problem, optimizer: Optimizer | None, batch: PyTree, aux: PyTree) -> Callable[[Params], Any]:
@@ -144,26 +141,7 @@ def _split_loss(problem: Problem, returned: Any, aux: PyTree) -> tuple[Array, Py
     if not isinstance(returned, tuple) or len(returned) != form.count(",") + 1:
         raise bad_type("loss", returned, f"has_logs is set, and it does not return {form}", f"Return {form}")
     value, *new_aux, logs = returned
-    return value, (new_aux[0] if new_aux else aux), _check_logs(logs)
-
-
-def _check_logs(logs: Any) -> dict[str, Array]:
-    """The logs as arrays; raise unless they are real scalars by name."""
-    if not isinstance(logs, Mapping) or not logs:
-        raise bad_type("loss", logs, "its logs are not a dictionary of scalars", "Return {name: scalar} as the last")
-    for name in logs:
-        checks.check_variable_name("loss", name)
-        if name in ("loss", "step"):
-            raise bad_value("loss", name, f"curve_{name} is a variable of the result", "Give the log another name")
-    return {name: _as_scalar(f"logs[{name!r}]", value) for name, value in sorted(logs.items())}
-
-
-def _as_scalar(argument: str, value: Any) -> Array:
-    """A real number as an array; raise unless it is one."""
-    is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
-    if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
-        raise bad_type(argument, value, "not a scalar", "Reduce it to a real number, for example with jnp.mean")
-    return jnp.asarray(value)
+    return value, (new_aux[0] if new_aux else aux), checks.check_logs("loss", logs)
 
 
 def get_log_names(problem: Problem, key: Key, arrays: Arrays) -> tuple[str, ...]:
@@ -237,6 +215,9 @@ def check_hyperparameters(
     problem: ProblemLike, optimizer: OptimizerLike, names: Sequence[str] | Mapping[str, Any]
 ) -> None:
     """Raise for names that the factories do not take."""
+    if isinstance(problem, Learner):
+        check_no_optimizer(optimizer)
+        return
     of_optimizer, of_problem = factories.split_hyperparameters(dict.fromkeys(names))
     if of_problem and isinstance(problem, Problem):
         name = factories.PROBLEM_PREFIX + next(iter(of_problem))
@@ -254,11 +235,35 @@ def check_hyperparameters(
         factories.check_names("hyperparameters", problem, of_problem)
 
 
+def describe_steps(
+    problem: ProblemLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
+) -> tuple[bool, bool]:
+    """Whether steps report their gradient, and whether their loss is that of a minibatch."""
+    if isinstance(problem, Learner):
+        facts = inspect_learner(problem, hyperparameters, key, arrays.data)
+        return facts.has_gradient, facts.is_stochastic
+    return True, resolve_problem(problem, hyperparameters)[0].is_sampled
+
+
+class RunFacts(NamedTuple):
+    """Properties of runs, found by tracing them."""
+
+    program: Jaxpr  # the loss, or the first steps of a Learner
+    logs: tuple[str, ...]  # names of what is recorded beside the loss, in the order of the alphabet
+    has_gradient: bool  # whether steps report their gradient
+    is_stochastic: bool  # whether a loss is that of a minibatch
+
+
 def check_run(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, key: Key, arrays: Arrays
-) -> Jaxpr:
+) -> RunFacts:
     """Trace the loss; raise if it is not a float scalar or is constant, or if its batch changes shape."""
     concrete, built = resolve(problem, optimizer, hyperparameters)
+    if isinstance(problem, Learner):
+        facts = inspect_learner(problem, hyperparameters, key, arrays.data)
+        _check_evaluation(concrete, key, arrays)
+        _check_effects(concrete, facts.program.jaxpr)
+        return RunFacts(facts.program.jaxpr, facts.logs, facts.has_gradient, facts.is_stochastic)
     closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
     checks.check_scalar("loss", loss)
     _check_evaluation(concrete, key, arrays)
@@ -266,7 +271,7 @@ def check_run(
         remedy = "Use the params in it; an array computed from them before the call is a constant"
         raise bad_value("loss", concrete.name or concrete.loss, "it does not depend on the params", remedy)
     _check_effects(concrete, closed.jaxpr)
-    return closed.jaxpr
+    return RunFacts(closed.jaxpr, get_log_names(concrete, key, arrays), True, concrete.is_sampled)
 
 
 def _check_effects(problem: Problem, loss: Jaxpr) -> None:
@@ -370,7 +375,7 @@ def call_evaluate(problem: Problem, params: Params, data: PyTree, aux: PyTree) -
         raise bad_type("evaluate", values, "it does not return a mapping of names", "Return {name: scalar} from it")
     for name in values:
         checks.check_variable_name("evaluate", name)
-    return {name: _as_scalar(f"evaluate()[{name!r}]", value) for name, value in values.items()}
+    return {name: checks.as_scalar(f"evaluate()[{name!r}]", value) for name, value in values.items()}
 
 
 def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:
@@ -415,10 +420,17 @@ def _describe_shapes(tree: PyTree) -> str:
     return str(jax.tree.map(describe, tree)).replace("'", "")
 
 
-def is_impure(problem: Problem, key: Key) -> bool:
+def is_impure(problem: ProblemLike, hyperparameters: Hyperparameters, key: Key) -> bool:
     """Whether two traces of the loss hold different constants, as they do when it draws numbers outside JAX."""
-    trace = lambda: jaxprs.constants(_trace_loss(problem, None, key, get_arrays(problem))[0])
-    first, second = trace(), trace()
+    concrete, _ = resolve_problem(problem, hyperparameters)
+    arrays = get_arrays(concrete)
+
+    def trace() -> ClosedJaxpr:
+        if isinstance(problem, Learner):
+            return inspect_learner(problem, hyperparameters, key, arrays.data).program
+        return _trace_loss(concrete, None, key, arrays)[0]
+
+    first, second = (jaxprs.constants(trace()) for _ in range(2))
     return len(first) != len(second) or not all(map(_is_same, first, second))
 
 

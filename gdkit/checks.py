@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import is_number
-from gdkit.types import Key, PyTree
+from gdkit.types import Array, Key, PyTree
 
 MAX_KEY = 2**32 - 1  # of an integer that makes a key: 32 bits without x64
 MAX_COUNT = 2**31 - 2  # counters are int32, and one more than the last step is counted
@@ -126,3 +126,22 @@ def check_variable_name(argument: str, name: Any) -> None:
         raise bad_type(argument, name, "not a string", remedy)
     if not name.strip(".") or name != name.strip() or "/" in name or not name.isprintable():
         raise bad_value(argument, name, "a file cannot hold a variable of this name", remedy)
+
+
+def check_logs(argument: str, logs: Any) -> dict[str, Array]:
+    """The logs as arrays; raise unless they are real scalars by name."""
+    if not isinstance(logs, Mapping) or not logs:
+        raise bad_type(argument, logs, "its logs are not a dictionary of scalars", "Return {name: scalar} as the last")
+    for name in logs:
+        check_variable_name(argument, name)
+        if name in ("loss", "step"):
+            raise bad_value(argument, name, f"curve_{name} is a variable of the result", "Give the log another name")
+    return {name: as_scalar(f"logs[{name!r}]", value) for name, value in sorted(logs.items())}
+
+
+def as_scalar(argument: str, value: Any) -> Array:
+    """A real number as an array; raise unless it is one."""
+    is_number = isinstance(value, jax.Array | np.ndarray | np.number | np.bool_ | int | float)
+    if not is_number or jnp.shape(value) or jnp.iscomplexobj(value):
+        raise bad_type(argument, value, "not a scalar", "Reduce it to a real number, for example with jnp.mean")
+    return jnp.asarray(value)

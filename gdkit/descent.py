@@ -17,7 +17,8 @@ from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.optimizers import states
-from gdkit.problems import ProblemLike
+from gdkit.problems import Learner, ProblemLike
+from gdkit.problems import learner as learners
 from gdkit.tables import format_number
 from gdkit.types import (
     Array,
@@ -36,12 +37,13 @@ from gdkit.types import (
 Step = Callable[[State, Hyperparameters, Array, Key, PyTree], tuple[State, Info]]
 
 
-def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
+def step_map(problem: ProblemLike, optimizer: OptimizerLike | None) -> Step:
     """One step of an optimizer on a problem, as a map: ``(state, hyperparameters, t, key, data) -> (state, info)``.
 
     Args:
-      problem: a Problem, or a factory of one, whose hyperparameters are then named ``problem.NAME``.
-      optimizer: an optimizer factory, or a finished optimizer.
+      problem: a Problem, or a factory of one, whose hyperparameters are then named ``problem.NAME``; or a Learner,
+        whose states are those of its `init`.
+      optimizer: an optimizer factory, or a finished optimizer; None for a Learner.
 
     Returns:
       A pure function. `info` holds the loss and the gradient at the params before the update, and the update.
@@ -52,6 +54,10 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
     >>> [round(float(x), 4) for x in (info.loss, info.grad, info.update, state.params)]
     [9.0, -6.0, 1.2, 1.2]
     """
+    if isinstance(problem, Learner):
+        learners.check_no_optimizer(optimizer)
+        return learners.own_step_map(problem)
+    optimizer = learners.choose_optimizer(problem, optimizer)
 
     def step(state: State, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree) -> tuple[State, Info]:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
@@ -64,6 +70,11 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
         return State(params, aux, opt_state), Info(value, grad, update, logs)
 
     return step
+
+
+def lane_step(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
+    """The step map over states as lanes hold them: of a Learner, split into params and the rest."""
+    return learners.split_step_map(problem) if isinstance(problem, Learner) else step_map(problem, optimizer)
 
 
 def withholds_updates(
@@ -95,9 +106,10 @@ def initial_state(
     Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than they start with, which a scan refuses.
     """
     state = strip_weak_types(raw_initial_state(problem, optimizer, hyperparameters, key, arrays))
-    step = step_map(problem, optimizer)
+    step = lane_step(problem, optimizer)
     out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
-    _check_state(optimizer, state, out)
+    if not isinstance(problem, Learner):  # whose state `binding.check_run` checks
+        _check_state(optimizer, state, out)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)
 
 
@@ -111,6 +123,8 @@ def raw_initial_state(
     params, given = jax.tree.map(jnp.asarray, params), arrays.start
     if given is None:
         return State(params, aux, states.start(built, params))
+    if isinstance(problem, Learner):
+        return _continue_learner(State(params, aux, states.start(built, params)), given)
     params = starts.fit("start.params", given.params, params)
     aux = aux if given.aux is None else starts.fit("start.aux", given.aux, aux, same_precision=False)
     opt_state = states.start(built, params)
@@ -121,6 +135,17 @@ def raw_initial_state(
     own = _find_hyperparameters(problem, optimizer, hyperparameters, params)
     chosen = [old if is_own else new for (new, old), is_own in zip(leaves, own, strict=True)]
     return State(params, aux, jax.tree.unflatten(jax.tree.structure(opt_state), chosen))
+
+
+def _continue_learner(state: State, given: State) -> State:
+    """The state of a lane with the numbers of `given`, the state of a learner; what is None in it stays as it is."""
+    own = learners.join_state(state)
+    if isinstance(own, State):
+        pairs = zip(State._fields, given, own, strict=True)
+        own = State(*(old if part is None else starts.fit(f"start.{name}", part, old) for name, part, old in pairs))
+    else:
+        own = starts.fit("start", given.params, own)
+    return learners.split_state(jax.tree.map(jnp.asarray, own))._replace(opt_state=state.opt_state)
 
 
 def _find_hyperparameters(
@@ -200,7 +225,7 @@ def observed_step(
 
     With `last` the loss is observed and no update is made.
     """
-    step = step_map(problem, optimizer)
+    step = lane_step(problem, optimizer)
 
     def advance(lane: Lane, inputs: StepInputs, limits: Limits, last: Array) -> tuple[Lane, Array]:
         lane = roll_windows(watched, lane, inputs.t)
@@ -250,7 +275,7 @@ def observe(
 class Trajectory(NamedTuple):
     """One run. With ``record_every=1`` there are ``steps + 1`` losses; loss t is the one before update t."""
 
-    params: Params  # after the last update
+    params: Params  # after the last update; of a Learner, its whole state, while aux and opt_state are None
     aux: PyTree
     opt_state: PyTree
     step: Array  # (points,) int32, the steps of `loss`
@@ -267,7 +292,8 @@ class Trajectory(NamedTuple):
     @property
     def state(self) -> State:
         """The state after the last update, from which `descend` continues by ``start=``."""
-        return State(self.params, self.aux, self.opt_state)
+        is_of_learner = self.aux is None and self.opt_state is None
+        return self.params if is_of_learner else State(self.params, self.aux, self.opt_state)
 
     def _repr_html_(self) -> str | None:
         """A table of about 12 points for notebooks; None for a trajectory that is traced, or of many runs."""
@@ -283,7 +309,7 @@ class Trajectory(NamedTuple):
 
 def descend(
     problem: ProblemLike,
-    optimizer: OptimizerLike,
+    optimizer: OptimizerLike | None,
     steps: int,
     *,
     hyperparameters: Hyperparameters | None = None,
@@ -303,8 +329,8 @@ def descend(
     compiled program serves all their float values.
 
     Args:
-      problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``.
-      optimizer: an optimizer, or a factory of one.
+      problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``; or a Learner.
+      optimizer: an optimizer, or a factory of one; None for a Learner.
       steps: the number of updates.
       hyperparameters: name to value, for the factories.
       key: the seed's key, or the integer that makes it; decides the start and the batches.
@@ -338,7 +364,7 @@ def descend(
         ("evaluate_every", 1 if evaluate_every is None else evaluate_every),
     ):
         checks.check_integer(argument, value)
-    chosen = dict(hyperparameters or {})
+    chosen, optimizer = dict(hyperparameters or {}), learners.choose_optimizer(problem, optimizer)
     arrays, static, traced = binding.bind(problem, optimizer, chosen, reads_batches=True)
     if data is not None:
         arrays = arrays._replace(data=data)
@@ -357,7 +383,7 @@ def descend(
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), evaluate_every)
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)
-    first = (trajectory.loss, trajectory.grad_norm)
+    first = (trajectory.loss,) if isinstance(problem, Learner) else (trajectory.loss, trajectory.grad_norm)
     if not any(isinstance(x, Tracer) for x in first) and not all(np.isfinite(np.asarray(x)[0]) for x in first):
         check_first_step(problem, optimizer, chosen, key, arrays)
     return trajectory
@@ -401,8 +427,9 @@ def _run(
     arrays: Arrays,
 ) -> Trajectory:
     hyperparameters = dict(static) | traced
-    watched = monitors.DEFAULT + watched
     init_key, sample_key = split_key(key)
+    has_gradient, is_stochastic = binding.describe_steps(problem, hyperparameters, sample_key, arrays)
+    watched = monitors.built_in("all", has_gradient=has_gradient) + watched
     start, record = start_lane(problem, optimizer, watched, hyperparameters, init_key, arrays)
     inputs = lambda t: StepInputs(hyperparameters, t, sample_key, arrays.data)
     move = _differentiable_step(problem, optimizer, watched)
@@ -434,10 +461,11 @@ def _run(
     _, record, info = move(end, record, inputs(jnp.int32(steps)), last=True)
     if record_params:
         history = _write(history, (end.params, info.grad), jnp.int32((len(at) - 1) * record_every), record_every)
-    concrete, _ = binding.resolve_problem(problem, hyperparameters)
-    statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(concrete.is_sampled)}
+    statistics = monitors.read(watched, record) | {"stochastic": jnp.bool_(is_stochastic)}
     losses, logs = jax.tree.map(jnp.append, (losses, logs), (info.loss, info.logs))
-    trajectory = Trajectory(*end, jnp.asarray(at), losses, grads, updates, statistics, *history, logs or None)
+    own = learners.own_state(problem, end)
+    parts = own if isinstance(own, State) else State(own, None, None)
+    trajectory = Trajectory(*parts, jnp.asarray(at), losses, grads, updates, statistics, *history, logs or None)
     if not evaluate_every:
         return trajectory
     along = lambda name, last: jnp.append(evaluated[name][evaluated_at[:-1] - 1] if evaluated else jnp.zeros(0), last)
@@ -449,7 +477,7 @@ def _differentiable_step(
     problem: ProblemLike, optimizer: OptimizerLike, watched: Sequence[Monitor]
 ) -> Callable[..., tuple[State, Record, Info]]:
     """`observed_step` without derivatives of the record; the state moves on after the end of a run, unless stopped."""
-    step = step_map(problem, optimizer)
+    step = lane_step(problem, optimizer)
     has_stop = any(monitor.stop for monitor in watched)
 
     def move(before: State, record: Record, inputs: StepInputs, last: bool) -> tuple[State, Record, Info]:
@@ -502,7 +530,7 @@ def find_bad_start(
 
     def first_step(arrays: Arrays) -> tuple[State, State, Info]:
         state = initial_state(problem, optimizer, hyperparameters, init_key, arrays)
-        return state, *step_map(problem, optimizer)(state, hyperparameters, jnp.int32(0), sample_key, arrays.data)
+        return state, *lane_step(problem, optimizer)(state, hyperparameters, jnp.int32(0), sample_key, arrays.data)
 
     before, after, info = jax.jit(first_step)(arrays)
     is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
@@ -533,7 +561,7 @@ def is_used(
     problem: ProblemLike, optimizer: OptimizerLike, point: dict[str, Any], name: str, key: Key, arrays: Arrays
 ) -> bool:
     """Whether the start or the step map depends on the traced hyperparameter `name` of `point`."""
-    step = step_map(problem, optimizer)
+    step = lane_step(problem, optimizer)
 
     def two_steps(value: Array) -> State:
         state = initial_state(problem, optimizer, point | {name: value}, key, arrays)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import primitives
 
 from gdkit import user_code
 from gdkit.errors import InputTypeError, bad_type, bad_value, unknown_name
@@ -97,6 +98,18 @@ def is_float(value: Any) -> bool:
 def hashable(value: Any) -> Any:
     """`value` with lists as tuples, so that a static value can be in the key of a program."""
     return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def as_python_number(value: Any) -> Any:
+    """A traced float with the weak type of a Python number; other values unchanged.
+
+    Factories then compute with it as optax does with Python's floats: alone it keeps its precision (1 − b2 with b2 =
+    0.999, which bfloat16 rounds to 1), and an array that it multiplies keeps its dtype.
+    """
+    if not isinstance(value, jax.Array) or value.ndim or not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    convert: Any = primitives.convert_element_type_p
+    return convert.bind(value, new_dtype=value.dtype, weak_type=True, sharding=None)
 
 
 def split_hyperparameters(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,6 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from gdkit import gates, optimizers
+from gdkit.changes import changes as changes
 from gdkit.factories import split_hyperparameters
 from gdkit.stopping import patience as patience
 from gdkit.trees import MANY_LEAVES, flatten, norm, select, statistics_dtype
@@ -489,3 +490,9 @@ def curve_steps(points: int) -> np.ndarray:
 
 DEFAULT = (loss_statistics(), reversals(), norms())
 BUILT_IN = {"all": DEFAULT, "ends": (loss_ends(),)}  # by the argument `statistics` of a sweep
+
+
+def built_in(statistics: str, *, has_gradient: bool = True) -> tuple[Monitor, ...]:
+    """The monitors of a name of `BUILT_IN`, of runs whose steps report their gradient or do not."""
+    watched = BUILT_IN[statistics]
+    return watched if has_gradient else tuple(changes() if monitor is norms() else monitor for monitor in watched)

@@ -98,7 +98,7 @@ def classify(
     1.0 BOUNCING
     1.2 DIVERGED
     """
-    s, stochastic = _as_float64(statistics)
+    s, stochastic = _as_float64(statistics, thresholds)
     with np.errstate(all="ignore"):
         gaps = _compute_gaps(s, optimum, stochastic)
         evidence = _compute_evidence(s, gaps)
@@ -117,7 +117,7 @@ def has_diverged(
     diverged_above: float = 1e6,
 ) -> np.ndarray:
     """Mask of the runs that `classify` calls DIVERGED; the statistics of losses and ends suffice."""
-    s, stochastic = _as_float64(statistics)
+    s, stochastic = _as_float64(statistics, thresholds)
     with np.errstate(all="ignore"):
         return _has_diverged(s, _compute_gaps(s, optimum, stochastic), thresholds, diverged_above)
 
@@ -138,24 +138,31 @@ def least_loss(statistics: Mapping[str, ArrayLike]) -> float:
     return float(losses.min()) if losses.size else float("nan")
 
 
-def _as_float64(statistics: Mapping[str, ArrayLike]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _as_float64(statistics: Mapping[str, ArrayLike], limits: Thresholds) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The statistics without curves as float64, and the mask of runs on minibatches."""
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
     if "late_variation" in values:
-        values |= _stand_in_for_updates(values, stochastic)
+        values |= _stand_in_for_slopes(values, stochastic, limits)
     return values, stochastic
 
 
-def _stand_in_for_updates(s: Mapping[str, np.ndarray], stochastic: np.ndarray) -> dict[str, np.ndarray]:
-    """Changes of the loss in place of the statistics of updates, where losses alone are known (`classify_curve`).
+def _stand_in_for_slopes(
+    s: Mapping[str, np.ndarray], stochastic: np.ndarray, limits: Thresholds
+) -> dict[str, np.ndarray]:
+    """Changes of the loss in place of what is not known: slopes of a Learner, updates too of losses alone.
 
-    On minibatches they are noise, and tell nothing.
+    On minibatches they are noise, and tell nothing. Updates that reverse and do not vanish promise a decrease, however
+    little the loss changes.
     """
-    changes = {"late_predicted": "late_variation", "update_norm": "late_change", "peak_update_norm": "peak_change"}
+    late = np.where(stochastic, np.nan, s["late_variation"])
+    if "reversal" in s:
+        swings = (s["reversal"] < limits.reversal) & (s["update_norm"] > limits.vanished * s["peak_update_norm"])
+        return {"late_predicted": np.where(swings & ~stochastic, np.inf, late)}
+    changes = {"update_norm": "late_change", "peak_update_norm": "peak_change"}
     known = {name: np.where(stochastic, np.nan, s[change]) for name, change in changes.items()}
     shape = s["late_change"].shape
-    return known | {"reversal": np.full(shape, np.nan), "reversal_step": np.full(shape, -1.0)}
+    return known | {"late_predicted": late, "reversal": np.full(shape, np.nan), "reversal_step": np.full(shape, -1.0)}
 
 
 _TINY = np.finfo(np.float64).tiny

@@ -42,7 +42,7 @@ def children(tree: PyTree) -> list[tuple[Any, PyTree]]:
     [('b', (2.0, 3.0)), ('w', 1.0)]
     """
     found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
-    return [(_get_name(path[0]), child) for path, child in found if path]
+    return [(get_name(path[0]), child) for path, child in found if path]
 
 
 def name_leaves(tree: PyTree) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def name_leaves(tree: PyTree) -> dict[str, Any]:
     ['0/b', '0/w', '1']
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(str(_get_name(entry)) for entry in path): leaf for path, leaf in leaves}
+    return {"/".join(str(get_name(entry)) for entry in path): leaf for path, leaf in leaves}
 
 
-def _get_name(entry: Any) -> Any:
+def get_name(entry: Any) -> Any:
     """The name in an entry of a key path of JAX."""
     return next((getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name)), str(entry))

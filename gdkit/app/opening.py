@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gdkit.errors import DamagedFileError, bad_value, warn
-from gdkit.problems import ProblemLike
+from gdkit.problems import Learner, ProblemLike
 from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
 from gdkit.store import Store, extension_folders, manifest
 from gdkit.sweeps.request import SweepRequest, check_request
@@ -39,13 +39,14 @@ def open(
     Args:
       path: the file, or the run directory.
       problem: as passed to `sweep`.
-      optimizer: as passed to `sweep`; for several optimizers, a mapping of labels to optimizers or (optimizer, fixed
-        values).
+      optimizer: as passed to `sweep`, None for a Learner; for several optimizers, a mapping of labels to optimizers or
+        (optimizer, fixed values).
       monitors: as passed to `sweep`.
       start: as passed to `sweep`.
 
     Raises:
-      GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given.
+      GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given,
+        and the problem is no Learner.
     """
     result, path = read_result(path, _read_thresholds), Path(path)
     if (path / manifest.NAME).is_file() and not any(extension_folders(path)):
@@ -54,7 +55,7 @@ def open(
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result
-    if problem is None or optimizer is None:
+    if problem is None or (optimizer is None and not isinstance(problem, Learner)):
         name = "problem" if problem is None else "optimizer"
         raise bad_value(name, None, "the other one is given", "Pass both, or neither")
     request = rebuild_request(result, problem, optimizer, monitors, start)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gdkit import datasets
 from gdkit.problems.analytic import beale, himmelblau, parabola, quadratic, rosenbrock
+from gdkit.problems.learner import Learner, ProblemLike
 from gdkit.problems.losses import ModelLoss, accuracy, cross_entropy, r2, squared_error
 from gdkit.problems.models import (
     Layer,
@@ -19,12 +20,12 @@ from gdkit.problems.models import (
     mlp_layers,
     transformer,
 )
-from gdkit.problems.problem import Metric, Problem, ProblemLike
+from gdkit.problems.problem import Metric, Problem
 from gdkit.problems.supervised import minibatches, supervised
 
 __all__ = [
-    "Layer", "Metric", "ModelLoss", "Problem", "ProblemLike", "Transformer", "TransformerBlock", "accuracy", "beale",
-    "cross_entropy", "data_names", "himmelblau", "layer_changes", "logistic_regression", "minibatches", "mlp",
+    "Layer", "Learner", "Metric", "ModelLoss", "Problem", "ProblemLike", "Transformer", "TransformerBlock", "accuracy",
+    "beale", "cross_entropy", "data_names", "himmelblau", "layer_changes", "logistic_regression", "minibatches", "mlp",
     "mlp_layers", "names", "parabola", "quadratic", "r2", "rosenbrock", "squared_error", "supervised", "transformer",
 ]  # fmt: skip
 

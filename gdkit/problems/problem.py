@@ -133,9 +133,6 @@ class Problem:
         return callable(self.init) and jax.tree_util.all_leaves([self.init])
 
 
-ProblemLike = Problem | Callable[..., Problem]  # a problem, or a factory: (**hyperparameters) -> Problem
-
-
 def maximized_metrics(metrics: Mapping[str, Callable[..., Any]] | None) -> tuple[str, ...]:
     """The names of the metrics that are better when larger.
 

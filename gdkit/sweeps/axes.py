@@ -12,7 +12,8 @@ import numpy as np
 from gdkit import factories, optimizers
 from gdkit.checks import MAX_KEY, check_integer
 from gdkit.errors import bad_type, bad_value, without_addresses
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
+from gdkit.problems.learner import check_no_optimizer, no_optimizer
 from gdkit.types import OptimizerLike
 
 
@@ -135,6 +136,9 @@ def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes
       InputValueError, InputTypeError: an axis is empty, has duplicates, or learning rates that are not finite or are
         negative; or no factory takes its name.
     """
+    if isinstance(problem, Learner):
+        check_no_optimizer(optimizer)
+        return parse_free_axes(axes)
     parts = [axes] if isinstance(axes, Mapping) else list(axes) if isinstance(axes, list | tuple) else [axes]
     for part in parts:
         if not isinstance(part, Mapping):
@@ -167,7 +171,8 @@ def parse_free_axes(axes: Any) -> tuple[Section, ...]:
     parts = axes if isinstance(axes, list | tuple) else [axes]
     free = [_free_part(part) if isinstance(part, Mapping) else part for part in parts]
     has_optimizers = any(isinstance(part, Mapping) and "optimizer" in part for part in free)
-    return parse_axes(_take_any, None if has_optimizers else _take_any, free)
+    any_problem: Any = no_optimizer
+    return parse_axes(any_problem, None if has_optimizers else no_optimizer, free)
 
 
 def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -178,16 +183,12 @@ def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
             pairs = [
                 (label, choice if _has_own_axes(choice) else (choice, {})) for label, choice in _label_choices(values)
             ]
-            free[name] = {label: (_take_any, {**_free_part(own), name: choice}) for label, (choice, own) in pairs}
+            free[name] = {label: (no_optimizer, {**_free_part(own), name: choice}) for label, (choice, own) in pairs}
             continue
         plain = values if isinstance(values, MarkedValues) else _plain_values(values, f"axes[{name!r}]")
         are_integers = not isinstance(plain, MarkedValues) and not any(map(factories.is_float, plain))
         free[name] = static(list(plain)) if are_integers and name != "learning_rate" else values
     return Paired(free) if isinstance(part, Paired) else free
-
-
-def _take_any(**hyperparameters: Any) -> Any:
-    """A factory that takes every name."""
 
 
 def _has_own_axes(choice: Any) -> bool:
@@ -340,7 +341,7 @@ def _get_factory(name: str, optimizer: OptimizerLike, problem: ProblemLike) -> C
             remedy = "Pass the factory, for example optax.adam, not optax.adam(0.1)"
             raise bad_value("axes", name, "a finished optimizer takes no hyperparameters", remedy)
         return optimizer
-    if isinstance(problem, Problem):
+    if isinstance(problem, Problem | Learner):
         remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
         raise bad_value("axes", name, "a finished Problem takes no hyperparameters", remedy)
     return problem

@@ -46,14 +46,17 @@ def digest_start(start: State) -> str:
     return digest(*(x for name, leaf in sorted(parts.items()) for x in (name, _as_plain(leaf))))
 
 
-def write_params(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
+def write_params(path: Path, state: State | PyTree, metadata: Mapping[str, Any]) -> None:
     """Write params and aux to a ``.safetensors`` file, or the whole state to an Orbax checkpoint, a folder.
+
+    The state of a Learner that is no `State` counts as params.
 
     Raises:
       InputValueError: the name has another suffix, the folder exists, or two leaves have the same name.
       MissingPackageError: the package that writes it is not installed.
       StoreError: the system refused.
     """
+    state = as_state(state)
     if path.suffix == ".safetensors":
         _write_safetensors(path, state, metadata)
     elif path.suffix:

@@ -12,7 +12,7 @@ from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
@@ -60,10 +60,10 @@ class SweepRequest(NamedTuple):
         """Number of recorded steps that the sweep reaches."""
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
-    def record(self, logs: tuple[str, ...] = ()) -> Recording:
+    def record(self, logs: tuple[str, ...] = (), *, has_gradient: bool = True) -> Recording:
         """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve."""
         curves = (monitors_.log_curves(logs, self.curve_points),) if logs and self.curve_points else ()
-        watched = (*monitors_.BUILT_IN[self.statistics], *self.monitors, *curves)
+        watched = (*monitors_.built_in(self.statistics, has_gradient=has_gradient), *self.monitors, *curves)
         curve = select_curve_steps(self.curve_points, self.steps)
         return Recording(watched, curve, evaluates=self.evaluate_every is not None)
 
@@ -119,7 +119,7 @@ def check_request(
         if not isinstance(monitor, Monitor):
             raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
     _check_keep_states(keep_states)
-    if not isinstance(problem, Problem) and not callable(problem):
+    if not isinstance(problem, Problem | Learner) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = parse_axes(problem, optimizer, axes)
     for section in sections:

@@ -65,8 +65,9 @@ def sweep(
     """Run every point of a grid for every seed side by side, and report the outcome of each run.
 
     Args:
-      problem: a Problem, or a factory of one for axes named ``problem.NAME``.
-      optimizer: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``.
+      problem: a Problem, or a factory of one for axes named ``problem.NAME``; or a Learner, a step map of your own.
+      optimizer: a factory such as ``optax.adam``, or the name of one; None where `axes` has ``optimizer``, and for a
+        Learner.
       axes: name -> values; every combination of values is run. ``optimizer`` maps labels to factories or to
         (factory, axes of its own). All values of an axis of floats are lanes of one program; other values take one
         program each (`gdkit.lanes` and `gdkit.static` decide it). Axes in `gdkit.paired` vary together. The mappings

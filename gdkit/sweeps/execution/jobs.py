@@ -104,7 +104,7 @@ class JobCompiler:
     def describe(self, *, optimum_known: bool) -> Description:
         """The description of the sweep, with the plan as it was carried out."""
         plan = _executed_plan(self.request.plan, self.choices, self.workers, len(self.devices))
-        stochastic = any(p.problem.is_sampled for p in self.groups)
+        stochastic = any(p.facts.is_stochastic for p in self.groups)
         maximized = dict.fromkeys(name for p in self.groups for name in maximized_names(p.problem))
         return describe(
             self.request,

@@ -24,7 +24,7 @@ import numpy as np
 from jax._src import xla_bridge  # no public function says whether JAX has read XLA_FLAGS yet
 
 from gdkit.errors import GdkitWarning, RunError, bad_value
-from gdkit.problems import Problem
+from gdkit.problems import Learner, Problem
 from gdkit.sweeps.execution import threads
 from gdkit.sweeps.execution.executors import Pool
 from gdkit.sweeps.execution.jobs import JobCompiler
@@ -198,7 +198,7 @@ def _unpicklable_parts(request: SweepRequest, settings: ExecutionSettings) -> It
     """The parts of a sweep that cannot be pickled, by the names of arguments."""
     problem = request.problem
     parts: dict[str, Any]
-    if isinstance(problem, Problem):
+    if isinstance(problem, Problem | Learner):
         parts = {f"problem.{name}": value for name, value in vars(problem).items()}
     else:
         parts = {"problem": problem}

@@ -10,7 +10,7 @@ import numpy as np
 
 from gdkit import evaluation, monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, StepInputs, observe, roll_windows, split_key, start_lane, step_map
+from gdkit.descent import Lane, StepInputs, lane_step, observe, roll_windows, split_key, start_lane
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.packing import Packed
@@ -194,7 +194,7 @@ def _step(block: _BlockCall, position: _Position) -> _Position:
     """Advance every lane by one step, and record its loss."""
     (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
     problem, optimizer, _, watched, curve_steps, *_ = definition
-    step = step_map(problem, optimizer)
+    step = lane_step(problem, optimizer)
     step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
     observe_lane = lambda point, key, lane, moved: observe(

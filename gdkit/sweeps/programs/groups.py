@@ -9,15 +9,16 @@ import numpy as np
 
 from gdkit import binding, descent, evaluation, factories, jaxprs, names
 from gdkit.errors import bad_value, warn
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
+from gdkit.problems.learner import own_state
 from gdkit.sweeps.axes import Group, group_points
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import BlockLimits, Plan, Shape, choose_shape, compute_block_limits, count_workers
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
-from gdkit.sweeps.request import SweepRequest, depends_on_seed, select_devices
-from gdkit.types import OptimizerLike, Params, State
+from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
+from gdkit.types import OptimizerLike, Params, PyTree, State
 
 _FEW_ENTRIES = 16  # of the params of a lane whose steps are short
 
@@ -33,7 +34,7 @@ class TracedGroup(NamedTuple):
     params: Params  # shapes of one lane's params
     limits: BlockLimits
     unroll: int  # steps per iteration of the loop, unless the plan has another number
-    logs: tuple[str, ...]  # names of what the loss logs
+    facts: "LossFacts"
 
     def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of `seeds` seeds, (seeds, points)."""
@@ -44,11 +45,16 @@ class TracedGroup(NamedTuple):
         points, own = block.sizes
         return self.number_lanes(block, seeds)[:own, :points].T.ravel()
 
-    def trace_state(self, request: SweepRequest) -> State:
-        """The state of one lane, as shapes."""
+    def record(self, request: SweepRequest) -> Recording:
+        """The monitors of its lanes, and the steps of their curves."""
+        return request.record(self.facts.logs, has_gradient=self.facts.has_gradient)
+
+    def trace_state(self, request: SweepRequest) -> State | PyTree:
+        """The state of one lane as users see it, as shapes."""
         point, optimizer = self.static | _get_first_point(self.group), self.group.section.optimizer
         arrays = request.get_arrays(self.problem)
-        return jax.eval_shape(lambda: descent.initial_state(request.problem, optimizer, point, request.key, arrays))
+        start = lambda: descent.initial_state(request.problem, optimizer, point, request.key, arrays)
+        return own_state(request.problem, jax.eval_shape(start))
 
     def choose_shape(self, request: SweepRequest) -> Shape:
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
@@ -64,6 +70,8 @@ class LossFacts(NamedTuple):
     runs_step_by_step: bool  # whether each step is a call of its own
     is_impure: bool
     logs: tuple[str, ...]  # names of what the loss logs
+    has_gradient: bool  # whether steps report their gradient
+    is_stochastic: bool  # whether the loss is that of a minibatch
 
     @property
     def limits(self) -> BlockLimits:
@@ -96,7 +104,7 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
     _check_used(request, group, concrete, static)
     _check_names(request, group, concrete, static, facts.logs)
     unroll = 0 if facts.runs_step_by_step else _choose_unroll(request, facts)
-    traced = TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts.logs)
+    traced = TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts)
     if request.start is not None:
         traced.trace_state(request)  # checks its leaves
     return traced
@@ -137,16 +145,16 @@ def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
 def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
     concrete, _ = binding.resolve_problem(problem, point)
     arrays = binding.get_arrays(concrete)
-    loss = binding.check_run(problem, optimizer, point, key, arrays)
-    logs = binding.get_log_names(concrete, key, arrays)
+    run = binding.check_run(problem, optimizer, point, key, arrays)
     # XLA has a fast form of convolutions only outside of loops, and the other is slow for many filters
-    runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(loss)
-    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, binding.is_impure(concrete, key), logs)
+    runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(run.program)
+    is_impure = binding.is_impure(problem, point, key)
+    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, is_impure, *run[1:])
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
-    is_sampled = problem.sample is not None
-    if request.seeds > 1 and not (is_sampled if request.start else depends_on_seed(problem, request.key)):
+    depends = facts.is_stochastic or (request.start is None and depends_on_seed(problem, request.key))
+    if request.seeds > 1 and not depends:
         warn(f"seeds={request.seeds}: neither the start nor the batches depend on the seed, so all runs are the same")
     if facts.is_impure:
         warn("loss: two traces of it differ, so it is not pure; draw random numbers in sample(key, t, data)")
@@ -156,13 +164,17 @@ def _check_used(request: SweepRequest, group: Group, problem: Problem, static: M
     """Raise for a traced hyperparameter that nothing uses: ``**kwargs`` would accept a misspelled name."""
     point, optimizer = {**static, **_get_first_point(group)}, group.section.optimizer
     for name in group.traced:
-        factory: Any = request.problem if name.startswith(factories.PROBLEM_PREFIX) else optimizer
+        is_of_problem = name.startswith(factories.PROBLEM_PREFIX) and not isinstance(request.problem, Learner)
+        factory: Any = request.problem if is_of_problem else optimizer
         known = factories.parameters(factory)
         if name.removeprefix(factories.PROBLEM_PREFIX) in known or not factories.takes_any_name(factory):
             continue
         if not descent.is_used(request.problem, optimizer, point, name, request.key, request.get_arrays(problem)):
             remedy = f"Check its spelling; named parameters are {', '.join(known) or 'none'}"
-            raise bad_value("axes", name, "the factory takes it, and neither the start nor a step uses it", remedy)
+            text = "the factory takes it, and neither the start nor a step uses it"
+            if isinstance(request.problem, Learner):
+                text, remedy = "neither init nor step of the Learner uses it", "Check its spelling, or leave it out"
+            raise bad_value("axes", name, text, remedy)
 
 
 def _check_names(
@@ -201,7 +213,7 @@ def build_job(
         group.group.section.optimizer,
         group.static,
         group.group.traced,
-        request.record(group.logs),
+        group.record(request),
         Shared(request.key, request.get_arrays(group.problem), limits),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),

@@ -19,7 +19,7 @@ def digest_lane(request: SweepRequest, group: TracedGroup) -> str:
     one lane takes an eighth of the time of tracing and lowering the programs of its blocks.
     """
     problem, optimizer = request.problem, group.group.section.optimizer
-    watched, arrays = request.record(group.logs).monitors, binding.get_arrays(group.problem)
+    watched, arrays = group.record(request).monitors, binding.get_arrays(group.problem)
 
     def lane(traced: dict[str, Array], key: Key, arrays: binding.Arrays, limits: monitors.Limits, t: Array) -> Any:
         point = {**group.static, **traced}

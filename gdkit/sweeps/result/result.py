@@ -345,6 +345,8 @@ class SweepResult:
     def state(self, lane: int) -> State:
         """Params, aux and optimizer state of a lane at its end; a lane that diverged or stopped, where it was frozen.
 
+        Of a Learner it is the state as its `init` and `step` make it.
+
         They are taken from memory or from the run directory, where they were kept (`sweep`, keep_states); else the
         block of the lane is run again, with the same bits. After `gdkit.open` in another process they have the classes
         of the problem and the optimizer where these are known, and else are dicts, lists and tuples.

@@ -11,6 +11,7 @@ import numpy as np
 
 from gdkit import checks, optimizers
 from gdkit.errors import bad_value
+from gdkit.problems.learner import own_state
 from gdkit.sweeps.execution.block import replay, run_block
 from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
@@ -22,7 +23,7 @@ from gdkit.sweeps.request import select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.refine import Around, RunRequest, refine
 from gdkit.sweeps.rundir.states import no_states_error
-from gdkit.types import State
+from gdkit.types import PyTree, State
 
 
 def attach_origin(result: SweepResult, lanes: ResumableSweep | None, run: RunRequest) -> SweepResult:
@@ -64,7 +65,7 @@ class Origin:
         job, block = self._build_job(group, place, seed)
         return replay(job, block, _find_in_block(block, place, seed), onset, around)
 
-    def state(self, lane: int) -> State:
+    def state(self, lane: int) -> State | PyTree:
         """The state of a lane at its end, from memory or the run directory; else its block is run again.
 
         Raises:
@@ -78,7 +79,7 @@ class Origin:
         if leaves is not None:
             return jax.tree.unflatten(jax.tree.structure(group.trace_state(sweep.request)), leaves)
         block, lanes = kept or self._run_again(group, place, seed)
-        return take_lane(lanes, _find_in_block(block, place, seed)).state
+        return own_state(sweep.request.problem, take_lane(lanes, _find_in_block(block, place, seed)).state)
 
     def _run_again(self, group: TracedGroup, place: int, seed: int) -> BlockLanes:
         """The lanes of the block that has a lane, at their last step; blocks of the same shape have the same bits."""

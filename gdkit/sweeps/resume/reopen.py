@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.errors import bad_value
-from gdkit.problems import ProblemLike
+from gdkit.problems import Learner, ProblemLike
 from gdkit.store import Store, extension_folders, manifest
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import paired
@@ -36,7 +36,7 @@ Optimizers = OptimizerLike | Mapping[str, Any]
 def rebuild_request(
     result: SweepResult,
     problem: ProblemLike,
-    optimizer: Optimizers,
+    optimizer: Optimizers | None,
     monitors: Sequence[Monitor] = (),
     start: Any = None,
 ) -> SweepRequest:
@@ -47,6 +47,8 @@ def rebuild_request(
     """
     attrs = result.lanes.attrs
     one: OptimizerLike | None = None
+    if isinstance(problem, Learner) and optimizer is None:
+        optimizer = {label: (label, {}) for label in result.optimizers} or None
     if result.optimizers:
         axes: list[Any] = [{"optimizer": _labeled_optimizers(result, optimizer)}]
     else:
@@ -93,7 +95,9 @@ def make_resumable(
     return dataclasses.replace(result, origin=origin, states=origin.state)
 
 
-def _labeled_optimizers(result: SweepResult, optimizer: Optimizers) -> dict[str, tuple[OptimizerLike, dict[str, Any]]]:
+def _labeled_optimizers(
+    result: SweepResult, optimizer: Optimizers | None
+) -> dict[str, tuple[OptimizerLike, dict[str, Any]]]:
     """The optimizers by label, each with its axes and fixed values."""
     labels = list(result.optimizers)
     if not isinstance(optimizer, Mapping) or set(optimizer) != set(labels):

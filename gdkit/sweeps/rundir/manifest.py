@@ -125,6 +125,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
     request, groups = sweep.request, sweep.groups
     programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(groups, sweep.jobs, strict=True)}
     device, keeps_lanes = jax.devices()[0], _keeps_lanes(sweep)
+    lanes = [job.programs[0].carry.lanes for job in sweep.jobs]
     return Manifest(
         _fingerprint(request, groups, directory.config) | programs,
         Partition(tuple(_partition_groups(sweep, directory.shard[1]))),
@@ -139,7 +140,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "code": [digest_lane(request, group) for group in groups],
             "keeps_lanes": keeps_lanes,
             "keep_states": request.keep_states,
-            "states": describe_states([job.programs[0].carry.lanes for job in sweep.jobs]) if keeps_lanes else None,
+            "states": describe_states(lanes, request.problem) if keeps_lanes else None,
             "result": sweep.description.as_json(),
         },
         versions=_versions(),

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.errors import InputValueError, bad_value
+from gdkit.problems import ProblemLike
+from gdkit.problems.learner import own_state
 from gdkit.store import Store
 from gdkit.sweeps.programs.packing import Packed, is_key, to_jax
 from gdkit.trees import children
@@ -29,7 +31,7 @@ class StoredStates(NamedTuple):
 
     run: Store
 
-    def state(self, lane: int) -> State:
+    def state(self, lane: int) -> State | PyTree:
         """The state of a lane; what is neither dict, list nor tuple becomes a dict of its fields.
 
         Raises:
@@ -43,7 +45,8 @@ class StoredStates(NamedTuple):
             remedy = "Pass problem= and optimizer= to gdkit.open, which run its block again"
             raise bad_value("lane", lane, "the run directory does not store its state", remedy)
         state = _rebuild(self._layout(lane), iter(leaves))
-        return State(state["params"], state["aux"], state["opt_state"])
+        is_state = isinstance(state, dict) and tuple(state) == State._fields
+        return State(**state) if is_state else state
 
     def read_leaves(self, lane: int) -> list[Any] | None:
         """The leaves of the state of a lane; None if the directory does not store them."""
@@ -61,13 +64,14 @@ class StoredStates(NamedTuple):
         return self.run.manifest.plan.get("keep_states", "auto")
 
 
-def describe_states(lanes: Sequence[Packed]) -> dict[str, Any]:
+def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:
     """The structure of the states of each group, as JSON: distinct layouts, and for each group the number of its own.
 
     Args:
       lanes: per group the lanes of a block, as shapes.
+      problem: what they run; a Learner has states of its own form.
     """
-    layouts = [_describe_state(packed) for packed in lanes]
+    layouts = [_describe_state(packed, problem) for packed in lanes]
     distinct = [layout for i, layout in enumerate(layouts) if layout not in layouts[:i]]
     return {"layouts": distinct, "groups": [distinct.index(layout) for layout in layouts]}
 
@@ -77,10 +81,10 @@ def no_states_error() -> InputValueError:
     return bad_value("keep_states", None, "the sweep keeps no states", 'Run it with keep_states="auto" or "last"')
 
 
-def _describe_state(lanes: Packed) -> Any:
+def _describe_state(lanes: Packed, problem: ProblemLike) -> Any:
     key = lambda x: str(jax.random.key_impl(jnp.empty((), x.dtype))) if is_key(x) else None
     leaves = [_Leaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
-    return _describe(jax.tree.unflatten(lanes.structure, leaves).state)
+    return _describe(own_state(problem, jax.tree.unflatten(lanes.structure, leaves).state))
 
 
 def _describe(tree: PyTree) -> Any:

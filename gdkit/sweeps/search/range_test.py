@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import checks, factories, html
-from gdkit.errors import InputValueError, bad_value
-from gdkit.problems import Problem, ProblemLike
+from gdkit.errors import InputValueError, bad_type, bad_value
+from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.stability import CriticalLearningRate, critical_learning_rate
 from gdkit.sweeps import request
 from gdkit.sweeps.result.result import SweepResult
@@ -94,6 +94,8 @@ def lr_range_test(
     True
     """
     _check_range(low, high, steps, stop, smoothing)
+    if isinstance(problem, Learner):
+        raise bad_type("problem", problem, "a Learner has no optimizer with a schedule", "Sweep its learning rate")
     if seeds is None:
         concrete = problem if isinstance(problem, Problem) else factories.call("problem", problem, {})
         seeds = 3 if request.depends_on_seed(concrete, checks.as_key(key)) else 1
