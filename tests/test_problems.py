@@ -447,3 +447,30 @@ def test_a_model_that_returns_more_than_outputs_is_an_error():
     problem = problems.supervised(np.zeros(3), lambda w, x: (x @ w, w), "cross_entropy", toy())
     with pytest.raises(GdkitError, match=r"apply=.*it did not return an array"):
         problem.loss(problem.init, problem.data)
+
+
+@pytest.mark.parametrize(
+    ("factory", "equal", "other"),
+    [
+        (
+            problems.quadratic,
+            {"eigenvalues": [1.0, 2.0], "start": (3.0, 1.0)},
+            {"eigenvalues": [1, 2], "start": (3, 1)},
+        ),
+        (problems.parabola, {"center": 1.0}, {"center": 2.0}),
+        (problems.mlp, {"data": "iris", "widths": [3]}, {"data": "iris", "widths": (3,)}),
+    ],
+    ids=["quadratic", "parabola", "mlp"],
+)
+def test_equal_calls_of_a_factory_share_a_problem_and_others_do_not(factory, equal, other):
+    assert factory(**equal) is factory(**equal) is not factory(**other)
+    with enable_x64():
+        wide = factory(**equal)
+    assert wide is not factory(**equal)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"center": np.float64(1)}, {"center": jnp.float32(1)}, {"start": np.zeros(())}], ids=str
+)
+def test_a_problem_of_arrays_is_made_anew(arguments):
+    assert problems.parabola(**arguments) is not problems.parabola(**arguments)

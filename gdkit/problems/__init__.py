@@ -1,7 +1,8 @@
 """Problem, and the built-in problems: analytic test functions and models on data sets.
 
 A problem factory is a callable ``(**hyperparameters) -> Problem``. Its float hyperparameters can be traced, so that a
-sweep over them is one program; the others are static. Data never depend on a traced value.
+sweep over them is one program; the others are static. Data never depend on a traced value. Equal calls of a built-in
+factory with plain values return one Problem, since compiled programs belong to a problem.
 """
 
 from collections.abc import Callable

@@ -10,10 +10,12 @@ from jax.core import Tracer
 
 from gdkit.checks import check_integer, check_number
 from gdkit.errors import bad_type, bad_value
+from gdkit.factories import cache_plain_calls
 from gdkit.problems.problem import Problem
 from gdkit.types import Array
 
 
+@cache_plain_calls(maxsize=16)
 def quadratic(
     eigenvalues: Sequence[float] | float | None = None,
     *,
@@ -49,6 +51,7 @@ def quadratic(
     return Problem(loss, _as_vector("start", start, len(curvatures)), optimum=optimum, name="quadratic")
 
 
+@cache_plain_calls(maxsize=16)
 def parabola(center: float = 3.0, start: float = 0.0) -> Problem:
     """(x − center)² of a scalar x: curvature 2, optimum 0 at the center.
 
@@ -64,6 +67,7 @@ def parabola(center: float = 3.0, start: float = 0.0) -> Problem:
     return Problem(loss, _as_float_array("start", start), optimum=0.0, name="parabola")
 
 
+@cache_plain_calls(maxsize=16)
 def rosenbrock(a: float = 1.0, b: float = 100.0, start: float | Sequence[float] = (-1.2, 1.0)) -> Problem:
     """(a − x₀)² + b (x₁ − x₀²)² with b ≥ 0: a curved, narrow valley; optimum 0 at (a, a²).
 
@@ -81,6 +85,7 @@ def rosenbrock(a: float = 1.0, b: float = 100.0, start: float | Sequence[float] 
     return Problem(loss, _as_vector("start", start, 2), optimum=0.0, name="rosenbrock")
 
 
+@cache_plain_calls(maxsize=16)
 def himmelblau(start: float | Sequence[float] = (0.0, 0.0)) -> Problem:
     """(x₀² + x₁ − 11)² + (x₀ + x₁² − 7)²: four minima, all 0, one of them at (3, 2).
 
@@ -96,6 +101,7 @@ def himmelblau(start: float | Sequence[float] = (0.0, 0.0)) -> Problem:
     return Problem(loss, _as_vector("start", start, 2), optimum=0.0, name="himmelblau")
 
 
+@cache_plain_calls(maxsize=16)
 def beale(start: float | Sequence[float] = (1.0, 1.0)) -> Problem:
     """Σₖ (cₖ − x₀ (1 − x₁ᵏ))² with c = 1.5, 2.25, 2.625: flat, with steep walls; optimum 0 at (3, ½).
 

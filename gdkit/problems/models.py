@@ -14,6 +14,7 @@ from gdkit import datasets
 from gdkit.checks import check_choice, check_integer, check_number
 from gdkit.datasets import SPLIT, DataLike, Dataset
 from gdkit.errors import bad_type, bad_value
+from gdkit.factories import cache_plain_calls
 from gdkit.problems.losses import ModelLoss, default_loss
 from gdkit.problems.problem import Problem
 from gdkit.problems.supervised import supervised
@@ -38,6 +39,7 @@ class Layer(NamedTuple):
     bias: Array  # (outputs,), or ()
 
 
+@cache_plain_calls(maxsize=16)
 def logistic_regression(
     data: DataLike = "breast_cancer",
     *,
@@ -77,6 +79,7 @@ def logistic_regression(
     return dataclasses.replace(unpenalized, loss=dataclasses.replace(unpenalized.loss, penalty=penalty))
 
 
+@cache_plain_calls(maxsize=16)
 def mlp(
     data: DataLike = "digits",
     *,
@@ -187,6 +190,7 @@ class Transformer(NamedTuple):
     head: Layer  # width to outputs
 
 
+@cache_plain_calls(maxsize=16)
 def transformer(
     data: DataLike = "digits",
     *,
