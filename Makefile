@@ -7,9 +7,10 @@ export PYTHON VENV
 # conftest.py sets the options of the session, such as the compilation cache, for the doctests as well.
 PYTEST := $(PY) -m pytest
 # Most of the time goes into tracing and compiling on one core. The tests of a file share programs, so a worker gets files.
-PARALLEL := -n auto --dist loadfile
-# Doctests and tests run in one call, so that all cores work until the end.
-ALL_TESTS := --doctest-modules gdkit experiments tests
+# In their own order: by default those with the fewest tests are last, and some of these take longest.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# Doctests and tests run in one call, and the short doctests last, so that all cores work until the end.
+ALL_TESTS := --doctest-modules tests gdkit experiments
 
 # Tests for the oldest versions: the core, sweeps and the command line, without tests that need other packages. Those
 # versions raise deprecation warnings among themselves.
