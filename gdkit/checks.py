@@ -36,6 +36,8 @@ def check_number(argument: str, value: Any, *, above: float = -math.inf, at_leas
         raise bad_type(argument, value, "not a number", f"Pass a finite number{bound}")
     if isinstance(value, Tracer):
         return
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = value.item()  # in float32 the largest float64 would overflow
     if not (abs(value) <= float(np.finfo(np.float64).max) and value > above and value >= at_least):
         raise bad_value(argument, value, f"must be a finite number{bound}", f"Pass a finite number{bound}")
 
