@@ -97,7 +97,8 @@ def without_addresses(text: str) -> str:
     >>> without_addresses("[<function <lambda> at 0x7f1>, <app.Model object at 0x7f2>]")
     '[<lambda>, app.Model]'
     """
-    return re.sub(r"<(?:(?:built-in )?function |bound method )?(\S+)(?: object)? at 0x[0-9a-fA-F]+>", r"\1", text)
+    text = re.sub(r"<(?:(?:built-in )?function |bound method )?(\S+)(?: object)? at 0x[0-9a-fA-F]+>", r"\1", text)
+    return re.sub(r"(?: object)? at 0x[0-9a-fA-F]+", "", text)
 
 
 def _message(argument: str, value: object, problem: str, remedy: str) -> str:

@@ -112,6 +112,13 @@ def is_library_run(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file() and not (folder / CONFIG).exists() and _stored_text(folder) is None
 
 
+def contains_runs(folder: Path) -> bool:
+    """Whether `folder` is not that of a run itself and holds folders of runs."""
+    if not folder.is_dir() or (folder / CONFIG).exists() or (folder / _MANIFEST).exists():
+        return False
+    return any((inner / name).is_file() for inner in folder.iterdir() for name in (CONFIG, _MANIFEST))
+
+
 def resume_command(folder: Path) -> str:
     """The command that resumes the run in `folder`."""
     return shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--live] [--new] [--workers N] [--devices N] [--dask ADDRESS]"
-    " [--shard I/N] [--distributed] [--anyway]",
+    " [--shard I/N] [--distributed] [--anyway] [--quiet | --json]",
     "check": "CONFIG [key.path=value ...]",
-    "status": "DIR|FILE",
-    "report": "DIR|FILE [DIR ...] [-o FILE]",
+    "status": "DIR|FILE [--json]",
+    "report": "DIR|FILE [DIR ...] [-o FILE] [--quiet | --json]",
+    "serve": "DIR [--port N] [--host ADDRESS]",
     "export": "DIR -o FILE [--best | --lane N] [--seed S]",
     "list": "optimizers|problems|monitors|data|experiments|examples",
     "new": "NAME | --example [NAME]",
@@ -34,6 +35,7 @@ _USAGE = {
     "completion": "bash|zsh|fish",
 }
 
+Json = Annotated[bool, cyclopts.Parameter(name="--json")]
 Output = Annotated[Path | None, cyclopts.Parameter(alias="-o")]
 Injected = Annotated[Hooks, cyclopts.Parameter(parse=False)]  # passed by `main`, not an option
 
@@ -51,6 +53,8 @@ def run(
     live: bool = False,
     new: bool = False,
     anyway: bool = False,
+    quiet: bool = False,
+    as_json: Json = False,
     hooks: Injected,
 ) -> None:
     """Run a sweep or a study and write its report. An interrupted sweep is resumed.
@@ -67,7 +71,10 @@ def run(
       live: also write the report while the sweep runs, on the finished runs; costs less than 2 % of the time.
       new: if the folder holds another run, write to NAME-2, NAME-3 and so on.
       anyway: start although memory or disk are too small.
+      quiet: show no progress, and the answer in one line.
+      as_json: show no progress, and the answer as JSON: recommended values, score, interval, edge, caveats, paths.
     """
+    show = _choose_show(quiet=quiet, as_json=as_json)
     _check_counts({"--workers": workers, "--devices": devices})
     indices = _parse_shard(shard, distributed=distributed)
     loaded = _load(config, overrides)
@@ -84,7 +91,7 @@ def run(
             join_processes()
         plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
         with connect_dask(dask) as client:
-            _run(loaded, folder, Options(plan, indices, client, live, anyway, hooks), new=new)
+            _run(loaded, folder, Options(plan, indices, client, live, anyway, show, hooks), new=new)
 
 
 def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> None:
@@ -99,15 +106,16 @@ def _run(config: "Config", folder: Path, options: "Options", *, new: bool) -> No
         run(config, find_free_folder(folder), options)
 
 
-def status(folder: Path, /) -> None:
+def status(folder: Path, /, *, as_json: Json = False) -> None:
     """Print how much of a run is finished, running and left.
 
     Args:
       folder: the folder of the run, for example runs/digits_mlp; or a file of results.
+      as_json: print counts, steps and paths as JSON.
     """
-    from gdkit.app.cli.status import describe_status
+    from gdkit.app.cli.status import describe_status, status_record
 
-    print(describe_status(folder))
+    print(json.dumps(status_record(folder), indent=1) if as_json else describe_status(folder))
 
 
 def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
@@ -129,22 +137,39 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
         estimate.check(loaded, folder, hooks.measure_free)
 
 
-def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injected) -> None:
-    """Write the report of a run again, or one page that compares several runs.
+def report(
+    folder: Path,
+    /,
+    *others: Path,
+    output: Output = None,
+    quiet: bool = False,
+    as_json: Json = False,
+    hooks: Injected,
+) -> None:
+    """Write the report of a run again, one page that compares several runs, or the list of all runs in a folder.
 
     Args:
       folder: the folder of the run, for example runs/digits_mlp; or what Python wrote: the run directory of a
-        gdkit.sweep, or a file of results.
+        gdkit.sweep, or a file of results. Or a folder of runs, for example runs: index.html there lists them.
       others: folders of more runs, to compare.
       output: the file of the comparison, default: comparison.html; or of the report of what Python wrote.
+      quiet: print the answer in one line.
+      as_json: print the answer as JSON.
     """
     from gdkit.app import directory
 
+    show = _choose_show(quiet=quiet, as_json=as_json)
+    if not others and directory.contains_runs(folder):
+        _configure_jax("float32")
+        from gdkit.app.report import write_index
+
+        print(write_index(folder))
+        return
     if not others and (folder.is_file() or directory.is_library_run(folder)):
         _configure_jax("float32")
         from gdkit.app.run.outputs import write_library_report
 
-        write_library_report(folder, output)
+        write_library_report(folder, output, show=show)
         return
     config = directory.load_config(folder)
     if output is not None and not others:
@@ -158,7 +183,28 @@ def report(folder: Path, /, *others: Path, output: Output = None, hooks: Injecte
         return
     from gdkit.app.run.outputs import rewrite_report
 
-    rewrite_report(config, folder, hooks.write_report)
+    rewrite_report(config, folder, hooks.write_report, show=show)
+
+
+def serve(folder: Path, /, *, port: int = 8000, host: str = "127.0.0.1") -> None:
+    """Serve a list of all runs in a folder, with their reports, to a browser; unfinished runs are followed.
+
+    Args:
+      folder: the folder of runs, for example runs.
+      port: the number of the port; 0 for any that is free.
+      host: the address to listen on; only this machine can connect by default. There is no password.
+    """
+    if not folder.is_dir():
+        raise bad_value("DIR", str(folder), "no such folder", "Give a folder that contains folders of runs")
+    if not 0 <= port < 2**16:
+        raise bad_value("--port", port, "no such port", "Give 0 to 65535")
+    _configure_jax("float32")
+    from gdkit.app.run.serve import make_server
+
+    with explain_interruption(lambda: "stopped."), make_server(folder, host, port) as server:
+        address = f"[{host}]" if ":" in host else host
+        print(f"serving {folder} at http://{address}:{server.server_port}/ (Ctrl-C stops it)", flush=True)
+        server.serve_forever()
 
 
 def export(
@@ -280,7 +326,7 @@ def build_app() -> cyclopts.App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, command in enumerate((run, check, status, report, export, list_, new, schema, completion)):
+    for order, command in enumerate((run, check, status, report, serve, export, list_, new, schema, completion)):
         name = command.__name__.rstrip("_")
         app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app
@@ -320,6 +366,12 @@ def _configure_jax(precision: str, devices: int | None = None) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", wide)
+
+
+def _choose_show(*, quiet: bool, as_json: bool) -> Literal["all", "line", "json"]:
+    if quiet and as_json:
+        raise bad_value("--quiet", quiet, "--json prints a record instead", "Omit one of the two")
+    return "line" if quiet else "json" if as_json else "all"
 
 
 def _check_counts(options: Mapping[str, int | None]) -> None:

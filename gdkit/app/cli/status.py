@@ -4,6 +4,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from gdkit.app.directory import REPORT, find_report_damage, is_library_run, resume_command
 from gdkit.errors import StoreError
@@ -27,6 +28,37 @@ def describe_status(folder: Path) -> str:
     run = open_with_extensions(folder)
     finished = [_describe_finished(part.path, part.status()) for part in run[:-1]]
     return "\n".join([*finished, *_describe(folder, run[-1], run_digest(run))])
+
+
+def status_record(folder: Path) -> dict[str, Any]:
+    """The same counts for other programs.
+
+    Raises:
+      StoreError: as `describe_status`.
+    """
+    if folder.is_file():
+        ends = load(folder)["end_kind"].values
+        return {"folder": str(folder), "runs": int(ends.size), "finished": int((ends != 0).sum())}
+    if not (folder / NAME).exists():
+        raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
+    run = open_with_extensions(folder)
+    states = [store.status() for store in run]
+    report = folder / REPORT
+    return {
+        "folder": str(folder),
+        "runs": sum(state.lanes for state in states),
+        "finished": sum(state.lanes_done for state in states),
+        "tiles": {
+            "all": sum(state.tiles for state in states),
+            "finished": sum(state.finished for state in states),
+            "running": sum(len(state.claims) for state in states),
+            "not_started": sum(state.missing for state in states),
+        },
+        "steps": run[-1].manifest.steps,
+        "checkpoints": sorted(step for step in states[-1].carries.values() if step is not None),
+        "report": str(report) if report.is_file() else None,
+        "resume": _resume(folder),
+    }
 
 
 def _describe_file(path: Path) -> str:

@@ -45,10 +45,21 @@ def write_report(
       folder: the run directory.
       notice: for an unfinished run.
     """
+    return _publish(folder / REPORT, render_report(config, result, summary, figures, folder, notice))
+
+
+def render_report(
+    config: SweepConfig,
+    result: SweepResult,
+    summary: Summary,
+    figures: Iterable[SavedFigure],
+    folder: Path,
+    notice: Notice | None = None,
+) -> str:
+    """The page that `write_report` writes."""
     origin = _render_origin(config, folder, describe_provenance(result))
     thresholds, every = stability_thresholds(config), curve_intervals(config)
-    page = _fill_result_page(config.name, result, summary, figures, notice or Notice(), origin, thresholds, every)
-    return _publish(folder / REPORT, page)
+    return _fill_result_page(config.name, result, summary, figures, notice or Notice(), origin, thresholds, every)
 
 
 def write_result_report(
@@ -113,9 +124,13 @@ def _fill_result_page(
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> Path:
     """Writes the report of a sweep without finished runs; returns its path."""
+    return _publish(folder / REPORT, render_empty_report(config, folder, notice))
+
+
+def render_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> str:
+    """The page that `write_empty_report` writes."""
     body = [sections.render_notice(notice.text), _render_origin(config, folder, {})]
-    page = fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds)
-    return _publish(folder / REPORT, page)
+    return fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds)
 
 
 def write_study_report(

@@ -1,16 +1,18 @@
 """The answer, the figures and the report of a sweep: of a finished one, and of one that is still running."""
 
 import dataclasses
+import functools
 import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
-from gdkit.app import report, terminal, watcher
+from gdkit.app import records, report, terminal, watcher
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError
@@ -27,21 +29,39 @@ from gdkit.sweeps.result.result import SweepResult
 from gdkit.tables import count
 
 Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
+Show = Literal["all", "line", "json"]  # of the answer: tables and sentences, one line, or a record for programs
 
 
 def write_report(
-    config: SweepConfig, result: SweepResult, folder: Path, *, draw: Draw = figures.draw_figures, keep: bool = False
+    config: SweepConfig,
+    result: SweepResult,
+    folder: Path,
+    *,
+    draw: Draw = figures.draw_figures,
+    keep: bool = False,
+    show: Show = "all",
 ) -> None:
     """Print the answer; write figures and report; with `keep` those that are whole and of this run stay."""
-    console = Console(highlight=False)
     summary = summarize(result)
-    console.print(f"{config.name}: {describe_run(result)}\n")
-    terminal.print_summary(console, summary)
-    sys.stdout.flush()  # where it is not a terminal: figures and report take seconds
+    if show == "all":
+        console = Console(highlight=False)
+        console.print(f"{config.name}: {describe_run(result)}\n")
+        terminal.print_summary(console, summary)
+        sys.stdout.flush()  # where it is not a terminal: figures and report take seconds
     if not (keep and _are_written(result, summary, folder)):
         report.write_report(config, result, summary, draw(result, summary, folder / figures.FOLDER), folder)
     write_log(folder, f"finished\n{terminal.format_summary(summary)}")
-    print_paths({"report": folder / REPORT, "figures": folder / figures.FOLDER, "results": folder / RESULTS})
+    paths = {"report": folder / REPORT, "figures": folder / figures.FOLDER, "results": folder / RESULTS}
+    _print_end(config.name, summary, paths, show)
+
+
+def _print_end(name: str, summary: Summary, paths: Mapping[str, Path], show: Show) -> None:
+    """Print what follows the files: their paths, or the whole answer where it is one line or a record."""
+    if show == "all":
+        print_paths(paths)
+    else:
+        record = records.answer_record(name, summary, paths)
+        print(records.dump(record) if show == "json" else records.format_line(name, summary, paths["report"]))
 
 
 def _are_written(result: SweepResult, summary: Summary, folder: Path) -> bool:
@@ -51,13 +71,14 @@ def _are_written(result: SweepResult, summary: Summary, folder: Path) -> bool:
     return bool(run and digest) and find_report_damage(folder, str(run), str(digest)) is None
 
 
-def rewrite_report(config: Config, folder: Path, write: WriteReport | None = None) -> None:
+def rewrite_report(config: Config, folder: Path, write: WriteReport | None = None, *, show: Show = "all") -> None:
     """Write the figures and the report of a run again; of an unfinished run, a report on its finished lanes.
 
     Args:
       config: the config of the run.
       folder: its folder.
       write: replaces `write_report`.
+      show: what to print.
 
     Raises:
       ConfigError: a study, or a run without finished lanes.
@@ -69,7 +90,7 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
         if not has_results(folder):
             result.save(folder / RESULTS)
             print(f"{folder / RESULTS}: written again from the tiles", file=sys.stderr)
-        (write or write_report)(config, result, folder)
+        (write or functools.partial(write_report, show=show))(config, result, folder)
         return
     if not _has_finished_lanes(result):
         raise ConfigError(f"{folder}: no run has finished yet. To resume: {resume_command(folder)}")
@@ -77,17 +98,20 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
     text = (
         f"As of {_format_time()}: {_describe_missing(result)} To resume, or to add a process: {resume_command(folder)}"
     )
-    print(f"{text}\n")
-    terminal.print_summary(Console(highlight=False), summary)
-    print_paths({"report": report.write_report(config, result, summary, [], folder, report.Notice(text))})
+    if show == "all":
+        print(f"{text}\n")
+        terminal.print_summary(Console(highlight=False), summary)
+    page = report.write_report(config, result, summary, [], folder, report.Notice(text))
+    _print_end(config.name, summary, {"report": page}, show)
 
 
-def write_library_report(path: Path, output: Path | None = None) -> None:
+def write_library_report(path: Path, output: Path | None = None, *, show: Show = "all") -> None:
     """Print the answer, and write the report, of a run directory without a config or of a file of results.
 
     Args:
       path: the directory or the file.
       output: the file of the report; by default ``report.html`` in the directory, or beside the file under its name.
+      show: what to print.
 
     Raises:
       GdkitError: there is no result, it is damaged, or no lane has finished.
@@ -97,13 +121,14 @@ def write_library_report(path: Path, output: Path | None = None) -> None:
         raise bad_value("path", str(path), "no run has finished yet", "Resume it by the same call of gdkit.sweep")
     summary = summarize(result)
     text = f"As of {_format_time()}: {_describe_missing(result)}" if result.missing else ""
-    Console(highlight=False).print(f"{text or f'{path}: {describe_run(result)}'}\n", soft_wrap=True)
-    terminal.print_summary(Console(highlight=False), summary)
+    if show == "all":
+        Console(highlight=False).print(f"{text or f'{path}: {describe_run(result)}'}\n", soft_wrap=True)
+        terminal.print_summary(Console(highlight=False), summary)
     target = output or (path if path.is_dir() else path.with_suffix(".html"))
     name = path.absolute().name if path.is_dir() else path.stem
     drawn = [] if result.missing else None  # those of all runs
     page = report.write_result_report(result, target, title=name, figures=drawn, notice=report.Notice(text))
-    print_paths({"report": page})
+    _print_end(name, summary, {"report": page}, show)
 
 
 def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: float | None) -> None:
@@ -114,14 +139,32 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
       folder: its folder.
       reload_seconds: how soon the page reloads itself; None where the run was interrupted.
     """
-    result = read_result(folder) if (folder / NAME).exists() else None
-    if result is None or not _has_finished_lanes(result):
+    result = _read_finished(config, folder)
+    if result is None:
         report.write_empty_report(config, folder, _make_notice(folder, "No run has finished yet.", reload_seconds))
         return
-    result = dataclasses.replace(result, thresholds=build_thresholds(config))
     notice = _make_notice(folder, _describe_missing(result), reload_seconds)
     if not watcher.has_results(folder):  # another process may have written the report of all lanes, which stays
         report.write_report(config, result, summarize(result), [], folder, notice)
+
+
+def render_partial_report(config: SweepConfig, folder: Path, reload_seconds: float) -> str:
+    """The page on the finished lanes of a run, which reloads itself while others have not finished."""
+    result = _read_finished(config, folder)
+    if result is None:
+        notice = _make_notice(folder, "No run has finished yet.", reload_seconds)
+        return report.render_empty_report(config, folder, notice)
+    is_partial = result.missing > 0
+    notice = _make_notice(folder, _describe_missing(result), reload_seconds) if is_partial else report.Notice()
+    return report.render_report(config, result, summarize(result), [], folder, notice)
+
+
+def _read_finished(config: SweepConfig, folder: Path) -> SweepResult | None:
+    """The result of a run, finished or not; None before its first lane has finished."""
+    result = read_result(folder) if (folder / NAME).exists() else None
+    if result is None or not _has_finished_lanes(result):
+        return None
+    return dataclasses.replace(result, thresholds=build_thresholds(config))
 
 
 def print_paths(paths: Mapping[str, Path]) -> None:

@@ -21,7 +21,7 @@ from gdkit.app.run.caches import store_plans, use_program_cache
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.interruption import stop_on_signal
 from gdkit.app.run.log import log_run, raise_store_errors, write_log
-from gdkit.app.run.outputs import write_partial_report, write_report
+from gdkit.app.run.outputs import Show, write_partial_report, write_report
 from gdkit.app.run.study import run_study
 from gdkit.app.summary import describe_run
 from gdkit.store import RESULTS, Store
@@ -50,6 +50,7 @@ class Options(NamedTuple):
     executor: "Client | None" = None  # runs the tiles instead of threads
     live: bool = False  # also write the report while the sweep runs
     anyway: bool = False  # start although memory or disk are too small
+    show: Show = "all"  # of the answer; with one line or a record, no progress
     hooks: Hooks = Hooks()
 
 
@@ -67,7 +68,7 @@ def run(config: Config, folder: Path, options: Options) -> None:
         raise config.error(("experiment",), "a study runs in one process. Omit --dask, --shard and --distributed")
     if options.live:
         raise config.error(("experiment",), "the report of a study is written at its end. Omit --live")
-    run_study(config, folder)
+    run_study(config, folder, show=options.show)
 
 
 def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
@@ -80,8 +81,8 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
             check_bracketable(request)
     needed = _check_resources(request, options.hooks.measure_free(folder), anyway=options.anyway)
     with log_run(config, folder):
-        terminal.print_plan(Console(stderr=True, highlight=False), config.name, request, needed)
-        _print_resumed(folder, until_bracketed=config.sweep.until_bracketed)
+        terminal.print_plan(_console(options.show), config.name, request, needed)
+        _print_resumed(folder, _console(options.show), until_bracketed=config.sweep.until_bracketed)
         result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
@@ -91,7 +92,8 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
             if not has_results(folder):
                 result.save(folder / RESULTS)
             write_log(folder, describe_run(result))
-            (options.hooks.write_report or functools.partial(write_report, keep=True))(config, result, folder)
+            write = options.hooks.write_report or functools.partial(write_report, keep=True, show=options.show)
+            write(config, result, folder)
 
 
 def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, options: Options) -> SweepResult:
@@ -103,7 +105,7 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
     resolved = dump(config.model_copy(update={"output": None}))
     directory = RunDirectory(folder, resolved, options.shard).shard_of_process()
     with (
-        _show_progress(config, folder, live=options.live) as tell,
+        _show_progress(config, folder, _console(options.show), live=options.live) as tell,
         locate_errors(config, ("sweep",)),
         store_plans(),
         stop_on_signal() as stop,
@@ -141,20 +143,27 @@ def _check_resources(request: SweepRequest, free: Resources, *, anyway: bool) ->
 
 
 @contextmanager
-def _show_progress(config: SweepConfig, folder: Path, *, live: bool) -> Generator[Callable[[Progress], None]]:
+def _show_progress(
+    config: SweepConfig, folder: Path, console: Console, *, live: bool
+) -> Generator[Callable[[Progress], None]]:
     """A progress callback that updates the terminal and, with `live`, the report."""
     write = functools.partial(write_partial_report, config, folder) if live else None
     if write:
         write(watcher.REPORT_INTERVAL)
-        print(f"live report: {folder / REPORT}", file=sys.stderr)
+        console.print(f"live report: {folder / REPORT}", soft_wrap=True, markup=False)
     with (
-        terminal.show_progress(Console(stderr=True, highlight=False)) as (tell, show),
+        terminal.show_progress(console) as (tell, show),
         watcher.watch_tiles(folder, tell, show, write) as callback,
     ):
         yield callback
 
 
-def _print_resumed(folder: Path, *, until_bracketed: bool) -> None:
+def _console(show: Show) -> Console:
+    """Where a run shows what it does: nowhere, if only its answer is shown."""
+    return Console(stderr=True, highlight=False, quiet=show != "all")
+
+
+def _print_resumed(folder: Path, console: Console, *, until_bracketed: bool) -> None:
     """Print how much of the run is finished already, if it was started before."""
     if not (folder / NAME).exists():
         return
@@ -162,7 +171,7 @@ def _print_resumed(folder: Path, *, until_bracketed: bool) -> None:
     text = f"resuming: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished"
     if status.finished == status.tiles and not until_bracketed:
         text = "already finished: only missing or damaged outputs are written"
-    print(f"{folder}: {text}", file=sys.stderr)
+    console.print(f"{folder}: {text}", soft_wrap=True, markup=False)
 
 
 def _report_missing(config: SweepConfig, folder: Path, result: SweepResult, *, live: bool, interrupted: bool) -> None:

@@ -14,23 +14,24 @@ import jax
 from rich.console import Console
 
 import gdkit
-from gdkit.app import report, terminal
+from gdkit.app import records, report, terminal
 from gdkit.app.config.build import locate_errors, resolve
 from gdkit.app.config.schema import StudyConfig
+from gdkit.app.records import CLAIMS
 from gdkit.app.report import figures
 from gdkit.app.run.caches import use_program_cache
 from gdkit.app.run.log import PACKAGES, log_run, write_log
-from gdkit.app.run.outputs import print_paths
+from gdkit.app.run.outputs import Show, print_paths
 from gdkit.app.summary import StudyClaim
 from gdkit.errors import RunError
 from gdkit.store.files import publish_output
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.tables import count, format_duration
 
-CLAIMS, OUTPUT = "claims.json", "found.txt"  # the claims of a study, and its result as text
+OUTPUT = "found.txt"  # the result of a study as text
 
 
-def run_study(config: StudyConfig, folder: Path) -> None:
+def run_study(config: StudyConfig, folder: Path, *, show: Show = "all") -> None:
     """Call the study's ``run(settings)``, and its module's ``plot(result)`` and ``claims(result)`` if it has them.
 
     Raises:
@@ -50,7 +51,7 @@ def run_study(config: StudyConfig, folder: Path) -> None:
         claims: list[StudyClaim] = list(module.claims(result)) if hasattr(module, "claims") else []
         table = json.dumps(list(map(_claim_to_json, claims)), indent=1, ensure_ascii=False)
         publish_output(folder / CLAIMS, [f"{table}\n".encode()])
-        _write_outputs(config, module, result, claims, folder, provenance)
+        _write_outputs(config, module, result, claims, folder, provenance, show)
         failed = [claim.text for claim in claims if not claim.holds]
         if failed:
             raise RunError(f"{config.name}: {count(len(failed), 'claim')} failed: {'; '.join(failed)}")
@@ -84,9 +85,10 @@ def _write_outputs(
     claims: Sequence[StudyClaim],
     folder: Path,
     provenance: Mapping[str, str],
+    show: Show,
 ) -> None:
     """Print the result and the claims; write figures and report."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=show != "all")
     text = str(result) if type(result).__str__ is not object.__str__ else ""
     if text:
         console.print(text, markup=False)
@@ -94,7 +96,16 @@ def _write_outputs(
     terminal.print_claims(console, claims)
     drawn = _draw(module, result, folder / figures.FOLDER)
     page = report.write_study_report(config, text, claims, drawn, folder, provenance)
-    print_paths({"report": page, "figures": folder / figures.FOLDER})
+    paths = {"report": page, "figures": folder / figures.FOLDER}
+    held = f"{sum(bool(claim.holds) for claim in claims)} of {count(len(claims), 'claim')} hold."
+    if show == "all":
+        print_paths(paths)
+    elif show == "line":
+        print(f"{config.name}: {held} Report: {page}")
+    else:
+        named = {what: str(path) for what, path in paths.items()}
+        table = list(map(_claim_to_json, claims))
+        print(records.dump({"name": config.name, "answer": held, "claims": table, "paths": named}))
 
 
 def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFigure]:
