@@ -380,6 +380,7 @@ def descend(
     if start is not None:
         jax.eval_shape(make_start)  # checks its leaves, before JAX casts them to the precision of the run
     names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), make_start)
+    check_observers(problem, optimizer, chosen, key, arrays, tuple(monitors), evaluate_every)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), evaluate_every)
     with user_code.translate_errors("problem", problem):
         trajectory = run(traced, key, arrays)
@@ -402,6 +403,25 @@ def _read_batches(problem: ProblemLike, chosen: Hyperparameters, arrays: Arrays,
         remedy = "Use gdkit.sweep, which reads them along the run"
         raise bad_value("steps", steps, f"the batches of the run take {size / 2**30:.1f} GiB at once", remedy)
     return arrays._replace(data=source.read_window(int(seed), 0, 0, steps + 1, steps + 1))
+
+
+def check_observers(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    chosen: Hyperparameters,
+    key: Key,
+    arrays: Arrays,
+    watched: tuple[Monitor, ...],
+    evaluate_every: int | None,
+) -> None:
+    """Raise unless the monitors that observe evaluations can use what is evaluated along the run."""
+
+    def observe() -> Record:
+        lane, t = start_lane(problem, optimizer, watched, chosen, key, arrays), jnp.int32(0)
+        values = evaluation.evaluate_along(problem, optimizer, chosen, lane.state, arrays, t, key)
+        return evaluation.observe_evaluation(problem, watched, chosen, lane.state, lane.record, values, t)
+
+    evaluation.check_observers(watched, evaluate_every, observe)
 
 
 _MAX_BATCH_BYTES = 2**31  # that `descend` reads
@@ -437,13 +457,19 @@ def _run(
     evaluate = lambda state, t: evaluation.evaluate_along(
         problem, optimizer, hyperparameters, state, arrays, jnp.int32(t), sample_key
     )
+    observes = evaluation.observes_evaluations(watched)
 
-    def evaluate_if_due(state: State, t: Array) -> dict[str, Array]:
+    def observe_evaluation(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
+        values = evaluate(state, t)
+        seen = jax.lax.stop_gradient((state, record, values, t))
+        return values, evaluation.observe_evaluation(problem, watched, hyperparameters, *seen) if observes else record
+
+    def evaluate_if_due(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
         if evaluate_every is None or len(evaluated_at) < 2:
-            return {}
+            return {}, record
         shapes = jax.eval_shape(evaluate, state, t)
-        skip = lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.cond(t % evaluate_every == 0, evaluate, skip, state, t)
+        skip = lambda state, record, t: (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), record)
+        return jax.lax.cond(t % evaluate_every == 0, observe_evaluation, skip, state, record, t)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Any, ...]]:
         before, record, history = carry
@@ -451,7 +477,8 @@ def _run(
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
         curves = info.loss, info.logs, monitors.norm(info.grad), monitors.norm(info.update)
-        return (after, record, history), (curves, evaluate_if_due(after, t + 1))
+        evaluated, record = evaluate_if_due(after, record, t + 1)
+        return (after, record, history), (curves, evaluated)
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
     history = _allocate((start.params, start.params), len(at)) if record_params else (None, None)

@@ -1,5 +1,7 @@
 """What a run is evaluated by: the optimum, and loss, metrics or values of `Problem.evaluate` on held-out data."""
 
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import numpy as np
 from gdkit import binding, monitors, optimizers, user_code
 from gdkit.binding import Arrays
 from gdkit.errors import bad_value
+from gdkit.monitors import EndKind, Record
 from gdkit.problems import Problem, ProblemLike
-from gdkit.problems.problem import takes_aux
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, Params, State
+from gdkit.problems.problem import maximized_names, takes_aux
+from gdkit.trees import select
+from gdkit.types import Array, Evaluation, Hyperparameters, Key, Monitor, OptimizerLike, Params, State
 
 
 def evaluate(
@@ -90,6 +94,51 @@ def evaluate_along(
     return {name: _as_float(jnp.asarray(value), state.params) for name, value in values.items() if is_along(name)}
 
 
+def observes_evaluations(watched: Sequence[Monitor]) -> bool:
+    """Whether any of the monitors observes the evaluations along a run."""
+    return any(monitor.on_evaluation for monitor in watched)
+
+
+def observe_evaluation(
+    problem: ProblemLike,
+    watched: Sequence[Monitor],
+    hyperparameters: Hyperparameters,
+    state: State,
+    record: Record,
+    values: Mapping[str, Array],
+    t: Array,
+) -> Record:
+    """The record after the monitors have observed the values of `evaluate_along`; that of an ended run stays as it is.
+
+    Where a stopping rule then says so, the next step ends the run, with the state that was evaluated.
+    """
+    names = maximized_names(binding.resolve_problem(problem, hyperparameters)[0])
+    evaluation = Evaluation(t, values, frozenset(name for name in values if is_maximized(names, name)))
+    going, states = record.end_kind == EndKind.RUNNING, []
+    for monitor, memory in zip(watched, record.monitors, strict=True):
+        if observe := monitor.on_evaluation:
+            with user_code.translate_errors("monitors", observe):
+                memory = select(going, observe(memory, state, evaluation), memory)
+        states.append(memory)
+    return record._replace(monitors=tuple(states))
+
+
+def check_observers(watched: Sequence[Monitor], evaluate_every: int | None, observe: Callable[[], Record]) -> None:
+    """Raise for monitors that observe evaluations where there are none, or which cannot use their values.
+
+    Args:
+      watched: monitors of the user.
+      evaluate_every: of the run.
+      observe: returns a record after its first evaluation; it is only traced.
+    """
+    if not observes_evaluations(watched):
+        return
+    if evaluate_every is None:
+        remedy = "Pass the steps from one evaluation to the next, for example evaluate_every=100"
+        raise bad_value("evaluate_every", None, "a monitor observes the evaluations along the run", remedy)
+    jax.eval_shape(observe)
+
+
 def select_steps(every: int | None, steps: int) -> np.ndarray:
     """The steps at which a run is evaluated along the way, (evaluations,) int32; the last is its end.
 
@@ -104,3 +153,27 @@ def check_evaluate_every(evaluate_every: int, problem: Problem) -> None:
     if not any(map(is_along, evaluation_names(problem))):
         remedy = "Pass Problem(validation=...); test data are evaluated at the end only"
         raise bad_value("evaluate_every", evaluate_every, "there are no validation data", remedy)
+
+
+def default_score(names: Collection[str], maximized: Sequence[str]) -> str:
+    """The variable that lanes are compared by unless another is named.
+
+    ``validation_loss`` if there is one; else, as `Problem.evaluate` may return no loss, another value on validation
+    data: the first that is `maximized`, or the first by name. ``final_loss`` without validation data.
+
+    >>> default_score(["final_loss", "validation_error", "validation_f1"], ["f1"]), default_score(["test_loss"], [])
+    ('validation_f1', 'final_loss')
+    """
+    known = ["validation_loss", *(f"validation_{name}" for name in maximized)]
+    others = sorted(name for name in names if str(name).startswith("validation_"))
+    return next((name for name in (*known, *others) if name in names), "final_loss")
+
+
+def is_maximized(names: Container[str], variable: str) -> bool:
+    """Whether a variable is better when larger: a metric in `names`, on training, validation or test data.
+
+    >>> [is_maximized(["recall"], name) for name in ("validation_recall", "recall", "test_loss", "late_recall")]
+    [True, True, False, False]
+    """
+    part, _, metric = variable.partition("_")
+    return variable in names or (part in ("train", "validation", "test") and metric in names)

@@ -57,6 +57,14 @@ class Context(NamedTuple):
     going: Array  # () bool, whether the run has not ended before this step
 
 
+class Evaluation(NamedTuple):
+    """The values of one evaluation along a run that monitors read."""
+
+    t: Array  # () int32, updates made
+    values: Mapping[str, Array]  # name -> (), such as ``validation_loss``
+    maximized: frozenset[str]  # those of the names whose value is better when larger
+
+
 class Monitor(NamedTuple):
     """A triple of pure functions folded into the carry of a run; in the last call `after` equals `before`.
 
@@ -71,3 +79,5 @@ class Monitor(NamedTuple):
     roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
     freeze: bool = True  # keep its value after the end; if False, it is still called, with NaN losses and moves=False
     stop: Callable[[PyTree], Array] | None = None  # memory -> () bool, whether the run ends
+    # (memory, state, evaluation) -> memory, called while the run goes on after each of its `evaluate_every` evaluations
+    on_evaluation: Callable[[PyTree, State, Evaluation], PyTree] | None = None

@@ -9,6 +9,7 @@ import optax
 import pytest
 from shared import assert_same_bits, run_sweep
 
+import gdkit
 from gdkit import Plan, Problem, Regime, descend, monitors, problems, sgd, sweep
 from gdkit.app.config.build import build_arguments
 from gdkit.app.config.loading import loads
@@ -189,12 +190,118 @@ def test_a_rule_that_does_not_return_one_bool_is_refused_before_anything_runs(st
         ({"checks": 0}, "checks=0: must be at least 1"),
         ({"checks": 3, "every": 0}, "every=0: must be at least 1"),
         ({"checks": 3, "min_delta": -1.0}, "min_delta=-1.0: must be a finite number of at least 0"),
-        ({"checks": 3, "name": "accuracy"}, "name='accuracy': not a value that is recorded at every step"),
+        ({"checks": 3, "name": "accuracy"}, "name='accuracy': neither the training loss nor evaluated along a run"),
+        ({"checks": 3, "name": "test_loss"}, "name='test_loss': neither the training loss nor evaluated"),
+        (
+            {"checks": 3, "name": "validation_loss", "every": 5},
+            "every=5: validation_loss is checked at each evaluation",
+        ),
     ],
 )
 def test_patience_names_what_it_cannot_use(arguments, expected):
     with pytest.raises(InputValueError, match=expected):
         monitors.patience(**arguments)
+
+
+# A value on validation data
+
+
+X = np.asarray(np.random.default_rng(0).normal(size=(30, 4)), np.float32)
+Y = X @ np.ones(4, np.float32) + 2 * np.asarray(np.random.default_rng(1).normal(size=30), np.float32)
+NAMES, EVERY = ("validation_loss", "validation_fit", "validation_own"), 10
+NOISY = {"learning_rate": [0.003, 0.1, 0.2, 3.0]}
+
+
+def squares(w, batch):
+    return jnp.mean((batch[0] @ w - batch[1]) ** 2)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    settings = {"data": (X[:8], Y[:8]), "sample": problems.minibatches(4), "validation": (X[8:], Y[8:])}
+    fit = gdkit.Metric(lambda w, d: -squares(w, d), maximize=True)
+    plain = Problem(squares, jnp.zeros(4), metrics={"fit": fit}, **settings)
+    own = Problem(
+        squares, jnp.zeros(4), evaluate=lambda w, d, aux: {"own": -squares(w, d)}, maximize=["own"], **settings
+    )
+    return dict(zip(NAMES, (plain, plain, own), strict=True))
+
+
+def sweep_noisy(problem, name, steps=150, **options):
+    rule = [monitors.patience(name, checks=3, min_delta=0.01)]
+    return sweep(problem, sgd, NOISY, steps=steps, seeds=2, evaluate_every=EVERY, monitors=rule, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_patience_with_validation_data_ends_each_run_where_a_loop_over_its_evaluations_does(noisy, name):
+    free = sweep(noisy[name], sgd, NOISY, steps=150, seeds=2, evaluate_every=EVERY).lanes
+    found, sign = sweep_noisy(noisy[name], name), 1 if name == "validation_loss" else -1
+    lanes, kinds = found.lanes, set()
+    for lane, values in enumerate(free[name].values):
+        check = end_by_hand(sign * values[:-1].astype(float), 3, 1, 0.01)
+        is_stopped = check is not None and (check + 1) * EVERY <= free["end_step"][lane]
+        end = (check + 1) * EVERY if is_stopped else int(free["end_step"][lane])
+        assert lanes["end_step"][lane] == end and bool(lanes[f"patience_{name}"][lane]) == is_stopped
+        assert (lanes["end_kind"][lane] == EndKind.STOPPED) == is_stopped
+        last = end // EVERY
+        np.testing.assert_array_equal(lanes[name].values[lane, :last], values[:last])
+        if is_stopped:
+            assert lanes[name].values[lane, -1] == values[last - 1], "the state is the one that was evaluated"
+        kinds.add(int(lanes["end_kind"][lane]))
+    assert kinds == {EndKind.STOPPED, EndKind.STEPS, EndKind.EXCEEDED}
+    key, rule = jax.random.fold_in(jax.random.key(0), 1), [monitors.patience(name, checks=3, min_delta=0.01)]
+    one = {"hyperparameters": {"learning_rate": 0.1}, "key": key, "monitors": rule, "evaluate_every": EVERY}
+    run = descend(noisy[name], sgd, 150, **one)
+    assert int(run.statistics["end_step"]) == lanes["end_step"][3]
+    np.testing.assert_allclose(run.params, found.state(3).params, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [15, 30, 80])
+def test_lanes_stopped_by_validation_data_extend_and_replay_with_the_same_bits(noisy, first):
+    name = NAMES[first % 2]
+    whole = sweep_noisy(noisy[name], name)
+    assert_same_bits(sweep_noisy(noisy[name], name, steps=first).extend(150), whole)
+    assert all(whole.replay(lane).same for lane in (2, 3, 7))
+
+
+def test_an_interrupted_sweep_resumes_with_the_checks_of_its_evaluations(noisy, tmp_path):
+    name, plan = NAMES[1], Plan(width=2, depth=1, segment=15, workers=1)
+    straight = sweep_noisy(noisy[name], name, plan=plan)
+    for after in (1, 2, 5):
+        stop, reports = threading.Event(), []
+
+        def interrupt(progress, stop=stop, reports=reports, after=after):
+            reports.append(progress)
+            if len(reports) >= after:
+                stop.set()
+
+        rule, folder = [monitors.patience(name, checks=3, min_delta=0.01)], tmp_path / str(after)
+        settings = {"settings": DEFAULT_SETTINGS, "stop": stop, "progress": interrupt}
+        options = {"steps": 150, "seeds": 2, "monitors": rule, "evaluate_every": EVERY, "plan": plan}
+        run_sweep(noisy[name], sgd, NOISY, **options, store=folder, **settings)
+        assert_same_bits(sweep_noisy(noisy[name], name, plan=plan, store=folder), straight)
+
+
+def test_a_rule_on_evaluations_needs_them_and_the_name_of_one(noisy):
+    missing = "evaluate_every=None: a monitor observes the evaluations along the run. Pass the steps"
+    for name, expected, options in (
+        ("validation_loss", missing, {}),
+        (
+            "validation_los",
+            "name='validation_los': no such name. Did you mean 'validation_loss'",
+            {"evaluate_every": 5},
+        ),
+        (
+            "validation_fits",
+            "name='validation_fits': no such name. Did you mean 'validation_fit'",
+            {"evaluate_every": 5},
+        ),
+    ):
+        rule = [monitors.patience(name, checks=2)]
+        with pytest.raises(InputValueError, match=expected):
+            sweep(noisy[NAMES[0]], sgd, NOISY, steps=20, monitors=rule, **options)
+        with pytest.raises(InputValueError, match=expected):
+            descend(noisy[NAMES[0]], sgd(0.1), 20, monitors=rule, **options)
 
 
 CONFIG = """\
@@ -209,6 +316,8 @@ sweep:
 
 
 def test_a_config_gives_the_rule():
+    evaluated = CONFIG.replace("checks: 5, every: 20", "name: validation_loss, checks: 5")
+    assert build_arguments(loads(evaluated))["monitors"] == (monitors.patience("validation_loss", checks=5),)
     arguments = build_arguments(loads(CONFIG))
     assert arguments["monitors"] == (monitors.patience("loss", checks=5, every=20, min_delta=0.0),)
     assert not build_arguments(loads(CONFIG.replace("  stop: {patience: {checks: 5, every: 20}}\n", "")))["monitors"]
@@ -221,7 +330,7 @@ def test_a_config_gives_the_rule():
         ("checks: 5, ", "", "c.yaml:7: sweep.stop.patience.checks: missing"),
         ("patience", "pacience", "c.yaml:7: sweep.stop.pacience: unknown key. Did you mean 'patience'?"),
         ("{patience: {checks: 5, every: 20}}", "5", "c.yaml:7: sweep.stop = 5: must be a mapping"),
-        ("every: 20", "name: los", "c.yaml:7: name='los': not a value that is recorded"),
+        ("every: 20", "name: los", "c.yaml:7: name='los': neither the training loss nor"),
     ],
 )
 def test_a_rule_in_a_config_that_cannot_be_used_is_named_with_its_line(old, new, expected):

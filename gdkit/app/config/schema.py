@@ -240,10 +240,12 @@ class ConfigMonitor(_ConfigFactory):
 class ConfigPatience(_Model):
     """A run ends where a value has not improved for some checks."""
 
-    name: str = Field("loss", min_length=1, max_length=200, description="the value; loss is the training loss")
+    name: str = Field(
+        "loss", min_length=1, max_length=200, description="loss, the training loss, or a value on validation data"
+    )
     checks: Int = Field(ge=1, le=2**31 - 2, description="checks without improvement after which a run ends")
     every: Int = Field(1, ge=1, le=2**31 - 2, description="steps from one check of the mean loss to the next")
-    min_delta: float = Field(0.0, ge=0, description="the least decrease that counts")
+    min_delta: float = Field(0.0, ge=0, description="the least improvement that counts")
 
 
 class ConfigStop(_Model):

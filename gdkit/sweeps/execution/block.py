@@ -16,8 +16,8 @@ from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, sta
 from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
-from gdkit.sweeps.programs.compile import advance_block, evaluate_block, read_block
-from gdkit.sweeps.programs.job import HostLanes, Job, get_block_inputs
+from gdkit.sweeps.programs.compile import advance_block, evaluate_along, evaluate_block, read_block
+from gdkit.sweeps.programs.job import NO_EVALUATIONS, HostLanes, Job, get_block_inputs
 from gdkit.sweeps.programs.packing import Packed, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, SegmentOutput
 from gdkit.sweeps.programs.timing import seconds_per_step
@@ -142,20 +142,32 @@ def _advance_segment(
 ) -> tuple[Carry, int, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended.
 
-    Also the places and the values of the evaluations on the way. They read the carry between two calls that advance it,
-    and so change nothing; the device is not waited for between them.
+    Also the places and the values of the evaluations on the way; the device is not waited for between them.
     """
-    begin, at, pending = time.monotonic(), step, []
-    for place in np.flatnonzero((job.evaluation_steps > step) & (job.evaluation_steps <= end)).tolist():
-        if (due := int(job.evaluation_steps[place])) < job.steps:  # the last one is at the end of all lanes
-            carry, at = advance_block(program, inputs, carry, at, due, job.steps), due
-            pending.append((place, evaluate_block(program, inputs, carry)))
-    if at < end:
-        carry = advance_block(program, inputs, carry, at, end, job.steps)
+    begin = time.monotonic()
+    carry, pending = _advance_and_evaluate(job, program, inputs, carry, step, end)
     if not bool(carry.going):  # waits for the segment
         return carry, job.steps, pending
     seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (end - step)
     return carry, end, pending
+
+
+def _advance_and_evaluate(
+    job: Job, program: Program, inputs: tuple[Inputs, Shared], carry: Carry, step: int, end: int
+) -> tuple[Carry, list[tuple[int, Packed]]]:
+    """The carry advanced from `step` to `end`, and the places and values of the evaluations after `step`.
+
+    They read the carry between two calls that advance it, and change nothing but the monitors that observe them.
+    """
+    at, pending = step, []
+    for place in np.flatnonzero((job.evaluation_steps > step) & (job.evaluation_steps <= end)).tolist():
+        if (due := int(job.evaluation_steps[place])) < job.steps:  # the last one is at the end of all lanes
+            carry, at = advance_block(program, inputs, carry, at, due, job.steps), due
+            carry, values = evaluate_along(program, inputs, carry)
+            pending.append((place, values))
+    if at < end:
+        carry = advance_block(program, inputs, carry, at, end, job.steps)
+    return carry, pending
 
 
 def _steps_in(seconds: float, program: Program, first_steps: int) -> int:
@@ -189,13 +201,17 @@ def _start_carry(job: Job, block: Block, device: int, cache_bytes: int) -> Carry
 
 
 def _resumed_carry(job: Job, lanes: HostLanes, block: Block, device: int) -> Carry:
-    """The carry of a block of lanes that the host holds."""
-    like = job.programs[device].carry
+    """The carry of a block of lanes that the host holds; they were not evaluated yet at the step they are at."""
+    program = job.programs[device]
+    like = program.carry
     of_block = lambda x: x[np.ix_(block.points, block.seeds)]
     leaf = lambda x, like: to_device(np.swapaxes(of_block(x), 0, 1), like)
     curve = np.zeros(like.curve.shape, like.curve.dtype)
     curve[: lanes.curve.shape[-1]] = np.transpose(of_block(lanes.curve))
-    return Carry(np.int32(job.first_step), jax.tree.map(leaf, lanes.lanes, like.lanes), curve, np.bool_(True))
+    carry = Carry(np.int32(job.first_step), jax.tree.map(leaf, lanes.lanes, like.lanes), curve, np.bool_(True))
+    if program.observe is not None and job.first_step in job.evaluation_steps[:-1]:
+        carry, _ = evaluate_along(program, get_block_inputs(job, block, device), carry)
+    return carry
 
 
 def replay(
@@ -214,13 +230,15 @@ def _replay(
     job: Job, block: Block, batches: BlockFeed | None, place: tuple[int, int], onset: int, around: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     inputs, program = get_block_inputs(job, block), job.programs[0]
+    if program.observe is None:
+        job = job._replace(evaluation_steps=NO_EVALUATIONS)
 
     def advance_to(carry: Carry, step: int, end: int) -> Carry:
         while batches and step < end and bool(carry.going):
             served, batches_end = batches.serve(job, inputs, step, 0)
             step, begin = min(end, batches_end), step
-            carry = advance_block(program, served, carry, begin, step, job.steps)
-        return carry if step == end else advance_block(program, inputs, carry, step, end, job.steps)
+            carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step)
+        return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end)[0]
 
     lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
     params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)

@@ -61,6 +61,7 @@ class Program(NamedTuple):
     starts_alike: bool = False  # whether lanes of one seed start alike at every point
     evaluate: Any = None  # (inputs, shared, carry) -> Packed, name -> (seeds, points); where `Recording.evaluates`
     evaluated: PyTree = None  # the shapes of what `evaluate` returns, of compiled programs only
+    observe: Any = None  # (inputs, shared, carry, evaluated) -> carry; where monitors observe evaluations
 
 
 class Definition(NamedTuple):
@@ -83,7 +84,9 @@ def program_of(
     definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll, recording.evaluates)
     bind = lambda function: functools.partial(function, definition)
     evaluate = bind(evaluate_lanes) if recording.evaluates else None
-    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0, evaluate=evaluate)
+    observes = recording.evaluates and evaluation.observes_evaluations(recording.monitors)
+    observe = bind(observe_evaluation) if observes else None
+    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0, evaluate=evaluate, observe=observe)
 
 
 def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
@@ -136,6 +139,21 @@ def evaluate_lanes(definition: Definition, inputs: Inputs, shared: Shared, carry
         )
 
     return Packed.pack(_over_block(definition, read, inputs, _make_seed_keys(inputs, shared)[1], carry.lanes.unpack()))
+
+
+def observe_evaluation(
+    definition: Definition, inputs: Inputs, shared: Shared, carry: Carry, evaluated: Packed
+) -> Carry:
+    """The block after the monitors have observed what `evaluate_lanes` returned."""
+
+    def observe(point: dict[str, Any], key: Key, lane: Lane, values: dict[str, Array]) -> Lane:
+        watched, state = definition.watched, lane.state
+        seen = evaluation.observe_evaluation(definition.problem, watched, point, state, lane.record, values, carry.t)
+        return lane._replace(record=seen)
+
+    keys = _make_seed_keys(inputs, shared)[1]
+    lanes = _over_block(definition, observe, inputs, keys, carry.lanes.unpack(), evaluated.unpack())
+    return _pack(carry._replace(lanes=lanes))
 
 
 def _end_at_start(lane: Lane) -> Record:

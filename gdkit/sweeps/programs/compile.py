@@ -37,8 +37,8 @@ def jit_program(
     """The jitted program of lanes that share `static`; cached in the process where all arguments are hashable."""
     program = program_of(problem, optimizer, dict(static), recording, unroll)
     start, advance, finish = map(jax.jit, program[:3])
-    evaluate = None if program.evaluate is None else jax.jit(program.evaluate)
-    return Program(start, advance, finish, loops=program.loops, evaluate=evaluate)
+    evaluate, observe = (None if f is None else jax.jit(f) for f in (program.evaluate, program.observe))
+    return Program(start, advance, finish, loops=program.loops, evaluate=evaluate, observe=observe)
 
 
 def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: jax.Device) -> Program:
@@ -61,15 +61,19 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     options = [(start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)]
     if program.evaluate is not None:
         options += [(program.evaluate.lower(*inputs, carry), READ_OPTIONS)]
+    if program.observe is not None:
+        values = jax.tree.map(lambda x: _describe_shape(x, sharding), options[3][0].out_info)
+        options += [(program.observe.lower(*inputs, carry, values), READ_OPTIONS)]
     texts = tuple(lowered.as_text() for lowered, _ in options)
     executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
     fingerprint = _hash_programs(texts, device)
     starts_alike = not any(used[: len(inputs[0].traced)])
-    start, advance, finish, *evaluate = executables
-    output, evaluated = options[2][0].out_info.unpack(), None if not evaluate else options[3][0].out_info.unpack()
+    start, advance, finish, *along = executables
+    evaluate, observe = (*along, None, None)[:2]
+    output, evaluated = options[2][0].out_info.unpack(), None if not along else options[3][0].out_info.unpack()
     return Program(
         start, advance, finish, program.loops, fingerprint, carry, output, starts_alike,
-        evaluate=evaluate[0] if evaluate else None, evaluated=evaluated,
+        evaluate=evaluate, evaluated=evaluated, observe=observe,
     )  # fmt: skip
 
 
@@ -129,6 +133,12 @@ def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry,
 def evaluate_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Packed:
     """Evaluate a block on validation data, without waiting for it: name -> (seeds, points)."""
     return program.evaluate(*inputs, carry)
+
+
+def evaluate_along(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> tuple[Carry, Packed]:
+    """Evaluate a block along its run: also the carry after its monitors have observed the values."""
+    values = evaluate_block(program, inputs, carry)
+    return (carry if program.observe is None else program.observe(*inputs, carry, values)), values
 
 
 def read_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:

@@ -196,6 +196,9 @@ def _check_names(
         start = lambda: raw(request.problem, optimizer, point, request.key, arrays)
         taken = columns | axes | {dimension.name for dimension in dimensions}
         names.check_monitor_names(request.monitors, taken, start)
+        descent.check_observers(
+            request.problem, optimizer, point, request.key, arrays, request.monitors, request.evaluate_every
+        )
 
 
 def build_job(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdkit import binding, descent, jaxprs, monitors
-from gdkit.evaluation import evaluate
+from gdkit.evaluation import evaluate, evaluate_along, observe_evaluation, observes_evaluations
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.request import SweepRequest
 from gdkit.types import Array, Key
@@ -28,6 +28,10 @@ def digest_lane(request: SweepRequest, group: TracedGroup) -> str:
         step = descent.observed_step(problem, optimizer, watched)
         after, loss = step(before, inputs, limits, t == request.steps)
         values = evaluate(problem, optimizer, point, after.state, arrays, t, key)
+        if observes_evaluations(watched):
+            along = evaluate_along(problem, optimizer, point, after.state, arrays, t, key)
+            seen = observe_evaluation(problem, watched, point, after.state, after.record, along, t)
+            return before, after, loss, seen, monitors.read(watched, after.record), values
         return before, after, loss, monitors.read(watched, after.record), values
 
     number: Any = jax.ShapeDtypeStruct((), binding.traced_dtype())
