@@ -1,6 +1,8 @@
 """What a run is evaluated by: the optimum, and loss, metrics or values of `Problem.evaluate` on held-out data."""
 
+import functools
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +123,43 @@ def observe_evaluation(
                 memory = select(going, observe(memory, state, evaluation), memory)
         states.append(memory)
     return record._replace(monitors=tuple(states))
+
+
+class BestState(NamedTuple):
+    """What `keep_best` remembers: the state at the best evaluation so far, the one at the end of a run not counted."""
+
+    value: Array  # () at that evaluation; of a value that is maximized, the negative one
+    step: Array  # () int32, updates made; -1 before an evaluation whose value is finite
+    state: State
+
+
+@functools.cache
+def keep_best(name: str) -> Monitor:
+    """A monitor that keeps the state at the best evaluation of `name`, the first of several equal ones."""
+
+    def init(state: State) -> BestState:
+        dtype = monitors.statistics_dtype(state.params)
+        return BestState(jnp.full((), jnp.inf, dtype), jnp.full((), -1, jnp.int32), state)
+
+    def on_evaluation(m: BestState, state: State, evaluation: Evaluation) -> BestState:
+        value = evaluation.values[name].astype(m.value.dtype)
+        value = -value if name in evaluation.maximized else value
+        improved = jnp.isfinite(value) & (value < m.value)
+        return select(improved, BestState(value, evaluation.t, state), m)
+
+    return Monitor(init, update=lambda m, *_: m, read=lambda m: {}, on_evaluation=on_evaluation)
+
+
+def find_best(record: Record) -> BestState | None:
+    """The memory of `keep_best` in the record of a lane, or of lanes; None without."""
+    return next((memory for memory in record.monitors if isinstance(memory, BestState)), None)
+
+
+def watched_value(problem: Problem) -> str | None:
+    """The name of the value on validation data that runs of a problem are compared by; None without such data."""
+    names = [name for name in evaluation_names(problem) if is_along(name)]
+    name = default_score(names, maximized_names(problem))
+    return name if name in names else None
 
 
 def check_observers(watched: Sequence[Monitor], evaluate_every: int | None, observe: Callable[[], Record]) -> None:

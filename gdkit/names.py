@@ -13,7 +13,7 @@ from gdkit.types import Array, Monitor, State
 _COORDINATES = frozenset(
     {"lane", "seed", "optimizer", "regime", "point", "curve_step", "evaluation", "evaluation_step"}
 )
-_DERIVED = frozenset({"stochastic", "optimum", "reference_loss", "curve_loss", "late_variation"})
+_DERIVED = frozenset({"stochastic", "optimum", "reference_loss", "curve_loss", "late_variation", "best_evaluation"})
 
 
 @functools.cache

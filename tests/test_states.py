@@ -166,7 +166,7 @@ def test_a_diverged_lane_has_the_state_in_which_it_was_frozen():
         np.testing.assert_allclose(result.state(lane).params, run.params, rtol=1e-4)
 
 
-@pytest.mark.parametrize("keep_states", ["best", "first", 3])
+@pytest.mark.parametrize("keep_states", ["first", 3, "best"])
 def test_other_kinds_of_states_are_refused(keep_states):
     with pytest.raises(gdkit.GdkitError, match="keep_states="):
         sweep(optax.adam, keep_states=keep_states)
@@ -179,6 +179,107 @@ def test_lanes_without_states_are_refused_with_the_remedy(adam, tmp_path):
     for lane in (9, -1, True, 1.0):
         with pytest.raises(gdkit.GdkitError, match="no such lane"):
             adam.state(lane)
+
+
+# States at the best evaluation
+
+X = np.asarray(np.random.default_rng(0).normal(size=(30, 4)), np.float32)
+Y = np.asarray(X @ np.ones(4) + 2 * np.random.default_rng(1).normal(size=30), np.float32)
+HELD_OUT = (X[8:], Y[8:])
+NOISY = {"axes": {"learning_rate": [0.003, 0.03, 0.2, 3.0]}, "seeds": 2, "steps": 60, "evaluate_every": 10}
+
+
+def squares(w, batch):
+    return jnp.mean((batch[0] @ w["w"] - batch[1]) ** 2)
+
+
+def noisy(**options):
+    return gdkit.Problem(
+        squares,
+        {"w": jnp.zeros(4)},
+        data=(X[:8], Y[:8]),
+        sample=problems.minibatches(4),
+        validation=HELD_OUT,
+        **options,
+    )
+
+
+LOSS = noisy()
+FIT = noisy(evaluate=lambda w, data, aux: {"fit": -squares(w, data)}, maximize=["fit"])
+CASES = {"loss": (LOSS, optax.adam), "fit": (FIT, optax.adam), "loss of sgd": (LOSS, gdkit.sgd)}
+keep_best = functools.partial(gdkit.sweep, keep_states="best", **NOISY)
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {name: keep_best(*case) for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_states_at_the_best_evaluation_are_those_of_a_run_of_so_many_steps(case, kept):
+    (problem, optimizer), result = CASES[case], kept[case]
+    free = gdkit.sweep(problem, optimizer, **NOISY)
+    for name in free.lanes.data_vars:
+        np.testing.assert_array_equal(free.lanes[name], result.lanes[name], err_msg=str(name))
+    losses = result.lanes["validation_loss" if problem is LOSS else "validation_fit"].values * (
+        1 - 2 * (problem is FIT)
+    )
+    assert len(set(result.lanes["best_evaluation"].values.tolist())) > 2
+    for lane in range(8):
+        step, state = int(result.lanes["best_evaluation"][lane]), result.state(lane, at="best")
+        np.testing.assert_allclose(squares(state.params, HELD_OUT), np.nanmin(losses[lane]), rtol=1e-4)
+        if lane % 4 == 0:
+            assert_same(free.state(lane, at="best"), state)
+    rate, key = float(result.lanes["learning_rate"][lane]), jax.random.fold_in(jax.random.key(0), lane % 2)
+    run = gdkit.descend(problem, optimizer, step, hyperparameters={"learning_rate": rate}, key=key)
+    np.testing.assert_allclose(state.params["w"], run.params["w"], rtol=1e-3, atol=1e-5)
+    best = result.best(at="best")
+    for seed, lane in enumerate(best.lane_numbers):
+        step = int(best.lanes["evaluation_step"][seed])
+        np.testing.assert_allclose(
+            abs(squares(best.state(seed).params, HELD_OUT)), abs(best.lanes[best.by][seed]), rtol=1e-4
+        )
+        assert_same(best.state(seed), result.states(lane, step))
+        assert_same(best.state(seed), free.best(at="best").state(seed))
+    assert_same(result.recommend(at="best").state(), result.states(result.recommend(at="best").lanes[0], step))
+
+
+def test_best_states_are_kept_in_directories_and_by_extended_sweeps(kept, tmp_path):
+    wanted, problem, known = kept["loss"], LOSS, {"problem": LOSS, "optimizer": optax.adam}
+    keep_best(problem, optax.adam, store=tmp_path / "run", plan=gdkit.Plan(width=2, depth=1, segment=7))
+    opened, plain = gdkit.open(tmp_path / "run", **known), gdkit.open(tmp_path / "run")
+    extended = [keep_best(problem, optax.adam, **{**NOISY, "steps": n}).extend(60) for n in (20, 25)]
+    for lane in (0, 3, 6):
+        for other in (opened, plain, *extended):
+            assert_same(other.state(lane, at="best"), wanted.state(lane, at="best"))
+            assert_same(other.state(lane), wanted.state(lane))
+    other = 10 if wanted.lanes["best_evaluation"][6] != 10 else 20
+    with pytest.raises(
+        gdkit.GdkitError, match=f"does not store its state at step {other}. Pass problem= and optimizer="
+    ):
+        plain.states(6, other)
+    assert_same(opened.states(6, other), wanted.states(6, other))
+    with pytest.raises(gdkit.GdkitError, match="keep_states"):
+        gdkit.sweep(problem, optax.adam, **NOISY, store=tmp_path / "run", plan=gdkit.Plan(width=2, depth=1, segment=7))
+
+
+def test_best_states_need_evaluations_of_validation_data():
+    trained = gdkit.Problem(
+        squares, {"w": jnp.zeros(4)}, data=(X, Y), metrics={"size": lambda w, data: jnp.sum(w["w"])}
+    )
+    for problem, options, expected in (
+        (
+            LOSS,
+            {"evaluate_every": None},
+            "keep_states='best': nothing is evaluated along the run. Pass evaluate_every=",
+        ),
+        (trained, {}, "keep_states='best': there are no validation data to judge states by"),
+        (noisy(evaluate=lambda w, d, aux: {"nan": jnp.nan}), {}, "no evaluation of validation_nan is finite"),
+    ):
+        with pytest.raises(gdkit.GdkitError, match=expected):
+            keep_best(problem, optax.adam, **{**NOISY, "steps": 20, **options}).state(0, at="best")
+    with pytest.raises(gdkit.GdkitError, match="at='best': final_loss was not evaluated along the run"):
+        gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.1]}, steps=3).state(0, at="best")
 
 
 # Starting from a state, params or a file

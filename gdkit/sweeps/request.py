@@ -60,10 +60,16 @@ class SweepRequest(NamedTuple):
         """Number of recorded steps that the sweep reaches."""
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
-    def record(self, logs: tuple[str, ...] = (), *, has_gradient: bool = True) -> Recording:
-        """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve."""
+    def record(self, problem: Problem, logs: tuple[str, ...] = (), *, has_gradient: bool = True) -> Recording:
+        """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve.
+
+        With ``keep_states="best"`` also the monitor that keeps the best states of one of its problems.
+        """
         curves = (monitors_.log_curves(logs, self.curve_points),) if logs and self.curve_points else ()
-        watched = (*monitors_.built_in(self.statistics, has_gradient=has_gradient), *self.monitors, *curves)
+        by = evaluation.watched_value(problem) if self.keep_states == "best" else None
+        best = () if by is None else (evaluation.keep_best(by),)
+        built_in = monitors_.built_in(self.statistics, has_gradient=has_gradient)
+        watched = (*built_in, *self.monitors, *curves, *best)
         curve = select_curve_steps(self.curve_points, self.steps)
         return Recording(watched, curve, evaluates=self.evaluate_every is not None)
 
@@ -118,7 +124,7 @@ def check_request(
     for monitor in monitors:
         if not isinstance(monitor, Monitor):
             raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
-    _check_keep_states(keep_states)
+    _check_keep_states(keep_states, evaluate_every)
     if not isinstance(problem, Problem | Learner) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
     sections = parse_axes(problem, optimizer, axes)
@@ -145,13 +151,13 @@ def check_request(
     )
 
 
-def _check_keep_states(keep_states: Any) -> None:
+def _check_keep_states(keep_states: Any, evaluate_every: int | None) -> None:
     """Raise unless it is a kind of states that a sweep can keep."""
-    if keep_states == "best":
-        remedy = 'Pass "auto" or "last" for the states at the last step'
-        raise bad_value("keep_states", "best", "states at the best evaluation are not kept yet", remedy)
-    if keep_states is not None and keep_states not in ("auto", "last"):
-        raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last" or None')
+    if keep_states is not None and keep_states not in ("auto", "last", "best"):
+        raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last", "best" or None')
+    if keep_states == "best" and evaluate_every is None:
+        remedy = "Pass evaluate_every= too, for example evaluate_every=100"
+        raise bad_value("keep_states", "best", "nothing is evaluated along the run", remedy)
 
 
 def select_devices(plan: Plan) -> list[jax.Device]:

@@ -94,8 +94,10 @@ def sweep(
         directory each extension has its own, ``extended-1`` and so on.
       keep_states: which states of lanes `SweepResult.state` returns. ``"auto"``: those at the last step; they are kept
         in memory up to 256 MiB, in a run directory up to 64 MiB, and beyond that a lane's block is run again on demand,
-        with the same bits. ``"last"``: the same, kept whatever their size, in the run directory if there is one. None:
-        none, and `SweepResult.extend` cannot resume either.
+        with the same bits. ``"last"``: the same, kept whatever their size, in the run directory if there is one.
+        ``"best"``: with `evaluate_every`, also those at the best evaluation of each lane so far, by what `best`
+        compares; ``best(at="best").state()`` then needs no replay. None: none, and `SweepResult.extend` cannot resume
+        either.
       start: where all lanes start, in place of `Problem.init`: a `State`, params alone, or the path of a
         ``.safetensors`` or ``.npz`` file of params, such as `SweepResult.export` writes. See
         `descend`; hyperparameters are those of each lane. It belongs to the identity of a run directory, by its
@@ -352,7 +354,7 @@ def _make_collector(
 ) -> LaneCollector:
     """What collects lanes, where this process sees all of them at their last step."""
     sees_all = destination.lanes_done == 0 and not isinstance(pool, Pool)
-    is_unlimited = request.keep_states == "last" and not destination.stores_lanes
+    is_unlimited = request.keep_states in ("last", "best") and not destination.stores_lanes
     most_bytes = sys.maxsize if is_unlimited else settings.lane_bytes
     return LaneCollector(resumed, is_on=sees_all and request.keep_states is not None, most_bytes=most_bytes)
 

@@ -282,7 +282,8 @@ class ConfigSweep(_Model):
     )
     monitors: list[ConfigMonitor] = Field(default_factory=list, max_length=100, description="additional statistics")
     keep_states: Literal["auto", "last", "best"] | None = Field(
-        "auto", description="which params and optimizer states are kept: last, or null for none"
+        "auto",
+        description="which params and optimizer states are kept: last, or best too, or null for none",
     )
     start: str | None = Field(
         None, min_length=1, description="a .safetensors or .npz file of params that all runs start from"

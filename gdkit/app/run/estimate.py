@@ -169,7 +169,8 @@ def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
 
     Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
     report. Disk: the results twice, as tiles and as one file, two checkpoints per running block, figures and report.
-    Both: the states that are kept, which are those of all lanes, if these are few or `keep_states` is "last".
+    Both: the states that are kept, which are those of all lanes, if these are few or `keep_states` is "last" or
+    "best"; those at the best evaluations are part of the lanes.
     """
     results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
     workers = count_workers(Plan(), len(jax.local_devices()))
@@ -185,7 +186,7 @@ def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
     if keep_states is None:
         return Resources(memory, disk)
     memory += resumable * (resumable <= DEFAULT_SETTINGS.lane_bytes)
-    is_stored = keep_states == "last" or resumable <= DEFAULT_SETTINGS.stored_lane_bytes
+    is_stored = keep_states in ("last", "best") or resumable <= DEFAULT_SETTINGS.stored_lane_bytes
     return Resources(memory, disk + resumable * is_stored)
 
 

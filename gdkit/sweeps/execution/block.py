@@ -1,6 +1,7 @@
 """One block, advanced from its first step to its last."""
 
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -226,20 +227,32 @@ def replay(
         return _replay(job, block, batches, place, onset, around)
 
 
+def run_until(job: Job, block: Block, step: int) -> Packed:
+    """Run a block again from its first step to `step`, and return its lanes there."""
+    with open_feed(job, block) as batches:
+        inputs = get_block_inputs(job, block)
+        return _advance_to(job, inputs, batches, job.programs[0].start(*inputs), 0, step).lanes
+
+
+def _advance_to(
+    job: Job, inputs: tuple[Inputs, Shared], batches: BlockFeed | None, carry: Carry, step: int, end: int
+) -> Carry:
+    """The carry advanced from `step` to `end`; evaluated on the way where its monitors observe that."""
+    program = job.programs[0]
+    if program.observe is None:
+        job = job._replace(evaluation_steps=NO_EVALUATIONS)
+    while batches and step < end and bool(carry.going):
+        served, batches_end = batches.serve(job, inputs, step, 0)
+        step, begin = min(end, batches_end), step
+        carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step)
+    return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end)[0]
+
+
 def _replay(
     job: Job, block: Block, batches: BlockFeed | None, place: tuple[int, int], onset: int, around: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     inputs, program = get_block_inputs(job, block), job.programs[0]
-    if program.observe is None:
-        job = job._replace(evaluation_steps=NO_EVALUATIONS)
-
-    def advance_to(carry: Carry, step: int, end: int) -> Carry:
-        while batches and step < end and bool(carry.going):
-            served, batches_end = batches.serve(job, inputs, step, 0)
-            step, begin = min(end, batches_end), step
-            carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step)
-        return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end)[0]
-
+    advance_to = functools.partial(_advance_to, job, inputs, batches)
     lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
     params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)
     first, last = max(0, onset - around), min(onset + around + 1, job.steps)

@@ -47,7 +47,7 @@ class TracedGroup(NamedTuple):
 
     def record(self, request: SweepRequest) -> Recording:
         """The monitors of its lanes, and the steps of their curves."""
-        return request.record(self.facts.logs, has_gradient=self.facts.has_gradient)
+        return request.record(self.problem, self.facts.logs, has_gradient=self.facts.has_gradient)
 
     def trace_state(self, request: SweepRequest) -> State | PyTree:
         """The state of one lane as users see it, as shapes."""
@@ -185,6 +185,9 @@ def _check_names(
     axes = {axis.name for dimension in dimensions for axis in dimension.axes}
     if request.evaluate_every is not None:
         evaluation.check_evaluate_every(request.evaluate_every, problem)
+    if request.keep_states == "best" and evaluation.watched_value(problem) is None:
+        remedy = "Pass Problem(validation=...)"
+        raise bad_value("keep_states", "best", "there are no validation data to judge states by", remedy)
     columns = names.built_in_names() | {*evaluation.evaluation_names(problem), *(f"curve_{name}" for name in logs)}
     for name in axes & columns:
         remedy = "Rename it in a factory of your own, for example lambda draw: optimizer(seed=draw)"

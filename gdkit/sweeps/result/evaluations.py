@@ -9,7 +9,7 @@ import xarray as xr
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
 from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import EVALUATION
+from gdkit.sweeps.result.lane_values import EVALUATION, find_best_steps
 from gdkit.sweeps.result.scores import mean_scores
 
 At = Literal["end", "best"]
@@ -24,9 +24,7 @@ def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Da
     Raises:
       InputValueError: `by` was not evaluated along the run.
     """
-    if EVALUATION not in lanes[by].dims:
-        remedy = "Pass evaluate_every= to sweep and compare by a value on validation data, or leave it out for the end"
-        raise bad_value("at", "best", f"{by} was not evaluated along the run", remedy)
+    check_along(lanes, by)
     steps, end = lanes["evaluation_step"].values, lanes["end_step"].values
     scores = orient(_hold_end(lanes[by].values, steps, end).astype(float), maximize)
     scores = np.where(np.isfinite(scores), scores, np.inf).reshape(-1, seeds, len(steps))
@@ -39,6 +37,25 @@ def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Da
         values = _hold_end(lanes[name].values, steps, end)
         chosen[str(name)] = ("lane", values[np.arange(len(place)), place])
     return lanes.drop_vars([*along, "evaluation_step"]).assign(chosen)
+
+
+def best_steps(lanes: xr.Dataset, by: str, maximize: bool) -> np.ndarray:
+    """The step of the best evaluation of each lane by `by`, (lanes,) int32; -1 for a lane without a finite one.
+
+    Of several equal ones it is the first, and at most the last step of the lane.
+
+    Raises:
+      InputValueError: `by` was not evaluated along the run.
+    """
+    check_along(lanes, by)
+    return find_best_steps(lanes[by].values, lanes["evaluation_step"].values, lanes["end_step"].values, maximize)
+
+
+def check_along(lanes: xr.Dataset, by: str) -> None:
+    """Raise unless the variable `by` was evaluated along the run."""
+    if EVALUATION not in lanes[by].dims:
+        remedy = "Pass evaluate_every= to sweep and compare by a value on validation data, or leave it out for the end"
+        raise bad_value("at", "best", f"{by} was not evaluated along the run", remedy)
 
 
 def _hold_end(values: np.ndarray, steps: np.ndarray, end_step: np.ndarray) -> np.ndarray:

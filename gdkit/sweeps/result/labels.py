@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gdkit.evaluation import is_along
+from gdkit.evaluation import default_score, is_along, is_maximized
 from gdkit.monitors import EndKind
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import Description
-from gdkit.sweeps.result.lane_values import EVALUATION
+from gdkit.sweeps.result.direction import maximized_names
+from gdkit.sweeps.result.lane_values import EVALUATION, find_best_steps
 from gdkit.sweeps.result.product import lane_coordinates
 
 
@@ -36,6 +37,10 @@ def label_columns(
         along = [name for name, v in columns.items() if is_along(name) and v.shape[1:] == shape]
         variables |= {name: (("lane", EVALUATION), columns[name]) for name in along}
         coords["evaluation_step"] = (EVALUATION, described.evaluation_step)
+        names = maximized_names(described.attrs)
+        if (by := default_score(along, names)) in along:
+            given = columns[by], described.evaluation_step, columns["end_step"], is_maximized(names, by)
+            variables["best_evaluation"] = ("lane", find_best_steps(*given))
     problem_axes = [n for n in coords if n.startswith("problem.")]
     stochastic = bool(described.attrs["stochastic"])
     variables["reference_loss"] = ("lane", _reference_loss(columns, coords, problem_axes, stochastic))

@@ -52,6 +52,18 @@ def end_values(lanes: xr.Dataset) -> xr.Dataset:
     return lanes.isel({EVALUATION: -1}).drop_vars("evaluation_step", errors="ignore")
 
 
+def find_best_steps(values: np.ndarray, steps: np.ndarray, end_step: np.ndarray, maximize: bool) -> np.ndarray:
+    """The step of the best of the values of lanes, (lanes, evaluations), the first of several; -1 where none is finite.
+
+    >>> values, end_step = np.array([[3, 1, 2], [np.nan] * 3, [3, np.nan, 1]]), np.array([15, 0, 7])
+    >>> find_best_steps(values, np.array([5, 10, 15]), end_step, False).tolist()
+    [10, -1, 7]
+    """
+    scores = np.where(np.isfinite(values), orient(values, maximize), np.inf)
+    found = np.minimum(steps[np.argmin(scores, axis=-1)], end_step)
+    return np.where(np.isfinite(scores).any(axis=-1), found, -1)
+
+
 def read_curve(lanes: xr.Dataset, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of one of `curve_names` of a lane up to its end, that at the end included; (points,) each."""
     row = lanes.isel(lane=lane)

@@ -22,12 +22,12 @@ from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import judging, optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
-from gdkit.sweeps.result.evaluations import At, best_values
+from gdkit.sweeps.result.evaluations import At, best_steps, best_values
 from gdkit.sweeps.result.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
-from gdkit.sweeps.result.resumable import Resumable
+from gdkit.sweeps.result.resumable import LaneStates, Resumable
 from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.tables import count
 from gdkit.types import State
@@ -42,14 +42,14 @@ class SweepResult:
       grids: the lanes of each optimizer as a product of axes.
       thresholds: of the regimes; changing them (`with_thresholds`) needs no new run.
       origin: what `extend`, `refine` and `replay` need; None for a part of a sweep, or one read without its code.
-      states: returns the state of a lane; None where there are none. Use `state`.
+      states: returns the state of a lane at its end or at a step; None where there are none. Use `state`.
     """
 
     lanes: xr.Dataset
     grids: tuple[LaneGrid, ...]
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     origin: "Resumable[SweepResult] | None" = None
-    states: Callable[[int], State] | None = None
+    states: "LaneStates | None" = None
 
     regime_names: ClassVar[dict[int, str]] = {int(r): r.name for r in Regime}
 
@@ -314,8 +314,9 @@ class SweepResult:
         self._check_finished()
         by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
         maximize = self.is_maximized(by, maximize)
-        found = recommend(self._evaluated_at(at, by, maximize), axis, by, maximize)
-        return dataclasses.replace(found, states=lambda seed: self.state(found.lanes[seed]))
+        evaluated = self._evaluated_at(at, by, maximize)
+        found = recommend(evaluated, axis, by, maximize)
+        return dataclasses.replace(found, states=lambda seed: evaluated.state(found.lanes[seed]))
 
     def score_name(self, by: str | None = None) -> str:
         """The variable that lanes are compared by: `by`, or ``validation_loss`` if there is one, or ``final_loss``.
@@ -342,7 +343,7 @@ class SweepResult:
 
     # States
 
-    def state(self, lane: int) -> State:
+    def state(self, lane: int, *, at: At = "end") -> State:
         """Params, aux and optimizer state of a lane at its end; a lane that diverged or stopped, where it was frozen.
 
         Of a Learner it is the state as its `init` and `step` make it.
@@ -353,9 +354,12 @@ class SweepResult:
 
         Args:
           lane: its place on ``lane``.
+          at: ``"best"`` for its best evaluation along the run, by what `best` compares, at the step that the variable
+            ``best_evaluation`` tells; ``best(at="best").state()`` is that at the best mean over seeds.
 
         Raises:
-          InputValueError: no such lane; the sweep kept no states; a result without states, such as one from a file.
+          InputValueError: no such lane; the sweep kept no states; a result without states, such as one from a file; no
+            evaluation along the run.
 
         >>> from gdkit import problems, sgd, sweep
         >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2]}, steps=50)
@@ -371,9 +375,16 @@ class SweepResult:
             raise bad_value("result", "its states", "a file of results has none, nor has a merged result", remedy)
         if not self.finished[lane]:
             raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
-        return self.states(lane)
+        checks.check_choice("at", at, ("end", "best"))
+        if at == "end":
+            return self.states(lane)
+        by = self.score_name()
+        step = int(best_steps(self.lanes.isel(lane=[lane]), by, self.is_maximized(by))[0])
+        if step < 0:
+            raise bad_value("lane", lane, f"no evaluation of {by} is finite", 'Take its state at="end"')
+        return self.states(lane, step)
 
-    def export(self, lane: int, path: str | Path) -> None:
+    def export(self, lane: int, path: str | Path, *, at: At = "end") -> None:
         """Write the trained params of a lane to a file that other libraries read; its state is that of `state`.
 
         A ``.safetensors`` file holds the params by their paths, such as ``layers/0/w``, and aux by names that begin
@@ -387,11 +398,12 @@ class SweepResult:
           StoreError: the system refused.
         """
         lane = self._check_lane(lane)
-        row, by = end_values(self.lanes).isel(lane=lane), self.score_name()
+        state, row, by = self.state(lane, at=at), end_values(self.lanes).isel(lane=lane), self.score_name()
         names = [name for name in ("optimizer", *self.axes, "seed") if name in row.coords]
         values = plain_values({name: row[name].values[()] for name in names})
         numbers = {name: row[name].values.item() for name in dict.fromkeys(("end_step", "final_loss", by))}
-        checkpoints.write_params(Path(path), self.state(lane), values | numbers)
+        numbers |= {"best_evaluation": row["best_evaluation"].values.item()} if at == "best" else {}
+        checkpoints.write_params(Path(path), state, values | numbers)
 
     # Continuing
 
@@ -614,7 +626,7 @@ class SweepResult:
     def _take(self, rows: np.ndarray, grid: LaneGrid) -> "SweepResult":
         """The lanes at `rows`, which are those of `grid`."""
         states = self.states
-        own = None if states is None else lambda lane: states(int(rows[lane]))
+        own = None if states is None else lambda lane, step=None: states(int(rows[lane]), step)
         return dataclasses.replace(self, lanes=self.lanes.isel(lane=rows), grids=(grid,), origin=None, states=own)
 
     def _check_lane(self, lane: int) -> int:
@@ -627,7 +639,12 @@ class SweepResult:
         checks.check_choice("at", at, ("end", "best"))
         if at == "end":
             return self
-        return dataclasses.replace(self, lanes=best_values(self.lanes, self.seeds, by, maximize), origin=None)
+        lanes, states = best_values(self.lanes, self.seeds, by, maximize), self.states
+        steps = lanes["evaluation_step"].values
+        own = (
+            None if states is None else lambda lane, step=None: states(lane, int(steps[lane]) if step is None else step)
+        )
+        return dataclasses.replace(self, lanes=lanes, origin=None, states=own)
 
     def _resumable(self) -> "Resumable[SweepResult]":
         if self.origin is None:

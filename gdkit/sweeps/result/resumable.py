@@ -5,7 +5,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from gdkit.types import State
+
 _Result = TypeVar("_Result")
+
+
+class LaneStates(Protocol):
+    """Returns the state of a lane, at its end or at the step of an evaluation."""
+
+    def __call__(self, lane: int, step: int | None = None) -> State: ...
 
 
 class Resumable(Protocol[_Result]):

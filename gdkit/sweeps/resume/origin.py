@@ -11,8 +11,9 @@ import numpy as np
 
 from gdkit import checks, optimizers
 from gdkit.errors import bad_value
+from gdkit.evaluation import find_best
 from gdkit.problems.learner import own_state
-from gdkit.sweeps.execution.block import replay, run_block
+from gdkit.sweeps.execution.block import replay, run_block, run_until
 from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
@@ -65,8 +66,12 @@ class Origin:
         job, block = self._build_job(group, place, seed)
         return replay(job, block, _find_in_block(block, place, seed), onset, around)
 
-    def state(self, lane: int) -> State | PyTree:
-        """The state of a lane at its end, from memory or the run directory; else its block is run again.
+    def state(self, lane: int, step: int | None = None) -> State | PyTree:
+        """The state of a lane at its end, or at an evaluation, from memory or the run directory; else it is run again.
+
+        Args:
+          lane: its number.
+          step: of the evaluation; None for the end.
 
         Raises:
           InputValueError: the sweep keeps no states.
@@ -74,16 +79,27 @@ class Origin:
         sweep, (group, place, seed) = self.sweep, self._find_lane(lane)
         if sweep.request.keep_states is None:
             raise no_states_error()
+        if step is not None and step >= sweep.columns["end_step"][lane]:
+            step = None
         kept = sweep.find_block(group.number, place, seed)
-        leaves = sweep.states.read_leaves(lane) if kept is None and sweep.states is not None else None
-        if leaves is not None:
-            return jax.tree.unflatten(jax.tree.structure(group.trace_state(sweep.request)), leaves)
-        block, lanes = kept or self._run_again(group, place, seed)
-        return own_state(sweep.request.problem, take_lane(lanes, _find_in_block(block, place, seed)).state)
+        if kept is None and sweep.states is not None:
+            leaves = sweep.states.read_leaves(lane) if step is None else sweep.states.read_best(lane, step)
+            if leaves is not None:
+                return jax.tree.unflatten(jax.tree.structure(group.trace_state(sweep.request)), leaves)
+        own = None if kept is None else take_lane(kept[1], _find_in_block(kept[0], place, seed))
+        best = None if own is None else find_best(own.record)
+        if best is not None and step == best.step:
+            return own_state(sweep.request.problem, best.state)
+        if own is None or step is not None:
+            block, lanes = self._run_again(group, place, seed, step)
+            own = take_lane(lanes, _find_in_block(block, place, seed))
+        return own_state(sweep.request.problem, own.state)
 
-    def _run_again(self, group: TracedGroup, place: int, seed: int) -> BlockLanes:
-        """The lanes of the block that has a lane, at their last step; blocks of the same shape have the same bits."""
+    def _run_again(self, group: TracedGroup, place: int, seed: int, step: int | None) -> BlockLanes:
+        """The lanes of the block that has a lane, at `step`; blocks of the same shape have the same bits."""
         job, block = self._build_job(group, place, seed)
+        if step is not None:
+            return block, run_until(job, block, step)
         settings: dict[str, Any] = {"segment_steps": self.sweep.request.plan.segment, "stop": threading.Event()}
         finished = run_block(job._replace(returns_lanes=True), block, device=0, report_steps=lambda _: None, **settings)
         assert finished is not None  # nothing sets the event

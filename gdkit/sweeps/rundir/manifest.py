@@ -152,7 +152,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
 def _keeps_lanes(sweep: CompiledSweep) -> bool:
     """Whether the directory stores all lanes at their last step."""
     keep, size = sweep.request.keep_states, sum(map(count_lane_bytes, sweep.jobs))
-    return keep is not None and (keep == "last" or size <= sweep.stored_lane_bytes)
+    return keep is not None and (keep in ("last", "best") or size <= sweep.stored_lane_bytes)
 
 
 def explain_other_run(error: OtherRunError) -> OtherRunError:
@@ -181,6 +181,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         "statistics": request.statistics,
         "curve_points": request.curve_points,
         **({"evaluate_every": request.evaluate_every} if request.evaluate_every else {}),
+        **({"keep_states": "best"} if request.keep_states == "best" else {}),
         "dtype": str(_dtype(groups)),
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "device": f"{device.platform} {device.device_kind}",

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdkit.errors import InputValueError, bad_value
+from gdkit.evaluation import find_best
 from gdkit.problems import ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.store import Store
@@ -31,8 +32,8 @@ class StoredStates(NamedTuple):
 
     run: Store
 
-    def state(self, lane: int) -> State | PyTree:
-        """The state of a lane; what is neither dict, list nor tuple becomes a dict of its fields.
+    def state(self, lane: int, step: int | None = None) -> State | PyTree:
+        """The state of a lane at its end, or at an evaluation; what is no dict, list or tuple is a dict of its fields.
 
         Raises:
           InputValueError: the directory does not store it.
@@ -40,25 +41,36 @@ class StoredStates(NamedTuple):
         """
         if self._keep_states() is None:
             raise no_states_error()
-        leaves = self.read_leaves(lane)
+        is_end = step is None or step >= self.run.columns(["end_step"]).values["end_step"][lane]
+        leaves = self.read_leaves(lane) if is_end else self.read_best(lane, cast(int, step))
         if leaves is None:
             remedy = "Pass problem= and optimizer= to gdkit.open, which run its block again"
-            raise bad_value("lane", lane, "the run directory does not store its state", remedy)
+            at = "" if is_end else f" at step {step}"
+            raise bad_value("lane", lane, f"the run directory does not store its state{at}", remedy)
         state = _rebuild(self._layout(lane), iter(leaves))
         is_state = isinstance(state, dict) and tuple(state) == State._fields
         return State(**state) if is_state else state
 
     def read_leaves(self, lane: int) -> list[Any] | None:
-        """The leaves of the state of a lane; None if the directory does not store them."""
-        if not self.run.manifest.plan.get("states"):
+        """The leaves of the state of a lane at its end; None if the directory does not store them."""
+        return self._read(lane, self._layout(lane)) if self.run.manifest.plan.get("states") else None
+
+    def read_best(self, lane: int, step: int) -> list[Any] | None:
+        """The leaves of the state of a lane at `step`, if this is its best evaluation, and the directory stores it."""
+        if not (self.run.manifest.plan.get("states") or {}).get("best"):
             return None
+        leaves = self._read(lane, self._layout(lane, "best"))
+        _, kept_step, *state = leaves or (None, -1)
+        return state if int(kept_step) == step else None
+
+    def _read(self, lane: int, layout: Any) -> list[Any] | None:
         place = self.run.partition.find_lane(lane)
         stored = self.run.carry(place.block, last=True)
-        return stored and [_read_leaf(leaf, stored.leaves, place[2:]) for leaf in _list_leaves(self._layout(lane))]
+        return stored and [_read_leaf(leaf, stored.leaves, place[2:]) for leaf in _list_leaves(layout)]
 
-    def _layout(self, lane: int) -> Any:
+    def _layout(self, lane: int, kind: str = "layouts") -> Any:
         states = self.run.manifest.plan["states"]
-        return states["layouts"][states["groups"][self.run.partition.find_lane(lane).group]]
+        return states[kind][states["groups"][self.run.partition.find_lane(lane).group]]
 
     def _keep_states(self) -> str | None:
         return self.run.manifest.plan.get("keep_states", "auto")
@@ -67,13 +79,16 @@ class StoredStates(NamedTuple):
 def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:
     """The structure of the states of each group, as JSON: distinct layouts, and for each group the number of its own.
 
+    Under ``best`` the layouts of what `keep_best` remembers, where states at the best evaluations are kept.
+
     Args:
       lanes: per group the lanes of a block, as shapes.
       problem: what they run; a Learner has states of its own form.
     """
     layouts = [_describe_state(packed, problem) for packed in lanes]
     distinct = [layout for i, layout in enumerate(layouts) if layout not in layouts[:i]]
-    return {"layouts": distinct, "groups": [distinct.index(layout) for layout in layouts]}
+    groups, (states, best) = [distinct.index(layout) for layout in layouts], zip(*distinct, strict=True)
+    return {"layouts": list(states), "groups": groups} | ({"best": list(best)} if any(best) else {})
 
 
 def no_states_error() -> InputValueError:
@@ -81,10 +96,14 @@ def no_states_error() -> InputValueError:
     return bad_value("keep_states", None, "the sweep keeps no states", 'Run it with keep_states="auto" or "last"')
 
 
-def _describe_state(lanes: Packed, problem: ProblemLike) -> Any:
+def _describe_state(lanes: Packed, problem: ProblemLike) -> tuple[Any, Any]:
+    """The layouts of the states of lanes, and of what `keep_best` remembers; the latter is None without."""
     key = lambda x: str(jax.random.key_impl(jnp.empty((), x.dtype))) if is_key(x) else None
     leaves = [_Leaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
-    return _describe(own_state(problem, jax.tree.unflatten(lanes.structure, leaves).state))
+    lane = jax.tree.unflatten(lanes.structure, leaves)
+    best = find_best(lane.record)
+    kept = best and best._replace(state=own_state(problem, best.state))
+    return _describe(own_state(problem, lane.state)), _describe(kept)
 
 
 def _describe(tree: PyTree) -> Any:
