@@ -264,9 +264,8 @@ def test_best_states_are_kept_in_directories_and_by_extended_sweeps(kept, tmp_pa
 
 
 def test_best_states_need_evaluations_of_validation_data():
-    trained = gdkit.Problem(
-        squares, {"w": jnp.zeros(4)}, data=(X, Y), metrics={"size": lambda w, data: jnp.sum(w["w"])}
-    )
+    settings = {"data": (X, Y), "sample": problems.minibatches(4)}
+    trained = gdkit.Problem(squares, {"w": jnp.zeros(4)}, metrics={"size": lambda w, data: jnp.sum(w["w"])}, **settings)
     for problem, options, expected in (
         (
             LOSS,
