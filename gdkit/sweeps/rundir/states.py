@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class StoredStates(NamedTuple):
         if self._keep_states() is None:
             raise no_states_error()
         is_end = step is None or step >= self.run.columns(["end_step"]).values["end_step"][lane]
-        leaves = self.read_leaves(lane) if is_end else self.read_best(lane, cast(int, step))
+        leaves = self.read_leaves(lane) if is_end else self.read_best(lane, step)
         if leaves is None:
             remedy = "Pass problem= and optimizer= to gdkit.open, which run its block again"
             at = "" if is_end else f" at step {step}"
