@@ -21,6 +21,7 @@ from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs.build import program_of
 from gdkit.sweeps.programs.compile import ADVANCE_OPTIONS
 from gdkit.sweeps.programs.job import Job, get_block_inputs
+from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.request import Recording
 
 KINDS = ("products", "sums", "elementwise", "copies", "random numbers", "between operations")
@@ -42,7 +43,7 @@ def _advance(
 ) -> tuple[Callable[[], Any], str]:
     curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
     watching = Recording(watched, curve)
-    program = program_of(work.problem, gdkit.sgd, {}, watching, shape.unroll)
+    program = program_of(work.problem, gdkit.sgd, {}, watching, Layout(unroll=shape.unroll))
     inputs, last = get_block_inputs(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
     compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), ADVANCE_OPTIONS)

@@ -17,7 +17,7 @@ from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.optimizers import states
-from gdkit.problems import Learner, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems import learner as learners
 from gdkit.tables import format_number
 from gdkit.types import (
@@ -27,6 +27,7 @@ from gdkit.types import (
     Info,
     Key,
     Monitor,
+    Optimizer,
     OptimizerLike,
     Params,
     PyTree,
@@ -61,13 +62,7 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike | None) -> Step:
 
     def step(state: State, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree) -> tuple[State, Info]:
         concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-        loss = binding.logged_objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
-        (value, (aux, logs)), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
-        with user_code.translate_errors("optimizer", optimizer):
-            given = {"value": value, "value_fn": lambda params: loss(params)[0]}
-            update, opt_state = states.update(built, grad, state.opt_state, state.params, **given)
-        params = optax.apply_updates(state.params, update)
-        return State(params, aux, opt_state), Info(value, grad, update, logs)
+        return _move(concrete, built, optimizer, state, binding.get_batch(concrete, t, key, data))
 
     return step
 
@@ -75,6 +70,30 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike | None) -> Step:
 def lane_step(problem: ProblemLike, optimizer: OptimizerLike) -> Step:
     """The step map over states as lanes hold them: of a Learner, split into params and the rest."""
     return learners.split_step_map(problem) if isinstance(problem, Learner) else step_map(problem, optimizer)
+
+
+def batch_step(
+    problem: ProblemLike, optimizer: OptimizerLike
+) -> Callable[[State, Hyperparameters, PyTree], tuple[State, Info]]:
+    """The step map on a batch that is sampled already: ``(state, hyperparameters, batch) -> (state, info)``."""
+
+    def step(state: State, hyperparameters: Hyperparameters, batch: PyTree) -> tuple[State, Info]:
+        return _move(*binding.resolve(problem, optimizer, hyperparameters), optimizer, state, batch)
+
+    return step
+
+
+def _move(
+    problem: Problem, built: Optimizer, optimizer: OptimizerLike, state: State, batch: PyTree
+) -> tuple[State, Info]:
+    """The state after a step on `batch`; `built` is `optimizer` for its hyperparameters."""
+    loss = binding.logged_objective(problem, built, batch, state.aux)
+    (value, (aux, logs)), grad = jax.value_and_grad(loss, has_aux=True)(state.params)
+    with user_code.translate_errors("optimizer", optimizer):
+        given = {"value": value, "value_fn": lambda params: loss(params)[0]}
+        update, opt_state = states.update(built, grad, state.opt_state, state.params, **given)
+    params = optax.apply_updates(state.params, update)
+    return State(params, aux, opt_state), Info(value, grad, update, logs)
 
 
 def withholds_updates(

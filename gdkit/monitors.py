@@ -278,17 +278,17 @@ class _ReversalState(NamedTuple):
 
 
 @functools.cache
-def reversals() -> Monitor:
+def reversals(most_leaves: int = MANY_LEAVES) -> Monitor:
     """Mean cosine between successive late updates, −1 where each undoes the direction of the last.
 
     Updates too small to move the params beyond rounding are not counted, so that the value of a run that has converged
     does not change. ``rounded_away`` is whether rounding undoes them in every entry of the params, as of the starts of
-    the last two windows.
+    the last two windows. Updates of more than `most_leaves` leaves are taken as one vector.
     """
 
     def init(state: State) -> _ReversalState:
         zero, none = jnp.zeros((), statistics_dtype(state.params)), jnp.full((), -1, jnp.int32)
-        previous = jax.tree.map(jnp.zeros_like, flatten(state.params))
+        previous = jax.tree.map(jnp.zeros_like, flatten(state.params, most_leaves))
         least, one, no = _least_counted_size(state.params), jnp.ones_like(zero), jnp.bool_(False)
         return _ReversalState(previous, one, zero, least, none, (zero, zero), (zero, zero), (no, no))
 
@@ -301,7 +301,7 @@ def reversals() -> Monitor:
         multiple: _Multiple = None,
         is_update: Array | None = None,
     ) -> _ReversalState:
-        direction = flatten(info.update if multiple is None else info.grad)
+        direction = flatten(info.update if multiple is None else info.grad, most_leaves)
         size = norm(direction).astype(m.size.dtype)
         length = size if multiple is None else abs(multiple) * size
         moves = context.moves & jnp.isfinite(length) & (length > m.least)
@@ -338,7 +338,7 @@ def reversals() -> Monitor:
 
 def _is_rounded_away(m: _ReversalState, params: Params) -> Array:
     """Whether the last update, made again, would leave all params as they are."""
-    is_flat = len(jax.tree.leaves(params)) > MANY_LEAVES
+    is_flat = jax.tree.structure(m.previous) != jax.tree.structure(params)
     direction = ravel_pytree(params)[1](m.previous) if is_flat else m.previous
     update = jax.tree.map(lambda d, p: (m.multiple * d.astype(m.multiple.dtype)).astype(p.dtype), direction, params)
     return gates.all_entries(lambda x: x, jax.tree.map(jnp.equal, optax.apply_updates(params, update), params))
@@ -360,11 +360,12 @@ class _NormState(NamedTuple):
 
 
 @functools.cache
-def norms() -> Monitor:
+def norms(most_leaves: int = MANY_LEAVES) -> Monitor:
     """Late mean norms of gradient and update, the largest update, and the decrease that the slope predicted.
 
     ``late_predicted`` is the sum of −⟨gradient, update⟩ over the late steps: the decrease of the loss if it were
-    linear. As the learning rate falls it tends to the actual decrease, for every optimizer.
+    linear. As the learning rate falls it tends to the actual decrease, for every optimizer. Gradients of more than
+    `most_leaves` leaves are taken as one vector.
     """
 
     def init(state: State) -> _NormState:
@@ -380,10 +381,10 @@ def norms() -> Monitor:
         multiple: _Multiple = None,
         is_update: Array | None = None,
     ) -> _NormState:
-        slope = flatten(info.grad)
+        slope = flatten(info.grad, most_leaves)
         grad = norm(slope)
         if multiple is None:
-            move = flatten(info.update)
+            move = flatten(info.update, most_leaves)
             update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
         else:
             multiple = jnp.asarray(multiple, statistics_dtype(before.params))

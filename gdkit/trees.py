@@ -18,9 +18,9 @@ def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def flatten(tree: PyTree) -> PyTree:
+def flatten(tree: PyTree, most_leaves: int = MANY_LEAVES) -> PyTree:
     """`tree`, or one vector if it has many leaves: operations on each leaf would take minutes to compile."""
-    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > MANY_LEAVES else tree
+    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > most_leaves else tree
 
 
 def norm(tree: PyTree) -> Array:

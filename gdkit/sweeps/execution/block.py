@@ -91,7 +91,7 @@ def _run_segments(
             if checkpoint and saved_step < step:
                 checkpoint.save(carry._replace(evaluations=evaluations))
             return None
-        end = min(step + (segment_steps or _steps_in(seconds, program, settings.first_steps)), job.steps)
+        end = _end_segment(step, segment_steps or _steps_in(seconds, program, settings.first_steps), job.steps, program)
         if batches:
             inputs, batches_end = batches.serve(job, inputs, step, device)
             end = min(end, batches_end)
@@ -175,6 +175,12 @@ def _steps_in(seconds: float, program: Program, first_steps: int) -> int:
     """The steps that a block makes in so many seconds; `first_steps` where its speed is not known yet."""
     pace = seconds_per_step.get(program.fingerprint)
     return first_steps if pace is None else max(1, min(int(seconds / pace), 2**30))
+
+
+def _end_segment(step: int, count: int, steps: int, program: Program) -> int:
+    """The end of a segment of about `count` steps: where a stride ends, so that no step of it is made by itself."""
+    stride = program.layout.stride
+    return min(-(-(step + count) // stride) * stride, steps)
 
 
 def _first_carry(job: Job, block: Block, device: int, checkpoint: Checkpoint | None, cache_bytes: int) -> Carry:

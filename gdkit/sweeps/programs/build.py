@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import evaluation, monitors
+from gdkit import binding, evaluation, factories, monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, StepInputs, lane_step, observe, roll_windows, split_key, start_lane
+from gdkit.descent import Lane, StepInputs, batch_step, lane_step, observe, roll_windows, split_key, start_lane
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
+from gdkit.sweeps.programs.layout import ON_CPU, Layout
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
+
+_AHEAD_BYTES = 2**26  # of the batches that a stride samples ahead
 
 
 class Shared(NamedTuple):
@@ -53,7 +56,7 @@ class Program(NamedTuple):
     start: Any  # (inputs, shared) -> carry
     advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
     finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
-    loops: bool = True  # whether `advance` makes all steps to t1, not just one
+    layout: Layout = ON_CPU
     # of compiled programs only
     fingerprint: str = ""  # equal for programs that compute the same, on the same device with the same versions
     carry: Any = None  # the shapes of a carry
@@ -72,21 +75,26 @@ class Definition(NamedTuple):
     static: Mapping[str, Any]  # hyperparameters that all lanes share
     watched: tuple[Monitor, ...]
     curve_steps: np.ndarray  # (slots,) int32, the recorded steps and one more; one array, so one constant
-    unroll: int  # steps per iteration of the loop; with 0 a call makes one step, without a loop
+    layout: Layout
     evaluates: bool = False  # whether `evaluate` reads the values on validation data, which `finish` then leaves out
 
 
 def program_of(
-    problem: ProblemLike, optimizer: OptimizerLike, static: Mapping[str, Any], recording: Recording, unroll: int = 1
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    static: Mapping[str, Any],
+    recording: Recording,
+    layout: Layout = ON_CPU,
 ) -> Program:
-    """The program of lanes that share `static`; its loop makes `unroll` steps per iteration, 0 means no loop."""
+    """The program of lanes that share `static`."""
     curve_steps = np.asarray(recording.curve, np.int32)
-    definition = Definition(problem, optimizer, static, recording.monitors, curve_steps, unroll, recording.evaluates)
+    watched = layout.choose_monitors(recording.monitors)
+    definition = Definition(problem, optimizer, static, watched, curve_steps, layout, recording.evaluates)
     bind = lambda function: functools.partial(function, definition)
     evaluate = bind(evaluate_lanes) if recording.evaluates else None
     observes = recording.evaluates and evaluation.observes_evaluations(recording.monitors)
     observe = bind(observe_evaluation) if observes else None
-    return Program(bind(start), bind(advance), bind(finish), loops=unroll > 0, evaluate=evaluate, observe=observe)
+    return Program(bind(start), bind(advance), bind(finish), layout=layout, evaluate=evaluate, observe=observe)
 
 
 def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
@@ -104,7 +112,7 @@ def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry
     _, keys = _make_seed_keys(inputs, shared)  # made here, not at every step
     block = _BlockCall(definition, inputs, shared, keys, steps)
     position = _unpack(definition, carry)
-    if definition.unroll == 0:
+    if definition.layout.unroll == 0:
         return _pack(_step(block, _roll(block, position)).carry)
     return _pack(_run_until(t1, functools.partial(_run_window, block, t1), position).carry)
 
@@ -186,13 +194,15 @@ def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
 
     Windows move up between two loops, so that the inner one does not touch the older windows.
     """
-    step, unroll = functools.partial(_step, block), block.definition.unroll
+    step, layout = functools.partial(_step, block), block.definition.layout
     end = t1
     if any(monitor.roll for monitor in block.definition.watched):
         position = _roll(block, position)
         end = jnp.minimum(t1, monitors.next_window(position.carry.t))
-    if unroll > 1:
-        position = _run_until(end, functools.partial(_repeat, step, unroll), position, stride=unroll)
+    if layout.stride > 1:
+        position = _run_until(end, functools.partial(_run_stride, block), position, stride=layout.stride)
+    elif layout.unroll > 1:
+        position = _run_until(end, functools.partial(_repeat, step, layout.unroll), position, stride=layout.unroll)
     return _run_until(end, step, position)
 
 
@@ -208,19 +218,62 @@ def _repeat(step: Callable[[_Position], _Position], times: int, position: _Posit
     return position
 
 
-def _step(block: _BlockCall, position: _Position) -> _Position:
-    """Advance every lane by one step, and record its loss."""
-    (definition, inputs, shared, keys, steps), (carry, slot), t = block, position, position.carry.t
-    problem, optimizer, _, watched, curve_steps, *_ = definition
-    step = lane_step(problem, optimizer)
+def _run_stride(block: _BlockCall, position: _Position) -> _Position:
+    """Advance every lane by the steps of a stride, in a loop of static length, and record their losses after it."""
+    definition, (carry, slot) = block.definition, position
+    layout, at = definition.layout, jnp.asarray(definition.curve_steps)
+    steps = carry.t + jnp.arange(layout.stride, dtype=jnp.int32)
+    move = lambda lanes, step: _move_lanes(block, lanes, *step)
+    lanes, losses = jax.lax.scan(move, carry.lanes, (steps, _sample_ahead(block, steps)), unroll=layout.unroll)
+    carry = carry._replace(t=carry.t + layout.stride, lanes=lanes)
+    if not len(at):
+        return _Position(carry, slot)
+    slots = jnp.sum(at[:, None] < steps[None], axis=0, dtype=slot.dtype)
+    is_recorded = at[slots] == steps
+    targets = jnp.where(is_recorded, slots, len(at) + jnp.arange(layout.stride))  # beyond the curve: dropped
+    curve = carry.curve.at[targets].set(losses, mode="drop", unique_indices=True)
+    return _Position(carry._replace(curve=curve), slot + jnp.sum(is_recorded, dtype=slot.dtype))
+
+
+def _sample_ahead(block: _BlockCall, steps: Array) -> PyTree:
+    """The batches of some steps for each seed, each leaf (steps, seeds, ...); None where each step samples its own.
+
+    It does where a batch depends on swept values, and where memory would not hold the batches.
+    """
+    definition, inputs, shared, keys, _ = block
+    if not definition.layout.samples_ahead or factories.split_hyperparameters(inputs.traced)[1]:
+        return None
+    point = {**definition.static, **{name: values[0] for name, values in inputs.traced.items()}}
+    problem, _ = binding.resolve_problem(definition.problem, point)
+    if problem.sample is None or problem.batches is not None:
+        return None
+    sample = lambda t, key: binding.get_batch(problem, t, key, shared.arrays.data)
+    draw = jax.vmap(jax.vmap(sample, in_axes=(None, 0)), in_axes=(0, None))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(draw, steps, keys)))
+    return draw(steps, keys) if size <= _AHEAD_BYTES else None
+
+
+def _move_lanes(block: _BlockCall, lanes: Lane, t: Array, batches: PyTree = None) -> tuple[Lane, Array]:
+    """Every lane after one step, and the losses (seeds, points); `batches` (seeds, ...) if they are sampled already."""
+    definition, inputs, shared, keys, steps = block
+    problem, optimizer, _, watched, *_ = definition
+    step, on_batch = lane_step(problem, optimizer), batch_step(problem, optimizer)
     step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
+    move_on_batch = lambda point, batch, state: on_batch(state, point, batch)
     observe_lane = lambda point, key, lane, moved: observe(
         watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, t == steps
     )
+    move, of_seed = (move_lane, keys) if batches is None else (move_on_batch, batches)
     # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
-    moved = _over_block(definition, move_lane, inputs, keys, carry.lanes.state, squeeze=True)
-    lanes, loss = _over_block(definition, observe_lane, inputs, keys, carry.lanes, moved)
+    moved = _over_block(definition, move, inputs, of_seed, lanes.state, squeeze=True)
+    return _over_block(definition, observe_lane, inputs, keys, lanes, moved)
+
+
+def _step(block: _BlockCall, position: _Position) -> _Position:
+    """Advance every lane by one step, and record its loss."""
+    (carry, slot), t, curve_steps = position, position.carry.t, block.definition.curve_steps
+    lanes, loss = _move_lanes(block, carry.lanes, t)
     if not len(curve_steps):
         return _Position(carry._replace(t=t + 1, lanes=lanes), slot)
     # the loss of a step that is not recorded is overwritten by that of the next recorded step
@@ -256,13 +309,16 @@ def _make_seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
 
 
 def _over_block(
-    definition: Definition, f: Callable[..., Any], inputs: Inputs, keys: Key, *lanes: PyTree, squeeze: bool = False
+    definition: Definition, f: Callable[..., Any], inputs: Inputs, seeds: PyTree, *lanes: PyTree, squeeze: bool = False
 ) -> Any:
-    """Call ``f(point, key, *lane)`` for every lane; with `squeeze`, without the axes of size 1."""
-    one = lambda point, key, *lane: f({**definition.static, **point[0]}, key, *lane)
+    """Call ``f(point, seed, *lane)`` for every lane; with `squeeze`, without the axes of size 1.
+
+    `seeds` is what the lanes of a seed share, each leaf (seeds, ...), such as its key.
+    """
+    one = lambda point, seed, *lane: f({**definition.static, **point[0]}, seed, *lane)
     along_points = _map_axis(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
     along_seeds = _map_axis(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
-    return along_seeds(inputs[:2], keys, *lanes)
+    return along_seeds(inputs[:2], seeds, *lanes)
 
 
 def _map_axis(f: Callable[..., Any], in_axes: tuple[int | None, ...], squeeze: bool) -> Callable[..., Any]:

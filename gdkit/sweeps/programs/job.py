@@ -14,6 +14,7 @@ from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import compile_program, jit_program
+from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
 from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike
@@ -72,10 +73,15 @@ def compile_job(
     group: int = 0,
     evaluation_steps: np.ndarray = NO_EVALUATIONS,
     source: Source | None = None,
+    layout: Layout | None = None,
 ) -> Job:
-    """Compile the programs of a group and place its arrays, in the caller's thread."""
+    """Compile the programs of a group and place its arrays, in the caller's thread.
+
+    `layout` is by default that of the platform, with `unroll` steps per iteration.
+    """
+    layout = layout or choose_layout(devices[0].platform, unroll)
     dtype = binding.traced_dtype()
-    program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, unroll)
+    program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, layout)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [jax.device_put(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}

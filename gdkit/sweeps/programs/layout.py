@@ -1,0 +1,38 @@
+"""How a program goes through its steps on a platform."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gdkit import monitors
+from gdkit.types import Monitor
+
+
+class Layout(NamedTuple):
+    """How a program goes through its steps: a matter of speed, not of results.
+
+    On an accelerator a `while` costs the host a look at its condition per iteration. A stride is a loop of static
+    length, which is queued as a whole.
+    """
+
+    unroll: int = 1  # steps per iteration of the loop; with 0 a call makes one step, without a loop
+    stride: int = 1  # steps between two looks at whether any lane is running; those that fill none are single steps
+    samples_ahead: bool = False  # whether the batches of a stride are sampled before it
+    on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
+
+    def choose_monitors(self, watched: Sequence[Monitor]) -> tuple[Monitor, ...]:
+        """The monitors of its lanes, whose values are the same to rounding.
+
+        On one vector a reduction is one kernel, not one per leaf; on a CPU a digits MLP takes 1.11 of its time so.
+        """
+        reversals, norms = monitors.reversals(), monitors.norms()
+        on_vectors = {id(reversals): monitors.reversals(1), id(norms): monitors.norms(1)} if self.on_vectors else {}
+        return tuple(on_vectors.get(id(monitor), monitor) for monitor in watched)
+
+
+ON_CPU = Layout()
+ON_ACCELERATOR = Layout(stride=8, samples_ahead=True, on_vectors=True)
+
+
+def choose_layout(platform: str, unroll: int) -> Layout:
+    """The layout of programs on a platform, with so many steps per iteration."""
+    return (ON_CPU if platform == "cpu" or unroll == 0 else ON_ACCELERATOR)._replace(unroll=unroll)
