@@ -20,6 +20,8 @@ BLOCK = re.compile(r"```(?P<kind>python|text)\n(?P<body>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?```", re.DOTALL)
 # Pages of docs/ with code and its output, which tests/test_documents.py compares.
 TUTORIALS = (
+    "quickstart",
+    "faq",
     "derivatives",
     "tuning",
     "borders",
