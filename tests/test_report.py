@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from gdkit.app.labels import humanize_names, labels_of
 from gdkit.app.report import embed, sections, write
 from gdkit.app.report.comparison import write_comparison
 from gdkit.app.report.differences import compare_scores
-from gdkit.app.summary import describe_provenance, summarize
+from gdkit.app.summary import describe_provenance, describe_run, summarize
 from gdkit.plots import REGIME_COLORS
 from gdkit.regimes import Regime
 
@@ -76,7 +77,7 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
 @pytest.mark.parametrize(
     ("change", "headline"),
     [
-        ({"edge": 1e-5}, "Every run diverged. Try smaller values."),
+        ({"edge": 1e-5}, "Every run diverged. Try a learning rate of 5e-6–0.0005."),
         ({"shift": 2.0}, "No run converged. The best is sgd with learning rate"),
         ({"edge": 50}, ", the largest value tried."),
         ({"edge": 4e-2, "optimizers": ("sgd",)}, "Use sgd with learning rate"),
@@ -202,6 +203,67 @@ def test_colors_of_regimes_are_those_of_the_figures(page):
         assert f".r{int(regime)} {{ --own: {REGIME_COLORS[regime]}; }}" in page
 
 
+# Runs of nothing
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "answer"),
+    [
+        (None, "Every run diverged. Try a learning rate of 0.15–15."),
+        (4.0, "Every run diverged. Try a learning rate of 0.005–0.5: gradient descent is stable below 2/λ = 0.5."),
+        (0.01, "Every run diverged. Try a learning rate of 0.15–15."),  # 2/λ lies above what diverged
+    ],
+)
+def test_where_every_run_diverged_the_next_range_is_named(sharpness, answer, tmp_path):
+    made = synthetic.result(("sgd",), edge=1e-5)
+    lanes = made.lanes.assign_coords(learning_rate=made.lanes["learning_rate"] * 3e4)
+    measured = np.full(lanes.sizes["lane"], np.nan if sharpness is None else sharpness)
+    result = dataclasses.replace(made, lanes=lanes.assign(sharpness=("lane", measured)))
+    summary = summarize(result)
+    assert answers.format_headline(summary) == answer
+    assert not any("more steps" in text for text in summary.caveats)
+    page = report.write_result_report(result, tmp_path, figures=[]).read_text()
+    assert "<h2>Summary</h2>" not in page  # a table of dashes
+
+
+def test_one_value_is_reported_as_what_it_is():
+    made = synthetic.result(("sgd",), rates=1, seeds=1)
+    assert answers.format_headline(summarize(made)).startswith(
+        "sgd with learning rate 0.001 reaches a validation loss of "
+    )
+    assert describe_run(made).startswith("1 run of 200 steps")
+
+
+# Several axes, studies
+
+
+def test_the_best_value_of_every_axis_is_in_every_table():
+    made = synthetic.result(("sgd", "adam"), others={"momentum": [0.5, 0.9]}, rates=6)
+    summary = summarize(made)
+    for row in summary.rows:
+        assert row.recommendation is not None
+        setting = f"momentum {row.recommendation.at['momentum']}"
+        assert f'data-name="with">{setting}<' in sections.render_optimizers(summary)
+        assert setting.split()[1] in terminal.format_summary(summary).partition("█")[0]
+    assert 'data-name="with"' not in sections.render_optimizers(summarize(synthetic.result(rates=6)))
+
+
+@pytest.mark.parametrize(
+    ("expected", "tolerance", "measured", "cells"),
+    [(1.0, 0.05, 1.025, ("1 ± 0.05", "1.02", "+0.50")), (2.0, 0.5, 1.0, ("2 ± 0.5", "1", "−2.00")),
+     (0.0, 0.0, 0.0, ("0 ± 0", "0", "–")), (0.9, float("inf"), 1.0, ("0.9", "1", "+0.00"))],
+)  # fmt: skip
+def test_a_claim_is_shown_with_its_tolerance_and_its_deviation(expected, tolerance, measured, cells):
+    source = "Doe, arXiv:2103.00065, https://example.org/a?b=1"
+    claim = SimpleNamespace(
+        text="<b>", source=source, expected=expected, tolerance=tolerance, measured=measured, holds=True
+    )
+    page = sections.render_claims([claim])
+    assert tuple(re.findall(r'data-name="(?:expected|measured|off by \(tolerances\))">([^<]*)<', page)) == cells
+    assert '<a href="https://arxiv.org/abs/2103.00065">arXiv:2103.00065</a>' in page and "&lt;b&gt;" in page
+    assert '<a href="https://example.org/a?b=1">' in page
+
+
 # Safety
 
 
@@ -278,9 +340,30 @@ def test_runs_are_compared_by_their_seeds(folders, tmp_path):
     data = embedded(page)
     assert [optimizer["label"] for optimizer in data["optimizers"]] == ["first · sgd", "second · sgd"]
     assert data["lanes"] == len(numbers(data, "lane")) == 2 * 7 * 6
+    assert "Nothing in the configs but their names." in words
     assert re.findall(r'data-name="significant\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
     more = re.findall(r'data-name="above the first"[^>]*>([\d.]+) ', page)
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        (("steps: 200", "steps: 300"), ["sweep.steps", "200", "300"]),
+        (("{name: parabola}", "{name: rosenbrock}"), ["problem.name", "parabola", "rosenbrock"]),
+        (("{name: adam}", "{name: adam, b1: 0.5}"), ["optimizer.1.b1", "–", "0.5"]),
+    ],
+)
+def test_a_comparison_begins_with_what_differs_between_the_configs(change, row, folders, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text(dump(loads(CONFIG.replace(*change))))
+    (other / "results.nc").write_bytes((folders[1] / "results.nc").read_bytes())
+    page = write_comparison([folders[0], other], tmp_path / "both.html").read_text()
+    section = page.partition("<h2>What differs</h2>")[2].partition("</section>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in section.split("<tr>")[2:]]
+    assert cells == [row]
+    assert page.index("What differs") < page.index("Runs by score")
 
 
 def test_optimizers_of_several_runs_have_one_color_each_and_later_runs_are_dashed():

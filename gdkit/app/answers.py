@@ -1,5 +1,6 @@
 """The answer in words: which value to use, how certain it is, and where runs diverge."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,9 @@ def format_headline(summary: Summary) -> str:
     if not np.isfinite(row.score):
         return _describe_failure(summary)
     if found is None or found.best is None:
-        return f"{row.optimizer or 'The best run'} reaches a {humanize(summary.by)} of {short_number(row.score)}."
+        at = f" with {humanize(found.axis)} {short_number(row.cells[0].value)}" if found and len(row.cells) == 1 else ""
+        name = row.optimizer or ("The run" if summary.runs == 1 else "The best run")
+        return f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
     choice = _name_choice(row, found)
     are_regimes_known = any(row.cells for row in summary.rows)
     if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in _CONVERGED):
@@ -102,6 +105,13 @@ def describe_settings(found: Recommendation) -> str:
     return " and ".join(filter(None, [", ".join(settings[:-1]), settings[-1]]))
 
 
+def other_settings(row: SummaryRow) -> str:
+    """The best values of the other axes: ``momentum 0.9, batch size 32``; empty without any."""
+    found = row.recommendation
+    others = found.at if found is not None and found.best is not None else {}
+    return ", ".join(f"{humanize(name)} {short_value(value)}" for name, value in others.items() if name != "optimizer")
+
+
 def first_divergence(row: SummaryRow) -> str:
     """The smallest value at which some seed diverged, for a table."""
     found = row.recommendation
@@ -139,7 +149,21 @@ def _describe_failure(summary: Summary) -> str:
     if any(number for row in summary.rows for regime, number in row.counts.items() if regime != Regime.DIVERGED):
         why = f"at every one some seed diverged or has no finite {humanize(summary.by)}"
         return f"{_describe_progress(summary)}No value can be recommended: {why}."
-    return "Every finished run diverged." if summary.unfinished else "Every run diverged. Try smaller values."
+    if summary.unfinished:
+        return "Every finished run diverged."
+    return f"Every run diverged. {_suggest_range(summary)}"
+
+
+def _suggest_range(summary: Summary) -> str:
+    """What to try where every run diverged: two decades below the smallest value, or below 2/λ where that is known."""
+    tried = [cell.value for row in summary.rows for cell in row.cells]
+    if not tried or min(tried) <= 0:
+        return "Try smaller values."
+    axis, least = humanize(str(summary.axis)), min(tried)
+    stable = 2 / summary.sharpness if summary.sharpness and summary.axis == "learning_rate" else math.inf
+    top = stable if stable < least else least / 2
+    reason = f": gradient descent is stable below 2/λ = {short_number(top)}" if stable < least else ""
+    return f"Try a {axis} of {short_range((top / 100, top))}{reason}."
 
 
 def _end_of_axis(summary: Summary, row: SummaryRow) -> str:

@@ -80,6 +80,7 @@ class Summary(NamedTuple):
     unfinished: int = 0  # runs
     runs: int = 0
     maximize: bool = False  # whether larger scores are better
+    sharpness: float | None = None  # median of the runs that measured it
 
     @property
     def best(self) -> SummaryRow:
@@ -102,6 +103,8 @@ class StudyClaim(Protocol):
     @property
     def expected(self) -> float: ...
     @property
+    def tolerance(self) -> float: ...
+    @property
     def measured(self) -> float: ...
     @property
     def holds(self) -> bool: ...
@@ -113,7 +116,7 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     by = result.score_name(by)
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
     summary = Summary(axis, by, _reported_metric(result, by), rows, (), maximize=result.is_maximized(by))
-    summary = summary._replace(unfinished=result.missing, runs=result.finished.size)
+    summary = summary._replace(unfinished=result.missing, runs=result.finished.size, sharpness=_sharpness(result))
     caveats = (
         unfinished_caveat(result),
         _tie_caveat(summary, rounding_error(result.lanes["initial_loss"].values)),
@@ -121,6 +124,13 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     )
     names = [str(name) for name in result.lanes.variables]
     return summary._replace(caveats=tuple(humanize_names(text, names) for text in caveats if text))
+
+
+def _sharpness(result: SweepResult) -> float | None:
+    """The median of the positive sharpnesses; None if no run has one."""
+    values = result.lanes["sharpness"].values if "sharpness" in result.lanes else np.zeros(0)
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(np.median(values)) if values.size else None
 
 
 def results_by_optimizer(result: SweepResult) -> dict[str, SweepResult]:
@@ -201,6 +211,19 @@ def _describe_time(timings: Mapping[str, float]) -> str:
     recorded = [f"{format_duration(seconds)} {what}" for what, seconds in parts.items() if seconds]
     total = format_duration(timings["seconds"])
     return f"{total}, of which {' and '.join(recorded)}" if recorded else total
+
+
+def format_expected(claim: StudyClaim) -> str:
+    """What a claim expects: ``1 ± 0.05``, ``≥ 0.9`` where there is no upper end."""
+    if not np.isfinite(claim.tolerance):
+        return short_number(claim.expected)
+    return f"{short_number(claim.expected)} ± {short_number(claim.tolerance)}"
+
+
+def format_deviation(claim: StudyClaim) -> str:
+    """How far a claim is from what it expects, in tolerances; an en dash where it has none."""
+    deviation = (claim.measured - claim.expected) / claim.tolerance if claim.tolerance else float("nan")
+    return f"{deviation:+.2f}".replace("-", "−") if np.isfinite(deviation) else "–"
 
 
 # Numbers and names as the terminal and the report print them

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from gdkit.app import directory as folders
 from gdkit.app.answers import describe_settings, first_divergence, least_sensitive
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import SweepConfig
-from gdkit.app.config.source import ConfigError
+from gdkit.app.config.source import ConfigError, format_path, format_value
 from gdkit.app.labels import humanize
 from gdkit.app.report import figures, sections
 from gdkit.app.report.differences import Difference, compare_scores
@@ -74,6 +74,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
     best = min(entries, key=lambda entry: entry.row.score)
     body = [
         _render_answer(entries, best, merged),
+        _render_settings(runs),
         sections.render_caveats(merged),
         _render_entries(entries, best, merged),
         sections.render_outcomes(merged),
@@ -236,6 +237,32 @@ def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: Serie
     ax.set_xlabel(style.format_name(axis))
     ax.legend(fontsize="small")
     return drawn
+
+
+def _render_settings(runs: Sequence[ComparedRun]) -> str:
+    """The settings in which the configs differ, one row each."""
+    trees = [dict(_flatten(run.config.model_dump(by_alias=True, exclude={"name", "output"}))) for run in runs]
+    names = dict.fromkeys(name for tree in trees for name in tree)
+    absent = object()
+    rows = [(name, [tree.get(name, absent) for tree in trees]) for name in names]
+    differing = [(name, values) for name, values in rows if any(repr(value) != repr(values[0]) for value in values)]
+    if not differing:
+        return "<section><h2>What differs</h2><p>Nothing in the configs but their names.</p></section>"
+    show = lambda value: "–" if value is absent else value if isinstance(value, str) else format_value(value)
+    cells = [(False, (name, *map(show, values))) for name, values in differing]
+    heads = ("setting", *(run.name for run in runs))
+    return f"<section><h2>What differs</h2>{sections.render_table(heads, cells, heads)}</section>"
+
+
+def _flatten(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The settings of a config by their paths; those that are not set are left out."""
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        holds_mappings = isinstance(value, list) and any(isinstance(part, Mapping) for part in value)
+        if isinstance(value, Mapping) or holds_mappings:
+            yield from _flatten(value, (*path, key))
+        elif value is not None:
+            yield format_path((*path, key)), value
 
 
 def _render_runs(runs: Sequence[ComparedRun]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gdkit.app.answers import (
     first_divergence,
     format_details,
     format_headline,
+    other_settings,
 )
 from gdkit.app.directory import UNFINISHED
 from gdkit.app.labels import humanize
@@ -21,15 +23,23 @@ from gdkit.app.summary import (
     StudyClaim,
     Summary,
     SummaryRow,
+    format_deviation,
+    format_expected,
     format_metric,
     short_number,
     short_range,
 )
 from gdkit.regimes import Regime
+from gdkit.tables import count
 
 _LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
 _LONG = ' class="long"'
 _FIGURE_BYTES = 1_500_000  # of all static figures in a page
+_PLACES = {  # what is a link -> the site of its first group
+    r"(https?://[^\s<)]+[^\s<).,;])": "",
+    r"arXiv[: ](\d{4}\.\d{4,5})": "https://arxiv.org/abs/",
+    r"doi[: ](10\.[^\s<),;]+)": "https://doi.org/",
+}
 _STRIP_CELLS = 240  # at most, of a strip: as many as a reader can tell apart
 _DARK = (  # matplotlib's paper and inks, for a dark page
     "<style>@media screen and (prefers-color-scheme: dark) { :root { fill: #ececea } "
@@ -70,7 +80,11 @@ def render_optimizers(summary: Summary) -> str:
     if not any(row.recommendation for row in summary.rows):
         return ""
     axis = humanize(summary.axis or "")
-    heads = ["optimizer", f"best {axis}", "95 % interval over seeds", "about as good", humanize(summary.by)]
+    if not any(row.recommendation.best is not None for row in summary.rows if row.recommendation):
+        return ""
+    heads = ["optimizer", f"best {axis}"]
+    heads += ["with"] if any(map(other_settings, summary.rows)) else []
+    heads += ["95 % interval over seeds", "about as good", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
     heads += ["no divergence up to", "some diverged at", "diverges above about"]
     heads += [f"sensitivity to {axis}"] if summary.window else []
@@ -132,13 +146,24 @@ def render_figures(figures: Iterable[SavedFigure], folder: str) -> str:
 def render_claims(claims: Sequence[StudyClaim]) -> str:
     """The claims of a study and whether they hold."""
     held = sum(bool(claim.holds) for claim in claims)
-    heads = ("claim", "source", "expected", "measured", "holds")
-    rows = [
-        (False, (c.text, c.source, short_number(c.expected), short_number(c.measured), "✓ yes" if c.holds else "✗ no"))
-        for c in claims
-    ]
-    table = render_table(heads, rows, heads[:2])
-    return f'<section><p class="answer">{held} of {len(claims)} claims hold.</p>{table}</section>'
+    heads = ("claim", "source", "expected", "measured", "off by (tolerances)", "holds")
+    cells = lambda c: (c.text, c.source, format_expected(c), short_number(c.measured), format_deviation(c))
+    rows = [(False, (*cells(claim), "✓ yes" if claim.holds else "✗ no")) for claim in claims]
+    table = link_sources(render_table(heads, rows, heads[:2]))
+    return f'<section><p class="answer">{held} of {count(len(claims), "claim")} hold.</p>{table}</section>'
+
+
+def render_abstract(text: str) -> str:
+    """What a study is about: the paragraphs of its docstring."""
+    paragraphs = "".join(f"<p>{escape(' '.join(part.split()))}</p>" for part in re.split(r"\n\s*\n", text.strip()))
+    return f'<section class="abstract">{link_sources(paragraphs)}</section>' if text.strip() else ""
+
+
+def link_sources(markup: str) -> str:
+    """Escaped text in which addresses, arXiv numbers and DOIs are links."""
+    for pattern, site in _PLACES.items():
+        markup = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', markup)
+    return markup
 
 
 def render_output(text: str) -> str:
@@ -204,7 +229,9 @@ def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], t
 def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
     found = row.recommendation
     cells = [row.optimizer or "all runs"]
-    cells += [short_number(found.best), short_range(found.interval), short_range(found.plateau)] if found else ["–"] * 3
+    cells.append(short_number(found.best if found else None))
+    cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
+    cells += [short_range(found.interval), short_range(found.plateau)] if found else ["–"] * 2
     cells.append(short_number(row.score))
     if summary.metric:
         cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))

@@ -140,6 +140,7 @@ def write_study_report(
     figures: Iterable[SavedFigure],
     folder: Path,
     provenance: Mapping[str, str] | None = None,
+    abstract: str = "",
 ) -> Path:
     """Writes the report of a study; returns its path.
 
@@ -149,8 +150,10 @@ def write_study_report(
       claims, figures: of its result.
       folder: the run directory.
       provenance: versions, device and time.
+      abstract: what it is about, in paragraphs.
     """
     body = [
+        sections.render_abstract(abstract),
         sections.render_claims(claims) if claims else "",
         *map(sections.render_figure, figures),
         sections.render_output(output) if output else "",

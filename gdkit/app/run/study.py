@@ -95,7 +95,7 @@ def _write_outputs(
         publish_output(folder / OUTPUT, [f"{text}\n".encode()])
     terminal.print_claims(console, claims)
     drawn = _draw(module, result, folder / figures.FOLDER)
-    page = report.write_study_report(config, text, claims, drawn, folder, provenance)
+    page = report.write_study_report(config, text, claims, drawn, folder, provenance, module.__doc__ or "")
     paths = {"report": page, "figures": folder / figures.FOLDER}
     held = f"{sum(bool(claim.holds) for claim in claims)} of {count(len(claims), 'claim')} hold."
     if show == "all":

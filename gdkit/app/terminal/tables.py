@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gdkit.app.answers import first_divergence, format_answer
+from gdkit.app.answers import first_divergence, format_answer, other_settings
 from gdkit.app.labels import humanize
 from gdkit.app.summary import (
     MEANINGS,
@@ -17,6 +17,8 @@ from gdkit.app.summary import (
     StudyClaim,
     Summary,
     SummaryRow,
+    format_deviation,
+    format_expected,
     format_metric,
     short_number,
     short_range,
@@ -50,17 +52,18 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def print_claims(console: Console, claims: Sequence[StudyClaim]) -> None:
-    """Prints the claims of a study and whether they hold."""
+    """Prints the claims of a study, whether they hold, and by how many tolerances they are off."""
     if not claims:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("")
     table.add_column("claim")
-    for head in ("expected", "measured"):
+    for head in ("expected", "measured", "off by"):
         table.add_column(head, justify="right")
     for claim in claims:
         sign = Text("✓", "green") if claim.holds else Text("✗", "bold red")
-        table.add_row(sign, Text(claim.text), short_number(claim.expected), short_number(claim.measured))
+        numbers = (format_expected(claim), short_number(claim.measured), format_deviation(claim))
+        table.add_row(sign, Text(claim.text), *numbers)
     console.print()
     console.print(table)
 
@@ -75,7 +78,9 @@ def format_summary(summary: Summary) -> str:
 
 def _optimizer_table(summary: Summary, console: Console) -> Table:
     """One row per optimizer; where the console is too narrow for it, one line per number."""
-    heads = ["optimizer", "best " + humanize(summary.axis or ""), "95 % interval", humanize(summary.by)]
+    heads = ["optimizer", "best " + humanize(summary.axis or "")]
+    heads += ["with"] if any(map(other_settings, summary.rows)) else []
+    heads += ["95 % interval", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
     heads += ["none diverged up to", "some diverged at"]
     rows = [_optimizer_cells(summary, row) for row in summary.rows]
@@ -99,8 +104,9 @@ def _optimizer_table(summary: Summary, console: Console) -> Table:
 
 def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
     found = row.recommendation
-    cells = [row.optimizer, short_number(found.best if found else None), short_range(found.interval if found else None)]
-    cells.append(short_number(row.score))
+    cells = [row.optimizer, short_number(found.best if found else None)]
+    cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
+    cells += [short_range(found.interval if found else None), short_number(row.score)]
     if summary.metric:
         cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
     return [*cells, short_number(found.safe if found else None), first_divergence(row)]

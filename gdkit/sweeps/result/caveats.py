@@ -124,7 +124,7 @@ def _about_divergence(
     if result.lanes.attrs.get("regimes_known", 1):
         if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
             yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
-        elif not np.isin(regimes[finished], _ARRIVED).any():
+        elif not np.isin(regimes[finished], _ARRIVED).any() and not diverged[finished].all():
             yield "no run converged; try more steps or other values."
     yield from _about_starts(result)
     if not diverged.any():

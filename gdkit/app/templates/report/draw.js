@@ -62,7 +62,7 @@ function lossScale(values, from, to, linear, maximize = false) {
   if (isLog) low = Math.max(low, high - 16);
   const margin = 0.05 * (isLog ? Math.max(high - low, 0.3) : high - low || Math.abs(high) || 1);
   const ends = [low - margin, high + margin].map((end) => (isLog ? 10 ** end : end));
-  return scaleOf(isLog ? "log" : "linear", ...ends, from, to);
+  return { ...scaleOf(isLog ? "log" : "linear", ...ends, from, to), empty: !shown.length };
 }
 
 // The ends of sorted numbers; on the bad side without at most a tenth of them that lie far out (Tukey: three times the
@@ -183,7 +183,7 @@ function drawAxes(picture, box, x, y, xTitle, yTitle, panel = "") {
     const label = names && text.length * 7 > width ? `${text.slice(0, Math.max(1, Math.floor(width / 7) - 1))}…` : text;
     texts.append(svg("text", { x: at, y: box.bottom + 17, "text-anchor": "middle" }, [label]));
   }
-  for (const [value, text] of ticksOf(y, 26)) {
+  for (const [value, text] of y.empty ? [] : ticksOf(y, 26)) {
     const at = y.of(value);
     grid.append(svg("line", { x1: box.left, x2: box.right, y1: at, y2: at }));
     const label = text.length > 10 ? `${text.slice(0, 9)}…` : text;

@@ -28,6 +28,7 @@ function scoreFigure(app, holder, view) {
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     drawBest(app, figure, picture);
     drawBeyond(figure, picture, scores.flat(2));
+    if (lines.length && y.empty) picture.append(note(box, view.raw ? "No run measured it." : "Every run diverged."));
     if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);

@@ -161,7 +161,8 @@ function regimeKey(sweep) {
   const star = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]), "best"]);
   const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "training diverges above"]);
   const edges = [...sweep.edges.values()].some((values) => values.some((edge) => edge > 0));
-  return [...items, star, ...(edges ? [dash] : [])];
+  const stars = sweep.optimizers.some((optimizer) => optimizer.score !== null);
+  return [...items, ...(stars ? [star] : []), ...(edges ? [dash] : [])];
 }
 
 // The colors of the curves, from the lowest to the highest value of the axis.
