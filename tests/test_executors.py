@@ -88,7 +88,7 @@ def cluster():
 
 
 @contextlib.contextmanager
-def loky(workers=2):
+def loky(workers=1):
     module = pytest.importorskip("loky", reason="loky is not installed")
     executor = module.ProcessPoolExecutor(workers)
     yield executor
@@ -127,7 +127,7 @@ def once(action):
 def test_a_process_pool_whose_worker_is_killed_is_restarted(iris, tmp_path):
     settings = SETTINGS._replace(large_request_bytes=0)  # so that both pools read the sweep from a file
     narrow = Plan(width=1, depth=1)
-    with spawning() as pool:
+    with spawning(workers=1) as pool:
         report, left = once(lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
         killed = run(iris, settings, executor=pool, progress=report, store=tmp_path, plan=narrow)
         assert_same_bits(killed, run(iris, plan=narrow))
@@ -358,16 +358,16 @@ def test_what_cannot_be_pickled_is_named(iris):
 
 
 CONFIG = """
-name: iris
-problem: {name: mlp, data: iris, widths: [5], batch_size: 16}
+name: small
+problem: {name: parabola}
 optimizer: {name: sgd}
-sweep: {axes: {learning_rate: {log: {from: 1e-3, to: 100, count: 5}}}, seeds: 3, steps: 60}
+sweep: {axes: {learning_rate: {log: {from: 1e-3, to: 100, count: 15}}}, steps: 60}
 """
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("config") / "iris.yaml"
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
     path.write_text(CONFIG)
     return path
 
