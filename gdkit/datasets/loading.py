@@ -1,7 +1,6 @@
 """Loading: the sources of data sets, each read, checked and prepared once."""
 
 import functools
-import gzip
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -98,7 +97,7 @@ def load(data: DataLike, *, split: Sequence[float] = SPLIT, split_key: int = 0) 
 def _load_named(name: str, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:
     if importlib.util.find_spec("sklearn") is None:
         raise missing_package("scikit-learn", "app", f"data={name!r}")
-    return prepare(_read_digits() if name == "digits" else _read_named(name), name, fractions, split_key, dtype)
+    return prepare(_read_file_of(name) if name in _FILES else _read_named(name), name, fractions, split_key, dtype)
 
 
 def _read_named(name: str) -> Table:
@@ -111,17 +110,28 @@ def _read_named(name: str) -> Table:
     return Table(bunch.data, bunch.target, _SETS[name], tuple(map(str, bunch.feature_names)), class_names)
 
 
-def _read_digits() -> Table:
-    """The digits from the file of scikit-learn, whose import takes 2 s, longer than all else that precedes a run."""
-    spec = importlib.util.find_spec("sklearn")
-    folders = (spec.submodule_search_locations if spec else None) or ()
-    file = next((f for folder in folders if (f := Path(folder, "datasets/data/digits.csv.gz")).is_file()), None)
-    if file is None:  # another version has it elsewhere
-        return _read_named("digits")
-    with gzip.open(file, "rt", encoding="ascii") as lines:
-        rows = np.loadtxt(lines, delimiter=",")
+def _read_digits(rows: np.ndarray) -> Table:
     features = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
     return Table(rows[:, :-1], rows[:, -1].astype(int), _SETS["digits"], features, tuple(range(10)))
+
+
+def _read_iris(rows: np.ndarray) -> Table:
+    features = tuple(f"{part} {side} (cm)" for part in ("sepal", "petal") for side in ("length", "width"))
+    return Table(rows[:, :-1], rows[:, -1].astype(int), _SETS["iris"], features, ("setosa", "versicolor", "virginica"))
+
+
+# Sets that are read from their file in scikit-learn, whose import takes 2 s, longer than all else that precedes a run.
+_FILES = {"digits": ("digits.csv.gz", 0, _read_digits), "iris": ("iris.csv", 1, _read_iris)}  # file, lines to skip
+
+
+def _read_file_of(name: str) -> Table:
+    file, header, make = _FILES[name]
+    spec = importlib.util.find_spec("sklearn")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    path = next((f for folder in folders if (f := Path(folder, "datasets/data", file)).is_file()), None)
+    if path is None:  # another version has it elsewhere
+        return _read_named(name)
+    return make(np.loadtxt(path, delimiter=",", skiprows=header))
 
 
 def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: int) -> Dataset:
