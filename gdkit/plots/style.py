@@ -3,7 +3,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200, run: str | None = 
 
 
 @contextlib.contextmanager
-def _laid_out(figure: Figure) -> Iterator[None]:
+def _laid_out(figure: Figure) -> Generator[None]:
     """Keep the layout of the last drawing: to find it anew would take a third of the time of saving."""
     engine = figure.get_layout_engine()
     figure.set_layout_engine("none")
