@@ -61,13 +61,16 @@ class Frame(NamedTuple):
 
 
 class FractalDimension(NamedTuple):
-    """Box-counting dimension of a boundary: 1 for a smooth line, 2 for a set that fills the plane."""
+    """Dimension of a boundary by counting boxes: 1 for a smooth line, 2 for a set that fills the plane."""
 
     value: float  # −d log(count) / d log(size), by least squares
     low: float  # 95 % bootstrap interval over the blocks of the window
     high: float
     sizes: np.ndarray  # (sizes,) int, sides of boxes in cells: 1, 2, 4, ...
-    counts: np.ndarray  # (sizes,) boxes on the boundary, averaged over the offsets of their grid
+    counts: (
+        np.ndarray
+    )  # (sizes,) boxes on the boundary, averaged over the offsets of their grid; sides if rougher along
+    rougher_along: str | None = None  # "x" or "y" for a boundary that is rougher along one direction, else None
 
     def __str__(self) -> str:
         return f"{self.value:.3f} (95 %: {self.low:.3f} to {self.high:.3f})"
@@ -182,8 +185,16 @@ def dimension(frame: Frame | np.ndarray) -> FractalDimension:
     Boxes of 1, 2, 4, ... cells are counted, up to an eighth of the window, with grids at all offsets. Like a cell, a
     box is on the boundary if its corners disagree, so that corners miss the same share of the boundary at every size,
     and a rough boundary is not measured as a smoother one. (The share of such boxes is the uncertain fraction of
-    McDonald et al., Fractal basin boundaries, 1985.) The bootstrap resamples blocks of the largest size; its interval
-    shows how much the parts of the window differ.
+    McDonald et al., Fractal basin boundaries, 1985.)
+
+    Boxes read a boundary that is rougher along one direction as too smooth: of the graph of a function with increments
+    like s^(2 − D), the sides along the other direction cross it like a line, whose share only vanishes as s does.
+    Where the sides of boxes along x and along y have different exponents, beyond what blocks explain, the larger is
+    the dimension, without that bias. Its interval is widened by the difference between the exponents of small and of
+    large boxes, since such graphs follow their power law only far below their longest waves.
+
+    The bootstrap resamples blocks of the largest size; its interval shows how much the parts of the window differ.
+    It does not show how much the window differs from others: structure as large as the window moves all its blocks.
 
     Args:
       frame: a Frame, or answers (cells + 1, cells + 1), integers or bool.
@@ -199,11 +210,20 @@ def dimension(frame: Frame | np.ndarray) -> FractalDimension:
     if (reason := _explain_too_coarse(answers)) is not None:
         raise bad_value("frame", f"{len(answers) - 1}² cells", *reason)
     sizes, counts = _count_boxes(answers)
-    total = counts.sum(axis=0)
-    weights = np.random.default_rng(0).multinomial(len(counts), [1 / len(counts)] * len(counts), size=_RESAMPLES)
-    slopes = _fit_slopes(sizes, np.maximum(weights @ counts, 1 / sizes**2))  # a resample may have no boundary at all
+    weights = np.random.default_rng(0).multinomial(len(counts[0]), [1 / len(counts[0])] * len(counts[0]), _RESAMPLES)
+    floor = 1 / sizes**2  # a resample may have no boundary at all
+    boxes, along_x, along_y = (_fit_slopes(sizes, np.maximum(weights @ table, floor)) for table in counts)
+    chosen, slopes, rougher = 0, boxes, None
+    if all((table.sum(axis=0) > 0).all() for table in counts):
+        low, high = np.quantile(along_x - along_y, [0.005, 0.995])
+        if low > 0 or high < 0:
+            chosen, slopes, rougher = (1, along_x, "x") if low > 0 else (2, along_y, "y")
+    total = counts[chosen].sum(axis=0)
     low, high = np.quantile(slopes, [0.025, 0.975])
-    return FractalDimension(float(_fit_slopes(sizes, total)), float(low), float(high), sizes, total)
+    half = len(sizes) // 2 + 1
+    drift = abs(_fit_slopes(sizes[:half], total[:half]) - _fit_slopes(sizes[-half:], total[-half:])) if rougher else 0.0
+    value = float(_fit_slopes(sizes, total))
+    return FractalDimension(value, float(low - drift), float(high + drift), sizes, total, rougher)
 
 
 def by_runs(
@@ -349,18 +369,25 @@ def _unknown_answers(cells: int) -> np.ndarray:
 # Counting boxes
 
 
-def _count_boxes(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sides of boxes (sizes,), and the number on the boundary in each block that has any, (blocks, sizes)."""
+def _count_boxes(answers: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Sides of boxes (sizes,); and the numbers on the boundary in each block that has any, (blocks, sizes) each.
+
+    The first counts boxes, the second their sides along x through the middle, the third those along y.
+    """
     cells = len(answers) - 1
     side = cells // _BLOCKS
-    sizes, counts = 2 ** np.arange(int(math.log2(side)) + 1), []
+    sizes = 2 ** np.arange(int(math.log2(side)) + 1)
+    counts: list[list[np.ndarray]] = [[], [], []]
     for size in sizes:
-        first = (side - size) // 2  # so that the centers of boxes of all sizes lie in the same part of the window
-        within = slice(first, first + cells - side + size)
-        boxes = _mark_disagreements(answers[within, within], size).reshape(_BLOCKS - 1, side, _BLOCKS - 1, side)
-        counts.append(boxes.sum(axis=(1, 3)).ravel() / size**2)
-    table = np.stack(counts, axis=1)
-    return sizes, table[table[:, -1] > 0]
+        first, half = (side - size) // 2, size // 2  # so that the centers of boxes lie in the same part of the window
+        within = answers[first : first + cells - side + size, first : first + cells - side + size]
+        middle = slice(half, half + len(within) - size)
+        sides = within[middle, size:] != within[middle, :-size], within[size:, middle] != within[:-size, middle]
+        for table, marks in zip(counts, (_mark_disagreements(within, size), *sides), strict=True):
+            blocks = marks.reshape(_BLOCKS - 1, side, _BLOCKS - 1, side).sum(axis=(1, 3))
+            table.append(blocks.ravel() / size**2)
+    tables = [np.stack(table, axis=1) for table in counts]
+    return sizes, [table[tables[0][:, -1] > 0] for table in tables]
 
 
 def _fit_slopes(sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -374,7 +401,7 @@ def _explain_too_coarse(answers: np.ndarray) -> tuple[str, str] | None:
     cells, least = len(answers) - 1, _BLOCKS * 2 ** (_MIN_SIZES - 1)
     if not _is_power(cells) or cells < least:
         return f"fewer than {_MIN_SIZES} sizes of boxes", f"Explore with {least} cells, {2 * least}, ..."
-    blocks = int(np.sum(_count_boxes(answers)[1][:, 0] > 0))
+    blocks = int(np.sum(_count_boxes(answers)[1][0][:, 0] > 0))
     if blocks < _MIN_BLOCKS:
         return f"the boundary is in {blocks} of {_BLOCKS}² blocks", "Pass a window that the boundary crosses"
     return None

@@ -108,13 +108,32 @@ def test_the_curve_of_koch_has_its_dimension(turn):
     assert found.low > 1
 
 
+@pytest.mark.parametrize("known", [1.2, 1.5, 1.8])
+@pytest.mark.parametrize("along", ["x", "y"])
+def test_a_graph_that_is_rough_along_one_direction_has_its_dimension(known, along):
+    terms = np.arange(40)[:, None]  # Weierstrass's function: f(x + s) − f(x) is like s^(2 − D)
+    scale = 0.5 * (1 - 2.0 ** (known - 2))
+    graph = lambda x: scale * np.sum(2.0 ** ((known - 2) * terms) * np.cos(2.0**terms * 2 * np.pi * x), axis=0)
+    windows = (0.03, 1.03), (-0.5, 0.5)
+    below = lambda p: p[:, 1] < graph(p[:, 0]) if along == "x" else p[:, 0] < graph(p[:, 1])
+    found = dimension(explore(below, *(windows if along == "x" else windows[::-1]), cells=256, coarse=256))
+    assert found.value == pytest.approx(known, abs=0.08)
+    assert found.low < known < found.high and found.rougher_along == along
+    assert found.high - found.low < 0.4
+
+
+def test_no_direction_is_chosen_for_a_boundary_that_is_as_rough_along_both():
+    assert dimension(explore(KOCH, (0.0, 0.8), (-0.1, 0.7), cells=256)).rougher_along is None
+    assert dimension(explore(lambda p: p[:, 1] > 0.013, **SQUARE, cells=64)).rougher_along is None  # no side along x
+
+
 def test_what_fills_the_plane_has_dimension_two():
     noise = np.random.default_rng(0).integers(2, size=(129, 129))
     assert dimension(noise).value == pytest.approx(2, abs=0.01)
 
 
 def test_boxes_of_all_sizes_are_counted_by_their_corners_around_the_same_middles():
-    answers = explore(koch(0.3), **SQUARE, cells=64).answers
+    answers = explore(koch(0.3), (0.0, 0.8), (-0.1, 0.7), cells=64).answers
     found = dimension(answers)
     assert found.sizes.tolist() == [1, 2, 4, 8]
     for size, count in zip(found.sizes, found.counts, strict=True):

@@ -53,6 +53,41 @@ def test_valley_is_halfway_through_the_middle_third_of_the_longest_way_down():
     )
 
 
+def fastai_valley(losses):
+    """The index of fastai's rule, in loops over pairs as in fastai/callback/schedule.py."""
+    start, end, lengths = 0, 0, [1] * len(losses)
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j] and lengths[i] < lengths[j] + 1:
+                lengths[i] = lengths[j] + 1
+            if lengths[end] < lengths[i]:
+                end, start = i, i - lengths[i]
+    third = (end - start) / 3
+    return start + int(third) + int(third / 2)
+
+
+CURVES = {
+    "from the first point without gaps": np.linspace(2.0, 1.0, 12),
+    "without gaps, then up": np.concatenate([np.linspace(2.0, 1.0, 9), np.linspace(1.1, 3.0, 6)]),
+    "with a gap": np.concatenate([np.linspace(2.0, 1.5, 6), [1.9], np.linspace(1.4, 1.0, 8)]),
+    "rising alone": np.linspace(1.0, 2.0, 8),
+    "constant": np.ones(8),
+    **{f"noise {i}": np.random.default_rng(i).normal(size=30) - 0.05 * i * np.arange(30) for i in range(12)},
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_valley_is_at_the_index_of_fastai(name):
+    loss = CURVES[name]
+    assert RULES["valley"](RATES[: len(loss)], loss) == RATES[fastai_valley(loss)]
+
+
+def test_valley_of_two_falling_points_is_the_first_and_not_the_last_rate():
+    loss = np.array([2.0, 1.0, 3.0, 4.0])
+    assert fastai_valley(loss) == -1
+    assert RULES["valley"](RATES[:4], loss) == RATES[0]
+
+
 def test_slide_stops_where_a_window_of_fifteen_has_like_slopes_at_both_ends():
     loss = np.full(100, 2.0)
     loss[60:] = 2.0 - 0.1 * np.arange(40)  # the slope is 0 up to 59, −0.05 at it, −0.1 from 60 on

@@ -2,8 +2,9 @@
 
 Each takes the learning rates and raw losses of one run, (steps,), NaN from the step at which the run diverged. Both
 smooth the losses (a running mean to which each step adds 2 %), and stop the run where they exceed four times their
-minimum. Written from the rules of fastai 2.7 (fastai/callback/schedule.py) and Lightning 2.5
-(pytorch/tuner/lr_finder.py).
+minimum. Written from the rules of fastai 2.7 (fastai/callback/schedule.py) and Lightning 2.5.3
+(pytorch/tuner/lr_finder.py), the first that takes the slope against the raw learning rate. Before, Lightning took it
+against the step, that is, against the logarithm of the learning rate, like gdkit's rule.
 """
 
 from collections.abc import Mapping

@@ -65,8 +65,9 @@ def lr_range_test(
     The rules: ``steepest``, of gdkit, the steepest descent of the median over seeds against the logarithm of the
     learning rate; ``minimum``, a tenth of the learning rate of the lowest loss; ``valley``, the middle of the longest
     descent; ``slide``, where a window that moves from the right first has similar slopes at both ends (these three and
-    the smoothing as in fastai); ``linear``, the steepest descent against the learning rate itself, as in Lightning,
-    which favors the smallest learning rates, where a little noise over a tiny distance is a steep slope. One short run
+    the smoothing as in fastai); ``linear``, the steepest descent against the learning rate itself, as in Lightning
+    since 2.5.3, which favors the smallest learning rates, where a little noise over a tiny distance is a steep slope
+    (before, Lightning took the slope against the step, that is, against the logarithm). One short run
     shows little: prefer `trial`, which holds runs of constant learning rates, from ``valley`` or a tenth of
     ``steepest`` to where the curve blows up. `limit` is where divergence begins, by `critical_learning_rate`, searched
     up to ten times the highest of them.
@@ -191,13 +192,18 @@ def _minimum(rates: np.ndarray, loss: np.ndarray) -> float:
 
 
 def _valley(rates: np.ndarray, loss: np.ndarray) -> float:
-    """The middle of the middle third of the longest decreasing subsequence of losses."""
+    """The middle of the middle third of the longest decreasing subsequence of losses, as in fastai.
+
+    fastai counts from one point before the subsequence would begin if it had no gaps, −1 for one from the first point
+    on without gaps. For two points this is also its answer, and so the highest learning rate; here it is the lowest.
+    """
     length = np.ones(len(loss), int)
     for i in range(1, len(loss)):
         length[i] += max(length[:i][loss[:i] > loss[i]], default=0)
     end = int(np.argmax(length))
-    third = length[end] / 3
-    return float(rates[max(end - length[end], 0) + int(third) + int(third / 2)])
+    start = end - length[end] if length[end] > 1 else 0
+    third = (end - start) / 3
+    return float(rates[max(start + int(third) + int(third / 2), 0)])
 
 
 def _slide(rates: np.ndarray, loss: np.ndarray, window: int = 15, similar: float = 0.005) -> float:
