@@ -22,7 +22,8 @@ ROOT = Path(gdkit.__file__).parent.parent
 TITLES = {
     "problems": "Problems", "optimizers": "Optimizers", "descent": "One run", "sweeps": "Sweeps", "regimes": "Regimes",
     "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Borders",
-    "monitors": "Monitors", "datasets": "Data files", "data": "Data from the host", "plots": "Plots",
+    "monitors": "Monitors", "datasets": "Data files", "data": "Data from the host", "schedules": "Schedules",
+    "plots": "Plots",
 }  # fmt: skip
 MORE = {"monitors": (types.Monitor, types.Context, types.State, types.Info)}  # types for monitors of users
 REST = "other"  # the page for all other names

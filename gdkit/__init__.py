@@ -49,6 +49,7 @@ _MODULES = (
     "datasets",
     "problems",
     "optimizers",
+    "schedules",
     "monitors",
     "gradients",
     "hypergradients",
