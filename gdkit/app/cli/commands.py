@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _USAGE = {
     "run": "CONFIG [key.path=value ...] [--output DIR] [--live] [--new] [--workers N] [--devices N] [--dask ADDRESS]"
     " [--shard I/N] [--distributed] [--anyway] [--quiet | --json]",
-    "check": "CONFIG [key.path=value ...]",
+    "check": "CONFIG [key.path=value ...] [--device NAME]",
     "status": "DIR|FILE [--json]",
     "report": "DIR|FILE [DIR ...] [-o FILE] [--quiet | --json]",
     "serve": "DIR [--port N] [--host ADDRESS]",
@@ -118,12 +118,20 @@ def status(folder: Path, /, *, as_json: Json = False) -> None:
     print(json.dumps(status_record(folder), indent=1) if as_json else describe_status(folder))
 
 
-def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
+def check(
+    config: Path,
+    /,
+    *overrides: str,
+    device: Literal["h200", "h100", "a100", "v5e", "v6e", "here"] | None = None,
+    hooks: Injected,
+) -> None:
     """Estimate time, memory and disk of a sweep without running it, and check its gradient.
 
     Args:
       config: the YAML file, or - for standard input.
       overrides: key.path=value.
+      device: count instead what a step is on an accelerator, which need not be there, or on the device of this machine,
+        here: memory, kernels, bytes and time.
     """
     loaded = _load(config, overrides)
     from gdkit.app import directory
@@ -132,6 +140,11 @@ def check(config: Path, /, *overrides: str, hooks: Injected) -> None:
     _configure_jax(loaded.precision)
     from gdkit.app.run import caches, estimate
 
+    if device is not None:
+        from gdkit.app.run.device import check_device
+
+        check_device(loaded, device, hooks.measure_free(folder).memory)
+        return
     caches.use_program_cache()
     with caches.store_plans():
         estimate.check(loaded, folder, hooks.measure_free)

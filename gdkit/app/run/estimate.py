@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,10 +106,7 @@ def _check_gradients(request: SweepRequest, groups: list[TracedGroup]) -> Iterat
 
 def _measure_costs(request: SweepRequest, groups: list[TracedGroup]) -> Iterator[Cost]:
     """One cost per optimizer: its first group is compiled and timed, and represents the others."""
-    by_optimizer: dict[str, list[TracedGroup]] = {}
-    for group in groups:
-        by_optimizer.setdefault(str(group.group.section.label), []).append(group)
-    for label, members in by_optimizer.items():
+    for label, members in group_by_optimizer(groups).items():
         start = time.monotonic()
         devices = select_devices(request.plan)
         job, choice = plan_job(request, members[0], devices, count_workers(request.plan, len(devices)))
@@ -124,17 +121,25 @@ def _measure_costs(request: SweepRequest, groups: list[TracedGroup]) -> Iterator
             blocks=blocks,
             width=choice.shape.lanes,
             source=choice.source,
-            memory=_count_block_bytes(job),
-            data=_count_bytes(job.shared[0].arrays),
+            memory=count_block_bytes(job),
+            data=count_bytes(job.shared[0].arrays),
             disk=lanes * _count_result_bytes(job, block),
             resumable=count_lane_bytes(job) // len(job.blocks) * blocks,
-            carry=_count_bytes(job.programs[0].carry),
+            carry=count_bytes(job.programs[0].carry),
             compile_seconds=compile_seconds * len(members),
-            step_seconds=_time_step(job, block),
+            step_seconds=time_step(job, block),
         )
 
 
-def _time_step(job: Job, block: Block) -> float:
+def group_by_optimizer(groups: Iterable[TracedGroup]) -> dict[str, list[TracedGroup]]:
+    """The groups of each optimizer, by its label."""
+    by_optimizer: dict[str, list[TracedGroup]] = {}
+    for group in groups:
+        by_optimizer.setdefault(str(group.group.section.label), []).append(group)
+    return by_optimizer
+
+
+def time_step(job: Job, block: Block) -> float:
     """Seconds per step of one block, over as many steps as fit the time limit."""
     inputs, program = get_block_inputs(job, block), job.programs[0]
     steps, seconds = 1, 0.0
@@ -147,7 +152,7 @@ def _time_step(job: Job, block: Block) -> float:
     return seconds / steps
 
 
-def _count_block_bytes(job: Job) -> int:
+def count_block_bytes(job: Job) -> int:
     """Bytes of a block's arguments, outputs and temporaries, without those that share memory."""
     analysis: Any = job.programs[0].advance.memory_analysis()
     sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
@@ -156,10 +161,11 @@ def _count_block_bytes(job: Job) -> int:
 
 def _count_result_bytes(job: Job, block: Block) -> int:
     inputs, program = get_block_inputs(job, block), job.programs[0]
-    return _count_bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
+    return count_bytes(program.finish(*inputs, program.start(*inputs))) // (len(block.points) * len(block.seeds))
 
 
-def _count_bytes(tree: PyTree) -> int:
+def count_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree."""
     leaves = (leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 

@@ -17,7 +17,7 @@ from gdkit.sweeps.plan.shapes import BlockLimits, Plan, Shape, choose_shape, com
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
-from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout
+from gdkit.sweeps.programs.layout import ON_ACCELERATOR
 from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
 from gdkit.types import OptimizerLike, Params, PyTree, State
 
@@ -104,24 +104,24 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
         _warn_of_mistakes(request, concrete, facts)
     _check_used(request, group, concrete, static)
     _check_names(request, group, concrete, static, facts.logs)
-    unroll = 0 if facts.runs_step_by_step else _choose_unroll(request, facts)
+    unroll = 0 if facts.runs_step_by_step else _choose_unroll(facts.params, request.statistics)
     traced = TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts)
     if request.start is not None:
         traced.trace_state(request)  # checks its leaves
     return traced
 
 
-def _choose_unroll(request: SweepRequest, facts: LossFacts) -> int:
+def _choose_unroll(params: Params, statistics: str, platform: str | None = None) -> int:
     """Steps per iteration: several where a step is so short that the loop around it takes longer.
 
     With the ends alone and unroll 4, the scalar of the benchmark takes 0.3 of its time. On an accelerator a whole
     stride is then 9 launches in place of 33.
     """
-    if sum(leaf.size for leaf in jax.tree.leaves(facts.params)) > _FEW_ENTRIES:
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) > _FEW_ENTRIES:
         return 1
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return ON_ACCELERATOR.stride
-    return 4 if request.statistics == "ends" else 1
+    return 4 if statistics == "ends" else 1
 
 
 def _get_first_point(group: Group) -> dict[str, Any]:
@@ -215,9 +215,12 @@ def build_job(
     devices: Sequence[jax.Device],
     shape: Shape,
     blocks: list[Block] | None = None,
-    layout: Layout | None = None,
+    **options: Any,
 ) -> Job:
-    """The job of a group in blocks of a shape, compiled and placed on `devices`; in their layout if none is given."""
+    """The job of a group in blocks of a shape, compiled and placed on `devices`.
+
+    `options` are `layout` and `place` of `compile_job`.
+    """
     has_floor = group.problem.optimum is not None or request.limits.target != -np.inf
     limits = request.limits._replace(unbounded_below=np.inf if has_floor else request.limits.diverged_above)
     return compile_job(
@@ -231,11 +234,20 @@ def build_job(
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
         devices=devices,
         unroll=shape.unroll,
-        layout=layout,
         group=group.number,
         evaluation_steps=request.evaluation_steps,
         source=group.problem.source,
+        **options,
     )
+
+
+def compile_absent(request: SweepRequest, group: TracedGroup, device: jax.Device) -> Job:
+    """The job of a group compiled for a device that is not there, in the blocks that it would have there."""
+    platform = "gpu" if device.platform == "cuda" else device.platform
+    limits = compute_block_limits(group.params, platform)
+    unroll = _choose_unroll(group.params, request.statistics, platform)
+    shape = choose_shape(len(group.group.points), request.seeds, limits, request.plan, 1, unroll)
+    return build_job(request, group, [device], shape, place=lambda shared, _: shared)
 
 
 def plan_job(

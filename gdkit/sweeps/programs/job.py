@@ -1,7 +1,7 @@
 """Jobs: the compiled programs and placed arrays of a group."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,6 +74,7 @@ def compile_job(
     evaluation_steps: np.ndarray = NO_EVALUATIONS,
     source: Source | None = None,
     layout: Layout | None = None,
+    place: Callable[[Shared, jax.Device], Shared] = jax.device_put,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread.
 
@@ -83,7 +84,7 @@ def compile_job(
     dtype = binding.traced_dtype()
     program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, layout)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
-    placed = [jax.device_put(shared, device) for device in devices]
+    placed = [place(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
     job = Job(
         [], placed, traced, steps, blocks, group, unroll=unroll, source=source, start_cache={},

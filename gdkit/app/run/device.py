@@ -1,0 +1,130 @@
+"""``gdkit check --device``: the cost of a run on an accelerator that need not be there, from its compiled programs."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from gdkit.app.config.build import build_arguments, locate_errors
+from gdkit.app.config.schema import Config, StudyConfig
+from gdkit.app.resources import format_bytes
+from gdkit.app.run import estimate
+from gdkit.sweeps.plan.blocks import cut_blocks
+from gdkit.sweeps.plan.shapes import Shape, count_workers
+from gdkit.sweeps.programs import targets
+from gdkit.sweeps.programs.groups import TracedGroup, compile_absent, plan_job, trace_groups
+from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.kernels import Work, count_per_step
+from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.tables import count, format_duration
+
+
+class DeviceCost(NamedTuple):
+    """The cost of the runs of one optimizer on a device."""
+
+    optimizer: str
+    lanes: int
+    blocks: int
+    width: int  # lanes per block
+    memory: int  # bytes of one block while it runs
+    fitting: int  # lanes of which a block fits the memory of the device
+    work: Work  # per step of one block
+    seconds: float  # per step of one block
+
+
+def check_device(config: Config, name: str, free_memory: float) -> None:
+    """Print the cost of a run of `config` on a device: a name of `targets.TARGETS`, or ``here``.
+
+    Args:
+      config: of a sweep.
+      name: of the device.
+      free_memory: bytes of this machine, of which the device ``here`` may take as many.
+
+    Raises:
+      MissingPackageError: the compiler for the device is not installed.
+      GdkitError: the config names something that cannot be used.
+    """
+    console = Console(highlight=False)
+    device = jax.devices()[0] if name == targets.HERE else targets.get_device(name)
+    if isinstance(config, StudyConfig):
+        console.print(f"{config.name}: the cost of a study cannot be estimated.")
+        return
+    with locate_errors(config, ("sweep",)):
+        request = check_request(**build_arguments(config))
+        costs = list(_measure_costs(request, device, name, free_memory))
+    title = device.device_kind if name == targets.HERE else targets.TARGETS[name].title
+    runs = f"{count(request.lane_count, 'run')} of {count(request.steps, 'step')}"
+    console.print(f"{config.name}: {runs} on {title}; nothing has been run\n")
+    console.print(_build_table(costs))
+    seconds = sum(cost.blocks * request.steps * cost.seconds for cost in costs) / _count_workers(request, name)
+    console.print(f"\ntime  {_describe_time(name, seconds)}", markup=False)
+
+
+def _measure_costs(request: SweepRequest, device: jax.Device, name: str, free_memory: float) -> Iterator[DeviceCost]:
+    """One cost per optimizer: its first group is compiled, and represents the others."""
+    for label, members in estimate.group_by_optimizer(trace_groups(request)).items():
+        job = _compile(request, members[0], device, name)
+        shape, layout = Shape(len(job.blocks[0].points), len(job.blocks[0].seeds)), job.programs[0].layout
+        steps = layout.stride if layout.stride > 1 else max(layout.unroll, 1)
+        work = count_per_step(job.programs[0].advance.as_text(), steps)
+        memory, data = estimate.count_block_bytes(job), estimate.count_bytes(job.shared[0].arrays)
+        capacity = free_memory if name == targets.HERE else targets.TARGETS[name].memory
+        yield DeviceCost(
+            optimizer=label,
+            lanes=sum(len(member.group.points) for member in members) * request.seeds,
+            blocks=sum(len(cut_blocks(len(member.group.points), request.seeds, shape)) for member in members),
+            width=shape.lanes,
+            memory=memory,
+            fitting=int((capacity - data) // max((memory - data) / shape.lanes, 1)),
+            work=work,
+            seconds=_estimate_seconds(job, work, name),
+        )
+
+
+def _compile(request: SweepRequest, group: TracedGroup, device: jax.Device, name: str) -> Job:
+    if name != targets.HERE:
+        return compile_absent(request, group, device)
+    devices = select_devices(request.plan)
+    return plan_job(request, group, devices, count_workers(request.plan, len(devices)))[0]
+
+
+def _count_workers(request: SweepRequest, name: str) -> int:
+    return count_workers(request.plan, len(select_devices(request.plan))) if name == targets.HERE else 1
+
+
+def _estimate_seconds(job: Job, work: Work, name: str) -> float:
+    """Seconds per step of one block: measured here, else by the model."""
+    if name == targets.HERE:
+        return estimate.time_step(job, job.blocks[0])
+    return targets.estimate_seconds(work, targets.TARGETS[name])
+
+
+def _describe_time(name: str, seconds: float) -> str:
+    if name == targets.HERE:
+        return f"about {format_duration(seconds)}, measured"
+    if targets.TARGETS[name].platform == "tpu":
+        return f"at least {format_duration(seconds)}, which moving the bytes takes; no TPU has been measured"
+    return f"about {format_duration(seconds)} by a model that was fitted to measurements on an H200, besides compiling"
+
+
+def _build_table(costs: list[DeviceCost]) -> Table:
+    """One row per optimizer."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("optimizer", vertical="bottom")
+    per_block = ("runs per\nblock", "memory\nper block", "runs that\nfit")
+    per_step = (
+        "kernels\nper step",
+        "of them\ncopies",
+        "looks of the\nhost per step",
+        "bytes\nper step",
+        "time\nper step",
+    )
+    for head in ("runs", "blocks", *per_block, *per_step):
+        table.add_column(head, justify="right", vertical="bottom")
+    for c in costs:
+        sizes = [f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}"]
+        counts = [f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.looks)]
+        table.add_row(c.optimizer, *sizes, *counts, format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs")
+    return table

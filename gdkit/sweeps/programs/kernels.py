@@ -1,0 +1,142 @@
+"""What a compiled program does per step, counted in XLA's scheduled text: kernels, copies, looks of the host, bytes."""
+
+import functools
+import math
+import re
+from typing import NamedTuple
+
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_ARRAY = re.compile(r"\b(pred|bf16|f8\w*|[suf]\d+|c64|c128|token)\[([\d,]*)\]")
+_LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_LENGTH = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CALLED = re.compile(r"to_apply=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{|(?:true|false)_computation=)%?([\w.\-]+)")
+# operations that are bookkeeping of the compiler, or the ends of what began earlier
+_LEAST_OF_A_GRAPH = 5  # kernels: xla_gpu_graph_min_graph_size
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier"}
+
+
+class Work(NamedTuple):
+    """What is done per step, or in one computation."""
+
+    kernels: float = 0.0  # operations that are launched, copies among them
+    copies: float = 0.0
+    launches: float = 0.0  # from the host, which launches several kernels in a row as one graph
+    looks: float = 0.0  # at a condition that is computed on the device, for which the host waits
+    bytes: float = 0.0  # of the arrays that kernels read and write, at most
+
+    def plus(self, other: "Work", times: float = 1.0) -> "Work":
+        """The sum with `other`, done so many times."""
+        return Work(*(a + times * b for a, b in zip(self, other, strict=True)))
+
+
+class Operation(NamedTuple):
+    """One operation of a computation."""
+
+    name: str
+    shape: str
+    kind: str
+    rest: str  # operands and attributes
+
+
+class Counter:
+    """The computations of a compiled program.
+
+    >>> text = '''ENTRY %main (x: f32[4]) -> f32[4] {
+    ...   %x = f32[4] parameter(0)
+    ...   ROOT %y = f32[4] copy(%x)
+    ... }'''
+    >>> Counter(text).count(Counter(text).entry)
+    Work(kernels=1.0, copies=1.0, launches=1.0, looks=0.0, bytes=32.0)
+    """
+
+    def __init__(self, text: str):
+        self.entry, self.computations = "", {}
+        own: list[Operation] = []
+        for line in text.splitlines():
+            if head := _COMPUTATION.match(line):
+                own = self.computations.setdefault(head[2], [])
+                self.entry = head[2] if head[1] else self.entry
+            elif found := _OPERATION.match(line.strip()):
+                own.append(Operation(*found.groups()))
+        self.count = functools.cache(self._count)
+
+    def _count(self, computation: str) -> Work:
+        """What one call of a computation does."""
+        work, shapes, row = Work(), {}, 0
+        for op in self.computations.get(computation, []):
+            shapes[op.name] = op.shape
+            if op.kind in _FREE or op.kind.endswith("-done"):
+                continue
+            if op.kind in ("while", "conditional", "call"):
+                work, row = work.plus(Work(launches=_launch(row))), 0
+            if op.kind == "while":
+                work = work.plus(self.count_loop(op))
+            elif op.kind in ("conditional", "call"):
+                branches = _BRANCHES.findall(op.rest) or _CALLED.findall(op.rest)
+                work = work.plus(max(map(self.count, branches), default=Work()))
+            else:
+                operands = re.findall(r"%([\w.\-]+)", op.rest.split("), ")[0])
+                size = _size(op.shape) + sum(_size(shapes.get(name, "")) for name in operands)
+                work, row = work.plus(Work(1.0, float(op.kind.startswith("copy")), bytes=size)), row + 1
+        return work.plus(Work(launches=_launch(row)))
+
+    def count_loop(self, op: Operation) -> Work:
+        """A loop; of one whose length is not known, a single iteration and the look at its condition."""
+        condition, body = _LOOP.findall(op.rest)[0]
+        length = _LENGTH.search(op.rest)
+        if length:
+            return Work().plus(self.count(body), float(length[1]))
+        return self.count(body).plus(self.count(condition)).plus(Work(looks=1.0))
+
+    def find_loops(self, computation: str) -> list[Operation]:
+        """The loops of a computation and of those that it calls, in the order in which they run."""
+        loops = []
+        for op in self.computations[computation]:
+            if op.kind == "while":
+                loops.append(op)
+            elif op.kind == "call":
+                loops += [loop for called in _CALLED.findall(op.rest) for loop in self.find_loops(called)]
+        return loops
+
+
+def count_per_step(text: str, steps: int) -> Work:
+    """What a program of lanes does per step, where an iteration of its innermost loop of unknown length makes `steps`.
+
+    Args:
+      text: of the compiled `Program.advance`.
+      steps: the stride of its layout, or with a stride of 1 its `unroll`.
+    """
+    counter = Counter(text)
+    windows, *_ = counter.find_loops(counter.entry) or [None]
+    if windows is None:  # a program without a loop makes one step per call
+        return counter.count(counter.entry).plus(Work(looks=1.0))
+    loops = counter.find_loops(_LOOP.findall(windows.rest)[0][1])
+    return Work().plus(counter.count_loop(loops[0]), 1 / steps)
+
+
+def count_scan(text: str, steps: int) -> Work:
+    """What a program that is one scan of `steps` steps does per step."""
+    counter = Counter(text)
+    return Work().plus(max(counter.count_loop(op) for op in counter.find_loops(counter.entry)), 1 / steps)
+
+
+def _launch(row: int) -> int:
+    """Launches of so many kernels in a row: XLA makes a graph of five or more."""
+    return 1 if row >= _LEAST_OF_A_GRAPH else row
+
+
+def _size(shape: str) -> float:
+    """Bytes of the arrays of a shape."""
+    return float(
+        sum(
+            _bytes_of(dtype) * math.prod(map(int, filter(None, dims.split(","))))
+            for dtype, dims in _ARRAY.findall(shape)
+        )
+    )
+
+
+def _bytes_of(dtype: str) -> float:
+    bits = re.search(r"\d+", dtype.removeprefix("b"))
+    return 1.0 if dtype == "pred" or bits is None else max(int(bits[0]) // 8, 1)

@@ -1,0 +1,126 @@
+"""Counting what compiled programs do, and ``gdkit check --device``."""
+
+import re
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdkit.app.cli import main
+from gdkit.sweeps.programs import targets
+from gdkit.sweeps.programs.kernels import Work, count_per_step, count_scan
+
+CONFIG = """
+name: small
+problem: {name: parabola}
+optimizer: {name: sgd, learning_rate: {log: {from: 0.01, to: 1.2, count: 6}}}
+sweep: {steps: 20}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    path = tmp_path / "small.yaml"
+    path.write_text(textwrap.dedent(CONFIG))
+    return str(path)
+
+
+def test_device_here_counts_and_times_the_steps_of_this_machine(config, capsys):
+    assert main(["check", config, "--device", "here"]) == 0
+    shown = capsys.readouterr().out
+    kernels, copies, looks = map(float, re.search(r"sgd.* (\S+)  +(\S+)  +(\S+)  +\S+ \w+  +\S+ µs", shown).groups())
+    assert kernels > 1 and copies < kernels and looks == 1  # a look per step, since a CPU makes no strides
+    assert re.search(r"6 runs of 20 steps on \w+; nothing has been run", shown)
+    assert "measured" in shown
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_a_device_whose_compiler_is_missing_is_refused_with_the_package(config, capsys, name):
+    if targets.is_installed(name):
+        pytest.skip(f"the compiler for {name} is installed")
+    assert main(["check", config, "--device", name]) == 2
+    extra = "tpu" if name.startswith("v") else "cuda"
+    assert f"pip install 'gdkit[{extra}]'" in capsys.readouterr().err
+
+
+def test_an_unknown_device_is_refused(config, capsys):
+    assert main(["check", config, "--device", "h300"]) == 2
+    assert "h300" in capsys.readouterr().err
+
+
+def test_kernels_of_a_loop_count_once_per_iteration():
+    """Written down by hand as XLA schedules it: windows, strides of 4 steps, 6 kernels per step, a loop in the last."""
+    kernels = "\n".join(f"  %k{i} = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%f" for i in range(5))
+    inner = '%w = f32[8]{0} while(%x), condition=%c, body=%step, backend_config={"known_trip_count":{"n":"4"}}'
+    text = f"""
+%f (p: f32[8]) -> f32[8] {{
+  %p = f32[8]{{0}} parameter(0)
+}}
+%step (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+{kernels}
+  ROOT %copy = f32[8]{{0}} copy(%k4)
+}}
+%stride (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  %sample = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%f
+  ROOT {inner}
+}}
+%c (x: f32[8]) -> pred[] {{
+  %x = f32[8]{{0}} parameter(0)
+  ROOT %less = pred[] fusion(%x), kind=kLoop, calls=%f
+}}
+%windows (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  ROOT %strides = f32[8]{{0}} while(%x), condition=%c, body=%stride
+}}
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  ROOT %all = f32[8]{{0}} while(%x), condition=%c, body=%windows
+}}
+"""
+    work = count_per_step(text, 4)
+    # per step 5 kernels and a copy, in one launch as a graph; per stride a sample, a condition, and a look at it
+    assert work[:4] == (6 + 2 / 4, 1, 1 + 2 / 4, 1 / 4)
+    assert work.bytes == 6 * 64 + (64 + 33) / 4
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+@pytest.mark.parametrize("products", [1, 3])
+def test_products_of_a_scan_are_counted_in_what_xla_compiles(steps, products):
+    def scan(x):
+        def body(x, _):
+            for _ in range(products):
+                x = jnp.tanh(x @ x)
+            return x, None
+
+        return jax.lax.scan(body, x, length=steps)[0]
+
+    text = jax.jit(scan).lower(jnp.zeros((64, 64))).compile().as_text()
+    work = count_scan(text, steps)
+    assert 2 * products <= work.kernels <= 4 * products + 4
+    assert work.looks == 0
+    assert work.bytes >= products * 3 * 64 * 64 * 4
+
+
+def test_a_model_of_time_grows_with_each_kind_of_work():
+    h200 = targets.TARGETS["h200"]
+    base = Work(10, 0, 1, 0, 1e6)
+    slower = [base._replace(kernels=20), base._replace(launches=5), base._replace(looks=1), base._replace(bytes=1e10)]
+    seconds = targets.estimate_seconds(base, h200)
+    assert all(targets.estimate_seconds(work, h200) > seconds for work in slower)
+    tpu = targets.TARGETS["v5e"]
+    np.testing.assert_allclose(targets.estimate_seconds(base, tpu), 1e6 / tpu.bandwidth)  # at least
+
+
+@pytest.mark.parametrize("name", ["h200", "v5e"])
+def test_a_program_for_an_absent_device_has_strides_of_known_length(config, capsys, name):
+    if not targets.is_installed(name):
+        pytest.skip(f"no compiler for {name}: pip install 'gdkit[cuda,tpu]'")
+    assert main(["check", config, "--device", name]) == 0
+    looks = float(re.search(r"sgd.* (\S+)  +\S+ \w+  +\S+ \S?s", capsys.readouterr().out)[1])
+    assert looks == 1 / 8
