@@ -1,7 +1,9 @@
 """Counting what compiled programs do, and ``gdkit check --device``."""
 
+import json
 import re
 import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import pytest
 from gdkit.app.cli import main
 from gdkit.sweeps.programs import targets
 from gdkit.sweeps.programs.kernels import Work, count_per_step, count_scan
+
+H200 = Path(__file__).parents[1] / "benchmarks/results/nvidia-h200-16-cores-plain.json"
 
 CONFIG = """
 name: small
@@ -105,6 +109,22 @@ def test_products_of_a_scan_are_counted_in_what_xla_compiles(steps, products):
     assert 2 * products <= work.kernels <= 4 * products + 4
     assert work.looks == 0
     assert work.bytes >= products * 3 * 64 * 64 * 4
+
+
+def test_the_model_of_time_reproduces_what_was_measured_on_an_h200():
+    measured = json.loads(H200.read_text())["parts"]
+    find = lambda part, title, flavour: next(
+        peer["seconds"] / measured[part]["result"]["steps"]
+        for peer in measured[part]["result"]["peers"]
+        if (peer["title"], peer["flavour"]) == (title, flavour)
+    )
+    counted = {  # in the programs of these rows, compiled for an H200; by hand digits takes 53 MB per step
+        ("scalar", "jit(vmap(scan))", "bare"): Work(2, 0, 2, 0, 5e6),
+        ("digits_mlp", "jit(vmap(scan))", "bare"): Work(25, 0, 1, 0, 5.3e7),
+        ("digits_mlp", "gdkit", "all"): Work(46, 8, 3, 1, 6.9e7),
+    }
+    for row, work in counted.items():
+        np.testing.assert_allclose(targets.estimate_seconds(work, targets.TARGETS["h200"]), find(*row), rtol=0.05)
 
 
 def test_a_model_of_time_grows_with_each_kind_of_work():
