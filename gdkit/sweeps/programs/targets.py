@@ -72,7 +72,7 @@ def get_device(name: str) -> jax.Device:
         of_machine = {"SKIP_MDS_QUERY": "1", "WORKER_HOSTNAMES": "localhost", "ACCELERATOR_TYPE": target.machine}
         for variable, value in of_machine.items():
             os.environ.setdefault(f"TPU_{variable}", value)
-    if not jax.config.read("jax_platforms"):
+    if not getattr(jax.config, "jax_platforms", None):
         jax.config.update("jax_platforms", "cpu")  # this process compiles for the target, and runs nothing there
     from jax.experimental import topologies
 
