@@ -32,7 +32,7 @@ class MapDataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class Window(NamedTuple):
+class BatchWindow(NamedTuple):
     """The batches of consecutive steps, which stand in for the data of a problem."""
 
     first: Any  # () int32, the step of the first one
@@ -61,10 +61,10 @@ class Source:
         size = sum(x.nbytes for x in jax.tree.leaves(self.first))
         return int(np.clip(WINDOW_BYTES // max(size, 1), 1, MAX_STEPS))
 
-    def example(self) -> Window:
+    def example(self) -> BatchWindow:
         """A window of the shape of all windows, with the first batch at every step."""
         repeat = lambda x: np.broadcast_to(x, (self.window_steps, *x.shape))
-        return Window(np.int32(0), jax.tree.map(repeat, self.first))
+        return BatchWindow(np.int32(0), jax.tree.map(repeat, self.first))
 
     def read(self, seed: int, t: int) -> PyTree:
         """The batch of a seed and a step.
@@ -83,10 +83,10 @@ class Source:
             raise bad_type("batches", found, problem, "Return batches of one shape for every seed and step")
         return batch
 
-    def read_window(self, seed: int, first: int, begin: int, end: int, steps: int | None = None) -> Window:
+    def read_window(self, seed: int, first: int, begin: int, end: int, steps: int | None = None) -> BatchWindow:
         """The window from step `first` on, in which the steps `begin` to `end` - 1 are read, and others are zero."""
         allocate = lambda x: np.zeros((steps or self.window_steps, *x.shape), x.dtype)
-        window = Window(np.int32(first), jax.tree.map(allocate, self.first))
+        window = BatchWindow(np.int32(first), jax.tree.map(allocate, self.first))
         for t in range(begin, end):
             for target, x in zip(jax.tree.leaves(window.batches), jax.tree.leaves(self.read(seed, t)), strict=True):
                 target[t - first] = x
@@ -114,7 +114,7 @@ class _RowSource:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Arrays:
+class _ArrayDataset:
     """Arrays of as many rows each. Memory maps are pickled by the names of their files."""
 
     arrays: PyTree
@@ -177,7 +177,7 @@ def from_arrays(arrays: PyTree, *, batch_size: int, key: int = 0) -> BatchFuncti
     counts = sorted({len(x) for x in leaves})
     if len(counts) > 1:
         raise bad_value("arrays", counts, "the arrays differ in their numbers of rows", "Pass as many rows of each")
-    return _row_source(_Arrays(arrays), counts[0], batch_size, key)
+    return _row_source(_ArrayDataset(arrays), counts[0], batch_size, key)
 
 
 def from_map_dataset(
@@ -298,7 +298,7 @@ def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:
     return found
 
 
-def select_batch(window: Window, t: Array) -> PyTree:
+def select_batch(window: BatchWindow, t: Array) -> PyTree:
     """The batch of step `t` of a window that holds it."""
     select = lambda x: jax.lax.dynamic_index_in_dim(x, t - window.first, 0, keepdims=False)
     return jax.tree.map(select, window.batches)

@@ -18,7 +18,7 @@ class PatienceState(NamedTuple):
     misses: Array  # () int32, checks since then
 
 
-class _LossState(NamedTuple):
+class _AveragedLosses(NamedTuple):
     total: Array  # () of the losses since the last check
     count: Array  # () int32, their number
     checks: PatienceState
@@ -71,13 +71,13 @@ def patience(name: str = "loss", *, checks: int, every: int = 1, min_delta: floa
 def _make_patience(name: str, checks: int, every: int, min_delta: float) -> Monitor:
     """The monitor of `patience`; cached, so that equal rules are one object and a program compiles once."""
 
-    def init(state: State) -> _LossState:
+    def init(state: State) -> _AveragedLosses:
         zero, none = jnp.zeros((), statistics_dtype(state.params)), jnp.zeros((), jnp.int32)
-        return _LossState(zero, none, PatienceState(jnp.full_like(zero, jnp.inf), none))
+        return _AveragedLosses(zero, none, PatienceState(jnp.full_like(zero, jnp.inf), none))
 
-    def update(m: _LossState, before: State, after: State, info: Info, context: Context) -> _LossState:
+    def update(m: _AveragedLosses, before: State, after: State, info: Info, context: Context) -> _AveragedLosses:
         m = m._replace(total=m.total + info.loss, count=m.count + 1)
-        checked = _LossState(
+        checked = _AveragedLosses(
             jnp.zeros_like(m.total), m.count - every, update_patience(m.checks, m.total / every, min_delta)
         )
         return select(m.count == every, checked, m)

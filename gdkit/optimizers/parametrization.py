@@ -72,7 +72,7 @@ def mup(optimizer: OptimizerFactory, base: Params, rule: str, *, axes: PyTree = 
     return scaled
 
 
-class _Leaf(NamedTuple):
+class _ShapedLeaf(NamedTuple):
     """A leaf of the params beside that of the base."""
 
     path: tuple[Any, ...]
@@ -98,7 +98,7 @@ def _broadcast_axes(axes: PyTree, base: Params) -> list[str]:
 
 def _compute_factors(updates: Params, base: Params, axes: list[str], rule: str) -> list[float]:
     pairs = zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(base), strict=True)
-    leaves = [_Leaf(path, jnp.shape(update), jnp.shape(narrow)) for (path, update), narrow in pairs]
+    leaves = [_ShapedLeaf(path, jnp.shape(update), jnp.shape(narrow)) for (path, update), narrow in pairs]
     for leaf in leaves:
         if len(leaf.wide) != len(leaf.base):
             remedy = "Pass params of the same model"
@@ -107,7 +107,7 @@ def _compute_factors(updates: Params, base: Params, axes: list[str], rule: str) 
     return [(r_out if rule == "sgd" else 1.0) / r_in for r_in, r_out in sides]
 
 
-def _split_ratios(leaf: _Leaf, letters: Any, leaves: list[_Leaf]) -> tuple[float, float]:
+def _split_ratios(leaf: _ShapedLeaf, letters: Any, leaves: list[_ShapedLeaf]) -> tuple[float, float]:
     """The ratios (inputs, outputs) of a leaf."""
     ratios, grown = leaf.ratios, [ratio for ratio in leaf.ratios if ratio != 1]
     if len(ratios) < 2:
@@ -129,7 +129,7 @@ def _split_ratios(leaf: _Leaf, letters: Any, leaves: list[_Leaf]) -> tuple[float
     raise bad_value("base", leaf.base, problem, f"Declare them, a letter per dimension, for example {examples}")
 
 
-def _check_axes(letters: Any, leaf: _Leaf) -> None:
+def _check_axes(letters: Any, leaf: _ShapedLeaf) -> None:
     if not isinstance(letters, str) or set(letters) - set("io-"):
         raise bad_value("axes", letters, "not a text of the letters i, o and -", 'Pass for example "io"')
     if len(letters) != len(leaf.base):
@@ -137,7 +137,7 @@ def _check_axes(letters: Any, leaf: _Leaf) -> None:
         raise bad_value("axes", letters, problem, "Pass a letter for each")
 
 
-def _find_outputs(leaf: _Leaf, leaves: list[_Leaf]) -> slice | None:
+def _find_outputs(leaf: _ShapedLeaf, leaves: list[_ShapedLeaf]) -> slice | None:
     """The dimensions of a leaf that its bias has too, all those of a bias itself; None where this does not decide."""
     layer = [other for other in leaves if other.path[:-1] == leaf.path[:-1]]
     keys = {_last_key(other): other for other in layer}
@@ -155,11 +155,11 @@ def _find_outputs(leaf: _Leaf, leaves: list[_Leaf]) -> slice | None:
     return slice(None) if leaf is bias else slice(places[0], places[0] + len(sizes))
 
 
-def _last_key(leaf: _Leaf) -> Any:
+def _last_key(leaf: _ShapedLeaf) -> Any:
     """The name or index of a leaf in its layer."""
     key = leaf.path[-1] if leaf.path else None
     return next((getattr(key, field) for field in ("key", "name", "idx") if hasattr(key, field)), None)
 
 
-def _name(leaf: _Leaf) -> str:
+def _name(leaf: _ShapedLeaf) -> str:
     return jax.tree_util.keystr(leaf.path) or "params"

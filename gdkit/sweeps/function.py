@@ -92,7 +92,7 @@ def sweep_function(
     return SweepResult(*arrange_lanes(sections, seeds, values, judging, settings, timings))
 
 
-class _Block(NamedTuple):
+class _TrainBlock(NamedTuple):
     """Lanes that one call trains."""
 
     program: Compiled
@@ -101,13 +101,13 @@ class _Block(NamedTuple):
     keys: Key  # (width,)
 
 
-def _run_block(block: _Block) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _run_block(block: _TrainBlock) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The numbers of the lanes, and their values by name."""
     outputs = block.program(block.traced, block.keys)
     return block.lanes, {name: np.asarray(value)[: len(block.lanes)] for name, value in outputs.items()}
 
 
-def _cut_blocks(train: Train, groups: Sequence[tuple[Group, int]], keys: Key, plan: Plan) -> Iterator[_Block]:
+def _cut_blocks(train: Train, groups: Sequence[tuple[Group, int]], keys: Key, plan: Plan) -> Iterator[_TrainBlock]:
     """The blocks of all groups, seeds innermost; the last lane of a group fills its last block."""
     for group, offset in groups:
         points, seeds = np.indices((len(group.points), len(keys))).reshape(2, -1)
@@ -119,7 +119,7 @@ def _cut_blocks(train: Train, groups: Sequence[tuple[Group, int]], keys: Key, pl
         for first in range(0, len(lanes), width):
             rows = np.minimum(np.arange(first, first + width), len(lanes) - 1)
             traced = {name: jnp.asarray(values[points[rows]], traced_dtype()) for name, values in group.traced.items()}
-            yield _Block(program, lanes[first : first + width], traced, keys[seeds[rows]])
+            yield _TrainBlock(program, lanes[first : first + width], traced, keys[seeds[rows]])
 
 
 @cache_if_hashable(maxsize=32)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gdkit.app.config.schema import AXIS_TAG, PATTERNS, SCALAR_TAG, Config, PathError, SweepConfig, build_schema
-from gdkit.app.config.source import KeyPath, Source, format_path, format_value
+from gdkit.app.config.source import ConfigSource, KeyPath, format_path, format_value
 from gdkit.errors import nearest
 
 _MAX_SHOWN = 20
@@ -30,7 +30,7 @@ _EXAMPLES = {
 }
 
 
-def explain_errors(source: Source, model: type[Config], errors: Sequence[Mapping[str, Any]]) -> str:
+def explain_errors(source: ConfigSource, model: type[Config], errors: Sequence[Mapping[str, Any]]) -> str:
     """The message for all of pydantic's errors; several are listed one per line."""
     messages = [_explain(source, model, error) for error in errors]
     if len(messages) == 1:
@@ -40,7 +40,7 @@ def explain_errors(source: Source, model: type[Config], errors: Sequence[Mapping
     return "\n".join([f"{len(messages)} errors:", *(f"  {line}" for line in shown)])
 
 
-def _explain(source: Source, model: type[Config], error: Mapping[str, Any]) -> str:
+def _explain(source: ConfigSource, model: type[Config], error: Mapping[str, Any]) -> str:
     path = tuple(part for part in error["loc"] if part not in ("[key]", AXIS_TAG, SCALAR_TAG))
     cause = error.get("ctx", {}).get("error")
     path += cause.path if isinstance(cause, PathError) else ()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
-from gdkit.app.config.source import ConfigError, KeyPath, Source, shorten
+from gdkit.app.config.source import ConfigError, ConfigSource, KeyPath, shorten
 
 MAX_LANES = 100_000_000  # one row of statistics each: the limit of a disk
 MAX_NUMBER = 1e38  # float32 ends at 3.4e38
@@ -311,9 +311,9 @@ class ConfigSweep(_Model):
 
 
 class _Config(_Model):
-    _source: Source = pydantic.PrivateAttr(Source("<config>", {}, {}))
+    _source: ConfigSource = pydantic.PrivateAttr(ConfigSource("<config>", {}, {}))
 
-    def attach_source(self, source: Source) -> None:
+    def attach_source(self, source: ConfigSource) -> None:
         """Set the text whose lines the errors of this config name."""
         self._source = source
 

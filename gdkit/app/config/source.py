@@ -32,7 +32,7 @@ class ConfigError(GdkitError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ConfigSource:
     """Plain values (dict, list, str, int, float, bool, None) and the location of each of them."""
 
     # excluded from ==: configs are equal when their values are, whatever text they were read from
@@ -94,11 +94,11 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8. A config is a YAML text file.") from None
 
 
-def parse(text: str, file: str) -> Source:
+def parse(text: str, file: str) -> ConfigSource:
     """The values in a YAML 1.2 text, and their lines.
 
     Raises:
-      ConfigError: invalid YAML, a duplicate key, a value of a type other than those of `Source`, a number that is not
+      ConfigError: invalid YAML, a duplicate key, a value of a type that `ConfigSource` lacks, a number that is not
         finite, an anchor that contains itself.
     """
     yaml = YAML(typ="safe", pure=True)
@@ -123,10 +123,10 @@ def parse(text: str, file: str) -> Source:
             raise
         problem = str(error).split("\n")[0]  # malformed text makes the parser itself raise, too
         raise ConfigError(f"{file}: not YAML: {problem}") from None
-    return Source(file, tree, reader.locations)
+    return ConfigSource(file, tree, reader.locations)
 
 
-def apply_override(source: Source, assignment: str) -> Source:
+def apply_override(source: ConfigSource, assignment: str) -> ConfigSource:
     """`source` with ``key.path=value`` applied.
 
     The value is YAML. List entries are numbered from 0, as in ``optimizer.0.name`` or ``optimizer[0].name``.
@@ -144,7 +144,7 @@ def apply_override(source: Source, assignment: str) -> Source:
     _get(tree, path[:-1])[path[-1]] = value.tree
     others = {p: place for p, place in source.locations.items() if p[: len(path)] != path}
     new = {path[:i]: location for i in range(len(path) + 1)} | {path + p: location for p in value.locations}
-    return Source(source.file, tree, new | others)
+    return ConfigSource(source.file, tree, new | others)
 
 
 class _Reader:

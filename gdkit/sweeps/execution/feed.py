@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 
-from gdkit.data import Source, Window
+from gdkit.data import BatchWindow, Source
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Inputs, Shared
 from gdkit.sweeps.programs.job import Job
@@ -19,8 +19,8 @@ class _Read(NamedTuple):
     """A window that is being read, or was."""
 
     begin: int  # the first step that it serves
-    window: Future  # of a Window on the host
-    placed: dict[int, Window]  # by device
+    window: Future  # of a BatchWindow on the host
+    placed: dict[int, BatchWindow]  # by device
 
 
 class BatchFeed:
@@ -41,7 +41,7 @@ class BatchFeed:
         """One member per block."""
         return [BlockFeed(self, number) for number in self._window_of]
 
-    def get(self, block: int, step: int, device: jax.Device, device_number: int) -> Window:
+    def get(self, block: int, step: int, device: jax.Device, device_number: int) -> BatchWindow:
         """The window that holds `step`, on a device; waits for blocks that are more than a window behind."""
         number = step // self._source.window_steps
         with self._changed:
@@ -88,7 +88,7 @@ class BlockFeed:
 
     def __init__(self, feed: BatchFeed, number: int):
         self._feed, self._number = feed, number
-        self._window: Window | None = None
+        self._window: BatchWindow | None = None
         self._end = -1
 
     def serve(self, job: Job, inputs: tuple[Inputs, Shared], step: int, device: int) -> tuple[Any, int]:

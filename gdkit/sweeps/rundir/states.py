@@ -19,7 +19,7 @@ from gdkit.types import PyTree, State
 
 
 @dataclasses.dataclass(frozen=True)
-class _Leaf:
+class _StoredLeaf:
     """Where the numbers of a leaf are in the lanes of a block; a leaf itself."""
 
     array: int
@@ -99,7 +99,7 @@ def no_states_error() -> InputValueError:
 def _describe_state(lanes: Packed, problem: ProblemLike) -> tuple[Any, Any]:
     """The layouts of the states of lanes, and of what `keep_best` remembers; the latter is None without."""
     key = lambda x: str(jax.random.key_impl(jnp.empty((), x.dtype))) if is_key(x) else None
-    leaves = [_Leaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
+    leaves = [_StoredLeaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
     lane = jax.tree.unflatten(lanes.structure, leaves)
     best = find_best(lane.record)
     kept = best and best._replace(state=own_state(problem, best.state))
@@ -110,7 +110,7 @@ def _describe(tree: PyTree) -> Any:
     """A tree as JSON: ``null``, or an object whose one name is the kind of node."""
     if tree is None:
         return None
-    if isinstance(tree, _Leaf):
+    if isinstance(tree, _StoredLeaf):
         return {"leaf": [tree.array, tree.column, tree.key]}
     kind = next((kind for kind in (dict, list, tuple) if type(tree) is kind), None)
     parts = [(name, _describe(child)) for name, child in children(tree)]
@@ -131,16 +131,16 @@ def _rebuild(layout: Any, leaves: Any) -> Any:
     return (list if kind == "list" else tuple)(_rebuild(part, leaves) for part in parts)
 
 
-def _list_leaves(layout: Any) -> list[_Leaf]:
+def _list_leaves(layout: Any) -> list[_StoredLeaf]:
     """The leaves of a layout in order."""
     if layout is None:
         return []
     ((kind, parts),) = layout.items()
     if kind == "leaf":
-        return [_Leaf(*parts)]
+        return [_StoredLeaf(*parts)]
     return [leaf for part in parts for leaf in _list_leaves(part[1] if kind == "dict" else part)]
 
 
-def _read_leaf(leaf: _Leaf, arrays: Sequence[np.ndarray], at: tuple[int, ...]) -> Any:
+def _read_leaf(leaf: _StoredLeaf, arrays: Sequence[np.ndarray], at: tuple[int, ...]) -> Any:
     x = arrays[leaf.array][at if leaf.column is None else (*at, leaf.column)]
     return to_jax(x) if leaf.key is None else jax.random.wrap_key_data(jnp.asarray(x), impl=leaf.key)
