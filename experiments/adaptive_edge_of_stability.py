@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "b2": 0.99,  # a memory of 100 steps; with 0.999 the run would take longer
     "eps": 1e-7,
     "steps": 3000,
+    "key": 0,  # of the initial weights
     "every": 10,  # steps between measurements
 }
 SOURCE = "Cohen et al., Adaptive gradient methods at the edge of stability, 2022"
@@ -46,12 +47,13 @@ class AdaptiveEdgeOfStability(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> AdaptiveEdgeOfStability:
     """Full-batch Adam at several learning rates, with its preconditioned sharpness."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     problem, steps, every = edge_runs.network(settings["network"]), settings["steps"], settings["every"]
     monitor = preconditioned_sharpness_every(
         problem, optax.adam, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1
     )
-    record_run = functools.partial(edge_runs.record_run, problem, optax.adam, monitor=monitor, steps=steps, every=every)
+    options: dict[str, Any] = {"monitor": monitor, "steps": steps, "every": every, "key": settings["key"]}
+    record_run = functools.partial(edge_runs.record_run, problem, optax.adam, **options)
     others = {name: settings[name] for name in ("b1", "b2", "eps")}
     # Theory bounds ηλ, so its threshold of η for a given λ is also that of λ for a given η.
     runs = [

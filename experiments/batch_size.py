@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "width": 16,  # of the hidden layer, in the runs
     "rows": 8192,  # read by each run, whatever its batch
     "seeds": 8,
+    "key": 0,  # of all random numbers
     "sgd": {"batch_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], "from": 0.005, "to": 5.0, "count": 26,
             "linear_to": 32, "level_from": 128},
     "adam": {"batch_sizes": [2, 4, 8, 16, 32, 64], "from": 1e-3, "to": 0.15, "count": 20, "b1": 0.9, "b2": 0.99,
@@ -80,12 +81,12 @@ class BatchSize(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> BatchSize:
     """One step at every batch size, and runs over equally many rows, by gradient descent and Adam."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     _check(settings)
     full_batch = digits.affine(None)
     noise = measure_noise(full_batch, full_batch.init(jax.random.key(0)))
     runs = {name: _run(settings, name) for name in ("sgd", "adam")}
-    return BatchSize(settings, noise, _one_step(noise, **settings["one_step"]), runs)
+    return BatchSize(settings, noise, _one_step(noise, settings["key"], **settings["one_step"]), runs)
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -100,12 +101,13 @@ def _check(settings: Mapping[str, Any]) -> None:
     digits.scale_adam(settings["adam"], max(settings["adam"]["batch_sizes"]))
 
 
-def _one_step(noise: GradientNoise, batch_sizes: list[int], rates: int, seeds: int) -> BestRates:
+def _one_step(noise: GradientNoise, key: int, *, batch_sizes: list[int], rates: int, seeds: int) -> BestRates:
     """The loss is a parabola in η, so a few learning rates determine its minimum."""
     samples = []
     for size in batch_sizes:
         grid = noise.best_rate(size) * np.linspace(0.25, 2, rates)
-        result = sweep(digits.affine(size), sgd, {"learning_rate": grid}, steps=1, seeds=seeds, curve_points=0)
+        options: dict[str, Any] = {"steps": 1, "seeds": seeds, "key": key, "curve_points": 0}
+        result = sweep(digits.affine(size), sgd, {"learning_rate": grid}, **options)
         losses = resample_means(result.scores().reshape(rates, seeds))
         curvature, slope, _ = np.polyfit(grid, losses.T, 2)
         samples.append(-slope / (2 * curvature))
@@ -118,7 +120,8 @@ def _run(settings: Mapping[str, Any], name: str) -> BestRates:
     for size in own["batch_sizes"]:
         optimizer = sgd if name == "sgd" else digits.scale_adam(own, size)
         problem, steps = digits.network(settings["width"], size), settings["rows"] // size
-        result = sweep(problem, optimizer, {"learning_rate": rates}, steps=steps, seeds=seeds, curve_points=0)
+        options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": settings["key"], "curve_points": 0}
+        result = sweep(problem, optimizer, {"learning_rate": rates}, **options)
         samples.append(
             [interpolate_best_rate(rates, losses) for losses in resample_means(result.scores().reshape(-1, seeds))]
         )

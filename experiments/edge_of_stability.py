@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "learning_rates": [0.15, 0.2, 0.3],  # of plain gradient descent
     "heavy_ball": {"momentum": 0.8, "learning_rates": [0.3, 0.4, 0.5]},
     "steps": 3000,
+    "key": 0,  # of the initial weights
     "every": 10,  # steps between measurements
 }
 SOURCE = "Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability, 2021"
@@ -46,10 +47,11 @@ class EdgeOfStability(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> EdgeOfStability:
     """Gradient descent and heavy ball with their sharpness, and a multiplier at the end of the first run."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     problem, steps, every = edge_runs.network(settings["network"]), settings["steps"], settings["every"]
     monitor = sharpness_every(problem, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1)
-    record_run = functools.partial(edge_runs.record_run, problem, sgd, monitor=monitor, steps=steps, every=every)
+    options: dict[str, Any] = {"monitor": monitor, "steps": steps, "every": every, "key": settings["key"]}
+    record_run = functools.partial(edge_runs.record_run, problem, sgd, **options)
     # Theory bounds ηλ, so its threshold of η for a given λ is also that of λ for a given η.
     plain = [
         record_run({"learning_rate": rate}, stability_threshold("sgd", rate)) for rate in settings["learning_rates"]

@@ -30,6 +30,7 @@ from gdkit.stability import sharpness_every
 DEFAULTS: dict[str, Any] = {
     "network": edge_runs.NETWORK | {"share": 0.05},
     "intervals": {"length": 2.0, "count": 30},  # of time; runs are compared at their ends
+    "key": 0,  # of the initial weights
     "flow_steps": 40,  # of Runge and Kutta, per interval
     "descent_steps": [
         4,
@@ -101,12 +102,12 @@ class GradientFlow(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> GradientFlow:
     """The flow with its sharpness, and descent at each learning rate, compared after equal times."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     steps = np.unique(settings["descent_steps"])
     if steps.size < 3:
         raise bad_value("settings.descent_steps", settings["descent_steps"], "fewer than 3 runs", "Give more")
     problem, (length, count) = edge_runs.network(settings["network"]), settings["intervals"].values()
-    start = jax.tree.map(np.asarray, problem.init(jax.random.key(0)))
+    start = jax.tree.map(np.asarray, problem.init(jax.random.key(settings["key"])))
     problem = dataclasses.replace(problem, init=start)  # whatever the seed
     monitor = sharpness_every(problem, settings["flow_steps"], iterations=edge_runs.ITERATIONS, record=count + 1)
     flow, statistics = integrate(problem, length, count, settings["flow_steps"], [monitor])

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "clip_norm": 0.5,
     "steps": 150,
     "seeds": 5,
+    "key": 0,  # of all random numbers
 }  # fmt: skip
 DECADES = 3
 WORTSMAN, ZHANG = "Wortsman et al. 2023", "Zhang et al., Why gradient clipping accelerates training, 2020"
@@ -86,7 +87,7 @@ class Sensitivity(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> Sensitivity:
     """Every optimizer at every learning rate, with and without warm-up and clipping, on both problems."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     for name in settings["optimizers"]:
         if name not in NAMES:
             raise unknown_name("settings.optimizers", name, NAMES)
@@ -97,8 +98,9 @@ def run(settings: Mapping[str, Any]) -> Sensitivity:
         for name in settings["optimizers"]
     }  # fmt: skip
     axes = {"optimizer": named, "warmup": [0.0, 1.0], "clipping": [0.0, 1.0]}
+    options = {name: settings[name] for name in ("steps", "seeds", "key")}
     runs = {
-        name: sweep(problem, None, axes, steps=settings["steps"], seeds=settings["seeds"], curve_points=0)
+        name: sweep(problem, None, axes, **options, curve_points=0)
         for name, problem in _problems(_frozen(settings["mlp"]), _frozen(settings["transformer"])).items()
     }
     return Sensitivity(settings, runs)

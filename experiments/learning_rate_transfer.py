@@ -13,7 +13,7 @@ both, as they advise (D.2): the parametrizations differ only in their steps, and
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 64,
     "steps": 60,
     "seeds": 3,
+    "key": 0,  # of all random numbers
     "adam": {"from": 5e-4, "to": 0.032, "count": 13},  # learning rates
     "sgd": {"from": 0.08, "to": 1.81, "count": 10},
     "check": {"steps": 4, "seeds": 5, "adam": 1e-4, "sgd": 4e-3},  # the coordinate check, at small learning rates
@@ -78,7 +79,7 @@ class Transfer(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> Transfer:
     """The learning rates of every width, in both parametrizations, and the coordinate check."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     if len(set(settings["widths"])) < 2:
         raise bad_value("settings.widths", settings["widths"], "no width to transfer to", "Give at least two")
     widths = settings["widths"]
@@ -153,14 +154,16 @@ def _measure(settings: Mapping[str, Any], optimizer: str, kind: str, width: int)
     setup = _setup(optimizer, kind, width, settings["widths"][0], settings["batch_size"])
     grid, check = settings[optimizer], settings["check"]
     rates = geometric_grid(grid)
-    result = sweep(*setup, {"learning_rate": rates}, steps=settings["steps"], seeds=settings["seeds"], curve_points=0)
-    return result, _check(*setup, check[optimizer], check["steps"], check["seeds"])
+    options = {name: settings[name] for name in ("steps", "seeds", "key")}
+    result = sweep(*setup, {"learning_rate": rates}, **options, curve_points=0)
+    keys = range(settings["key"], settings["key"] + check["seeds"])
+    return result, _check(*setup, check[optimizer], check["steps"], keys)
 
 
-def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, seeds: int) -> np.ndarray:
+def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, keys: Sequence[int]) -> np.ndarray:
     """mean |h_t − h_0| of each layer on the first rows of data after a few steps, (seeds, layers)."""
     run = functools.partial(descend, problem, optimizer, steps, hyperparameters={"learning_rate": rate})
-    histories = [run(key=seed, record_every=steps, record_params=True).params_history for seed in range(seeds)]
+    histories = [run(key=key, record_every=steps, record_params=True).params_history for key in keys]
     every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
     return np.asarray(_last_changes(every, problem.data[0][:256]))
 

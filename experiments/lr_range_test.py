@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "optimizers": ["sgd", "adam"],
     "finder": {"from": 1e-7, "to": 10.0, "steps": 100},  # as in fastai
     "seeds": 5,
+    "key": 0,  # of all random numbers
     "sweep": {"from": 1e-5, "to": 10.0, "count": 25, "steps": 300},
     "noisy": {"steepest": 3.2e-3, "noise": 1e-3, "from": 1e-8, "to": 1.0, "steps": 100, "curves": 200},  # Lightning's
 }  # fmt: skip
@@ -97,7 +98,7 @@ class FinderComparison(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> FinderComparison:
     """Every finder and a sweep on every problem with every optimizer, and noisy curves with a known steepest point."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     for name, known in (("problems", suite.MINIBATCH_PROBLEMS), ("optimizers", OPTIMIZERS)):
         for value in settings[name]:
             if value not in known:
@@ -111,7 +112,8 @@ def run(settings: Mapping[str, Any]) -> FinderComparison:
 def _case(settings: Mapping[str, Any], name: str, optimizer: str) -> FinderCase:
     finder, grid, problem = settings["finder"], settings["sweep"], _problem(name)
     ends = {"low": finder["from"], "high": finder["to"]}
-    test = lr_range_test(problem, OPTIMIZERS[optimizer], **ends, steps=finder["steps"], seeds=settings["seeds"])
+    options: dict[str, Any] = {"seeds": settings["seeds"], "key": settings["key"]}
+    test = lr_range_test(problem, OPTIMIZERS[optimizer], **ends, steps=finder["steps"], **options)
     by_run = [{LIGHTNING: rate_finders.suggest_lightning(test.learning_rate, loss)}
               | rate_finders.suggest_fastai(test.learning_rate, loss) for loss in test.loss]  # fmt: skip
     suggestions = {rule: np.array([one[rule] for one in by_run]) for rule in by_run[0]}
@@ -119,8 +121,8 @@ def _case(settings: Mapping[str, Any], name: str, optimizer: str) -> FinderCase:
     rates = geometric_grid(grid)
     every = np.unique(np.concatenate([rates, *suggestions.values()]).astype(np.float32))
     every = every[np.isfinite(every)].astype(float)
-    full = sweep(problem, OPTIMIZERS[optimizer], {"learning_rate": every}, steps=grid["steps"], seeds=settings["seeds"],
-                 curve_points=0)  # fmt: skip
+    axes = {"learning_rate": every}
+    full = sweep(problem, OPTIMIZERS[optimizer], axes, steps=grid["steps"], curve_points=0, **options)
     score = full.scores().reshape(-1, settings["seeds"]).mean(axis=1)
     start, best = float(full.lanes["initial_loss"].mean()), score[np.isin(every, rates.astype(np.float32))].min()
     regrets = dict(zip(every, (score - best) / (start - best), strict=True))

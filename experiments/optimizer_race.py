@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "kinds": list(suite.KINDS),  # of problems
     "learning_rates": {"from": 1e-5, "to": 100.0, "count": 22},
     "seeds": 3,
+    "key": 0,  # of all random numbers
     "spread": 0.1,  # of the starts
     "steps": 3000,
     "tolerance": {"known": 1e-4, "unknown": 1e-2},  # of the gap, by whether the optimum is known
@@ -92,7 +93,7 @@ class Race(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> Race:
     """Every optimizer at every learning rate on every problem, and momentum at theory's best on quadratics."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     for kind in settings["kinds"]:
         if kind not in suite.KINDS:
             raise unknown_name("settings.kinds", kind, suite.KINDS)
@@ -112,7 +113,8 @@ def _steps(settings: Mapping[str, Any], problem: Any, optimizer: Any, axes: Mapp
     """Steps to the target, the median over seeds, for every point of `axes`."""
     steps = settings["steps"]
     every = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # enough curve points to record every step
-    data = sweep(problem, optimizer, axes, steps=steps, seeds=settings["seeds"], curve_points=every).data
+    options: dict[str, Any] = {"steps": steps, "seeds": settings["seeds"], "key": settings["key"]}
+    data = sweep(problem, optimizer, axes, **options, curve_points=every).data
     tolerance = settings["tolerance"]["known" if data.attrs["optimum_known"] else "unknown"]
     target = data["reference_loss"] + tolerance * (data["initial_loss"] - data["reference_loss"])
     is_reached = data["curve_loss"] <= target

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "decay": 0.2,  # of the steps, in warm-up, stable, decay
     "steps": 600,
     "seeds": 5,
+    "key": 0,  # of all random numbers
     "warmup_run": {"beyond": 1.5, "warmup": 0.4, "steps": 300, "every": 3},  # full batch; its peak over the edge
 }
 QUADRATIC_STEPS = 4000
@@ -86,7 +87,7 @@ def shares(steps: int, warmup: float, decay: float) -> dict[str, Callable]:
 
 def run(settings: Mapping[str, Any]) -> Schedules:
     """All schedules at all learning rates, warm-up on a quadratic, and the sharpness of one run with warm-up."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     steps, rise = settings["steps"], round(settings["warmup"] * settings["steps"])
     for name in ("warmup", "decay"):
         if settings["warmup"] + settings["decay"] > 1:
@@ -97,7 +98,8 @@ def run(settings: Mapping[str, Any]) -> Schedules:
     schedules = shares(steps, settings["warmup"], settings["decay"])
     named = {name: optimizers.with_schedule(sgd, share) for name, share in schedules.items()}
     axes = {"optimizer": named, "learning_rate": geometric_grid(settings["learning_rates"])}
-    runs = sweep(problem, None, axes, steps=steps, seeds=settings["seeds"], curve_points=0)
+    options: dict[str, Any] = {"seeds": settings["seeds"], "key": settings["key"], "curve_points": 0}
+    runs = sweep(problem, None, axes, steps=steps, **options)
     # As many steps of warm-up on the quadratic, and then enough to diverge; 2/λ is 2 there.
     warmed = {
         "warm-up": optimizers.with_schedule(
@@ -108,7 +110,7 @@ def run(settings: Mapping[str, Any]) -> Schedules:
     quadratic = sweep(problems.quadratic(1.0), None, axes, steps=QUADRATIC_STEPS, curve_points=0)
     beyond, *rest = settings["warmup_run"].values()
     peak = beyond * float(np.median(_edges(runs, PLAIN)))
-    return Schedules(settings, runs, quadratic, record_warmup(problem, peak, *rest))
+    return Schedules(settings, runs, quadratic, record_warmup(problem, peak, *rest, key=settings["key"]))
 
 
 @functools.cache  # compiled programs belong to one problem

@@ -82,9 +82,10 @@ def record_run(
     *,
     steps: int,
     every: int,
+    key: int = 0,
 ) -> CurvatureRun:
-    """A run from the common start, with the curvature that `monitor` records at every `every`-th step."""
-    end = descend(problem, optimizer, steps, hyperparameters=hyperparameters, monitors=[monitor])
+    """A run from the start of a key, with the curvature that `monitor` records at every `every`-th step."""
+    end = descend(problem, optimizer, steps, hyperparameters=hyperparameters, monitors=[monitor], key=key)
     curve = next(np.asarray(value) for name, value in end.statistics.items() if name.endswith("sharpness_curve"))
     return CurvatureRun(hyperparameters["learning_rate"], edge, end, np.arange(len(curve)) * every, curve)
 

@@ -22,12 +22,12 @@ class WarmupRun(NamedTuple):
     warmup_steps: int
 
 
-def record_warmup(problem: Problem, rate: float, warmup: float, steps: int, every: int) -> WarmupRun:
+def record_warmup(problem: Problem, rate: float, warmup: float, steps: int, every: int, *, key: int = 0) -> WarmupRun:
     """Full-batch gradient descent that warms up to `rate` in a share of its steps, with its sharpness."""
     full_batch = dataclasses.replace(problem, sample=None)
     share = optimizers.schedule("warmup", steps, warmup=warmup)
     monitor = sharpness_every(full_batch, every, record=steps // every + 1)
-    options: dict[str, Any] = {"hyperparameters": {"learning_rate": rate}, "monitors": [monitor]}
+    options: dict[str, Any] = {"hyperparameters": {"learning_rate": rate}, "monitors": [monitor], "key": key}
     end = descend(full_batch, optimizers.with_schedule(sgd, share), steps, **options)
     curve = np.asarray(end.statistics["sharpness_curve"])
     step = every * np.arange(len(curve))
