@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gdkit
+from experiments.common.best_rates import choose_rate
 from experiments.common.claims import Claim
 from experiments.common.drawing import INK, place_legend_below
 from experiments.common.settings import complete_settings, geometric_grid
@@ -33,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "sgd": {"from": 1e-3, "to": 1.0, "count": 7},  # learning rates
     "adam": {"from": 1e-5, "to": 0.1, "count": 9},
     "seeds": 4,
+    "key": 0,  # of all random numbers
 }
 TOLERANCE = 0.02  # antes per game: a twentieth of the exploitability of the uniform strategies at the start
 OPTIMIZERS = {"sgd": gdkit.sgd, "adam": optax.adam}
@@ -73,7 +75,7 @@ class DeepCfr(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> DeepCfr:
     """Tabular regret minimization, then networks at every learning rate."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     strategy, tabular = jax.jit(kuhn.tabular_cfr, static_argnums=0)(settings["tabular_iterations"])
     solutions = jnp.stack([jnp.asarray(kuhn.equilibrium(bluff)) for bluff in np.linspace(0, 1 / 3, 5)])
     equilibria = float(jnp.max(jax.vmap(kuhn.exploitability)(solutions)))
@@ -83,7 +85,7 @@ def run(settings: Mapping[str, Any]) -> DeepCfr:
     }
     deep = gdkit.sweep(
         deep_regret.regret_network(**sizes), None, {"optimizer": axes}, seeds=settings["seeds"],
-        steps=2 * settings["period"] * settings["iterations"],
+        key=settings["key"], steps=2 * settings["period"] * settings["iterations"],
         monitors=[deep_regret.exploitability(settings["iterations"])],
     )  # fmt: skip
     return DeepCfr(settings, float(kuhn.value(strategy)), np.asarray(tabular), equilibria, deep)
@@ -92,14 +94,15 @@ def run(settings: Mapping[str, Any]) -> DeepCfr:
 def claims(result: DeepCfr) -> list[Claim]:
     """The game's value, and the exploitability of each method."""
     edge = result.deep.select(optimizer="sgd").regimes.transpose("learning_rate", "seed").values[-1]
+    held_out = lambda name: choose_rate(result.exploitability(name)[1][..., -1])[1]
     return [
         Claim.published("largest exploitability of Kuhn's equilibria", "Kuhn 1950", 0.0, 1e-6, result.equilibria),
         Claim.published("value of the tabular average strategy", "Kuhn 1950: −1/18", kuhn.VALUE, 1e-3,
               result.tabular_value),
         Claim.published("exploitability of the tabular average strategy", ZINKEVICH, 0.0, 1e-3,
               float(result.tabular[-1])),
-        *(Claim.published(f"exploitability by {name} at its best learning rate, mean over seeds", BROWN, 0.0, TOLERANCE,
-                float(result.best(name)[1][:, -1].mean())) for name in OPTIMIZERS),
+        *(Claim.published(f"exploitability by {name} at the learning rate that half of the seeds choose, mean of the "
+                          "others", BROWN, 0.0, TOLERANCE, float(held_out(name).mean())) for name in OPTIMIZERS),
         Claim.check("share of seeds that diverge at sgd's largest learning rate", "far above 2/λ of the squared error",
               1.0, 0.0, float(np.mean(edge == Regime.DIVERGED))),
     ]  # fmt: skip

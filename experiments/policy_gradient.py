@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 import gdkit
 from experiments.analysis.sampled_gradients import BASELINE, NO_BASELINE, GradientEstimate, estimate_gradients
+from experiments.common.best_rates import choose_rate
 from experiments.common.claims import Claim
 from experiments.common.drawing import draw_level, draw_seeds, place_legend_below
 from experiments.common.settings import complete_settings, geometric_grid
@@ -28,6 +29,7 @@ from gdkit import SweepResult
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
+    "key": 0,  # of all random numbers
     "bandit": {
         "contexts": 5,
         "arms": 4,
@@ -93,7 +95,7 @@ class PolicyGradient(NamedTuple):
 
 def run(settings: Mapping[str, Any]) -> PolicyGradient:
     """Samples of the bandit's gradient, then sweeps of the learning rate on the bandit and on the cart with a pole."""
-    settings = complete_settings(settings, DEFAULTS)
+    settings = complete_settings(settings, DEFAULTS, signed=("key",))
     arms, cart = settings["bandit"], settings["cartpole"]
     if arms["arms"] < 2:
         raise bad_value("settings.bandit.arms", arms["arms"], "leaves no choice", "Use 2 or more")
@@ -102,12 +104,13 @@ def run(settings: Mapping[str, Any]) -> PolicyGradient:
         "problem.baseline_rate": [0.0, arms["baseline_rate"]],
         "learning_rate": geometric_grid(arms["learning_rate"]),
     }
-    bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"])
+    bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"], key=settings["key"])
     optimizers = {
         name: (optimizer, {"learning_rate": geometric_grid(cart[name])}) for name, optimizer in OPTIMIZERS.items()
     }
     pole = policies.cartpole(**{name: cart[name] for name in ("hidden", "episodes", "horizon", "baseline_rate")})
-    cartpole = gdkit.sweep(pole, None, {"optimizer": optimizers}, seeds=cart["seeds"], steps=cart["steps"])
+    cartpole = gdkit.sweep(pole, None, {"optimizer": optimizers}, seeds=cart["seeds"], steps=cart["steps"],
+                           key=settings["key"])  # fmt: skip
     to_the_right: Any = lambda state: jnp.inf
     push = functools.partial(environments.cartpole_episode, to_the_right, constants=pole.validation.constants)
     _, _, alive = jax.vmap(push)(pole.validation.start, pole.validation.uniform)
@@ -120,6 +123,7 @@ def claims(result: PolicyGradient) -> list[Claim]:
     best = policies.bandit(*(result.settings["bandit"][n] for n in ("contexts", "arms"))).optimum
     longest = result.settings["cartpole"]["horizon"]
     predicted = reduced.predicted_variance / plain.predicted_variance
+    held_out = lambda values: float(-choose_rate(-values)[1].mean())
     loose = 6 / result.settings["bandit"]["samples"] ** 0.5  # a few standard errors of a variance
     return [
         *(Claim.theory(f"largest error of the mean sampled gradient, {name}, in standard errors", WILLIAMS, 0.0, 4.5,
@@ -128,14 +132,14 @@ def claims(result: PolicyGradient) -> list[Claim]:
               loose * plain.predicted_variance, plain.variance),
         Claim.theory("share of that variance that remains with the true value as a baseline", VARIANCE, predicted,
               loose * predicted, reduced.variance / plain.variance),
-        Claim.theory("value of the bandit's policy at the best learning rate, mean over seeds", "mean of the best arms",
-              best, 0.01 * best, float(result.values(BASELINE).mean(axis=1).max())),
-        *(Claim.check(f"return on the cart with a pole at {name}'s best learning rate, mean over seeds",
-                "the longest episode", longest, 0.05 * longest, float(result.returns(name)[1].mean(axis=1).max()))
+        Claim.theory("value of the bandit's policy at the learning rate that half of the seeds choose, over the others",
+              "mean of the best arms", best, 0.01 * best, held_out(result.values(BASELINE))),
+        *(Claim.theory(f"return on the cart with a pole at the learning rate that half of {name}'s seeds choose, over "
+                "the others", "the longest episode", longest, 0.05 * longest, held_out(result.returns(name)[1]))
           for name in OPTIMIZERS),
-        *(Claim.check(f"return at {name}'s largest learning rate, median over seeds, as a share of the longest episode",
-                "committed to one action: Chung et al. 2021", result.one_way / longest, 0.1,
-                float(np.median(result.returns(name)[1][-1])) / longest) for name in OPTIMIZERS),
+        *(Claim.published(f"return at {name}'s largest learning rate, median over seeds, over that of a policy that "
+                "always takes one action", "Chung et al. 2021", 1.0, 0.3,
+                float(np.median(result.returns(name)[1][-1])) / result.one_way) for name in OPTIMIZERS),
     ]  # fmt: skip
 
 

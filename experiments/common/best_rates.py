@@ -27,6 +27,25 @@ def interpolate_best_rate(rates: np.ndarray, losses: np.ndarray) -> float:
     return float(rates[best] * (rates[1] / rates[0]) ** shift)
 
 
+def choose_rate(scores: np.ndarray) -> tuple[int, np.ndarray]:
+    """The learning rate with the smallest mean over half of the seeds, and the scores of the others there.
+
+    A score at which the learning rate was chosen looks better than one that is drawn anew.
+
+    Args:
+      scores: smaller is better, NaN where runs diverged, (rates, seeds), with at least two seeds.
+
+    Returns:
+      The index of the learning rate, and the scores of the seeds that did not choose it, (seeds // 2,) or one more.
+
+    >>> choose_rate(np.array([[1.0, 1.0, 4.0], [3.0, 3.0, 3.0]]))
+    (0, array([1., 4.]))
+    """
+    half = scores.shape[1] // 2
+    best = int(np.argmin(np.nan_to_num(scores[:, :half].mean(axis=1), nan=np.inf)))
+    return best, scores[best, half:]
+
+
 def is_inside(rates: np.ndarray, best: float | np.ndarray) -> np.ndarray:
     """Whether the best learning rate lies between the ends of the grid: at an end the optimum may lie beyond."""
     return (rates[0] < best) & (best < rates[-1])
