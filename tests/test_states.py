@@ -14,6 +14,9 @@ import pytest
 import gdkit
 from gdkit import problems
 from gdkit.app.cli import main
+from gdkit.sweeps.request import check_request
+from gdkit.sweeps.rundir.manifest import RunDirectory
+from gdkit.sweeps.sweep import run_request
 
 STEPS = 12
 RATES = [0.01, 0.1, 0.3]
@@ -279,6 +282,47 @@ def test_best_states_need_evaluations_of_validation_data():
             keep_best(problem, optax.adam, **{**NOISY, "steps": 20, **options}).state(0, at="best")
     with pytest.raises(gdkit.GdkitError, match="at='best': final_loss was not evaluated along the run"):
         gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.1]}, steps=3).state(0, at="best")
+
+
+# Halved, extended and sharded sweeps
+
+
+@pytest.mark.parametrize("optimizer", [gdkit.sgd, optax.adam, optax.adagrad])
+def test_a_halved_sweep_has_the_state_of_each_lane_at_the_end_of_its_last_round(optimizer):
+    rates = np.geomspace(1e-3, 10, 9)
+    halved = gdkit.successive_halving(problems.parabola(), optimizer, {"learning_rate": rates}, steps=90)
+    ends = halved.lanes["end_step"].values
+    assert {10, 30, 90} <= set(ends.tolist())
+    for end in (10, 30, 90):
+        lane = int(np.flatnonzero(ends == end)[0])
+        run = gdkit.descend(problems.parabola(), optimizer, end, hyperparameters={"learning_rate": rates[lane]})
+        np.testing.assert_allclose(halved.state(lane).params, run.params, rtol=1e-4)
+
+
+def test_states_of_an_extended_axis_are_found_in_the_directories_of_its_parts(tmp_path):
+    run = functools.partial(gdkit.sweep, problems.parabola(), gdkit.sgd, {"learning_rate": [1e-3, 1e-2]}, seeds=1,
+                            steps=6, until_bracketed=True)  # fmt: skip
+    wanted = run()
+    first, again = run(store=tmp_path / "run"), run(store=tmp_path / "run")
+    known = {"problem": problems.parabola(), "optimizer": gdkit.sgd}
+    opened, plain = gdkit.open(tmp_path / "run", **known), gdkit.open(tmp_path / "run")
+    for lane, rate in enumerate(wanted.axes["learning_rate"]):
+        for other in (first, again, opened, plain):
+            assert_same(other.state(lane), wanted.state(lane))
+        if wanted.lanes["end_step"][lane] == 6:
+            np.testing.assert_allclose(plain.state(lane).params, 3 - 3 * (1 - 2 * rate) ** 6, rtol=1e-4)
+    assert_same(plain.recommend().state(), wanted.recommend().state())
+
+
+def test_states_of_shards_are_found_in_their_common_directory(tmp_path):
+    axes = {"learning_rate": [0.1, 0.2, 0.3, 0.4]}
+    request = check_request(problems.parabola(), gdkit.sgd, axes, steps=5, plan=gdkit.Plan(width=1))
+    wanted = gdkit.sweep(problems.parabola(), gdkit.sgd, axes, steps=5, plan=gdkit.Plan(width=1))
+    for shard in range(3):
+        run_request(request, directory=RunDirectory(tmp_path / "run", shard=(shard, 3)))
+    opened = gdkit.open(tmp_path / "run")
+    for lane in range(4):
+        assert_same(opened.state(lane), wanted.state(lane))
 
 
 # Starting from a state, params or a file

@@ -9,12 +9,12 @@ from typing import Any
 from gdkit.errors import DamagedFileError, bad_value, warn
 from gdkit.problems import Learner, ProblemLike
 from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
-from gdkit.store import Store, extension_folders, manifest
+from gdkit.store import manifest
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.reopen import Optimizers, make_resumable, rebuild_request
-from gdkit.sweeps.rundir.states import StoredStates
+from gdkit.sweeps.rundir.states import open_states
 from gdkit.sweeps.sweep import run_request
 from gdkit.types import Monitor
 
@@ -49,9 +49,9 @@ def open(
         and the problem is no Learner.
     """
     result, path = read_result(path, _read_thresholds), Path(path)
-    if (path / manifest.NAME).is_file() and not any(extension_folders(path)):
+    if (path / manifest.NAME).is_file():
         with contextlib.suppress(DamagedFileError):  # `read_result` has named it
-            result = dataclasses.replace(result, states=StoredStates(Store.open(path)).state)
+            result = dataclasses.replace(result, states=open_states(path).state)
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result

@@ -13,7 +13,7 @@ from gdkit.sweeps.programs.job import HostLanes, Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import Packed, gather_lanes
 from gdkit.sweeps.programs.tiles import FinishedBlock
 from gdkit.sweeps.request import SweepRequest
-from gdkit.sweeps.rundir.states import StoredStates
+from gdkit.sweeps.rundir.states import MergedStates, StoredStates
 
 BlockLanes = tuple[Block, Packed]  # the lanes of a block at their last step
 LANE_BYTES = 2**28  # of lanes that a result keeps in memory
@@ -28,7 +28,7 @@ class ResumableSweep(NamedTuple):
     columns: Mapping[str, np.ndarray]  # name -> (lanes, ...), the values that all lanes report
     parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
     load: Callable[[Job], list[BlockLanes]] | None = None  # reads them from a run directory, where one holds them
-    states: StoredStates | None = None  # of the run directory
+    states: StoredStates | MergedStates | None = None  # of the run directory, or of those of its parts
 
     def resume(self, job: Job) -> Iterator[Job]:
         """The job of a longer sweep from the last step of this one; blocks whose lanes are missing, from step 0.

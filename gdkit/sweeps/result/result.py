@@ -368,11 +368,8 @@ class SweepResult:
         """
         lane = self._check_lane(lane)
         if self.states is None:
-            remedy = (
-                "Take it from the result of sweep, or from a run directory: sweep(store=DIR), gdkit.open(DIR). Of one "
-                "with extended axes, pass problem= and optimizer= to gdkit.open"
-            )
-            raise bad_value("result", "its states", "a file of results has none, nor has a merged result", remedy)
+            remedy = "Take it from the result of sweep, or from a run directory: sweep(store=DIR), gdkit.open(DIR)"
+            raise bad_value("result", "its states", "a file of results has none", remedy)
         if not self.finished[lane]:
             raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
         checks.check_choice("at", at, ("end", "best"))

@@ -18,6 +18,7 @@ from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.result.assemble import assemble, merge_columns
 from gdkit.sweeps.result.direction import maximized_names
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.rundir.states import MergedStates
 
 
 class PartialSweep(NamedTuple):
@@ -80,20 +81,29 @@ def _reported_columns(result: SweepResult) -> dict[str, np.ndarray]:
 def _merge_lanes(
     request: SweepRequest, parts: Sequence[PartialSweep], columns: dict[str, np.ndarray]
 ) -> ResumableSweep | None:
-    """The lanes of all parts as those of `request`; None where some part has none in memory."""
+    """The lanes of all parts as those of `request`; of parts whose lanes memory does not hold, only what is stored."""
     groups = list(trace_groups(request))
     blocks: list[list[tuple[Block, Any]]] = [[] for _ in groups]
     shapes: dict[int, Shape] = {}
     for part in parts:
-        if part.lanes is None or part.lanes.parts is None:
+        if part.lanes is None:
             return None
-        for source, shape, own in zip(part.lanes.groups, part.lanes.shapes, part.lanes.parts, strict=True):
+        in_memory = part.lanes.parts or [[] for _ in part.lanes.groups]
+        for source, shape, own in zip(part.lanes.groups, part.lanes.shapes, in_memory, strict=True):
+            numbers = part.points[_point_numbers(source, request.seeds)]
+            home = next(g for g in groups if numbers[0] in _point_numbers(g, request.seeds))
+            shapes.setdefault(home.number, shape)
             for block, lanes in own:
-                points = part.points[_point_numbers(source, request.seeds)[block.points]]
-                home = next(g for g in groups if points[0] in _point_numbers(g, request.seeds))
-                blocks[home.number].append((Block(_find_places(home, points, request.seeds), block.seeds), lanes))
-                shapes.setdefault(home.number, shape)
-    return ResumableSweep(request, groups, [shapes[group.number] for group in groups], columns, blocks)
+                places = _find_places(home, numbers[block.points], request.seeds)
+                blocks[home.number].append((Block(places, block.seeds), lanes))
+    ordered = [shapes[group.number] for group in groups]
+    if all(part.lanes.parts is not None for part in parts if part.lanes):
+        return ResumableSweep(request, groups, ordered, columns, blocks)
+    stored = [part.lanes.states for part in parts if part.lanes and part.lanes.states]
+    if len(stored) < len(parts):
+        return None
+    states = MergedStates.merge(stored, [part.points for part in parts], request.seeds)
+    return ResumableSweep(request, groups, ordered, columns, None, states=states)
 
 
 def _point_numbers(group: TracedGroup, seeds: int) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable
-from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,14 +10,15 @@ import numpy as np
 from gdkit import checks, optimizers
 from gdkit.errors import bad_value
 from gdkit.evaluation import find_best
+from gdkit.monitors import EndKind
 from gdkit.problems.learner import own_state
-from gdkit.sweeps.execution.block import replay, run_block, run_until
+from gdkit.sweeps.execution.block import replay, run_until
 from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.programs.groups import TracedGroup, build_job
 from gdkit.sweeps.programs.job import Job
-from gdkit.sweeps.programs.packing import Packed, take_lane
+from gdkit.sweeps.programs.packing import take_lane
 from gdkit.sweeps.request import select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.refine import Around, RunRequest, refine
@@ -91,19 +90,20 @@ class Origin:
         if best is not None and step == best.step:
             return own_state(sweep.request.problem, best.state)
         if own is None or step is not None:
-            block, lanes = self._run_again(group, place, seed, step)
+            block, lanes = self._run_again(group, place, seed, self._end_of(lane) if step is None else step)
             own = take_lane(lanes, _find_in_block(block, place, seed))
         return own_state(sweep.request.problem, own.state)
 
-    def _run_again(self, group: TracedGroup, place: int, seed: int, step: int | None) -> BlockLanes:
+    def _run_again(self, group: TracedGroup, place: int, seed: int, step: int) -> BlockLanes:
         """The lanes of the block that has a lane, at `step`; blocks of the same shape have the same bits."""
         job, block = self._build_job(group, place, seed)
-        if step is not None:
-            return block, run_until(job, block, step)
-        settings: dict[str, Any] = {"segment_steps": self.sweep.request.plan.segment, "stop": threading.Event()}
-        finished = run_block(job._replace(returns_lanes=True), block, device=0, report_steps=lambda _: None, **settings)
-        assert finished is not None  # nothing sets the event
-        return block, cast(Packed, finished.lanes)
+        return block, run_until(job, block, step)
+
+    def _end_of(self, lane: int) -> int:
+        """The step at which a lane has ended: one more than its last where it ended before its steps were used up."""
+        kind, step = (int(self.sweep.columns[name][lane]) for name in ("end_kind", "end_step"))
+        # a lane whose first update made its params not finite was frozen at step 1, and has ended at step 0
+        return step if kind == EndKind.STEPS else min(step + 2, self.sweep.request.steps + 1)
 
     def _build_job(self, group: TracedGroup, place: int, seed: int) -> tuple[Job, Block]:
         """The job of the block that has a lane, as it ran."""

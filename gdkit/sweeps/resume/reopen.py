@@ -26,7 +26,7 @@ from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.archive import load_last_lanes
 from gdkit.sweeps.rundir.manifest import RunDirectory, stored_shapes
-from gdkit.sweeps.rundir.states import StoredStates
+from gdkit.sweeps.rundir.states import StoredStates, open_states
 from gdkit.types import Monitor, OptimizerLike
 
 # One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
@@ -85,7 +85,9 @@ def make_resumable(
         names = [name for name in result.lanes.data_vars if name != "reference_loss"]
         columns = {str(name): result.lanes[name].values for name in names}
         if is_extended or not (path / manifest.NAME).is_file():
-            return ResumableSweep(request, groups, _planned_shapes(result, len(groups)), columns, None)
+            states = open_states(path) if is_extended else None
+            shapes = _planned_shapes(result, len(groups))
+            return ResumableSweep(request, groups, shapes, columns, None, states=states)
         store = Store.open(path)
         shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
         load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None

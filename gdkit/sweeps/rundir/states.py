@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdkit import store
 from gdkit.errors import InputValueError, bad_value
 from gdkit.evaluation import find_best
 from gdkit.problems import ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.store import Store
+from gdkit.sweeps.description import Description, extend_grids
 from gdkit.sweeps.programs.packing import Packed, is_key, to_jax
 from gdkit.trees import children
 from gdkit.types import PyTree, State
@@ -74,6 +77,55 @@ class StoredStates(NamedTuple):
 
     def _keep_states(self) -> str | None:
         return self.run.manifest.plan.get("keep_states", "auto")
+
+
+class MergedStates(NamedTuple):
+    """The states of a sweep whose parts are in several run directories, as `StoredStates` returns them."""
+
+    parts: "tuple[StoredStates | MergedStates, ...]"
+    part: np.ndarray  # (lanes,), the number of the part that has a lane
+    lane: np.ndarray  # (lanes,), its number in that part
+
+    @staticmethod
+    def merge(
+        parts: "Sequence[StoredStates | MergedStates]", points: Sequence[np.ndarray], seeds: int
+    ) -> "MergedStates":
+        """The states of parts, each with the places of its points in the whole sweep."""
+        count = 1 + max(int(own.max()) for own in points)
+        part, lane = np.zeros((count, seeds), int), np.zeros((count, seeds), int)
+        for number, own in enumerate(points):
+            part[own] = number
+            lane[own] = np.arange(len(own) * seeds).reshape(-1, seeds)
+        return MergedStates(tuple(parts), part.ravel(), lane.ravel())
+
+    def state(self, lane: int, step: int | None = None) -> State | PyTree:
+        """As `StoredStates.state`."""
+        return self.parts[self.part[lane]].state(int(self.lane[lane]), step)
+
+    def read_leaves(self, lane: int) -> list[Any] | None:
+        """As `StoredStates.read_leaves`."""
+        return self.parts[self.part[lane]].read_leaves(int(self.lane[lane]))
+
+    def read_best(self, lane: int, step: int) -> list[Any] | None:
+        """As `StoredStates.read_best`."""
+        return self.parts[self.part[lane]].read_best(int(self.lane[lane]), step)
+
+
+def open_states(path: Path) -> StoredStates | MergedStates:
+    """The states in a run directory, and in those that extend its axes.
+
+    Raises:
+      StoreError: a manifest is missing or damaged.
+    """
+    first, *extensions = store.open_with_extensions(path)
+    states: StoredStates | MergedStates = StoredStates(first)
+    described = Description.from_json(first.manifest.plan["result"])
+    grids = list(zip(described.grids, described.axes, strict=True))
+    for extension in extensions:
+        more = Description.from_json(extension.manifest.plan["result"])
+        grids, old, new = extend_grids(grids, zip(more.grids, more.axes, strict=True))
+        states = MergedStates.merge((states, StoredStates(extension)), (old, new), first.manifest.seeds)
+    return states
 
 
 def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:

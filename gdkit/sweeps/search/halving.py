@@ -18,6 +18,7 @@ from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.groups import inspect_loss
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.sweep import resume_lanes, run_request
 from gdkit.types import OptimizerLike
 
@@ -83,7 +84,8 @@ def successive_halving(
         rounds.append([length, int(best.size)])
         places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.groups]
         result, lanes = resume_lanes(lanes, length, places, report_progress=progress)
-    return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)))
+    states = None if lanes is None else Origin(lambda: lanes, run_request).state
+    return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)), states=states)
 
 
 def _round_lengths(points: int, steps: int, least: int | None, keep: float) -> list[int]:
