@@ -196,6 +196,33 @@ def test_step_axis_is_linear_on_request(ax, parabola):
     assert plots.loss_curves(parabola, log_steps=False, ax=ax).get_xscale() == "linear"
 
 
+@pytest.fixture(scope="module")
+def watched():
+    loss = lambda x, batch: (jnp.mean((x - batch) ** 2), {"size": jnp.abs(x)})
+    fit = gdkit.Metric(lambda x, data: -jnp.mean((x - data) ** 2), maximize=True)
+    problem = Problem(loss, 0.0, data=jnp.ones(2), validation=2 * jnp.ones(3), metrics={"fit": fit}, has_logs=True)
+    return sweep(problem, sgd, {"learning_rate": [0.01, 0.1, 1.5]}, steps=40, evaluate_every=10)
+
+
+@pytest.mark.parametrize("name", ["validation_loss", "validation_fit", "size", None])
+def test_curves_of_any_recorded_value_are_drawn_up_to_the_end_of_each_lane(ax, watched, name):
+    plots.curves(watched, name, log_steps=False, ax=ax)
+    lines = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) > 1]
+    for lane in range(2):
+        steps, values = watched.curve(lane, name or "validation_loss")
+        seen = np.maximum(values, ax.get_ylim()[0])  # a log axis has no zero
+        np.testing.assert_allclose(lines[lane], np.stack([steps, seen], axis=1), rtol=1e-5)
+    assert ax.get_ylabel() == (name or "validation_loss").replace("_", " ")
+    assert (ax.get_yscale() == "linear") == (name == "validation_fit")
+
+
+def test_curves_and_reports_name_and_embed_what_was_recorded(watched, tmp_path):
+    with pytest.raises(InputValueError, match="name='validation_los': no such name"):
+        plots.curves(watched, "validation_los")
+    page = watched.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(f'"what":"{name}","steps":[10,20,30,40]' in page for name in ("validation_loss", "validation_fit"))
+
+
 # Final loss
 
 

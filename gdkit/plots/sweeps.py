@@ -18,7 +18,7 @@ from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import end_values
+from gdkit.sweeps.result.lane_values import curve_names, end_values
 from gdkit.sweeps.result.result import SweepResult
 
 _SIGNS: dict[str, dict[str, Any]] = {
@@ -41,13 +41,37 @@ def loss_curves(
     log_steps: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss against step, one line per value of `axis`, colored by the value, with the marker of its regime at the end.
+    """Loss against step: `curves` of the training loss.
 
-    The range of the loss axis is that of the lanes that did not diverge; diverged lanes are drawn up to its edge. With
-    more than 150 values, 150 of them at equal distances are drawn.
+    Without recorded curves, lines join the first and the last loss. Arguments are those of `curves`.
+
+    Raises:
+      InputValueError, InputTypeError: an argument cannot be used.
+    """
+    settings: dict[str, Any] = {"axis": axis, "seed": seed, "optimizer": optimizer, "at": at}
+    return curves(result, "loss", **settings, log_steps=log_steps, ax=ax)
+
+
+def curves(
+    result: SweepResult,
+    name: str | None = None,
+    *,
+    axis: str = "learning_rate",
+    seed: int = 0,
+    optimizer: str | None = None,
+    at: Mapping[str, Any] | None = None,
+    log_steps: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """A value along runs against step, one line per value of `axis`, colored by it, with the marker of its regime.
+
+    The range of the value's axis is that of the lanes that did not diverge; diverged lanes are drawn up to its edge.
+    With more than 150 values, 150 of them at equal distances are drawn.
 
     Args:
-      result: a sweep; without recorded curves, lines join the first and the last loss.
+      result: a sweep.
+      name: what `SweepResult.curve` returns: ``loss``, a value on validation data of a sweep with `evaluate_every`, or
+        what the loss logs; None: the value that lanes are compared by if it was evaluated along the run, else the loss.
       axis: a numeric axis.
       seed: the number of the seed.
       optimizer: the label of an optimizer; None: that of the recommended point.
@@ -64,18 +88,23 @@ def loss_curves(
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.get_axes(ax)
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
-    curves = [_get_curve(line.result, row) for row in line.rows[shown, seed]]
+    name = _choose_curve(result) if name is None else name
+    found = [
+        (*_get_curve(line.result, row, name), place) for row, place in zip(line.rows[shown, seed], shown, strict=True)
+    ]
+    drawn = [(steps, values, place) for steps, values, place in found if len(steps)]
     regimes = line.regimes[shown, seed]
-    bounded = [losses for (_, losses), regime in zip(curves, regimes, strict=True) if regime != Regime.DIVERGED]
-    around_start = [losses[:1] * factor for _, losses in curves for factor in (1.0, 100.0)]
-    style.set_loss_axis(ax, np.concatenate(bounded or around_start))
+    bounded = [values for _, values, place in drawn if line.regimes[place, seed] != Regime.DIVERGED]
+    around_start = [values[:1] * factor for _, values, _ in drawn for factor in (1.0, 100.0)]
+    linear = name in result.lanes and result.is_maximized(name)
+    style.set_loss_axis(ax, np.concatenate(bounded or around_start or [np.zeros(0)]), linear=linear)
     if log_steps:
         ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
-    ax.set_xlim(0, max(float(steps[-1]) for steps, _ in curves) * (1.06 if log_steps else 1.02))
+    ax.set_xlim(0, max([float(steps[-1]) for steps, *_ in drawn], default=1.0) * (1.06 if log_steps else 1.02))
     shades = _make_color_map(line)
-    for (steps, losses), value, regime in zip(curves, line.values[shown], regimes, strict=True):
-        _draw_curve(ax, steps, losses, shades.to_rgba(value), Regime(int(regime)))
-    ax.set(xlabel="step", ylabel="loss")
+    for steps, values, place in drawn:
+        _draw_curve(ax, steps, values, shades.to_rgba(line.values[place]), Regime(int(line.regimes[place, seed])))
+    ax.set(xlabel="step", ylabel=style.format_name(name))
     style.draw_legend(ax, style.regime_handles(regimes))
     _draw_color_bar(ax, shades, style.format_name(axis))
     return _add_title(ax, result, line)
@@ -307,9 +336,17 @@ def _get_scores(line: _Line, measure: _Measure) -> np.ndarray:
     return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), measure.worst, scores)
 
 
-def _get_curve(result: SweepResult, lane: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses of a lane, the first loss included even where no curve was recorded."""
-    steps, losses = result.curve(int(lane))
+def _choose_curve(result: SweepResult) -> str:
+    """The value that lanes are compared by if it was evaluated along the run, else the loss."""
+    return result.score_name() if result.score_name() in curve_names(result.lanes) else "loss"
+
+
+def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses of a lane, the first loss included even where no curve was recorded; else finite values."""
+    steps, losses = result.curve(int(lane), name)
+    if name != "loss":
+        is_finite = np.isfinite(losses)
+        return steps[is_finite], losses[is_finite].astype(float)
     if steps[0] > 0:
         first = float(result.lanes["initial_loss"].values[lane])
         steps, losses = np.insert(steps, 0, 0), np.insert(losses, 0, first)

@@ -15,7 +15,7 @@ from gdkit.plots import REGIME_MARKERS, SERIES_COLORS
 from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.direction import is_maximized, maximized_names
-from gdkit.sweeps.result.lane_values import end_values
+from gdkit.sweeps.result.lane_values import EVALUATION, curve_names, end_values
 from gdkit.sweeps.result.result import SweepResult
 
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
@@ -275,10 +275,16 @@ def _first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.nda
 
 
 def _curve_kinds(sweeps: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
-    """The steps of each recorded curve, by its name; None for the loss, whose steps each sweep records."""
+    """The steps of each recorded curve, by its name; None for those whose steps each sweep records.
+
+    These are the loss, and the values on validation data along the run.
+    """
+    along = [name for sweep in sweeps for name in curve_names(sweep.result.lanes) if EVALUATION in _dims(sweep, name)]
     is_recorded = lambda name: any(f"{name}_curve" in sweep.result.lanes for sweep in sweeps)
     length = lambda name: max(s.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for s in sweeps)
-    return {"loss": None} | {name: n * np.arange(length(name)) for name, n in every.items() if is_recorded(name)}
+    return dict.fromkeys(["loss", *along]) | {
+        name: n * np.arange(length(name)) for name, n in every.items() if is_recorded(name)
+    }
 
 
 def _embed_curves(
@@ -292,17 +298,24 @@ def _embed_curves(
 ) -> dict[str, Any] | None:
     """Curves of as many of the embedded lanes as `budget` bytes hold; a curve ends where its lane does."""
     lanes = sweep.result.lanes
-    name = "curve_loss" if steps is None else f"{what}_curve"
+    is_evaluated = EVALUATION in _dims(sweep, what)
+    name = what if is_evaluated else "curve_loss" if steps is None else f"{what}_curve"
     if name not in lanes:
         return None
-    steps = lanes["curve_step"].values if steps is None else steps
+    steps = lanes["evaluation_step" if is_evaluated else "curve_step"].values if steps is None else steps
     best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _best_place(sweep), strict=True)]
     sizes = [len(places) for places in grid]
     thinned = _thin_grid(sizes, best, max(1, int(budget * 3 / 4 / 4 / len(steps))))
     chosen = _finished_lanes(sweep, [places[kept] for places, kept in zip(grid, thinned, strict=True)])
     places = (start + np.searchsorted(rows, chosen)).astype("<i4")
     values = lanes[name].values[chosen].astype("<f4")
+    if is_evaluated:  # the last place of a lane that ended earlier has its value at its end
+        values[lanes["end_step"].values[chosen] < steps[-1], -1] = np.nan
     return {"what": what, "steps": steps.tolist(), "rows": _pack(places), "values": _pack(values)}
+
+
+def _dims(sweep: EmbeddedSweep, name: str) -> tuple[Any, ...]:
+    return sweep.result.lanes[name].dims if name in sweep.result.lanes else ()
 
 
 # Parts of the embedded data
