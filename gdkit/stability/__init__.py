@@ -5,6 +5,7 @@ from gdkit.stability.curvature import curvature_product
 from gdkit.stability.krylov import Spectrum
 from gdkit.stability.monitors import (
     gauss_newton_every,
+    generalized_sharpness_every,
     lyapunov_exponent,
     preconditioned_sharpness_every,
     sharpness_every,
@@ -12,12 +13,19 @@ from gdkit.stability.monitors import (
     trace_every,
 )
 from gdkit.stability.multipliers import Multipliers, multipliers
+from gdkit.stability.norms import (
+    GeneralizedSharpness,
+    directional_smoothness,
+    dual_norm,
+    generalized_sharpness,
+)
 from gdkit.stability.sharpness import gauss_newton, preconditioned_sharpness, sharpness, stability_threshold
 from gdkit.stability.spectrum import SpectralDensity, Trace, spectral_density, trace
 
 __all__ = [
-    "CriticalLearningRate", "Multipliers", "Profile", "SpectralDensity", "Spectrum", "Trace",
-    "critical_learning_rate", "curvature_product", "gauss_newton", "gauss_newton_every", "lyapunov_exponent",
-    "multipliers", "preconditioned_sharpness", "preconditioned_sharpness_every", "sharpness", "sharpness_every",
-    "spectral_density", "spectral_density_every", "stability_threshold", "trace", "trace_every",
+    "CriticalLearningRate", "GeneralizedSharpness", "Multipliers", "Profile", "SpectralDensity", "Spectrum", "Trace",
+    "critical_learning_rate", "curvature_product", "directional_smoothness", "dual_norm", "gauss_newton",
+    "gauss_newton_every", "generalized_sharpness", "generalized_sharpness_every", "lyapunov_exponent", "multipliers",
+    "preconditioned_sharpness", "preconditioned_sharpness_every", "sharpness", "sharpness_every", "spectral_density",
+    "spectral_density_every", "stability_threshold", "trace", "trace_every",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from gdkit.factories import cache_if_hashable
 from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.curvature import MATRICES
 from gdkit.stability.dynamic_state import DynamicState, find_dynamic_state, split_floats, vector_map, widen
+from gdkit.stability.norms import NORMS, generalized_sharpness
 from gdkit.stability.sharpness import gauss_newton, get_learning_rate, largest_preconditioned, sharpness
 from gdkit.stability.spectrum import spectral_density, trace
 from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, PyTree, State
@@ -200,6 +201,40 @@ def trace_every(
         return found.value, found.error
 
     return _curvature_every(_NAMES[matrix] + "trace", measure, every, 1, record)
+
+
+@cache_if_hashable(maxsize=32)
+def generalized_sharpness_every(
+    problem: ProblemLike, every: int, norm: str, *, starts: int = 2, iterations: int = 20, record: int = 0
+) -> Monitor:
+    """A monitor of the sharpness in another norm at each `every`-th step, on the step's own batch.
+
+    It reads ``sharpness_NORM``, ``sharpness_NORM_residual`` (the distance from the value to its upper bound) and
+    ``sharpness_NORM_max``, and with `record` ``sharpness_NORM_curve``, as `sharpness_every` does.
+
+    Args:
+      problem, every, record: as in `sharpness_every`.
+      norm, starts, iterations: as in `generalized_sharpness`.
+
+    Raises:
+      InputTypeError, InputValueError: as `sharpness_every` and `generalized_sharpness`.
+
+    >>> from gdkit import descend, problems, sgd
+    >>> problem = problems.quadratic([1.0, 4.0])
+    >>> run = descend(problem, sgd(0.1), 3, monitors=[generalized_sharpness_every(problem, 2, "linf")])
+    >>> round(float(run.statistics["sharpness_linf"]), 3)
+    5.0
+    """
+    check_choice("norm", norm, NORMS)
+    check_integer("starts", starts)
+
+    def measure(before: State, context: Context) -> tuple[Array, Array]:
+        concrete, batch = _find_batch(problem, context)
+        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
+        found = generalized_sharpness(concrete, before.params, norm, starts=starts, iterations=iterations, **at)
+        return found.value, found.bound - found.value
+
+    return _curvature_every(f"sharpness_{norm}", measure, every, iterations, record)
 
 
 class _DensityState(NamedTuple):

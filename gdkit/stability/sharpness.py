@@ -148,12 +148,17 @@ def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any)
     ``"momentum"`` (heavy ball), (2 + 2β)/(λ (1 + 2β)) for ``"nesterov"`` (Cohen et al., Gradient descent on neural
     networks typically occurs at the edge of stability, 2021), and (2 + 2β₁)/((1 − β₁) λ) for ``"adam"``
     with its preconditioner frozen, where λ is the preconditioned sharpness (Cohen et al., Adaptive gradient methods at
-    the edge of stability, 2022).
+    the edge of stability, 2022). Steepest descent in another norm, ``"steepest"``, has 2/λ, where λ is its generalized
+    sharpness; its normalized forms ``"normalized"`` (ℓ₂), ``"sign"`` (ℓ∞) and ``"muon"`` (spectral norm, without
+    momentum), whose steps are as long at any gradient g, have 2 ‖g‖*/λ with the dual norm (Islamov et al.,
+    Non-Euclidean gradient descent operates at the edge of stability, 2026).
 
     Args:
-      family: "sgd", "momentum", "nesterov" or "adam".
-      curvature: λ, the sharpness, or the preconditioned sharpness for adam; a number or an array, positive.
-      hyperparameters: ``momentum`` (β) of momentum and nesterov; ``b1`` (β₁) of adam, 0.9 if absent.
+      family: "sgd", "momentum", "nesterov", "adam", "steepest", "normalized", "sign" or "muon".
+      curvature: λ, the sharpness, the preconditioned sharpness for adam, or the `generalized_sharpness` in the norm of
+        the last four; a number or an array, positive.
+      hyperparameters: ``momentum`` (β) of momentum and nesterov; ``b1`` (β₁) of adam, 0.9 if absent; ``dual_norm``
+        (‖g‖*, see `dual_norm`) of normalized, sign and muon.
 
     Returns:
       A learning rate of the shape of `curvature`; infinite where there is no curvature, NaN where it is negative.
@@ -182,6 +187,10 @@ _THRESHOLDS: dict[str, Callable[..., Any]] = {
     "momentum": lambda momentum: 2 + 2 * momentum,
     "nesterov": lambda momentum: (2 + 2 * momentum) / (1 + 2 * momentum),
     "adam": lambda b1=0.9: (2 + 2 * b1) / (1 - b1),
+    "steepest": lambda: 2.0,
+    "normalized": lambda dual_norm: 2 * dual_norm,
+    "sign": lambda dual_norm: 2 * dual_norm,
+    "muon": lambda dual_norm: 2 * dual_norm,
 }
 
 
