@@ -20,20 +20,19 @@ function readChoices(app) {
   if (!app.sweep) return position;
   const { sweep, state } = app;
   const labels = (indices) => [...indices].map((i) => sweep.optimizers[i].label);
-  const sorted = document.querySelector('.runs th[aria-sort$="ending"]');
   return {
     ...position,
-    chosen: choosers().map(([name, select]) => [name, select.selectedOptions[0]?.textContent]),
+    chosen: choosers().map(([name, control]) => [name, control.options ? control.selectedOptions[0]?.textContent : control.value]),
     hidden: state.on.size < sweep.optimizers.length ? labels([...sweep.optimizers.keys()].filter((i) => !state.on.has(i))) : [],
     pinned: state.pinned.map((row) => cell(sweep, "lane", row)),
-    sort: sorted ? [sorted.textContent, sorted.getAttribute("aria-sort") === "descending"] : null,
+    sort: [app.table.view.sort, app.table.view.down],
   };
 }
 
 const choosers = () =>
   [...document.querySelectorAll("label.chooser")].map((label) => [
     `${label.closest("section").id} ${label.closest("figure")?.className ?? ""} ${label.querySelector("span").textContent}`,
-    label.querySelector("select"),
+    label.querySelector("select, input"),
   ]);
 
 function restoreChoices(app) {
@@ -49,17 +48,21 @@ function restoreChoices(app) {
     restoreChips(app, stored.hidden);
     const rows = new Map([...app.sweep.columns.get("lane").values].map((lane, row) => [lane, row]));
     for (const lane of stored.pinned) if (rows.has(lane)) app.pin(rows.get(lane));
-    restoreSort(stored.sort);
+    app.table.sortBy(...stored.sort);
   }
   scrollTo(0, stored.top);
 }
 
 function choose(name, text) {
-  const select = choosers().find(([label]) => label === name)?.[1]; // looked up each time: a choice may rebuild the other choosers
-  const option = [...(select?.options ?? [])].find((one) => one.textContent === text);
+  const control = choosers().find(([label]) => label === name)?.[1]; // looked up each time: a choice may rebuild the other choosers
+  if (control && !control.options && control.value !== text) {
+    control.value = text;
+    control.dispatchEvent(new Event("input"));
+  }
+  const option = [...(control?.options ?? [])].find((one) => one.textContent === text);
   if (!option || option.selected) return;
   option.selected = true;
-  select.dispatchEvent(new Event("change"));
+  control.dispatchEvent(new Event("change"));
 }
 
 function restoreChips(app, hidden) {
@@ -67,9 +70,4 @@ function restoreChips(app, hidden) {
   const chips = [...document.querySelectorAll(".chips .chip")];
   const shown = app.sweep.optimizers.map((o, i) => [o.label, i]).filter(([label]) => !hidden.includes(label)).map(([, i]) => i);
   shown.forEach((i, n) => { if (n === 0 || chips[i].getAttribute("aria-pressed") === "false") chips[i].click(); }); // the first click hides all others
-}
-
-function restoreSort(sort) {
-  const head = [...document.querySelectorAll(".runs th")].find((one) => sort && one.textContent === sort[0]);
-  for (let i = 0; head && i < (sort[1] ? 2 : 1); i++) head.querySelector("button").click();
 }

@@ -1,52 +1,63 @@
-// The table of runs: sorted by any column, filtered by regime and optimizer, in pages; and its download as files.
+// The table of runs: the best first, sorted by any column, filtered by outcome, optimizer and range; only the rows in view
+// are in the document. Downloads hold the rows that the filters leave, in the order of the runs.
 
-const PAGE = 25;
+const BEYOND = 12; // rows drawn above and below those in view
 
 function runsTable(app, holder) {
   const { sweep } = app;
-  const view = { sort: null, down: false, regime: "", optimizer: "", first: 0 };
+  const view = { sort: sweep.by, down: isMaximized(sweep, sweep.by), regime: "", optimizer: "", column: sweep.by, from: "", to: "" };
   const columns = tableColumns(sweep);
   const body = html("tbody");
-  const heads = columns.map((column) => headOf(column, () => sortBy(column.name)));
+  const heads = columns.map((column) => headOf(column, () => sortBy(column.name, view.sort === column.name && !view.down)));
   const head = html("thead", {}, [html("tr", {}, [...heads, html("th", { scope: "col" }, ["pin"])])]);
-  const count = html("span", { class: "soft", role: "status" });
-  const move = (by, text) => html("button", { type: "button", onclick: () => turn(by) }, [text]);
-  const [back, next] = [move(-PAGE, "← previous"), move(PAGE, "next →")];
+  const count = html("p", { class: "soft", role: "status" });
+  const table = html("table", { class: "runs" }, [head, body]);
+  const wide = html("div", { class: "wide tall", tabindex: "0", role: "region", "aria-label": "Table of runs" }, [table]);
+  const spacers = [0, 1].map(() => html("tr", { class: "spacer", "aria-hidden": "true" }, [html("td", { colspan: String(columns.length + 1) })]));
+  let rows = [];
+  let height = 0; // of a row, in pixels
 
+  const numeric = columns.filter((column) => !column.text).map((column) => column.name);
+  const bound = (name, label) => html("label", { class: "chooser" }, [html("span", {}, [label]), html("input", { type: "text", inputmode: "decimal", size: "7", oninput: (event) => filter(name, event.target.value) })]);
   const choices = [
     chooser("Outcome", ["", ...sweep.regimes.map((r, i) => (countOf(sweep, i) ? r.name : null)).filter(Boolean)], "all", (v) => filter("regime", v)),
     ...(sweep.optimizers.length > 1 ? [chooser("Optimizer", ["", ...sweep.optimizers.map((o) => o.label)], "all", (v) => filter("optimizer", v))] : []),
+    chooser("Range of", numeric, "", (v) => filter("column", v), view.column, humanize),
+    bound("from", "from"),
+    bound("to", "to"),
   ];
-  const wide = html("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of runs" }, [html("table", { class: "runs" }, [head, body])]);
-  holder.append(
-    html("div", { class: "controls" }, [...choices, ...downloadButtons(app)]),
-    wide,
-    html("div", { class: "controls" }, [back, next, count]),
-  );
+  holder.append(html("div", { class: "controls" }, [...choices, ...downloadButtons(app, () => filteredRows(sweep, view))]), wide, count);
+  wide.addEventListener("scroll", paint, { passive: true });
 
   function filter(name, value) {
-    Object.assign(view, { [name]: value, first: 0 });
+    view[name] = value;
     fill();
   }
-  function sortBy(name) {
-    Object.assign(view, { down: view.sort === name && !view.down, sort: name, first: 0 });
-    fill();
-  }
-  function turn(by) {
-    view.first = Math.max(0, view.first + by);
+  function sortBy(name, down) {
+    Object.assign(view, { sort: name, down });
     fill();
   }
   function fill() {
-    const rows = chosenRows(sweep, view);
-    body.replaceChildren(...rows.slice(view.first, view.first + PAGE).map((row) => rowOf(app, columns, row)));
+    rows = sortedRows(sweep, filteredRows(sweep, view), view);
     columns.forEach((column, i) => heads[i].setAttribute("aria-sort", view.sort === column.name ? (view.down ? "descending" : "ascending") : "none"));
-    const last = Math.min(view.first + PAGE, rows.length);
-    count.textContent = rows.length ? `${(view.first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${rows.length.toLocaleString("en")} runs` : "no runs match";
-    back.disabled = view.first === 0;
-    next.disabled = last >= rows.length;
+    table.setAttribute("aria-rowcount", String(rows.length + 1));
+    const all = sweep.rows.toLocaleString("en");
+    count.textContent = rows.length === sweep.rows ? `${all} ${sweep.rows === 1 ? "run" : "runs"}` : `${rows.length.toLocaleString("en")} of ${all} runs`;
+    wide.scrollTop = 0;
+    paint();
+  }
+  function paint() {
+    const first = height ? Math.max(0, Math.floor(wide.scrollTop / height) - BEYOND) : 0;
+    const last = Math.min(rows.length, first + (height ? Math.ceil(wide.clientHeight / height) : 20) + 2 * BEYOND);
+    const shown = rows.slice(first, last).map((row, i) => rowOf(app, columns, row, first + i + 2));
+    body.replaceChildren(spacers[0], ...shown, spacers[1]);
+    height ||= shown[0]?.getBoundingClientRect().height ?? 0;
+    spacers[0].firstChild.style.height = `${first * height}px`;
+    spacers[1].firstChild.style.height = `${(rows.length - last) * height}px`;
+    spacers.forEach((spacer, i) => { spacer.hidden = i ? last === rows.length : first === 0; });
   }
   fill();
-  return { mark: fill };
+  return { mark: paint, sortBy, view };
 }
 
 const countOf = (sweep, code) => sweep.columns.get("regime").values.reduce((n, c) => n + (c === code), 0);
@@ -63,27 +74,35 @@ function headOf(column, sort) {
   return html("th", { scope: "col", "aria-sort": "none", ...(column.text ? { class: "text" } : {}) }, [button]);
 }
 
-function chosenRows(sweep, view) {
+// The rows that the filters leave, in the order of the runs.
+function filteredRows(sweep, view) {
+  const [regime, optimizer] = [sweep.regimes.findIndex((r) => r.name === view.regime), sweep.optimizers.find((o) => o.label === view.optimizer)];
+  const bounds = [view.from, view.to].map((text) => (String(text).trim() === "" ? NaN : Number(text)));
+  const { values } = sweep.columns.get(view.column);
   const rows = [];
-  for (let row = 0; row < sweep.rows; row++) {
-    if (view.regime && sweep.regimes[regimeOf(sweep, row)].name !== view.regime) continue;
-    if (view.optimizer && sweep.optimizers[optimizerOf(sweep, row)].label !== view.optimizer) continue;
+  for (let row = optimizer?.start ?? 0; row < (optimizer ? optimizer.start + optimizer.count : sweep.rows); row++) {
+    if (regime >= 0 && regimeOf(sweep, row) !== regime) continue;
+    if (values[row] < bounds[0] || values[row] > bounds[1]) continue;
+    if (Number.isNaN(values[row]) && !bounds.every(Number.isNaN)) continue;
     rows.push(row);
   }
-  if (view.sort === null) return rows;
-  const values = new Map(rows.map((row) => [row, cell(sweep, view.sort, row)]));
-  rows.sort((a, b) => compare(values.get(a), values.get(b)) || a - b);
-  return view.down ? rows.reverse() : rows;
+  return rows;
 }
 
-// Numbers in order, NaN last; texts in alphabetical order.
-function compare(a, b) {
-  if (typeof a === "string") return a < b ? -1 : Number(a > b);
-  if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
-  return a < b ? -1 : Number(a > b);
+function sortedRows(sweep, rows, { sort, down }) {
+  const { values, texts } = sweep.columns.get(sort);
+  const of = sort === sweep.by ? (row) => score(sweep, sort, row) : texts ? (row) => texts[values[row]] : (row) => values[row];
+  const keys = new Map(rows.map((row) => [row, of(row)]));
+  const sign = down ? -1 : 1;
+  return rows.sort((a, b) => {
+    const [x, y] = [keys.get(a), keys.get(b)];
+    return (x !== x || y !== y ? (x !== x) - (y !== y) : sign * compare(x, y)) || a - b; // NaN is last either way
+  });
 }
 
-function rowOf(app, columns, row) {
+const compare = (a, b) => (a < b ? -1 : Number(a > b));
+
+function rowOf(app, columns, row, index) {
   const { sweep } = app;
   const pinned = app.state.pinned.includes(row);
   const label = `${pinned ? "Unpin" : "Pin"} run ${cell(sweep, "lane", row)}`;
@@ -93,7 +112,7 @@ function rowOf(app, columns, row) {
   };
   const state = { "aria-pressed": String(pinned), "aria-label": label, "data-row": String(row) };
   const button = html("button", { type: "button", ...state, onclick: press }, [pinned ? "×" : "+"]);
-  return html("tr", pinned ? { class: "pinned" } : {}, [...columns.map((column) => cellOf(sweep, column.name, row)), html("td", {}, [button])]);
+  return html("tr", { "aria-rowindex": String(index), ...(pinned ? { class: "pinned" } : {}) }, [...columns.map((column) => cellOf(sweep, column.name, row)), html("td", {}, [button])]);
 }
 
 function cellOf(sweep, name, row) {
@@ -108,8 +127,8 @@ function cellOf(sweep, name, row) {
 
 // ---- Downloads, made from the embedded numbers ----
 
-function downloadButtons(app) {
-  const save = (end, type, make) => () => download(`${app.sweep.name}.${end}`, type, make(app.sweep));
+function downloadButtons(app, rows) {
+  const save = (end, type, make) => () => download(`${app.sweep.name}.${end}`, type, make(app.sweep, rows()));
   return [
     html("button", { type: "button", class: "save", onclick: save("csv", "text/csv", asCsv) }, ["Download CSV"]),
     html("button", { type: "button", class: "save", onclick: save("json", "application/json", asJson) }, ["Download JSON"]),
@@ -123,10 +142,10 @@ function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-function asCsv(sweep) {
+function asCsv(sweep, rows) {
   const columns = [...sweep.columns.values()];
   const lines = [columns.map((column) => quoted(titleOf(column.name))).join(",")];
-  for (let row = 0; row < sweep.rows; row++) lines.push(columns.map((column) => csvCell(sweep, column, row)).join(","));
+  for (const row of rows) lines.push(columns.map((column) => csvCell(sweep, column, row)).join(","));
   return `${lines.join("\r\n")}\r\n`;
 }
 
@@ -146,10 +165,10 @@ function jsonNumber(value, type) {
   return Number.isFinite(value) ? Number(exact(value, type)) : value > 0 ? "inf" : "-inf";
 }
 
-function asJson(sweep) {
+function asJson(sweep, rows) {
   const columns = [...sweep.columns.values()];
   const value = (column, row) => (column.texts ? column.texts[column.values[row]] : jsonNumber(column.values[row], column.type));
-  const lanes = Array.from({ length: sweep.rows }, (_, row) => {
+  const lanes = rows.map((row) => {
     const lane = Object.fromEntries(columns.map((column) => [column.name, value(column, row)]));
     const curve = curveOf(sweep, row);
     return curve ? { ...lane, curve: curve.map(([step, loss]) => [step, jsonNumber(loss, "f4")]) } : lane;
