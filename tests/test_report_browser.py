@@ -7,8 +7,10 @@ import io
 import json
 import math
 import re
+import struct
 import time
 from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import browser
 import numpy as np
@@ -634,3 +636,63 @@ def test_lines_tell_optimizers_and_marks_tell_outcomes(page, made):
     stars = page.evaluate(f"{boxes}.map((b) => [b.x + b.width / 2, b.y])")
     assert len(stars) == 3
     assert min(math.dist(a, b) for i, a in enumerate(stars) for b in stars[:i]) > 15  # none covers another
+
+
+# Views and files
+
+
+def settle(page):
+    page.evaluate("new Promise((done) => setTimeout(done, 400))")
+
+
+def test_a_view_is_in_the_address_and_restored_from_it(tab, made):
+    tab.open(made.address)
+    settle(tab)
+    assert tab.evaluate("location.hash") == ""
+    choose(tab, "Measure", "test loss")
+    click(tab, ".chips .chip", 1)
+    click(tab, ".runs td button", 2)
+    click(tab, ".runs th button", 3)
+    type_into(tab, "to", "0.5")
+    settle(tab)
+    state = """[[...document.querySelectorAll("select")].map((s) => s.selectedOptions[0].textContent),
+      [...document.querySelectorAll(".chip")].map((c) => c.getAttribute("aria-pressed")),
+      document.querySelector("#pins").innerText, document.querySelector("#runs [role=status]").innerText,
+      document.querySelector(".runs tbody tr:not(.spacer)").innerText]"""
+    before, address = tab.evaluate(state), tab.evaluate("location.href")
+    assert address.startswith(made.address + "#view=")
+    tab.open("about:blank")
+    tab.open(address)
+    assert tab.evaluate(state) == before
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(
+    "view", ["x", "%7B", "%7B%22chosen%22%3A3%7D", "null", '{"chosen":[["a","<b>"]],"hidden":[9]}']
+)
+def test_an_address_that_is_no_view_changes_nothing(tab, made, view):
+    tab.open("about:blank")
+    tab.open(f"{made.address}#view={view}")
+    assert tab.evaluate("document.documentElement.dataset.drawn") == "yes"
+    assert tab.evaluate("document.querySelectorAll('.score .line').length") > 0
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "scores"), (2, "curves"), (4, "map")])
+def test_charts_are_saved_as_they_are_shown(page, number, name):
+    for place, end in ((number, "svg"), (number + 1, "png")):
+        click(page, "button.export", place)
+        file = wait_for(page, f"made-{name}.{end}")
+        content = file.read_bytes()
+        file.unlink()
+        if end == "svg":
+            root = ET.fromstring(content)
+            width, height = int(root.get("width")), int(root.get("height"))
+            colors = {element.get("stroke") for element in root.iter()} | {
+                element.get("fill") for element in root.iter()
+            }
+            assert "class" not in root.attrib and len(colors) > 5
+            texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+            assert {"curves": "step"}.get(name, "learning rate") in texts
+        else:
+            assert content.startswith(b"\x89PNG") and struct.unpack(">II", content[16:24]) == (2 * width, 2 * height)

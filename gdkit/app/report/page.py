@@ -13,7 +13,7 @@ from typing import Any
 from gdkit.app.report.embed import color_ramps
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
 
-_PROGRAM = ("data.js", "draw.js", "figures.js", "maps.js", "pointing.js", "table.js", "choices.js", "page.js")
+_PARTS = ("data", "draw", "figures", "maps", "pointing", "table", "export", "choices", "page")  # in this order
 
 
 def escape(content: object) -> str:
@@ -93,7 +93,7 @@ def _data_element(data: Mapping[str, Any]) -> str:
 
 
 def _program() -> str:
-    parts = "\n".join(_read(name) for name in _PROGRAM)
+    parts = "\n".join(_read(f"{name}.js") for name in _PARTS)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

@@ -1,4 +1,4 @@
-// The page of an unfinished run reloads itself; the reader's choices are stored and restored across reloads.
+// The reader's choices: in the address, so that a view can be shared, and stored across the reloads of an unfinished run's page.
 
 const STORAGE_KEY = `gdkit ${location.pathname}`;
 
@@ -43,14 +43,41 @@ function restoreChoices(app) {
   } catch { /* as above */ }
   if (!stored) return;
   document.querySelectorAll("details").forEach((part, i) => { part.open = Boolean(stored.open[i]); });
-  if (app.sweep && stored.chosen) {
-    for (const [name, text] of stored.chosen) choose(name, text);
-    restoreChips(app, stored.hidden);
-    const rows = new Map([...app.sweep.columns.get("lane").values].map((lane, row) => [lane, row]));
-    for (const lane of stored.pinned) if (rows.has(lane)) app.pin(rows.get(lane));
-    app.table.sortBy(...stored.sort);
-  }
+  if (app.sweep && stored.chosen) applyChoices(app, stored);
   scrollTo(0, stored.top);
+}
+
+function applyChoices(app, { chosen, hidden, pinned, sort }) {
+  for (const [name, text] of chosen) choose(name, text);
+  restoreChips(app, hidden);
+  const rows = new Map([...app.sweep.columns.get("lane").values].map((lane, row) => [lane, row]));
+  for (const lane of pinned) if (rows.has(lane) && !app.state.pinned.includes(rows.get(lane))) app.pin(rows.get(lane));
+  if (app.sweep.columns.has(sort?.[0])) app.table.sortBy(sort[0], sort[1] === true);
+}
+
+const VIEW = "#view=";
+
+function restoreAddress(app) {
+  if (!location.hash.startsWith(VIEW)) return;
+  try {
+    applyChoices(app, JSON.parse(decodeURIComponent(location.hash.slice(VIEW.length))));
+  } catch { /* not a view of this page: its choices stay */ }
+}
+
+// Writes the choices that differ from the initial ones to the address, shortly after each.
+function followChoices(app, initial) {
+  let due = 0;
+  const store = () => {
+    const { chosen, hidden, pinned, sort } = readChoices(app);
+    const before = new Map(initial.chosen);
+    const changed = chosen.filter(([name, text]) => before.get(name) !== text);
+    const isSorted = String(sort) !== String(initial.sort);
+    const view = changed.length || hidden.length || pinned.length || isSorted ? VIEW + encodeURIComponent(JSON.stringify({ chosen: changed, hidden, pinned, sort })) : "";
+    if (view !== location.hash) history.replaceState(null, "", location.pathname + location.search + view);
+  };
+  const later = () => { clearTimeout(due); due = setTimeout(store, 150); };
+  for (const kind of ["change", "input", "click", "keyup"]) document.addEventListener(kind, later, true);
+  addEventListener("hashchange", () => location.reload());
 }
 
 function choose(name, text) {

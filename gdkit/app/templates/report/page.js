@@ -44,7 +44,10 @@ function startPage() {
   redrawWhenResized(app);
   const follow = () => app.figures.filter((figure) => figure.current).forEach((figure) => placeCard(app.card, figure, figure.current));
   document.addEventListener("scroll", follow, { passive: true });
+  const initial = readChoices(app);
   restoreChoices(app);
+  restoreAddress(app);
+  followChoices(app, initial);
   if (seconds) reloadAfter(app, seconds);
   performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
@@ -114,7 +117,7 @@ function buildScores(app) {
   }
   scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
   scoreControls.push(...fixers);
-  holder.querySelector(".score .controls").append(...scoreControls);
+  holder.querySelector(".score .controls").append(...scoreControls, ...exportButtons(app, score, "scores"));
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
 
   const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
@@ -125,7 +128,7 @@ function buildScores(app) {
   const names = curveNames(sweep);
   if (names.length > 1) curveControls.unshift(chooser("Curve", names, "", set(curves, "what", [curve]), "loss", humanize));
   if (sweep.several) curveControls.push(chooser("Seed", valuesOf(sweep, "seed"), "", set(curves, "seed", [curve]), curves.seed));
-  holder.querySelector(".curves .controls").append(...curveControls);
+  holder.querySelector(".curves .controls").append(...curveControls, ...exportButtons(app, curve, "curves"));
   legendOf(app, curves, holder.querySelector(".curves .key"));
   holder.querySelector(".score .key").append(...regimeKey(sweep));
 }
@@ -199,7 +202,7 @@ function buildMap(app) {
     if (names.length > 2) choices.push(chooser("Horizontal", names, "", set("x"), view.x, humanize), chooser("Vertical", names, "", set("y"), view.y, humanize));
     if (panels.length) choices.push(chooser("Panels", ["", ...panels], "(one panel)", set("z"), view.z, humanize));
     const rest = panels.filter((name) => name !== view.z);
-    controls.replaceChildren(...choices, ...rest.map((name) => fixChooser(app, name)));
+    controls.replaceChildren(...choices, ...rest.map((name) => fixChooser(app, name)), ...exportButtons(app, figure, "map"));
   };
   build();
   figure.draw();
