@@ -19,7 +19,7 @@ def bracketed(rates, **options):
 
 
 @pytest.mark.parametrize(
-    "rates", [[1e-4, 1e-3], [0.01, 0.02, 0.03], [0.05], [2.0, 4.0, 8.0], [0.6, 0.7], [0.45, 0.48]],
+    "rates", [[1e-4, 1e-3], [0.05, 0.1, 0.15], [0.05], [2.0, 4.0, 8.0], [0.6, 0.7], [0.45, 0.48]],
     ids=["below", "below, linear", "one value", "all diverge", "all diverge, linear", "above, linear"],
 )  # fmt: skip
 def test_the_best_value_lies_inside_the_axis(rates):
