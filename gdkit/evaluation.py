@@ -41,7 +41,7 @@ def evaluate(
     parts = {"validation": arrays.validation, "test": arrays.test}
     parts = {part: data for part, data in parts.items() if data is not None}
     if not parts and (concrete.metrics or concrete.evaluate):
-        parts["train"] = binding.get_training_data(concrete, t, key, arrays.data)
+        parts[concrete.training_part] = binding.get_training_data(concrete, t, key, arrays.data)
     for part, data in parts.items():
         if concrete.evaluate is not None:
             own = binding.call_evaluate(concrete, params, data, state.aux)
@@ -70,7 +70,7 @@ def evaluation_names(problem: Problem) -> list[str]:
         key = jax.eval_shape(jax.random.key, 0)
         losses, metrics = [], list(binding.get_evaluated_shapes(problem, key, binding.get_arrays(problem)))
     optimum = ["optimum"] * (problem.optimum is not None)
-    return optimum + losses + [f"{part}_{name}" for part in held_out or ["train"] for name in metrics]
+    return optimum + losses + [f"{part}_{name}" for part in held_out or [problem.training_part] for name in metrics]
 
 
 def is_along(name: str) -> bool:

@@ -1,6 +1,7 @@
 """A Learner is swept, stored, resumed and judged like a problem with an optimizer; its mistakes are named."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ import pytest
 
 import gdkit
 from gdkit import Learner, Problem, State, descend, problems, sgd, step_map, sweep
+from gdkit.app.config.build import build_arguments
+from gdkit.app.config.loading import dump, loads
+from gdkit.app.config.source import ConfigError
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.monitors import EndKind
 
@@ -142,11 +146,11 @@ def test_states_of_any_kind_and_losses_are_those_of_a_loop():
 def test_values_of_evaluate_are_read_at_the_end_and_along_the_run():
     result = sweep(WALK, None, RATES, steps=40, seeds=2, evaluate_every=15)
     np.testing.assert_array_equal(result.lanes["final_loss"], walked().lanes["final_loss"])
-    assert result.lanes["train_count"].values[0].tolist() == [15, 30, 40]
-    assert walked().lanes["train_count"].values[:2].tolist() == [40, 40]
+    assert result.lanes["validation_count"].values[0].tolist() == [15, 30, 40]
+    assert walked().lanes["validation_count"].values[:2].tolist() == [40, 40]
     size = float(jnp.sum(result.state(3)["x"] ** 2))
-    assert result.lanes["train_size"].values[3, -1] == np.float32(size)
-    assert result.is_maximized("train_count") and not result.is_maximized("train_size")
+    assert result.lanes["validation_size"].values[3, -1] == np.float32(size)
+    assert result.score_name() == "validation_count" and not result.is_maximized("validation_size")
 
 
 def test_a_run_directory_resumes_extends_and_opens_with_the_same_bits(tmp_path):
@@ -186,6 +190,58 @@ def test_static_hyperparameters_and_labels_reach_init_and_step():
     axes = {"optimizer": ["down", "up"], "size": [4], "rate": [0.1, 0.2]}
     result = sweep(Learner(init, step), None, axes, steps=3)
     np.testing.assert_allclose(result.lanes["final_loss"].values, 4 * np.array([0.9, 0.8, 1.1, 1.2]) ** 6, rtol=1e-5)
+
+
+# Configs
+
+MODULE = """
+import gdkit
+from gdkit import Learner
+
+def make(size: int = 2, noise: float = 0.0):
+    def step(x, hyperparameters, t, key, data):
+        return x * hyperparameters["rate"] + noise, {"loss": x * x * size}
+    return Learner(lambda key, hyperparameters: 1.0, step)
+
+finished = make()
+"""
+CONFIG = "name: own\nlearner: {use: 'own_steps:make', size: 3}\nsweep: {axes: {rate: [0.5, 0.6]}, steps: 4}\n"
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "own_steps.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    yield
+    sys.modules.pop("own_steps", None)
+
+
+@pytest.mark.parametrize("text", [CONFIG, CONFIG.replace("{use: 'own_steps:make', size: 3}", "own_steps:finished")])
+def test_a_config_names_a_learner_in_place_of_problem_and_optimizer(text, own_module):
+    config = loads(text)
+    assert dump(loads(dump(config))) == dump(config) and config.lanes_per_optimizer == [2]
+    result = sweep(**build_arguments(config))
+    size = 3 if "size" in text else 2
+    np.testing.assert_allclose(result.lanes["final_loss"].values, size * np.array([0.5, 0.6]) ** 8, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("size: 3", "sise: 3", "line 2|:2: learner.sise = 3: unknown key. Did you mean 'size'"),
+        ("size: 3", "size: three", ":2: learner.size = 'three': must be a number"),
+        ("own_steps:make", "own_steps:make_it", "own_steps has no 'make_it'"),
+        ("own_steps:make", "own_steps:finished", "a Learner takes no settings"),
+        ("own_steps:make", "own_steps:gdkit", "neither a Learner nor a function"),
+        ("use: 'own_steps:make'", "name: make", "there are no built-in learners"),
+        ("name: own", "name: own\noptimizer: {name: adam}", "Remove optimizer"),
+        ("name: own", "name: own\nproblem: {name: parabola}", "Remove problem"),
+    ],
+)
+def test_a_mistake_about_a_learner_is_named_in_its_config(old, new, message, own_module):
+    with pytest.raises(ConfigError, match=message):
+        build_arguments(loads(CONFIG.replace(old, new)))
 
 
 # Mistakes

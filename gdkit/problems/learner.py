@@ -40,7 +40,9 @@ class Learner:
         shapes and dtypes of the state do not change.
       data: a pytree, passed to the compiled program as an argument.
       evaluate: ``evaluate(state, data) -> {NAME: scalar}``, read at the end of a run and along it with
-        ``evaluate_every``, as ``train_NAME``, like that of a `Problem` without validation data.
+        ``evaluate_every``, as ``validation_NAME``: it chooses which part of `data` it looks at. Runs are compared by
+        ``loss`` if it is among them, else by the first of `maximize`, else by the first name in the order of the
+        alphabet, as with `Problem`.
       maximize: the names of `evaluate` that are better when larger.
       optimum: the lowest possible loss, where it is known.
 
@@ -78,7 +80,7 @@ class Learner:
             checks.check_call(name, function, arguments, "Give it these arguments")
         self.as_problem({})
 
-    def as_problem(self, hyperparameters: Hyperparameters) -> Problem:
+    def as_problem(self, hyperparameters: Hyperparameters) -> "LearnerProblem":
         """A problem with the start, the data and the evaluation of this learner; its loss cannot be differentiated."""
 
         def init(key: Key) -> tuple[PyTree, PyTree]:
@@ -92,10 +94,16 @@ class Learner:
         own: Any = self.evaluate
         evaluate = None if own is None else lambda params, data, aux: own(join_state(State(params, aux, ())), data)
         name = getattr(self.step, "__name__", None)
-        return Problem(
+        return LearnerProblem(
             loss, init, data=self.data, evaluate=evaluate, maximize=self.maximize, optimum=self.optimum, has_aux=True,
             name=name,
         )  # fmt: skip
+
+
+class LearnerProblem(Problem):
+    """A problem that stands for a Learner, whose own `evaluate` says which data are for validation."""
+
+    training_part = "validation"
 
 
 ProblemLike = Problem | Learner | Callable[..., Problem]  # Callable: a factory, (**hyperparameters) -> Problem

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -100,6 +100,7 @@ class Problem:
     has_logs: bool = False
     name: str | None = None
     caveats: tuple[str, ...] = ()
+    training_part: ClassVar[str] = "train"  # before the names of metrics on the training data
 
     def __post_init__(self):
         if not callable(self.loss):

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from gdkit import factories, monitors, optimizers, problems, stability
-from gdkit.app.config.schema import Config, ConfigAxis, ConfigMonitor, ConfigOptimizer, SweepConfig
+from gdkit.app.config.schema import Config, ConfigAxis, ConfigMonitor, ConfigOptimizer, LearnerConfig, SweepConfig
 from gdkit.app.config.source import ConfigError, KeyPath
 from gdkit.app.examples import example_names
 from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
 from gdkit.factories import PROBLEM_PREFIX
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.regimes import Thresholds
 from gdkit.stopping import patience
 from gdkit.sweeps.axes import Paired, paired, random_axes, static
@@ -30,7 +30,8 @@ MONITORS: dict[str, Callable[..., Any]] = {
     "sharpness_every": stability.sharpness_every,
     "time_to": monitors.time_to,
 }
-_PROBLEM_PARTS = ("problem", "loss", "init", "params", "sample", "data")  # as errors of the library name them
+# as errors of the library name them
+_PROBLEM_PARTS = ("problem", "loss", "init", "step", "evaluate", "params", "sample", "data")
 _RUN_PARAMETERS = ("problem", "optimizer")  # of a monitor: the run sets them, not the config
 
 
@@ -45,7 +46,7 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
         "problem": problem,
         "optimizer": None,
         "axes": axes,
-        "monitors": build_monitors(config, problem, [factory for factory, _ in axes[0]["optimizer"].values()]),
+        "monitors": build_monitors(config, problem, _list_optimizers(axes)),
         "seeds": sweep.seeds,
         "steps": sweep.steps,
         "key": sweep.key,
@@ -59,8 +60,16 @@ def build_arguments(config: SweepConfig) -> dict[str, Any]:
     }
 
 
+def _list_optimizers(axes: Sequence[Mapping[str, Any]]) -> list[OptimizerFactory]:
+    """The factories of all optimizers; none of a learner."""
+    choices = axes[0].get("optimizer")
+    return [factory for factory, _ in choices.values()] if isinstance(choices, dict) else []
+
+
 def build_problem(config: SweepConfig) -> ProblemLike:
-    """The Problem, or a factory of it where the sweep varies its arguments."""
+    """The Problem, or a factory of it where the sweep varies its arguments; or the Learner in its place."""
+    if isinstance(config, LearnerConfig):
+        return _build_learner(config)
     section = config.problem
     varied = [name.removeprefix(PROBLEM_PREFIX) for name in _get_shared_axes(config) if name.startswith(PROBLEM_PREFIX)]
     if section.use:
@@ -86,6 +95,24 @@ def build_problem(config: SweepConfig) -> ProblemLike:
     return problem
 
 
+def _build_learner(config: LearnerConfig) -> Learner:
+    """The Learner that a module holds, or that a function makes of the settings."""
+    section, path = config.problem, ("learner", "use")
+    found = resolve(config, path, str(section.use))
+    if isinstance(found, Learner):
+        if section.arguments:
+            raise config.error(path, "a Learner takes no settings. Name a function that returns one")
+        return found
+    if not callable(found):
+        raise config.error(path, "neither a Learner nor a function. Name a function that returns one")
+    _check_arguments(config, ("learner",), found, section.arguments)
+    with locate_errors(config, ("learner",)):
+        learner = factories.call("learner", found, section.arguments)
+    if not isinstance(learner, Learner):
+        raise config.error(path, f"it returned {type(learner).__name__}, not gdkit.Learner(init, step)")
+    return learner
+
+
 def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
     """The axes of the sweep: the product, of which the optimizer is one, then those that vary jointly."""
     sweep = config.sweep
@@ -94,9 +121,8 @@ def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
     if random:
         count = max(bounds.count or 1 for bounds in random.values())
         samples = random_axes({name: (b.from_, b.to) for name, b in random.items()}, count, key=sweep.key)
-    product: dict[str, Any] = {
-        "optimizer": {o.title: _build_optimizer(config, i, o) for i, o in enumerate(config.optimizer)}
-    }
+    choices = {o.title: _build_optimizer(config, i, o) for i, o in enumerate(config.optimizer)}
+    product: dict[str, Any] = {"optimizer": choices} if choices else {}
     product |= {name: _convert_axis(axis) for name, axis in sweep.axes.items() if not axis.random}
     if len(samples) == 1:  # a single random axis is part of the product
         product |= {name: sorted(values) for name, values in samples.items()}
@@ -129,7 +155,7 @@ def build_monitors(
             raise config.error(path, f"{title} needs a single optimizer, and there are {len(optimizers)}. {remedy}")
         arguments = _check_monitor_arguments(config, path, section, factory) | {
             "problem": problem,
-            "optimizer": optimizers[0],
+            "optimizer": optimizers[0] if optimizers else None,
         }
         accepted = {n: v for n, v in arguments.items() if n in parameters or n in section.arguments}
         with locate_errors(config, path):
@@ -236,7 +262,7 @@ def _find_error_path(config: Config, path: KeyPath, message: str) -> KeyPath:
         return ("sweep", "axes", axis)
     parts = tuple(argument.split("."))
     if path == ("sweep",) and parts[0] in _PROBLEM_PARTS:
-        return ("problem",)
+        return ("learner",) if isinstance(config, LearnerConfig) else ("problem",)
     inner = (*path, *(parts[1:] if parts[:1] == path[:1] else parts))
     if not config.has(inner) and config.has((*path, "data", *parts)):  # an option of a data file
         inner = (*path, "data", *parts)

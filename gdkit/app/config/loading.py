@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
 from gdkit.app.config.complaints import explain_errors
-from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
+from gdkit.app.config.schema import Config, LearnerConfig, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError, apply_override, parse, read_text
 
 
@@ -33,7 +33,8 @@ def loads(text: str, overrides: Iterable[str] = (), *, file: str = "<config>") -
         raise ConfigError(f"{file}: a config is a mapping of keys to values, not a {type(source.tree).__name__}.")
     for assignment in overrides:
         source = apply_override(source, assignment)
-    model = StudyConfig if "experiment" in source.tree else SweepConfig
+    kinds = {"experiment": StudyConfig, "learner": LearnerConfig}
+    model = next((kind for key, kind in kinds.items() if key in source.tree), SweepConfig)
     try:
         config = model.model_validate(source.tree)
     except pydantic.ValidationError as error:

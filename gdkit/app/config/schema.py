@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from gdkit.app.config.source import ConfigError, ConfigSource, KeyPath, shorten
 
@@ -207,6 +208,21 @@ class ConfigProblem(_ConfigFactory):
     """The problem to minimize; keys besides name and use are arguments of its factory."""
 
 
+class ConfigLearner(ConfigProblem):
+    """A step map of your own, in place of problem and optimizer: ``module:function``; other keys are its settings."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_reference(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _check_use(self) -> "ConfigLearner":
+        if self.use is None:
+            raise PathError(("name",), "there are no built-in learners. Give use: module:function")
+        return self
+
+
 class ConfigOptimizer(_ConfigFactory):
     """An optimizer; keys besides those listed are its hyperparameters, fixed values or axes of its own."""
 
@@ -374,7 +390,7 @@ class SweepConfig(_Config):
     @property
     def lanes_per_optimizer(self) -> list[int]:
         """Number of runs of each optimizer, seeds included."""
-        return [math.prod(_list_axis_lengths(self.sweep, optimizer)) * self.sweep.seeds for optimizer in self.optimizer]
+        return [math.prod(_list_axis_lengths(self.sweep, one.arguments)) * self.sweep.seeds for one in self.optimizer]
 
 
 def _check_own_axes(sweep: ConfigSweep, number: int, optimizer: ConfigOptimizer) -> None:
@@ -389,9 +405,10 @@ def _check_own_axes(sweep: ConfigSweep, number: int, optimizer: ConfigOptimizer)
             raise PathError(path, "also an axis that varies jointly with others in the sweep. Remove one")
 
 
-def _list_axis_lengths(sweep: ConfigSweep, optimizer: ConfigOptimizer) -> Iterator[int]:
-    own = optimizer.arguments
-    axes = {name: axis for name, axis in sweep.axes.items() if name not in own} | optimizer.axes
+def _list_axis_lengths(sweep: ConfigSweep, own: dict[str, Any]) -> Iterator[int]:
+    """The lengths of the axes of one optimizer; `own` are its arguments, among them axes of its own."""
+    axes = {name: axis for name, axis in sweep.axes.items() if name not in own}
+    axes |= {name: axis for name, axis in own.items() if isinstance(axis, ConfigAxis)}
     yield from (axis.length for axis in axes.values() if axis.random is None)
     yield max((axis.length for axis in axes.values() if axis.random), default=1)  # sampled jointly
     yield max((axis.length for name, axis in sweep.paired.items() if name not in own), default=1)
@@ -406,6 +423,28 @@ def _find_duplicate(values: list[Any]) -> Any:
             return value
         seen.add(mark)
     return None
+
+
+class LearnerConfig(SweepConfig):
+    """A sweep over a learner: a step map of your own, and the runs."""
+
+    problem: ConfigLearner = Field(
+        alias="learner", description="your own module:function that returns a gdkit.Learner, with its settings"
+    )
+    optimizer: SkipJsonSchema[list[ConfigOptimizer]] = Field([], exclude=True)  # a learner has none
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check_alone(cls, value: Any) -> Any:
+        for name in ("problem", "optimizer"):
+            if isinstance(value, dict) and name in value:
+                raise PathError((name,), f"a learner stands in place of problem and optimizer. Remove {name}")
+        return value
+
+    @property
+    def lanes_per_optimizer(self) -> list[int]:
+        """Number of runs, seeds included."""
+        return [math.prod(_list_axis_lengths(self.sweep, {})) * self.sweep.seeds]
 
 
 class StudyConfig(_Config):
@@ -425,7 +464,7 @@ class StudyConfig(_Config):
         return value
 
 
-Config = SweepConfig | StudyConfig
+Config = SweepConfig | LearnerConfig | StudyConfig
 
 
 def build_json_schema() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from gdkit.app.resources import Resources, format_bytes
 from gdkit.errors import RunError, warn
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
+from gdkit.problems.learner import LearnerProblem
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import Plan, count_workers
@@ -93,7 +94,8 @@ def check(config: Config, folder: Path, measure_free: Callable[[Path], Resources
 def _check_gradients(request: SweepRequest, groups: list[TracedGroup]) -> Iterator[GradientCheck]:
     """The gradient of each problem's loss at its start, on its first batch, against central differences."""
     init_key, sample_key = descent.split_key(request.key)
-    for problem in {id(group.problem): group.problem for group in groups}.values():
+    problems = {id(group.problem): group.problem for group in groups}.values()
+    for problem in (problem for problem in problems if not isinstance(problem, LearnerProblem)):
         start = problem.init(init_key) if problem.init_is_function else problem.init
         params, aux = start if problem.has_aux else (start, ())
         batch = binding.get_batch(problem, jnp.int32(0), sample_key, binding.get_arrays(problem).data)
@@ -227,6 +229,7 @@ def _build_totals_table(costs: list[Cost], likely: Resources, steps: int, gradie
     leaves = [leaf for gradient in gradients for leaf in gradient.leaves]
     right = sum(leaf.ok for leaf in leaves)
     dtypes = " and ".join(sorted({gradient.dtype for gradient in gradients}))
+    agreement = f"agrees with central differences in {right} of {count(len(leaves), 'params array')}, in {dtypes}"
     time_on = f"about {format_duration(running)} on {count(workers, 'worker')}"
     peak = resources.measure_peak_memory()
     rows = {
@@ -234,7 +237,7 @@ def _build_totals_table(costs: list[Cost], likely: Resources, steps: int, gradie
         "plan": "; ".join(dict.fromkeys(_SOURCES[c.source] for c in costs)),
         "memory": f"about {format_bytes(likely.memory)} at most, {format_bytes(peak)} of it Python and JAX",
         "disk": f"about {format_bytes(likely.disk)} at most for results, checkpoints, figures and report",
-        "gradient": f"agrees with central differences in {right} of {count(len(leaves), 'params array')}, in {dtypes}",
+        "gradient": agreement if gradients else "not checked, since a learner makes its own updates",
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
