@@ -298,6 +298,14 @@ def test_a_step_with_a_mistake_is_named(name):
         (lambda: descend(Learner(init, good_step), None, 3), "hyperparameters=.*step looks up 'rate'"),
         (lambda: descend(Learner(lambda key, hp: 0, good_step), None, 3), "no floats among its params"),
         (lambda: gdkit.sharpness(Learner(init, good_step), 1.0), "not a Problem"),
+        (
+            lambda: gdkit.hypergradient(Learner(init, good_step), None, {"rate": 0.1}, 3),
+            "a Learner has no loss that is",
+        ),
+        (
+            lambda: gdkit.critical_learning_rate(Learner(init, good_step), None, low=0.1, high=1.0, steps=5),
+            "a Learner has no loss that is",
+        ),
     ],
 )
 def test_a_learner_that_cannot_be_used_is_named(make, message):
@@ -309,3 +317,9 @@ def test_the_step_map_of_a_learner_takes_its_states():
     step = step_map(Learner(init, good_step), None)
     after, info = step(jnp.ones(2), {"rate": 0.25}, 0, None, None)
     assert after.tolist() == [0.75, 0.75] and float(info.loss) == 2 and info.update.tolist() == [-0.25, -0.25]
+
+
+def test_hyperparameters_keep_the_precision_of_the_state():
+    learner = Learner(lambda key, hyperparameters: jnp.ones(2, jnp.bfloat16), good_step)
+    run = descend(learner, None, 2, hyperparameters={"rate": np.float64(0.5)})
+    assert run.state.dtype == jnp.bfloat16 and run.state.tolist() == [0.25, 0.25]

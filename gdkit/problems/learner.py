@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr
 
@@ -234,7 +235,9 @@ def _move(
 
 
 def _plain(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    return {name: factories.as_python_number(value) for name, value in hyperparameters.items()}
+    """The hyperparameters with floats that keep the precision of what they multiply, as Python's do."""
+    as_float = lambda value: float(value) if isinstance(value, np.floating) else factories.as_python_number(value)
+    return {name: as_float(value) for name, value in hyperparameters.items()}
 
 
 @contextlib.contextmanager
@@ -307,10 +310,12 @@ def _check_state(before: PyTree, after: PyTree) -> None:
     for name in (*old, *new):
         if name not in old or name not in new:
             text = "a step adds this leaf to the state" if name in new else "a step removes this leaf from the state"
-            raise bad_type("step", name, text, remedy)
+            raise bad_type("step", name or "state", text, remedy)
         (was, now) = (f"{leaf.dtype}{list(leaf.shape)}" for leaf in (old[name], new[name]))
         if was != now:
-            raise bad_type("step", name, f"a step changes this leaf of the state from {was} to {now}", remedy)
+            raise bad_type(
+                "step", name or "state", f"a step changes this leaf of the state from {was} to {now}", remedy
+            )
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise bad_type("step", str(jax.tree.structure(after)), "a step changes the structure of the state", remedy)
 
