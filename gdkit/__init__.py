@@ -31,6 +31,8 @@ _NAMES = {
         "stability_threshold",
         "critical_learning_rate",
         "lyapunov_exponent",
+        "central_flow",
+        "gradient_flow",
     ),
     "gdkit.sweeps.sweep": ("sweep",),
     "gdkit.sweeps.function": ("sweep_function",),

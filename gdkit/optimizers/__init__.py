@@ -11,10 +11,12 @@ import optax
 import optax.contrib
 
 from gdkit import factories
-from gdkit.checks import check_choice, check_integer
+from gdkit.checks import check_choice, check_integer, check_number
 from gdkit.errors import bad_type
 from gdkit.optimizers.averaging import ema as ema
 from gdkit.optimizers.parametrization import mup as mup
+from gdkit.optimizers.second_moments import gradient_initialized as gradient_initialized
+from gdkit.optimizers.second_moments import scalar_rmsprop as scalar_rmsprop
 from gdkit.optimizers.states import SlowParams as SlowParams
 from gdkit.optimizers.states import evaluation_params as evaluation_params
 from gdkit.optimizers.states import extra_arguments as extra_arguments
@@ -180,7 +182,8 @@ def schedule(name: str, steps: int, **options: float) -> Schedule:
       name: constant, linear, cosine, warmup, warmup_linear or warmup_cosine.
       steps: steps of the run.
       options: ``final``, the share at the end of linear and cosine (default 0); ``warmup``, the fraction of the steps
-        with a rising share (default 0.1).
+        with a rising share (default 0.1); ``start``, the share at the first step of a warm-up (default 0), for which
+        `gdkit.stability.catapult_rate` finds the rate.
 
     Raises:
       InputValueError: an unknown name or option; the message names the nearest one.
@@ -247,10 +250,12 @@ def _cosine(steps: int, final: float = 0.0) -> Schedule:
 
 def _with_warmup(decay: Callable[..., Schedule]) -> Callable[..., Schedule]:
     @functools.wraps(decay)
-    def warmup_schedule(steps: int, warmup: float = 0.1, **options: float) -> Schedule:
+    def warmup_schedule(steps: int, warmup: float = 0.1, start: float = 0.0, **options: float) -> Schedule:
+        check_number("start", start, at_least=0)
         rise = max(1, round(warmup * steps))
         after = decay(max(1, steps - rise), **options)
-        return lambda count: jnp.where(count < rise, count / rise, after(count - rise))
+        rising = lambda count: start + (1 - start) * count / rise if start else count / rise
+        return lambda count: jnp.where(count < rise, rising(count), after(count - rise))
 
     extra = list(inspect.signature(decay).parameters.values())[1:]
     own = [
