@@ -23,7 +23,7 @@ TITLES = {
     "problems": "Problems", "optimizers": "Optimizers", "descent": "One run", "sweeps": "Sweeps", "regimes": "Regimes",
     "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Borders",
     "monitors": "Monitors", "datasets": "Data files", "data": "Data from the host", "schedules": "Schedules",
-    "plots": "Plots",
+    "live": "Live trackers", "plots": "Plots",
 }  # fmt: skip
 MORE = {"monitors": (types.Monitor, types.Context, types.State, types.Info)}  # types for monitors of users
 REST = "other"  # the page for all other names

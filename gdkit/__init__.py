@@ -57,6 +57,7 @@ _MODULES = (
     "hypergradients",
     "stability",
     "boundary",
+    "live",
     "plots",
 )
 

@@ -4,7 +4,7 @@ import importlib
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +38,9 @@ def tracked_lanes(result: SweepLike) -> Iterator[TrackedLane]:
     for lane in np.flatnonzero(result.finished):
         outcome = outcome_of(result, lane)
         params = hyperparameters_of(result, lane) | {"seed": outcome["seed"]}
-        words = [_word(value) if name == "optimizer" else f"{name}={_word(value)}" for name, value in params.items()]
         metrics = {name: float(v[lane]) for name, v in variables.items() if name != "end_kind" and np.isfinite(v[lane])}
         yield TrackedLane(
-            "-".join([f"{lane:0{digits}d}", *words]),
+            name_lane(f"{lane:0{digits}d}", params),
             params,
             {name: outcome[name] for name in ("regime", "end_kind")},
             metrics,
@@ -65,7 +64,7 @@ def report_files(run: str | Path | None) -> list[Path]:
 
 def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None) -> None:
     """Write one run of TensorBoard per lane; see `SweepResult.log_to_tensorboard`."""
-    writer_of = _import_tracker("tensorboardX", "tensorboard").SummaryWriter
+    writer_of = import_tracker("tensorboardX", "tensorboard").SummaryWriter
     summaries = importlib.import_module("tensorboardX.summary")
     files = report_files(run)
     for lane in tracked_lanes(result):
@@ -100,7 +99,7 @@ def _image_summary(path: Path) -> Any:
 
 def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name: str, run: str | Path | None) -> str:
     """Log one nested run of MLflow per lane; see `SweepResult.log_to_mlflow`."""
-    client = _import_tracker("mlflow", "mlflow").MlflowClient(tracking_uri=tracking_uri)
+    client = import_tracker("mlflow", "mlflow").MlflowClient(tracking_uri=tracking_uri)
     entities = importlib.import_module("mlflow.entities")
     files = report_files(run)
     existing = client.get_experiment_by_name(experiment)
@@ -126,7 +125,7 @@ def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name
 
 def to_wandb(result: SweepLike, project: str, name: str, run: str | Path | None, settings: dict[str, Any]) -> None:
     """Log one run of Weights & Biases per lane; see `SweepResult.log_to_wandb`."""
-    package = _import_tracker("wandb", "wandb")
+    package = import_tracker("wandb", "wandb")
     files = report_files(run)
     start_run = lambda **own: package.init(project=project, group=name, reinit="create_new", **own, **settings)
     for lane in tracked_lanes(result):
@@ -142,7 +141,18 @@ def to_wandb(result: SweepLike, project: str, name: str, run: str | Path | None,
             tracked.log_artifact(artifact)
 
 
-def _import_tracker(name: str, extra: str) -> Any:
+def name_lane(number: str, params: Mapping[str, Any]) -> str:
+    """The name of the run of a lane: its number, its hyperparameters and its seed."""
+    words = [_word(value) if name == "optimizer" else f"{name}={_word(value)}" for name, value in params.items()]
+    return "-".join([number, *words])
+
+
+def import_tracker(name: str, extra: str) -> Any:
+    """The package `name`.
+
+    Raises:
+      MissingPackageError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
