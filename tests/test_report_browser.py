@@ -335,7 +335,7 @@ def test_the_sharpness_curve_is_drawn_with_the_stability_limit(tab, tmp_path):
 
 def test_a_page_that_reloads_itself_restores_the_choices(tab, tmp_path):
     result, config = synthetic.result(("sgd", "adam"), others={"momentum": [0.0, 0.5]}, rates=8), loads(CONFIG)
-    path = report.write_report(config, result, summarize(result), [], tmp_path, report.Notice("As of now.", 1))
+    path = report.write_report(config, result, summarize(result), [], tmp_path, report.Notice("As of now.", 3))
     tab.open(path.as_uri())
     assert text(tab, ".standing") == "As of now."
     choose(tab, "Measure", "final loss")
@@ -343,6 +343,7 @@ def test_a_page_that_reloads_itself_restores_the_choices(tab, tmp_path):
     click(tab, ".chips .chip", 1)
     click(tab, ".runs td button", 3)
     click(tab, ".runs th button", 3)
+    time.sleep(0.5)  # the choices are in the address, too
     tab.evaluate("window.before = true")
     report.write_report(config, result, summarize(result), [], tmp_path)  # of the finished run
     for _ in range(100):
@@ -636,6 +637,20 @@ def test_lines_tell_optimizers_and_marks_tell_outcomes(page, made):
     stars = page.evaluate(f"{boxes}.map((b) => [b.x + b.width / 2, b.y])")
     assert len(stars) == 3
     assert min(math.dist(a, b) for i, a in enumerate(stars) for b in stars[:i]) > 15  # none covers another
+
+
+@pytest.mark.parametrize(
+    ("figure", "label", "option", "side"),
+    [("score", "Horizontal scale", "linear", "middle"), ("score", "Vertical scale", "linear", "end"),
+     ("curves", "Steps", "linear", "middle"), ("curves", "Vertical scale", "linear", "end")],
+)  # fmt: skip
+def test_both_axes_of_both_charts_can_be_linear(page, figure, label, option, side):
+    query = f"#scores .{figure} .ticks text[text-anchor={side}]:not(.title)"
+    ticks = f"[...document.querySelectorAll('{query}')].map((t) => Number(t.textContent))"
+    steps, before = lambda: np.diff(sorted(page.evaluate(ticks))), page.evaluate(ticks)
+    choose(page, label, option, within=f"#scores .{figure}")
+    assert page.evaluate(ticks) != before
+    assert len(steps()) > 1 and steps() == pytest.approx(steps()[0])
 
 
 # Views and files

@@ -35,16 +35,18 @@ const choosers = () =>
     label.querySelector("select, input"),
   ]);
 
+// Whether choices were stored.
 function restoreChoices(app) {
   let stored = null;
   try {
     stored = JSON.parse(sessionStorage.getItem(STORAGE_KEY));
     sessionStorage.removeItem(STORAGE_KEY);
   } catch { /* as above */ }
-  if (!stored) return;
+  if (!stored) return false;
   document.querySelectorAll("details").forEach((part, i) => { part.open = Boolean(stored.open[i]); });
   if (app.sweep && stored.chosen) applyChoices(app, stored);
   scrollTo(0, stored.top);
+  return true;
 }
 
 function applyChoices(app, { chosen, hidden, pinned, sort }) {

@@ -33,13 +33,13 @@ function scaleOf(kind, low, high, from, to, knee = 1) {
 
 // A scale for the values of an axis, with a margin of half a step (less where they are few, unless they are cells);
 // texts are placed at equal distances.
-function axisScale(sweep, axis, values, from, to, cells = false) {
+function axisScale(sweep, axis, values, from, to, cells = false, chosen = null) {
   if (typeof values[0] !== "number") {
     const at = new Map(values.map((value, i) => [value, i]));
     const place = scaleOf("linear", -0.5, values.length - 0.5, from, to);
     return { ...place, kind: "text", texts: values, of: (value) => place.of(at.get(value)) };
   }
-  const kind = sweep.axes[axis]?.scale ?? "linear";
+  const kind = chosen && (chosen === "linear" || values[0] > 0) ? chosen : (sweep.axes[axis]?.scale ?? "linear");
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
   const marks = values.length <= 8 ? values : null; // few values are labelled by themselves

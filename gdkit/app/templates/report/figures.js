@@ -17,7 +17,7 @@ function scoreFigure(app, holder, view) {
     const strip = lines.length > 1 && view.axis !== "optimizer" ? 11 * Math.min(lines.length, 12) + 4 : 0;
     const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
     const values = mergeValues(lines);
-    const x = axisScale(sweep, view.axis, values, box.left, box.right);
+    const x = axisScale(sweep, view.axis, values, box.left, box.right, false, view.across);
     const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
     const y = lossScale(scores.flat(2), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores), isMaximized(sweep, view.measure));
     Object.assign(figure, { lines, box, x, y, points: [] });
@@ -265,7 +265,7 @@ function curveScales(sweep, curves, view, box) {
   const losses = stayed.length ? stayed.flatMap((curve) => curve.points.map((point) => point[1])) : first;
   const last = Math.max(1, largest(curves.map((curve) => curve.points.at(-1)[0])));
   const x = scaleOf(view.log && last > 10 ? "symlog" : "linear", 0, last, box.left, box.right, 1);
-  return [x, lossScale(losses, box.bottom, box.top, false, null)];
+  return [x, lossScale(losses, box.bottom, box.top, view.linear ?? false, null)];
 }
 
 // Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture finally.

@@ -45,8 +45,7 @@ function startPage() {
   const follow = () => app.figures.filter((figure) => figure.current).forEach((figure) => placeCard(app.card, figure, figure.current));
   document.addEventListener("scroll", follow, { passive: true });
   const initial = readChoices(app);
-  restoreChoices(app);
-  restoreAddress(app);
+  if (!restoreChoices(app)) restoreAddress(app);
   followChoices(app, initial);
   if (seconds) reloadAfter(app, seconds);
   performance.mark("drawn");
@@ -115,12 +114,14 @@ function buildScores(app) {
     };
     scoreControls.push(chooser("Along", axes, "", along, first, humanize));
   }
-  scoreControls.push(chooser("Scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
+  scoreControls.push(chooser("Horizontal scale", [null, "linear", "log"], "", set(view, "across", [score]), null, (v) => v ?? "as swept"));
+  scoreControls.push(chooser("Vertical scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
   scoreControls.push(...fixers);
   holder.querySelector(".score .controls").append(...scoreControls, ...exportButtons(app, score, "scores"));
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
 
   const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
+  curveControls.push(chooser("Vertical scale", [undefined, true], "", set(curves, "linear", [curve]), undefined, (v) => (v ? "linear" : "log if possible")));
   if (sweep.optimizers.length > 1) {
     const labels = sweep.optimizers.map((_, i) => i);
     curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
