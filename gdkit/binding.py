@@ -41,10 +41,10 @@ class Arrays(NamedTuple):
 
 
 def get_arrays(problem: Problem) -> Arrays:
-    """The arrays of `problem`, with None for data that it lacks; an example of a window for those on the host."""
+    """The arrays of `problem`, with None for data that it lacks; examples of a window and of chunks on the host."""
     init = () if problem.init_is_function else problem.init
     data = problem.source.example() if problem.source else problem.data
-    return Arrays(init, data, problem.validation, problem.test)
+    return Arrays(init, data, problem.get_held_out("validation"), problem.get_held_out("test"))
 
 
 def bind(

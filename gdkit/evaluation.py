@@ -10,12 +10,24 @@ import numpy as np
 
 from gdkit import binding, monitors, optimizers, user_code
 from gdkit.binding import Arrays
+from gdkit.data import HeldOutSource, count_rows
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind, Record
 from gdkit.problems import Problem, ProblemLike
 from gdkit.problems.problem import maximized_names, takes_aux
 from gdkit.trees import select
-from gdkit.types import Array, Evaluation, Hyperparameters, Key, Monitor, OptimizerLike, Params, State
+from gdkit.types import (
+    Array,
+    Evaluation,
+    Hyperparameters,
+    Key,
+    Monitor,
+    Optimizer,
+    OptimizerLike,
+    Params,
+    PyTree,
+    State,
+)
 
 
 def evaluate(
@@ -43,17 +55,45 @@ def evaluate(
     if not parts and (concrete.metrics or concrete.evaluate):
         parts[concrete.training_part] = binding.get_training_data(concrete, t, key, arrays.data)
     for part, data in parts.items():
-        if concrete.evaluate is not None:
-            own = binding.call_evaluate(concrete, params, data, state.aux)
-            values |= {f"{part}_{name}": _as_float(value, params) for name, value in sorted(own.items())}
-            continue
-        if part != "train":
-            values[f"{part}_loss"], _ = binding.objective(concrete, built, data, state.aux)(params)
-        for name, metric in (concrete.metrics or {}).items():
-            aux = (state.aux,) if concrete.has_aux and takes_aux(metric) else ()
-            with user_code.translate_errors(f"metrics[{name!r}]", metric):
-                values[f"{part}_{name}"] = metric(params, data, *aux)
+        values_on = functools.partial(_evaluate_part, concrete, built, params, state.aux, part)
+        source = concrete.held_out_sources.get(part)
+        values |= values_on(data) if source is None else _average_chunks(values_on, source, data)
     return values
+
+
+def _evaluate_part(
+    problem: Problem, optimizer: Optimizer, params: Params, aux: PyTree, part: str, data: PyTree
+) -> dict[str, Array]:
+    """Loss and metrics, or the values of `Problem.evaluate`, on the training, validation or test data."""
+    if problem.evaluate is not None:
+        own = binding.call_evaluate(problem, params, data, aux)
+        return {f"{part}_{name}": _as_float(value, params) for name, value in sorted(own.items())}
+    values = {}
+    if part != "train":
+        values[f"{part}_loss"], _ = binding.objective(problem, optimizer, data, aux)(params)
+    for name, metric in (problem.metrics or {}).items():
+        own_aux = (aux,) if problem.has_aux and takes_aux(metric) else ()
+        with user_code.translate_errors(f"metrics[{name!r}]", metric):
+            values[f"{part}_{name}"] = metric(params, data, *own_aux)
+    return values
+
+
+def _average_chunks(
+    values_on: Callable[[PyTree], dict[str, Array]], source: HeldOutSource, first: PyTree
+) -> dict[str, Array]:
+    """The means over rows of values on the chunks of a source, which are read one after another."""
+    if source.chunks == 1:
+        return values_on(first)
+    rows, last_rows = count_rows(source.first), count_rows(source.last)
+    values_of = lambda chunk: {name: jnp.asarray(x, jnp.result_type(x, 1.0)) for name, x in values_on(chunk).items()}
+    whole = source.chunks - (last_rows < rows)
+    add = lambda total, number: (jax.tree.map(jnp.add, total, values_of(source.fetch(number, source.first))), None)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(values_of, first))
+    total, _ = jax.lax.scan(add, zeros, jnp.arange(whole, dtype=jnp.int32))
+    if whole == source.chunks:
+        return jax.tree.map(lambda x: x / whole, total)
+    rest = values_of(source.fetch(whole, source.last))
+    return jax.tree.map(lambda x, y: (x * rows + y * last_rows) / source.rows, total, rest)
 
 
 def _as_float(value: Array, params: Params) -> Array:

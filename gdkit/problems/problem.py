@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gdkit.checks import check_variable_name
-from gdkit.data import Source
+from gdkit.data import HeldOutSource, Source
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.types import Array, PyTree
 
@@ -59,7 +59,8 @@ class Problem:
       batches: data on the host in place of `data`: a pure function ``(seed: int, t: int) -> batch`` of NumPy arrays of
         one shape, or a source of `gdkit.data`. Batches are read ahead while the device works.
       validation, test: batches as the loss takes them, of any number of rows, on which the loss and `metrics` are
-        evaluated at the end of a run. None may stand for a leaf.
+        evaluated at the end of a run. None may stand for a leaf. Sources of `gdkit.data` are read whole at every
+        evaluation, in chunks of their batch size, and the values averaged over rows.
       metrics: name to ``f(params, data) -> scalar``, or with `has_aux` ``f(params, data, aux)``: a metric gets the aux
         of the last step if it has a third positional parameter without a default, or one named ``aux``. Small where
         the params are good; `Metric` marks those to be large, and ``accuracy`` and ``r2`` are large by name. Read on
@@ -112,11 +113,27 @@ class Problem:
         check_metrics(self.metrics)
         _check_evaluate(self)
         _check_batches(self)
+        for part in self.held_out_sources.values():
+            if not hasattr(part.source, "read_chunk"):
+                remedy = "Pass data, or for example gdkit.data.from_arrays(arrays, batch_size=64)"
+                raise bad_type(part.part, part.source, "a function does not tell how many batches it has", remedy)
 
     @functools.cached_property
     def source(self) -> Source | None:
         """`batches` with its checks; None without."""
         return None if self.batches is None else Source(self.batches)
+
+    @functools.cached_property
+    def held_out_sources(self) -> dict[str, HeldOutSource]:
+        """Those of `validation` and `test` that are on the host, with checks."""
+        parts = {"validation": self.validation, "test": self.test}
+        is_source = lambda data: callable(data) and jax.tree_util.all_leaves([data])
+        return {part: HeldOutSource(data, part) for part, data in parts.items() if is_source(data)}
+
+    def get_held_out(self, part: str) -> PyTree:
+        """The validation or test data; of a source the first chunk."""
+        source = self.held_out_sources.get(part)
+        return getattr(self, part) if source is None else source.first
 
     @property
     def is_sampled(self) -> bool:
@@ -162,6 +179,12 @@ def count_rows(data: PyTree) -> int:
     """
     rows = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)]
     return rows[0][0] if len(rows) > 1 and rows[0] and len(set(rows)) == 1 else 0
+
+
+def count_validation_rows(problem: Problem) -> int:
+    """The rows of the validation data as far as they are known, else 0."""
+    source = problem.held_out_sources.get("validation")
+    return count_rows(problem.validation) if source is None else source.rows * bool(count_rows(source.first))
 
 
 def takes_aux(metric: Callable[..., Any]) -> bool:

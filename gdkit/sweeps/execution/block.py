@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from gdkit.data import raise_source_errors
 from gdkit.errors import RunError
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
@@ -59,7 +60,7 @@ def run_block(
     Raises:
       RunError: the program did not advance every lane to the last step or to its end.
     """
-    with feed or open_feed(job, block) as batches:
+    with feed or open_feed(job, block) as batches, raise_source_errors():
         return _run_segments(
             job, block, device, segment_steps, report_steps, stop, checkpoint, report_output, batches, slots, settings
         )
@@ -229,7 +230,7 @@ def replay(
     Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
     and of their change, (recorded steps,), with ``step``; and the statistics of the lane at its end.
     """
-    with open_feed(job, block) as batches:
+    with open_feed(job, block) as batches, raise_source_errors():
         return _replay(job, block, batches, place, onset, around)
 
 

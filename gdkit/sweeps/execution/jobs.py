@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
-from gdkit.problems.problem import count_rows, maximized_names
+from gdkit.problems.problem import count_validation_rows, maximized_names
 from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
@@ -111,7 +111,7 @@ class JobCompiler:
             stochastic=stochastic,
             optimum_known=optimum_known,
             maximized=maximized,
-            validation_rows=min(count_rows(p.problem.validation) for p in self.groups),
+            validation_rows=min(count_validation_rows(p.problem) for p in self.groups),
             plan=plan,
         )
 
