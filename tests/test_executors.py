@@ -1,5 +1,6 @@
 """A sweep has the same bits whoever runs its tiles, and loses none when a worker dies."""
 
+import collections
 import contextlib
 import multiprocessing
 import os
@@ -190,6 +191,57 @@ class Pickling(Executor):
         return future
 
 
+class Logged:
+    """A source that records what is read in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, seed, t):
+        with (self.folder / "reads.log").open("a") as file:
+            file.write(f"{seed} {t}\n")
+        return np.float32([seed + 1, t % 7])
+
+    def count(self):
+        return collections.Counter((self.folder / "reads.log").read_text().splitlines())
+
+
+def distance(params, batch):
+    return jnp.mean((params - batch) ** 2)
+
+
+@pytest.mark.parametrize(("workers", "stored", "times"), [(1, False, {1}), (2, True, {1}), (4, False, {2})])
+def test_a_process_reads_each_batch_once_for_all_of_its_tiles(workers, stored, times, tmp_path):
+    source, executor = Logged(tmp_path), Pickling()
+    executor._max_workers = workers  # as many processes, and so tasks
+    problem = Problem(distance, jnp.zeros(2), batches=source)
+    options = {
+        "seeds": 2,
+        "steps": 12,
+        "plan": Plan(width=2, depth=1, tile=1),
+        "store": tmp_path / "run" if stored else None,
+    }
+    result = sweep(
+        problem, sgd, {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5, 9.0, 10.0, 11.0]}, executor=executor, **options
+    )
+    counts = source.count()
+    assert executor.calls == workers and result.missing == 0
+    assert {counts[f"{seed} {t}"] for seed in range(2) for t in range(1, 13)} == times
+    expected = sweep(problem, sgd, {"learning_rate": result.axes["learning_rate"]}, **options | {"store": None})
+    assert_same_bits(result, expected)
+
+
+def test_tiles_with_batches_whose_worker_died_are_run_one_by_one(tmp_path):
+    source, executor = Logged(tmp_path), Pickling(dies=[1])
+    executor._max_workers = 1
+    run_it = lambda **more: sweep(
+        Problem(distance, jnp.zeros(2), batches=source), sgd, {"learning_rate": [0.1, 0.2, 0.3]}, steps=9,
+        plan=Plan(width=1, depth=1, tile=1), **more,
+    )  # fmt: skip
+    assert_same_bits(run_it(executor=RestartingPool(executor)), run_it())
+    assert executor.calls == 4
+
+
 class RestartingPool(Pool):
     """A pool of a `Pickling` executor, which restarts by doing nothing."""
 
@@ -297,9 +349,9 @@ def test_a_worker_that_is_asked_to_stop_returns_nothing(iris, tmp_path):
     shape = Shape(PLAN.width, PLAN.depth)
     (job,) = JobCompiler(request, list(trace_groups(request)), workers=1).compile_jobs([shape])
     program = job.programs[0].fingerprint
-    assert processes.run_tile(sent, processes.Task(0, shape, program, 1, ())) is None
+    assert processes.run_tiles(sent, processes.Task(0, shape, program, (processes.SentTile(1, ()),))) is None
     with pytest.raises(RunError, match="a worker compiles another program"):
-        processes.run_tile(sent, processes.Task(0, shape, "other", 1, ()))
+        processes.run_tiles(sent, processes.Task(0, shape, "other", (processes.SentTile(1, ()),)))
 
 
 def test_tiles_of_others_are_awaited(iris, straight, tmp_path):

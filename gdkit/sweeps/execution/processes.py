@@ -58,14 +58,20 @@ class SentSweep(NamedTuple):
     file: Path | None = None  # holds the pickled bytes where `pickled` is empty
 
 
+class SentTile(NamedTuple):
+    """A tile as it is sent to a worker."""
+
+    number: int  # in a run directory, else -1
+    blocks: tuple[Block, ...]  # () in a run directory
+
+
 class Task(NamedTuple):
-    """A tile for a worker."""
+    """Tiles for a worker."""
 
     group: int
     shape: Shape
     fingerprint: str  # of the program that must run
-    number: int  # of the tile in a run directory, else -1
-    blocks: tuple[Block, ...]  # () in a run directory
+    tiles: tuple[SentTile, ...]
 
 
 class BlockOutput(NamedTuple):
@@ -78,15 +84,15 @@ class BlockOutput(NamedTuple):
 # In a worker
 
 
-def run_tile(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
-    """Run a tile in a worker; None if the worker was asked to stop before the tile finished.
+def run_tiles(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
+    """Run tiles in a worker; None if the worker was asked to stop before any of them finished.
 
     Raises:
       RunError: this worker compiles another program than the process that sent the task.
     """
     sweep = _worker_sweep(sent)
     finished = threads.run_jobs(
-        [sweep.job(task)], cut_tiles=lambda job: [sweep.tile(job, task)], workers=1,
+        [sweep.job(task)], cut_tiles=lambda job: [sweep.tile(job, tile) for tile in task.tiles], workers=1,
         segment_steps=sweep.request.plan.segment, report=lambda *_: None, halve_block=sweep.compiler.halve_block,
         archive=sweep.archive, stop=_FileEvent(sent.stop_file), settings=sweep.settings,
     )  # fmt: skip
@@ -138,11 +144,11 @@ class _WorkerSweep:
             )
         return job
 
-    def tile(self, job: Job, task: Task) -> Tile:
-        """The tile of a task."""
+    def tile(self, job: Job, sent: SentTile) -> Tile:
+        """A tile of a task."""
         if self.archive:
-            return self.archive.tile(job, task.number)
-        return Tile([TileBlock(job, block) for block in task.blocks])
+            return self.archive.tile(job, sent.number)
+        return Tile([TileBlock(job, block) for block in sent.blocks])
 
 
 _lock = threading.RLock()  # a worker may have threads
@@ -256,6 +262,15 @@ def _list_lanes(lanes: np.ndarray) -> str:
     return f" (lane{'s' * (len(lanes) > 1)} {shown})"
 
 
+def _group_tiles(tiles: list[Tile], size: int) -> list[list[Tile]]:
+    """The tiles of each task: one, or with batches from the host the share of a process, which reads each once."""
+    if not tiles or tiles[0].parts[0].job.source is None:
+        return [[tile] for tile in tiles]
+    tiles = sorted(tiles, key=lambda tile: int(tile.parts[0].block.seeds[0]))
+    share = -(-len(tiles) // size)
+    return [tiles[low : low + share] for low in range(0, len(tiles), share)]
+
+
 _MOST_RETRIES = 2  # of a tile that runs with no other one and whose worker dies
 _MOST_DEATHS = 6  # in a row without a finished tile, after which the tiles are not the cause
 
@@ -275,10 +290,10 @@ class _TileScheduler:
         self._pool, self._sent, self._archive, self._stop, self._report = pool, sent, archive, stop, report
         self._claim_poll_seconds = claim_poll_seconds
         self._shared = pool.share(sent)
-        self._waiting: collections.deque[Tile] = collections.deque()
+        self._waiting: collections.deque[list[Tile]] = collections.deque()  # by task
         self._retries: collections.deque[Tile] = collections.deque()  # their workers died
         self._claimed_elsewhere: list[Tile] = []
-        self._running: dict[Future, Tile] = {}
+        self._running: dict[Future, list[Tile]] = {}
         self._retried: Tile | None = None  # the one that runs now or ran last
         self._retry_deaths: collections.Counter = collections.Counter()  # by the id of a tile
         self._is_broken, self._deaths = False, 0
@@ -291,23 +306,23 @@ class _TileScheduler:
 
     def add(self, tiles: list[Tile]) -> None:
         """Append tiles to those that wait."""
-        self._waiting.extend(tiles)
+        self._waiting.extend(_group_tiles(tiles, self._pool.size))
 
     def collect_finished(self, seconds: float) -> Iterator[FinishedBlock]:
         """Start tiles, and yield the blocks of those that finish within so many seconds."""
         self._start_tiles()
         for future in wait(self._running, seconds, FIRST_COMPLETED).done:
-            tile = self._running.pop(future)
+            tiles = self._running.pop(future)
             try:
                 outputs = future.result()
             except (*self._pool.worker_errors, CancelledError) as error:
-                self._retry(tile, error)
+                self._retry(tiles, error)
                 continue
             self._deaths = 0
-            if self._archive:
+            for tile in tiles if self._archive else ():
                 self._archive.release(tile)
             for block, output in outputs or ():
-                job = tile.parts[0].job
+                job = tiles[0].parts[0].job
                 self._report(block, job.steps)
                 yield FinishedBlock(job, Block(*block), output, None)
 
@@ -328,35 +343,38 @@ class _TileScheduler:
         if self._retries:
             if not self._running:
                 self._retried = self._retries.popleft()
-                self._start(self._retried)
+                self._start([self._retried])
             return
         while self._waiting and len(self._running) < 2 * self._pool.size:
-            tile = self._waiting.popleft()
-            if self._archive and not self._archive.take(tile):
-                self._claimed_elsewhere.append(tile)
-            else:
-                self._start(tile)
+            tiles = self._waiting.popleft()
+            taken: list[Tile] = []
+            for tile in tiles:
+                is_taken = not self._archive or self._archive.take(tile)
+                (taken if is_taken else self._claimed_elsewhere).append(tile)
+            if taken:
+                self._start(taken)
         if self._archive and self._claimed_elsewhere and not self._running:
             self._stop.wait(self._claim_poll_seconds)
-            self._waiting.extend(tile for tile in self._claimed_elsewhere if not self._archive.is_done(tile))
+            self._waiting.extend([tile] for tile in self._claimed_elsewhere if not self._archive.is_done(tile))
             self._claimed_elsewhere.clear()
 
-    def _start(self, tile: Tile) -> None:
-        job, blocks = tile.parts[0].job, [part.block for part in tile.parts]
-        shape = Shape(len(blocks[0].points), len(blocks[0].seeds), job.unroll)
-        own_blocks = () if self._archive else tuple(blocks)
-        task = Task(job.group, shape, job.programs[0].fingerprint, tile.number, own_blocks)
+    def _start(self, tiles: list[Tile]) -> None:
+        (job, block, _), *_ = tiles[0].parts
+        shape = Shape(len(block.points), len(block.seeds), job.unroll)
+        blocks_of = lambda tile: () if self._archive else tuple(part.block for part in tile.parts)
+        sent_tiles = tuple(SentTile(tile.number, blocks_of(tile)) for tile in tiles)
+        task = Task(job.group, shape, job.programs[0].fingerprint, sent_tiles)
         try:
             if self._is_broken:
                 self._pool.restart()
                 self._shared, self._is_broken = self._pool.share(self._sent), False
-            self._running[self._pool.submit(run_tile, self._shared, task)] = tile
-            self._report(blocks[0], 0)
+            self._running[self._pool.submit(run_tiles, self._shared, task)] = tiles
+            self._report(block, 0)
         except self._pool.worker_errors as error:
-            self._retry(tile, error)
+            self._retry(tiles, error)
 
-    def _retry(self, tile: Tile, error: BaseException) -> None:
-        """Put a tile whose worker died, or that was cancelled, among those to retry, or among those that failed."""
+    def _retry(self, tiles: list[Tile], error: BaseException) -> None:
+        """Put tiles whose worker died, or that were cancelled, among those to retry, or among those that failed."""
         if self._stop.is_set():
             return
         self._is_broken = True
@@ -364,8 +382,9 @@ class _TileScheduler:
         if self._deaths > _MOST_DEATHS + 2 * self._pool.size:
             remedy = "A script must start its work under if __name__ == '__main__'. Look at what the workers print"
             raise RunError(f"workers die before any tile finishes: {error}. {remedy}.") from error
-        self._retry_deaths[id(tile)] += tile is self._retried
-        (self.failed if self._retry_deaths[id(tile)] >= _MOST_RETRIES else self._retries).append(tile)
+        for tile in tiles:
+            self._retry_deaths[id(tile)] += tile is self._retried
+            (self.failed if self._retry_deaths[id(tile)] >= _MOST_RETRIES else self._retries).append(tile)
 
     def _discard_waiting(self) -> None:
         """Discard the tiles that wait, and ask the running ones to stop."""
