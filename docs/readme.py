@@ -1,7 +1,8 @@
 """Update the outputs and figures of README.md and of the tutorials: ``make readme``.
 
 Python blocks run in order in one namespace; the text block after a Python block holds its output. The block after
-``<!-- output of: COMMAND -->`` holds the output of that command.
+``<!-- output of: COMMAND -->`` holds the output of that command. A line ``... = VALUES  # small: OTHERS`` has the
+values for the outputs of a page and, in the comment, those with which the tests run it.
 """
 
 import contextlib
@@ -33,8 +34,20 @@ TUTORIALS = (
     "own_monitor",
     "own_learner",
     "from_pytorch",
+    "character_transformer",
+    "host_data",
 )
+SMALL = re.compile(r"(?<== )[^\n#]+?  # small: (?P<values>[^\n]+)")
 FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run -> its figure
+
+
+def shrink(text: str) -> str:
+    """A page with the small values of its code.
+
+    >>> shrink("steps, width = 400, 64  # small: 8, 2")
+    'steps, width = 8, 2'
+    """
+    return SMALL.sub(lambda match: match["values"], text)
 
 
 def outputs(text: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -175,7 +175,7 @@ def count_rows(chunk: PyTree) -> int:
 
 
 @contextlib.contextmanager
-def raise_source_errors() -> Iterator[None]:
+def raise_source_errors() -> Generator[None]:
     """Raise the error of a source of held-out data that a program read as itself, not as one of the program."""
     try:
         yield

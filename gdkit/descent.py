@@ -127,7 +127,8 @@ def initial_state(
     """
     state = strip_weak_types(raw_initial_state(problem, optimizer, hyperparameters, key, arrays))
     step = lane_step(problem, optimizer)
-    out, _ = jax.eval_shape(lambda state: step(state, hyperparameters, jnp.int32(0), key, arrays.data), state)
+    first = lambda state, data: step(state, hyperparameters, jnp.int32(0), key, data)
+    out, _ = jax.eval_shape(first, state, arrays.data)  # arrays of NumPy take no traced index
     if not isinstance(problem, Learner):  # whose state `binding.check_run` checks
         _check_state(optimizer, state, out)
     return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, out)

@@ -465,3 +465,25 @@ def test_the_command_line_exports_the_recommended_the_best_or_a_numbered_run(tmp
     for words in (["--lane", "9"], ["--best", "--seed", "3"], ["--lane", "0", "--best"]):
         assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "x.safetensors"), *words]) == 2
     assert "no such seed" in capsys.readouterr().err
+
+
+ROWS = np.arange(12.0, dtype=np.float32).reshape(6, 2) / 12
+SAMPLED = {
+    "one row": (ROWS, lambda key, t, data: data[t % 6]),
+    "random rows": (
+        {"x": ROWS},
+        lambda key, t, data: data["x"][jax.random.randint(jax.random.fold_in(key, t), (3,), 0, 6)],
+    ),
+    "windows": ((ROWS, None), lambda key, t, data: data[0][(t + jnp.arange(2)) % 6]),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_states_are_read_from_a_directory_where_sample_indexes_numpy_data(case, tmp_path):
+    data, sample = SAMPLED[case]
+    problem = gdkit.Problem(lambda w, batch: jnp.mean((w - batch) ** 2), jnp.ones(2), data=data, sample=sample)
+    gdkit.sweep(problem, gdkit.sgd, {"learning_rate": [0.1]}, steps=3, store=tmp_path / "run", start=jnp.zeros(2))
+    opened = gdkit.open(tmp_path / "run", problem=problem, optimizer=gdkit.sgd, start=jnp.zeros(2))
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    run = gdkit.descend(problem, gdkit.sgd(0.1), 3, key=key, start=jnp.zeros(2))
+    np.testing.assert_allclose(opened.state(0).params, run.params, rtol=1e-6)

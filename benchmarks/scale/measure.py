@@ -28,7 +28,7 @@ from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution import processes
 from gdkit.sweeps.execution.executors import Pool, make_pool
 from gdkit.sweeps.execution.jobs import JobCompiler
-from gdkit.sweeps.plan.blocks import cut_blocks
+from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
 from gdkit.sweeps.programs.job import Job
@@ -230,6 +230,10 @@ def nothing(*_: Any) -> None:
     """A task that does nothing."""
 
 
+def _make_task(number: int, blocks: tuple[Block, ...]) -> processes.Task:
+    return processes.Task(0, Shape(1024, 1), "0" * 64, (processes.SentTile(number, blocks),))
+
+
 def dealt(pool: Pool, tasks: int) -> None:
     """Tasks submitted like tiles by the executors, two for each that the pool runs at once."""
     request = asked(1024)
@@ -237,7 +241,7 @@ def dealt(pool: Pool, tasks: int) -> None:
     block = cut_blocks(1024, 1, Shape(1024, 1))[0]
     while True:
         for number in left:
-            running.add(pool.submit(nothing, sent, processes.Task(0, Shape(1024, 1), "0" * 64, number, (block,))))
+            running.add(pool.submit(nothing, sent, _make_task(number, (block,))))
             if len(running) == 2 * pool.size:
                 break
         if not running:
@@ -247,7 +251,7 @@ def dealt(pool: Pool, tasks: int) -> None:
 
 def message() -> int:
     """Bytes of a task, without its sweep."""
-    return len(pickle.dumps(processes.Task(0, Shape(1024, 1), "0" * 64, 0, ())))
+    return len(pickle.dumps(_make_task(0, ())))
 
 
 def pool_tasks() -> dict[str, float]:

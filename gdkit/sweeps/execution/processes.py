@@ -319,8 +319,9 @@ class _TileScheduler:
                 self._retry(tiles, error)
                 continue
             self._deaths = 0
-            for tile in tiles if self._archive else ():
-                self._archive.release(tile)
+            if self._archive:
+                for tile in tiles:
+                    self._archive.release(tile)
             for block, output in outputs or ():
                 job = tiles[0].parts[0].job
                 self._report(block, job.steps)
