@@ -481,7 +481,8 @@ SAMPLED = {
 @pytest.mark.parametrize("case", SAMPLED)
 def test_states_are_read_from_a_directory_where_sample_indexes_numpy_data(case, tmp_path):
     data, sample = SAMPLED[case]
-    problem = gdkit.Problem(lambda w, batch: jnp.mean((w - batch) ** 2), jnp.ones(2), data=data, sample=sample)
+    error = lambda w, batch: jnp.mean((w - batch.reshape(-1, 2).mean(axis=0)) ** 2)
+    problem = gdkit.Problem(error, jnp.ones(2), data=data, sample=sample)
     gdkit.sweep(problem, gdkit.sgd, {"learning_rate": [0.1]}, steps=3, store=tmp_path / "run", start=jnp.zeros(2))
     opened = gdkit.open(tmp_path / "run", problem=problem, optimizer=gdkit.sgd, start=jnp.zeros(2))
     key = jax.random.fold_in(jax.random.key(0), 0)
