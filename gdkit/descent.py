@@ -11,8 +11,20 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdkit import binding, checks, evaluation, gates, html, jaxprs, monitors, names, optimizers, starts, user_code
-from gdkit import data as host_data
+from gdkit import (
+    binding,
+    checks,
+    evaluation,
+    gates,
+    held_out,
+    html,
+    jaxprs,
+    monitors,
+    names,
+    optimizers,
+    starts,
+    user_code,
+)
 from gdkit.binding import Arrays
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
@@ -403,7 +415,7 @@ def descend(
     names.check_monitor_names(monitors, names.built_in_names() - {"curve_loss"} if monitors else (), make_start)
     check_observers(problem, optimizer, chosen, key, arrays, tuple(monitors), evaluate_every)
     run = _compile_run(problem, optimizer, static, steps, record_every, record_params, tuple(monitors), evaluate_every)
-    with user_code.translate_errors("problem", problem), host_data.raise_source_errors():
+    with user_code.translate_errors("problem", problem), held_out.raise_source_errors():
         trajectory = run(traced, key, arrays)
         first = (trajectory.loss,) if isinstance(problem, Learner) else (trajectory.loss, trajectory.grad_norm)
         is_traced = any(isinstance(x, Tracer) for x in first)

@@ -10,8 +10,8 @@ import numpy as np
 
 from gdkit import binding, monitors, optimizers, user_code
 from gdkit.binding import Arrays
-from gdkit.data import HeldOutSource, count_rows
 from gdkit.errors import bad_value
+from gdkit.held_out import HeldOutSource, count_rows
 from gdkit.monitors import EndKind, Record
 from gdkit.problems import Problem, ProblemLike
 from gdkit.problems.problem import maximized_names, takes_aux

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from gdkit.checks import check_variable_name
-from gdkit.data import HeldOutSource, Source
+from gdkit.data import Source
 from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.held_out import HeldOutSource
 from gdkit.types import Array, PyTree
 
 MAXIMIZED = ("accuracy", "r2")  # metrics of these names are better when larger, unless a Metric says otherwise
