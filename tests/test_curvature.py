@@ -60,6 +60,22 @@ def test_sharpness_of_softmax_regression_from_zero_has_the_multiplicity_of_its_c
     assert found.converged.all()
 
 
+def test_a_search_outside_jit_traces_a_problem_once_and_reads_its_arguments():
+    traces = []
+
+    def loss(x, scale):
+        traces.append(scale)
+        return 0.5 * scale * jnp.sum(jnp.arange(1.0, 5.0) * x**2) + jnp.sum(x**4)
+
+    problem = Problem(loss, jnp.zeros(4), data=jnp.float32(1))
+    top = lambda x, **options: float(stability.sharpness(problem, x * jnp.ones(4), **options).values[0])
+    assert top(0.0) == pytest.approx(4)
+    count = len(traces)
+    assert [top(1.0), top(0.0, batch=jnp.float32(3)), top(0.0, key=1)] == pytest.approx([16, 12, 4])
+    assert len(traces) == count
+    assert top(0.0, batch=2) == pytest.approx(8) and traces[-1] == 2  # an integer may be a size: it stays one
+
+
 def test_multipliers_beyond_the_dense_size_have_their_multiplicity():
     problem = problems.quadratic([9.0] * 3 + list(np.linspace(0.5, 4, 77)))
     state = State(jnp.zeros(80), (), SgdState((), ()))

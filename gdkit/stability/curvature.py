@@ -53,13 +53,18 @@ def curvature_product(
     return lambda tangent: curvature.unravel(curvature.product(ravel_pytree(tangent)[0].astype(dtype)))
 
 
-def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree, aux: PyTree) -> Curvature:
-    """The matrix of that name at `params`; half precision is taken as float32."""
+def check_curvature(problem: Problem, params: Params, matrix: str) -> None:
+    """Raise unless there is a matrix of that name at `params`."""
     if not isinstance(problem, Problem):
         remedy = "Pass a Problem; call a factory with its hyperparameters first"
         raise bad_type("problem", problem, "not a Problem", remedy)
     checks.check_choice("matrix", matrix, MATRICES)
     checks.check_floats("params", params)
+
+
+def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree, aux: PyTree) -> Curvature:
+    """The matrix of that name at `params`; half precision is taken as float32."""
+    check_curvature(problem, params, matrix)
     params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
     if matrix == "gauss_newton":

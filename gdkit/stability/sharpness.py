@@ -15,7 +15,7 @@ from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.optimizers import states
 from gdkit.problems import Problem, ProblemLike
-from gdkit.stability.curvature import find_curvature
+from gdkit.stability.curvature import check_curvature, find_curvature
 from gdkit.stability.dynamic_state import DynamicState, as_state, find_dynamic_state, get_field_names, widen
 from gdkit.stability.krylov import Spectrum, check_search, extreme_symmetric
 from gdkit.types import (
@@ -50,7 +50,7 @@ def sharpness(
     occurs (one start finds a multiple eigenvalue once); Hessian-vector products forward over reverse. Pure: vmap it
     over params. Params in half precision, and data and aux beside them, are taken as float32.
 
-    Called outside `jit` it compiles at every call: jit what calls it often, with the data as `batch`, an argument.
+    Outside `jit` it compiles once per problem, shapes and options: reuse a problem, and pass other data as `batch`.
 
     Args:
       problem: the problem whose loss is measured.
@@ -134,11 +134,32 @@ def find_spectrum(
     max_iterations: int | None,
 ) -> Spectrum:
     """The k outermost eigenvalues of a matrix of second derivatives, and their vectors like the params."""
-    product, vector, unravel = find_curvature(problem, params, matrix, batch, aux)
+    check_curvature(problem, params, matrix)
     checks.check_choice("which", which, ("largest", "smallest", "both"))
-    depth = check_search(k, vector.size, tolerance, max_iterations, ends=1 + (which == "both"))
-    found = extreme_symmetric(product, vector.size, k, checks.as_key(key), vector.dtype, tolerance, depth, which)
-    return found._replace(vectors=jax.vmap(unravel)(found.vectors))
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+    depth = check_search(k, size, tolerance, max_iterations, ends=1 + (which == "both"))
+    arguments = params, problem.data if batch is None else batch, aux, checks.as_key(key)
+    is_value = lambda leaf: isinstance(leaf, float | np.ndarray | jax.Array) and not isinstance(leaf, Tracer)
+    make = _compile_search if all(map(is_value, jax.tree.leaves(arguments))) else _make_search
+    return make(problem, matrix, k, which, tolerance, depth)(*arguments)
+
+
+def _make_search(
+    problem: Problem, matrix: str, k: int, which: str, tolerance: float, depth: int
+) -> Callable[[Params, PyTree, PyTree, Key], Spectrum]:
+    def search(params: Params, batch: PyTree, aux: PyTree, key: Key) -> Spectrum:
+        product, vector, unravel = find_curvature(problem, params, matrix, batch, aux)
+        found = extreme_symmetric(product, vector.size, k, key, vector.dtype, tolerance, depth, which)
+        return found._replace(vectors=jax.vmap(unravel)(found.vectors))
+
+    return search
+
+
+@factories.cache_if_hashable(maxsize=8)
+def _compile_search(
+    problem: Problem, matrix: str, k: int, which: str, tolerance: float, depth: int
+) -> Callable[[Params, PyTree, PyTree, Key], Spectrum]:
+    return jax.jit(_make_search(problem, matrix, k, which, tolerance, depth))
 
 
 def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any) -> Any:
