@@ -101,7 +101,7 @@ def _tile() -> list[str]:
         f'<rect x="{left + 34}" y="32" width="{width - 68}" height="60" rx="6" fill="{GREEN}" stroke="{INK}"/>',
         _text(left + width / 2, 50, "step map", size=15, weight="bold"),
         _text(left + width / 2, 67, "(state, hyperparameters) → (state, info)", size=12.5),
-        _text(left + width / 2, 84, "gdkit/descent.py", size=11.5, color="#4a5058"),
+        _text(left + width / 2, 84, "gdkit/descent/", size=11.5, color="#4a5058"),
         _text(left + width - 26, 50, "its derivative", size=12, anchor="start"),
         _text(left + width / 2 + 8, 112, "compiled once, by vmap over a block", size=12, anchor="start"),
         (

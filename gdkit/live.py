@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from gdkit.evaluation import is_along
+from gdkit.descent.evaluation import is_along
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.progress import SegmentUpdate
 from gdkit.sweeps.result.lane_values import plain_values

@@ -11,8 +11,9 @@ from jax.core import Tracer
 from jax.experimental.ode import odeint
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding, checks, descent, optimizers, starts
+from gdkit import binding, checks, descent, optimizers
 from gdkit.binding import Arrays
+from gdkit.descent import given_state
 from gdkit.errors import GdkitWarning, bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
@@ -223,7 +224,7 @@ def _bind(
             raise bad_value("problem", concrete.name or concrete.loss, f"it has {name}, and a flow has none", remedy)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)
     if start is not None:
-        arrays = arrays._replace(start=starts.as_state(start))
+        arrays = arrays._replace(start=given_state.as_state(start))
     return arrays, static, traced
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdkit.descent.given_state import as_state
 from gdkit.errors import bad_value, missing_package
-from gdkit.starts import as_state
 from gdkit.store import digest
 from gdkit.store.files import failed, publish_output
 from gdkit.trees import name_leaves

@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, checks, evaluation, factories, jaxprs
+from gdkit import binding, checks, factories, jaxprs
 from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
+from gdkit.descent import evaluation
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Learner, Problem, ProblemLike

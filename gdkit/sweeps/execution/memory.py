@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gdkit.evaluation import is_along
+from gdkit.descent.evaluation import is_along
 from gdkit.sweeps.execution.evaluations import lengthen_evaluations
 from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
 from gdkit.sweeps.programs.groups import TracedGroup

@@ -8,9 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import binding, evaluation, factories, monitors
+from gdkit import binding, factories, monitors
 from gdkit.binding import Arrays
-from gdkit.descent import Lane, StepInputs, batch_step, lane_step, observe, roll_windows, split_key, start_lane
+from gdkit.descent import (
+    Lane,
+    StepInputs,
+    batch_step,
+    evaluation,
+    lane_step,
+    observe,
+    roll_windows,
+    split_key,
+    start_lane,
+)
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.programs.layout import ON_CPU, Layout

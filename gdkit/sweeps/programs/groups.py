@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, descent, evaluation, factories, jaxprs, names
+from gdkit import binding, descent, factories, jaxprs, names
+from gdkit.descent import evaluation
 from gdkit.errors import bad_value, warn
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import own_state

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdkit import binding, descent, jaxprs, monitors
-from gdkit.evaluation import evaluate, evaluate_along, observe_evaluation, observes_evaluations
+from gdkit.descent.evaluation import evaluate, evaluate_along, observe_evaluation, observes_evaluations
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.request import SweepRequest
 from gdkit.types import Array, Key

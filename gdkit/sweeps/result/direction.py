@@ -6,8 +6,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from gdkit.evaluation import default_score as default_score
-from gdkit.evaluation import is_maximized as is_maximized
+from gdkit.descent.evaluation import default_score as default_score
+from gdkit.descent.evaluation import is_maximized as is_maximized
 from gdkit.problems.problem import MAXIMIZED
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gdkit.evaluation import default_score, is_along, is_maximized
+from gdkit.descent.evaluation import default_score, is_along, is_maximized
 from gdkit.monitors import EndKind
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import Description

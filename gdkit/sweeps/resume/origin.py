@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from gdkit import checks, optimizers
+from gdkit.descent.evaluation import find_best
 from gdkit.errors import bad_value
-from gdkit.evaluation import find_best
 from gdkit.monitors import EndKind
 from gdkit.problems.learner import own_state
 from gdkit.sweeps.execution.block import replay, run_until

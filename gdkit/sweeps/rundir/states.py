@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import store
+from gdkit.descent.evaluation import find_best
 from gdkit.errors import InputValueError, bad_value
-from gdkit.evaluation import find_best
 from gdkit.problems import ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.store import Store

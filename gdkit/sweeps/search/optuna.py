@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, checks, evaluation
+from gdkit import binding, checks
+from gdkit.descent import evaluation
 from gdkit.problems import ProblemLike
 from gdkit.problems.problem import maximized_names
 from gdkit.regimes import Regime
