@@ -36,8 +36,8 @@ def config(tmp_path, monkeypatch):
 def test_device_here_counts_and_times_the_steps_of_this_machine(config, capsys):
     assert main(["check", config, "--device", "here"]) == 0
     shown = capsys.readouterr().out
-    kernels, copies, looks = map(float, re.search(r"sgd.* (\S+)  +(\S+)  +(\S+)  +\S+ \w+  +\S+ µs", shown).groups())
-    assert kernels > 1 and copies < kernels and looks == 1  # a look per step, since a CPU makes no strides
+    kernels, copies, syncs = map(float, re.search(r"sgd.* (\S+)  +(\S+)  +(\S+)  +\S+ \w+  +\S+ µs", shown).groups())
+    assert kernels > 1 and copies < kernels and syncs == 1  # one per step, since a CPU makes no strides
     assert re.search(r"6 runs of 20 steps on \w+; nothing has been run", shown)
     assert "measured" in shown
 
@@ -88,7 +88,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
 }}
 """
     work = count_per_step(text, 4)
-    # per step 5 kernels and a copy, in one launch as a graph; per stride a sample, a condition, and a look at it
+    # per step 5 kernels and a copy, in one launch as a graph; per stride a sample, a condition, and a synchronization
     assert work[:4] == (6 + 2 / 4, 1, 1 + 2 / 4, 1 / 4)
     assert work.bytes == 6 * 64 + (64 + 33) / 4
 
@@ -107,7 +107,7 @@ def test_products_of_a_scan_are_counted_in_what_xla_compiles(steps, products):
     text = jax.jit(scan).lower(jnp.zeros((64, 64))).compile().as_text()
     work = count_scan(text, steps)
     assert 2 * products <= work.kernels <= 4 * products + 4
-    assert work.looks == 0
+    assert work.syncs == 0
     assert work.bytes >= products * 3 * 64 * 64 * 4
 
 
@@ -130,7 +130,7 @@ def test_the_model_of_time_reproduces_what_was_measured_on_an_h200():
 def test_a_model_of_time_grows_with_each_kind_of_work():
     h200 = targets.TARGETS["h200"]
     base = Work(10, 0, 1, 0, 1e6)
-    slower = [base._replace(kernels=20), base._replace(launches=5), base._replace(looks=1), base._replace(bytes=1e10)]
+    slower = [base._replace(kernels=20), base._replace(launches=5), base._replace(syncs=1), base._replace(bytes=1e10)]
     seconds = targets.estimate_seconds(base, h200)
     assert all(targets.estimate_seconds(work, h200) > seconds for work in slower)
     tpu = targets.TARGETS["v5e"]
@@ -142,5 +142,5 @@ def test_a_program_for_an_absent_device_has_strides_of_known_length(config, caps
     if not targets.is_installed(name):
         pytest.skip(f"no compiler for {name}: pip install 'gdkit[cuda,tpu]'")
     assert main(["check", config, "--device", name]) == 0
-    looks = float(re.search(r"sgd.* (\S+)  +\S+ \w+  +\S+ \S?s", capsys.readouterr().out)[1])
-    assert looks == 1 / 8
+    syncs = float(re.search(r"sgd.* (\S+)  +\S+ \w+  +\S+ \S?s", capsys.readouterr().out)[1])
+    assert syncs == 1 / 8

@@ -117,7 +117,7 @@ def _build_table(costs: list[DeviceCost]) -> Table:
     per_step = (
         "kernels\nper step",
         "of them\ncopies",
-        "looks of the\nhost per step",
+        "host syncs\nper step",
         "bytes\nper step",
         "time\nper step",
     )
@@ -125,6 +125,6 @@ def _build_table(costs: list[DeviceCost]) -> Table:
         table.add_column(head, justify="right", vertical="bottom")
     for c in costs:
         sizes = [f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}"]
-        counts = [f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.looks)]
+        counts = [f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.syncs)]
         table.add_row(c.optimizer, *sizes, *counts, format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs")
     return table

@@ -1,4 +1,4 @@
-"""What a compiled program does per step, counted in XLA's scheduled text: kernels, copies, looks of the host, bytes."""
+"""What a compiled program does per step, counted in XLA's scheduled text: kernels, copies, host syncs, bytes."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ class Work(NamedTuple):
     kernels: float = 0.0  # operations that are launched, copies among them
     copies: float = 0.0
     launches: float = 0.0  # from the host, which launches several kernels in a row as one graph
-    looks: float = 0.0  # at a condition that is computed on the device, for which the host waits
+    syncs: float = 0.0  # at which the host waits for a condition that is computed on the device
     bytes: float = 0.0  # of the arrays that kernels read and write, at most
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
@@ -31,7 +31,7 @@ class Work(NamedTuple):
         return Work(*(a + times * b for a, b in zip(self, other, strict=True)))
 
 
-class Operation(NamedTuple):
+class XlaOperation(NamedTuple):
     """One operation of a computation."""
 
     name: str
@@ -48,18 +48,18 @@ class Counter:
     ...   ROOT %y = f32[4] copy(%x)
     ... }'''
     >>> Counter(text).count(Counter(text).entry)
-    Work(kernels=1.0, copies=1.0, launches=1.0, looks=0.0, bytes=32.0)
+    Work(kernels=1.0, copies=1.0, launches=1.0, syncs=0.0, bytes=32.0)
     """
 
     def __init__(self, text: str):
         self.entry, self.computations = "", {}
-        own: list[Operation] = []
+        own: list[XlaOperation] = []
         for line in text.splitlines():
             if head := _COMPUTATION.match(line):
                 own = self.computations.setdefault(head[2], [])
                 self.entry = head[2] if head[1] else self.entry
             elif found := _OPERATION.match(line.strip()):
-                own.append(Operation(*found.groups()))
+                own.append(XlaOperation(*found.groups()))
         self.count = functools.cache(self._count)
 
     def _count(self, computation: str) -> Work:
@@ -82,15 +82,15 @@ class Counter:
                 work, row = work.plus(Work(1.0, float(op.kind.startswith("copy")), bytes=size)), row + 1
         return work.plus(Work(launches=_launch(row)))
 
-    def count_loop(self, op: Operation) -> Work:
-        """A loop; of one whose length is not known, a single iteration and the look at its condition."""
+    def count_loop(self, op: XlaOperation) -> Work:
+        """A loop; of one whose length is not known, a single iteration and the synchronization at its condition."""
         condition, body = _LOOP.findall(op.rest)[0]
         length = _LENGTH.search(op.rest)
         if length:
             return Work().plus(self.count(body), float(length[1]))
-        return self.count(body).plus(self.count(condition)).plus(Work(looks=1.0))
+        return self.count(body).plus(self.count(condition)).plus(Work(syncs=1.0))
 
-    def find_loops(self, computation: str) -> list[Operation]:
+    def find_loops(self, computation: str) -> list[XlaOperation]:
         """The loops of a computation and of those that it calls, in the order in which they run."""
         loops = []
         for op in self.computations[computation]:
@@ -111,7 +111,7 @@ def count_per_step(text: str, steps: int) -> Work:
     counter = Counter(text)
     windows, *_ = counter.find_loops(counter.entry) or [None]
     if windows is None:  # a program without a loop makes one step per call
-        return counter.count(counter.entry).plus(Work(looks=1.0))
+        return counter.count(counter.entry).plus(Work(syncs=1.0))
     loops = counter.find_loops(_LOOP.findall(windows.rest)[0][1])
     return Work().plus(counter.count_loop(loops[0]), 1 / steps)
 

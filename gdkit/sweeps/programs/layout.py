@@ -10,12 +10,12 @@ from gdkit.types import Monitor
 class Layout(NamedTuple):
     """How a program goes through its steps: a matter of speed, not of results.
 
-    On an accelerator a `while` costs the host a look at its condition per iteration. A stride is a loop of static
+    On an accelerator the host waits for the condition of a `while` at each iteration. A stride is a loop of static
     length, which is queued as a whole.
     """
 
     unroll: int = 1  # steps per iteration of the loop; with 0 a call makes one step, without a loop
-    stride: int = 1  # steps between two looks at whether any lane is running; those that fill none are single steps
+    stride: int = 1  # steps between two checks of whether any lane is running; those that fill none are single steps
     samples_ahead: bool = False  # whether the batches of a stride are sampled before it
     on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
 

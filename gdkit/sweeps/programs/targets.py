@@ -42,10 +42,10 @@ TARGETS = {
 
 HERE = "here"  # the device of this machine
 
-# Seconds per kernel, per launch and per look of the host at a condition, from steps measured on an H200: by hand
-# 13.4 µs with 2 launches (scalar) and 44.4 µs with 25 kernels in one launch (digits MLP), and single steps of gdkit,
-# 162 µs with 46 kernels, 3 launches and a look.
-_KERNEL, _LAUNCH, _LOOK = 1.57e-6, 5.1e-6, 74e-6
+# Seconds per kernel, per launch and per synchronization of the host, from steps measured on an H200: by hand 13.4 µs
+# with 2 launches (scalar) and 44.4 µs with 25 kernels in one launch (digits MLP), and single steps of gdkit, 162 µs
+# with 46 kernels, 3 launches and a synchronization.
+_KERNEL, _LAUNCH, _SYNC = 1.57e-6, 5.1e-6, 74e-6
 
 _PACKAGES = {"cuda": ("jax_cuda12_plugin", "jax[cuda12]", "cuda"), "tpu": ("libtpu", "libtpu", "tpu")}
 
@@ -88,7 +88,7 @@ def estimate_seconds(work: Work, target: Target) -> float:
     moving = work.bytes / target.bandwidth
     if target.platform == "tpu":
         return moving
-    return _LOOK * work.looks + max(_KERNEL * work.kernels + _LAUNCH * work.launches, moving)
+    return _SYNC * work.syncs + max(_KERNEL * work.kernels + _LAUNCH * work.launches, moving)
 
 
 def _describe(target: Target) -> str:
