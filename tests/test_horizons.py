@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shared import assert_refused
 
-from gdkit import SweepResult, optimizers, problems, sgd, sweep
+from gdkit import SweepResult, optimizers, problems, schedules, sgd, sweep
 
 RATES = np.geomspace(1e-3, 10, 25)
 STEPS = 400
@@ -80,6 +80,25 @@ def test_the_best_rate_of_a_noisy_quadratic_is_predicted_from_shorter_runs(curva
         if values == 60:
             kept = noisy_quadratic(np.array([found.best, true]), at, curvature, noise)
             assert abs(np.log(found.best / true)) < 0.1 and kept[0, 0] < 1.1 * kept[1, 0]
+
+
+def test_bounds_do_not_convert_to_a_schedule():
+    """Why a prediction is for a constant rate: the ratio of the best rates of a linear decay and a constant rate."""
+    rates, measured, bounds = np.geomspace(1e-3, 1, 1000), [], []
+    for steps in (200, 1600):
+        shares = [1 - np.arange(steps) / steps, np.ones(steps)]
+        best = [rates[np.argmin(mean_square(rates, share, noise=0.3))] for share in shares]
+        measured.append(best[0] / best[1])
+        bounds.append(np.divide(*(schedules.best_rate(share, steps).learning_rate for share in shares)))
+    assert measured[1] / measured[0] < 1.02 and bounds[1] / bounds[0] > 1.1
+
+
+def mean_square(rates, shares, noise):
+    """The mean of x² after sgd with gradient noise on ½ x² from 1."""
+    mean = np.ones_like(rates)
+    for share in shares:
+        mean = (1 - rates * share) ** 2 * mean + (rates * share * noise) ** 2
+    return mean
 
 
 def test_the_interval_is_wider_for_few_values():
