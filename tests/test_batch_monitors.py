@@ -96,6 +96,7 @@ def test_alpha_of_a_quadratic_is_its_closed_form(rate):
         at = at - rate * g
     np.testing.assert_allclose(found.statistics["step_alpha_curve"][:3], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.statistics["step_alpha_mean"], np.mean(expected), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.statistics["step_alpha"], expected[-1], rtol=1e-4, atol=1e-5)
     assert np.isnan(found.statistics["step_alpha_curve"][3])  # no update is made at the last loss
 
 

@@ -27,8 +27,13 @@ class _Measurements(NamedTuple):
 Measure = Callable[[Array, State, State, Info, Context], tuple[Array, Array]]  # sums before -> sums, values
 
 
-def _watch_every(names: tuple[str, ...], sums: int, measure: Measure, every: int, record: int) -> Monitor:
-    """A monitor of the values that `measure` returns at each `every`-th step, and of the curve of the first."""
+def _watch_every(
+    names: tuple[str, ...], sums: int, measure: Measure, every: int, record: int, *, of_updates: bool = False
+) -> Monitor:
+    """A monitor of the values that `measure` returns at each `every`-th step, and of the curve of the first.
+
+    With `of_updates` the last loss of a run, which no update follows, leaves the values as they are.
+    """
     check_integer("every", every)
     check_integer("record", record, at_least=0)
 
@@ -41,7 +46,8 @@ def _watch_every(names: tuple[str, ...], sums: int, measure: Measure, every: int
         total, values = measure(m.sums, before, after, info, context)
         values = values.astype(m.values.dtype)
         curve = jnp.where(jnp.arange(record) == context.t // every, values[0], m.curve)
-        return _Measurements(total.astype(m.sums.dtype), values, jnp.fmax(m.most, values[0]), curve)
+        last = jnp.where(context.moves, values, m.values) if of_updates else values
+        return _Measurements(total.astype(m.sums.dtype), last, jnp.fmax(m.most, values[0]), curve)
 
     def update(m: _Measurements, before: State, after: State, info: Info, context: Context) -> _Measurements:
         # all lanes are at the same step, so that this stays a branch under vmap
@@ -203,8 +209,8 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
     stability.
 
     It reads ``step_alpha`` (the last), ``step_alpha_mean`` (over the measurements so far) and ``step_alpha_max``, and
-    with `record` ``step_alpha_curve``, as `batch_sharpness_every` does. One gradient per measurement; NaN where no
-    update is made.
+    with `record` ``step_alpha_curve``, as `batch_sharpness_every` does. One gradient per measurement. An update of zero
+    has α = NaN; the last loss of a run, which no update follows, is NaN in the curve and not measured otherwise.
 
     Args:
       problem: that of the run, which is minimized.
@@ -231,4 +237,4 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
         sums = sums + jnp.where(is_known, jnp.stack([alpha, jnp.ones_like(alpha)]), 0).astype(sums.dtype)
         return sums, jnp.stack([alpha, (sums[0] / sums[1]).astype(alpha.dtype)])
 
-    return _watch_every(("step_alpha", "step_alpha_mean"), 2, measure, every, record)
+    return _watch_every(("step_alpha", "step_alpha_mean"), 2, measure, every, record, of_updates=True)

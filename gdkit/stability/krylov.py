@@ -53,7 +53,7 @@ def check_search(k: int, size: int, tolerance: float, max_iterations: int | None
     max_iterations = max(64, 16 * ends * k) if max_iterations is None else max_iterations
     check_integer("max_iterations", max_iterations)
     if ends * k > size:
-        found = f"there are only {size} eigenvalues" + f", and {ends} ends with k each" * (ends > 1)
+        found = f"there are only {size} eigenvalues" + ", and both ends take k each" * (ends > 1)
         raise bad_value("k", k, found, f"Ask for at most {size // ends}")
     if max_iterations < ends * k:
         remedy = f"Allow at least {ends * k}"

@@ -270,7 +270,8 @@ def spectral_density_every(
         check_integer(argument, value, at_least=least)
 
     def init(state: State) -> _DensityState:
-        nothing = jnp.full((probes, depth), jnp.nan, ravel_pytree(widen(state.params)[0])[0].dtype)
+        params = ravel_pytree(widen(state.params)[0])[0]
+        nothing = jnp.full((probes, min(depth, params.size)), jnp.nan, params.dtype)
         return _DensityState(nothing, nothing)
 
     def observe(m: _DensityState, before: State, context: Context) -> _DensityState:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import checks
-from gdkit.errors import bad_value
 from gdkit.problems import Problem
 from gdkit.stability.curvature import find_curvature
 from gdkit.stability.krylov import Operator, extend, ritz_pairs, start_krylov
@@ -146,7 +145,8 @@ def spectral_density(
       problem, params, batch, aux, key: as in `sharpness`.
       matrix: "hessian" or "gauss_newton".
       probes: random vectors, at least 2.
-      depth: products per vector, and rows of (params,) in memory at once; at most the number of params.
+      depth: products per vector, and rows of (params,) in memory at once. With as many as params the quadrature is
+        exact, so that no more are used.
 
     Raises:
       InputTypeError, InputValueError: as `curvature_product`; `probes` or `depth` is not an integer in range.
@@ -160,8 +160,7 @@ def spectral_density(
     checks.check_integer("probes", probes, at_least=2)
     checks.check_integer("depth", depth)
     product, vector, _ = find_curvature(problem, params, matrix, batch, aux)
-    if depth > vector.size:
-        raise bad_value("depth", depth, f"there are only {vector.size} params", f"Pass at most {vector.size}")
+    depth = min(depth, vector.size)
 
     def measure(key: Key) -> tuple[Array, Array]:
         start = start_krylov(vector.size, depth, 1, key, vector.dtype)
