@@ -59,10 +59,10 @@ def bind(
     Raises:
       InputValueError: the caller does not read the batches of a problem with data on the host.
     """
-    check_hyperparameters(problem, optimizer, hyperparameters)
     if isinstance(problem, Learner) and not reads_batches:
         text = "a Learner has no loss that is a function of params alone"
         raise bad_type("problem", problem, text, "Pass a Problem; sweep, descend and step_map take a Learner")
+    check_hyperparameters(problem, optimizer, hyperparameters)
     static, traced = {}, {}
     for name, value in hyperparameters.items():
         (traced if _is_traced(problem, optimizer, name, value) else static)[name] = value

@@ -257,7 +257,7 @@ def by_runs(
     >>> ask(np.array([[0.1, 0.0], [0.4, 0.0], [0.4, 0.5]]))  # the boundary is at 2 + 2β
     array([ True, False,  True])
     """
-    if isinstance(axes, str) or len(axes) != 2 or axes[0] == axes[1]:
+    if not isinstance(axes, Sequence) or isinstance(axes, str) or len(axes) != 2 or axes[0] == axes[1]:
         raise bad_value("axes", axes, "not two names", 'Pass the names along x and y: ("learning_rate", "momentum")')
     if "seeds" in options:
         raise bad_value("seeds", options["seeds"], "a point is one run", "Leave it out, and pass another key")

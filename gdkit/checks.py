@@ -96,6 +96,16 @@ def check_floats(argument: str, tree: PyTree, *, finite: bool = False) -> None:
             raise bad_value(where, leaf, "not finite", "Pass finite numbers")
 
 
+def check_arrays(argument: str, tree: PyTree) -> None:
+    """Raise unless all leaves of `tree` are what a compiled program takes: numbers, arrays of them, or keys."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        try:
+            jax.typeof(leaf)
+        except (TypeError, OverflowError) as error:
+            remedy = "Convert it to an array of numbers, for example with numpy.asarray; encode text as integers"
+            raise bad_type(argument + jax.tree_util.keystr(path), leaf, "not an array of numbers", remedy) from error
+
+
 def check_scalar(argument: str, value: Any, *, finite: bool = False) -> None:
     """Raise unless `value`, or the shape of a value, which the function `argument` returned, is one real float."""
     shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)

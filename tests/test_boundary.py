@@ -344,6 +344,7 @@ def test_bad_input_of_a_zoom_is_named(change, said):
     [
         ({"axes": ("learning_rate",)}, "axes=.*: not two names"),
         ({"axes": "ab"}, "axes='ab': not two names"),
+        ({"axes": {"learning_rate": [0.1], "momentum": [0.9]}}, "axes=.*: not two names"),
         ({"seeds": 3}, "seeds=3: a point is one run"),
     ],
 )

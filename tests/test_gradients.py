@@ -469,6 +469,7 @@ BAD = {
     "NaN loss": (lambda: check_gradient(jnp.log, -1.0), "loss=nan: its value is not finite here"),
     "constant loss": (lambda: check_gradient(lambda x: jnp.float32(1.0), 1.0), "it does not depend on the params. Use"),
     "callback loss": (lambda: check_gradient(callback, 1.0), "loss='callback': JAX cannot differentiate it"),
+    "no loss": (lambda: check_gradient(3, 1.0), "loss=3: not callable"),
     "limit": (lambda: check_gradient(square, 1.0, limit=0), "limit=0: must be at least 1"),
     "directions": (lambda: check_gradient(square, 1.0, directions=1.5), "directions=1.5: not an integer"),
     "trace of integers": (lambda: chain_rule_trace(square, 3), "t=3: its dtype is int32.*Make it float"),

@@ -291,6 +291,7 @@ def test_a_step_with_a_mistake_is_named(name):
         (lambda: Learner(init, good_step, evaluate=lambda x: {}), r"cannot be called as evaluate\(state, data\)"),
         (lambda: Learner(jnp.ones(2), good_step), "init.*not callable"),
         (lambda: Learner(init, good_step, maximize=("size",)), "maximize='size'"),
+        (lambda: Learner(init, good_step, data={"names": ["a"]}), r"data\['names'\]\[0\]='a': not an array of numbers"),
         (lambda: sweep(Learner(init, good_step), sgd, {"rate": [0.1]}, steps=3), "optimizer=.*Pass None for it"),
         (lambda: descend(Learner(init, good_step), sgd, 3), "optimizer=.*Pass None for it"),
         (lambda: step_map(Learner(init, good_step), sgd), "optimizer=.*Pass None for it"),

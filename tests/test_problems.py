@@ -427,6 +427,14 @@ def test_an_equinox_module_is_params_though_it_can_be_called():
         (lambda: problems.supervised(None, len, len, "iris", metrics={"a": 1}), "metrics=.*not a mapping of functions"),
         (lambda: Problem(len, None, metrics=[len]), "metrics=.*not a mapping of functions"),
         (lambda: problems.minibatches(0), "batch_size=0: must be at least 1"),
+        (lambda: Problem(max, 1.0, data={"x": ["a"]}), r"data\['x'\]\[0\]='a': not an array of numbers. Convert"),
+        (lambda: Problem(max, 1.0, data=np.array(["a", "b"])), "data=array.*: not an array of numbers"),
+        (
+            lambda: Problem(max, 1.0, validation=(np.array([None]),)),
+            r"validation\[0\]=array.*: not an array of",
+        ),
+        (lambda: Problem(max, 1.0, test=np.array(["2020-01-01"], "M8[D]")), "test=array.*: not an array of numbers"),
+        (lambda: Problem(max, 1.0, maximize=["f1"]), "maximize='f1': nothing is evaluated under this name"),
     ],
 )
 def test_bad_input_is_an_error_with_the_remedy(call, match):

@@ -44,4 +44,7 @@ def test_gradient_initialized_adam_starts_at_the_squares_of_the_first_gradient(b
 def test_an_optimizer_without_second_moments_is_refused():
     for optimizer in (sgd, optax.sgd, optax.adagrad, optimizers.scalar_rmsprop):
         started = optimizers.gradient_initialized(optimizer)(learning_rate=0.1)
-        assert_refused(lambda started=started: started.init(jnp.zeros(2)), "no second moments nu like the params")
+        assert_refused(
+            lambda started=started: started.init(jnp.zeros(2)), "(tuple|State)': its state has no second mom"
+        )
+    assert_refused(lambda: optimizers.gradient_initialized(optax.adam(0.1)), "not a factory of optimizers")

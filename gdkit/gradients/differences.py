@@ -260,6 +260,8 @@ def check_gradient(
     >>> check.ok, [leaf.leaf for leaf in check.leaves]
     (True, ["['b']", "['w']"])
     """
+    if not callable(loss):
+        raise bad_type("loss", loss, "not callable", "Pass loss(params, *args), for example problem.loss")
     checks.check_floats("params", params, finite=True)
     checks.check_integer("limit", limit)
     checks.check_integer("directions", directions)

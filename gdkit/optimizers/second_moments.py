@@ -75,13 +75,16 @@ def gradient_initialized(optimizer: OptimizerFactory) -> OptimizerFactory:
       optimizer: a factory such as ``optax.adam``, whose state has second moments ``nu`` like the params.
 
     Raises:
-      InputTypeError: its state has none.
+      InputTypeError: it is not a factory, or its state has no second moments.
 
     >>> optimizer = gradient_initialized(optax.adam)(learning_rate=1.0, b2=0.99)
     >>> updates, _ = optimizer.update(jnp.float32(3.0), optimizer.init(jnp.float32(0.0)))
     >>> round(float(updates), 4)  # −√(1 − 0.99)
     -0.1
     """
+
+    if not callable(optimizer):
+        raise bad_type("optimizer", optimizer, "not a factory of optimizers", "Pass for example optax.adam")
 
     @functools.wraps(optimizer)
     def initialized(*arguments: Any, **hyperparameters: Any) -> Optimizer:
@@ -97,7 +100,7 @@ def _initialize(inner: optax.GradientTransformationExtraArgs) -> optax.GradientT
         shapes = lambda tree: (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
         if [shapes(nu) for _, nu in optax.tree.get_all_with_path(state, "nu")] != [shapes(params)]:
             problem = "its state has no second moments nu like the params"
-            raise bad_type("optimizer", jax.tree.structure(state), problem, "Pass for example optax.adam")
+            raise bad_type("optimizer", type(state).__name__, problem, "Pass for example optax.adam")
         return GradientInitializedState(state, jnp.zeros((), jnp.int32))
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any) -> tuple[Params, Any]:

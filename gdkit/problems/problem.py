@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from gdkit.checks import check_variable_name
+from gdkit.checks import check_arrays, check_variable_name
 from gdkit.data import Source
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.held_out import HeldOutSource
@@ -114,6 +114,9 @@ class Problem:
         check_metrics(self.metrics)
         _check_evaluate(self)
         _check_batches(self)
+        for part in ("data", "validation", "test"):
+            if part not in self.held_out_sources:
+                check_arrays(part, getattr(self, part))
         for part in self.held_out_sources.values():
             if not hasattr(part.source, "read_chunk"):
                 remedy = "Pass data, or for example gdkit.data.from_arrays(arrays, batch_size=64)"
@@ -237,5 +240,9 @@ def _check_evaluate(problem: Problem) -> None:
     if isinstance(maximize, str) or not all(isinstance(name, str) for name in maximize):
         raise bad_type("maximize", maximize, "not a sequence of names", "Pass for example maximize=('accuracy',)")
     for name in maximize:
+        if evaluate is None and not problem.metrics:
+            raise bad_value(
+                "maximize", name, "nothing is evaluated under this name", "Return it from evaluate= as well"
+            )
         if evaluate is None and name not in (problem.metrics or {}):
             raise unknown_name("maximize", name, problem.metrics or {})
