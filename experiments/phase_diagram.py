@@ -103,7 +103,9 @@ def run(settings: Mapping[str, Any]) -> PhaseDiagram:
     rest = problems.quadratic(curvatures.tolist(), start=0.0)
     monitors = [gdkit.lyapunov_exponent(rest, gdkit.sgd, burn_in=window["burn_in"])]
     runs = gdkit.sweep(problem, gdkit.sgd, axes, steps=settings["steps"], curve_points=0)
-    at_rest = gdkit.sweep(rest, gdkit.sgd, axes, steps=window["steps"], monitors=monitors, curve_points=0)
+    at_rest = gdkit.sweep(
+        rest, gdkit.sgd, axes, steps=window["steps"], monitors=monitors, statistics="ends", curve_points=0
+    )
     return PhaseDiagram(settings, runs, at_rest.data["lyapunov_exponent"].squeeze("seed").values)
 
 

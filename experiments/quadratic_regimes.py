@@ -110,7 +110,8 @@ def _measure(case: QuadraticCase, problem: Problem, settings: Mapping[str, Any])
     # A run that diverges ends before its exponent is measured. At the minimum no run ends, and the map is the same.
     rest, optimizer = problems.quadratic(settings["eigenvalues"], start=0.0), next(iter(case.optimizers.values()))
     monitors = [gdkit.lyapunov_exponent(rest, optimizer, burn_in=window["burn_in"])]
-    at_rest = gdkit.sweep(rest, optimizer, {"learning_rate": rates}, steps=window["steps"], monitors=monitors)
+    options: dict[str, Any] = {"monitors": monitors, "statistics": "ends", "curve_points": 0}
+    at_rest = gdkit.sweep(rest, optimizer, {"learning_rate": rates}, steps=window["steps"], **options)
     return MeasuredCase(
         case,
         rates,
