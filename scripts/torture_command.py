@@ -3,6 +3,7 @@
 ``scripts/torture.py`` runs them and writes the page.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -248,10 +249,16 @@ def _renamed(server: Server, folder: Path, operations: int, number: int) -> tupl
     return code == 1 and "removed or renamed" in said and server.run(moved)["code"] == 0, moved
 
 
+def _copy_if_there(source: str, target: str) -> None:
+    """Copy a file, as `cp` does: temporary files and old checkpoints may be gone since the folder was listed."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
 def _copied(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The directory is copied while a process writes to it, and the copy is resumed elsewhere."""
     process, copy = _held(server, folder), folder.with_name(f"{folder.name}-copy")
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, copy_function=_copy_if_there)
     shutil.rmtree(copy / "claims")  # of a process that does not work on the copy
     (copy / "claims").mkdir()
     code, _ = _let_go(process)
@@ -329,7 +336,7 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
         folder = root / "runs" / str(number)
         code, said = _signalled(root, folder, (signal.SIGINT, signal.SIGTERM)[number % 2], chance.uniform(0, length))
         codes[str(code)] += 1
-        _add(row, signals=1, traceback="Traceback" in said, untold=code == 130 and "gdkit run" not in said)
+        _add(row, signals=1, traceback="Traceback" in said)
         _add(row, equal=server.run(folder, plan={})["code"] == 0 and is_equal(folder, reference))
         shutil.rmtree(folder)
         print(f"signals: {number + 1} of {count}, {row['equal']} equal, exit codes {dict(codes)}", flush=True)
