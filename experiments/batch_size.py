@@ -30,6 +30,7 @@ from experiments.problems import digits
 from gdkit import plots, sgd, sweep
 from gdkit.errors import bad_value
 
+ENDS: dict[str, Any] = {"statistics": "ends", "curve_points": 0}  # nothing else of a run is read
 DEFAULTS: dict[str, Any] = {
     "one_step": {"batch_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], "rates": 8, "seeds": 512},
     "width": 16,  # of the hidden layer, in the runs
@@ -106,7 +107,7 @@ def _one_step(noise: GradientNoise, key: int, *, batch_sizes: list[int], rates: 
     samples = []
     for size in batch_sizes:
         grid = noise.best_rate(size) * np.linspace(0.25, 2, rates)
-        options: dict[str, Any] = {"steps": 1, "seeds": seeds, "key": key, "curve_points": 0}
+        options: dict[str, Any] = {"steps": 1, "seeds": seeds, "key": key} | ENDS
         result = sweep(digits.affine(size), sgd, {"learning_rate": grid}, **options)
         losses = resample_means(result.scores().reshape(rates, seeds))
         curvature, slope, _ = np.polyfit(grid, losses.T, 2)
@@ -120,7 +121,7 @@ def _run(settings: Mapping[str, Any], name: str) -> BestRates:
     for size in own["batch_sizes"]:
         optimizer = sgd if name == "sgd" else digits.scale_adam(own, size)
         problem, steps = digits.network(settings["width"], size), settings["rows"] // size
-        options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": settings["key"], "curve_points": 0}
+        options: dict[str, Any] = {"steps": steps, "seeds": seeds, "key": settings["key"]} | ENDS
         result = sweep(problem, optimizer, {"learning_rate": rates}, **options)
         samples.append(
             [interpolate_best_rate(rates, losses) for losses in resample_means(result.scores().reshape(-1, seeds))]

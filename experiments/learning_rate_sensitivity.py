@@ -100,7 +100,7 @@ def run(settings: Mapping[str, Any]) -> Sensitivity:
     axes = {"optimizer": named, "warmup": [0.0, 1.0], "clipping": [0.0, 1.0]}
     options = {name: settings[name] for name in ("steps", "seeds", "key")}
     runs = {
-        name: sweep(problem, None, axes, **options, curve_points=0)
+        name: sweep(problem, None, axes, **options, statistics="ends", curve_points=0)
         for name, problem in _problems(_frozen(settings["mlp"]), _frozen(settings["transformer"])).items()
     }
     return Sensitivity(settings, runs)

@@ -114,7 +114,7 @@ def _steps(settings: Mapping[str, Any], problem: Any, optimizer: Any, axes: Mapp
     steps = settings["steps"]
     every = math.ceil(steps * (1 + math.log(max(10_000 / steps, 1)))) + 8  # enough curve points to record every step
     options: dict[str, Any] = {"steps": steps, "seeds": settings["seeds"], "key": settings["key"]}
-    data = sweep(problem, optimizer, axes, **options, curve_points=every).data
+    data = sweep(problem, optimizer, axes, **options, statistics="ends", curve_points=every).data
     tolerance = settings["tolerance"]["known" if data.attrs["optimum_known"] else "unknown"]
     target = data["reference_loss"] + tolerance * (data["initial_loss"] - data["reference_loss"])
     is_reached = data["curve_loss"] <= target

@@ -27,6 +27,7 @@ from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.sweeps.result.scores import Best
 
+ENDS: dict[str, Any] = {"statistics": "ends", "curve_points": 0}  # nothing else of a run is read
 DEFAULTS: dict[str, Any] = {
     "network": {"widths": [32, 32], "batch_size": 64},
     "learning_rates": {"from": 0.02, "to": 1.6, "count": 24},
@@ -98,7 +99,7 @@ def run(settings: Mapping[str, Any]) -> Schedules:
     schedules = shares(steps, settings["warmup"], settings["decay"])
     named = {name: optimizers.with_schedule(sgd, share) for name, share in schedules.items()}
     axes = {"optimizer": named, "learning_rate": geometric_grid(settings["learning_rates"])}
-    options: dict[str, Any] = {"seeds": settings["seeds"], "key": settings["key"], "curve_points": 0}
+    options: dict[str, Any] = {"seeds": settings["seeds"], "key": settings["key"]} | ENDS
     runs = sweep(problem, None, axes, steps=steps, **options)
     # As many steps of warm-up on the quadratic, and then enough to diverge; 2/λ is 2 there.
     warmed = {
@@ -107,7 +108,7 @@ def run(settings: Mapping[str, Any]) -> Schedules:
         )
     }
     axes = {"optimizer": warmed, "learning_rate": np.geomspace(0.8, 1.25, 80) * 2}
-    quadratic = sweep(problems.quadratic(1.0), None, axes, steps=QUADRATIC_STEPS, curve_points=0)
+    quadratic = sweep(problems.quadratic(1.0), None, axes, steps=QUADRATIC_STEPS, **ENDS)
     beyond, *rest = settings["warmup_run"].values()
     peak = beyond * float(np.median(_edges(runs, PLAIN)))
     return Schedules(settings, runs, quadratic, record_warmup(problem, peak, *rest, key=settings["key"]))

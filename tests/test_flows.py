@@ -1,5 +1,7 @@
 """The gradient flow and the central flow against closed forms, dense matrices and integrations by NumPy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,13 +140,29 @@ def dense_complementarity(a, b):
     return x
 
 
+solve = jax.jit(complementarity.solve_complementarity, static_argnums=2)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_small_excess_beside_large_eigenvalues_is_held_exactly(k):
+    """One eigenvalue is above the edge by `size`, the others are far below: X = size / b along it, as with k = 1."""
+    rows, columns, weights = complementarity.pairs(k)
+    for size, angle in itertools.product((1e-2, 1e-4, 1e-5), (0.0, 0.7, 2.0)):
+        turn = np.eye(k)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        a = turn @ np.diag([-size, *np.linspace(0.5, 1.0, k - 1)]) @ turn.T
+        found = solve(jnp.asarray(weights * a[rows, columns], jnp.float32), 0.3 * jnp.eye(len(rows)), k)
+        expected = size / 0.3 * np.outer(turn[:, 0], turn[:, 0])
+        rounding = 10 * np.finfo(np.float32).eps  # of entries of about 1
+        np.testing.assert_allclose(found, expected, atol=(1e-3 * size + rounding) / 0.3)
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_complementarity_is_solved(k):
     rng, (rows, columns, weights) = np.random.default_rng(k), complementarity.pairs(k)
     unit = lambda i, j: np.outer(np.eye(k)[i], np.eye(k)[j])
     basis = [(unit(i, j) + unit(j, i)) * (0.5 if i == j else 0.5**0.5) for i, j in zip(rows, columns, strict=True)]
     tensor = np.reshape(basis, (len(rows), -1))
-    solve = jax.jit(complementarity.solve_complementarity, static_argnums=2)
     for size in (1e-3, 1.0, 1e3):
         a, g = rng.normal(size=(k, k)), rng.normal(size=(len(rows), 2 * len(rows)))
         a, b = size * (a + a.T), g @ g.T / size

@@ -14,7 +14,7 @@ from gdkit.trees import select
 from gdkit.types import Array
 
 _ITERATIONS = 30
-_LEAST_GAP = 1e-6  # of ⟨X, S⟩ per row, relative to |A| and the size of X
+_LEAST_GAP = 1e-5  # of ⟨X, S⟩ per row, relative to the negative eigenvalue of A and the size of X
 _REGULARIZATION = 1e-6  # relative; where B cannot lift a negative A the solution would be infinite
 
 
@@ -55,14 +55,17 @@ def solve_complementarity(a: Array, b: Array, k: int) -> Array:
       b: (m, m), symmetric.
       k: the number of rows of X.
     """
-    tiny = jnp.finfo(a.dtype).tiny ** 0.5
+    tiny, eps = jnp.finfo(a.dtype).tiny ** 0.5, jnp.finfo(a.dtype).eps
     size, scale = jnp.maximum(jnp.linalg.norm(a), tiny), jnp.maximum(jnp.max(jnp.diagonal(b)), tiny)
     a, b = a / size, 0.5 * (b + b.T) / scale + _REGULARIZATION * jnp.eye(len(a), dtype=a.dtype)
+    excess = -jnp.linalg.eigvalsh(to_matrix(a, k))[0]  # X is of its size, which may be small beside that of A
 
     def is_unfinished(at: _Iterate) -> Array:
-        gap, most = jnp.vdot(at.x, at.s) / k, jnp.maximum(1, jnp.trace(at.x))
+        gap = jnp.vdot(at.x, at.s) / k
         residual = jnp.linalg.norm(to_vector(at.s) - a - b @ to_vector(at.x))
-        return ((gap > _LEAST_GAP * most) | (residual > 10 * _LEAST_GAP * most)) & (at.count < _ITERATIONS)
+        most = jnp.maximum(1, jnp.trace(at.x)) * (_LEAST_GAP * excess + 10 * eps)
+        is_far = (gap > _LEAST_GAP * excess * jnp.trace(at.x)) | (residual > most)
+        return is_far & (excess > 0) & (at.count < _ITERATIONS)
 
     def advance(at: _Iterate) -> _Iterate:
         after = _advance(at, a, b)  # not finite where rounding ends the progress
@@ -71,7 +74,7 @@ def solve_complementarity(a: Array, b: Array, k: int) -> Array:
 
     one = jnp.eye(k, dtype=a.dtype)
     found = jax.lax.while_loop(is_unfinished, advance, _Iterate(one, one, jnp.int32(0)))
-    return jnp.where(jnp.linalg.eigvalsh(to_matrix(a, k))[0] >= 0, 0, found.x * size / scale)
+    return jnp.where(excess > 0, found.x * size / scale, 0)
 
 
 def _advance(at: _Iterate, a: Array, b: Array) -> _Iterate:

@@ -10,6 +10,7 @@ import numpy as np
 
 import gdkit
 from gdkit import monitors
+from gdkit.optimizers import depends_on_steps
 from gdkit.problems import Problem
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, renumber_points
@@ -88,6 +89,9 @@ def describe(
     }
     if isinstance(request.problem, Problem) and request.problem.caveats:
         attrs["caveats"] = json.dumps(request.problem.caveats)
+    scheduled = [section.label or "" for section in request.sections if depends_on_steps(section.optimizer)]
+    if scheduled:
+        attrs["scheduled"] = json.dumps(scheduled)
     return Description(grids, axes, steps[steps <= request.steps], attrs, request.evaluation_steps)
 
 

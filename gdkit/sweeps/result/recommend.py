@@ -10,6 +10,7 @@ from gdkit import html
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.result.horizons import Horizon, forecast
 from gdkit.sweeps.result.lane_values import SweepLike, end_values, hyperparameters_of
 from gdkit.sweeps.result.ranking import Ranking, points_along, rank
 from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
@@ -50,6 +51,7 @@ class Recommendation:
     caveats: tuple[str, ...]
     finished: int  # runs that have ended, on which all statements rest
     runs: int
+    horizon: Horizon | None = None  # the law by which `best` was predicted for a longer run; else None
     states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,6 +67,8 @@ class Recommendation:
         some = f"Of {self.finished:,} finished of {count(self.runs, 'run')}: " * (self.finished < self.runs)
         if self.best is None:
             return "\n".join([f"{some}{self.axis}: no value can be recommended.", *caveats])
+        if self.horizon is not None:
+            return "\n".join([f"{some}{self.axis}: use {self.horizon}", *caveats])
         best, mean, score = (format_number(value) for value in (self.best, self.mean, self.score))
         corrected = f"; {score} when corrected for choosing the best" if score != mean else ""
         measured = f"mean {self.by} over seeds" if len(self.lanes) > 1 else self.by
@@ -92,9 +96,9 @@ def table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...]
     return (", ".join(labels) or "–", found.axis, best, score, interval, plateau, *bracket)
 
 
-def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommendation:
+def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking | None = None) -> Recommendation:
     """The recommendation of a value of `axis`, with all other hyperparameters, by the ranking of all points."""
-    ranking = rank(result, axis, by, maximize)
+    ranking = rank(result, axis, by, maximize) if ranking is None else ranking
     line = points_along(result, axis, ranking.top)
     line = line[ranking.ranked[line]] if ranking.ranked[line].any() else line
     lanes = line[:, None] * result.seeds + np.arange(result.seeds)  # (values, seeds)
@@ -128,6 +132,22 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool) -> Recommen
         lanes=tuple(lanes[top].tolist()),
         metrics=_mean_metrics(result, lanes[top][ranking.finished[ranking.top]]),
     )
+
+
+def recommend_for(result: SweepLike, axis: str, by: str, maximize: bool, steps: int) -> Recommendation:
+    """The value of `axis` that is predicted for a run of `steps` steps, with all other hyperparameters as recommended.
+
+    `best` and `interval` are those of the prediction; nothing is known of the scores there.
+    """
+    ranking = rank(result, axis, by, maximize)
+    found, line = recommend(result, axis, by, maximize, ranking), points_along(result, axis, ranking.top)
+    horizon, caveats = forecast(result, axis, by, maximize, line, steps)
+    return dataclasses.replace(
+        found,
+        best=None if horizon is None else horizon.value,
+        interval=None if horizon is None else horizon.interval,
+        score=None, mean=None, plateau=None, lanes=(), metrics={}, horizon=horizon, caveats=tuple(caveats),
+    )  # fmt: skip
 
 
 def central_lane(result: SweepLike, axes: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from gdkit.sweeps.result.direction import default_score, is_maximized, maximized
 from gdkit.sweeps.result.evaluations import At, best_steps, best_values
 from gdkit.sweeps.result.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.result.product import distinct, unstack
-from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, table_row
+from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, recommend_for, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import LaneStates, Resumable
 from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
@@ -293,7 +293,13 @@ class SweepResult:
         return Best(hyperparameters, by, score, spread, rows, numbers, states)
 
     def recommend(
-        self, axis: str | None = None, *, by: str | None = None, maximize: bool | None = None, at: At = "end"
+        self,
+        axis: str | None = None,
+        *,
+        by: str | None = None,
+        maximize: bool | None = None,
+        at: At = "end",
+        horizon: int | None = None,
     ) -> Recommendation:
         """Which value of `axis` to use, and with which values of the other axes: the robust choice.
 
@@ -306,14 +312,22 @@ class SweepResult:
           by: the variable to compare; by default ``validation_loss`` if there is one, else ``final_loss``.
           maximize: whether larger is better; by default as the metric declares it (`gdkit.Metric`).
           at: as in `best`.
+          horizon: a number of steps, T, for which to predict the best value from how it moves with the steps along
+            this sweep: from the evaluations (`evaluate_every`), or the curve of `by`. `Recommendation.horizon` has the
+            law. It holds for a constant learning rate, of which a run up to a step is a shorter run;
+            docs/recommendation.md says when nothing is predicted.
 
         Raises:
           InputValueError: no lane has finished; `axis` is not a numeric axis; `by` is not a variable, or was not
-            evaluated along the run.
+            evaluated along the run; `horizon` is not an integer of at least 1, is passed with `at`, or the optimizer
+            has a schedule by `optimizers.with_schedule` or by its config.
         """
         self._check_finished()
         by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
         maximize = self.is_maximized(by, maximize)
+        if horizon is not None:
+            checks.check_choice("at", at, ("end",))
+            return recommend_for(self, axis, by, maximize, horizon)
         evaluated = self._evaluated_at(at, by, maximize)
         found = recommend(evaluated, axis, by, maximize)
         return dataclasses.replace(found, states=lambda seed: evaluated.state(found.lanes[seed]))
