@@ -307,7 +307,8 @@ def _read_finished(compiler: JobCompiler, run: Store) -> tuple[SweepResult, Resu
     request, groups, columns = compiler.request, compiler.groups, run.columns().values
     check_start(request, groups, columns)
     description = Description.from_json(run.manifest.plan["result"])
-    result = assemble(description, columns, run.timings() or {"seconds": seconds_of(run.path)}, run.narrower())
+    timings = run.timings() or _store_timings(run, {"seconds": seconds_of(run.path)})
+    result = assemble(description, columns, timings, run.narrower())
     load = functools.partial(load_last_lanes, run) if run.manifest.plan["keeps_lanes"] else None
     return result, ResumableSweep(request, groups, shapes_of(run), columns, None, load, StoredStates(run))
 
@@ -326,9 +327,15 @@ def _assemble_result(
     timings = (run.timings() if is_finished else None) or compiler.timings(seconds)
     result = assemble(description, columns, timings, run.narrower())
     if not result.missing:
-        with contextlib.suppress(StoreError):  # the numbers are complete without it
-            run.put_timings(timings)
+        _store_timings(run, timings)
     return result
+
+
+def _store_timings(run: Store, timings: Mapping[str, float]) -> Mapping[str, float]:
+    """Store the timings of a finished run, if the disk has room: its numbers are complete without them."""
+    with contextlib.suppress(StoreError):
+        run.put_timings(timings)
+    return timings
 
 
 def _resumable_sweep(
