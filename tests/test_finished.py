@@ -85,6 +85,11 @@ def test_a_finished_run_compiles_nothing_writes_nothing_and_answers_alike(folder
         assert all(file.read_bytes() == before[file][1] for file in files if file != results)
         assert gdkit.open("runs/mine").lanes.equals(lanes)
 
+    # A process that was killed before it stored the time of the run
+    (timings := Path("runs/mine/timings.npz")).unlink()
+    results.unlink()
+    assert run(monkeypatch, capsys)[0] == 0 and timings.is_file()
+
     # A damaged tile is computed again, with the same bits
     tile = next(path for path in sorted(Path("runs/mine/tiles").rglob("*")) if path.is_file())
     os.truncate(tile, tile.stat().st_size // 2)
