@@ -248,7 +248,8 @@ def from_grain(dataset: GrainDataset, *, batch_size: int | None = None, key: int
     Args:
       dataset: its elements are batches of one shape, by ``.batch(n, drop_remainder=True)`` or ``.repeat().batch(n)``;
         with `batch_size` they are examples. It needs no ``.repeat()``.
-      batch_size: examples per batch; they are then shuffled, unless the dataset repeats already.
+      batch_size: examples per batch; they are then shuffled, unless the dataset repeats already. A batch at the end of
+        an epoch is filled up with examples of the next one.
       key: decides this order, with the seed.
 
     Raises:

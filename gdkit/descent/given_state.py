@@ -42,7 +42,8 @@ def fit(argument: str, given: PyTree, like: PyTree, *, same_precision: bool = Tr
         leaves = {"": leaves["params"], **{name: leaf for name, leaf in leaves.items() if name != "params"}}
     for name in wanted:
         if name not in leaves:
-            raise bad_value(_join(argument, name), None, "this leaf is missing", _REMEDY)
+            wanted_leaf = f"the run has a leaf {name}, which it lacks" if name else "the state of the run is one array"
+            raise bad_value(argument, sorted(leaves), wanted_leaf, _REMEDY)
         _check_leaf(_join(argument, name), leaves[name], wanted[name], same_precision=same_precision)
     for name in leaves:
         if name not in wanted:
