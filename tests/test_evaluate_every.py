@@ -209,7 +209,8 @@ def test_best_and_recommend_choose_among_evaluations_of_the_means_over_seeds():
 def test_all_that_reads_one_value_per_lane_reads_that_at_the_end(longer):
     plain = sweep(PLAIN, sgd, AXES, steps=40, seeds=2)
     assert str(longer) == str(plain)
-    assert longer.to_dataframe().equals(plain.to_dataframe()[longer.to_dataframe().columns])
+    read = longer.to_dataframe().drop(columns="best_evaluation")  # which a run without evaluations along it lacks
+    assert read.equals(plain.to_dataframe()[read.columns])
     assert longer.best().mean("validation_worst") == plain.best().mean("validation_worst")
     assert longer.data["validation_loss"].dims == ("learning_rate", "seed", "evaluation")
     assert longer.data["evaluation_step"].values.tolist() == [10, 20, 30, 40]
