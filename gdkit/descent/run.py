@@ -125,7 +125,7 @@ def descend(
     Raises:
       InputValueError, InputTypeError: an argument cannot be used; the message names it and the remedy.
 
-    >>> from gdkit import problems
+    >>> from gdkit import optimizers, problems
     >>> run = descend(problems.parabola(), optimizers.sgd, 10, hyperparameters={"learning_rate": 0.2})
     >>> [round(float(loss), 4) for loss in run.loss[:3]]
     [9.0, 3.24, 1.1664]

@@ -38,7 +38,7 @@ def step_map(problem: ProblemLike, optimizer: OptimizerLike | None) -> Step:
     Returns:
       A pure function. `info` holds the loss and the gradient at the params before the update, and the update.
 
-    >>> from gdkit import problems
+    >>> from gdkit import optimizers, problems
     >>> step = step_map(problems.parabola(), optimizers.sgd)
     >>> state, info = step(State(0.0, (), optimizers.SgdState((), ())), {"learning_rate": 0.2}, 0, None, None)
     >>> [round(float(x), 4) for x in (info.loss, info.grad, info.update, state.params)]
