@@ -149,9 +149,10 @@ def test_mlflow_has_one_run_per_lane_nested_in_that_of_the_sweep(tmp_path, monke
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'gdkit[mlflow]'")
     pytest.importorskip("alembic", reason="its store in a file needs alembic: pip install 'gdkit[mlflow]'")
     monkeypatch.chdir(tmp_path)
-    with live.mlflow("sqlite:///runs.db", experiment="rates") as log:
+    store = f"sqlite:///{tmp_path}/live.db"  # MLflow keeps a store for each address
+    with live.mlflow(store, experiment="rates") as log:
         result = sweep(PROBLEM, sgd, {"learning_rate": [0.1, 2.0]}, steps=40, on_segment=log)
-    client = mlflow.MlflowClient("sqlite:///runs.db")
+    client = mlflow.MlflowClient(store)
     runs = client.search_runs([client.get_experiment_by_name("rates").experiment_id])
     assert len(runs) == 3 and {one.info.status for one in runs} == {"FINISHED"}
     own = {one.info.run_name: one.data.metrics for one in runs if "mlflow.parentRunId" in one.data.tags}
