@@ -59,7 +59,7 @@ def render_index(
     region = 'class="wide" tabindex="0" role="region" aria-label="Runs"'
     table = f'<div {region}><table class="index"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     finished = sum(run.is_finished for run in runs)
-    subtitle = f"{count(len(runs), 'run directory').replace('directorys', 'directories')}, {finished:,} finished"
+    subtitle = f"{count(len(runs), 'run folder')}, {finished:,} finished"
     return fill_page("Runs", folder.absolute().name, subtitle, [f"<section>{table}</section>"], None, reload_seconds)
 
 

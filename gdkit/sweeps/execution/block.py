@@ -38,6 +38,7 @@ DEFAULT_SEGMENTS = SegmentSettings()
 NO_SLOTS = contextlib.nullcontext()
 
 
+@raise_source_errors()
 def run_block(
     job: Job,
     block: Block,
@@ -55,30 +56,11 @@ def run_block(
     """Advance a block to its last step, segment by segment; None if `stop` was set before it got there.
 
     `report_output` receives the values of the block at the end of each segment. With data on the host, batches come
-    from `feed`, and a segment runs within `slots`, which limit how many run at once.
+    from `feed`, which the caller opens, and a segment runs within `slots`, which limit how many run at once.
 
     Raises:
       RunError: the program did not advance every lane to the last step or to its end.
     """
-    with feed or open_feed(job, block) as batches, raise_source_errors():
-        return _run_segments(
-            job, block, device, segment_steps, report_steps, stop, checkpoint, report_output, batches, slots, settings
-        )
-
-
-def _run_segments(
-    job: Job,
-    block: Block,
-    device: int,
-    segment_steps: int | None,
-    report_steps: Callable[[int], None],
-    stop: threading.Event,
-    checkpoint: Checkpoint | None,
-    report_output: Callable[[SegmentOutput], None] | None,
-    batches: BlockFeed | None,
-    slots: contextlib.AbstractContextManager,
-    settings: SegmentSettings,
-) -> FinishedBlock | None:
     inputs, program = get_block_inputs(job, block, device), job.programs[device]
     carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
     evaluations = {name: np.array(values) for name, values in dict(carry.evaluations).items()}
@@ -93,8 +75,8 @@ def _run_segments(
                 checkpoint.save(carry._replace(evaluations=evaluations))
             return None
         end = _end_segment(step, segment_steps or _steps_in(seconds, program, settings.first_steps), job.steps, program)
-        if batches:
-            inputs, batches_end = batches.serve(job, inputs, step, device)
+        if feed:
+            inputs, batches_end = feed.serve(job, inputs, step, device)
             end = min(end, batches_end)
         with slots:
             carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
@@ -110,8 +92,8 @@ def _run_segments(
             checkpoint.save(carry._replace(evaluations=evaluations))
             saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
-    if batches and bool(carry.going):  # lanes that have ended see no batch
-        inputs, _ = batches.serve(job, inputs, job.steps, device)
+    if feed and bool(carry.going):  # lanes that have ended see no batch
+        inputs, _ = feed.serve(job, inputs, job.steps, device)
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     output = read_block(program, inputs, carry)
     if evaluations:

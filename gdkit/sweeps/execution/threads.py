@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from gdkit.sweeps.execution.feed import BlockFeed, open_shared_feeds
+from gdkit.sweeps.execution.feed import BlockFeed, open_feed, open_shared_feeds
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
@@ -241,11 +241,11 @@ def _work(worker: int, work: _Workload) -> None:
 
 def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
     """Run a block; None if its tile is not to be run now, or `stop` was set before its last step."""
-    with queued.feed or contextlib.nullcontext():
-        return _run_part(worker, queued, work) if queued.tile_run.may_run(work.archive, work.stop) else None
+    with queued.feed or open_feed(*queued.part[:2]) as feed:
+        return _run_part(worker, queued, feed, work) if queued.tile_run.may_run(work.archive, work.stop) else None
 
 
-def _run_part(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
+def _run_part(worker: int, queued: _QueuedBlock, feed: BlockFeed | None, work: _Workload) -> FinishedBlock | None:
     job, block, _ = queued.part
     return work.settings.run_block(
         job,
@@ -257,7 +257,7 @@ def _run_part(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlo
         checkpoint=work.archive.checkpoint(queued.tile_run.tile, queued.part) if work.archive else None,
         settings=work.settings.segments,
         **({"report_output": work.done.put} if work.reports_output else {}),
-        **({"feed": queued.feed, "slots": work.slots} if queued.feed else {}),
+        **({"feed": feed, "slots": work.slots} if feed else {}),
     )
 
 

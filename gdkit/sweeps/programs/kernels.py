@@ -12,8 +12,8 @@ _LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _LENGTH = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"to_apply=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{|(?:true|false)_computation=)%?([\w.\-]+)")
-# operations that are bookkeeping of the compiler, or the ends of what began earlier
 _LEAST_OF_A_GRAPH = 5  # kernels: xla_gpu_graph_min_graph_size
+# Bookkeeping of the compiler, which launches nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier"}
 
 

@@ -76,11 +76,10 @@ def get_device(name: str) -> jax.Device:
         jax.config.update("jax_platforms", "cpu")  # this process compiles for the target, and runs nothing there
     from jax.experimental import topologies
 
-    config: dict[str, Any] = (
-        {} if target.platform == "tpu" else {"target_config": _describe(target), "topology": "1x1x1"}
-    )
-    name_of = {"topology_name": target.topology} if target.platform == "tpu" else {}
-    return topologies.get_topology_desc(platform=target.platform, **name_of, **config).devices[0]
+    config: dict[str, Any] = {"topology_name": target.topology}
+    if target.platform == "cuda":
+        config = {"target_config": _describe(target), "topology": target.topology}
+    return topologies.get_topology_desc(platform=target.platform, **config).devices[0]
 
 
 def estimate_seconds(work: Work, target: Target) -> float:
