@@ -79,5 +79,5 @@ class Monitor(NamedTuple):
     roll: Callable[[PyTree, State], PyTree] | None = None  # called before a step that starts a dyadic window
     freeze: bool = True  # keep its value after the end; if False, it is still called, with NaN losses and moves=False
     stop: Callable[[PyTree], Array] | None = None  # memory -> () bool, whether the run ends
-    # (memory, state, evaluation) -> memory, called while the run goes on after each of its `evaluate_every` evaluations
+    # (memory, state, evaluation) -> memory, called after each evaluation along the run but the one at its end
     on_evaluation: Callable[[PyTree, State, Evaluation], PyTree] | None = None

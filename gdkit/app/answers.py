@@ -15,10 +15,9 @@ from gdkit.app.summary import (
     short_value,
 )
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.caveats import MAY_HAVE_CONVERGED
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.tables import count
-
-_CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT, Regime.UNKNOWN)  # as far as is known
 
 
 class AnswerCard(NamedTuple):
@@ -53,7 +52,7 @@ def format_headline(summary: Summary) -> str:
         return f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
     choice = _name_choice(row, found)
     are_regimes_known = any(row.cells for row in summary.rows)
-    if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in _CONVERGED):
+    if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in MAY_HAVE_CONVERGED):
         return f"{_describe_progress(summary)}No run converged. The best is {choice}."
     return f"{_describe_progress(summary)}Use {choice}{_end_of_axis(summary, row)}."
 

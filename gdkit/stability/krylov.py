@@ -47,7 +47,7 @@ class Krylov(NamedTuple):
 def check_search(k: int, size: int, tolerance: float, max_iterations: int | None, *, ends: int = 1) -> int:
     """The most products of a search; raise for a number of eigenvalues, a tolerance or products that cannot be used.
 
-    `ends` is the number of ends of the spectrum of which k eigenvalues each are searched.
+    `ends` is the number of ends of the spectrum, 1 or 2; k eigenvalues are searched at each.
     """
     check_integer("k", k)
     max_iterations = max(64, 16 * ends * k) if max_iterations is None else max_iterations

@@ -30,7 +30,7 @@ class GeneralizedSharpness(NamedTuple):
     """The largest ⟨d, Hd⟩ over directions d of norm 1, between a value that is attained and a bound."""
 
     value: Array  # () of the best direction that was found
-    bound: Array  # () no direction has more, as far as its eigenvalue converged
+    bound: Array  # () no direction has a larger value, if `converged`
     direction: Params  # like the params, of norm 1
     converged: Array  # () bool, whether the search of the direction and the eigenvalue of the bound came to rest
 

@@ -29,7 +29,7 @@ class DeviceCost(NamedTuple):
     blocks: int
     width: int  # lanes per block
     memory: int  # bytes of one block while it runs
-    fitting: int  # lanes of which a block fits the memory of the device
+    fitting: int  # most lanes per block that fit in the memory of the device
     work: Work  # per step of one block
     seconds: float  # per step of one block
 
@@ -40,7 +40,7 @@ def check_device(config: Config, name: str, free_memory: float) -> None:
     Args:
       config: of a sweep.
       name: of the device.
-      free_memory: bytes of this machine, of which the device ``here`` may take as many.
+      free_memory: bytes that the device ``here`` may take.
 
     Raises:
       MissingPackageError: the compiler for the device is not installed.

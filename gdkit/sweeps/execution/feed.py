@@ -76,7 +76,7 @@ class BatchFeed:
         return _Read(begin, self._reader.submit(self._source.read_window, self._seed, first, begin, end), {})
 
     def _discard_passed(self) -> None:
-        """Discard windows that all blocks have passed, and let the blocks go on that waited for them."""
+        """Discard windows that all blocks have passed, and wake the blocks that waited for them."""
         slowest = min(self._window_of.values())
         for number in [number for number in self._reads if number < slowest]:
             del self._reads[number]

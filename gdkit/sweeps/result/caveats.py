@@ -18,7 +18,8 @@ UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished
 FEW_ROWS = 100  # below: of an accuracy of 95 %, the standard error is above 2 %
 WORSE_ON_TEST = 2.0  # times as far from the optimum on test data as on validation data
 
-_ARRIVED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT, Regime.UNKNOWN)  # as far as is known
+# Regimes of runs that reached the optimum, or may have.
+MAY_HAVE_CONVERGED = (Regime.CONVERGED, Regime.OSCILLATING, Regime.CATAPULT, Regime.UNKNOWN)
 
 
 def find_caveats(
@@ -124,7 +125,7 @@ def _about_divergence(
     if result.lanes.attrs.get("regimes_known", 1):
         if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
             yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
-        elif not np.isin(regimes[finished], _ARRIVED).any() and not diverged[finished].all():
+        elif not np.isin(regimes[finished], MAY_HAVE_CONVERGED).any() and not diverged[finished].all():
             yield "no run converged; try more steps or other values."
     yield from _about_starts(result)
     if not diverged.any():
