@@ -5,7 +5,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from gdkit.checks import check_integer
 from gdkit.errors import bad_value
@@ -101,9 +100,10 @@ def forecast(
 def _find_caveats(found: Horizon, axis: str, values: np.ndarray) -> list[str]:
     caveats, last = [], found.measured[-1][0]
     if found.steps > _FARTHEST * last:
-        caveats.append(f"{found.steps:,} steps are {found.steps / last:.0f} times the longest measured: far beyond.")
+        ratio = f"{found.steps:,} steps are {found.steps / last:.0f} times those of the sweep"
+        caveats.append(f"{ratio}; predictions were tested up to {_FARTHEST} times.")
     if found.interval is None:
-        caveats.append(f"Fewer than {_LEAST_SEEDS} seeds: how certain the {axis} of a longer run is, is not known.")
+        caveats.append(f"Fewer than {_LEAST_SEEDS} seeds: the uncertainty of the {axis} of a longer run is unknown.")
     if not values[0] <= found.value <= values[-1]:
         caveats.append(f"The {axis} for {found.steps:,} steps is outside of the axis.")
     return caveats
@@ -203,6 +203,8 @@ def _bootstrap_error(logs: np.ndarray, scores: np.ndarray, times: np.ndarray) ->
     The bootstrap's standard error times Student's quantile, since quantiles of a few seeds are too narrow. Infinite if
     most resamples have no prediction.
     """
+    from scipy.special import stdtrit  # takes long to import, and few results are asked for a longer run
+
     seeds = scores.shape[1]
     draws = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), _BOOTSTRAP)  # (resamples, seeds)
     finite = np.isfinite(scores)
