@@ -139,7 +139,7 @@ def test_what_is_uncertain_has_a_caveat():
     assert few.best is not None and few.interval is None
     assert_matches(few.caveats, "Fewer than 3 seeds")
     far = result(LAWS["t^-1/2"]).recommend(horizon=100 * STEPS)
-    assert_matches(far.caveats, "100 times those of the sweep; predictions were tested up to 16 times")
+    assert_matches(far.caveats, "times the longest measured run; predictions were tested up to 16 times")
     assert "for 40,000 steps at a constant learning rate" in str(far)
     assert_matches(result(LAWS["t^-1"]).recommend(horizon=100 * STEPS).caveats, "outside of the axis")
 

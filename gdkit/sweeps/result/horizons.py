@@ -100,7 +100,7 @@ def forecast(
 def _find_caveats(found: Horizon, axis: str, values: np.ndarray) -> list[str]:
     caveats, last = [], found.measured[-1][0]
     if found.steps > _FARTHEST * last:
-        ratio = f"{found.steps:,} steps are {found.steps / last:.0f} times those of the sweep"
+        ratio = f"{found.steps:,} steps are {found.steps / last:.0f} times the longest measured run"
         caveats.append(f"{ratio}; predictions were tested up to {_FARTHEST} times.")
     if found.interval is None:
         caveats.append(f"Fewer than {_LEAST_SEEDS} seeds: the uncertainty of the {axis} of a longer run is unknown.")
