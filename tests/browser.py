@@ -12,7 +12,7 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,38 @@ class Page:
             for kind in ("mousePressed", "mouseReleased"):
                 self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def press_key(self, key: str) -> None:
-        """Presses and releases a named key."""
+    def drag(self, start: tuple[float, float], end: tuple[float, float], *, shift: bool = False) -> None:
+        """Presses the mouse at `start` and releases it at `end`."""
+        held = {"modifiers": 8 * shift, "button": "left", "clickCount": 1}
+        self.move_mouse(*start)
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=start[0], y=start[1], **held)
+        for share in (0.3, 0.7, 1.0):
+            x, y = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, buttons=1, **held)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=end[0], y=end[1], **held)
+
+    def double_click(self, x: float, y: float) -> None:
+        """Clicks twice at a point."""
+        for count, kind in ((1, "mousePressed"), (1, "mouseReleased"), (2, "mousePressed"), (2, "mouseReleased")):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    def turn_wheel(self, x: float, y: float, delta: float, *, ctrl: bool = False) -> None:
+        """Turns the wheel at a point; negative numbers scroll up."""
+        self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=delta, modifiers=2 * ctrl)
+
+    def touch(self, *places: Sequence[tuple[float, float]]) -> None:
+        """Puts fingers down at the first places, moves them through the others, and lifts them."""
+        points = lambda fingers: [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(fingers)]
+        for kind, fingers in zip(["touchStart"] + ["touchMove"] * (len(places) - 1), places, strict=True):
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points(fingers))
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def press_key(self, key: str, *, shift: bool = False) -> None:
+        """Presses and releases a named key, or that of a sign."""
+        code = _KEYS.get(key) or ord(key)
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
+            held = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
+            self.call("Input.dispatchKeyEvent", type=kind, **held)
 
     def processor_seconds(self) -> float:
         """Processor time of the page's own thread since it was opened."""

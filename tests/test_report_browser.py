@@ -44,8 +44,11 @@ def write(result, folder, drawn=()):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"))
+
+
+def make(folder):
     """A report of three optimizers, two axes and three seeds, with its result."""
-    folder = tmp_path_factory.mktemp("made")
     others = {"momentum": [0.0, 0.5, 0.9]}
     result = synthetic.result(("sgd", "adam", HOSTILE), others=others, rates=16, edge=0.85)  # between seeds of a value
     blank = Figure(figsize=(2, 1))

@@ -13,7 +13,20 @@ from typing import Any
 from gdkit.app.report.embed import color_ramps
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
 
-_PARTS = ("data", "draw", "figures", "maps", "pointing", "table", "export", "choices", "page")  # in this order
+_PARTS = (
+    "data",
+    "draw",
+    "figures",
+    "curves",
+    "maps",
+    "parallel",
+    "zoom",
+    "pointing",
+    "table",
+    "export",
+    "choices",
+    "page",
+)  # in this order
 
 
 def escape(content: object) -> str:

@@ -14,6 +14,7 @@ from gdkit.app.answers import (
     other_settings,
 )
 from gdkit.app.directory import UNFINISHED
+from gdkit.app.importance import AxisImportance, describe_importance
 from gdkit.app.labels import humanize
 from gdkit.app.report.figures import SavedFigure
 from gdkit.app.report.page import escape
@@ -107,6 +108,35 @@ def render_outcomes(summary: Summary) -> str:
     divided = any(max(cell.counts) < sum(cell.counts) for row in rows for cell in row.cells)
     note = f'<p class="soft">{_explain_split(rows)}</p>' if divided else ""
     return f'<section>{title}<dl class="strips">{strips}</dl>{_render_key(summary)}{note}</section>'
+
+
+def render_importances(importances: Mapping[str, Sequence[AxisImportance]], by: str) -> str:
+    """How much of the variance each axis explains, per optimizer: a sentence and bars."""
+    if not importances:
+        return ""
+    parts = "".join(_render_importance(label, axes) for label, axes in importances.items())
+    note = (
+        f"Of the variance of the ranks by {humanize(by)}, over the values of this sweep; points with a diverged seed "
+        "come last. Dark: the axis alone; light: with its interactions, which several axes share."
+    )
+    return f'<section><h2>Importance of each axis</h2>{parts}<p class="soft">{escape(note)}</p></section>'
+
+
+def _render_importance(label: str, axes: Sequence[AxisImportance]) -> str:
+    rows = "".join(f"<dt>{escape(axis.name)}</dt><dd>{_render_shares(axis)}</dd>" for axis in axes)
+    text = describe_importance(axes)
+    text = f"{label}: {text}" if label else text[:1].upper() + text[1:]
+    return f'<p>{escape(text)}</p><dl class="strips">{rows}</dl>'
+
+
+def _render_shares(axis: AxisImportance) -> str:
+    bars = "".join(
+        f'<rect class="{kind}" width="{min(max(share, 0.0), 1.0):.4f}" height="1"/>'
+        for kind, share in (("share-total", axis.total), ("share-alone", axis.alone))
+    )
+    frame = 'viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true"'
+    alone, total = (f"<span>{100 * share:.0f} %</span>" for share in (axis.alone, axis.total))
+    return f'{alone}<svg class="strip" {frame}>{bars}</svg>{total}'
 
 
 def _explain_split(rows: Sequence[SummaryRow]) -> str:

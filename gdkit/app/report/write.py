@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
 from gdkit.app.directory import CONFIG, REPORT, SEAL
+from gdkit.app.importance import axis_importances
 from gdkit.app.labels import humanize
 from gdkit.app.report import embed, sections
 from gdkit.app.report.figures import FOLDER, SavedFigure, digest_figures, draw_figures
@@ -18,7 +19,10 @@ from gdkit.stability import stability_threshold
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.result import SweepResult
 
-_CAPTION = "Lines: median over seeds; shaded: min–max. Point at a run to read its numbers; click to pin its curve."
+_CAPTION = (
+    "Lines: median over seeds; shaded: min–max. Point at a run or tap it to read its numbers; click to pin its curve. "
+    "Drag to zoom in, then to pan (also Ctrl and wheel, two fingers, or keys); double-click to show all."
+)
 
 
 class Notice(NamedTuple):
@@ -112,6 +116,7 @@ def _fill_result_page(
         sections.render_caveats(summary),
         sections.render_optimizers(summary),
         sections.render_outcomes(summary),
+        sections.render_importances(axis_importances(result, summary.by), summary.by),
         _render_interactive(summary, data),
         sections.render_figures(figures, FOLDER),
         origin,

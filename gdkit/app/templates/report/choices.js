@@ -25,9 +25,13 @@ function readChoices(app) {
     chosen: choosers().map(([name, control]) => [name, control.options ? control.selectedOptions[0]?.textContent : control.value]),
     hidden: state.on.size < sweep.optimizers.length ? labels([...sweep.optimizers.keys()].filter((i) => !state.on.has(i))) : [],
     pinned: state.pinned.map((row) => cell(sweep, "lane", row)),
+    zoom: zoomsOf(app),
     sort: [app.table.view.sort, app.table.view.down],
   };
 }
+
+// The windows of the charts that are zoomed, by their names.
+const zoomsOf = (app) => Object.fromEntries(app.figures.filter(({ view }) => view.window).map(({ view }) => [view.name, view.window]));
 
 const choosers = () =>
   [...document.querySelectorAll("label.chooser")].map((label) => [
@@ -49,11 +53,16 @@ function restoreChoices(app) {
   return true;
 }
 
-function applyChoices(app, { chosen, hidden, pinned, sort }) {
+function applyChoices(app, { chosen, hidden, pinned, sort, zoom }) {
   for (const [name, text] of chosen) choose(name, text);
   restoreChips(app, hidden);
   const rows = new Map([...app.sweep.columns.get("lane").values].map((lane, row) => [lane, row]));
   for (const lane of pinned) if (rows.has(lane) && !app.state.pinned.includes(rows.get(lane))) app.pin(rows.get(lane));
+  const isRange = (range) => range === null || (Array.isArray(range) && range.length === 2 && range.every(Number.isFinite) && range[0] !== range[1]);
+  for (const figure of app.figures.filter(({ paint, view }) => paint && zoom?.[view.name])) {
+    const range = zoom[figure.view.name];
+    if (Object.values(range).every(isRange)) showWindow(app, figure, range);
+  }
   if (app.sweep.columns.has(sort?.[0])) app.table.sortBy(sort[0], sort[1] === true);
 }
 
@@ -70,15 +79,17 @@ function restoreAddress(app) {
 function followChoices(app, initial) {
   let due = 0;
   const store = () => {
-    const { chosen, hidden, pinned, sort } = readChoices(app);
+    const { chosen, hidden, pinned, sort, zoom } = readChoices(app);
     const before = new Map(initial.chosen);
     const changed = chosen.filter(([name, text]) => before.get(name) !== text);
     const isSorted = String(sort) !== String(initial.sort);
-    const view = changed.length || hidden.length || pinned.length || isSorted ? VIEW + encodeURIComponent(JSON.stringify({ chosen: changed, hidden, pinned, sort })) : "";
+    const isZoomed = Object.keys(zoom).length > 0;
+    const choices = { chosen: changed, hidden, pinned, sort, ...(isZoomed ? { zoom } : {}) };
+    const view = changed.length || hidden.length || pinned.length || isSorted || isZoomed ? VIEW + encodeURIComponent(JSON.stringify(choices)) : "";
     if (view !== location.hash) history.replaceState(null, "", location.pathname + location.search + view);
   };
   const later = () => { clearTimeout(due); due = setTimeout(store, 150); };
-  for (const kind of ["change", "input", "click", "keyup"]) document.addEventListener(kind, later, true);
+  for (const kind of ["change", "input", "click", "keyup", "pointerup", "wheel"]) document.addEventListener(kind, later, true);
   addEventListener("hashchange", () => location.reload());
 }
 

@@ -19,26 +19,31 @@ function html(tag, attributes = {}, children = []) {
   return element;
 }
 
-// A scale maps values between low and high onto pixels between from and to. "symlog" is linear below `knee`.
+// A scale maps values between low and high onto pixels between from and to; `at` is its inverse. "symlog" is linear below
+// `knee`. `zoom` is the same scale with other ends, `numbers` the scale itself, or of the places of texts.
 function scaleOf(kind, low, high, from, to, knee = 1) {
-  const forward = {
-    linear: (v) => v,
-    log: (v) => Math.log10(v),
-    symlog: (v) => (v <= knee ? (0.5 * v) / knee : 0.5 + Math.log10(v / knee)),
+  const [forward, backward] = {
+    linear: [(v) => v, (u) => u],
+    log: [(v) => Math.log10(v), (u) => 10 ** u],
+    symlog: [(v) => (v <= knee ? (0.5 * v) / knee : 0.5 + Math.log10(v / knee)), (u) => (u <= 0.5 ? 2 * knee * u : knee * 10 ** (u - 0.5))],
   }[kind];
   const [a, b] = [forward(low), forward(high)];
   const ratio = b === a ? 0 : (to - from) / (b - a);
-  return { kind, low, high, from, to, knee, of: (v) => (ratio ? from + (forward(v) - a) * ratio : (from + to) / 2) };
+  const scale = { kind, low, high, from, to, knee, of: (v) => (ratio ? from + (forward(v) - a) * ratio : (from + to) / 2), at: (p) => backward(a + (p - from) / ratio) };
+  return Object.assign(scale, { numbers: scale, zoom: ([first, last]) => scaleOf(kind, first, last, from, to, knee) });
+}
+
+// Texts at equal distances; its ends are places among them.
+function textScale(texts, from, to, ends = [-0.5, texts.length - 0.5]) {
+  const at = new Map(texts.map((text, i) => [text, i]));
+  const numbers = scaleOf("linear", ...ends, from, to);
+  return { ...numbers, numbers, kind: "text", texts, of: (text) => numbers.of(at.get(text)), zoom: (range) => textScale(texts, from, to, range) };
 }
 
 // A scale for the values of an axis, with a margin of half a step (less where they are few, unless they are cells);
 // texts are placed at equal distances.
 function axisScale(sweep, axis, values, from, to, cells = false, chosen = null) {
-  if (typeof values[0] !== "number") {
-    const at = new Map(values.map((value, i) => [value, i]));
-    const place = scaleOf("linear", -0.5, values.length - 0.5, from, to);
-    return { ...place, kind: "text", texts: values, of: (value) => place.of(at.get(value)) };
-  }
+  if (typeof values[0] !== "number") return textScale(values, from, to);
   const kind = chosen && (chosen === "linear" || values[0] > 0) ? chosen : (sweep.axes[axis]?.scale ?? "linear");
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
@@ -81,18 +86,21 @@ const largest = (values) => values.reduce((a, b) => (b > a ? b : a), -Infinity);
 
 // Labels of an axis, [value, text], no two closer than `gap` pixels.
 function ticksOf(scale, gap) {
-  if (scale.kind === "text") return scale.texts.map((text) => [text, text]);
-  const wanted = scale.marks ?? (scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap));
-  const ticks = apart(scale, wanted, gap);
-  const enough = scale.marks || ticks.length > 1 ? ticks : apart(scale, linearTicks(scale, gap), gap); // less than a decade
+  if (scale.kind === "text") return scale.texts.filter((text) => isInside(scale, text)).map((text) => [text, text]);
+  const marks = scale.marks && apart(scale, scale.marks, gap);
+  const ticks = marks?.length > 1 ? marks : apart(scale, scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap), gap);
+  const enough = ticks.length > 1 ? ticks : apart(scale, linearTicks(scale, gap), gap); // less than a decade
   return enough.map((value) => [value, tickText(value, enough)]);
 }
+
+// Whether a value is between the ends of a scale, or within a pixel of them.
+const isInside = ({ of, from, to }, value) => of(value) >= Math.min(from, to) - 1 && of(value) <= Math.max(from, to) + 1;
 
 function apart(scale, values, gap) {
   const ticks = [];
   for (const value of values) {
     const at = scale.of(value);
-    if (Number.isFinite(at) && ticks.every((other) => Math.abs(scale.of(other) - at) >= gap)) ticks.push(value);
+    if (isInside(scale, value) && ticks.every((other) => Math.abs(scale.of(other) - at) >= gap)) ticks.push(value);
   }
   return ticks;
 }
@@ -116,12 +124,12 @@ function linearTicks(scale, gap) {
 }
 
 function logTicks(scale, gap) {
-  const low = scale.kind === "symlog" ? scale.knee : scale.low;
+  const low = scale.kind === "symlog" ? Math.max(scale.knee, scale.low) : scale.low;
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(scale.high))];
   const decades = Math.log10(scale.high / low);
   const every = Math.max(1, Math.ceil(decades / Math.max(1, Math.abs(scale.to - scale.from) / gap / 1.3)));
   const within = decades >= 2 ? [1] : decades >= 0.7 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
-  const ticks = scale.kind === "symlog" ? [0] : [];
+  const ticks = scale.kind === "symlog" && scale.low <= 0 ? [0] : [];
   for (let e = first; e <= last; e++) {
     if ((e - first) % every && decades >= 2) continue;
     for (const m of within) {

@@ -1,7 +1,6 @@
 // The figures. draw() builds a figure; mark() highlights the run that is pointed at and the pinned runs.
 
 const RADIUS = 34; // pixels from the pointer within which a mark is selected
-const MAX_CURVES = 160; // as many as a reader can tell apart
 
 // ---- A measure along an axis: seeds as points and a band, their median as a line, regimes behind or above ----
 
@@ -10,25 +9,34 @@ function scoreFigure(app, holder, view) {
   const figure = { holder, view, points: [], lines: [] };
   const read = view.raw ? finite : score; // sharpness and the like are shown for diverged runs too
 
+  let lines = [];
+  let scores = [];
+
   figure.draw = () => {
-    const { width, height, picture } = canvas(holder);
     const shown = [...app.state.on].sort((a, b) => a - b).filter((i) => has(sweep.optimizers[i], view.axis));
-    const lines = shown.map((i) => lineAlong(sweep, i, view.axis, app.state.at));
+    lines = shown.map((i) => lineAlong(sweep, i, view.axis, app.state.at));
+    scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
+    figure.paint();
+  };
+
+  figure.paint = () => {
+    const { width, height, picture } = canvas(holder);
     const strip = lines.length > 1 && view.axis !== "optimizer" ? 11 * Math.min(lines.length, 12) + 4 : 0;
     const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
     const values = mergeValues(lines);
-    const x = axisScale(sweep, view.axis, values, box.left, box.right, false, view.across);
-    const scores = lines.map((line) => line.rows.map((rows) => rows.map((row) => read(sweep, view.measure, row))));
-    const y = lossScale(scores.flat(2), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores), isMaximized(sweep, view.measure));
-    Object.assign(figure, { lines, box, x, y, points: [] });
+    const across = axisScale(sweep, view.axis, values, box.left, box.right, false, view.across);
+    const up = lossScale(scores.flat(2), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores), isMaximized(sweep, view.measure));
+    Object.assign(figure, { lines, box, points: [] }, windowed(figure, across, up));
+    const { x, y } = figure;
     if (lines.length === 1) drawBands(sweep, picture, lines[0], x, box);
     else if (strip) lines.slice(0, 12).forEach((line, i) => drawStrip(sweep, picture, line, x, box, 20 + 11 * i));
     drawAxes(picture, box, x, y, titleOf(view.axis), titleOf(view.measure) + (isMaximized(sweep, view.measure) ? " (higher is better)" : ""));
-    lines.forEach((line, i) => drawLine(figure, picture, line, scores[i], lines.length === 1, sweep));
+    const inner = clipped(picture, view.name, box);
+    lines.forEach((line, i) => drawLine(figure, inner, line, scores[i], lines.length === 1, sweep));
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     drawBest(app, figure, picture);
-    drawBeyond(figure, picture, scores.flat(2));
-    if (lines.length && y.empty) picture.append(note(box, view.raw ? "No run measured it." : "Every run diverged."));
+    if (!view.window) drawBeyond(figure, picture, scores.flat(2));
+    if (lines.length && up.empty) picture.append(note(box, view.raw ? "No run measured it." : "Every run diverged."));
     if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
@@ -115,7 +123,8 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
   const color = line.optimizer.look;
   const place = figure.lines.indexOf(line);
   const top = box.top + (alone ? 6 : 2.5 + (9 * place) / (figure.lines.length - 1));
-  const inside = (value) => Math.min(Math.max(y.of(value), box.top + 14), box.bottom - 2);
+  const clamp = (at) => Math.min(Math.max(at, box.top + 14), box.bottom - 2); // numbers beyond the scale are at its rim
+  const inside = (value) => (figure.view.window?.y ? Math.min(Math.max(y.of(value), -1e4), 1e4) : clamp(y.of(value)));
   const upper = [], lower = [], middle = [], marks = new Map();
   line.values.forEach((value, i) => {
     const at = x.of(value);
@@ -127,6 +136,7 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     const center = median(scores[i]);
     middle.push(Number.isFinite(center) ? [at, inside(center)] : null);
     const put = (code, up) => {
+      if (!inBox(box, at, up)) return;
       const kind = `${sweep.regimes[code].marker} ${alone ? `r${code}` : color}`;
       if (!marks.has(kind)) marks.set(kind, []);
       marks.get(kind).push([at, up]);
@@ -134,7 +144,7 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     line.rows[i].forEach((row, seed) => {
       const up = Number.isFinite(scores[i][seed]) ? inside(scores[i][seed]) : top;
       if (alone) put(regimeOf(sweep, row), up);
-      figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
+      if (inBox(box, at, up)) figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
     });
     if (!alone) put(mostCommonRegime(sweep, line.rows[i]), Number.isFinite(center) ? inside(center) : top);
   });
@@ -158,7 +168,7 @@ function drawEdges(app, figure, picture, line, alone) {
   const { x, box } = figure;
   const color = line.optimizer.look;
   const edge = x.kind === "text" ? null : edgeOf(app.sweep, line);
-  if (edge !== null) verticalLine(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
+  if (edge !== null && isInside(x, edge)) verticalLine(picture, x.of(edge), box, `edge ${color}`, alone ? `edge ${short(edge)}` : "");
   const theory = theoryOf(app.sweep, line);
   if (theory !== null && theory > x.low && theory < x.high) {
     verticalLine(picture, x.of(theory), box, `theory ${color}`, alone ? `theory ${short(theory)}` : "", 16);
@@ -204,117 +214,6 @@ function drawBeyond({ y, box }, picture, values) {
   const say = (count, text, at) => count && picture.append(svg("text", { class: "note beyond", x: box.right - 4, y: at, "text-anchor": "end" }, [`${count.toLocaleString("en")} ${text}`]));
   say(above, `above ${short(y.high)} ↑`, box.top + 26);
   say(below, `below ${short(y.low)} ↓`, box.bottom - 6);
-}
-
-// ---- Recorded curves: one line per value of the axis, colored by it; a diverged run is drawn to where it leaves the picture ----
-
-function curveFigure(app, holder, view) {
-  const { sweep } = app;
-  const figure = { holder, view, points: [], curves: [] };
-
-  figure.draw = () => {
-    const { width, height, picture } = canvas(holder);
-    const box = { left: 58, right: width - 16, top: 24, bottom: height - 48 };
-    figure.curves = curvesShown(app, view);
-    const [x, y] = curveScales(sweep, figure.curves, view, box);
-    Object.assign(figure, { box, x, y, points: [] });
-    drawAxes(picture, box, x, y, "step", titleOf(view.what));
-    const clip = `clip-${view.name}`;
-    const frame = { x: box.left, y: box.top - 4, width: box.right - box.left + 6, height: box.bottom - box.top + 6 };
-    picture.append(svg("clipPath", { id: clip }, [svg("rect", frame)]));
-    const drawn = svg("g", { "clip-path": `url(#${clip})` });
-    const ends = svg("g");
-    for (const curve of figure.curves) drawCurve(sweep, figure, curve, drawn, ends);
-    figure.overlay = svg("g", { class: "overlay" });
-    picture.append(drawn, ends, figure.overlay);
-    if (!figure.curves.length) picture.append(note(box, "This page embeds no curves of these runs."));
-    mount(app, figure, picture, `${figure.curves.length} curves of ${humanize(view.what)}`);
-    figure.mark();
-  };
-
-  figure.mark = () => {
-    figure.overlay.replaceChildren();
-    app.state.pinned.forEach((row, i) => overlayCurve(app, figure, row, i + 1));
-    if (app.state.hovered !== null && !app.state.pinned.includes(app.state.hovered)) overlayCurve(app, figure, app.state.hovered, 0);
-  };
-
-  figure.nearest = (px, py) => nearestOf(figure.points, px, py, RADIUS);
-  return figure;
-}
-
-// Rows with a curve, of one optimizer and seed, thinned evenly; shade is the position along the axis, from 0 to 1.
-function curvesShown(app, view) {
-  const { sweep } = app;
-  const optimizer = sweep.optimizers[view.optimizer];
-  if (!optimizer || !has(optimizer, view.axis)) {
-    return optimizer ? rowsAlong(sweep, optimizer, [], app.state.at).map((row) => ({ row, shade: 0.4, points: curveOf(sweep, row, view.what) })).filter((c) => c.points) : [];
-  }
-  const line = lineAlong(sweep, view.optimizer, view.axis, app.state.at);
-  const curves = line.rows
-    .map((rows, i) => ({ row: rows.find((row) => cell(sweep, "seed", row) === view.seed), value: i, shade: i / Math.max(1, line.rows.length - 1) }))
-    .filter((curve) => curve.row !== undefined)
-    .map((curve) => ({ ...curve, points: curveOf(sweep, curve.row, view.what) }))
-    .filter((curve) => curve.points);
-  const every = Math.ceil(curves.length / MAX_CURVES);
-  return curves.filter((_, i) => i % every === 0);
-}
-
-function curveScales(sweep, curves, view, box) {
-  const stayed = curves.filter((curve) => regimeOf(sweep, curve.row) !== DIVERGED);
-  const first = curves.flatMap((curve) => [curve.points[0][1], 100 * curve.points[0][1]]);
-  const losses = stayed.length ? stayed.flatMap((curve) => curve.points.map((point) => point[1])) : first;
-  const last = Math.max(1, largest(curves.map((curve) => curve.points.at(-1)[0])));
-  const x = scaleOf(view.log && last > 10 ? "symlog" : "linear", 0, last, box.left, box.right, 1);
-  return [x, lossScale(losses, box.bottom, box.top, view.linear ?? false, null)];
-}
-
-// Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture finally.
-function pathOf(figure, points) {
-  const { x, y, box } = figure;
-  const far = box.top - (box.bottom - box.top);
-  const place = ([step, loss]) => [x.of(step), Math.max(Math.min(y.kind === "log" && loss <= 0 ? box.bottom : y.of(loss), box.bottom), far)];
-  const finite = points.findIndex(([, loss]) => !Number.isFinite(loss));
-  const path = (finite < 0 ? points : points.slice(0, finite)).map(place);
-  let last = path.length - 1;
-  while (last > 0 && path[last][1] < box.top) last--;
-  if (last + 1 < path.length) {
-    const [[a, b], [c, d]] = [path[last], path[last + 1]];
-    path.length = last + 1;
-    path.push([a + ((c - a) * (b - box.top)) / (b - d), box.top]);
-  }
-  return path;
-}
-
-function drawCurve(sweep, figure, curve, drawn, ends) {
-  const path = pathOf(figure, curve.points);
-  if (!path.length) return;
-  const shade = Math.round(curve.shade * 15);
-  const code = regimeOf(sweep, curve.row);
-  drawn.append(svg("path", { class: `curve q${shade}`, d: polyline(path) }));
-  const [a, b] = path.at(-1);
-  ends.append(svg("path", { class: `mark r${code}`, d: markPath(sweep.regimes[code].marker, a, Math.max(b, figure.box.top), 4) }));
-  path.forEach(([px, py]) => py >= figure.box.top && figure.points.push({ row: curve.row, x: px, y: py, value: curve.value }));
-}
-
-function overlayCurve(app, figure, row, place) {
-  const points = curveOf(app.sweep, row, figure.view.what);
-  if (!points) return;
-  drawStableSharpness(app, figure, row);
-  const path = pathOf(figure, points).map(([a, b]) => [a, Math.max(b, figure.box.top)]);
-  if (!path.length) return;
-  figure.overlay.append(svg("path", { class: `curve over ${place ? "pinned" : "now"}`, d: polyline(path) }));
-  const [a, b] = path.at(-1);
-  if (place) figure.overlay.append(number({ x: Math.min(a - 4, figure.box.right - 18), y: Math.max(b, figure.box.top + 14) }, place));
-}
-
-// The largest sharpness that is stable at this run's learning rate.
-function drawStableSharpness(app, figure, row) {
-  const { sweep } = app;
-  const { theory } = sweep.optimizers[optimizerOf(sweep, row)];
-  if (figure.view.what !== "sharpness" || theory === null || !sweep.columns.has("learning_rate")) return;
-  const at = figure.y.of(theory / cell(sweep, "learning_rate", row));
-  if (!(at >= figure.box.top && at <= figure.box.bottom)) return;
-  figure.overlay.append(svg("line", { class: "theory ink", x1: figure.box.left, x2: figure.box.right, y1: at, y2: at }));
 }
 
 // The point nearest to the pointer; null if none is near.

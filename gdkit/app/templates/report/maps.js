@@ -57,7 +57,7 @@ function panelsWith(app, view, values) {
   return values.map((value) => {
     const at = value === null ? state.at : { ...state.at, [view.z]: value };
     const title = value === null ? "" : `${humanize(view.z)} ${short(value)}`;
-    return { title, cells: groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), view) };
+    return { title, cells: pointsOf(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), view) };
   });
 }
 
@@ -81,28 +81,45 @@ function drawPanel(sweep, view, panel, picture, box) {
   if (!cells.length) return;
   if (paired) drawDots(sweep, panel, picture);
   else drawCells(sweep, panel, picture, xs, ys);
+  markBest(sweep, view, panel, picture);
 }
 
-// Rows grouped by their values on the two axes.
-function groupCells(sweep, rows, view) {
+const pointsOf = (sweep, rows, view) => groupCells(sweep, rows, [view.x, view.y]).map(({ at: [x, y], rows: own }) => ({ x, y, rows: own }));
+
+// Rows grouped by their values on the axes.
+function groupCells(sweep, rows, names) {
   const groups = new Map();
   for (const row of rows) {
-    const [a, b] = [cell(sweep, view.x, row), cell(sweep, view.y, row)];
-    const key = `${a} ${b}`;
-    if (!groups.has(key)) groups.set(key, { x: a, y: b, rows: [] });
+    const at = names.map((name) => cell(sweep, name, row));
+    const key = at.join(" ");
+    if (!groups.has(key)) groups.set(key, { at, rows: [] });
     groups.get(key).rows.push(row);
   }
   return [...groups.values()];
 }
 
-// The CSS class that colors each cell: its most common regime, or the shade of its mean.
+// The median over the seeds of a point that did not diverge; null where most of them diverged, as in the map of regimes.
+function valueAt(sweep, name, rows) {
+  if (mostCommonRegime(sweep, rows) === DIVERGED) return null;
+  const known = rows.map((row) => score(sweep, name, row)).filter(Number.isFinite);
+  return known.length ? median(known) : null;
+}
+
+// The CSS class that colors each cell: its most common regime, or the shade of its value.
 function classesOf(sweep, cells, view) {
   if (view.fill === "regime") return cells.map((c) => `r${mostCommonRegime(sweep, c.rows)}`);
-  const means = cells.map((c) => c.rows.reduce((sum, row) => sum + score(sweep, view.fill, row), 0) / c.rows.length);
-  const finite = means.filter(Number.isFinite);
-  const scale = lossScale(finite, 0, 15, isMaximized(sweep, view.fill), isMaximized(sweep, view.fill));
-  view.range = finite.length ? [Math.max(smallest(finite), scale.low), Math.min(largest(finite), scale.high)] : null;
-  return means.map((mean) => (Number.isFinite(mean) ? `q${Math.round(Math.min(15, Math.max(0, scale.of(Math.max(mean, scale.low)))))}` : "none"));
+  const values = cells.map((c) => valueAt(sweep, view.fill, c.rows));
+  const shade = shadesOf(sweep, view.fill, values);
+  view.range = shade.ends;
+  return values.map((value) => (value === null ? "none" : `q${shade(value)}`));
+}
+
+// A function from a value to one of sixteen shades, robust to outliers; `ends` are those of the scale, null without values.
+function shadesOf(sweep, name, values) {
+  const finite = values.filter((value) => value !== null);
+  const scale = lossScale(finite, 0, 15, isMaximized(sweep, name), isMaximized(sweep, name));
+  const shade = (value) => Math.round(Math.min(15, Math.max(0, scale.of(Math.max(value, scale.low)))));
+  return Object.assign(shade, { ends: finite.length ? [Math.max(smallest(finite), scale.low), Math.min(largest(finite), scale.high)] : null });
 }
 
 function drawDots(sweep, panel, picture) {
@@ -129,6 +146,13 @@ function drawCells(sweep, panel, picture, xs, ys) {
   if (panel.fill === "regime") drawSigns(sweep, panel, picture, column, line);
   const edge = edgePath(diverged, across, up);
   for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
+}
+
+// A star on the best point, if the panel holds it.
+function markBest(sweep, view, panel, picture) {
+  const { best, score: found } = sweep.optimizers[view.optimizer];
+  const point = found === null ? null : panel.points.find((one) => one.rows.includes(best));
+  if (point) picture.append(svg("path", { class: "star ink", d: markPath("*", point.x, point.y, 7) }));
 }
 
 // Marks on a coarse grid of the cells show regimes to readers who cannot distinguish the colors.

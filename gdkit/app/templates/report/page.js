@@ -38,6 +38,7 @@ function startPage() {
 
   buildScores(app);
   buildMap(app);
+  buildParallel(app);
   buildStability(app);
   app.table = runsTable(app, document.getElementById("runs"));
   app.draw();
@@ -89,17 +90,18 @@ function buildScores(app) {
   const holder = document.getElementById("scores");
   const axes = Object.keys(sweep.axes);
   const first = sweep.axis ?? axes[0] ?? "optimizer";
-  const view = { axis: first, measure: sweep.by, linear: undefined };
+  const view = { name: "scores", axis: first, measure: sweep.by, linear: undefined };
   const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
   const sign = isMaximized(sweep, sweep.by) ? -1 : 1;
   const reached = sweep.optimizers.map((optimizer) => (optimizer.score === null ? Infinity : sign * optimizer.score));
   const start = reached.indexOf(smallest(reached));
-  const curves = { name: "curves", what: "loss", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true };
+  const curves = { name: "curves", what: "loss", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true, smooth: 1 };
   const curve = curveFigure(app, holder.querySelector(".curves .plot"), curves);
   app.figures.push(score, curve);
 
   const set = (target, name, figures = [score, curve]) => (value) => {
     target[name] = value;
+    if (["measure", "what", "axis"].includes(name)) figures.forEach((figure) => { figure.view.window = null; }); // other numbers
     figures.forEach((figure) => figure.draw());
     legendOf(app, curves, holder.querySelector(".curves .key"));
   };
@@ -117,7 +119,7 @@ function buildScores(app) {
   scoreControls.push(chooser("Horizontal scale", [null, "linear", "log"], "", set(view, "across", [score]), null, (v) => v ?? "as swept"));
   scoreControls.push(chooser("Vertical scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
   scoreControls.push(...fixers);
-  holder.querySelector(".score .controls").append(...scoreControls, ...exportButtons(app, score, "scores"));
+  fillControls(app, score, holder.querySelector(".score .controls"), scoreControls);
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
 
   const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
@@ -128,10 +130,18 @@ function buildScores(app) {
   }
   const names = curveNames(sweep);
   if (names.length > 1) curveControls.unshift(chooser("Curve", names, "", set(curves, "what", [curve]), "loss", humanize));
-  if (sweep.several) curveControls.push(chooser("Seed", valuesOf(sweep, "seed"), "", set(curves, "seed", [curve]), curves.seed));
-  holder.querySelector(".curves .controls").append(...curveControls, ...exportButtons(app, curve, "curves"));
+  if (sweep.several) curveControls.push(chooser("Seed", [...valuesOf(sweep, "seed"), ...Object.keys(BANDS)], "", set(curves, "seed", [curve]), curves.seed, (v) => BANDS[v] ?? short(v)));
+  curveControls.push(chooser("Smoothing", [1, 5, 15, 45], "", set(curves, "smooth", [curve]), 1, (n) => (n > 1 ? `mean of ${n} points` : "none")));
+  fillControls(app, curve, holder.querySelector(".curves .controls"), curveControls);
   legendOf(app, curves, holder.querySelector(".curves .key"));
   holder.querySelector(".score .key").append(...regimeKey(sweep));
+}
+
+// What a reader chooses about a figure, folded on a narrow screen; how to zoom, and to save it.
+function fillControls(app, figure, holder, choices) {
+  const zoom = figure.paint ? [zoomButtons(app, figure)] : [];
+  const fold = html("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => fold.setAttribute("aria-expanded", String(holder.classList.toggle("open"))) }, ["Options"]);
+  holder.replaceChildren(fold, ...choices, ...zoom, ...exportButtons(app, figure, figure.view.name));
 }
 
 // The values of the other axes; by default those at the best point of each optimizer.
@@ -162,11 +172,14 @@ function toggle(app, index, figure) {
 function regimeKey(sweep) {
   const present = sweep.regimes.map((regime, code) => [regime, code]).filter(([, code]) => countOf(sweep, code));
   const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
-  const star = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]), "best"]);
   const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "training diverges above"]);
   const edges = [...sweep.edges.values()].some((values) => values.some((edge) => edge > 0));
-  const stars = sweep.optimizers.some((optimizer) => optimizer.score !== null);
-  return [...items, ...(stars ? [star] : []), ...(edges ? [dash] : [])];
+  return [...items, ...starKey(sweep), ...(edges ? [dash] : [])];
+}
+
+function starKey(sweep) {
+  const star = svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]);
+  return sweep.optimizers.some((optimizer) => optimizer.score !== null) ? [html("li", {}, [star, "best"])] : [];
 }
 
 // The colors of the curves, from the lowest to the highest value of the axis.
@@ -190,7 +203,7 @@ function buildMap(app) {
   const [optimizer, index] = suitable[0];
   const axes = optimizer.dimensions.flat();
   const x = axes.includes(sweep.axis) ? sweep.axis : axes[0];
-  const view = { optimizer: index, x, y: "", z: "", fill: "regime", measure: sweep.by };
+  const view = { name: "map", optimizer: index, x, y: "", z: "", fill: "regime", measure: sweep.by };
   const figure = mapFigure(app, holder.querySelector(".plot"), view);
   app.figures.push(figure);
   const controls = holder.querySelector(".controls");
@@ -203,7 +216,9 @@ function buildMap(app) {
     if (names.length > 2) choices.push(chooser("Horizontal", names, "", set("x"), view.x, humanize), chooser("Vertical", names, "", set("y"), view.y, humanize));
     if (panels.length) choices.push(chooser("Panels", ["", ...panels], "(one panel)", set("z"), view.z, humanize));
     const rest = panels.filter((name) => name !== view.z);
-    controls.replaceChildren(...choices, ...rest.map((name) => fixChooser(app, name)), ...exportButtons(app, figure, "map"));
+    const isOpen = controls.classList.contains("open");
+    fillControls(app, figure, controls, [...choices, ...rest.map((name) => fixChooser(app, name))]);
+    controls.querySelector(".fold").setAttribute("aria-expanded", String(isOpen));
   };
   build();
   figure.draw();
@@ -224,11 +239,27 @@ function validateAxes(sweep, view) {
 }
 
 function mapKey(sweep, view, holder) {
-  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), html("li", {}, ["line: where divergence begins"]));
+  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), html("li", {}, ["line: where divergence begins"]), ...starKey(sweep));
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const [low, high] = view.range ?? [NaN, NaN];
-  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, [`${isMaximized(sweep, view.fill) ? "higher is better; " : ""}grey: diverged`]));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, [`${isMaximized(sweep, view.fill) ? "higher is better; " : ""}median over seeds; grey: most diverged`]), ...starKey(sweep));
+}
+
+// For optimizers with three axes or more, of which maps show two.
+function buildParallel(app) {
+  const { sweep } = app;
+  const holder = document.getElementById("parallel");
+  const suitable = [...sweep.optimizers.keys()].filter((i) => sweep.optimizers[i].dimensions.flat().length > 2);
+  holder.hidden = !suitable.length;
+  if (!suitable.length) return;
+  const view = { name: "parallel", optimizer: suitable[0], fill: sweep.by };
+  const figure = parallelFigure(app, holder.querySelector(".plot"), view);
+  app.figures.push(figure);
+  const set = (name) => (value) => { Object.assign(view, { [name]: value, window: null }); figure.draw(); };
+  const choices = [chooser("Measure", measuresOf(sweep), "", set("fill"), view.fill, humanize)];
+  if (suitable.length > 1) choices.unshift(chooser("Optimizer", suitable, "", set("optimizer"), view.optimizer, (i) => sweep.optimizers[i].label));
+  fillControls(app, figure, holder.querySelector(".controls"), choices);
 }
 
 function buildStability(app) {
@@ -237,14 +268,13 @@ function buildStability(app) {
   const names = sweep.measures.stability ?? [];
   holder.hidden = !names.length;
   if (!names.length) return;
-  const view = { axis: sweep.axis ?? Object.keys(sweep.axes)[0] ?? "optimizer", measure: names[0], linear: undefined, raw: true };
+  const view = { name: "stability", axis: sweep.axis ?? Object.keys(sweep.axes)[0] ?? "optimizer", measure: names[0], linear: undefined, raw: true };
   const figure = scoreFigure(app, holder.querySelector(".plot"), view);
-  const draw = figure.draw;
-  figure.draw = () => { draw(); drawTheory(app, figure); };
+  const paint = figure.paint;
+  figure.paint = () => { paint(); drawTheory(app, figure); };
   app.figures.push(figure);
-  if (names.length > 1) {
-    holder.querySelector(".controls").append(chooser("Quantity", names, "", (name) => { view.measure = name; figure.draw(); }, names[0], humanize));
-  }
+  const choose = (name) => { Object.assign(view, { measure: name, window: null }); figure.draw(); };
+  fillControls(app, figure, holder.querySelector(".controls"), names.length > 1 ? [chooser("Quantity", names, "", choose, names[0], humanize)] : []);
 }
 
 // The largest stable sharpness at each learning rate; 0 for the Lyapunov exponent, above which differences grow.
@@ -255,7 +285,7 @@ function drawTheory(app, figure) {
   }
   if (!view.measure.includes("sharpness") || view.axis !== "learning_rate" || y.kind !== "log") return;
   for (const line of lines.filter((one) => one.optimizer.theory !== null)) {
-    const path = line.values.filter((v) => v > 0).map((v) => [x.of(v), y.of(line.optimizer.theory / v)]).filter(([, b]) => b >= box.top && b <= box.bottom);
+    const path = line.values.filter((v) => v > 0).map((v) => [x.of(v), y.of(line.optimizer.theory / v)]).filter(([a, b]) => inBox(box, a, b));
     if (path.length > 1) figure.overlay.before(svg("path", { class: `theory ${lines.length > 1 ? line.optimizer.look : "ink"}`, d: polyline(path) }));
   }
 }

@@ -1,30 +1,45 @@
 // Pointing at a run by mouse, touch or keys: its card, and pinned runs.
 
-function mount(app, figure, picture, title) {
-  const help = "Arrow keys move between runs, Enter pins a run, Escape closes its card.";
-  const attributes = { tabindex: "0", role: "application", "aria-label": `${title}. ${help}` };
-  for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
-  const old = figure.holder.querySelector("svg.picture");
-  const focused = old !== null && document.activeElement === old;
-  if (old) old.replaceWith(picture);
-  else figure.holder.append(picture);
-  if (focused) picture.focus({ preventScroll: true });
-  figure.picture = picture;
-  if (figure.current) app.hover(figure, null); // its position was in the old picture
+const NARROW = 640; // pixels, as in the style
 
-  const hit = (event) => {
+function mount(app, figure, picture, title) {
+  const canZoom = figure.paint && !figure.select ? "Plus and minus zoom, Shift and arrow keys pan, 0 shows all." : "";
+  picture.setAttribute("aria-label", `${title}. Arrow keys move between runs, Enter pins a run, Escape closes its card. ${canZoom}`);
+  if (figure.picture) { // the element stays, so that a gesture that redraws it goes on
+    for (const name of ["viewBox", "aria-label"]) figure.picture.setAttribute(name, picture.getAttribute(name));
+    figure.picture.replaceChildren(...picture.childNodes);
+  } else {
+    figure.picture = picture;
+    for (const [name, value] of Object.entries({ tabindex: "0", role: "application" })) picture.setAttribute(name, value);
+    figure.holder.append(picture);
+    listen(app, figure);
+  }
+  figure.picture.classList.toggle("zoomed", Boolean(figure.view.window) && !figure.select);
+  if (figure.reset) figure.reset.hidden = !figure.view.window;
+  if (figure.current) app.hover(figure, null); // its position was in the old picture
+}
+
+function listen(app, figure) {
+  const { picture } = figure;
+  const at = (event) => {
     const frame = picture.getBoundingClientRect();
     const ratio = picture.viewBox.baseVal.width / frame.width;
-    return figure.nearest((event.clientX - frame.left) * ratio, (event.clientY - frame.top) * ratio);
+    return [(event.clientX - frame.left) * ratio, (event.clientY - frame.top) * ratio];
   };
-  picture.addEventListener("pointermove", (event) => app.hover(figure, hit(event)));
+  const hit = (event) => figure.nearest(...at(event));
+  let touch = false; // whether the last press was by a finger, which first shows a card and then pins
+  picture.addEventListener("pointerdown", (event) => { touch = event.pointerType === "touch"; });
+  picture.addEventListener("pointermove", (event) => { if (!event.buttons) app.hover(figure, hit(event)); });
   picture.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && app.hover(figure, null));
+  if (figure.paint) (figure.select ? addSelecting : addGestures)(app, figure, at);
   picture.addEventListener("click", (event) => {
+    if (figure.dragged) return;
     const [point, now] = [hit(event), figure.current]; // a click has integer pixels: of two close marks, take the one whose card is shown
-    const chosen = point && now && Math.hypot(point.x - now.x, point.y - now.y) < 2 ? now : point;
-    if (chosen) app.pin(chosen.row);
+    const isShown = point && now && Math.hypot(point.x - now.x, point.y - now.y) < 2;
+    if (touch && !isShown) app.hover(figure, point);
+    else if (point) app.pin((isShown ? now : point).row);
   });
-  picture.addEventListener("keydown", (event) => moveByKey(app, figure, event));
+  picture.addEventListener("keydown", (event) => (figure.paint && !figure.select && zoomByKey(app, figure, event)) || moveByKey(app, figure, event));
   picture.addEventListener("blur", () => app.hover(figure, null));
 }
 
@@ -115,19 +130,24 @@ function showCard(app, figure, point) {
   announcement.textContent = `${nameOf(app.sweep, point.row)}: ${texts.join("; ")}`;
 }
 
-// Places the card beside the point, inside the window; hides it while the point is out of view.
+// Places the card beside the point, within its own figure, so that it covers no other one; hides it while the point is
+// out of view. On a narrow screen it is below the picture instead.
 function placeCard(card, figure, point) {
   card.hidden = false;
+  const isNarrow = document.documentElement.clientWidth < NARROW;
+  const home = isNarrow ? figure.holder : document.querySelector("main");
+  if (card.parentElement !== home) home.append(card);
+  if (isNarrow) return;
   const frame = figure.picture.getBoundingClientRect();
   const ratio = frame.width / figure.picture.viewBox.baseVal.width;
   const [x, y] = [frame.left + point.x * ratio, frame.top + point.y * ratio];
   const size = card.getBoundingClientRect();
-  const width = document.documentElement.clientWidth;
-  const left = x + 18 + size.width < width ? x + 18 : x - 18 - size.width;
-  card.style.left = `${Math.max(8, Math.min(left, width - size.width - 8))}px`;
-  const narrow = left < 8;
-  const below = narrow ? y + 24 : y - size.height / 2;
-  card.style.top = `${Math.max(8, Math.min(below, window.innerHeight - size.height - 8))}px`;
+  const sides = [x + 18, x - 18 - size.width].filter((left) => left >= frame.left && left + size.width <= frame.right);
+  const left = sides[0] ?? Math.max(frame.left, Math.min(x - size.width / 2, frame.right - size.width));
+  const top = sides.length ? y - size.height / 2 : y + 24 + size.height <= frame.bottom ? y + 24 : y - 24 - size.height;
+  const within = (low, high) => Math.max(low, Math.min(top, high - size.height));
+  card.style.left = `${left}px`;
+  card.style.top = `${Math.max(8, Math.min(within(frame.top, frame.bottom), window.innerHeight - size.height - 8))}px`;
   card.hidden = y < 0 || y > window.innerHeight;
 }
 
@@ -137,6 +157,7 @@ function listPinned(app) {
   const chips = state.pinned.map((row, i) =>
     html("li", {}, [
       html("b", {}, [String(i + 1)]),
+      seriesBadge({ look: pinLook(i) }),
       regimeBadge(sweep, regimeOf(sweep, row)),
       ` ${nameOf(sweep, row)}: ${humanize(sweep.by)} ${formatValue(sweep.by, cell(sweep, sweep.by, row))} `,
       html("button", { type: "button", "aria-label": `Unpin run ${i + 1}`, onclick: () => app.pin(row) }, ["×"]),

@@ -1,0 +1,88 @@
+"""How much each axis of a sweep matters: the variance of the ranks of its points, divided among the axes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gdkit.app.labels import humanize
+from gdkit.app.summary import results_by_optimizer
+from gdkit.monitors import EndKind
+from gdkit.regimes import Regime
+from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.result.lane_values import end_values
+from gdkit.sweeps.result.result import SweepResult
+
+
+class AxisImportance(NamedTuple):
+    """Shares of the variance that an axis explains; Sobol' indices."""
+
+    name: str  # in words; of axes that vary together, all of them
+    alone: float  # whatever the other axes: the first-order index
+    total: float  # with its interactions: the total index
+
+
+def axis_importances(result: SweepResult, by: str) -> dict[str, list[AxisImportance]]:
+    """The axes of each optimizer that has at least two, the most important first, by label.
+
+    The ranks are those of the means over seeds of `by`; points with a diverged seed share the last rank. Optimizers
+    with runs that have not finished, or whose points are all equal, are left out.
+    """
+    found = {label: _rank_axes(one, by) for label, one in results_by_optimizer(result).items()}
+    return {label: axes for label, axes in found.items() if axes}
+
+
+def describe_importance(axes: Sequence[AxisImportance]) -> str:
+    """What the axes explain, in one sentence.
+
+    >>> describe_importance([AxisImportance("learning rate", 0.7, 0.8), AxisImportance("momentum", 0.2, 0.3)])
+    'learning rate explains 70 % of the variance, momentum 20 %; interactions and seed noise the other 10 %.'
+    """
+    percents = [round(100 * axis.alone) for axis in axes]
+    rest = round(100 * (1 - sum(axis.alone for axis in axes)))
+    others = [f"{axis.name} {percent} %" for axis, percent in zip(axes[1:], percents[1:], strict=True)]
+    listed = ", ".join([f"{axes[0].name} explains {percents[0]} % of the variance", *others])
+    return listed + (f"; interactions and seed noise the other {rest} %." if rest > 0 else ".")
+
+
+def decompose_variance(values: np.ndarray) -> list[tuple[float, float]]:
+    """The first-order and the total Sobol' index of each dimension of a whole grid; NaN if all values are equal.
+
+    On a whole grid the functional ANOVA is exact: its terms are differences of means (Sobol', Global sensitivity
+    indices, 2001; Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance, 2014).
+
+    >>> decompose_variance(np.add.outer([0.0, 4.0], [0.0, 3.0]))
+    [(0.64, 0.64), (0.36, 0.36)]
+    """
+    every = tuple(range(values.ndim))
+    variance = values.var()
+    if not variance > 0:
+        return [(np.nan, np.nan)] * values.ndim
+    others = lambda i: tuple(j for j in every if j != i)
+    share = lambda axes: float(values.mean(axis=axes).var() / variance)
+    return [(share(others(i)), 1.0 - share((i,))) for i in every]
+
+
+def rank_values(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 in the shape of `values`; equal values share the mean of theirs.
+
+    >>> rank_values(np.array([[0.3, np.inf], [0.1, np.inf]])).tolist()
+    [[2.0, 3.5], [1.0, 3.5]]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place].reshape(values.shape)
+
+
+def _rank_axes(result: SweepResult, by: str) -> list[AxisImportance]:
+    """The axes of one optimizer with at least two values, the most important first; empty for fewer than two."""
+    dimensions = result.grids[0].dimensions
+    shape = tuple(size for _, _, size in dimensions)
+    names = [" with ".join(map(humanize, axes)) for _, axes, size in dimensions if size > 1]
+    if len(names) < 2 or (result.lanes["end_kind"].values == EndKind.RUNNING).any():
+        return []
+    values = orient(end_values(result.lanes)[by].values.astype(float), result.is_maximized(by))
+    lost = (result.lane_regimes == Regime.DIVERGED) | ~np.isfinite(values)
+    means = np.where(lost, np.inf, values).reshape(*shape, result.seeds).mean(axis=-1)
+    shares = decompose_variance(rank_values(means.squeeze()))
+    axes = [AxisImportance(name, *pair) for name, pair in zip(names, shares, strict=True)]
+    return sorted(axes, key=lambda axis: -axis.alone) if np.isfinite(shares).all() else []

@@ -1,0 +1,273 @@
+"""The charts of the report in a real browser: zoom and pan, means and smoothing, pinned curves, cards."""
+
+import json
+import math
+from xml.etree import ElementTree as ET
+
+import browser
+import numpy as np
+import pytest
+import scipy.stats
+from test_report_browser import CHROMIUM, card, choose, click, lane_named, make, ruler, settle, text, wait_for
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser.open_chromium(str(CHROMIUM)) as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab, made):
+    tab.open(made.address)
+    yield tab
+    assert tab.problems == []
+    assert tab.requests == [made.address]
+
+
+def spans(page, figure):
+    """The ranges of both axes that lie between the ends of the grid of a figure, in decades."""
+    ends = page.evaluate(
+        f"""(() => {{
+          const grid = document.querySelector("#scores .{figure} .grid").getBBox();
+          const frame = document.querySelector("#scores .{figure} .picture").getBoundingClientRect();
+          return [frame.x, frame.y, grid.x, grid.y, grid.width, grid.height];
+        }})()"""
+    )
+    at = ruler(page, f".{figure}")
+    slopes = [at(10.0, 10.0)[i] - at(1.0, 1.0)[i] for i in (0, 1)]
+    return ends[4] / slopes[0], -ends[5] / slopes[1]
+
+
+def zoomed(page):
+    """Whether each of the two charts shows a part of it only."""
+    return page.evaluate(
+        '[...document.querySelectorAll("#scores .picture")].map((p) => p.classList.contains("zoomed"))'
+    )
+
+
+def turn(page, place, figure):
+    page.turn_wheel(*place, -200, ctrl=True)
+
+
+def pinch(page, place, figure):
+    x, y = place
+    page.touch([(x - 40, y), (x + 40, y)], [(x - 60, y), (x + 60, y)], [(x - 80, y), (x + 80, y)])
+
+
+def press_plus(page, place, figure):
+    page.move_mouse(*place)
+    page.evaluate(f'document.querySelector("#scores .{figure} .picture").focus()')
+    page.press_key("+")
+
+
+@pytest.mark.parametrize(("figure", "point"), [("score", (0.05, 0.05)), ("curves", (10.0, 0.3))])
+@pytest.mark.parametrize(("gesture", "factor"), [(turn, math.exp(0.6)), (pinch, 2.0)])
+def test_zooming_keeps_the_values_beneath_the_pointer_or_the_fingers(page, gesture, factor, figure, point):
+    place, before = ruler(page, f".{figure}")(*point), spans(page, figure)
+    gesture(page, place, figure)
+    assert ruler(page, f".{figure}")(*point) == pytest.approx(place, abs=1.5)
+    assert spans(page, figure) == pytest.approx([decades / factor for decades in before], rel=0.03)
+    assert zoomed(page) == [figure == "score", figure == "curves"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((0.01, 0.02), (0.3, 0.2)), ((0.002, 0.01), (0.05, 0.3)), ((0.1, 0.006), (3.0, 0.09))]
+)
+def test_dragging_selects_a_part_then_pans_and_a_double_click_shows_all(page, low, high):
+    before = spans(page, "score")
+    place = ruler(page, ".score")
+    page.drag(place(*low), place(*high))
+    shown = [math.log10(b / a) for a, b in zip(low, high, strict=True)]
+    assert spans(page, "score") == pytest.approx(shown, rel=0.08)  # the grid has a margin for diverged runs
+    at = ruler(page, ".score")
+    middle = tuple(math.sqrt(a * b) for a, b in zip(low, high, strict=True))
+    start = at(*middle)
+    page.drag(start, (start[0] + 60, start[1] + 25))
+    assert ruler(page, ".score")(*middle) == pytest.approx((start[0] + 60, start[1] + 25), abs=1.5)
+    assert page.evaluate("document.querySelectorAll('#pins li').length") == 0  # a drag is no click
+    page.double_click(*start)
+    assert zoomed(page) == [False, False]
+    assert spans(page, "score") == pytest.approx(before)
+
+
+def test_keys_zoom_pan_and_show_all_and_are_announced(page):
+    page.evaluate('document.querySelector("#scores .curves .picture").focus()')
+    before = spans(page, "curves")
+    page.press_key("+")
+    assert spans(page, "curves") == pytest.approx([decades / 1.5 for decades in before], rel=0.03)
+    assert text(page, "#announcement").startswith("horizontal ")
+    at = ruler(page, ".curves")
+    page.press_key("ArrowRight", shift=True)
+    assert ruler(page, ".curves")(10.0, 0.3)[0] == pytest.approx(at(10.0, 0.3)[0] - 60, abs=1.5)
+    page.press_key("-")
+    page.press_key("-")
+    assert zoomed(page) == [False, False]  # never more than all
+    page.press_key("+")
+    page.press_key("0")
+    assert zoomed(page) == [False, False]
+
+
+def test_the_wheel_alone_scrolls_the_page_unless_the_chart_has_the_focus(page):
+    place = ruler(page, ".score")(0.05, 0.05)
+    page.turn_wheel(*place, -100)
+    assert zoomed(page) == [False, False]
+    page.evaluate('document.querySelector("#scores .score .picture").focus({preventScroll: true})')
+    page.turn_wheel(*ruler(page, ".score")(0.05, 0.05), -100)
+    assert zoomed(page) == [True, False]
+
+
+@pytest.mark.parametrize("figure", ["score", "curves"])
+def test_a_zoom_is_in_the_address_and_on_the_saved_chart(page, made, figure):
+    name = {"score": "scores", "curves": "curves"}[figure]
+    for _ in range(3):
+        click(page, f"#scores .{figure} .zoom button")
+    settle(page)
+    ticks = f"[...document.querySelectorAll('#scores .{figure} .ticks text')].map((t) => t.textContent)"
+    shown, address = page.evaluate(ticks), page.evaluate("location.href")
+    assert list(json.loads(page.evaluate("decodeURIComponent(location.hash.slice(6))"))["zoom"]) == [name]
+    page.open("about:blank")
+    page.open(address)
+    page.requests[:] = [made.address]
+    assert page.evaluate(ticks) == shown
+    page.evaluate(f"[...document.querySelectorAll('#scores .{figure} .export')][0].click()")
+    file = wait_for(page, f"made-{name}.svg")
+    texts = [element.text for element in ET.fromstring(file.read_text()).iter("{http://www.w3.org/2000/svg}text")]
+    file.unlink()
+    assert texts[: len(shown)] == shown
+    legend = {"score": ["sgd", "adam", "diverged"], "curves": ["mark at the end: regime"]}[figure]
+    assert set(legend) <= set(texts[len(shown) :])
+    click(page, f"#scores .{figure} .zoom button", 2)
+    settle(page)
+    assert page.evaluate("location.hash") == "" and zoomed(page) == [False, False]
+
+
+@pytest.mark.parametrize(
+    "zoom", ['{"scores":{"x":[0,1],"y":[1,1]}}', '{"scores":{"x":"a"}}', '{"scores":{"x":[-5,1]}}', "[[1]]"]
+)
+def test_a_zoom_that_no_scale_can_show_is_ignored(tab, made, zoom):
+    tab.open("about:blank")
+    tab.open(made.address)
+    before = spans(tab, "score")
+    tab.open("about:blank")
+    tab.open(f'{made.address}#view={{"chosen":[],"hidden":[],"pinned":[],"zoom":{zoom}}}')
+    assert spans(tab, "score") == pytest.approx(before) and tab.problems == []
+
+
+# Curves over seeds
+
+
+def path_at(page, kind, number):
+    """Corners of a path of the chart of curves, in the window."""
+    path, x, y = page.evaluate(
+        f"""(() => {{
+          const frame = document.querySelector(".curves .picture").getBoundingClientRect();
+          return [document.querySelectorAll("#scores .curves .{kind}")[{number}].getAttribute("d"), frame.x, frame.y];
+        }})()"""
+    )
+    corners = path.strip("MZ").replace("L", "M").split("M")
+    return np.array([corner.split() for corner in corners], float) + np.array([x, y])
+
+
+def losses_of(made, number):
+    """Steps, and losses of each seed (seeds, steps), at a learning rate of sgd and its best momentum."""
+    one = made.result.select(optimizer="sgd")
+    at = one.recommend().at["momentum"]
+    frame = made.frame[(made.frame["optimizer"] == "sgd") & (made.frame["momentum"] == at)]
+    rate = np.unique(frame["learning_rate"])[number]
+    curves = [made.result.curve(int(lane)) for lane in frame.index[frame["learning_rate"] == rate]]
+    return curves[0][0], np.stack([losses for _, losses in curves]).astype(float)
+
+
+@pytest.mark.parametrize("number", [0, 4, 8])
+@pytest.mark.parametrize("kind", ["min–max", "95 % interval"])
+def test_curves_are_drawn_as_mean_and_band_over_seeds(page, made, kind, number):
+    choose(page, "Curves of", "sgd")
+    choose(page, "Seed", f"mean, {kind}")
+    steps, losses = losses_of(made, number)
+    mean, error = losses.mean(0), losses.std(0, ddof=1) / math.sqrt(len(losses))
+    half = scipy.stats.t.ppf(0.975, len(losses) - 1) * error
+    low, high = (losses.min(0), losses.max(0)) if kind == "min–max" else (mean - half, mean + half)
+    at = ruler(page, ".curves")
+    later = steps > 0  # the axis of steps is linear below 1
+    drawn = lambda values: np.array([at(step, value) for step, value in zip(steps[later], values[later], strict=True)])
+    np.testing.assert_allclose(path_at(page, "curve", number)[later], drawn(mean), atol=1.0)
+    band = path_at(page, "spread", number)
+    np.testing.assert_allclose(band[: len(steps)][later], drawn(high), atol=1.0)
+    np.testing.assert_allclose(band[len(steps) :][::-1][later], drawn(low), atol=1.0)
+    assert "mean over seeds" in page.evaluate('document.querySelector(".curves .title ~ .title").textContent')
+
+
+@pytest.mark.parametrize(("count", "number"), [(5, 0), (15, 4), (45, 8)])
+def test_smoothing_is_a_moving_mean_that_narrows_at_the_ends(page, made, count, number):
+    choose(page, "Curves of", "sgd")
+    choose(page, "Smoothing", f"mean of {count} points")
+    steps, losses = losses_of(made, number)
+    reach = [min(count // 2, i, len(steps) - 1 - i) for i in range(len(steps))]
+    mean = np.array([losses[0, i - r : i + r + 1].mean() for i, r in enumerate(reach)])
+    at = ruler(page, ".curves")
+    drawn = np.array([at(step, value) for step, value in zip(steps[1:], mean[1:], strict=True)])
+    np.testing.assert_allclose(path_at(page, "curve", number)[1:], drawn, atol=1.0)
+
+
+def test_pinned_curves_have_colors_and_numbers_of_their_own(page):
+    for row in (0, 4, 9):
+        click(page, ".runs td button", row)
+    color = "(e) => getComputedStyle(e).stroke"
+    curves = page.evaluate(f"[...document.querySelectorAll('#scores .curves .pinned')].map({color})")
+    badges = page.evaluate(f"[...document.querySelectorAll('#pins li .line')].map({color})")
+    assert len(curves) == 3 and len(set(badges)) == 3 and set(curves) <= set(badges)
+    assert text(page, "#pins").count("learning rate") == 3
+
+
+# Cards
+
+
+@pytest.mark.parametrize("width", [1280, 1000, 700])
+def test_a_card_stays_within_its_own_chart(tab, made, width):
+    tab.open(made.address, width=width)
+    covered = """(() => {
+      const card = document.getElementById("card").getBoundingClientRect();
+      return [...document.querySelectorAll("#scores .picture")].map((picture) => {
+        const frame = picture.getBoundingClientRect();
+        return card.left < frame.right && card.right > frame.left && card.top < frame.bottom && card.bottom > frame.top;
+      });
+    })()"""
+    for number, figure in enumerate(("score", "curves")):
+        tab.evaluate(f"document.querySelector('#scores .{figure} .picture').scrollIntoView({{block: 'center'}})")
+        tab.evaluate(f"document.querySelector('#scores .{figure} .picture').focus({{preventScroll: true}})")
+        for key in ("ArrowRight", *["ArrowRight", "ArrowRight", "ArrowDown"] * 3):
+            tab.press_key(key)
+            assert tab.evaluate("document.getElementById('card').hidden") is False
+            assert not tab.evaluate(covered)[1 - number]
+
+
+def test_a_tap_shows_the_card_below_the_chart_of_a_phone_and_another_pins_the_run(tab, made):
+    tab.open(made.address, width=390)
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    tab.evaluate("document.querySelector('#scores .chip').click()")
+    place = ruler(tab, ".score")
+    best = made.result.select(optimizer="sgd").recommend()
+    frame = made.frame
+    mine = frame[(frame["optimizer"] == "sgd") & (frame["momentum"] == best.at["momentum"]) & (frame["seed"] == 0)]
+    row = mine.iloc[(np.log(mine["learning_rate"] / 0.02)).abs().argmin()]
+    spot = place(row["learning_rate"], row["validation_loss"])
+    tab.touch([spot])
+    assert lane_named(made.frame, card(tab)["name"])["learning_rate"] == pytest.approx(row["learning_rate"])
+    card_top = "document.getElementById('card').getBoundingClientRect().top"
+    picture_end = "document.querySelector('.score .picture').getBoundingClientRect().bottom"
+    assert tab.evaluate(f"{card_top} >= {picture_end}")
+    assert tab.evaluate("document.querySelectorAll('#pins li').length") == 0
+    tab.touch([spot])
+    assert tab.evaluate("document.querySelectorAll('#pins li').length") == 1
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert tab.evaluate(over) == 0
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert tab.problems == []
