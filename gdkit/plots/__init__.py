@@ -9,6 +9,7 @@ there.
 from gdkit.plots.boundary import FPS, answer_handles, answers, zoom
 from gdkit.plots.curves import curves, loss_curves
 from gdkit.plots.derivatives import chain_rule, difference_error, tangent
+from gdkit.plots.explained import curvature, flow
 from gdkit.plots.maps import regime_map
 from gdkit.plots.runs import coordinate_check, descent_1d, trajectories
 from gdkit.plots.style import REGIME_COLORS, REGIME_LABELS, REGIME_MARKERS, SERIES_COLORS, SERIES_MARKERS, save
@@ -16,6 +17,7 @@ from gdkit.plots.sweeps import final_loss, regime_strip
 
 __all__ = [
     "FPS", "REGIME_COLORS", "REGIME_LABELS", "REGIME_MARKERS", "SERIES_COLORS", "SERIES_MARKERS",
-    "answer_handles", "answers", "chain_rule", "coordinate_check", "curves", "descent_1d", "difference_error",
-    "final_loss", "loss_curves", "regime_map", "regime_strip", "save", "tangent", "trajectories", "zoom",
+    "answer_handles", "answers", "chain_rule", "coordinate_check", "curvature", "curves", "descent_1d",
+    "difference_error", "final_loss", "flow", "loss_curves", "regime_map", "regime_strip", "save", "tangent",
+    "trajectories", "zoom",
 ]  # fmt: skip

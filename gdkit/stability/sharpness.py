@@ -310,7 +310,7 @@ def largest_preconditioned(
     loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    gain, is_diagonal = _compute_gain(built, state, dynamic, unravel(gradient(vector)), lambda params: loss(params)[0])
+    gain, is_diagonal = compute_gain(built, state, dynamic, unravel(gradient(vector)), lambda params: loss(params)[0])
     inverse = -gain / rate
     is_positive = jnp.all((inverse > 0) & jnp.isfinite(inverse))
     root = jnp.sqrt(jnp.where(inverse > 0, inverse, 1))
@@ -320,7 +320,7 @@ def largest_preconditioned(
     return spectrum._replace(vectors=None), is_diagonal, is_positive
 
 
-def _compute_gain(
+def compute_gain(
     optimizer: Optimizer, state: State, dynamic: DynamicState, grad: Params, value_fn: Callable[[Params], Array]
 ) -> tuple[Array, Array]:
     """How far a constant gradient of 1 moves each param per step, (n,); and whether each depends on its gradient alone.

@@ -27,6 +27,7 @@ _USAGE = {
     "check": "CONFIG [key.path=value ...] [--device NAME]",
     "status": "DIR|FILE [--json]",
     "report": "DIR|FILE [DIR ...] [-o FILE] [--quiet | --json]",
+    "explain": "DIR [--lane N] [--points N] [--flow-steps N] [-o FILE]",
     "serve": "DIR [--port N] [--host ADDRESS]",
     "export": "DIR -o FILE [--best | --lane N] [--seed S]",
     "list": "optimizers|problems|monitors|data|experiments|examples",
@@ -199,6 +200,34 @@ def report(
     rewrite_report(config, folder, hooks.write_report, show=show)
 
 
+def explain(
+    folder: Path, /, *, lane: int | None = None, points: int = 50, flow_steps: int = 100, output: Output = None
+) -> None:
+    """Say why a run ended as it did, and write a page about it: its curvature against the edge of stability.
+
+    The run, and those just below and just above where divergence begins, are run again.
+
+    Args:
+      folder: the folder of the sweep, for example runs/digits_mlp.
+      lane: the number of the run; default: the first seed of the recommended point.
+      points: measurements of the curvature per run.
+      flow_steps: steps of the central flow, where there is one; 0 for none.
+      output: the file of the page; default: explain-N.html in the folder.
+    """
+    from gdkit.app import directory
+
+    if not (folder / "config.yaml").is_file():
+        problem = "it is not the folder of a sweep that a config ran"
+        raise bad_value("DIR", str(folder), problem, "Name one, such as runs/NAME; in Python use result.explain(lane)")
+    _configure_jax(directory.load_config(folder).precision)
+    from gdkit.app.report.explanation import write_explanation
+
+    explanation = gdkit.open(folder).explain(lane, points=points, flow_steps=flow_steps)
+    print(explanation)
+    target = output or folder / f"explain-{explanation.runs[0].lane}.html"
+    print(f"\nwrote {write_explanation(explanation, target, folder.absolute().name)}")
+
+
 def serve(folder: Path, /, *, port: int = 8000, host: str = "127.0.0.1") -> None:
     """Serve a list of all runs in a folder, with their reports, to a browser; unfinished runs are followed.
 
@@ -339,7 +368,9 @@ def build_app() -> cyclopts.App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, command in enumerate((run, check, status, report, serve, export, list_, new, schema, completion)):
+    for order, command in enumerate(
+        (run, check, status, report, explain, serve, export, list_, new, schema, completion)
+    ):
         name = command.__name__.rstrip("_")
         app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app

@@ -23,6 +23,7 @@ from gdkit.sweeps.result import judging, optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.result.evaluations import At, best_steps, best_values
+from gdkit.sweeps.result.explanation import Explanation
 from gdkit.sweeps.result.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, recommend_for, table_row
@@ -491,6 +492,39 @@ class SweepResult:
         row = self.lanes.isel(lane=lane)
         same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
         return Replay(lane, onset, watched, same)
+
+    def explain(self, lane: int | None = None, *, points: int = 50, flow_steps: int = 100) -> Explanation:
+        """Why a lane ended as it did: its curvature along the run, beside the runs around where divergence begins.
+
+        The lane, and those of its seed just below and just above the first divergence along `main_axis`, are run again
+        one by one, with the sharpness on all data at `points` steps and the curvature at which this optimizer's steps
+        become unstable, found from its own update. Runs on minibatches have their batch sharpness too. On all data,
+        where it is known, the central flow is followed for `flow_steps` steps from where the run nears the edge of
+        stability, and its mean loss compared with that of the run. The answer prints as a paragraph and a table;
+        `plots.curvature` and `plots.flow` draw its runs, and ``gdkit explain`` writes a page.
+
+        Args:
+          lane: its place on ``lane``; by default the first seed of the recommended point.
+          points: measurements per run, each of at most 20 Hessian-vector products.
+          flow_steps: steps of the central flow, 0 for none; each takes about as long as a hundred steps of the run.
+
+        Raises:
+          InputValueError, InputTypeError: no such lane, or it has not finished; `points` or `flow_steps` is out of
+            range; the lane is that of a Learner; a result that cannot be resumed, as in `extend`.
+
+        >>> from gdkit import problems, sgd, sweep
+        >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.2, 0.9, 1.1]}, steps=20)
+        >>> [run.ratio[0].round(2).item() for run in result.explain(0, flow_steps=0).runs]  # sharpness over 2/η
+        [0.2, 0.9, 1.1]
+        """
+        if lane is None:
+            self._check_finished()
+            lanes = self.recommend().lanes or self.best().lane_numbers
+            lane = lanes[0]
+        lane = self._check_lane(lane)
+        if not self.finished[lane]:
+            raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
+        return self._resumable().explain(self, lane, points=points, flow_steps=flow_steps)
 
     # Exports
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from gdkit.sweeps.result.explanation import Explanation
 from gdkit.types import State
 
 _Result = TypeVar("_Result")
@@ -37,3 +38,6 @@ class Resumable(Protocol[_Result]):
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What a lane does around the step `onset`, step by step, and all columns that it reports at its end."""
+
+    def explain(self, result: _Result, lane: int, *, points: int, flow_steps: int) -> Explanation:
+        """Why a lane ended as it did."""

@@ -20,7 +20,9 @@ from gdkit.sweeps.programs.groups import TracedGroup, build_job
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.packing import take_lane
 from gdkit.sweeps.request import select_devices
+from gdkit.sweeps.result.explanation import Explanation
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.resume.explain import LaneArguments, explain
 from gdkit.sweeps.resume.refine import Around, RunRequest, refine
 from gdkit.sweeps.rundir.states import no_states_error
 from gdkit.types import PyTree, State
@@ -64,6 +66,17 @@ class Origin:
         group, place, seed = self._find_lane(lane)
         job, block = self._build_job(group, place, seed)
         return replay(job, block, _find_in_block(block, place, seed), onset, around)
+
+    def explain(self, result: SweepResult, lane: int, *, points: int, flow_steps: int) -> Explanation:
+        """Why a lane ended as it did."""
+        return explain(result, lane, self.sweep.request.steps, self._arguments_of, points=points, flow_steps=flow_steps)
+
+    def _arguments_of(self, lane: int) -> LaneArguments:
+        """What runs a lane alone."""
+        request, (group, place, seed) = self.sweep.request, self._find_lane(lane)
+        traced = {name: float(values[place]) for name, values in group.group.traced.items()}
+        key, optimizer = jax.random.fold_in(request.key, seed), group.group.section.optimizer
+        return LaneArguments(request.problem, optimizer, group.static | traced, key, seed, request.start)
 
     def state(self, lane: int, step: int | None = None) -> State | PyTree:
         """The state of a lane at its end, or at an evaluation, from memory or the run directory; else it is run again.
