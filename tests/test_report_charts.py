@@ -1,14 +1,36 @@
 """The charts of the report in a real browser: zoom and pan, means and smoothing, pinned curves, cards."""
 
+import dataclasses
 import json
 import math
+import re
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import browser
 import numpy as np
 import pytest
 import scipy.stats
-from test_report_browser import CHROMIUM, card, choose, click, lane_named, make, ruler, settle, text, wait_for
+import synthetic
+from test_report_browser import (
+    CHROMIUM,
+    CONFIG,
+    card,
+    choose,
+    click,
+    lane_named,
+    make,
+    ruler,
+    settle,
+    text,
+    wait_for,
+    write,
+)
+
+from gdkit.app import report
+from gdkit.app.config.loading import loads
+from gdkit.app.report import write_result_report
+from gdkit.app.summary import summarize
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -270,4 +292,149 @@ def test_a_tap_shows_the_card_below_the_chart_of_a_phone_and_another_pins_the_ru
     over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert tab.evaluate(over) == 0
     tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert tab.problems == []
+
+
+# Several axes
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A report of four axes whose seeds diverge at different learning rates, with its result."""
+    others = {"momentum": [0.0, 0.5, 0.9, 0.99], "weight_decay": [1e-4, 1e-3, 1e-2], "kind": ["a", "b"]}
+    result = synthetic.result(("sgd",), others=others, rates=8, seeds=3, edge=0.71)
+    address = write(result, tmp_path_factory.mktemp("many")).as_uri()
+    return SimpleNamespace(result=result, frame=result.to_dataframe(), address=address)
+
+
+def medians(many):
+    """The median over the seeds that did not diverge of each point; NaN where most diverged."""
+    points = [many.frame[name] for name, values in many.result.axes.items() if len(values) > 1]
+    lost = many.frame["regime"] == "DIVERGED"
+    kept = many.frame["validation_loss"].where(~lost).groupby(points).median()
+    return kept.where(lost.groupby(points).mean() < 0.5)
+
+
+def test_maps_mark_the_best_and_color_the_median_of_what_did_not_diverge(tab, many):
+    tab.open(many.address)
+    best = many.result.recommend()
+    panels = tab.evaluate(
+        """[...document.querySelectorAll("#map .picture > g[transform]")].map((panel) => {
+          const middle = (e) => { const r = e.getBoundingClientRect(); return r.y + r.height / 2; };
+          const titles = [...panel.querySelectorAll(".title")].map((t) => t.textContent);
+          const ticks = [...panel.querySelectorAll(".ticks text[text-anchor=end]")]
+            .map((t) => [t.textContent, middle(t)]);
+          return [titles.find((t) => t.includes("decay")), ticks, [...panel.querySelectorAll(".star")].map(middle)];
+        })"""
+    )
+    ((title, ticks, (star,)),) = [panel for panel in panels if panel[2]]
+    assert title == f"weight decay {best.at['weight_decay']:g}"
+    distance, value = min((abs(at - star), float(value)) for value, at in ticks)
+    assert distance < 3 and value == best.at["momentum"]
+    choose(tab, "Color", "validation loss", within="#map")
+    cells = '[...document.querySelectorAll("#map .cell.none")].map((c) => c.getAttribute("d").split("M").length - 1)'
+    grey = tab.evaluate(cells)
+    at_best = medians(many).xs(best.at["kind"], level="kind")
+    assert sum(grey) == at_best.isna().sum() > 0
+    ends = re.findall(r"[\d.e-]+(?= |$)", text(tab, "#map .key li"))
+    assert float(ends[0]) == pytest.approx(at_best.min(), rel=5e-3)
+    assert float(ends[1]) <= float(f"{at_best.max():.3g}")
+    assert tab.problems == []
+
+
+def test_parallel_coordinates_draw_every_point_and_select_ranges(tab, many):
+    tab.open(many.address)
+    count = """[...document.querySelectorAll("#parallel .thread")].map((t) =>
+      [t.classList[2], t.getAttribute("d").split("M").length - 1])"""
+    drawn = tab.evaluate(count)
+    points = medians(many)
+    assert sum(number for _, number in drawn) == len(points)
+    assert dict(drawn)["none"] == points.isna().sum()
+    titles = tab.evaluate('[...document.querySelectorAll("#parallel .title")].map((t) => t.textContent)')
+    assert titles == ["learning rate", "momentum", "weight decay", "kind", "validation loss"]
+    tab.evaluate('document.querySelector("#parallel .picture").scrollIntoView({block: "center"})')
+    place = tab.evaluate("""[...document.querySelectorAll("#parallel .upright")].map((l) => {
+      const r = l.getBoundingClientRect(); return [r.x, r.top, r.bottom]; })[3]""")
+    tab.drag((place[0], place[1]), (place[0], (place[1] + place[2]) / 2))  # the upper half: the second kind
+    drawn = dict(tab.evaluate(count))
+    assert drawn["faint"] == len(points) / 2
+    settle(tab)
+    address = tab.evaluate("location.href")
+    tab.open("about:blank")
+    tab.open(address)
+    assert dict(tab.evaluate(count)) == drawn
+    click(tab, "#parallel .controls button:not(.fold)", 0)
+    assert "faint" not in dict(tab.evaluate(count)) and tab.problems == []
+
+
+# Runs of nothing
+
+
+def with_losses(change):
+    """A sweep whose losses and curves are changed by a function."""
+    result = synthetic.result(("sgd",), rates=8, seeds=3)
+    lanes = result.lanes
+    names = ("final_loss", "validation_loss", "curve_loss")
+    changed = {name: (lanes[name].dims, change(lanes[name].values)) for name in names}
+    return dataclasses.replace(result, lanes=lanes.assign(changed))
+
+
+def unfinished():
+    result = synthetic.result(("sgd",), rates=8, seeds=3)
+    kinds = np.where(np.arange(24) < 15, result.lanes["end_kind"].values, 0)
+    return dataclasses.replace(result, lanes=result.lanes.assign(end_kind=("lane", kinds)))
+
+
+NOTHING = {  # result -> what the answer says, whether the axis of losses is linear
+    "all diverged": (lambda: synthetic.result(("sgd", "adam"), edge=1e-6), "Every run diverged", None),
+    "one value": (lambda: synthetic.result(("sgd",), rates=1), "with learning rate 0.001 reaches", True),
+    "one run": (lambda: synthetic.result(("sgd",), rates=1, seeds=1), "The run with|sgd with", True),
+    "one seed": (lambda: synthetic.result(("sgd",), seeds=1), "Use learning rate|Use sgd", False),
+    "unfinished": (unfinished, "15 of 24 runs", False),
+    "zero": (lambda: with_losses(lambda v: np.where(v < 0.3, 0, v)), "Use", True),
+    "all zero": (lambda: with_losses(lambda v: np.where(np.isfinite(v), 0, v)), "Use", True),
+    "zero below many decades": (lambda: with_losses(lambda v: np.where(v < 0.01, 0, v**3)), "Use", False),
+    "negative": (lambda: with_losses(lambda v: v - 5), "Use", True),
+    "negative and positive": (lambda: with_losses(lambda v: v - 0.1), "Use", True),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_runs_of_nothing_have_words_and_scales_that_suit_them(tab, tmp_path, name):
+    make_result, answer, is_linear = NOTHING[name]
+    result = make_result()
+    tab.open(write_result_report(result, tmp_path / "a.html", figures=[]).as_uri())
+    assert re.search(answer, tab.evaluate("document.body.innerText"))
+    assert tab.evaluate("document.documentElement.dataset.drawn") == "yes" and tab.problems == []
+    shown = tab.evaluate("document.querySelector('#scores select').selectedOptions[0].textContent")
+    assert shown == "validation loss"
+    ticks = tab.evaluate(
+        "[...document.querySelectorAll('#scores .score .ticks text[text-anchor=end]')].map((t) => +t.textContent)"
+    )
+    assert (ticks == []) == (is_linear is None) and len(set(ticks)) == len(ticks)
+    if is_linear is not None:
+        steps = np.diff(sorted(ticks))
+        assert (len(steps) > 1 and np.allclose(steps, steps[0], rtol=0.02)) == is_linear, ticks
+        least = result.lanes["validation_loss"].min()
+        assert least >= 0 or min(ticks) < 0
+    rim = tab.evaluate("[...document.querySelectorAll('#scores .beyond')].map((t) => t.textContent)")
+    assert rim == ([f"{(result.lanes['validation_loss'].values == 0).sum()} at 0 ↓"] if "decades" in name else [])
+    said = "Every run diverged." in tab.evaluate("document.querySelector('#scores .picture').textContent")
+    assert said == (is_linear is None)
+
+
+@pytest.mark.parametrize("finished", [0, 5, 20])
+def test_the_page_of_a_live_run_says_how_far_it_is(tab, tmp_path, finished):
+    result = synthetic.result(("sgd",), rates=8, seeds=3)
+    kinds = np.where(np.arange(24) < finished, result.lanes["end_kind"].values, 0)
+    result = dataclasses.replace(result, lanes=result.lanes.assign(end_kind=("lane", kinds)))
+    notice = report.Notice(f"{finished} of 24 runs finished.", 60)
+    config = loads(CONFIG)
+    if finished:
+        path = report.write_report(config, result, summarize(result), [], tmp_path, notice)
+    else:
+        path = report.write_empty_report(config, tmp_path, notice)
+    tab.open(path.as_uri())
+    assert text(tab, ".standing") == f"{finished} of 24 runs finished."
+    assert tab.evaluate("document.querySelectorAll('.score .mark').length > 0") == bool(finished)
     assert tab.problems == []

@@ -186,10 +186,15 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
 
 
 def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: bool = False) -> None:
-    """Set a log axis around the finite losses, or a linear one if one is negative; `margin` is free at the top."""
+    """Set a log axis around the finite losses, or a linear one where it does not suit them.
+
+    It suits losses that are all positive, and those of which some are 0 if the others extend over three decades.
+    `margin` is free at the top.
+    """
     losses = losses[np.isfinite(losses)]
     positive = losses[losses > 0]
-    if not linear and losses.size and losses.min() >= 0 and positive.size:
+    suits = positive.size and losses.min() >= (0 if positive.max() > 1000 * positive.min() else positive.min())
+    if not linear and suits:
         top = np.log10(positive.max())
         bottom = max(np.log10(positive.min()), top - _DECADES)
         width = max(top - bottom, 0.3)

@@ -58,10 +58,16 @@ function axisScale(sweep, axis, values, from, to, cells = false, chosen = null) 
   return { ...scaleOf("linear", low - margin, high + margin, from, to), marks };
 }
 
-// A scale for losses: log if none is negative, at most sixteen decades. Outliers on the bad side are beyond its end.
+// Whether losses suit a log axis: if all are positive, or if some are 0 and the others extend over three decades.
+function suitLog(values) {
+  const [least, most] = [smallest(values), largest(values)];
+  return least > 0 || (least === 0 && most > 1000 * smallest(values.filter((value) => value > 0)));
+}
+
+// A scale for losses: log where it suits them, at most sixteen decades. Outliers on the bad side are beyond its end.
 function lossScale(values, from, to, linear, maximize = false) {
   const finite = values.filter(Number.isFinite);
-  const isLog = !linear && smallest(finite) >= 0 && largest(finite) > 0;
+  const isLog = !linear && finite.length > 0 && suitLog(finite);
   const shown = (isLog ? finite.filter((value) => value > 0).map(Math.log10) : finite).sort((a, b) => a - b);
   let [low, high] = shown.length ? withoutOutliers(shown, maximize) : [0, 1];
   if (isLog) low = Math.max(low, high - 16);

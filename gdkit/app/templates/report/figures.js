@@ -213,7 +213,7 @@ function drawBeyond({ y, box }, picture, values) {
   const below = values.filter((value) => Number.isFinite(value) && value < y.low).length;
   const say = (count, text, at) => count && picture.append(svg("text", { class: "note beyond", x: box.right - 4, y: at, "text-anchor": "end" }, [`${count.toLocaleString("en")} ${text}`]));
   say(above, `above ${short(y.high)} ↑`, box.top + 26);
-  say(below, `below ${short(y.low)} ↓`, box.bottom - 6);
+  say(below, smallest(values) === 0 && y.low > 0 && below === values.filter((value) => value === 0).length ? "at 0 ↓" : `below ${short(y.low)} ↓`, box.bottom - 6);
 }
 
 // The point nearest to the pointer; null if none is near.

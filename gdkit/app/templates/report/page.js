@@ -83,7 +83,7 @@ function chooser(label, values, empty, choose, chosen = values[0], format = (val
 }
 
 const KINDS = ["validation", "test", "training", "about the run"];
-const measuresOf = (sweep) => KINDS.flatMap((kind) => sweep.measures[kind] ?? []);
+const measuresOf = (sweep) => [...new Set([sweep.by, ...KINDS.flatMap((kind) => sweep.measures[kind] ?? [])])];
 
 function buildScores(app) {
   const { sweep, state } = app;
@@ -190,6 +190,7 @@ function legendOf(app, view, holder) {
   const values = lineAlong(sweep, view.optimizer, view.axis, app.state.at).values;
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
+  if (values.length < 2) return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${short(values[0])}`]), html("li", {}, ["mark at the end: regime"]));
   const ends = [short(values[0]), short(values.at(-1))];
   return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["mark at the end: regime"]));
 }
