@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.errors import bad_type, bad_value, name_type, unknown_name
 from gdkit.factories import is_number
 from gdkit.types import Array, Key, PyTree
 
@@ -111,7 +111,7 @@ def check_scalar(argument: str, value: Any, *, finite: bool = False) -> None:
     shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
     if shape != () or (dtype is None and not isinstance(value, int | float | complex)):
         remedy = "Reduce it, for example with jnp.mean, or select one entry"
-        raise bad_type(argument, shape or type(value).__name__, "it does not return a scalar", remedy)
+        raise bad_type(argument, shape or name_type(value), "it does not return a scalar", remedy)
     dtype = jnp.result_type(value if dtype is None else dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         remedy = "Return a real float; integers and complex numbers have no derivative"

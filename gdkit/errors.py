@@ -91,6 +91,17 @@ def warn(text: str) -> None:
     warnings.warn(text, GdkitWarning, stacklevel=level)
 
 
+def name_type(value: object) -> str:
+    """The dtype and shape of an array, traced or not; of other values the name of the type.
+
+    >>> import numpy as np
+    >>> name_type(np.zeros((2, 3), "float32")), name_type({})
+    ('float32[2,3]', 'dict')
+    """
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    return type(value).__name__ if dtype is None or shape is None else f"{dtype}[{','.join(map(str, shape))}]"
+
+
 def without_addresses(text: str) -> str:
     """`text` in which functions and objects are named without their addresses.
 
@@ -103,4 +114,6 @@ def without_addresses(text: str) -> str:
 
 def _message(argument: str, value: object, problem: str, remedy: str) -> str:
     remedy = remedy if remedy.endswith((".", "?", "!")) else remedy + "."
-    return f"{argument}={without_addresses(_repr.repr(value))}: {problem}. {remedy}"
+    is_traced = type(value).__name__.endswith("Tracer")  # of JAX, which this module does not import
+    shown = name_type(value) if is_traced else without_addresses(_repr.repr(value))
+    return f"{argument}={shown}: {problem}. {remedy}"

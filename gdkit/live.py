@@ -22,6 +22,7 @@ import numpy as np
 
 from gdkit.descent.evaluation import is_along
 from gdkit.monitors import EndKind
+from gdkit.store.paths import as_path
 from gdkit.sweeps.execution.progress import SegmentUpdate
 from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.trackers import import_tracker, name_lane
@@ -102,11 +103,13 @@ def tensorboard(folder: str | Path) -> LiveTracker:
 
     Raises:
       MissingPackageError: tensorboardX is not installed.
+      InputTypeError: `folder` is not a path.
     """
+    folder = as_path("folder", folder)
     writer_of = import_tracker("tensorboardX", "tensorboard").SummaryWriter
 
     def start(name: str, params: dict[str, Any]) -> LaneLog:
-        writer = writer_of(logdir=str(Path(folder) / name))
+        writer = writer_of(logdir=str(folder / name))
         writer.add_text("hyperparameters", ", ".join(f"{key} {value}" for key, value in params.items()), 0)
 
         def log(values: dict[str, float], step: int) -> None:

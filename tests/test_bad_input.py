@@ -1,5 +1,6 @@
 """Bad input gets a typed error that names the argument, the value and the remedy."""
 
+import functools
 import random
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 from shared import assert_refused
 
+import gdkit
 from gdkit import GdkitError, GdkitWarning, Plan, Problem, descend, problems, random_axes, sgd, static, sweep
 from gdkit.optimizers import UNSUPPORTED, by_name
 
@@ -176,6 +178,7 @@ WORDS = {
         {"problem": Problem(lambda p, b: p * b, 1.0, data=1.0, sample=lambda key: 1.0)},
         r"it cannot be called as sample\(key, t, data\)",
     ),
+    "number as store": ({"store": 3}, "store=3: not a path. Pass a string or a pathlib.Path"),
     "text as key": ({"key": "a"}, "key='a': neither an integer nor a JAX key"),
     "text as target": ({"target": "a"}, "target='a': not a number"),
     "number as progress": ({"progress": 3}, "progress=3: not a callback"),
@@ -196,3 +199,13 @@ def test_values_of_the_wrong_kind_are_refused(name):
     settings, match = WORDS[name]
     with pytest.raises(GdkitError, match=match):
         run(**settings)
+
+
+@pytest.mark.parametrize("path", [3, None, b"run", ["run"]])
+def test_what_is_no_path_is_refused(path):
+    result = run()
+    match = "(path|folder)=.*: not a path. Pass a string or a pathlib.Path"
+    takers = (gdkit.open, result.save, result.report, functools.partial(result.export, 0), result.log_to_tensorboard)
+    for take in (*takers, gdkit.live.tensorboard):
+        with pytest.raises(GdkitError, match=match):
+            take(path)

@@ -76,6 +76,15 @@ def test_each_batch_is_read_once_per_seed_and_step_for_all_blocks(straight):
     assert calls == {(seed, t): 1 for seed in range(SEEDS) for t in range(STEPS + 1)}
 
 
+def test_a_hundred_blocks_advance_in_step():
+    source = Counted()
+    sweep(
+        Problem(squares, jnp.zeros(3), batches=source), sgd, {"learning_rate": np.linspace(0.01, 0.1, 200)},
+        **OPTIONS | {"steps": 70},
+    )  # fmt: skip
+    assert source.calls == {(seed, t): 1 for seed in range(SEEDS) for t in range(71)}
+
+
 def test_groups_of_points_share_what_is_read():
     source = Counted()
     axes = {"learning_rate": RATES[:2], "nesterov": [False, True], "momentum": [0.5]}

@@ -265,3 +265,57 @@ def test_a_maximized_value_and_failed_runs():
 def test_functions_that_return_no_values_are_refused(function, match):
     with pytest.raises(GdkitError, match=match):
         sweep_function(function, {"learning_rate": [0.1, 0.2]}, by=None if "train" in match else "a")
+
+
+class Fuse:
+    """A function of the host that every run calls; it raises after some calls."""
+
+    left, calls = 10**6, 0
+
+    def __call__(self, x):
+        self.calls, self.left = self.calls + 1, self.left - 1
+        if self.left < 0:
+            raise ValueError("the fuse has blown")
+        return np.float32(x)
+
+
+def test_a_function_resumes_from_its_directory_with_the_same_bits(tmp_path):
+    fuse, path = Fuse(), tmp_path / "run"
+
+    def fragile(hyperparameters, key):
+        like, rate = jax.ShapeDtypeStruct((), jnp.float32), hyperparameters["learning_rate"]
+        rate = jax.pure_callback(fuse, like, rate, vmap_method="sequential")
+        return train({**hyperparameters, "learning_rate": rate}, key)
+
+    axes = {"power": [2, 4], "learning_rate": [0.01, 0.1, 1.2, 0.3]}
+    go = lambda function=fragile, **options: sweep_function(
+        function, axes, **{"seeds": 2, "optimum": 0.0, "plan": Plan(width=3, workers=2), **options}
+    )
+    numbers = lambda result: result.lanes.drop_attrs()
+    straight = go()
+    assert fuse.calls == 2 * 9  # two programs of three blocks of three lanes, the last of which is filled up
+    fuse.left = 8
+    with pytest.raises(Exception, match="the fuse has blown"):
+        go(store=path)
+    opened = gdkit.open(path)
+    assert 0 < opened.missing < 16
+    kept = np.flatnonzero(opened.finished)
+    assert numbers(opened).isel(lane=kept).equals(numbers(straight).isel(lane=kept).assign(
+        reference_loss=numbers(opened)["reference_loss"][kept]
+    ))  # fmt: skip
+    fuse.left, fuse.calls = 10**6, 0
+    assert numbers(go(store=path)).identical(numbers(straight)) and fuse.calls < 18 - len(kept) + 6
+    assert numbers(gdkit.open(path)).identical(numbers(straight)) and gdkit.open(path).best() == straight.best()
+    fuse.calls = 0
+    assert numbers(go(store=path, plan=Plan(width=5))).identical(numbers(straight)) and fuse.calls == 0
+    for options, match in (
+        ({"seeds": 3}, "seeds: 2 in this directory, 3 now"),
+        ({"key": 1}, "key: .* in this directory"),
+        ({"function": lambda hyperparameters, key: train(hyperparameters, key)}, "program of group 0: hash .* now"),
+    ):
+        with pytest.raises(GdkitError, match=match):
+            go(store=path, **options)
+    go(store=tmp_path / "result.nc")
+    assert numbers(gdkit.open(tmp_path / "result.nc")).identical(numbers(straight))
+    with pytest.raises(GdkitError, match="store=3: not a path"):
+        go(store=3)

@@ -242,6 +242,40 @@ def test_tiles_with_batches_whose_worker_died_are_run_one_by_one(tmp_path):
     assert executor.calls == 4
 
 
+def best_by_hand(seed, rate):
+    """The params of the learner below at the best of its evaluations after 3, 6, 9 and 12 steps."""
+    key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), seed))
+    x, visited = 2 + np.asarray(jax.random.normal(key, (3,)), float), []
+    for t in range(12):
+        x = x - rate * (x - [1, 2, 3, 0][t % 4])
+        visited.append(x)
+    return min(visited[2::3], key=lambda x: np.sum((x - 1.5) ** 2))
+
+
+def test_a_learner_is_sent_with_its_data_and_returns_its_best_states(tmp_path):
+    scale = jnp.float32(0.5)  # pickled with the functions that it is in
+
+    def step(state, hyperparameters, t, key, data):
+        x = state["params"] - hyperparameters["rate"] * (state["params"] - data[t % 4])
+        return {"params": x, "key": jax.random.split(state["key"])[0]}, {"loss": scale * jnp.sum(x**2)}
+
+    learner = gdkit.Learner(
+        lambda key, hyperparameters: {"params": 2 + jax.random.normal(key, (3,)), "key": key},
+        step,
+        data=np.float32([1, 2, 3, 0]),  # which the step indexes by a traced number
+        evaluate=lambda state, data: {"distance": jnp.sum((state["params"] - data.mean()) ** 2)},
+    )
+    options = {"steps": 12, "seeds": 2, "evaluate_every": 3, "keep_states": "best", "plan": Plan(width=1, depth=1)}
+    run_it = lambda **more: sweep(learner, None, {"rate": [0.2, 0.9]}, **options, **more)
+    result, expected = run_it(executor=Pickling(), store=tmp_path), run_it()
+    assert_same_bits(result, expected)
+    for lane in range(4):
+        found, kept = gdkit.open(tmp_path).state(lane, at="best"), expected.state(lane, at="best")
+        np.testing.assert_array_equal(found["params"], kept["params"])
+        np.testing.assert_allclose(kept["params"], best_by_hand(lane % 2, [0.2, 0.9][lane // 2]), rtol=1e-5)
+        assert jax.random.key_data(found["key"]).tolist() == jax.random.key_data(kept["key"]).tolist()
+
+
 class RestartingPool(Pool):
     """A pool of a `Pickling` executor, which restarts by doing nothing."""
 

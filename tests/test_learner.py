@@ -260,8 +260,10 @@ def reporting(report):
 
 
 MISTAKES = {
-    "no pair": (lambda x, hp, t, key, data: x * hp["rate"], "it does not return a pair.*Return"),
-    "no dictionary": (reporting(jnp.sum), "its second value is no dictionary"),
+    "no pair": (lambda x, hp, t, key, data: x * hp["rate"], r"it returns float32\[2\], not a pair.*Return"),
+    "loss alone": (lambda x, hp, t, key, data: jnp.sum(x) * hp["rate"], r"it returns float32\[\], not a pair"),
+    "state alone": (lambda x, hp, t, key, data: [x, x * hp["rate"]], "it returns list, not a pair"),
+    "no dictionary": (reporting(jnp.sum), r"the second value that it returns is float32\[\], no dictionary"),
     "no loss": (reporting(lambda x: {"cost": jnp.sum(x)}), "it returns no 'loss'"),
     "loss of a shape": (reporting(lambda x: {"loss": x}), "loss=.*does not return a scalar"),
     "integer loss": (reporting(lambda x: {"loss": jnp.int32(1)}), "does not return a float"),
@@ -295,6 +297,16 @@ def test_a_step_with_a_mistake_is_named(name):
         (lambda: sweep(Learner(init, good_step), sgd, {"rate": [0.1]}, steps=3), "optimizer=.*Pass None for it"),
         (lambda: descend(Learner(init, good_step), sgd, 3), "optimizer=.*Pass None for it"),
         (lambda: step_map(Learner(init, good_step), sgd), "optimizer=.*Pass None for it"),
+        (
+            lambda: descend(Learner(init, good_step), None, 3, hyperparameters={"rate": 0.1}, evaluate_every=2),
+            "the Learner has no evaluate",
+        ),
+        (
+            lambda: sweep(
+                Learner(init, good_step), None, {"rate": [0.1]}, steps=3, evaluate_every=2, keep_states="best"
+            ),
+            r"the Learner has no evaluate\. Pass Learner\(evaluate=",
+        ),
         (lambda: descend(problems.parabola(), None, 3), "optimizer=None.*only a Learner needs none"),
         (lambda: descend(Learner(init, good_step), None, 3), "hyperparameters=.*step looks up 'rate'"),
         (lambda: descend(Learner(lambda key, hp: 0, good_step), None, 3), "no floats among its params"),

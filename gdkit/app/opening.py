@@ -10,6 +10,7 @@ from gdkit.errors import DamagedFileError, bad_value, warn
 from gdkit.problems import Learner, ProblemLike
 from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds
 from gdkit.store import manifest
+from gdkit.store.paths import as_path
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.assemble import read_result
 from gdkit.sweeps.result.result import SweepResult
@@ -48,10 +49,12 @@ def open(
       GdkitError: there is no result, or it is damaged or of another format; only one of problem and optimizer is given,
         and the problem is no Learner.
     """
-    result, path = read_result(path, _read_thresholds), Path(path)
+    path = as_path("path", path)
+    result = read_result(path, _read_thresholds)
     if (path / manifest.NAME).is_file():
         with contextlib.suppress(DamagedFileError):  # `read_result` has named it
-            result = dataclasses.replace(result, states=open_states(path).state)
+            states = open_states(path)
+            result = dataclasses.replace(result, states=states and states.state)
     if problem is None and optimizer is None:
         config = path / "config.yaml"
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result

@@ -2,18 +2,20 @@
 
 import functools
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from gdkit import binding, monitors, optimizers, user_code
+from gdkit import binding, factories, monitors, optimizers, user_code
 from gdkit.binding import Arrays
+from gdkit.descent import chunks
 from gdkit.errors import bad_value
-from gdkit.held_out import HeldOutSource, count_rows
 from gdkit.monitors import EndKind, Record
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import Learner, Problem, ProblemLike
+from gdkit.problems.learner import LearnerProblem
 from gdkit.problems.problem import maximized_names, takes_aux
 from gdkit.trees import select
 from gdkit.types import (
@@ -57,12 +59,17 @@ def evaluate(
     for part, data in parts.items():
         values_on = functools.partial(_evaluate_part, concrete, built, params, state.aux, part)
         source = concrete.held_out_sources.get(part)
-        values |= values_on(data) if source is None else _average_chunks(values_on, source, data)
+        if source is not None:
+            values |= values_on(data) if source.chunks == 1 else chunks.average_chunks(values_on, source)
+        elif part == concrete.training_part:
+            values |= values_on(data)
+        else:
+            values |= _evaluate_rows(problem, hyperparameters, part, values_on, data)
     return values
 
 
 def _evaluate_part(
-    problem: Problem, optimizer: Optimizer, params: Params, aux: PyTree, part: str, data: PyTree
+    problem: Problem, optimizer: Optimizer | None, params: Params, aux: PyTree, part: str, data: PyTree
 ) -> dict[str, Array]:
     """Loss and metrics, or the values of `Problem.evaluate`, on the training, validation or test data."""
     if problem.evaluate is not None:
@@ -78,22 +85,42 @@ def _evaluate_part(
     return values
 
 
-def _average_chunks(
-    values_on: Callable[[PyTree], dict[str, Array]], source: HeldOutSource, first: PyTree
+def _evaluate_rows(
+    problem: ProblemLike,
+    hyperparameters: Hyperparameters,
+    part: str,
+    values_on: Callable[[PyTree], dict[str, Array]],
+    data: PyTree,
 ) -> dict[str, Array]:
-    """The means over rows of values on the chunks of a source, which are read one after another."""
-    if source.chunks == 1:
-        return values_on(first)
-    rows, last_rows = count_rows(source.first), count_rows(source.last)
-    values_of = lambda chunk: {name: jnp.asarray(x, jnp.result_type(x, 1.0)) for name, x in values_on(chunk).items()}
-    whole = source.chunks - (last_rows < rows)
-    add = lambda total, number: (jax.tree.map(jnp.add, total, values_of(source.fetch(number, source.first))), None)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(values_of, first))
-    total, _ = jax.lax.scan(add, zeros, jnp.arange(whole, dtype=jnp.int32))
-    if whole == source.chunks:
-        return jax.tree.map(lambda x: x / whole, total)
-    rest = values_of(source.fetch(whole, source.last))
-    return jax.tree.map(lambda x, y: (x * rows + y * last_rows) / source.rows, total, rest)
+    """The values on held-out data on the device; those that are means over rows in chunks where memory needs it."""
+    rows = chunks.choose_rows(values_on, data)
+    means = _find_means(problem, hyperparameters, part) if rows else frozenset()
+    if not rows or not means:
+        return values_on(data)
+    only_means = lambda data: {name: value for name, value in values_on(data).items() if name in means}
+    averaged = chunks.average_chunks(only_means, chunks.RowChunks(data, rows))
+    names = jax.eval_shape(values_on, data)
+    whole = values_on(data) if names.keys() - means else {}  # under jit, the means among these are not computed
+    return {name: averaged[name] if name in means else whole[name] for name in names}
+
+
+def _find_means(problem: ProblemLike, hyperparameters: Hyperparameters, part: str) -> frozenset[str]:
+    """Those values on held-out data that are means over rows; none where swept values decide the problem."""
+    _, of_problem = factories.split_hyperparameters(hyperparameters)
+    if isinstance(problem, Learner) or any(isinstance(value, Tracer) for value in of_problem.values()):
+        return frozenset()
+    return _test_means(problem, part, **({} if isinstance(problem, Problem) else of_problem))
+
+
+@factories.cache_if_hashable(maxsize=8)
+def _test_means(problem: Problem | Callable[..., Problem], part: str, **of_problem: Any) -> frozenset[str]:
+    with jax.ensure_compile_time_eval():
+        prefixed = {factories.PROBLEM_PREFIX + name: value for name, value in of_problem.items()}
+        concrete, _ = binding.resolve_problem(problem, prefixed)
+        start = jax.jit(concrete.init)(jax.random.key(0)) if concrete.init_is_function else concrete.init
+        params, aux = binding.split_aux(concrete, jax.tree.map(jnp.asarray, start))
+        values_on = lambda params, data: _evaluate_part(concrete, None, params, aux, part, data)
+        return chunks.find_means(values_on, params, getattr(concrete, part))
 
 
 def _as_float(value: Array, params: Params) -> Array:
@@ -202,20 +229,23 @@ def watched_value(problem: Problem) -> str | None:
     return name if name in names else None
 
 
-def check_observers(watched: Sequence[Monitor], evaluate_every: int | None, observe: Callable[[], Record]) -> None:
+def check_observers(
+    watched: Sequence[Monitor], evaluate_every: int | None, observe: Callable[[Arrays], Record], arrays: Arrays
+) -> None:
     """Raise for monitors that observe evaluations where there are none, or which cannot use their values.
 
     Args:
       watched: monitors of the user.
       evaluate_every: of the run.
       observe: returns a record after its first evaluation; it is only traced.
+      arrays: of the problem.
     """
     if not observes_evaluations(watched):
         return
     if evaluate_every is None:
         remedy = "Pass the steps from one evaluation to the next, for example evaluate_every=100"
         raise bad_value("evaluate_every", None, "a monitor observes the evaluations along the run", remedy)
-    jax.eval_shape(observe)
+    jax.eval_shape(observe, arrays)
 
 
 def select_steps(every: int | None, steps: int) -> np.ndarray:
@@ -229,9 +259,13 @@ def select_steps(every: int | None, steps: int) -> np.ndarray:
 
 def check_evaluate_every(evaluate_every: int, problem: Problem) -> None:
     """Raise unless there is something to evaluate along the run."""
-    if not any(map(is_along, evaluation_names(problem))):
-        remedy = "Pass Problem(validation=...); test data are evaluated at the end only"
-        raise bad_value("evaluate_every", evaluate_every, "there are no validation data", remedy)
+    if any(map(is_along, evaluation_names(problem))):
+        return
+    text = "there are no validation data"
+    remedy = "Pass Problem(validation=...); test data are evaluated at the end only"
+    if isinstance(problem, LearnerProblem):
+        text, remedy = "the Learner has no evaluate", "Pass Learner(evaluate=...)"
+    raise bad_value("evaluate_every", evaluate_every, text, remedy)
 
 
 def default_score(names: Collection[str], maximized: Sequence[str]) -> str:

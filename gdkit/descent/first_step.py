@@ -79,8 +79,8 @@ def is_used(
     """Whether the start or the step map depends on the traced hyperparameter `name` of `point`."""
     step = lane_step(problem, optimizer)
 
-    def two_steps(value: Array) -> State:
+    def two_steps(value: Array, arrays: Arrays) -> State:  # arrays of NumPy take no traced index
         state = initial_state(problem, optimizer, point | {name: value}, key, arrays)
         return step(state, point | {name: value}, jnp.int32(1), key, arrays.data)[0]
 
-    return any(jaxprs.depends_on(jax.make_jaxpr(two_steps)(1.0).jaxpr))
+    return jaxprs.depends_on(jax.make_jaxpr(two_steps)(1.0, arrays).jaxpr)[0]

@@ -120,9 +120,9 @@ def check_observers(
 ) -> None:
     """Raise unless the monitors that observe evaluations can use what is evaluated along the run."""
 
-    def observe() -> Record:
+    def observe(arrays: Arrays) -> Record:
         lane, t = start_lane(problem, optimizer, watched, chosen, key, arrays), jnp.int32(0)
         values = evaluation.evaluate_along(problem, optimizer, chosen, lane.state, arrays, t, key)
         return evaluation.observe_evaluation(problem, watched, chosen, lane.state, lane.record, values, t)
 
-    evaluation.check_observers(watched, evaluate_every, observe)
+    evaluation.check_observers(watched, evaluate_every, observe, arrays)

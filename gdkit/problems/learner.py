@@ -12,7 +12,7 @@ import optax
 from jax.extend.core import ClosedJaxpr
 
 from gdkit import checks, factories, jaxprs, user_code
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_type, bad_value, name_type
 from gdkit.problems.problem import Problem
 from gdkit.trees import children, get_name, name_leaves
 from gdkit.types import Array, Hyperparameters, Info, Key, Optimizer, PyTree, State
@@ -215,17 +215,20 @@ def _move(
     learner: Learner, own: PyTree, hyperparameters: Hyperparameters, t: Array, key: Key, data: PyTree
 ) -> tuple[PyTree, Info | dict[str, Array]]:
     """The next state and what the step reports: an `Info`, or its scalars by name."""
-    with _explain_errors("step", learner.step, hyperparameters):
-        returned = learner.step(own, _plain(hyperparameters), t, key, data)
+    step = learner.step
+    with _explain_errors("step", step, hyperparameters):
+        returned = step(own, _plain(hyperparameters), t, key, data)
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise bad_type("step", type(returned).__name__, "it does not return a pair", _RETURNS)
+        raise bad_type("step", step, f"it returns {name_type(returned)}, not a pair", _RETURNS)
     after, reported = returned
     if isinstance(reported, Info):
         checks.check_scalar("loss", reported.loss)
         logs = checks.check_logs("step", reported.logs) if reported.logs else reported.logs
         return jax.tree.map(jnp.asarray, after), reported._replace(loss=jnp.asarray(reported.loss), logs=logs)
     if not isinstance(reported, Mapping):
-        raise bad_type("step", type(reported).__name__, "its second value is no dictionary", _RETURNS)
+        raise bad_type(
+            "step", step, f"the second value that it returns is {name_type(reported)}, no dictionary", _RETURNS
+        )
     if "loss" not in reported:
         raise bad_value("step", list(reported), "it returns no 'loss'", _RETURNS)
     checks.check_scalar("loss", reported["loss"])

@@ -60,8 +60,9 @@ class Problem:
       batches: data on the host in place of `data`: a pure function ``(seed: int, t: int) -> batch`` of NumPy arrays of
         one shape, or a source of `gdkit.data`. Batches are read ahead while the device works.
       validation, test: batches as the loss takes them, of any number of rows, on which the loss and `metrics` are
-        evaluated at the end of a run. None may stand for a leaf. Sources of `gdkit.data` are read whole at every
-        evaluation, in chunks of their batch size, and the values averaged over rows.
+        evaluated at the end of a run. None may stand for a leaf. Where many rows would take much memory, values that
+        are means over rows are evaluated in chunks of them. Sources of `gdkit.data` are read whole at every evaluation,
+        in chunks of their batch size, and all values averaged over rows.
       metrics: name to ``f(params, data) -> scalar``, or with `has_aux` ``f(params, data, aux)``: a metric gets the aux
         of the last step if it has a third positional parameter without a default, or one named ``aux``. Small where
         the params are good; `Metric` marks those to be large, and ``accuracy`` and ``r2`` are large by name. Read on

@@ -17,6 +17,7 @@ from gdkit.errors import DamagedFileError, bad_value, missing_package
 from gdkit.seals import Seal
 from gdkit.store.arrays import digest
 from gdkit.store.files import FILES, Files, failed, publish_output
+from gdkit.store.paths import as_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,7 +37,7 @@ def save(lanes: "xr.Dataset", path: str | os.PathLike[str], *, files: Files = FI
       StoreError: the system refused, for example since the disk is full; a file there is as before.
     """
     _require()
-    path = Path(path)
+    path = as_path("path", path)
     if path.is_dir():
         raise bad_value("path", str(path), "it is a directory", f"Name a file, for example {path / RESULTS}")
     if not path.parent.is_dir():
@@ -52,7 +53,7 @@ def load(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> "xr.Dataset":
       DamagedFileError: the file is not what `save` wrote; the message ends with `remedy`.
     """
     _require()
-    path = Path(path)
+    path = as_path("path", path)
     if path.is_dir() and not (path / RESULTS).is_file():
         remedy = "Run the config first, or wait until the programs of its run are compiled"
         raise bad_value("path", str(path), "there is no result: no run has begun in this folder", remedy)

@@ -1,17 +1,29 @@
 """Paths in a run directory: numbered files, a thousand per folder, so that a million are listed within seconds."""
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gdkit.errors import bad_value
+from gdkit.errors import bad_type, bad_value
 from gdkit.store.files import Files, failed, host, is_alive
 
 PER_FOLDER = 1000
 SUFFIX = ".npz"
 NARROWER = ".narrower"  # of the empty file that marks a tile some of whose blocks ran smaller
 _DAY = 86_400
+
+
+def as_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """A path that a user has given.
+
+    Raises:
+      InputTypeError: it is neither text nor a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise bad_type(argument, path, "not a path", "Pass a string or a pathlib.Path")
+    return Path(path)
 
 
 def extension_folder(run: Path, number: int) -> Path:

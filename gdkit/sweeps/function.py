@@ -1,28 +1,45 @@
 """sweep_function: a sweep over a pure function that trains and returns what it measured."""
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 
 from gdkit import checks, user_code
 from gdkit.binding import traced_dtype
-from gdkit.errors import bad_type
+from gdkit.errors import StoreError, bad_type, bad_value, name_type
 from gdkit.factories import cache_if_hashable
+from gdkit.jaxprs import digest_program
+from gdkit.store import Store
+from gdkit.store.paths import as_path
 from gdkit.sweeps.axes import Group, group_points, parse_free_axes
-from gdkit.sweeps.description import describe_origin
+from gdkit.sweeps.description import Description, describe_origin
 from gdkit.sweeps.plan.shapes import Plan, count_workers
-from gdkit.sweeps.result.arrays import Judging, arrange_lanes, check_lengths, check_value_names, choose_score
+from gdkit.sweeps.result.arrays import (
+    Judging,
+    check_lengths,
+    check_value_names,
+    choose_score,
+    describe_lanes,
+    judge_lanes,
+)
+from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.rundir.functions import open_function_run
 from gdkit.types import Array, Hyperparameters, Key, StaticHyperparameters
 
 Train = Callable[[Hyperparameters, Key], Mapping[str, Array]]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def sweep_function(
@@ -37,12 +54,13 @@ def sweep_function(
     stochastic: bool = False,
     diverged_above: float = 1e6,
     curve_points: int = 200,
+    store: str | Path | None = None,
     plan: Plan | None = None,
 ) -> SweepResult:
     """Run a pure function at every point of a grid for every seed side by side, and compare what it returns.
 
     Use it where a run is more than steps of one loss: training loops of one's own, alternating updates, simulations.
-    Each run is one call, so that it cannot be extended, interrupted or stored in parts; `sweep` can do that.
+    Each run is one call, so that it cannot be extended, or interrupted within; `sweep` can do that.
 
     Args:
       train: ``(hyperparameters, key) -> {name: value}``, traceable by JAX. `hyperparameters` has the value of every
@@ -55,14 +73,17 @@ def sweep_function(
       seeds: runs per point; seed s gets the key ``jax.random.fold_in(key, s)`` at every point.
       key: the root of all seeds.
       by, maximize, optimum, stochastic, diverged_above, curve_points: as in `SweepResult.from_arrays`.
-      plan: `width` is the number of lanes per block, by default 8 on a CPU, and `workers` the number of threads. The
-        curves of all runs are in memory at once.
+      store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, in which a
+        block of lanes is stored when its call returns. The same call on the same directory runs the others only, with
+        the same bits, after an interruption or ``kill -9``. `train` is compared by its operations and constants.
+      plan: `width` is the number of lanes per block, by default 8 on a CPU, and `workers` the number of threads.
 
     Returns:
       A SweepResult; see `SweepResult.best`, `SweepResult.recommend`, `SweepResult.edge` and `SweepResult.regimes`.
 
     Raises:
-      GdkitError: an argument cannot be used, or `train` returns no mapping of scalars and curves of equal length.
+      GdkitError: an argument cannot be used, or `train` returns no mapping of scalars and curves of equal length; or
+        the directory holds another run.
 
     >>> def train(hyperparameters, key):
     ...     step = lambda x, _: (x - hyperparameters["learning_rate"] * 2 * x, x**2)
@@ -75,21 +96,45 @@ def sweep_function(
     if not callable(train):
         raise bad_type("train", train, "not a function", "Pass train(hyperparameters, key) -> {name: value}")
     begin, plan, root, sections = time.monotonic(), plan or Plan(), checks.as_key(key), parse_free_axes(axes)
+    path = None if store is None else as_path("store", store)
     offsets = np.cumsum([0, *(section.point_count for section in sections)])
     groups = [(g, offset) for s, offset in zip(sections, offsets[:-1], strict=True) for g in group_points(s)]
-    names = [axis.name for section in sections for dimension in section.dimensions for axis in dimension.axes]
-    for group, _ in groups:  # all of them are checked before the first one runs
-        choose_score(_check_outputs(train, group, root, names), by)
-    keys = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.arange(seeds))
-    workers, values = count_workers(plan, 1), {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="gdkit") as pool:
-        for lanes, outputs in pool.map(_run_block, _cut_blocks(train, groups, keys, plan)):
-            for name, output in outputs.items():
-                values.setdefault(name, np.full((offsets[-1] * seeds, *output.shape[1:]), np.nan))[lanes] = output
     judging = Judging(by, maximize, optimum, stochastic, diverged_above, curve_points)
-    settings = describe_origin(root, {"width": plan.width or _default_width(), "workers": workers, "chosen": "rule"})
-    timings = {"seconds": time.monotonic() - begin}
-    return SweepResult(*arrange_lanes(sections, seeds, values, judging, settings, timings))
+    names = [axis.name for section in sections for dimension in section.dimensions for axis in dimension.axes]
+    traced = [_trace(train, group, root, names, by) for group, _ in groups]  # all are checked before the first one runs
+    shapes = _merge_shapes([own for _, own in traced])
+    width, workers = plan.width or _default_width(), count_workers(plan, 1)
+    settings = describe_origin(root, {"width": width, "workers": workers, "chosen": "rule"})
+    described = describe_lanes(sections, seeds, shapes, judging, settings)
+    work = _Workload(train, groups, seeds, root, width, shapes, judging, described)
+    if path is not None and path.suffix != ".nc":
+        return _run_in_directory(work, path, [digest_program(program) for program, _ in traced], workers, begin)
+    columns = _run_in_memory(work, workers)
+    result = assemble(described, columns, {"seconds": time.monotonic() - begin})
+    if path is not None:
+        result.save(path)
+    return result
+
+
+class _Workload(NamedTuple):
+    """A checked sweep of a function."""
+
+    train: Train
+    groups: Sequence[tuple[Group, int]]  # of points, each with the number of the first point of its section
+    seeds: int
+    root: Key
+    width: int  # lanes per block
+    shapes: Mapping[str, tuple[int, ...]]  # of the values of a lane by name
+    judging: Judging
+    described: Description
+
+    def judge(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The columns of lanes from what `train` returned, name -> (lanes, ...); a value that it left out is NaN."""
+        lanes = len(next(iter(values.values())))
+        complete = {name: np.full((lanes, *shape), np.nan) for name, shape in self.shapes.items()}
+        for name, value in values.items():
+            complete[name][:] = value
+        return judge_lanes(complete, self.judging, self.described.curve_step)
 
 
 class _TrainBlock(NamedTuple):
@@ -100,26 +145,83 @@ class _TrainBlock(NamedTuple):
     traced: dict[str, Array]  # name -> (width,), of which the first are those of the lanes
     keys: Key  # (width,)
 
+    def run(self) -> dict[str, np.ndarray]:
+        """The values of the lanes by name."""
+        outputs = self.program(self.traced, self.keys)
+        return {name: np.asarray(value)[: len(self.lanes)] for name, value in outputs.items()}
 
-def _run_block(block: _TrainBlock) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The numbers of the lanes, and their values by name."""
-    outputs = block.program(block.traced, block.keys)
-    return block.lanes, {name: np.asarray(value)[: len(block.lanes)] for name, value in outputs.items()}
+
+def _run_in_memory(work: _Workload, workers: int) -> dict[str, np.ndarray]:
+    """The columns of all lanes."""
+    columns: dict[str, np.ndarray] = {}
+    count = sum(len(group.points) for group, _ in work.groups) * work.seeds
+    blocks = (block for number in range(len(work.groups)) for block in _cut_blocks(work, number, work.width))
+    for lanes, rows in _run_tasks(lambda block: (block.lanes, work.judge(block.run())), blocks, workers):
+        for name, values in rows.items():
+            if name not in columns:  # every lane is written
+                columns[name] = np.empty((count, *values.shape[1:]), values.dtype)
+            columns[name][lanes] = values
+    return columns
 
 
-def _cut_blocks(train: Train, groups: Sequence[tuple[Group, int]], keys: Key, plan: Plan) -> Iterator[_TrainBlock]:
-    """The blocks of all groups, seeds innermost; the last lane of a group fills its last block."""
-    for group, offset in groups:
-        points, seeds = np.indices((len(group.points), len(keys))).reshape(2, -1)
-        lanes = (offset + group.points[points]) * len(keys) + seeds
-        width = min(plan.width or _default_width(), len(lanes))
-        program = _compile(
-            train, tuple(sorted(group.static.items())), tuple(group.traced), width, keys.dtype, traced_dtype()
-        )
-        for first in range(0, len(lanes), width):
-            rows = np.minimum(np.arange(first, first + width), len(lanes) - 1)
-            traced = {name: jnp.asarray(values[points[rows]], traced_dtype()) for name, values in group.traced.items()}
-            yield _TrainBlock(program, lanes[first : first + width], traced, keys[seeds[rows]])
+def _run_in_directory(work: _Workload, path: Path, programs: Sequence[str], workers: int, begin: float) -> SweepResult:
+    """The result of a run directory, after its missing tiles have been run; `programs` are digests of their code."""
+    identity = {f"program of group {number}": program for number, program in enumerate(programs)}
+    identity |= {"key": f"{jax.random.key_impl(work.root)} {np.asarray(jax.random.key_data(work.root)).tolist()}"}
+    identity |= {name: getattr(work.judging, name) for name in ("optimum", "diverged_above", "curve_points")}
+    example = work.judge({name: np.full((1, *shape), np.nan) for name, shape in work.shapes.items()})
+    run, finished = open_function_run(
+        path, work.groups, seeds=work.seeds, width=work.width, described=work.described, columns=example,
+        identity=identity,
+    )  # fmt: skip
+
+    def store_tile(tile: tuple[int, list[_TrainBlock]]) -> None:
+        rows = [work.judge(block.run()) for block in tile[1]]
+        run.put_tile(tile[0], {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
+
+    for _ in _run_tasks(store_tile, _missing_tiles(work, run, finished), workers):
+        pass
+    timings = run.timings() if finished.all() else None
+    if timings is None:
+        timings = {"seconds": seconds_of(path) if finished.any() else time.monotonic() - begin}
+        with contextlib.suppress(StoreError):  # the numbers are complete without them
+            run.put_timings(timings)
+    return assemble(work.described, run.columns().values, timings)
+
+
+def _missing_tiles(work: _Workload, run: Store, finished: np.ndarray) -> Iterator[tuple[int, list[_TrainBlock]]]:
+    """The numbers and the blocks of the tiles that are not finished."""
+    for number, stored in enumerate(run.partition.groups):
+        missing = [tile for tile in run.partition.tiles_in(number) if not finished[tile]]
+        blocks = list(_cut_blocks(work, number, stored.width)) if missing else []
+        for tile in missing:
+            _, low, high = run.partition.span(tile)
+            yield tile, blocks[low:high]
+
+
+def _run_tasks(run: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
+    """What `run` returns for each task, in order; after an error or an interruption no other task begins."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="gdkit") as pool:
+        try:
+            yield from pool.map(run, tasks)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cut_blocks(work: _Workload, number: int, width: int) -> Iterator[_TrainBlock]:
+    """The blocks of a group, seeds innermost; the last lane of the group fills its last block."""
+    group, offset = work.groups[number]
+    points, seeds = np.indices((len(group.points), work.seeds)).reshape(2, -1)
+    lanes = (offset + group.points[points]) * work.seeds + seeds
+    width = min(width, len(lanes))
+    keys = jax.vmap(lambda seed: jax.random.fold_in(work.root, seed))(jnp.arange(work.seeds))
+    program = _compile(
+        work.train, tuple(sorted(group.static.items())), tuple(group.traced), width, keys.dtype, traced_dtype()
+    )
+    for first in range(0, len(lanes), width):
+        rows = np.minimum(np.arange(first, first + width), len(lanes) - 1)
+        traced = {name: jnp.asarray(values[points[rows]], traced_dtype()) for name, values in group.traced.items()}
+        yield _TrainBlock(program, lanes[first : first + width], traced, keys[seeds[rows]])
 
 
 @cache_if_hashable(maxsize=32)
@@ -132,8 +234,10 @@ def _compile(
     return jax.jit(lanes).lower({name: struct(wide) for name in traced}, struct(key)).compile()
 
 
-def _check_outputs(train: Train, group: Group, key: Key, axes: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `train` returns; it must be a mapping of scalars and curves under names that a result can hold."""
+def _trace(
+    train: Train, group: Group, key: Key, axes: Sequence[str], by: str | None
+) -> tuple[ClosedJaxpr, dict[str, tuple[int, ...]]]:
+    """The program of a lane, and the shapes of its values: scalars and curves under names that a result can hold."""
     traced = {name: jax.ShapeDtypeStruct((), traced_dtype()) for name in group.traced}
     mapping: list[object] = []  # JAX only returns pytrees, which a mistaken output need not be
 
@@ -142,16 +246,28 @@ def _check_outputs(train: Train, group: Group, key: Key, axes: Sequence[str]) ->
         return {str(name): jnp.asarray(x) for name, x in mapping[0].items()} if isinstance(mapping[0], Mapping) else {}
 
     with user_code.translate_errors("train", train):
-        values = jax.eval_shape(call, traced, key)
+        program, values = jax.make_jaxpr(call, return_shape=True)(traced, key)
     remedy = "Return {name: value}, each value a scalar or a curve (steps + 1,)"
     if not isinstance(mapping[0], Mapping) or not values:
-        raise bad_type("train", train, f"it returns {type(mapping[0]).__name__}, not a mapping with values", remedy)
+        raise bad_type("train", train, f"it returns {name_type(mapping[0])}, not a mapping with values", remedy)
     check_value_names("train", mapping[0], axes)
     for name, value in values.items():
         if value.ndim > 1 or jnp.issubdtype(value.dtype, jnp.complexfloating):
             raise bad_type("train", train, f"{name!r} is {value.dtype} of shape {value.shape}", remedy)
     check_lengths("train", {name: value.shape[0] for name, value in values.items() if value.ndim})
-    return values
+    choose_score(values, by)
+    return program, {name: value.shape for name, value in values.items()}
+
+
+def _merge_shapes(programs: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all values of a lane; raise where those of two programs differ."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for own in programs:
+        for name, shape in own.items():
+            if shapes.setdefault(name, shape) != shape:
+                problem = f"{name!r} has shape {shapes[name]} for some static values and {shape} for others"
+                raise bad_value("train", shape, problem, "Return values of one shape")
+    return shapes
 
 
 def _default_width() -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from gdkit.errors import StoreError, bad_type, bad_value
 from gdkit.problems import ProblemLike
 from gdkit.store import Store
+from gdkit.store.paths import as_path
 from gdkit.sweeps.description import Description, list_grids
 from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
@@ -134,8 +135,9 @@ def sweep(
     )  # fmt: skip
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     _check_on_segment(on_segment, pool)
-    is_file = store is not None and Path(store).suffix == ".nc"
-    directory = RunDirectory(Path(store)).shard_of_process() if store is not None and not is_file else None
+    path = None if store is None else as_path("store", store)
+    is_file = path is not None and path.suffix == ".nc"
+    directory = RunDirectory(path).shard_of_process() if path is not None and not is_file else None
     run = functools.partial(run_request, report_progress=report_progress, executor=pool, on_segment=on_segment)
     if until_bracketed:
         check_bracketable(request)
@@ -143,8 +145,8 @@ def sweep(
     if until_bracketed:
         result, resumable = extend_until_bracketed(result, resumable, run, directory)
     result = attach_origin(result, resumable, run_request)
-    if is_file:
-        result.save(store)
+    if path is not None and is_file:
+        result.save(path)
     return result
 
 

@@ -17,6 +17,7 @@ from gdkit.app.report.page import fill_interactive, fill_page
 from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, summarize
 from gdkit.stability import stability_threshold
 from gdkit.store.files import publish_output
+from gdkit.store.paths import as_path
 from gdkit.sweeps.result.result import SweepResult
 
 _CAPTION = (
@@ -85,7 +86,7 @@ def write_result_report(
       figures: for readers without JavaScript; by default those that `draw_figures` draws.
       notice: for an unfinished run.
     """
-    path = Path(path)
+    path = as_path("path", path)
     title = title or path.stem or path.absolute().name
     path = path / REPORT if path.is_dir() else path
     summary = summarize(result, by)

@@ -134,10 +134,10 @@ def _measure_costs(request: SweepRequest, groups: list[TracedGroup]) -> Iterator
 
 
 def group_by_optimizer(groups: Iterable[TracedGroup]) -> dict[str, list[TracedGroup]]:
-    """The groups of each optimizer, by its label."""
+    """The groups of each optimizer, by its label; those of a Learner as ``learner``."""
     by_optimizer: dict[str, list[TracedGroup]] = {}
     for group in groups:
-        by_optimizer.setdefault(str(group.group.section.label), []).append(group)
+        by_optimizer.setdefault(group.group.section.label or "learner", []).append(group)
     return by_optimizer
 
 

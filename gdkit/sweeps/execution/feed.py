@@ -12,7 +12,10 @@ import jax
 from gdkit.data import BatchWindow, Source
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Inputs, Shared
-from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.job import Job, count_carry_bytes
+
+MAX_IN_STEP = 1024  # blocks that advance in step, each in a thread of its own
+IN_STEP_BYTES = 2**31  # of their lanes
 
 
 class _Read(NamedTuple):
@@ -33,6 +36,7 @@ class BatchFeed:
     def __init__(self, source: Source, seed: int, steps: int, blocks: int):
         self._source, self._seed, self._steps = source, seed, steps
         self._window_of = dict.fromkeys(range(blocks), -1)  # that a block uses or waits for
+        self._slowest = -1  # of these windows
         self._reads: dict[int, _Read] = {}
         self._changed = threading.Condition()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="gdkit-batches")
@@ -47,7 +51,7 @@ class BatchFeed:
         with self._changed:
             self._window_of[block] = number
             self._discard_passed()
-            self._changed.wait_for(lambda: number <= min(self._window_of.values()) + 1)
+            self._changed.wait_for(lambda: number <= self._slowest + 1)
             read = self._reads.get(number)
             if read is None or step < read.begin:
                 read = self._reads[number] = self._read(number, step)
@@ -78,6 +82,9 @@ class BatchFeed:
     def _discard_passed(self) -> None:
         """Discard windows that all blocks have passed, and wake the blocks that waited for them."""
         slowest = min(self._window_of.values())
+        if slowest == self._slowest:
+            return
+        self._slowest = slowest
         for number in [number for number in self._reads if number < slowest]:
             del self._reads[number]
         self._changed.notify_all()
@@ -123,23 +130,26 @@ def open_feed(job: Job, block: Block) -> contextlib.AbstractContextManager[Block
     return member
 
 
-def open_shared_feeds(blocks: Sequence[tuple[Job, Block]], most: int) -> tuple[list[BlockFeed | None], int]:
+def open_shared_feeds(blocks: Sequence[tuple[Job, Block]], *, shares: bool) -> tuple[list[BlockFeed | None], int]:
     """The batches of blocks, and the size of the largest team.
 
-    The blocks of a team, at most `most` of one source and seed, share what is read, and so have to be run at once.
+    The blocks of a team share what is read, and so have to be run at once: those of one source and seed, as far as
+    their lanes fit in memory. Without `shares` each block is a team.
     """
-    teams: dict[tuple[int, int, int], list[list[int]]] = {}
+    sharing: dict[tuple[int, int, int], list[int]] = {}
     for number, (job, block) in enumerate(blocks):
         if job.source is not None:
-            own = teams.setdefault((id(job.source), int(block.seeds[0]), job.steps), [[]])
-            if len(own[-1]) == most:
-                own.append([])
-            own[-1].append(number)
+            sharing.setdefault((id(job.source), int(block.seeds[0]), job.steps), []).append(number)
     feeds: list[BlockFeed | None] = [None] * len(blocks)
-    for (_, seed, steps), own in teams.items():
-        for team in own:
-            source = blocks[team[0]][0].source
-            assert source is not None
-            for number, member in zip(team, BatchFeed(source, seed, steps, len(team)).members(), strict=True):
+    largest = 1
+    for own in sharing.values():
+        size = max(count_carry_bytes(blocks[number][0]) for number in own)
+        most = min(max(IN_STEP_BYTES // size, 1), MAX_IN_STEP) if shares else 1
+        for team in (own[low : low + most] for low in range(0, len(own), most)):
+            job, block = blocks[team[0]]
+            assert job.source is not None
+            members = BatchFeed(job.source, int(block.seeds[0]), job.steps, len(team)).members()
+            for number, member in zip(team, members, strict=True):
                 feeds[number] = member
-    return feeds, max(len(team) for own in teams.values() for team in own)
+            largest = max(largest, len(team))
+    return feeds, largest

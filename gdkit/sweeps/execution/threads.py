@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from gdkit.sweeps.execution.feed import BlockFeed, open_feed, open_shared_feeds
+from gdkit.sweeps.execution.feed import MAX_IN_STEP, BlockFeed, open_feed, open_shared_feeds
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
@@ -16,7 +16,6 @@ from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, Tile
 
 _Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
 _WHOLE_TILE: _Place = ()
-_MAX_THREADS = 64  # blocks that advance in step
 
 
 class _QueuedBlock(NamedTuple):
@@ -144,13 +143,13 @@ def run_jobs(
         threading.Semaphore(workers),
         settings,
     )
-    most = max(workers, _MAX_THREADS) if executor is None else 1  # other pools may have fewer threads than they run
-    pool = executor or ThreadPoolExecutor(most, thread_name_prefix="gdkit")
+    own = executor is None  # other pools may have fewer threads than blocks that advance in step
+    pool = executor or ThreadPoolExecutor(max(workers, MAX_IN_STEP), thread_name_prefix="gdkit")
     futures = [pool.submit(_work, number, work) for number in range(workers)]
     try:
         waiting, running, held = _cut_jobs(jobs, cut_tiles), 0, []
         while (tiles := next(waiting, None)) is not None or running or held:
-            together = _queue_tiles(tiles or [], work, most)
+            together = _queue_tiles(tiles or [], work, shares=own)
             futures += [pool.submit(_work, number, work) for number in range(len(futures), together)]
             running += len(tiles or [])
             while running and (tiles is None or not work.done.empty()):
@@ -167,14 +166,14 @@ def run_jobs(
             if tiles is None and archive and held:
                 stop.wait(settings.claim_poll_seconds)
                 held = [] if stop.is_set() else [t for t in held if not archive.is_done(t)]
-                _queue_tiles(held, work, 1)
+                _queue_tiles(held, work, shares=False)
                 running, held = running + len(held), []
     finally:
         stop.set()
         for _ in futures:
             work.queued.put(None)
         wait(futures)
-        if executor is None:
+        if own:
             pool.shutdown()
 
 
@@ -190,14 +189,14 @@ def _cut_jobs(jobs: Iterable[Job], cut_tiles: Callable[[Job], list[Tile]]) -> It
         yield fed
 
 
-def _queue_tiles(tiles: list[Tile], work: _Workload, most: int) -> int:
-    """Queue the blocks of tiles; returns how many must run at once, since they share batches from the host."""
+def _queue_tiles(tiles: list[Tile], work: _Workload, *, shares: bool) -> int:
+    """Queue the blocks of tiles; returns how many must run at once, where they share batches from the host."""
     blocks = [block for tile in tiles for block in _TileRun(tile).queued_blocks()]
     if not any(block.part.job.source for block in blocks):
         _queue_blocks(blocks, work)
         return 0
     blocks.sort(key=lambda block: (id(block.part.job.source), block.part.block.seeds[0]))
-    feeds, together = open_shared_feeds([block.part[:2] for block in blocks], most)
+    feeds, together = open_shared_feeds([block.part[:2] for block in blocks], shares=shares)
     _queue_blocks([block._replace(feed=feed) for block, feed in zip(blocks, feeds, strict=True)], work)
     return together
 

@@ -17,7 +17,7 @@ from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
 from gdkit.sweeps.request import Recording
-from gdkit.types import OptimizerLike
+from gdkit.types import OptimizerLike, PyTree
 
 NO_EVALUATIONS = np.zeros(0, np.int32)
 
@@ -117,5 +117,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def count_lane_bytes(job: Job) -> int:
     """Bytes that the lanes of all blocks of a job take."""
-    block = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(job.programs[0].carry.lanes))
-    return len(job.blocks) * block
+    return len(job.blocks) * _count_bytes(job.programs[0].carry.lanes)
+
+
+def count_carry_bytes(job: Job) -> int:
+    """Bytes that a block takes while it is advanced, without what its steps need."""
+    return _count_bytes(job.programs[0].carry)
+
+
+def _count_bytes(tree: PyTree) -> int:
+    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))

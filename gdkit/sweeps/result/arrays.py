@@ -55,12 +55,7 @@ def arrange_arrays(axes: Any, arrays: Mapping[str, Any], judging: Judging) -> tu
 
 
 def arrange_lanes(
-    sections: Sequence[Section],
-    seeds: int,
-    values: Mapping[str, np.ndarray],
-    judging: Judging,
-    settings: Mapping[str, Any] | None = None,
-    timings: Mapping[str, Any] | None = None,
+    sections: Sequence[Section], seeds: int, values: Mapping[str, np.ndarray], judging: Judging
 ) -> tuple[xr.Dataset, tuple[LaneGrid, ...]]:
     """The lanes and grids of a result, from values in the order of its lanes.
 
@@ -69,23 +64,36 @@ def arrange_lanes(
       seeds: runs per point.
       values: name to final values, (lanes,), or to curves, (lanes, steps + 1).
       judging: how runs are compared and judged.
-      settings: attributes of the result that say how the runs were made.
-      timings: seconds by what they were spent on.
     """
     check_value_names("arrays", values, [axis.name for s in sections for d in s.dimensions for axis in d.axes])
-    lengths = check_lengths("arrays", {name: v.shape[1] for name, v in values.items() if v.ndim == 2})
+    described = describe_lanes(sections, seeds, {name: v.shape[1:] for name, v in values.items()}, judging)
+    return label_columns(described, judge_lanes(values, judging, described.curve_step), {}), described.grids
+
+
+def describe_lanes(
+    sections: Sequence[Section],
+    seeds: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    judging: Judging,
+    settings: Mapping[str, Any] | None = None,
+) -> Description:
+    """The description of a result.
+
+    Args:
+      sections: the axes.
+      seeds: runs per point.
+      shapes: of the values of a lane by name, () or (steps + 1,).
+      judging: how runs are compared and judged.
+      settings: attributes that say how the runs were made.
+    """
+    lengths = check_lengths("arrays", {name: shape[0] for name, shape in shapes.items() if shape})
     steps = next(iter(lengths.values()), 1) - 1
     at = monitors.curve_steps(judging.curve_points) if judging.curve_points and lengths else np.zeros(0, np.int32)
-    at = at[at <= steps]
-    columns = _judge(values, judging, steps)
-    for name in lengths:
-        curve = values[name][:, at]
-        columns[f"curve_{name}"] = np.where(at > columns["end_step"][:, None], np.nan, curve)
     grids, axes = zip(*list_grids(sections), strict=True)
-    attrs = _describe(grids, seeds, steps, judging, choose_score(values, judging.by)) | dict(settings or {})
-    if _loss_name(values) not in lengths:
+    attrs = _describe(grids, seeds, steps, judging, choose_score(shapes, judging.by)) | dict(settings or {})
+    if _loss_name(shapes) not in lengths:
         attrs["regimes_known"], attrs["caveats"] = 0, json.dumps([_NO_CURVES])
-    return label_columns(Description(grids, axes, at, attrs), columns, timings or {}), grids
+    return Description(grids, axes, at[at <= steps], attrs)
 
 
 def check_value_names(argument: str, names: Mapping[str, Any], axes: Sequence[str]) -> None:
@@ -137,8 +145,17 @@ def choose_score(values: Mapping[str, Any], by: str | None) -> str:
     return preferred[0]
 
 
-def _judge(values: Mapping[str, np.ndarray], judging: Judging, steps: int) -> dict[str, np.ndarray]:
-    """The columns of a result but for the curves: final values, and the statistics of losses."""
+def judge_lanes(values: Mapping[str, np.ndarray], judging: Judging, at: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of some lanes: final values, the statistics of losses, and the curves at the steps `at`."""
+    lengths = {name: v.shape[1] for name, v in values.items() if v.ndim == 2}
+    columns = _judge_ends(values, judging, steps=next(iter(lengths.values()), 1) - 1)
+    for name in lengths:
+        curve = values[name][:, at]
+        columns[f"curve_{name}"] = np.where(at > columns["end_step"][:, None], np.nan, curve)
+    return columns
+
+
+def _judge_ends(values: Mapping[str, np.ndarray], judging: Judging, steps: int) -> dict[str, np.ndarray]:
     loss, lanes = _loss_name(values), len(next(iter(values.values())))
     final = {name: v if v.ndim == 1 else v[:, -1] for name, v in values.items() if name != loss}
     losses = np.full((lanes, 1), np.nan) if loss is None else values[loss].reshape(lanes, -1)

@@ -17,6 +17,7 @@ from gdkit import checks, html, store
 from gdkit.errors import bad_value, missing_package, unknown_name
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
+from gdkit.store.paths import as_path
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import judging, optuna_study, trackers
@@ -409,13 +410,13 @@ class SweepResult:
           InputValueError: no such lane or state, or the path cannot be used.
           StoreError: the system refused.
         """
-        lane = self._check_lane(lane)
+        lane, path = self._check_lane(lane), as_path("path", path)
         state, row, by = self.state(lane, at=at), end_values(self.lanes).isel(lane=lane), self.score_name()
         names = [name for name in ("optimizer", *self.axes, "seed") if name in row.coords]
         values = plain_values({name: row[name].values[()] for name in names})
         numbers = {name: row[name].values.item() for name in dict.fromkeys(("end_step", "final_loss", by))}
         numbers |= {"best_evaluation": row["best_evaluation"].values.item()} if at == "best" else {}
-        checkpoints.write_params(Path(path), state, values | numbers)
+        checkpoints.write_params(path, state, values | numbers)
 
     # Continuing
 

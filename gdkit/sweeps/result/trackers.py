@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdkit.errors import bad_value, missing_package
+from gdkit.store.paths import as_path
 from gdkit.sweeps.result.lane_values import (
     SweepLike,
     curve_names,
@@ -64,11 +65,12 @@ def report_files(run: str | Path | None) -> list[Path]:
 
 def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None) -> None:
     """Write one run of TensorBoard per lane; see `SweepResult.log_to_tensorboard`."""
+    folder = as_path("folder", folder)
     writer_of = import_tracker("tensorboardX", "tensorboard").SummaryWriter
     summaries = importlib.import_module("tensorboardX.summary")
     files = report_files(run)
     for lane in tracked_lanes(result):
-        with writer_of(logdir=str(Path(folder) / lane.name)) as writer:
+        with writer_of(logdir=str(folder / lane.name)) as writer:
             for name, curve in lane.curves.items():
                 for step, value in curve.items():
                     writer.add_scalar(name, value, step)
@@ -79,7 +81,7 @@ def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None
             for summary in summaries.hparams(lane.params | lane.tags, dict.fromkeys(lane.metrics, 0.0)):
                 writer.file_writer.add_summary(summary)
             writer.add_text("regime", lane.tags["regime"], last)
-    with writer_of(logdir=str(Path(folder) / "sweep")) as writer:
+    with writer_of(logdir=str(folder / "sweep")) as writer:
         writer.add_text("recommendation", str(result).replace("\n", "  \n"))
         for path in files:
             if path.suffix == ".png":

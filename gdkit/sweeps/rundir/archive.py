@@ -178,7 +178,7 @@ class UnfinishedRun(NamedTuple):
         except OtherRunError as error:
             raise explain_other_run(error) from error
         run.clean_up()
-        finished = _verify_tiles(run)
+        finished = verify_tiles(run)
         return UnfinishedRun(RunArchive(run, compiled.recorded_points, Claims(run)), finished, directory)
 
     def cut_tiles(self, job: Job) -> list[Tile]:
@@ -240,7 +240,7 @@ def load_last_lanes(run: Store, job: Job) -> list[tuple[Block, Packed]]:
     return lanes
 
 
-def _verify_tiles(run: Store) -> np.ndarray:
+def verify_tiles(run: Store) -> np.ndarray:
     """Mask of tiles that are finished and undamaged, ``(tiles,)`` bool; warns of the damaged ones."""
     finished = run.finished()
     for tile in map(int, np.flatnonzero(finished)):

@@ -143,7 +143,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "states": describe_states(lanes, request.problem) if keeps_lanes else None,
             "result": sweep.description.as_json(),
         },
-        versions=_versions(),
+        versions=list_versions(),
         device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
         config=directory.config,
     )
@@ -172,7 +172,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         "config": None if config is None else digest(config),
         "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
         **({} if request.start is None else {"start": checkpoints.digest_start(request.start)}),
-        **{name: text for section in request.sections for name, text in _summarize_axes(section)},
+        **{name: text for section in request.sections for name, text in summarize_axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
         "seeds": request.seeds,
         "steps": request.steps,
@@ -183,7 +183,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         **({"evaluate_every": request.evaluate_every} if request.evaluate_every else {}),
         **({"keep_states": "best"} if request.keep_states == "best" else {}),
         "dtype": str(_dtype(groups)),
-        "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in list_versions().items()),
         "device": f"{device.platform} {device.device_kind}",
         "cores": count_visible_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -198,11 +198,12 @@ def _numbers(x: Any) -> np.ndarray:
     return to_host(x) if isinstance(x, jax.Array) else np.asarray(x)
 
 
-def _versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
+    """The versions that decide the bits of a run."""
     return {"gdkit": gdkit.__version__, "jax": jax.__version__, "jaxlib": jax.lib.__version__}
 
 
-def _summarize_axes(section: Section) -> Iterator[tuple[str, str]]:
+def summarize_axes(section: Section) -> Iterator[tuple[str, str]]:
     """Each axis of a section, in words that a reader recognizes and with a few digits of its hash."""
     label = "" if section.label is None else f" of {section.label}"
     yield f"optimizer{label}", ", ".join(f"{name}={value!r:.60}" for name, value in section.fixed.items())

@@ -111,13 +111,15 @@ class MergedStates(NamedTuple):
         return self.parts[self.part[lane]].read_best(int(self.lane[lane]), step)
 
 
-def open_states(path: Path) -> StoredStates | MergedStates:
-    """The states in a run directory, and in those that extend its axes.
+def open_states(path: Path) -> StoredStates | MergedStates | None:
+    """The states in a run directory, and in those that extend its axes; None for a sweep of a function.
 
     Raises:
       StoreError: a manifest is missing or damaged.
     """
     first, *extensions = store.open_with_extensions(path)
+    if "states" not in first.manifest.plan:
+        return None
     states: StoredStates | MergedStates = StoredStates(first)
     described = Description.from_json(first.manifest.plan["result"])
     grids = list(zip(described.grids, described.axes, strict=True))

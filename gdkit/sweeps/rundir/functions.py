@@ -1,0 +1,84 @@
+"""The run directory of a sweep of a function: a tile is some blocks of lanes, stored once they have returned."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gdkit.errors import OtherRunError
+from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, make_group
+from gdkit.sweeps.axes import Group
+from gdkit.sweeps.description import Description
+from gdkit.sweeps.plan.shapes import count_visible_cores
+from gdkit.sweeps.rundir.archive import verify_tiles
+from gdkit.sweeps.rundir.manifest import list_versions, summarize_axes
+
+_MOST_TILES = 256  # of a group: syncing a file for every block of short runs would take longer than the runs
+
+
+def open_function_run(
+    path: Path,
+    groups: Sequence[tuple[Group, int]],
+    *,
+    seeds: int,
+    width: int,
+    described: Description,
+    columns: Mapping[str, np.ndarray],
+    identity: Mapping[str, Any],
+) -> tuple[Store, np.ndarray]:
+    """The run directory of a sweep of a function, made if it does not exist, and which of its tiles are finished.
+
+    Args:
+      path: the directory.
+      groups: of points, each with the number of the first point of its section.
+      seeds: runs per point.
+      width: lanes per block; a directory that exists keeps its own.
+      described: the sweep.
+      columns: of some lanes, name -> (lanes, ...).
+      identity: what decides the values of lanes, beside the axes.
+
+    Raises:
+      OtherRunError: it holds another run.
+      StoreError: it cannot be made or read.
+    """
+    device = jax.devices()[0]
+    fingerprint = {
+        **{name: text for group, _ in groups for name, text in summarize_axes(group.section)},
+        **identity,
+        "seeds": seeds,
+        "versions": ", ".join(f"{name} {version}" for name, version in list_versions().items()),
+        "device": f"{device.platform} {device.device_kind}",
+        "cores": count_visible_cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+    manifest = Manifest(
+        fingerprint,
+        Partition(tuple(_partition_group(group, offset, seeds, width) for group, offset in groups)),
+        {name: Kind(column.dtype.name, column.shape[1:]) for name, column in columns.items()},
+        seeds=seeds,
+        steps=int(described.attrs["steps"]),
+        dtype="float64",
+        plan={"result": described.as_json()},
+        versions=list_versions(),
+        device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
+    )
+    try:
+        run = Store.create(path, manifest)
+    except OtherRunError as error:
+        note = "What train computes is compared by its operations. Comments and line breaks do not count."
+        raise OtherRunError(error.path, [*error.lines, note]) from error
+    run.clean_up()
+    return run, verify_tiles(run)
+
+
+def _partition_group(group: Group, offset: int, seeds: int, width: int) -> StoredGroup:
+    """The lanes of a group in blocks and tiles. The seed is one more dimension, so that blocks have any lanes."""
+    lanes = (group.points[:, None] * seeds + np.arange(seeds)).ravel()
+    blocks = -(-len(lanes) // width)
+    return make_group(
+        lanes, (*group.section.shape, seeds),
+        first=int(offset) * seeds, seeds=1, width=width, depth=1, tile=-(-blocks // _MOST_TILES),
+    )  # fmt: skip
