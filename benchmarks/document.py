@@ -23,10 +23,10 @@ compiles during the timing. Runs are interleaved, and each round starts with a d
 rounds of the peer's time over gdkit's in the same round; above 1 the peer is slower than gdkit. gdkit is timed as a
 user calls it, from `gdkit.sweep(...)` to the labelled result. Loops over lanes are timed on some lanes and scaled up.
 
-**The same work.** Peers come in two flavours. *Bare* computes the final loss, the smallest loss, and the first step
-that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX with gdkit's own lane in a plain
-scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them; *ends* is gdkit with
-`statistics="ends"`, which has what bare peers have and the curve.
+**The same work.** Peers come in two flavours. *Bare* (final loss only, in the figure) computes the final loss, the
+smallest loss, and the first step that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX
+with gdkit's own lane in a plain scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them;
+*ends* is gdkit with `statistics="ends"`, which has what bare peers have and the curve.
 """
 
 WHY = """Known reasons for targets that are not met:

@@ -25,9 +25,9 @@ def draw(parts: Mapping[str, Any]) -> dict[str, Figure]:
 
 def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
     """Time of each peer (row) on each workload (mark) as a multiple of gdkit's."""
-    name = lambda row: f"{row['title']}, {row['flavour']}"
+    name = lambda row: f"{row['title']}, {_RECORDED[row['flavour']]}"
     titles = list(dict.fromkeys(name(row) for part in compared for row in part["peers"]))
-    titles.remove("gdkit, all")
+    titles.remove(f"gdkit, {_RECORDED['all']}")
     figure = Figure(figsize=(8.4, 1.8 + 0.34 * len(titles)), layout="constrained")
     ax = figure.subplots()
     for number, part in enumerate(compared):
@@ -45,6 +45,9 @@ def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xlabel("time as a multiple of gdkit's with all statistics (right of 1: slower)")
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     return figure
+
+
+_RECORDED = {"bare": "final loss only", "all": "all statistics"}  # by the flavour of a peer
 
 
 def scaling(part: Mapping[str, Any]) -> Figure:

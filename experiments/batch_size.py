@@ -145,7 +145,7 @@ def plot(result: BatchSize) -> dict[str, Figure]:
     axes[2].set_title(f"adam, runs over {rows:,} rows")
     for number, (ax, best) in enumerate(zip(axes, (result.one_step, *result.runs.values()), strict=True)):
         _draw(ax, best, number)
-    return {"batch_size": figure}
+    return {"batch_size": plots.label_panels(figure)}
 
 
 def claims(result: BatchSize) -> list[Claim]:

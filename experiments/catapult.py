@@ -136,7 +136,7 @@ def plot(result: Catapult) -> dict[str, Figure]:
     handles = [*regime_handles(codes), Line2D([], [], **BORDER_LINE, label="theory: 2 and 4"),
                Line2D([], [], color=INK, label="largest along the run")]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize="small")
-    return {"catapult": figure}
+    return {"catapult": plots.label_panels(figure)}
 
 
 def claims(result: Catapult) -> list[Claim]:

@@ -175,7 +175,7 @@ def plot(result: CentralFlowStudy) -> dict[str, Figure]:
         ax.set_ylabel(label)
     axes[0, 0].legend(frameon=False, fontsize="small")
     axes[2, 0].legend(frameon=False, fontsize="small")
-    return {"central_flow": figure}
+    return {"central_flow": plots.label_panels(figure)}
 
 
 def claims(result: CentralFlowStudy) -> list[Claim]:

@@ -110,7 +110,7 @@ def plot(result: Chaos) -> dict[str, Figure]:
     _draw_iterates(above, result)
     _draw_exponents(below, result)
     _draw_intervals(figure.add_subplot(grid[:, 1]), result)
-    return {"chaos": figure}
+    return {"chaos": plots.label_panels(figure)}
 
 
 def claims(result: Chaos) -> list[Claim]:

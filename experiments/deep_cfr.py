@@ -126,7 +126,7 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
     )
     for ax in (left, right):
         place_legend_below(ax, 4)
-    return {"deep_cfr": figure}
+    return {"deep_cfr": plots.label_panels(figure)}
 
 
 def _draw(left: Axes, right: Axes, result: DeepCfr, number: int, name: str) -> None:

@@ -133,7 +133,7 @@ def plot(result: FractalBoundary) -> dict[str, Figure | FuncAnimation]:
     handles = [*plots.answer_handles(NAMES), *drawn]
     figure.legend(handles=handles, labels=[*NAMES, *labels], loc="outside lower center", ncols=6, frameon=False)
     animation = plots.zoom(next(iter(result.trails.values())), names=NAMES, labels=LABELS)
-    return {"fractal_boundary": figure, "fractal_boundary_zoom": animation}
+    return {"fractal_boundary": plots.label_panels(figure), "fractal_boundary_zoom": animation}
 
 
 def claims(result: FractalBoundary) -> list[Claim]:

@@ -129,7 +129,7 @@ def plot(result: GradientFlow) -> dict[str, Figure]:
     _draw_over_time(over_time, result)
     _draw_over_rates(over_rates, result)
     _draw_departures(departures, result)
-    return {"gradient_flow": figure}
+    return {"gradient_flow": plots.label_panels(figure)}
 
 
 def claims(result: GradientFlow) -> list[Claim]:

@@ -13,7 +13,7 @@ steps. Its benefit lies above the best learning rate, and is measured there sepa
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,18 +110,26 @@ def plot(result: Sensitivity) -> dict[str, Figure]:
     """One row per problem: loss against the learning rate, and sensitivity by optimizer and treatment."""
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     for (left, right), problem in zip(figure.subplots(len(result.runs), 2), result.runs, strict=True):
-        for number, family in enumerate(result.settings["optimizers"]):
+        for number, family in enumerate(_in_order(result.settings["optimizers"])):
             plain = result.sensitivity(problem, family, "plain")
             loss = np.minimum(plain.losses, plain.start).mean(axis=1)
-            left.plot(plain.rates, loss, label=family, linewidth=1.1, markersize=4, **plots.style.series(number))
+            left.plot(
+                plain.rates,
+                loss,
+                label=family,
+                linewidth=1.1,
+                markersize=4,
+                linestyle=plots.style.dashes(number),
+                **plots.style.series(number),
+            )
         left.set(xscale="log", yscale="log", ylabel=f"{problem}\nmin(validation loss, loss at the start)")
         plots.style.tidy_ticks(left.yaxis)
-        _draw_ranking(right, result, problem)
+        _draw_sensitivities(right, result, problem)
     left.set_xlabel("learning rate (plain: cosine decay alone)")
     right.set_xlabel("sensitivity (nats), 95 % interval over seeds")
     for ax in (left, right):
         place_legend_below(ax, 4, drop=0.18)
-    return {"learning_rate_sensitivity": figure}
+    return {"learning_rate_sensitivity": plots.label_panels(figure)}
 
 
 def claims(result: Sensitivity) -> list[Claim]:
@@ -180,17 +188,22 @@ def _problems(mlp: tuple[tuple[str, Any], ...], transformer: tuple[tuple[str, An
     return {"mlp": problems.mlp(**dict(mlp)), "transformer": problems.transformer(**dict(transformer))}
 
 
-def _draw_ranking(ax: Axes, result: Sensitivity, problem: str) -> None:
-    ranked = result.ranking(problem)
+def _in_order(families: Sequence[str]) -> list[str]:
+    """The optimizers in the order in which every study draws them."""
+    return sorted(families, key=list(OPTIMIZER_FACTORIES).index)
+
+
+def _draw_sensitivities(ax: Axes, result: Sensitivity, problem: str) -> None:
+    shown = _in_order(result.settings["optimizers"])
     for number, treatment in enumerate(TREATMENTS):
-        values = [result.sensitivity(problem, family, treatment) for family in ranked]
+        values = [result.sensitivity(problem, family, treatment) for family in shown]
         value = np.array([s.sensitivity for s in values])
         interval = np.array([s.interval for s in values]).T
-        heights = np.arange(len(ranked)) + 0.18 * (number - 1.5)
+        heights = np.arange(len(shown)) + 0.18 * (number - 1.5)
         look: dict[str, Any] = plots.style.series(number) | {"label": treatment, "markersize": 5, "elinewidth": 1}
         draw_intervals(ax, heights, value, interval, horizontal=True, **look)
-    ax.set_yticks(range(len(ranked)), ranked)
-    ax.set_ylim(len(ranked) - 0.5, -0.5)
-    for place in range(1, len(ranked)):
+    ax.set_yticks(range(len(shown)), shown)
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    for place in range(1, len(shown)):
         ax.axhline(place - 0.5, color="0.85", linewidth=0.8)
     ax.set_xlim(left=0)

@@ -166,7 +166,7 @@ def plot(result: FinderComparison) -> dict[str, Figure]:
     figure.legend(
         *distance.get_legend_handles_labels(), loc="outside lower right", ncols=7, frameon=False, fontsize="small"
     )
-    return {"lr_range_test": figure}
+    return {"lr_range_test": plots.label_panels(figure)}
 
 
 def claims(result: FinderComparison) -> list[Claim]:

@@ -143,7 +143,7 @@ def plot(result: Race) -> dict[str, Figure]:
         _draw(ax, result.names, ratio, far)
         ax.set_title(f"{name} learning rates, with scores", fontsize="medium")
     axes[0].set_ylabel(f"$\\rho(\\tau)$: share of {len(result.problems)} problems solved")
-    return {"optimizer_race": figure}
+    return {"optimizer_race": plots.label_panels(figure)}
 
 
 def claims(result: Race) -> list[Claim]:

@@ -99,7 +99,7 @@ def plot(result: Parabola) -> dict[str, Figure]:
     named = zip(("converges in time", "$1/\\lambda$", "$2/\\lambda$"), borders(steps), strict=True)
     drawing.draw_borders(ax, {f"{name} = {value:.3g}": value for name, value in named}, at=0.5)
     ax.set_ylabel(f"loss after {steps} steps")
-    return {"parabola": figure}
+    return {"parabola": plots.label_panels(figure)}
 
 
 def claims(result: Parabola) -> list[Claim]:

@@ -117,7 +117,7 @@ def plot(result: PhaseDiagram) -> dict[str, Figure]:
     _draw_speed(right, result)
     for ax in (left, right):
         ax.plot(result.borders, result.runs.axes["momentum"], **THEORY)
-    return {"phase_diagram": figure}
+    return {"phase_diagram": plots.label_panels(figure)}
 
 
 def claims(result: PhaseDiagram) -> list[Claim]:

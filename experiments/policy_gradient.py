@@ -25,7 +25,7 @@ from experiments.common.drawing import draw_level, draw_seeds, place_legend_belo
 from experiments.common.settings import complete_settings, geometric_grid
 from experiments.common.tables import format_table
 from experiments.problems import environments, policies
-from gdkit import SweepResult
+from gdkit import SweepResult, plots
 from gdkit.errors import bad_value
 
 DEFAULTS: dict[str, Any] = {
@@ -161,4 +161,4 @@ def plot(result: PolicyGradient) -> dict[str, Figure]:
         ax.margins(y=0.08)
         ax.set(xscale="log", xlabel="learning rate")
         place_legend_below(ax)
-    return {"policy_gradient": figure}
+    return {"policy_gradient": plots.label_panels(figure)}

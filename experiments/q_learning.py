@@ -187,4 +187,4 @@ def plot(result: QLearning) -> dict[str, Figure]:
     for ax in (left, right):
         ax.set(xscale="log", xlabel="learning rate")
         place_legend_below(ax)
-    return {"q_learning": figure}
+    return {"q_learning": plots.label_panels(figure)}

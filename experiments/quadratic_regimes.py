@@ -143,7 +143,7 @@ def plot(result: QuadraticRegimes) -> dict[str, Figure]:
     series = [Line2D([], [], **marks, label=name) for name, marks in SERIES.items()]
     below: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": "small"}
     figure.legend(handles=[*series, *lines, *regime_handles(codes)], ncols=5, **below)
-    return {"quadratic_regimes": figure}
+    return {"quadratic_regimes": plots.label_panels(figure, rows[1:].ravel())}
 
 
 def claims(result: QuadraticRegimes) -> list[Claim]:

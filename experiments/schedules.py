@@ -141,7 +141,7 @@ def plot(result: Schedules) -> dict[str, Figure]:
     for axis in (scores.xaxis, edges.xaxis, scores.yaxis):
         plots.style.tidy_ticks(axis)
     _draw_warmup(warmup_run, result.warmup_run)
-    return {"schedules": figure}
+    return {"schedules": plots.label_panels(figure)}
 
 
 def claims(result: Schedules) -> list[Claim]:

@@ -213,7 +213,7 @@ def test_curves_of_any_recorded_value_are_drawn_up_to_the_end_of_each_lane(ax, w
         seen = np.maximum(values, ax.get_ylim()[0])  # a log axis has no zero
         np.testing.assert_allclose(lines[lane], np.stack([steps, seen], axis=1), rtol=1e-5)
     assert ax.get_ylabel() == (name or "validation_loss").replace("_", " ")
-    assert (ax.get_yscale() == "linear") == (name == "validation_fit")
+    assert (ax.get_yscale() == "linear") == (name in ("validation_fit", "size"))  # the size begins at 0
 
 
 def test_curves_and_reports_name_and_embed_what_was_recorded(watched, tmp_path):
@@ -494,3 +494,54 @@ def test_arrows_of_a_graph_avoid_the_boxes_they_pass(ax):
 def test_bad_input_of_derivative_figures_is_named(call, said):
     with pytest.raises((InputTypeError, InputValueError), match=said):
         call()
+
+
+# Print, panels, lines that coincide
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("name", ["final_loss", "loss_curves", "regime_map", "regime_strip"])
+def test_figures_are_legible_at_the_width_of_a_paper(name, columns, parabola, noisy, plane, walks):
+    with mpl.rc_context(plots.paper(columns)):
+        ax = every(parabola, noisy, plane, walks)[name]()
+    figure = ax.get_figure(root=True)
+    assert figure.get_figwidth() == {1: 3.3, 2: 6.8}[columns]
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()  # inches
+    assert box.x0 > -0.02 and box.x1 < figure.get_figwidth() + 0.02 and box.y0 > -0.02
+    assert min(text.get_fontsize() for text in figure.findobj(mpl.text.Text) if text.get_text().strip()) >= 6.5
+    assert ax.get_window_extent().height > 0.25 * figure.bbox.height
+
+
+def test_a_paper_has_one_column_or_two():
+    with pytest.raises(InputValueError, match=r"columns=3: no such width. Use 1 \(3.3 inches\) or 2 \(6.8 inches\)"):
+        plots.paper(3)
+
+
+@pytest.mark.parametrize("titles", [["", ""], ["one", ""], ["", "two", "three"]])
+def test_panels_are_labelled_in_their_order_before_their_titles(titles):
+    figure = plt.figure()
+    for ax, title in zip(figure.subplots(1, len(titles)), titles, strict=True):
+        ax.set_title(title)
+    figure.colorbar(mpl.cm.ScalarMappable(), ax=figure.axes[0])
+    assert plots.label_panels(figure) is figure
+    shown = [ax.get_title() or ax.get_title("left") for ax in figure.axes[: len(titles)]]
+    assert shown == [f"({letter}) {title}".strip() for letter, title in zip("abc", titles, strict=False)]
+    assert figure.axes[-1].get_title("left") == ""
+    alone = plots.label_panels(plots.regime_strip(synthetic.result(("sgd",))).get_figure())
+    assert alone.axes[0].get_title("left") == ""
+
+
+def test_optimizers_that_coincide_have_lines_of_different_dashes(ax):
+    result = synthetic.result(("sgd", "momentum", "nesterov", "lion"), seeds=1, rates=5)
+    plots.final_loss(result, ax=ax)
+    lines = [line for line in ax.lines if line.get_linewidth() == 1.7 and len(line.get_xdata()) == 5]
+    assert len({str(line._dash_pattern) for line in lines}) == len(lines) == 4
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_regime_colours_of_a_dark_page_are_told_apart_and_from_it(sight):
+    seen = {regime: lab(color, SIGHT[sight]) for regime, color in plots.style.REGIME_COLORS_DARK.items()}
+    for a, b in itertools.combinations(Regime, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) > 20, (a, b)
+    assert min(color[0] for color in seen.values()) > lab("#1e2023", SIGHT[sight])[0] + 15

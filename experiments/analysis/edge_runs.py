@@ -139,7 +139,7 @@ def draw_edge(
         below.legend(frameon=False, fontsize="small", loc="upper right", markerscale=1.4)
     upper[0].set_ylabel(curvature)
     lower[0].set_ylabel("loss")
-    return figure
+    return plots.label_panels(figure)
 
 
 def _draw_run(above: Axes, below: Axes, run: CurvatureRun, formula: str, number: int) -> None:

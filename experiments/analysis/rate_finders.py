@@ -15,7 +15,7 @@ import numpy as np
 from gdkit.sweeps.search.range_test import RULES, smoothed
 
 # Names of the rules of Lightning and gdkit; fastai names its own.
-LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, tried"
+LIGHTNING, SLOPE, TRIED = "Lightning", "gdkit, slope", "gdkit, best of trials"
 STOP_FACTOR, SMOOTHING = 4.0, 0.98
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import string
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ REGIME_COLORS = {
     Regime.DIVERGED: "#cf2205",
     Regime.UNKNOWN: "#f5f0e0",
 }
+REGIME_COLORS_DARK = REGIME_COLORS | {Regime.CATAPULT: "#ad5fa7"}  # on a dark page; 3.9 times its luminance
 REGIME_LABELS = {regime: regime.name.lower() for regime in Regime}
 _BAR = ((-1.0, -0.4), (1.0, -0.4), (1.0, 0.4), (-1.0, 0.4), (-1.0, -0.4))
 REGIME_MARKERS: dict[Regime, Any] = {
@@ -105,6 +107,56 @@ def _count_points(artist: Any) -> int:
     return 0
 
 
+def paper(columns: int = 1, *, ratio: float = 0.72) -> dict[str, Any]:
+    """Settings of matplotlib for a figure as wide as one column (3.3 inches) or two (6.8 inches) of a paper.
+
+    Text has 8 points, and 7 at least but for the legends below axes. Figures made without `ax` have this size.
+
+    Args:
+      columns: 1 or 2.
+      ratio: height over width.
+
+    Raises:
+      InputValueError: `columns` is neither.
+
+    >>> with mpl.rc_context(paper(columns=2)):
+    ...     mpl.rcParams["figure.figsize"]
+    [6.8, 4.896]
+    """
+    if columns not in _PAPER_WIDTHS:
+        raise bad_value("columns", columns, "no such width", "Use 1 (3.3 inches) or 2 (6.8 inches)")
+    width = _PAPER_WIDTHS[columns]
+    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), 7.0)
+    normal = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.titlesize"), 8.0)
+    thin = dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6)
+    shape: dict[str, Any] = {"figure.figsize": (width, ratio * width), "lines.linewidth": 1.2, "lines.markersize": 4.0}
+    return shape | normal | small | thin | {"savefig.dpi": 300, "pdf.fonttype": 42, "ps.fonttype": 42}
+
+
+_PAPER_WIDTHS = {1: 3.3, 2: 6.8}  # inches
+
+
+def label_panels(figure: Figure, panels: Iterable[Axes] | None = None) -> Figure:
+    """Write (a), (b), … before the titles of the panels, from left to right and from top to bottom.
+
+    Args:
+      figure: with several Axes.
+      panels: None: all Axes of the figure except color bars.
+
+    >>> figure = Figure()
+    >>> _ = figure.subplots(1, 2)[1].set_title("zoom")
+    >>> [ax.get_title(loc="left") or ax.get_title() for ax in label_panels(figure).axes]
+    ['(a)', '(b) zoom']
+    """
+    chosen = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"] if panels is None else list(panels)
+    for letter, ax in zip(string.ascii_lowercase, chosen if len(chosen) > 1 else [], strict=False):
+        if ax.get_title():
+            ax.title.set_text(f"({letter}) {ax.get_title()}")
+        else:
+            ax.set_title(f"({letter}) {ax.get_title('left')}".strip(), loc="left", fontsize="medium")
+    return figure
+
+
 def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Line2D]:
     """A legend entry for each regime that occurs; `color` replaces the colors of regimes."""
     found = sorted({Regime(int(code)) for code in regimes})
@@ -116,10 +168,12 @@ def regime_handles(regimes: Iterable[Any], color: str | None = None) -> list[Lin
 def draw_legend(ax: Axes, *groups: Sequence[Any]) -> None:
     """Draw groups of legend entries below each other, under the label of the x axis."""
     style: dict[str, Any] = {"fontsize": "small", "handletextpad": 0.5, "columnspacing": 1.3, "handlelength": 1.8}
+    points = FontProperties(size="small").get_size_in_points()
+    row = 1.63 * 72 * get_figure(ax).get_figwidth() * min(1.0, ax.get_position().width / 0.775) / points  # letters
     below = 4.2  # in letters: height of the ticks and the label
     for group in filter(None, groups):
         letters = max(len(str(handle.get_label())) for handle in group) + 4
-        rows = math.ceil(len(group) / max(1, 90 // letters))
+        rows = math.ceil(len(group) / max(1, row // letters))
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": below}
         former = ax.get_legend()
         ax.legend(handles=group, ncols=math.ceil(len(group) / rows), frameon=False, **place, **style)
@@ -144,7 +198,8 @@ def get_axes(ax: Any, *, height: float = 4.0) -> Axes:
     if ax is None:
         import matplotlib.pyplot as plt  # chooses a backend, so only where a figure must be made
 
-        return plt.subplots(figsize=(6.4, height), layout="constrained")[1]
+        width = mpl.rcParams["figure.figsize"][0]  # 6.4 unless a style such as `paper` is set
+        return plt.subplots(figsize=(width, height * (0.4 + 0.6 * width / 6.4)), layout="constrained")[1]
     if not isinstance(ax, Axes):
         raise bad_type("ax", ax, "not matplotlib Axes", "Pass one Axes, for example from plt.subplots()")
     return ax
@@ -233,22 +288,35 @@ def positions(values: np.ndarray) -> np.ndarray:
     return values.astype(float) if values.dtype.kind in "fiu" else np.arange(len(values), dtype=float)
 
 
+def scaled(points: float) -> float:
+    """A size in points beside text of 10 points, for text of the size that is set."""
+    return points * mpl.rcParams["font.size"] / 10
+
+
 def mark(regime: Regime, size: float) -> dict[str, Any]:
     """Marker of a regime in its color."""
-    return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": size} | _OUTLINE
+    return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": scaled(size)} | _OUTLINE
 
 
 def symbol(regime: Regime, size: float) -> dict[str, Any]:
     """Marker of a regime on a background of its color: white on dark, black on light."""
     dark = regime in (Regime.OSCILLATING, Regime.CATAPULT, Regime.DIVERGED, Regime.CONVERGED)
     color = "white" if dark else INK
-    return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": size, "linestyle": "none"}
+    return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": scaled(size), "linestyle": "none"}
 
 
 def series(number: int) -> dict[str, Any]:
     """Color and marker of the n-th series; colors and markers repeat with different periods."""
     color = SERIES_COLORS[number % len(SERIES_COLORS)]
     return {"color": color, "marker": SERIES_MARKERS[number % len(SERIES_MARKERS)]}
+
+
+def dashes(number: int) -> Any:
+    """The line style of the n-th series: a line that coincides with an earlier one shows it through its gaps."""
+    return _DASHES[number % len(_DASHES)]
+
+
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 
 
 def format_name(name: str) -> str:

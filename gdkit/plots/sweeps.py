@@ -19,7 +19,7 @@ from gdkit.sweeps.result.result import SweepResult
 _SIGNS: dict[str, dict[str, Any]] = {
     "best": {"marker": "*", "markerfacecolor": "white", "linestyle": "none", "markersize": 9},
     "edge": {"linestyle": "--", "linewidth": 1.3},
-    "diverged": {"marker": "x", "linestyle": "none", "markersize": 4},
+    "diverged seed": {"marker": "x", "linestyle": "none", "markersize": 4},
 }
 _MAX_CROSS_ROWS = 6  # rows of crosses at the top
 _STAR: dict[str, Any] = {"marker": "*", "color": "white", "markeredgewidth": 1.3, "linestyle": "none"}
@@ -56,7 +56,7 @@ def final_loss(
     """
     lines = select_lines(result, axis, optimizer, at)
     measure = _Measure(result.score_name(by), result.is_maximized(by, maximize))
-    ax = style.get_axes(ax)
+    ax = style.get_axes(ax, height=3.85 + 0.15 * len(lines))
     style.set_scale(ax, "x", np.concatenate([line.values for line in lines]))
     scores = [_get_scores(line, measure) for line in lines]
     margin, finite = 0.025 * _count_rows(scores), np.concatenate([s.ravel() for s in scores])
@@ -65,7 +65,6 @@ def final_loss(
     if len(lines) > 1:
         for number, (line, score) in enumerate(zip(lines, scores, strict=True)):
             handles.append(_draw_one_of_several(ax, line, axis, measure, score, number))
-        handles += [Line2D([], [], color=style.INK, **look, label=name) for name, look in _SIGNS.items()]
     if threshold is not None:
         check_number("threshold", threshold)
         look: dict[str, Any] = {"color": style.INK, "linewidth": 1.5, "linestyle": (0, (1, 1.2))}
@@ -73,7 +72,10 @@ def final_loss(
     _draw_strip(ax, lines)
     style.tidy_ticks(ax.xaxis)
     ax.set(xlabel=style.format_name(axis), ylabel=measure.label)
-    style.draw_legend(ax, handles, style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines])))
+    several = _SIGNS if len(lines) > 1 else {}
+    signs = [Line2D([], [], color=style.INK, **look, label=name) for name, look in several.items()]
+    regimes = style.regime_handles(np.concatenate([line.regimes.ravel() for line in lines]))
+    style.draw_legend(ax, handles, signs, regimes)
     return add_title(ax, result, lines[0], named=False) if len(lines) == 1 else ax
 
 
@@ -154,18 +156,18 @@ def _draw_single(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.
 
 def _draw_one_of_several(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray, number: int) -> Line2D:
     """Draw one of several optimizers; returns its legend entry."""
-    look = style.series(number)
-    _draw_scores(ax, line, scores, look)
+    look, dashes = style.series(number), style.dashes(number)
+    _draw_scores(ax, line, scores, look, dashes)
     _draw_crosses(ax, line, scores, look["color"], row=number)
     edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, measure, scores, look["color"])
     if edge is not None:
         ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
     values = [f"{name} {style.format_short(x)}" for name, x in (("best", best), ("edge", edge)) if x is not None]
     label = f"{line.shown_label}: {', '.join(values)}" if values else line.shown_label
-    return Line2D([], [], **look, linewidth=1.7, markersize=4, label=label)
+    return Line2D([], [], **look, linestyle=dashes, linewidth=1.7, markersize=4, label=label)
 
 
-def _draw_scores(ax: Axes, line: Line, scores: np.ndarray, look: dict[str, Any]) -> None:
+def _draw_scores(ax: Axes, line: Line, scores: np.ndarray, look: dict[str, Any], dashes: Any = "-") -> None:
     """Draw the median as a line, the range as a band, every seed as a point."""
     bottom, top = ax.get_ylim()
     seen = np.where(np.isfinite(scores), np.maximum(scores, bottom), np.nan)
@@ -175,7 +177,8 @@ def _draw_scores(ax: Axes, line: Line, scores: np.ndarray, look: dict[str, Any])
         ax.plot(line.values, seen, linestyle="none", **look, markersize=2.2, alpha=0.55, zorder=3)
     middle = np.median(scores, axis=1)
     middle = np.where(np.isfinite(middle), np.maximum(middle, bottom), middle)
-    ax.plot(line.values, _cap_infinite(middle, bottom, top), color=look["color"], linewidth=1.7, zorder=4)
+    drawn = _cap_infinite(middle, bottom, top)
+    ax.plot(line.values, drawn, color=look["color"], linestyle=dashes, linewidth=1.7, zorder=4)
     if len(middle) < 100:
         middle = np.where(np.isfinite(middle), middle, np.nan)
         ax.plot(line.values, middle, linestyle="none", markersize=3.5, **look, zorder=4)
@@ -222,7 +225,7 @@ def _draw_best(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.nd
     if value is None:
         return None
     height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])
-    ax.plot(value, height, **_STAR | {"markeredgecolor": color}, markersize=13, zorder=6, clip_on=False)
+    ax.plot(value, height, **_STAR | {"markeredgecolor": color}, markersize=style.scaled(13), zorder=6, clip_on=False)
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gdkit.app.report.embed import color_ramps
 from gdkit.plots import REGIME_COLORS, SERIES_COLORS
+from gdkit.plots.style import REGIME_COLORS_DARK
 
 _PARTS = (
     "data",
@@ -116,6 +117,8 @@ def _style() -> str:
     series = {f"c{i}": color if color != "#000000" else "var(--ink)" for i, color in enumerate(SERIES_COLORS)}
     ramps = color_ramps()
     marks = [f".{name} {{ --own: {color}; }}" for name, color in (regimes | series).items()]
+    dark = " ".join(f".r{int(r)} {{ --own: {c}; }}" for r, c in REGIME_COLORS_DARK.items() if c != REGIME_COLORS[r])
+    marks += [f"@media screen and (prefers-color-scheme: dark) {{ {dark} }}"]
     marks += [f".q{i} {{ --own: var(--q{i}); }}" for i in range(len(ramps["light"]))]
     variables = {
         scheme: " ".join(f"--q{i}: {color};" for i, color in enumerate(ramp)) for scheme, ramp in ramps.items()

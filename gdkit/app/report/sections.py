@@ -30,6 +30,7 @@ from gdkit.app.summary import (
     short_number,
     short_range,
 )
+from gdkit.plots.style import REGIME_COLORS, REGIME_COLORS_DARK
 from gdkit.regimes import Regime
 from gdkit.tables import count
 
@@ -46,7 +47,13 @@ _DARK = (  # matplotlib's paper and inks, for a dark page
     "<style>@media screen and (prefers-color-scheme: dark) { :root { fill: #ececea } "
     '[style*="fill: #ffffff"] { fill: #1e2023 !important } [style*="fill: #262626"] { fill: #ececea !important } '
     '[style*="fill: #000000"] { fill: #ececea !important } [style*="stroke: #000000"] { stroke: #a9acb2 !important } '
-    '[style*="stroke: #262626"] { stroke: #ececea !important } }</style>'
+    '[style*="stroke: #262626"] { stroke: #ececea !important } '
+    + " ".join(
+        f'[style*="fill: {color}"] {{ fill: {REGIME_COLORS_DARK[regime]} !important }}'
+        for regime, color in REGIME_COLORS.items()
+        if color != REGIME_COLORS_DARK[regime]
+    )
+    + "}</style>"
 )
 
 
