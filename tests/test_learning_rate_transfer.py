@@ -234,7 +234,7 @@ def test_figure_shows_losses_and_coordinate_checks(result):
     axes = figures["learning_rate_transfer"].axes
     assert len(axes) == 8
     assert [text.get_text() for text in figures["learning_rate_transfer"].legends[0].texts] == ["width 32", "width 512"]
-    assert [ax.get_title() for ax in axes[:2]] == ["adam, standard", "adam, μP"]
+    assert [ax.get_title() for ax in axes[:2]] == ["(a) adam, standard", "(b) adam, μP"]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_one_figure_shows_a_walk_for_every_regime_and_the_borders(lesson):
     figures = parabola.plot(lesson)
     assert [type(figure) for figure in figures.values()] == [Figure]
     *walks, below = figures["parabola"].axes
-    assert [ax.get_title().split(",")[0] for ax in walks] == [r.name.lower() for r in parabola.EXAMPLES]
+    names = [f"({letter}) {r.name.lower()}" for letter, r in zip("abcde", parabola.EXAMPLES, strict=True)]
+    assert [ax.get_title().split(",")[0] for ax in walks] == names
     verticals = {line.get_xdata()[0] for line in below.lines if len(set(line.get_xdata())) == 1}
     assert set(parabola.borders(400)) <= verticals
 
