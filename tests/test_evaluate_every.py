@@ -178,10 +178,49 @@ def test_an_interrupted_run_resumes_with_the_same_bits(segment, tmp_path):
     )[0]
     part = run(report_progress=stop_midway, stop=stop)
     assert part.missing and Store.open(tmp_path / "run").has_carry(0)
+    opened = gdkit.open(tmp_path / "run")
     whole = run()
     plain = run_request(request)[0]
     for name in plain.lanes.data_vars:
         np.testing.assert_array_equal(whole.lanes[name].values, plain.lanes[name].values, err_msg=str(name))
+    assert (opened.lanes["end_step"] < 30).all() and (opened.lanes["end_step"].values[:4] >= 10).all()
+    for unfinished in (part, opened):
+        assert_has_curves_so_far(unfinished, whole)
+
+
+def assert_has_curves_so_far(unfinished, whole):
+    """Losses and evaluations of lanes that have not finished are those of the whole run, up to the step reached."""
+    steps, at = whole.lanes["curve_step"].values, whole.lanes["evaluation_step"].values
+    for lane in np.flatnonzero(~unfinished.finished):
+        own, full = unfinished.lanes.isel(lane=lane), whole.lanes.isel(lane=lane)
+        end, has_ended, has_begun = int(own["end_step"]), int(full["end_step"]) < 40, own["curve_loss"].notnull().any()
+        assert not has_begun or (end == full["end_step"] if has_ended else end < full["end_step"])
+        known, evaluated = steps <= end, at <= (end if has_ended else end + 1)
+        known, evaluated = known & bool(has_begun), evaluated & bool(has_begun)
+        np.testing.assert_array_equal(own["curve_loss"], np.where(known, full["curve_loss"], np.nan))
+        for name in ("validation_loss", "validation_worst"):
+            np.testing.assert_array_equal(own[name], np.where(evaluated, full[name], np.nan))
+            assert unfinished.curve(lane, name)[0].tolist() == at[evaluated].tolist()
+        assert unfinished.curve(lane)[0].tolist() == steps[known].tolist()
+
+
+def test_curves_so_far_of_blocks_that_have_finished_begun_or_neither(tmp_path):
+    axes = {"learning_rate": [0.01, 0.1, 0.2, 3.0], "momentum": [0.5], "nesterov": [False, True]}
+    optimizer = lambda learning_rate, momentum, nesterov: optax.sgd(learning_rate, momentum, nesterov)
+    request = check_request(PLAIN, optimizer, axes, steps=40, seeds=3, evaluate_every=EVERY, plan=gdkit.Plan(
+        width=2, depth=2, segment=16, workers=1))  # fmt: skip
+    stop, settings = threading.Event(), ExecutionSettings(progress_seconds=0.0)
+    stop_late = lambda progress: stop.set() if progress.done > 0.55 * progress.total else None
+    directory = RunDirectory(tmp_path / "run")
+    run_request(request, directory=directory, settings=settings, report_progress=stop_late, stop=stop)
+    opened, (whole, _) = gdkit.open(tmp_path / "run"), run_request(request)
+    begun = ~opened.lanes["curve_loss"].isnull().all("point").values
+    assert opened.finished.any() and (begun & ~opened.finished).any() and not begun.all()
+    assert_has_curves_so_far(opened, whole)
+    best = opened.best(at="best").hyperparameters
+    assert opened.finished[np.all([opened.lanes[name] == value for name, value in best.items()], axis=0)].any()
+    gdkit.plots.curves(opened, "validation_loss")
+    gdkit.plots.curves(opened, "loss", seed=2)
 
 
 def test_best_and_recommend_choose_among_evaluations_of_the_means_over_seeds():

@@ -33,9 +33,13 @@ def open(
     The file is verified before it is read. Of a run directory, tiles are read where ``results.nc`` is damaged or of
     another run, and a warning names it.
 
-    Unfinished lanes are NaN, their ``end_kind`` is 0, and `SweepResult.missing` counts them. `SweepResult.extend`,
-    `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer: a run of a config finds them by
-    itself; for other results pass them here. They are compared with what is on disk before anything runs.
+    Of lanes that have not finished, ``end_kind`` is 0, and `SweepResult.missing` counts them. Where the directory has a
+    checkpoint of them, they have their losses and their values on validation data so far, up to ``end_step``; all else
+    is NaN, and no answer uses them.
+
+    `SweepResult.extend`, `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer: a run of a
+    config finds them by itself; for other results pass them here. They are compared with what is on disk before
+    anything runs.
 
     Args:
       path: the file, or the run directory.

@@ -107,7 +107,7 @@ def _choose_curve(result: SweepResult) -> str:
 def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and losses of a lane, the first loss included even where no curve was recorded; else finite values."""
     steps, losses = result.curve(int(lane), name)
-    if name != "loss":
+    if name != "loss" or not len(steps):  # a lane that has not begun has none
         is_finite = np.isfinite(losses)
         return steps[is_finite], losses[is_finite].astype(float)
     if steps[0] > 0:

@@ -204,6 +204,14 @@ class Partition:
         """The numbers of a group's blocks in the run."""
         return range(int(self._blocks[group]), int(self._blocks[group + 1]))
 
+    def lanes_in(self, block: int) -> np.ndarray:
+        """The lanes of a block, ``(points, seeds)``."""
+        number = bisect.bisect_right(self._blocks, block) - 1
+        group, own = self.groups[number], block - self._blocks[number]
+        first, last = group.rows_before(np.array([own, own + 1]))
+        part = own % -(-group.seeds // group.depth)
+        return group.lanes_at(np.arange(first, last)).reshape(-1, min(group.depth, group.seeds - part * group.depth))
+
     def find_lane(self, lane: int) -> BlockPlace:
         """The block of a lane, and its place there."""
         for number, group in enumerate(self.groups):

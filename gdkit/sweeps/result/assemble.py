@@ -17,6 +17,7 @@ from gdkit.regimes import Thresholds
 from gdkit.sweeps.description import Description, extend_grids, read_grids
 from gdkit.sweeps.result.labels import label_columns
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.rundir.unfinished import read_columns
 
 
 def assemble(
@@ -161,7 +162,7 @@ def _read_part(run: store.Store) -> tuple[Description, store.Columns]:
         raise bad_value(
             "path", str(run.path), f"its manifest describes no sweep ({error!r})", "Run it again"
         ) from error
-    return described, run.columns()
+    return described, read_columns(run)
 
 
 def _read_timings(run: store.Store) -> Mapping[str, float]:

@@ -77,6 +77,9 @@ def read_curve(lanes: xr.Dataset, lane: int, name: str) -> tuple[np.ndarray, np.
         has_curve, last = "curve_loss" in row, row["final_loss"].values
         steps = row["curve_step"].values if has_curve else np.zeros(0, np.int32)
         values = row["curve_loss"].values if has_curve else np.zeros(0)
+    if row["end_kind"] == EndKind.RUNNING:  # it has no value at its end yet
+        is_reached = (steps <= end + 1) & ~np.isnan(values)
+        return steps[is_reached], values[is_reached]
     before = steps < end
     return np.append(steps[before], end), np.append(values[before], last)
 

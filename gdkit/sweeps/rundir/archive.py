@@ -16,6 +16,7 @@ from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device, to_
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, extract_rows
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_other_run, make_manifest
 from gdkit.sweeps.rundir.states import StoredStates
+from gdkit.sweeps.rundir.unfinished import read_columns
 
 
 class Claims:
@@ -208,8 +209,8 @@ class UnfinishedRun(NamedTuple):
         """Nothing: workers write the tiles."""
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The values that lanes report, name -> ``(lanes, ...)``; lanes of missing tiles are NaN."""
-        return self.archive.run.columns().values
+        """The values that lanes report, name -> ``(lanes, ...)``; of lanes of missing tiles what `read_columns` has."""
+        return read_columns(self.archive.run).values
 
     def load(self, job: Job) -> list[tuple[Block, Packed]]:
         """The lanes of a job's group at their last step."""

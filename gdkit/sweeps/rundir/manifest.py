@@ -25,6 +25,7 @@ from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import get_host_dtype, to_host
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import describe_states
+from gdkit.sweeps.rundir.unfinished import describe_progress
 
 STORED_LANE_BYTES = 2**26  # of lanes that a directory stores at their last step, so that they can be resumed
 _TILE_SECONDS = 1.0  # that a tile should take: long against writing its file
@@ -141,6 +142,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "keeps_lanes": keeps_lanes,
             "keep_states": request.keep_states,
             "states": describe_states(lanes, request.problem) if keeps_lanes else None,
+            "progress": [describe_progress(job) for job in sweep.jobs],
             "result": sweep.description.as_json(),
         },
         versions=list_versions(),
