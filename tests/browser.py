@@ -5,6 +5,8 @@ The protocol: https://chromedevtools.github.io/devtools-protocol
 
 import base64
 import contextlib
+import importlib.resources
+import importlib.util
 import itertools
 import json
 import os
@@ -29,6 +31,9 @@ _TIMEOUT = 60  # seconds for one response, on a busy machine
 def find_chromium() -> str | None:
     """The path of a Chromium on this machine, or None."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+HAS_AXE = importlib.util.find_spec("axe_core_python") is not None
 
 
 class Page:
@@ -128,6 +133,13 @@ class Page:
         for kind in ("rawKeyDown", "keyUp"):
             held = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
             self.call("Input.dispatchKeyEvent", type=kind, **held)
+
+    def find_violations(self) -> list[Any]:
+        """What axe-core finds wrong with the accessibility of the page: rules, with the elements that break them."""
+        axe = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+        self.evaluate(f"{axe};0")
+        nodes = "v.nodes.map((n) => n.html.slice(0, 200))"
+        return self.evaluate(f"axe.run().then((r) => r.violations.map((v) => [v.id, {nodes}]))")
 
     def processor_seconds(self) -> float:
         """Processor time of the page's own thread since it was opened."""

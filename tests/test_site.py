@@ -114,6 +114,9 @@ def test_a_browser_reads_and_searches_the_site_from_files(site):
                 scheme = "slate" if dark else "default"
                 assert tab.evaluate("document.body.dataset.mdColorScheme") == scheme
                 assert not tab.problems and all(address.startswith("file:") for address in tab.requests), name
+                if browser.HAS_AXE and name in ("index.html", "gallery.html"):
+                    tab.set_display(width=1280, dark=dark)
+                    assert tab.find_violations() == [], (name, dark)
         tab.open((site / "index.html").as_uri())
         tab.evaluate("document.querySelector('.md-search__button, label[for=__search]').click()")
         tab.evaluate("new Promise(done => setTimeout(done, 500))")
