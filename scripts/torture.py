@@ -1,8 +1,8 @@
 """Kill runs, race them, crash them at every operation, damage their files: ``make torture``.
 
-The results are written to docs/reliability.md. Arguments select parts (kills, races, crashes, damage, and those of
-``torture_command``: full, opened, disturbed, signals); the page covers all parts that have run so far. ``--quick`` uses
-small counts and writes no page. The exit code is 1 if a part does not hold.
+The results are written to docs/reliability.md. Arguments select parts (kills, streams, races, crashes, damage, and
+those of ``torture_command``: full, opened, disturbed, signals); the page covers all parts that have run so far.
+``--quick`` uses small counts and writes no page. The exit code is 1 if a part does not hold.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import processes  # noqa: E402
 import torture_command  # noqa: E402
+import torture_stream  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "docs" / "reliability.json"  # source of the page
@@ -281,12 +282,15 @@ def _damage_manifest(root: Path, reference: Path, way: str) -> dict[str, Any]:
 # The page
 
 PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
-    "kills": kills, "races": races, "crashes": crashes, "damage": damage, **torture_command.PARTS,
+    "kills": kills, **torture_stream.PARTS, "races": races, "crashes": crashes, "damage": damage,
+    **torture_command.PARTS,
 }  # fmt: skip
 
 
 def holds(name: str, result: dict[str, Any]) -> bool:
     """Whether the results of a part are as promised."""
+    if name in torture_stream.PARTS:
+        return torture_stream.holds(name, result)
     if name in torture_command.PARTS:
         return torture_command.holds(name, result)
     if name == "kills":
@@ -410,8 +414,8 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 SECTIONS = {
-    "kills": _kills_section, "races": _races_section, "crashes": _crashes_section, "damage": _damage_section,
-    **torture_command.SECTIONS,
+    "kills": _kills_section, **torture_stream.SECTIONS, "races": _races_section, "crashes": _crashes_section,
+    "damage": _damage_section, **torture_command.SECTIONS,
 }  # fmt: skip
 
 

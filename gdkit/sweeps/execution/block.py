@@ -80,17 +80,18 @@ def run_block(
             end = min(end, batches_end)
         with slots:
             carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
-        write_evaluations(evaluations, pending)
-        report_steps(reached - step)
-        step = reached
+            write_evaluations(evaluations, pending)
+            report_steps(reached - step)
+            step = reached
+            # the short segments that measure the speed are not worth a file: their steps are saved with the next one
+            is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
+            is_last = step == job.steps and not feed  # the tile follows; with `feed` others may advance before it
+            if checkpoint and is_due and not is_last:
+                checkpoint.save(carry._replace(evaluations=evaluations))
+                saved_step, saved_at = step, time.monotonic()
         if report_output and step < job.steps:
             output = read_block(program, inputs, carry) | read_latest(evaluations, job, step)
             report_output(SegmentOutput(job, block, step, output))
-        # the short segments that measure the speed are not worth a file: their steps are saved with the next one
-        is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
-        if checkpoint and step < job.steps and is_due:
-            checkpoint.save(carry._replace(evaluations=evaluations))
-            saved_step, saved_at = step, time.monotonic()
     lanes = carry.lanes if job.returns_lanes else None
     if feed and bool(carry.going):  # lanes that have ended see no batch
         inputs, _ = feed.serve(job, inputs, job.steps, device)
