@@ -1,5 +1,6 @@
 """The charts of the report in a real browser: zoom and pan, means and smoothing, pinned curves, cards."""
 
+import base64
 import dataclasses
 import json
 import math
@@ -438,3 +439,38 @@ def test_the_page_of_a_live_run_says_how_far_it_is(tab, tmp_path, finished):
     assert text(tab, ".standing") == f"{finished} of 24 runs finished."
     assert tab.evaluate("document.querySelectorAll('.score .mark').length > 0") == bool(finished)
     assert tab.problems == []
+
+
+# A phone
+
+
+def test_a_phone_folds_options_and_columns_until_they_are_asked_for(tab, made):
+    tab.open(made.address, width=390)
+    shown = lambda query: tab.evaluate(
+        f"[...document.querySelectorAll({query!r})].filter((e) => e.getBoundingClientRect().height).length"
+    )
+    for folded, button, unfolded in (
+        (".score .controls select", ".score .fold", 5),
+        (".cards .more", ".wide + .fold", 3 * 5),
+    ):
+        assert shown(folded) == 0
+        tab.evaluate(f"document.querySelector({button!r}).click()")
+        assert shown(folded) == unfolded
+        assert tab.evaluate(f"document.querySelector({button!r}).getAttribute('aria-expanded')") == "true"
+    assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert not browser.HAS_AXE or tab.find_violations() == []
+    tab.set_display(width=1280)
+    assert shown(".score .controls select") == 5 and shown(".score .fold") == 0
+    assert tab.problems == []
+
+
+def test_figures_for_readers_without_javascript_are_rounded_to_what_is_seen(tmp_path):
+    result = synthetic.result(("sgd",))
+    (drawn, *_) = report.draw_figures(result, summarize(result), tmp_path)
+    page = write_result_report(result, tmp_path / "a.html", figures=[drawn]).read_text()
+    (image,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    embedded = base64.b64decode(image).decode()
+    numbers = lambda text: [float(x) for d in re.findall(r' d="([^"]*)', text) for x in re.findall(r"-?[\d.]+", d)]
+    np.testing.assert_allclose(numbers(embedded), numbers(drawn.svg.read_text()), atol=0.0100001)
+    assert len(embedded) < len(drawn.svg.read_text())
+    assert re.findall(r"scale\([^)]*\)", embedded) == re.findall(r"scale\([^)]*\)", drawn.svg.read_text())

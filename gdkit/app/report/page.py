@@ -108,6 +108,7 @@ def _data_element(data: Mapping[str, Any]) -> str:
 
 def _program() -> str:
     parts = "\n".join(_read(f"{name}.js") for name in _PARTS)
+    parts = re.sub(r"\n\s+", "\n", re.sub(r"^ *//.*\n", "", parts, flags=re.MULTILINE))
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

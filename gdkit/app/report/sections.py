@@ -36,6 +36,7 @@ from gdkit.tables import count
 
 _LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
 _LONG = ' class="long"'
+_MORE = {"about as good", "no divergence up to", "some diverged at", "diverges above about"}  # folded on a phone
 _FIGURE_BYTES = 1_500_000  # of all static figures in a page
 _PLACES = {  # what is a link -> the site of its first group
     r"(https?://[^\s<)]+[^\s<).,;])": "",
@@ -256,8 +257,9 @@ def render_table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]
 def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], texts: Sequence[str]) -> str:
     kind = ' class="best"' if highlighted else ""
     first = f'<th scope="row"{_LONG if heads[0] in texts else ""}>{escape(cells[0])}</th>'
+    more = lambda head: ' class="more"' if head in _MORE or head.startswith("sensitivity") else ""
     rest = (
-        f'<td data-name="{escape(head)}"{_LONG if head in texts else ""}>{escape(cell)}</td>'
+        f'<td data-name="{escape(head)}"{_LONG if head in texts else more(head)}>{escape(cell)}</td>'
         for head, cell in zip(heads[1:], cells[1:], strict=True)
     )
     return f"<tr{kind}>{first}{''.join(rest)}</tr>"
@@ -336,7 +338,8 @@ def _encode_image(figure: SavedFigure) -> tuple[str, str]:
 
 def _read_svg(path: Path) -> bytes:
     head, end, rest = path.read_text(encoding="utf-8").partition("<defs>")
-    return f"{head}{_DARK}{end}{rest}".encode()
+    shorter = re.sub(r'(?<= )(?:d|x|y)="[^"]*', lambda part: re.sub(r"(\.\d\d)\d+", r"\1", part[0]), rest)
+    return f"{head}{_DARK}{end}{shorter}".encode()  # in points: hundredths are far finer than a pixel
 
 
 def _data_url(kind: str, content: bytes) -> str:

@@ -6,6 +6,7 @@ function startPage() {
     button.hidden = false;
     button.addEventListener("click", () => copyText(button));
   }
+  document.querySelectorAll("table.cards").forEach(foldCards);
   const app = {};
   printWhole(app);
   const seconds = Number(document.documentElement.dataset.reload ?? 0);
@@ -51,6 +52,17 @@ function startPage() {
   if (seconds) reloadAfter(app, seconds);
   performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
+}
+
+// On a narrow screen, where rows are cards, the columns that are read last are shown on request.
+function foldCards(table) {
+  if (!table.querySelector(".more")) return;
+  const button = html("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => {
+    button.setAttribute("aria-expanded", String(!table.classList.toggle("short")));
+    button.textContent = table.classList.contains("short") ? "All columns" : "Fewer columns";
+  } }, ["All columns"]);
+  table.classList.add("short");
+  table.parentElement.after(button);
 }
 
 // Closed details are printed too, and figures are drawn at the width of the paper, so that their labels are legible.
