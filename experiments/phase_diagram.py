@@ -113,7 +113,7 @@ def plot(result: PhaseDiagram) -> dict[str, Figure]:
     """Left, the regimes with theory's border over the measured edge; right, late steps per decimal digit gained."""
     figure = Figure(figsize=(11.5, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    plots.regime_map(result.runs, x="learning_rate", y="momentum", ax=left)
+    plots.regime_map(result.runs, x="learning_rate", y="momentum", best=False, ax=left)
     _draw_speed(right, result)
     for ax in (left, right):
         ax.plot(result.borders, result.runs.axes["momentum"], **THEORY)

@@ -293,7 +293,7 @@ def test_map_shows_the_regime_of_every_cell_in_increasing_order(ax, plane):
 def test_map_of_paired_axes_is_drawn_as_points(ax):
     axes = [gdkit.paired({"learning_rate": [0.1, 0.2, 5.0], "momentum": [0.0, 0.5, 0.3]})]
     result = sweep(problems.quadratic([1.0]), sgd, axes, steps=30)
-    plots.regime_map(result, x="learning_rate", y="momentum", ax=ax)
+    plots.regime_map(result, x="learning_rate", y="momentum", best=False, ax=ax)
     assert sum(len(line.get_xdata()) for line in ax.lines) == 3
 
 
@@ -545,3 +545,17 @@ def test_regime_colours_of_a_dark_page_are_told_apart_and_from_it(sight):
     for a, b in itertools.combinations(Regime, 2):
         assert np.linalg.norm(seen[a] - seen[b]) > 20, (a, b)
     assert min(color[0] for color in seen.values()) > lab("#1e2023", SIGHT[sight])[0] + 15
+
+
+@pytest.mark.parametrize("at", [None, {"kind": "a"}, {"kind": "b"}])
+@pytest.mark.parametrize(("x", "y"), [("learning_rate", "momentum"), ("momentum", "learning_rate")])
+def test_maps_have_a_star_at_the_recommended_point_if_they_show_it(ax, x, y, at):
+    result = synthetic.result(("sgd", "adam"), others={"momentum": [0.0, 0.5, 0.9], "kind": ["a", "b"]}, rates=6)
+    best = result.select(optimizer="adam").recommend(x)
+    point = {x: best.best} | best.at
+    plots.regime_map(result, x=x, y=y, optimizer="adam", at=at, ax=ax)
+    stars = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "*"]
+    shown = at is None or at["kind"] == point["kind"]
+    assert [tuple(star) for star in stars] == [(point[x], point[y])] * shown
+    plots.regime_map(result, x=x, y=y, optimizer="adam", at=at, best=False, ax=ax)
+    assert len([line for line in ax.lines if line.get_marker() == "*"]) == shown

@@ -14,6 +14,7 @@ from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.plots.lines import check_result, find_most_frequent, select_lines
 from gdkit.regimes import Regime
+from gdkit.sweeps.result.recommend import central_lane
 from gdkit.sweeps.result.result import SweepResult
 
 
@@ -24,9 +25,10 @@ def regime_map(
     y: str,
     optimizer: str | None = None,
     at: Mapping[str, Any] | None = None,
+    best: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """The most frequent regime over seeds, over two axes, with the edge of divergence as a line.
+    """The most frequent regime over seeds, over two axes, with the edge of divergence as a line and a star at the best.
 
     Paired axes are drawn as points, others as cells; `y` may be ``optimizer`` if all optimizers have the same values.
 
@@ -35,6 +37,7 @@ def regime_map(
       x, y: two axes; strings are drawn in the order of the axis.
       optimizer: the label of an optimizer; None: that of the recommended point.
       at: values of the other axes; those not given are those of the recommended point.
+      best: whether to mark the recommended point, if the plane holds it.
       ax: the Axes to draw on.
 
     Raises:
@@ -46,7 +49,8 @@ def regime_map(
         style.set_scale(ax, which, values)
     edge = (_draw_points if plane.is_paired else _draw_cells)(ax, plane)
     ax.set(xlabel=style.format_name(x), ylabel=style.format_name(y))
-    style.draw_legend(ax, style.regime_handles(plane.codes[plane.codes >= 0]) + edge)
+    star = [_draw_star(ax, plane)] if best and plane.best is not None else []
+    style.draw_legend(ax, style.regime_handles(plane.codes[plane.codes >= 0]) + edge + star)
     return ax
 
 
@@ -57,6 +61,7 @@ class _AxisPlane(NamedTuple):
     y: np.ndarray  # (rows,)
     codes: np.ndarray  # (rows, columns), −1 where the sweep has no lane; (points,) if paired
     is_paired: bool
+    best: tuple[Any, Any] | None = None  # the recommended point, where the plane holds it
 
 
 def _select_plane(
@@ -75,11 +80,37 @@ def _select_plane(
     across, up = one.lanes[x].values, one.lanes[y].values
     if len(one.grids[0].dimensions) == 1:
         codes = find_most_frequent(one.lane_regimes.reshape(-1, one.seeds))
-        return _AxisPlane(across[:: one.seeds], up[:: one.seeds], codes, is_paired=True)
+        return _AxisPlane(
+            across[:: one.seeds], up[:: one.seeds], codes, is_paired=True, best=_find_best(result, one, x, y)
+        )
     (xs, column), (ys, row) = _unique_indices(across), _unique_indices(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
     np.add.at(counts, (row, column, one.lane_regimes), 1)
-    return _AxisPlane(xs, ys, np.where(counts.any(axis=2), counts.argmax(axis=2), -1), is_paired=False)
+    codes = np.where(counts.any(axis=2), counts.argmax(axis=2), -1)
+    return _AxisPlane(xs, ys, codes, is_paired=False, best=_find_best(result, one, x, y))
+
+
+def _find_best(result: SweepResult, plane: SweepResult, x: str, y: str) -> tuple[Any, Any] | None:
+    """The recommended point of the optimizer of `plane`; None if it lies in another plane, or all its runs diverged."""
+    label = plane.grids[0].label
+    whole = result.select(optimizer=label) if label and label in result.optimizers else result
+    lane = central_lane(whole, (x, y))
+    own = lambda name: whole.lanes[name].values[lane]
+    is_here = all((plane.lanes[name].values == own(name)).any() for name in whole.axes if name in plane.lanes)
+    seeds = slice(lane, lane + whole.seeds)
+    score = whole.scores(whole.score_name())[seeds].mean()
+    return (own(x), own(y)) if is_here and np.isfinite(score) else None
+
+
+def _draw_star(ax: Axes, plane: _AxisPlane) -> Line2D:
+    """Mark the best point; returns its legend entry."""
+    place = [
+        float(np.flatnonzero(values == best)[0]) if values.dtype.kind not in "fiu" else float(best)
+        for values, best in zip((plane.x, plane.y), plane.best or (), strict=True)
+    ]
+    look: dict[str, Any] = {"marker": "*", "color": "white", "markeredgecolor": "black", "linestyle": "none"}
+    ax.plot(*place, **look, markersize=style.scaled(13), zorder=6, clip_on=False)
+    return Line2D([], [], **look, markersize=style.scaled(10), label="best")
 
 
 def _unique_indices(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
