@@ -161,7 +161,8 @@ def _draw_one_of_several(ax: Axes, line: Line, axis: str, measure: _Measure, sco
     _draw_crosses(ax, line, scores, look["color"], row=number)
     edge, best = _find_edge(line, axis), _draw_best(ax, line, axis, measure, scores, look["color"])
     if edge is not None:
-        ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle="--", zorder=3)
+        shifted: Any = (1.75 * number, (4, 3))  # so that equal edges show each other's colors
+        ax.axvline(edge, color=look["color"], linewidth=1.3, linestyle=shifted, zorder=3)
     values = [f"{name} {style.format_short(x)}" for name, x in (("best", best), ("edge", edge)) if x is not None]
     label = f"{line.shown_label}: {', '.join(values)}" if values else line.shown_label
     return Line2D([], [], **look, linestyle=dashes, linewidth=1.7, markersize=4, label=label)

@@ -78,7 +78,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
         sections.render_caveats(merged),
         _render_entries(entries, best, merged),
         sections.render_outcomes(merged),
-        fill_interactive(f"{humanize(by).capitalize()} of all runs", "Lines: median over seeds; shaded: min–max.", ""),
+        fill_interactive(f"{humanize(by).capitalize()} of all runs"),
         f"<noscript>{_render_overlay(sweeps, by)}</noscript>",
         _render_runs(runs),
     ]

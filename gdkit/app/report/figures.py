@@ -143,7 +143,7 @@ def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_Figure
             yield _FigureSpec(
                 f"map_{label}_{other}",
                 f"Regimes{_of(label)} by {humanize(axis)} and {humanize(other)}",
-                "The most common regime over seeds; the line is the border of divergence.",
+                "The most common regime over seeds; the line is the border of divergence, the star the best.",
                 4.2,
                 lambda ax, other=other: _plots().regime_map(result, x=axis, y=other, optimizer=label or None, ax=ax),
             )

@@ -75,15 +75,15 @@ def fill_page(
     )
 
 
-def fill_interactive(heading: str, caption: str, note: str) -> str:
+def fill_interactive(heading: str, note: str = "") -> str:
     """The sections that the page's program fills; hidden until it runs.
 
     Args:
-      heading, caption: of the figure of scores.
+      heading: of the figure of scores.
       note: above the table of runs, for example that it does not list all.
     """
     paragraph = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return _fill("interactive.html", heading=escape(heading), caption=escape(caption), note=paragraph)
+    return _fill("interactive.html", heading=escape(heading), note=paragraph)
 
 
 def _policy(style: str, program: str) -> str:

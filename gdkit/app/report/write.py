@@ -20,11 +20,6 @@ from gdkit.store.files import publish_output
 from gdkit.store.paths import as_path
 from gdkit.sweeps.result.result import SweepResult
 
-_CAPTION = (
-    "Lines: median over seeds; shaded: min–max. Point at a run or tap it to read its numbers; click to pin its curve. "
-    "Drag to zoom in, then to pan (also Ctrl and wheel, two fingers, or keys); double-click to show all."
-)
-
 
 class Notice(NamedTuple):
     """What the report of an unfinished run says at its top."""
@@ -200,7 +195,7 @@ def _render_interactive(summary: Summary, data: dict[str, Any]) -> str:
         f"This page draws and lists {drawn:,} of {data['lanes']:,} runs: values at equal distances, the best included. "
         "The answer above uses all runs; the file of results has all of them."
     )
-    return fill_interactive(heading, _CAPTION, note if drawn < data["lanes"] else "")
+    return fill_interactive(heading, note if drawn < data["lanes"] else "")
 
 
 def _render_origin(config: Config, folder: Path, provenance: Mapping[str, str]) -> str:
