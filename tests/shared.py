@@ -41,6 +41,11 @@ def run_sweep(
     return attach_origin(result, resumable, functools.partial(run_request, settings=settings))
 
 
+def quick(members, *chosen):
+    """Members of a parametrization; those that are not chosen run in `make test-full` alone."""
+    return [member if member in chosen else pytest.param(member, marks=pytest.mark.full) for member in members]
+
+
 class RecordingRunBlock:
     """A `run_block` that records the (thread, first point, lanes) of every block before it runs.
 

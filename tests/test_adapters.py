@@ -174,6 +174,7 @@ def events(folder):
             at += size + 16
 
 
+@pytest.mark.full
 def test_tensorboard_holds_curves_numbers_hyperparameters_and_figures(tmp_path, few, run):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed: pip install 'gdkit[tensorboard]'")
     few.log_to_tensorboard(tmp_path, run=run)

@@ -16,7 +16,7 @@ from gdkit import Plan, Problem, sgd, sweep
 from gdkit.data import Source
 from gdkit.sweeps.execution.feed import BatchFeed
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from tests.shared import assert_refused, assert_same_bits, run_sweep
+from tests.shared import assert_refused, assert_same_bits, quick, run_sweep
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)).astype(np.float32)
@@ -252,7 +252,7 @@ GRAIN = {
 }
 
 
-@pytest.mark.parametrize("case", GRAIN)
+@pytest.mark.parametrize("case", quick(GRAIN, "repeated"))
 def test_batches_of_grain_are_those_that_it_iterates_over(case):
     grain = pytest.importorskip("grain", reason="grain is not installed")
     dataset = GRAIN[case](grain.MapDataset.source(np.arange(12)).seed(5))

@@ -43,6 +43,7 @@ def test_the_extended_sweep_has_the_values_of_one_sweep_of_all_values():
     assert extended.extend(80).lanes.attrs["steps"] == 80
 
 
+@pytest.mark.full
 def test_each_optimizer_is_extended_where_its_axis_needs_it(tmp_path):
     own = {
         "sgd": (sgd, {"momentum": [0.0, 0.5], "learning_rate": [1e-3, 1e-2]}),

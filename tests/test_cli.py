@@ -493,6 +493,7 @@ def test_a_finished_run_is_only_overwritten_by_the_same_config(capsys):
     assert gdkit.open("runs/small").lanes.attrs["steps"] == 20
 
 
+@pytest.mark.full
 def test_o_abbreviates_output_only(capsys):
     Path("small.yaml").write_text(SMALL)
     assert gdkit_undrawn("run", "small.yaml", "-o", "there") == 0
@@ -722,6 +723,7 @@ thresholds: {converged_gap: 0.5}
 """
 
 
+@pytest.mark.full
 def test_every_kind_of_axis_runs(capsys):
     Path("losses.py").write_text(LOSSES)
     Path("every.yaml").write_text(EVERY_AXIS)

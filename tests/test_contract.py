@@ -176,8 +176,9 @@ def lane(lanes, index):
     return jax.tree.map(lambda leaf: on_host(leaf)[index], lanes)
 
 
-def _marks(name):
-    marks = [] if name in dir(optax) or name == "sgd" else [pytest.mark.full]
+def _marks(name, problem):
+    is_quick = name in ("sgd", "adam") or (name in dir(optax) and problem in ("pytree", "mlp"))
+    marks = [] if is_quick else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call
         marks.append(pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning"))
     return marks
@@ -185,7 +186,7 @@ def _marks(name):
 
 NAMES = sorted(set(optimizers.names()) - set(optimizers.UNSUPPORTED))
 PRODUCT = [
-    pytest.param((name, problem), id=f"{name}-{problem}", marks=_marks(name))
+    pytest.param((name, problem), id=f"{name}-{problem}", marks=_marks(name, problem))
     for name in NAMES
     for problem in PROBLEMS
     if (name, problem) not in REFUSED

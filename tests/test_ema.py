@@ -97,6 +97,7 @@ def test_a_decay_that_is_no_share_is_refused(decay):
         ema(sgd, decay)
 
 
+@pytest.mark.full
 def test_a_config_sets_the_decay_and_varies_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = "name: a\nproblem: {name: mlp, data: iris, widths: [2]}\n"

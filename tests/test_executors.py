@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, run_sweep
+from shared import RecordingRunBlock, assert_same_bits, fail_for_memory, quick, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, problems, sgd, sweep
@@ -104,7 +104,7 @@ def mpi(workers=2):
         yield executor
 
 
-@pytest.mark.parametrize("engine", [spawning, loky, "cluster", mpi])
+@pytest.mark.parametrize("engine", quick([spawning, loky, "cluster", mpi], spawning, mpi))
 def test_processes_give_the_same_bits_with_a_directory_and_without(engine, iris, straight, tmp_path, request):
     running = contextlib.nullcontext(request.getfixturevalue(engine)) if isinstance(engine, str) else engine()
     with running as executor:
@@ -135,6 +135,7 @@ def test_a_process_pool_whose_worker_is_killed_is_restarted(iris, tmp_path):
         assert not left
 
 
+@pytest.mark.full
 def test_dask_continues_when_a_worker_is_killed(iris, cluster):
     narrow = Plan(width=1, depth=1)
     workers = cluster.run(os.getpid)
@@ -403,6 +404,7 @@ def test_tiles_of_others_are_awaited(iris, straight, tmp_path):
     assert len(refused) == 3
 
 
+@pytest.mark.full
 def test_memory_that_a_worker_lacks_halves_its_blocks(iris, straight):
     fail = lambda job, block: fail_for_memory() if job.lanes_per_block > 1 else None
     result = run(iris, SETTINGS._replace(run_block=RecordingRunBlock(fail)), executor=Pickling())
@@ -464,6 +466,7 @@ def by_hand(config):
     return gdkit.open(config.parent / "by_hand")
 
 
+@pytest.mark.full
 def test_a_config_runs_on_a_dask_cluster(config, by_hand, cluster, tmp_path):
     words = ["run", str(config), "--output", str(tmp_path / "run"), "--dask", cluster.scheduler.address]
     assert main(words) == 0
@@ -479,6 +482,7 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers_are_named(config,
     assert "the scheduler has no workers. Start some with: dask worker tcp://" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_processes_under_a_launcher_run_a_shard_each_and_have_all(config, by_hand, tmp_path, unused_port):
     words = [sys.executable, "-m", "gdkit", "run", str(config), "--output", str(tmp_path / "run"), "--distributed"]
     place = {"JAX_COORDINATOR_ADDRESS": f"localhost:{unused_port}", "JAX_NUM_PROCESSES": "2"}

@@ -22,6 +22,7 @@ from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.tiles import FinishedBlock, Tile
 from gdkit.sweeps.rundir import archive
+from tests.shared import quick
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def copy(tmp_path):
 # Room
 
 
-@pytest.mark.parametrize("room", [3_000, 9_000, 30_000, 120_000])
+@pytest.mark.parametrize("room", quick([3_000, 9_000, 30_000, 120_000], 3_000, 30_000))
 def test_on_a_full_disk_a_run_ends_keeps_what_it_has_and_goes_on(root, straight, tmp_path, capsys, room):
     folder = tmp_path / "run"
     assert full_after(root, folder, room) == 1
@@ -83,6 +84,7 @@ def test_on_a_full_disk_a_run_ends_keeps_what_it_has_and_goes_on(root, straight,
     assert bits(folder)[0] == bits(straight)[0] and tiles(folder) == tiles(straight)
 
 
+@pytest.mark.full
 def test_files_that_may_not_grow_end_a_run_in_the_same_way(root, straight, half, copy):
     folder = copy(half)
     process = Process(folder.parent / "limit.trace", "run", root / "small.yaml", "--output", folder, bytes=5_500)
@@ -118,6 +120,7 @@ def test_a_result_or_a_report_that_cannot_be_written_is_told(root, straight, cop
 # The directory
 
 
+@pytest.mark.full
 def test_a_directory_that_is_removed_in_mid_run_ends_it(root, tmp_path):
     folder = tmp_path / "run"
     process = Process(tmp_path / "removed.trace", "run", root / "small.yaml", "--output", folder, hold=5)

@@ -59,6 +59,7 @@ def test_oscillation_balances_the_force_that_sharpens():
         assert np.all(flow.covariance[below] == 0)
 
 
+@pytest.mark.full
 def test_two_oscillations_at_the_edge_have_the_covariance_of_theory():
     basis = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0], jnp.float32)
 
@@ -77,6 +78,7 @@ def test_two_oscillations_at_the_edge_have_the_covariance_of_theory():
     np.testing.assert_allclose(np.diag(sigma), [0.0, 2.0, 0.0, 1.0], atol=0.01)
 
 
+@pytest.mark.full
 def test_too_few_eigenvectors_are_reported():
     bowl = lambda rise: Problem(
         lambda p: p[1] ** 2 + p[2] ** 2 - rise * p[0] + p[0] * (p[1] ** 2 + p[2] ** 2), jnp.zeros(3)

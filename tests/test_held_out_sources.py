@@ -7,7 +7,7 @@ import pytest
 
 import gdkit
 from gdkit import Problem, descend, sgd, sweep
-from tests.shared import assert_refused
+from tests.shared import assert_refused, quick
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -45,7 +45,7 @@ CASES = {  # a last chunk with fewer rows; chunks of as many rows; one chunk
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick(CASES, "arrays", "grain"))
 def test_values_are_those_of_all_rows_at_once(case):
     options, make, rows = CASES[case]
     run = lambda data: sweep(Problem(batches=TRAIN, validation=data, test=data, **options), sgd, AXES, **OPTIONS)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import assert_refused
+from shared import assert_refused, quick
 
 from gdkit import Problem, descend, hypergradient, problems, sgd, sweep, tune, value_and_hypergradient
 from gdkit.binding import get_arrays
@@ -73,7 +73,7 @@ def network(**options):
     return problems.mlp(widths=[8], activation="tanh", split=(0.2, 0.4, 0.4), **options)
 
 
-@pytest.mark.parametrize("batch_size", [None, 16])
+@pytest.mark.parametrize("batch_size", quick([None, 16], 16))
 def test_a_hypergradient_forward_equals_the_one_back_through_descend(batch_size):
     problem = network(batch_size=batch_size)
     end = lambda rate: descend(problem, sgd, 15, hyperparameters={"learning_rate": rate}, key=3).loss[-1]
@@ -82,6 +82,7 @@ def test_a_hypergradient_forward_equals_the_one_back_through_descend(batch_size)
     np.testing.assert_allclose(slopes["learning_rate"], jax.grad(end)(0.2), rtol=1e-3)
 
 
+@pytest.mark.full
 def test_lanes_of_vmap_equal_runs_made_one_by_one():
     problem, rates = network(), jnp.array([0.01, 0.1, 1.0, 3.0])
     at = lambda rate: value_and_hypergradient(problem, sgd, {"learning_rate": rate}, 10)

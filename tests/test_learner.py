@@ -167,6 +167,7 @@ def test_a_run_directory_resumes_extends_and_opens_with_the_same_bits(tmp_path):
         sweep(WALK, None, RATES, steps=26, seeds=2, store=tmp_path / "run")
 
 
+@pytest.mark.full
 def test_runs_continue_from_a_state_and_from_a_file(tmp_path):
     state = walked().state(2)
     result = sweep(WALK, None, {"rate": [0.5]}, steps=5, start=state)

@@ -245,6 +245,7 @@ def test_progress_is_forwarded_and_newly_finished_lanes_wake_the_watcher(half):
 UNDRAWN = Hooks(write_report=functools.partial(write_report, draw=lambda *_: []))
 
 
+@pytest.mark.full
 def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)

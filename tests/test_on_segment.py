@@ -144,6 +144,7 @@ def test_tensorboard_has_the_runs_while_the_sweep_goes_on(tmp_path):
     assert counts[0] < counts[-1] == 30
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # of its own packages
 def test_mlflow_has_one_run_per_lane_nested_in_that_of_the_sweep(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'gdkit[mlflow]'")

@@ -16,7 +16,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import RecordingRunBlock, fail_for_memory, run_sweep
+from shared import RecordingRunBlock, fail_for_memory, quick, run_sweep
 
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
@@ -81,7 +81,7 @@ def test_what_a_plan_fixes_is_kept():
 # Bits
 
 
-@pytest.mark.parametrize("unroll", [0, 2, 5])
+@pytest.mark.parametrize("unroll", quick([0, 2, 5], 2))
 def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
     plan = Plan(width=4, unroll=1, segment=7)
     once = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=plan)
@@ -195,6 +195,7 @@ def test_a_timed_choice_is_recorded_and_remembered(iris):
     same_bits(first, again)
 
 
+@pytest.mark.full
 def test_the_faster_shape_is_chosen(iris):
     speed = {2: 3.0, 4: 2.0, 8: 1.0, 16: 5.0}
     planner = GENEROUS._replace(time_lane_step=lambda job, workers: speed.get(len(job.blocks[0].points), 9.0))

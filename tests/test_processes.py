@@ -175,6 +175,7 @@ def test_two_runs_at_once_share_the_work_and_come_to_the_same_bits(root, straigh
     assert_finished_as(root / "two", straight)
 
 
+@pytest.mark.full
 def test_two_shards_at_once_come_to_the_same_bits(root, straight):
     words = ["run", root / "small.yaml", "--output", root / "shards", "--shard"]
     _, blocks = together(root, "shards", [[*words, "1/2"], [*words, "2/2"]])

@@ -80,6 +80,7 @@ def test_a_file_lets_lanes_be_replayed_and_not_extended(iris, folder, tmp_path):
         opened.extend(60)
 
 
+@pytest.mark.full
 def test_every_kind_of_axis_is_found_again(tmp_path):
     def quadratic(scale, power=2):
         return Problem(lambda x: scale * jnp.sum(jnp.abs(x) ** power), jnp.ones(2))

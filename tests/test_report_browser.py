@@ -561,6 +561,7 @@ def test_axe_finds_no_violations(tab, made, dark):
     assert tab.find_violations() == []
 
 
+@pytest.mark.full
 def test_a_report_of_ten_thousand_runs_is_responsive(tab, tmp_path):
     result = synthetic.result(("sgd",), rates=2500, seeds=4)
     path = write(result, tmp_path)

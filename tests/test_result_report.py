@@ -44,6 +44,7 @@ def test_a_result_writes_its_report(made, tmp_path):
     assert "<img" in page  # figures for readers without JavaScript
 
 
+@pytest.mark.full
 def test_results_from_elsewhere_have_reports(tmp_path):
     values = np.array([[0.3, 0.2, 0.25], [0.1, 0.15, 0.1], [0.4, 0.5, 0.45]])
     data, page = embedded(elsewhere(error=values).report(tmp_path / "b.html"))

@@ -221,6 +221,7 @@ def test_short_segments_are_saved_when_the_run_is_interrupted_and_not_before(iri
     assert_same_bits(run(iris, tmp_path / "interrupted"), straight)
 
 
+@pytest.mark.full
 def test_the_lanes_of_a_damaged_checkpoint_start_again(iris, straight, tmp_path):
     interrupt(iris, tmp_path, 2, segment=7, workers=1)
     for path in tmp_path.glob("carry/*/*.npz"):
@@ -257,6 +258,7 @@ def test_an_interrupted_run_keeps_its_checkpoints(iris, straight, tmp_path):
     assert_same_bits(run(iris, tmp_path), straight)
 
 
+@pytest.mark.full
 def test_progress_counts_what_other_processes_finish(iris, tmp_path):
     run(iris, tmp_path / "theirs")
     first, reports = Path("tiles", "0000", "0000000.npz"), []

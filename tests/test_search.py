@@ -177,6 +177,7 @@ def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
     assert found.limit is None and "no divergence found" in str(found)
 
 
+@pytest.mark.full
 def test_a_constant_added_to_the_loss_changes_no_suggestion():
     rows = np.random.default_rng(0).normal(size=(64, 2)).astype("f4")
     loss = lambda w, b, c: c - jnp.mean(b[:, 0] * w + b[:, 1]) + 0.5 * (w - 1) ** 2

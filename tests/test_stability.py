@@ -11,7 +11,7 @@ import optax
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from shared import dense_hessian
+from shared import dense_hessian, quick
 
 from gdkit import Problem, Regime, descend, problems, sgd, stability, sweep
 from gdkit.binding import get_arrays
@@ -77,7 +77,7 @@ def test_sharpness_of_one_dimension_is_its_second_derivative(curvature):
     assert spectrum.converged.all() and spectrum.products == 1
 
 
-@pytest.mark.parametrize("lane", [0, 2])
+@pytest.mark.parametrize("lane", quick([0, 2], 2))
 def test_sharpness_of_a_network_equals_the_dense_hessian_of_each_lane(network, lane):
     problem, lanes, spectra = network
     true = np.linalg.eigvalsh(dense_hessian(problem, jax.tree.map(lambda p: p[lane], lanes)))[::-1]
@@ -97,6 +97,7 @@ def test_sharpness_of_a_loss_that_is_not_finite_is_not_converged():
     assert not spectrum.converged.any()
 
 
+@pytest.mark.full
 def test_sharpness_of_lanes_takes_eigenvalues_of_one_matrix_after_the_other():
     # LAPACK's batched eigh on CPU can make two programs that run side by side wait for each other
     lanes = jax.vmap(lambda x: stability.sharpness(problems.quadratic([1.0, 4.0, 9.0]), x).values[0])
@@ -105,6 +106,7 @@ def test_sharpness_of_lanes_takes_eigenvalues_of_one_matrix_after_the_other():
     np.testing.assert_allclose(lanes(jnp.ones((64, 3))), 9.0, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_sharpness_equals_that_of_matfree():
     decomp = pytest.importorskip("matfree.decomp", reason="matfree is the cross-check of the Lanczos iteration")
     matrix = jnp.asarray(random_symmetric(np.linspace(-3, 10, 40), 0), jnp.float32)
@@ -357,7 +359,7 @@ def test_sharpness_every_is_that_of_the_params_at_its_steps():
     assert "sharpness_curve" not in run.statistics
 
 
-@pytest.mark.parametrize("record", [3, 8])  # of 6 that are taken
+@pytest.mark.parametrize("record", quick([3, 8], 3))  # of 6 that are taken
 def test_sharpness_every_records_the_first_of_its_curve(record):
     problem, every, chosen = problems.rosenbrock(), 7, {"learning_rate": 1e-3}
     watched = [stability.sharpness_every(problem, every, record=record)]
@@ -587,7 +589,7 @@ def watched_run(factory, rate):
     return descend(ROSENBROCK, factory, 9, hyperparameters={"learning_rate": rate}, monitors=[EVERY_FOURTH[factory]])
 
 
-@pytest.mark.parametrize("factory", EVERY_FOURTH)
+@pytest.mark.parametrize("factory", quick(EVERY_FOURTH, optax.adam))
 def test_preconditioned_sharpness_every_is_that_of_the_states_at_its_steps(factory):
     problem, chosen, run = ROSENBROCK, {"learning_rate": 1e-2}, watched_run(factory, 1e-2)
     step, states = jax.jit(step_map(problem, factory)), [state_at(problem, factory, chosen)]

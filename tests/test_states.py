@@ -17,6 +17,7 @@ from gdkit.app.cli import main
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request
+from tests.shared import quick
 
 STEPS = 12
 RATES = [0.01, 0.1, 0.3]
@@ -51,7 +52,7 @@ LANES = (0, 5, 8)
 sweep = functools.partial(gdkit.sweep, PROBLEM, **SWEEP)
 
 
-@pytest.fixture(scope="module", params=OPTIMIZERS)
+@pytest.fixture(scope="module", params=quick(OPTIMIZERS, "sgd", "adam"))
 def optimizer(request):
     return OPTIMIZERS[request.param]
 
@@ -215,12 +216,12 @@ keep_best = functools.partial(gdkit.sweep, keep_states="best", **NOISY)
 
 @pytest.fixture(scope="module")
 def kept():
-    return {name: keep_best(*case) for name, case in CASES.items()}
+    return functools.cache(lambda name: keep_best(*CASES[name]))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick(CASES, "loss"))
 def test_states_at_the_best_evaluation_are_those_of_a_run_of_so_many_steps(case, kept):
-    (problem, optimizer), result = CASES[case], kept[case]
+    (problem, optimizer), result = CASES[case], kept(case)
     free = gdkit.sweep(problem, optimizer, **NOISY)
     for name in free.lanes.data_vars:
         np.testing.assert_array_equal(free.lanes[name], result.lanes[name], err_msg=str(name))
@@ -247,8 +248,9 @@ def test_states_at_the_best_evaluation_are_those_of_a_run_of_so_many_steps(case,
     assert_same(result.recommend(at="best").state(), result.states(result.recommend(at="best").lanes[0], step))
 
 
+@pytest.mark.full
 def test_best_states_are_kept_in_directories_and_by_extended_sweeps(kept, tmp_path):
-    wanted, problem, known = kept["loss"], LOSS, {"problem": LOSS, "optimizer": optax.adam}
+    wanted, problem, known = kept("loss"), LOSS, {"problem": LOSS, "optimizer": optax.adam}
     keep_best(problem, optax.adam, store=tmp_path / "run", plan=gdkit.Plan(width=2, depth=1, segment=7))
     opened, plain = gdkit.open(tmp_path / "run", **known), gdkit.open(tmp_path / "run")
     extended = [keep_best(problem, optax.adam, **{**NOISY, "steps": n}).extend(60) for n in (20, 25)]
@@ -287,7 +289,7 @@ def test_best_states_need_evaluations_of_validation_data():
 # Halved, extended and sharded sweeps
 
 
-@pytest.mark.parametrize("optimizer", [gdkit.sgd, optax.adam, optax.adagrad])
+@pytest.mark.parametrize("optimizer", quick([gdkit.sgd, optax.adam, optax.adagrad], optax.adam))
 def test_a_halved_sweep_has_the_state_of_each_lane_at_the_end_of_its_last_round(optimizer):
     rates = np.geomspace(1e-3, 10, 9)
     halved = gdkit.successive_halving(problems.parabola(), optimizer, {"learning_rate": rates}, steps=90)
@@ -328,7 +330,7 @@ def test_states_of_shards_are_found_in_their_common_directory(tmp_path):
 # Starting from a state, params or a file
 
 
-@pytest.mark.parametrize("optimizer", [gdkit.sgd, optax.adam, optax.nadam])
+@pytest.mark.parametrize("optimizer", quick([gdkit.sgd, optax.adam, optax.nadam], gdkit.sgd, optax.adam))
 def test_descend_continues_from_a_state_as_if_it_had_not_stopped(optimizer):
     go = functools.partial(gdkit.descend, problems.parabola(), optimizer, hyperparameters={"learning_rate": 0.1})
     whole, first = go(12), go(5)
@@ -338,7 +340,7 @@ def test_descend_continues_from_a_state_as_if_it_had_not_stopped(optimizer):
 
 
 @pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")  # all seeds are the same
-@pytest.mark.parametrize("kind", ["state", "params", "plain containers"])
+@pytest.mark.parametrize("kind", quick(["state", "params", "plain containers"], "state"))
 def test_all_lanes_of_a_sweep_start_where_they_are_told(adam, folder, kind):
     state = {"state": adam.state(4), "params": adam.state(4).params, "plain containers": gdkit.open(folder).state(4)}[
         kind
@@ -478,7 +480,7 @@ SAMPLED = {
 }
 
 
-@pytest.mark.parametrize("case", SAMPLED)
+@pytest.mark.parametrize("case", quick(SAMPLED, "random rows"))
 def test_states_are_read_from_a_directory_where_sample_indexes_numpy_data(case, tmp_path):
     data, sample = SAMPLED[case]
     error = lambda w, batch: jnp.mean((w - batch.reshape(-1, 2).mean(axis=0)) ** 2)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import assert_same_bits, run_sweep
+from shared import assert_same_bits, quick, run_sweep
 
 import gdkit
 from gdkit import Plan, Problem, Regime, descend, monitors, problems, sgd, sweep
@@ -57,7 +57,7 @@ def stop_at(step):
     ("factory", "rule"),
     [
         (sgd, {"checks": 4}),
-        (sgd, {"checks": 2, "every": 10, "min_delta": 1e-3}),
+        pytest.param(sgd, {"checks": 2, "every": 10, "min_delta": 1e-3}, marks=pytest.mark.full),
         (optax.adam, {"checks": 3, "every": 7}),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_run_that_a_rule_stops_is_one_with_so_many_steps():
     assert (np.abs(stopped.lanes["last_moved"].values) > 0).all(), "a rule observes the step before it is withdrawn"
 
 
-@pytest.mark.parametrize("step", [0, 1, 9])
+@pytest.mark.parametrize("step", quick([0, 1, 9], 1))
 def test_descend_stays_at_the_params_whose_loss_was_observed(step):
     for rate in (0.1, 0.9, 1.2):
         settings = {"hyperparameters": {"learning_rate": rate}}
@@ -105,6 +105,7 @@ def test_descend_stays_at_the_params_whose_loss_was_observed(step):
         assert run.statistics["end_kind"] == EndKind.STOPPED and run.statistics["end_step"] == step
 
 
+@pytest.mark.full
 def test_the_loss_of_a_stopped_run_has_the_derivative_of_the_steps_that_it_made():
     def last_loss(rate, rule):
         return descend(problems.parabola(), sgd, 6, hyperparameters={"learning_rate": rate}, monitors=rule).loss[-1]
@@ -232,7 +233,7 @@ def sweep_noisy(problem, name, steps=150, **options):
     return sweep(problem, sgd, NOISY, steps=steps, seeds=2, evaluate_every=EVERY, monitors=rule, **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, "validation_loss"))
 def test_patience_with_validation_data_ends_each_run_where_a_loop_over_its_evaluations_does(noisy, name):
     free = sweep(noisy[name], sgd, NOISY, steps=150, seeds=2, evaluate_every=EVERY).lanes
     found, sign = sweep_noisy(noisy[name], name), 1 if name == "validation_loss" else -1
@@ -256,7 +257,7 @@ def test_patience_with_validation_data_ends_each_run_where_a_loop_over_its_evalu
     np.testing.assert_allclose(run.params, found.state(3).params, rtol=1e-5)
 
 
-@pytest.mark.parametrize("first", [15, 30, 80])
+@pytest.mark.parametrize("first", quick([15, 30, 80], 30))
 def test_lanes_stopped_by_validation_data_extend_and_replay_with_the_same_bits(noisy, first):
     name = NAMES[first % 2]
     whole = sweep_noisy(noisy[name], name)
@@ -264,6 +265,7 @@ def test_lanes_stopped_by_validation_data_extend_and_replay_with_the_same_bits(n
     assert all(whole.replay(lane).same for lane in (2, 3, 7))
 
 
+@pytest.mark.full
 def test_an_interrupted_sweep_resumes_with_the_checks_of_its_evaluations(noisy, tmp_path):
     name, plan = NAMES[1], Plan(width=2, depth=1, segment=15, workers=1)
     straight = sweep_noisy(noisy[name], name, plan=plan)

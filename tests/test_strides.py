@@ -50,6 +50,7 @@ def test_strides_change_no_bit_and_the_layout_of_accelerators_no_result(iris):
     assert_same(single, run(ON_ACCELERATOR), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_strides_of_a_swept_problem_can_be_extended():
     axes = RATES | {"problem.center": [-1.0, 3.0]}
     run = functools.partial(run_in, problem=problems.parabola, optimizer=sgd, axes=axes, plan=Plan(width=6, unroll=1))

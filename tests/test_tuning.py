@@ -115,6 +115,7 @@ def test_what_cannot_be_refined_is_named(coarse, quadratic):
     assert_refused(lambda: stable.refine(around="edge"), "around='edge': no seed diverged")
 
 
+@pytest.mark.full
 def test_the_edge_is_refined_if_a_single_seed_has_it_on_the_axis():
     quartic = Problem(lambda x: x**4 / 4, lambda key: 1 + jax.random.uniform(key), optimum=0.0)
     started = sweep(quartic, sgd, {"learning_rate": [1e-3]}, steps=1, seeds=3).lanes["initial_loss"].values

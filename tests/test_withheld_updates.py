@@ -150,6 +150,7 @@ def test_updates_that_are_lost_in_the_rounding_of_the_params_stall(dtype, start,
     assert bool(stuck.statistics["rounded_away"]) and not bool(free.statistics["rounded_away"])
 
 
+@pytest.mark.full
 def test_a_stalled_lane_of_params_with_many_leaves():
     problem = Problem(lambda p: sum(jnp.sum((x - 300.0) ** 2) for x in p), [jnp.full(2, 256.0, "bfloat16")] * 20)
     result = sweep(problem, optax.adam, {"learning_rate": [0.1, 10.0]}, steps=30)
