@@ -13,10 +13,11 @@ both, as they advise (D.2): the parametrizations differ only in their steps, and
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ from experiments.common.drawing import BORDER_LINE
 from experiments.common.settings import complete_settings, geometric_grid
 from experiments.common.tables import format_table
 from experiments.problems.digits import validate_on_training_rows
-from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
+from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.types import Array, OptimizerFactory, PyTree
 
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "sgd": {"from": 0.08, "to": 1.81, "count": 10},
     "check": {"steps": 4, "seeds": 5, "adam": 1e-4, "sgd": 4e-3},  # the coordinate check, at small learning rates
 }
+ENDS: dict[str, Any] = {"statistics": "ends", "curve_points": 0}  # nothing else of a run is read
 STANDARD, MUP = "standard", "μP"
 FACTORIES: dict[str, OptimizerFactory] = {"adam": optax.adam, "sgd": sgd}
 YANG, HAAS = "Yang et al. 2022", "Haas et al. 2025"
@@ -155,23 +157,24 @@ def _measure(settings: Mapping[str, Any], optimizer: str, kind: str, width: int)
     grid, check = settings[optimizer], settings["check"]
     rates = geometric_grid(grid)
     options = {name: settings[name] for name in ("steps", "seeds", "key")}
-    result = sweep(*setup, {"learning_rate": rates}, **options, curve_points=0)
-    keys = range(settings["key"], settings["key"] + check["seeds"])
-    return result, _check(*setup, check[optimizer], check["steps"], keys)
+    result = sweep(*setup, {"learning_rate": rates}, **options, **ENDS)
+    return result, _check(*setup, check[optimizer], check["steps"], check["seeds"], settings["key"])
 
 
-def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, keys: Sequence[int]) -> np.ndarray:
+def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, seeds: int, key: int) -> np.ndarray:
     """mean |h_t − h_0| of each layer on the first rows of data after a few steps, (seeds, layers)."""
-    run = functools.partial(descend, problem, optimizer, steps, hyperparameters={"learning_rate": rate})
-    histories = [run(key=key, record_every=steps, record_params=True).params_history for key in keys]
-    every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
-    return np.asarray(_last_changes(every, problem.data[0][:256]))
+    axes = {"learning_rate": [0.0, rate]}  # runs at 0 end where they began
+    runs = sweep(problem, optimizer, axes, steps=steps, seeds=seeds, key=key, **ENDS, keep_states="last")
+    params = [runs.state(lane).params for lane in range(2 * seeds)]
+    histories = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(2, seeds, *leaves[0].shape), *params)
+    return np.asarray(_last_changes(histories, problem.data[0][:256]))
 
 
 @jax.jit
 def _last_changes(histories: PyTree, rows: Array) -> Array:
-    """The changes of each layer at the end of each history, (histories, layers)."""
-    return jax.lax.map(lambda history: problems.layer_changes(problems.mlp_layers, history, rows)[-1], histories)
+    """The changes of each layer at the end of each history, (points, histories, ...) -> (histories, layers)."""
+    changes = lambda history: problems.layer_changes(problems.mlp_layers, history, rows)[-1]
+    return jax.lax.map(changes, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), histories))
 
 
 def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:

@@ -104,13 +104,14 @@ def run(settings: Mapping[str, Any]) -> PolicyGradient:
         "problem.baseline_rate": [0.0, arms["baseline_rate"]],
         "learning_rate": geometric_grid(arms["learning_rate"]),
     }
-    bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"], key=settings["key"])
+    options: dict[str, Any] = {"key": settings["key"], "statistics": "ends"}
+    bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"], **options)
     optimizers = {
         name: (optimizer, {"learning_rate": geometric_grid(cart[name])}) for name, optimizer in OPTIMIZERS.items()
     }
     pole = policies.cartpole(**{name: cart[name] for name in ("hidden", "episodes", "horizon", "baseline_rate")})
     cartpole = gdkit.sweep(pole, None, {"optimizer": optimizers}, seeds=cart["seeds"], steps=cart["steps"],
-                           key=settings["key"])  # fmt: skip
+                           **options)  # fmt: skip
     to_the_right: Any = lambda state: jnp.inf
     push = functools.partial(environments.cartpole_episode, to_the_right, constants=pole.validation.constants)
     _, _, alive = jax.vmap(push)(pole.validation.start, pole.validation.uniform)

@@ -1,5 +1,7 @@
 """μP has the multipliers of the paper's table and learns alike at every width; claims can fail."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,13 @@ from gdkit.errors import InputTypeError, InputValueError
 from gdkit.problems import Layer
 
 TINY = {
-    "widths": [32, 512],
+    "widths": [32, 256],
     "batch_size": 32,
     "steps": 20,
     "seeds": 2,
     "adam": {"from": 1e-3, "to": 0.128, "count": 8},
     "sgd": {"from": 0.05, "to": 3.2, "count": 7},
-    "check": {"steps": 3, "seeds": 2},
+    "check": {"steps": 3, "seeds": 4},
 }
 KEY = jax.random.key(0)
 
@@ -28,7 +30,13 @@ KEY = jax.random.key(0)
 def shapes(width, inputs=5, outputs=3):
     """Params of a network, all ones."""
     sizes = ((inputs, width), (width, width), (width, outputs))
-    return tuple(Layer(jnp.ones(size), jnp.ones(size[1])) for size in sizes)
+    return tuple(Layer(np.ones(size, np.float32), np.ones(size[1], np.float32)) for size in sizes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def first_update(optimizer, grads):
+    """The first update at params that equal their gradients, as one program."""
+    return optimizer.update(grads, optimizer.init(grads), grads)[0]
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +53,15 @@ def result():
 )
 def test_multipliers_are_those_of_table_three(rule, weights, biases):
     optimizer = optimizers.mup(sgd, shapes(4), rule)(learning_rate=1.0)
-    params = shapes(12)
-    updates, _ = optimizer.update(params, optimizer.init(params), params)
-    np.testing.assert_allclose([-float(layer.weight.max()) for layer in updates], weights, rtol=1e-6)
+    updates = first_update(optimizer, shapes(12))
+    np.testing.assert_allclose([-float(np.max(layer.weight)) for layer in updates], weights, rtol=1e-6)
     np.testing.assert_allclose([-float(layer.bias.max()) for layer in updates], biases, rtol=1e-6)
 
 
 def test_at_the_base_width_nothing_changes():
     scaled, plain = optimizers.mup(optax.adam, shapes(4), "adam")(learning_rate=0.1), optax.adam(0.1)
-    grads = jax.tree.map(lambda leaf: leaf * 0.3, shapes(4))
-    found = [optimizer.update(grads, optimizer.init(grads), grads)[0] for optimizer in (scaled, plain)]
+    grads = jax.tree.map(lambda leaf: leaf * np.float32(0.3), shapes(4))
+    found = [first_update(optimizer, grads) for optimizer in (scaled, plain)]
     assert all(map(np.array_equal, *map(jax.tree.leaves, found)))
 
 
@@ -110,11 +117,13 @@ def update(base):
 def factors(base, wide, rule, axes=None):
     """What the steps of each leaf are multiplied by."""
     ones = lambda shapes: jax.tree.map(
-        jnp.ones, shapes, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], int)
+        lambda shape: np.ones(shape, np.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], int),
     )
     optimizer = optimizers.mup(sgd, ones(base), rule, axes=axes)(learning_rate=1.0)
-    updates, _ = optimizer.update(ones(wide), optimizer.init(ones(wide)))
-    return jax.tree.map(lambda update: -float(update.min()), updates)
+    updates = first_update(optimizer, ones(wide))
+    return jax.tree.map(lambda update: -float(np.min(update)), updates)
 
 
 def layer(kernel, bias, names=("kernel", "bias")):
@@ -218,9 +227,9 @@ def test_claims_fail_where_the_parametrisations_are_exchanged(result):
 def test_every_layer_moves_as_much_at_every_width(result):
     for optimizer in study.FACTORIES:
         changes = result.changes[optimizer, study.MUP].mean(axis=1)  # (widths, layers)
-        assert np.all(np.abs(np.log(changes[-1] / changes[0])) < np.log(2)), changes  # at 16 times the width
+        assert np.all(np.abs(np.log(changes[-1] / changes[0])) < np.log(2)), changes  # at 8 times the width
         standard = result.changes[optimizer, study.STANDARD].mean(axis=1)
-        assert standard[-1, -1] > 6 * standard[0, -1]
+        assert standard[-1, -1] > 4 * standard[0, -1]
 
 
 def test_printed_table_has_a_line_an_optimizer_and_parametrisation(result):
@@ -233,7 +242,7 @@ def test_figure_shows_losses_and_coordinate_checks(result):
     assert {name: type(figure) for name, figure in figures.items()} == {"learning_rate_transfer": Figure}
     axes = figures["learning_rate_transfer"].axes
     assert len(axes) == 8
-    assert [text.get_text() for text in figures["learning_rate_transfer"].legends[0].texts] == ["width 32", "width 512"]
+    assert [text.get_text() for text in figures["learning_rate_transfer"].legends[0].texts] == ["width 32", "width 256"]
     assert [ax.get_title() for ax in axes[:2]] == ["(a) adam, standard", "(b) adam, μP"]
 
 
