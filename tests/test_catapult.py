@@ -10,7 +10,7 @@ from experiments.problems.linear_network import network
 from gdkit import Regime
 from gdkit.errors import InputTypeError, InputValueError
 
-SMALL = {"width": 512, "sweep": {"from": 1.52, "to": 4.52, "count": 31, "steps": 400}}
+SMALL = {"width": 512, "sweep": {"from": 1.52, "to": 4.52, "count": 13, "steps": 400}}
 ONE = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
 
 
