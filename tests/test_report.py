@@ -364,6 +364,8 @@ def test_a_comparison_begins_with_what_differs_between_the_configs(change, row, 
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in section.split("<tr>")[2:]]
     assert cells == [row]
     assert page.index("What differs") < page.index("Runs by score")
+    regions = re.findall(r'role="region" aria-label="([^"]*)"', page)
+    assert regions == ["What differs", "Runs by score"]
 
 
 def test_optimizers_of_several_runs_have_one_color_each_and_later_runs_are_dashed():

@@ -182,7 +182,7 @@ def _render_entries(entries: Sequence[_Entry], best: _Entry, merged: Summary) ->
     ]
     note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible; "
     note += "significant where p ≤ 0.05 in a permutation test over the seeds."
-    table = sections.render_table(heads, rows, texts)
+    table = sections.render_table("Runs by score", heads, rows, texts)
     return f'<section><h2>Runs by score</h2>{table}<p class="soft">{note}</p></section>'
 
 
@@ -251,7 +251,8 @@ def _render_settings(runs: Sequence[ComparedRun]) -> str:
     show = lambda value: "–" if value is absent else value if isinstance(value, str) else format_value(value)
     cells = [(False, (name, *map(show, values))) for name, values in differing]
     heads = ("setting", *(run.name for run in runs))
-    return f"<section><h2>What differs</h2>{sections.render_table(heads, cells, heads)}</section>"
+    table = sections.render_table("What differs", heads, cells, heads)
+    return f"<section><h2>What differs</h2>{table}</section>"
 
 
 def _flatten(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -103,7 +103,7 @@ def render_optimizers(summary: Summary) -> str:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
         note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
-    return f'<section><h2>{title}</h2>{render_table(heads, rows)}<p class="soft">{escape(note)}</p></section>'
+    return f'<section><h2>{title}</h2>{render_table(title, heads, rows)}<p class="soft">{escape(note)}</p></section>'
 
 
 def render_outcomes(summary: Summary) -> str:
@@ -187,7 +187,7 @@ def render_claims(claims: Sequence[StudyClaim]) -> str:
     heads = ("claim", "source", "expected", "measured", "off by (tolerances)", "holds")
     cells = lambda c: (c.text, c.source, format_expected(c), short_number(c.measured), format_deviation(c))
     rows = [(False, (*cells(claim), "✓ yes" if claim.holds else "✗ no")) for claim in claims]
-    table = link_sources(render_table(heads, rows, heads[:2]))
+    table = link_sources(render_table("Claims", heads, rows, heads[:2]))
     return f'<section><p class="answer">{held} of {count(len(claims), "claim")} hold.</p>{table}</section>'
 
 
@@ -240,17 +240,20 @@ def render_facts(facts: Iterable[tuple[str, str]]) -> str:
     return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
 
-def render_table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], texts: Sequence[str] = ()) -> str:
+def render_table(
+    name: str, heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], texts: Sequence[str] = ()
+) -> str:
     """A table whose rows become cards on a narrow screen.
 
     Args:
+      name: of the table, for screen readers.
       heads: names of the columns.
       rows: whether the row is highlighted, and its cells.
       texts: columns of sentences, which may break.
     """
     head = "".join(f'<th scope="col"{_LONG if name in texts else ""}>{escape(name)}</th>' for name in heads)
     body = "".join(_render_row(heads, highlighted, cells, texts) for highlighted, cells in rows)
-    region = 'class="wide" tabindex="0" role="region" aria-label="Table"'
+    region = f'class="wide" tabindex="0" role="region" aria-label="{escape(name)}"'
     return f'<div {region}><table class="cards"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
