@@ -127,7 +127,7 @@ def plot(result: FractalBoundary) -> dict[str, Figure | FuncAnimation]:
         for ax, depth in zip(row[:4], (0, min(1, last), (last + 1) // 2, last), strict=True):
             _draw_window(ax, result, trail, depth)
         row[0].set(xlabel=LABELS[0], ylabel=LABELS[1])
-        row[0].set_title(f"{name}, {row[0].get_title()}", fontsize="medium")
+        row[0].set_title(f"{name}, {row[0].get_title()}", fontsize="small")
         _draw_dimensions(row[4], result, trail)
     drawn, labels = grid[0, 4].get_legend_handles_labels()
     handles = [*plots.answer_handles(NAMES), *drawn]

@@ -142,7 +142,7 @@ def _draw_run(ax: Axes, center: float, start: float, regime: Regime, rate: float
     run = descend(problem, sgd, 13, hyperparameters={"learning_rate": rate}, record_params=True)
     plots.descent_1d(problem, run, regime=regime, limits=(center - 1.45 * reach, center + 1.45 * reach), ax=ax)
     ax.locator_params(axis="x", integer=True)
-    ax.set_title(f"{plots.REGIME_LABELS[regime]}, $\\eta$ = {rate:g}", fontsize="medium")
+    ax.set_title(f"{plots.REGIME_LABELS[regime]}, $\\eta$ = {rate:g}", fontsize="small")
 
 
 @functools.cache  # compiled programs belong to one problem
