@@ -43,7 +43,8 @@ def run_sweep(
 
 def quick(members, *chosen):
     """Members of a parametrization; those that are not chosen run in `make test-full` alone."""
-    return [member if member in chosen else pytest.param(member, marks=pytest.mark.full) for member in members]
+    values = lambda member: member if isinstance(member, tuple) else (member,)
+    return [m if m in chosen else pytest.param(*values(m), marks=pytest.mark.full) for m in members]
 
 
 class RecordingRunBlock:

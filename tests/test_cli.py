@@ -747,7 +747,8 @@ def test_float64_is_enabled_by_the_config():
     code = """
 import sys
 from gdkit.app.cli import main
-print(main(sys.argv[1:]), sys.modules["jax"].numpy.ones(1).dtype)
+from gdkit.app.run.hooks import Hooks
+print(main(sys.argv[1:], Hooks(write_report=lambda *_: None)), sys.modules["jax"].numpy.ones(1).dtype)
 """
     words = ["run", "small.yaml", "sweep.axes.learning_rate=[0.1]"]  # one value: nothing to draw
     assert python(code, *words).stdout.splitlines()[-1] == "0 float64"

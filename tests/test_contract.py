@@ -177,7 +177,11 @@ def lane(lanes, index):
 
 
 def _marks(name, problem):
-    is_quick = name in ("sgd", "adam") or (name in dir(optax) and problem in ("pytree", "mlp"))
+    is_quick = (
+        (name, problem) == ("lbfgs", "pytree")
+        or name in ("sgd", "adam")
+        or (name in dir(optax) and problem in ("pytree", "mlp") and name != "lbfgs")
+    )
     marks = [] if is_quick else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call
         marks.append(pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning"))

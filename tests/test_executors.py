@@ -104,7 +104,7 @@ def mpi(workers=2):
         yield executor
 
 
-@pytest.mark.parametrize("engine", quick([spawning, loky, "cluster", mpi], spawning, mpi))
+@pytest.mark.parametrize("engine", quick([spawning, loky, "cluster", mpi], loky, mpi))
 def test_processes_give_the_same_bits_with_a_directory_and_without(engine, iris, straight, tmp_path, request):
     running = contextlib.nullcontext(request.getfixturevalue(engine)) if isinstance(engine, str) else engine()
     with running as executor:
@@ -162,7 +162,8 @@ def deadly(learning_rate):
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-@pytest.mark.parametrize("engine", [spawning, pytest.param(dask, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("engine", [spawning, dask])
 def test_a_tile_that_kills_its_workers_is_named_and_the_others_are_run(engine, tmp_path):
     axes, plan = {"learning_rate": [0.01, 0.03, 0.1, 0.3, 0.9]}, Plan(width=1, tile=1)
     with engine() as pool, pytest.raises(RunError, match=r"tile 2 \(lane 2\)\. All other tiles are finished"):

@@ -16,6 +16,7 @@ from gdkit.app.config.loading import dump, loads
 from gdkit.app.config.source import ConfigError
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.monitors import EndKind
+from tests.shared import quick
 
 X = np.asarray(np.random.default_rng(0).normal(size=(64, 3)), np.float32)
 Y = X @ np.array([1.0, 2.0, 3.0], np.float32) + 0.1 * X[::-1, 0]
@@ -66,7 +67,14 @@ def swept(name):
     return sweep(problem, factory, {"learning_rate": rates}, steps=steps)
 
 
-@pytest.mark.parametrize(("name", "make"), [*((name, by_hand) for name in CASES), ("rosenbrock", from_step_map)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    quick(
+        [*((name, by_hand) for name in CASES), ("rosenbrock", from_step_map)],
+        ("parabola", by_hand),
+        ("minibatches", by_hand),
+    ),
+)
 def test_a_learner_written_as_a_problems_own_step_map_has_its_losses_and_regimes(name, make):
     problem, factory, rates, steps = CASES[name]
     result, right = sweep(make(problem, factory), None, {"learning_rate": rates}, steps=steps), swept(name)

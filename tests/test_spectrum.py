@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from shared import assert_refused, dense_hessian
+from shared import assert_refused, dense_hessian, quick
 
 from gdkit import Problem, descend, problems, sgd, stability, sweep
 from gdkit.problems import ModelLoss
@@ -26,7 +26,7 @@ def dense_gauss_newton(problem, params):
     return jacobian.T @ bend @ jacobian + np.asarray(jax.hessian(lambda v: penalty(unravel(v)))(vector))
 
 
-@pytest.fixture(scope="module", params=["squared_error", "penalty"])
+@pytest.fixture(scope="module", params=quick(["squared_error", "penalty"], "penalty"))
 def network(request):
     """A problem, a start of it, and its dense matrices by name."""
     if request.param == "penalty":
