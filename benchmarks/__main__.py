@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import COMPARED
 from gdkit import environment
 
-PARTS = (*COMPARED, "roofline", "profile", "scaling", "tuning", "answer")
+PARTS = (*COMPARED, "roofline", "profile", "scaling", "training", "tuning", "answer")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -46,11 +46,12 @@ def measure(part: str, *, quick: bool = False, full: bool = False) -> dict:
         from benchmarks import compare, workloads
 
         return compare.compare(workloads.make(part, quick=quick), quick=quick)
-    from benchmarks import answer, profile, roofline, scaling, tuning
+    from benchmarks import answer, profile, roofline, scaling, training, tuning
 
     if part == "scaling":
         return scaling.run(quick=quick, full=full)
-    return {"roofline": roofline, "profile": profile, "tuning": tuning, "answer": answer}[part].run(quick=quick)
+    parts = {"roofline": roofline, "profile": profile, "training": training, "tuning": tuning, "answer": answer}
+    return parts[part].run(quick=quick)
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:

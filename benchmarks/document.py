@@ -102,6 +102,7 @@ def section(machine: Mapping[str, Any], ending: str) -> Iterable[str]:
         "scaling": _scaling,
         "roofline": _roofline,
         "profile": _profile,
+        "training": _training,
         "tuning": _tuning,
         "answer": _answer,
     }.items():
@@ -240,6 +241,26 @@ def _operations(found: list[Mapping[str, Any]]) -> Iterable[str]:
         ways = row["operations"]
         spent = [(way, *(f"{x:.0f}" for x in (*kinds.values(), sum(kinds.values())))) for way, kinds in ways.items()]
         yield _table((row["title"], *next(iter(ways.values())), "all"), spent)
+
+
+def _training(part: Mapping[str, Any]) -> Iterable[str]:
+    batches, waiting, evaluation, states, memory = part.values()
+    peaks = [
+        f"{_bytes(memory['peaks'][name])} for {steps:,} steps over {rows:,} rows"
+        for name, (steps, rows) in memory["sizes"].items()
+    ]
+    yield "### A real training run\n"
+    yield f"""\
+MLP 64-64-64-10, batch 128, Adam, 16 learning rates.
+
+- Batches from the host: {batches["blocks"]} blocks per seed read {batches["ratio"]:.3f} batches per seed and step.
+- A sweep over a memory map takes {waiting["share"]:+.1%} longer than over one batch that is in memory. A batch takes
+  {_seconds(waiting["batch_seconds"])} to read, a step of all learning rates {_seconds(waiting["step_seconds"])}.
+- Evaluating 2000 rows every {evaluation["every"]} of {evaluation["steps"]} steps costs {evaluation["whole"]:.1%}; all
+  but {evaluation["share"]:+.1%} is the evaluations themselves.
+- Keeping the last states costs {states["last"]:+.1%}, the best ones {states["best"]:+.1%}.
+- Peak memory, the cache of the file not counted: {", ".join(peaks)}.
+"""
 
 
 def _tuning(part: Mapping[str, Any]) -> Iterable[str]:

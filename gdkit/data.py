@@ -21,6 +21,7 @@ from gdkit.types import Array, PyTree
 
 WINDOW_BYTES = 2**22  # of the batches that a program is given at once
 MAX_STEPS = 64  # that they serve
+_SHUFFLED_ROWS = 2**13  # at once: a minibatch of 128 by itself takes ten times as long, since its arrays are small
 
 BatchFunction = Callable[[int, int], PyTree]
 
@@ -313,12 +314,21 @@ def _row_source(take: Callable[[np.ndarray], PyTree], rows: int, batch_size: int
 
 def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:
     """The rows of minibatch `t` in a stream of shuffled epochs; (size,) int64 in [0, rows)."""
-    epochs, places = np.divmod(t * size + np.arange(size, dtype=np.int64), rows)
-    found = np.empty(size, np.int64)
+    steps = max(min(_SHUFFLED_ROWS, rows) // size, 1)
+    first = t % steps * size
+    return _shuffle_rows(key, seed, t // steps * steps * size, steps * size, rows)[first : first + size]
+
+
+@functools.lru_cache(maxsize=16)
+def _shuffle_rows(key: int, seed: int, first: int, count: int, rows: int) -> np.ndarray:
+    """The rows at the places `first` to ``first + count - 1`` of the stream."""
+    epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), rows)
+    found = np.empty(count, np.int64)
     for epoch in np.unique(epochs):
         bits = np.random.SeedSequence([key, seed, int(epoch)]).generate_state(2 * ROUNDS).reshape(ROUNDS, 2, 1)
         own = epochs == epoch
         found[own] = shuffle(places[own].astype(np.uint32), bits, rows)
+    found.setflags(write=False)
     return found
 
 
