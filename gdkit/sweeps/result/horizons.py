@@ -176,15 +176,15 @@ def _locate_bests(logs: np.ndarray, means: np.ndarray) -> np.ndarray:
 def _resolution_error(logs: np.ndarray, means: np.ndarray, times: np.ndarray, fit: _Fit) -> float:
     """How far the prediction may be off for the spacing of the values; means are (values, times).
 
-    It is the change when every other value is left out, or half the spacing beside a divergence.
+    It is the spacing, or more where the prediction changes by more when every other value is left out. A parabola
+    through three values that are far apart is off by up to about their spacing, and always to the same side, where the
+    score rises at different speeds to both sides.
     """
-    spacing, place = float(np.diff(logs).max()) / 2, np.argmin(means, axis=0)
-    beside = np.take_along_axis(means, np.clip(place + np.array([[-1], [1]]), 0, len(logs) - 1), axis=0)  # (2, times)
-    blunt = spacing * float(np.mean(~np.isfinite(beside).all(axis=0)))
+    spacing = float(np.diff(logs).max())
     halves = [_locate_bests(logs[start::2], means[start::2]) for start in (0, 1) if len(logs) >= 6]
     if not halves or min(np.isfinite(half).sum() for half in halves) < _LEAST_POINTS:
         return spacing
-    return max(blunt, abs(float(np.mean(_fit(times, np.array(halves)).middle) - fit.middle)))
+    return max(spacing, abs(float(np.mean(_fit(times, np.array(halves)).middle) - fit.middle)))
 
 
 def _fit(logs: np.ndarray, bests: np.ndarray) -> _Fit:
