@@ -26,7 +26,7 @@ import gdkit
 from gdkit import problems
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result.robust import make_scale, robust_scores
+from gdkit.sweeps.scoring.robust import make_scale, robust_scores
 
 SEEDS, OWN, RATES, EVERY = 15, 3, 37, 2  # seeds, seeds per draw, learning rates, of which a draw has every second
 STEPS = 150

@@ -25,7 +25,7 @@ from experiments.common.settings import complete_settings, geometric_grid
 from experiments.common.tables import format_table
 from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
-from gdkit.sweeps.result.scores import Best
+from gdkit.sweeps.scoring.scores import Best
 
 ENDS: dict[str, Any] = {"statistics": "ends", "curve_points": 0}  # nothing else of a run is read
 DEFAULTS: dict[str, Any] = {

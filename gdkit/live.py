@@ -24,8 +24,8 @@ from gdkit.descent.evaluation import is_along
 from gdkit.monitors import EndKind
 from gdkit.store.paths import as_path
 from gdkit.sweeps.execution.progress import SegmentUpdate
-from gdkit.sweeps.result.lane_values import plain_values
 from gdkit.sweeps.result.trackers import import_tracker, name_lane
+from gdkit.sweeps.scoring.lane_values import plain_values
 
 
 class _LaneUpdate(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 from gdkit.errors import bad_type
 
 
-class Explanation(NamedTuple):
+class Mistake(NamedTuple):
     """What a function does that JAX cannot trace, and what to do instead."""
 
     problem: str
@@ -21,50 +21,50 @@ class Explanation(NamedTuple):
 
 
 # A subclass stands before its base class. A text restricts an entry to messages that hold it.
-_EXPLANATIONS: tuple[tuple[type[Exception], str, Explanation], ...] = (
+_MISTAKES: tuple[tuple[type[Exception], str, Mistake], ...] = (
     (
         jax.errors.TracerBoolConversionError, "",
-        Explanation("it branches in Python on a traced value", "Use jnp.where or jax.lax.cond"),
+        Mistake("it branches in Python on a traced value", "Use jnp.where or jax.lax.cond"),
     ),
     (
         jax.errors.ConcretizationTypeError, "",
-        Explanation(
+        Mistake(
             "it converts a traced value to a Python number or a shape",
             "Keep it an array, with functions of jax.numpy; shapes do not depend on values",
         ),
     ),
     (
         jax.errors.TracerArrayConversionError, "",
-        Explanation("it passes a traced value to NumPy or to other code outside JAX", "Use jax.numpy instead of numpy"),
+        Mistake("it passes a traced value to NumPy or to other code outside JAX", "Use jax.numpy instead of numpy"),
     ),
     (
         jax.errors.TracerIntegerConversionError, "",
-        Explanation(
+        Mistake(
             "it uses a traced value as a Python integer, such as an index or a range",
             "Index a JAX array, or loop with jax.lax.fori_loop",
         ),
     ),
     (
         jax.errors.NonConcreteBooleanIndexError, "",
-        Explanation("it selects entries by a traced mask", "Use jnp.where(mask, x, 0), which keeps the shape"),
+        Mistake("it selects entries by a traced mask", "Use jnp.where(mask, x, 0), which keeps the shape"),
     ),
     (
         jax.errors.UnexpectedTracerError, "",
-        Explanation(
+        Mistake(
             "it uses a traced value that an earlier call has stored outside",
             "Return the value instead; a loss with has_aux returns (value, aux)",
         ),
     ),
     (
         ValueError, "allbacks do not support JVP",
-        Explanation(
+        Mistake(
             "it calls a function outside JAX, which has no derivative",
             "Write it in jax.numpy, or give it a derivative with jax.custom_jvp",
         ),
     ),
     (
         NotImplementedError, "vmap_method",
-        Explanation(
+        Mistake(
             "it calls a function outside JAX that runs side by side cannot share",
             "Pass vmap_method='sequential' to jax.pure_callback, or write the function in jax.numpy",
         ),
@@ -90,9 +90,9 @@ def translate_errors(argument: str, function: object) -> Generator[None]:
         raise bad_type(argument, function, problem, explanation.remedy) from error
 
 
-def explain(error: Exception) -> Explanation | None:
+def explain(error: Exception) -> Mistake | None:
     """The explanation of an error that JAX raises about a function of the user; None of others."""
-    matches = (e for kind, text, e in _EXPLANATIONS if isinstance(error, kind) and text in str(error))
+    matches = (e for kind, text, e in _MISTAKES if isinstance(error, kind) and text in str(error))
     return next(matches, None)
 
 

@@ -12,7 +12,7 @@ from shared import assert_refused, dense_hessian
 
 from gdkit import Learner, Problem, central_flow, gradient_flow, optimizers, problems, sgd
 from gdkit.errors import GdkitWarning
-from gdkit.stability import complementarity
+from gdkit.stability.flows import complementarity
 
 
 def test_gradient_flow_of_a_quadratic_decays_exponentially():

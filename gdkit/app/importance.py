@@ -9,9 +9,9 @@ from gdkit.app.labels import humanize
 from gdkit.app.summary import results_by_optimizer
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import end_values
 
 
 class AxisImportance(NamedTuple):

@@ -11,11 +11,11 @@ from gdkit.app.labels import humanize_names
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import UNFINISHED
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.sweeps.result.scores import rounding_error
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import end_values
+from gdkit.sweeps.scoring.scores import rounding_error
 from gdkit.tables import count, format_duration, format_number, format_range
 
 SIGNS = {

@@ -7,7 +7,7 @@ import numpy as np
 from gdkit.regimes import has_left_bounds
 from gdkit.store import Store
 from gdkit.sweeps.description import Description
-from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
+from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
 
 
 class OptimizerTally(NamedTuple):

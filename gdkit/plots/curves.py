@@ -14,8 +14,8 @@ from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.plots.lines import Line, add_title, select_line
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.lane_values import curve_names
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.scoring.lane_values import curve_names
 
 _MAX_CURVES = 150  # more cannot be distinguished
 

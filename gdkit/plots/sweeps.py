@@ -12,9 +12,9 @@ from gdkit.checks import check_number
 from gdkit.plots import style
 from gdkit.plots.lines import Line, add_title, find_most_frequent, select_lines
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import end_values
 
 _SIGNS: dict[str, dict[str, Any]] = {
     "best": {"marker": "*", "markerfacecolor": "white", "linestyle": "none", "markersize": 9},

@@ -4,7 +4,7 @@ from gdkit.stability.batch import batch_sharpness_every, gradient_noise_scale, s
 from gdkit.stability.catapult import catapult_rate
 from gdkit.stability.critical import CriticalLearningRate, Profile, critical_learning_rate
 from gdkit.stability.curvature import curvature_product
-from gdkit.stability.flows import CentralFlow, GradientFlow, central_flow, gradient_flow
+from gdkit.stability.flows.flow import CentralFlow, GradientFlow, central_flow, gradient_flow
 from gdkit.stability.krylov import Spectrum
 from gdkit.stability.monitors import (
     gauss_newton_every,

@@ -106,7 +106,7 @@ def sweep_function(
     width, workers = plan.width or _default_width(), count_workers(plan, 1)
     settings = describe_origin(root, {"width": width, "workers": workers, "chosen": "rule"})
     described = describe_lanes(sections, seeds, shapes, judging, settings)
-    work = _Workload(train, groups, seeds, root, width, shapes, judging, described)
+    work = _TrainWorkload(train, groups, seeds, root, width, shapes, judging, described)
     if path is not None and path.suffix != ".nc":
         return _run_in_directory(work, path, [digest_program(program) for program, _ in traced], workers, begin)
     columns = _run_in_memory(work, workers)
@@ -116,7 +116,7 @@ def sweep_function(
     return result
 
 
-class _Workload(NamedTuple):
+class _TrainWorkload(NamedTuple):
     """A checked sweep of a function."""
 
     train: Train
@@ -151,7 +151,7 @@ class _TrainBlock(NamedTuple):
         return {name: np.asarray(value)[: len(self.lanes)] for name, value in outputs.items()}
 
 
-def _run_in_memory(work: _Workload, workers: int) -> dict[str, np.ndarray]:
+def _run_in_memory(work: _TrainWorkload, workers: int) -> dict[str, np.ndarray]:
     """The columns of all lanes."""
     columns: dict[str, np.ndarray] = {}
     count = sum(len(group.points) for group, _ in work.groups) * work.seeds
@@ -164,7 +164,9 @@ def _run_in_memory(work: _Workload, workers: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def _run_in_directory(work: _Workload, path: Path, programs: Sequence[str], workers: int, begin: float) -> SweepResult:
+def _run_in_directory(
+    work: _TrainWorkload, path: Path, programs: Sequence[str], workers: int, begin: float
+) -> SweepResult:
     """The result of a run directory, after its missing tiles have been run; `programs` are digests of their code."""
     identity = {f"program of group {number}": program for number, program in enumerate(programs)}
     identity |= {"key": f"{jax.random.key_impl(work.root)} {np.asarray(jax.random.key_data(work.root)).tolist()}"}
@@ -189,7 +191,7 @@ def _run_in_directory(work: _Workload, path: Path, programs: Sequence[str], work
     return assemble(work.described, run.columns().values, timings)
 
 
-def _missing_tiles(work: _Workload, run: Store, finished: np.ndarray) -> Iterator[tuple[int, list[_TrainBlock]]]:
+def _missing_tiles(work: _TrainWorkload, run: Store, finished: np.ndarray) -> Iterator[tuple[int, list[_TrainBlock]]]:
     """The numbers and the blocks of the tiles that are not finished."""
     for number, stored in enumerate(run.partition.groups):
         missing = [tile for tile in run.partition.tiles_in(number) if not finished[tile]]
@@ -208,7 +210,7 @@ def _run_tasks(run: Callable[[T], R], tasks: Iterable[T], workers: int) -> Itera
             pool.shutdown(cancel_futures=True)
 
 
-def _cut_blocks(work: _Workload, number: int, width: int) -> Iterator[_TrainBlock]:
+def _cut_blocks(work: _TrainWorkload, number: int, width: int) -> Iterator[_TrainBlock]:
     """The blocks of a group, seeds innermost; the last lane of the group fills its last block."""
     group, offset = work.groups[number]
     points, seeds = np.indices((len(group.points), work.seeds)).reshape(2, -1)

@@ -36,8 +36,8 @@ from gdkit.plots import style
 from gdkit.regimes import Regime
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.assemble import read_result
-from gdkit.sweeps.result.lane_values import end_values
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.scoring.lane_values import end_values
 
 
 class ComparedRun(NamedTuple):

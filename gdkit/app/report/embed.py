@@ -14,9 +14,9 @@ from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS
 from gdkit.plots.style import choose_scale
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.direction import is_maximized, maximized_names
-from gdkit.sweeps.result.lane_values import EVALUATION, curve_names, end_values
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.scoring.direction import is_maximized, maximized_names
+from gdkit.sweeps.scoring.lane_values import EVALUATION, curve_names, end_values
 
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
 CURVE_BYTES = 1_800_000

@@ -20,7 +20,7 @@ from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import count_workers
 from gdkit.sweeps.request import SweepRequest, select_devices
-from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.scoring.direction import orient
 from gdkit.tables import count, format_duration
 
 _FRAMES = 2  # per second: half a percent of one core

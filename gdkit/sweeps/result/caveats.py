@@ -8,10 +8,10 @@ import numpy as np
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
-from gdkit.sweeps.result.ranking import Ranking
-from gdkit.sweeps.result.scores import find_bracket, rounding_error
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import SweepLike, hyperparameters_of
+from gdkit.sweeps.scoring.ranking import Ranking
+from gdkit.sweeps.scoring.scores import find_bracket, rounding_error
 from gdkit.tables import count, format_number, format_range
 
 UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs

@@ -8,9 +8,9 @@ import xarray as xr
 
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import EVALUATION, find_best_steps
-from gdkit.sweeps.result.scores import mean_scores
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import EVALUATION, find_best_steps
+from gdkit.sweeps.scoring.scores import mean_scores
 
 At = Literal["end", "best"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gdkit import html
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.lane_values import SweepLike, hyperparameters_of
+from gdkit.sweeps.scoring.lane_values import SweepLike, hyperparameters_of
 from gdkit.tables import count, format_number, text_table
 
 _AT_EDGE = 0.95  # of the edge: eigenvalues oscillate around it

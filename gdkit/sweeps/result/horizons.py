@@ -9,8 +9,8 @@ import numpy as np
 from gdkit.checks import check_integer
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
-from gdkit.sweeps.result.direction import orient
-from gdkit.sweeps.result.lane_values import EVALUATION, SweepLike
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import EVALUATION, SweepLike
 from gdkit.tables import format_number, format_range
 
 _BOOTSTRAP = 200  # resamples of the seeds

@@ -11,9 +11,9 @@ from gdkit.descent.evaluation import default_score, is_along, is_maximized
 from gdkit.monitors import EndKind
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import Description
-from gdkit.sweeps.result.direction import maximized_names
-from gdkit.sweeps.result.lane_values import EVALUATION, find_best_steps
 from gdkit.sweeps.result.product import lane_coordinates
+from gdkit.sweeps.scoring.direction import maximized_names
+from gdkit.sweeps.scoring.lane_values import EVALUATION, find_best_steps
 
 
 def label_columns(

@@ -8,7 +8,7 @@ import numpy as np
 
 from gdkit.errors import bad_type, bad_value, missing_package
 from gdkit.sweeps.axes import is_log
-from gdkit.sweeps.result.lane_values import SweepLike, finite_curve, finite_scores, hyperparameters_of, outcome_of
+from gdkit.sweeps.scoring.lane_values import SweepLike, finite_curve, finite_scores, hyperparameters_of, outcome_of
 
 
 def import_optuna() -> Any:

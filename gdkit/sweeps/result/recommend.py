@@ -9,11 +9,11 @@ import numpy as np
 from gdkit import html
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import find_caveats
-from gdkit.sweeps.result.direction import orient
 from gdkit.sweeps.result.horizons import Horizon, forecast
-from gdkit.sweeps.result.lane_values import SweepLike, end_values, hyperparameters_of
-from gdkit.sweeps.result.ranking import Ranking, points_along, rank
-from gdkit.sweeps.result.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
+from gdkit.sweeps.scoring.direction import orient
+from gdkit.sweeps.scoring.lane_values import SweepLike, end_values, hyperparameters_of
+from gdkit.sweeps.scoring.ranking import Ranking, points_along, rank
+from gdkit.sweeps.scoring.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
 from gdkit.tables import count, format_number, format_range
 from gdkit.types import State
 

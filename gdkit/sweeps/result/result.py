@@ -20,17 +20,18 @@ from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
 from gdkit.store.paths import as_path
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result import judging, optuna_study, trackers
+from gdkit.sweeps.result import optuna_study, trackers
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
-from gdkit.sweeps.result.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.result.evaluations import At, best_steps, best_values
 from gdkit.sweeps.result.explanation import Explanation
-from gdkit.sweeps.result.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.result.product import distinct, unstack
 from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, recommend_for, table_row
 from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.result.resumable import LaneStates, Resumable
-from gdkit.sweeps.result.scores import Best, best_point, mean_scores, rounding_error
+from gdkit.sweeps.scoring import judging
+from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
+from gdkit.sweeps.scoring.lane_values import curve_names, end_values, plain_values, read_curve
+from gdkit.sweeps.scoring.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.tables import count
 from gdkit.types import State
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gdkit.errors import bad_value, missing_package
 from gdkit.store.paths import as_path
-from gdkit.sweeps.result.lane_values import (
+from gdkit.sweeps.scoring.lane_values import (
     SweepLike,
     curve_names,
     end_values,

@@ -31,7 +31,7 @@ from gdkit.sweeps.result.explanation import (
     count_outliers,
     describe_lane,
 )
-from gdkit.sweeps.result.lane_values import SweepLike
+from gdkit.sweeps.scoring.lane_values import SweepLike
 from gdkit.types import Key, Monitor, OptimizerLike, State
 
 _EIGENVALUES = 12  # at the end

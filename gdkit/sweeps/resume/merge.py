@@ -16,9 +16,9 @@ from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.result.assemble import assemble, merge_columns
-from gdkit.sweeps.result.direction import maximized_names
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.rundir.states import MergedStates
+from gdkit.sweeps.scoring.direction import maximized_names
 
 
 class PartialSweep(NamedTuple):

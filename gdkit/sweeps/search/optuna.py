@@ -16,11 +16,11 @@ from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result import optuna_study
-from gdkit.sweeps.result.direction import default_score, is_maximized
-from gdkit.sweeps.result.lane_values import finite_scores
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
 from gdkit.sweeps.resume.origin import attach_origin
+from gdkit.sweeps.scoring.direction import default_score, is_maximized
+from gdkit.sweeps.scoring.lane_values import finite_scores
 from gdkit.sweeps.sweep import run_request
 from gdkit.types import Key, OptimizerLike
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from gdkit import html
 from gdkit.errors import bad_value
-from gdkit.sweeps.result.lane_values import SweepLike, end_values
+from gdkit.sweeps.scoring.lane_values import SweepLike, end_values
 from gdkit.tables import count, format_number
 from gdkit.types import State
 

@@ -9,7 +9,7 @@ import xarray as xr
 from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime, Thresholds, Verdict, classify, has_left_bounds
-from gdkit.sweeps.result.scores import find_bracket
+from gdkit.sweeps.scoring.scores import find_bracket
 
 
 def has_all_statistics(lanes: xr.Dataset) -> bool:

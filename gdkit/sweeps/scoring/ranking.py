@@ -7,9 +7,9 @@ import numpy as np
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result.lane_values import SweepLike
-from gdkit.sweeps.result.robust import TIED, Scale, make_scale, robust_scores
-from gdkit.sweeps.result.scores import best_point, mean_scores, rankable_points, rounding_error
+from gdkit.sweeps.scoring.lane_values import SweepLike
+from gdkit.sweeps.scoring.robust import TIED, Scale, make_scale, robust_scores
+from gdkit.sweeps.scoring.scores import best_point, mean_scores, rankable_points, rounding_error
 
 UNSETTLED = 1.1  # a point half of whose runs keep bouncing counts as this many times worse
 

@@ -9,7 +9,7 @@ import xarray as xr
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result.direction import orient
+from gdkit.sweeps.scoring.direction import orient
 
 
 class SweepLike(Protocol):

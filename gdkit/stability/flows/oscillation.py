@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdkit.stability import complementarity
+from gdkit.stability.flows import complementarity
 from gdkit.stability.preconditioners import Preconditioner
 from gdkit.types import Array, PyTree
 

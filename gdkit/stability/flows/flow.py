@@ -18,7 +18,7 @@ from gdkit.errors import GdkitWarning, bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.stability.dynamic_state import find_dynamic_state, widen
-from gdkit.stability.oscillation import Flow, Point, System, advance, find_directions
+from gdkit.stability.flows.oscillation import Flow, Point, System, advance, find_directions
 from gdkit.stability.preconditioners import Preconditioner
 from gdkit.stability.sharpness import get_learning_rate
 from gdkit.trees import select

@@ -1,0 +1,1 @@
+"""Central flow and gradient flow: training without its oscillation."""

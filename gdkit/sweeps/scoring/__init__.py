@@ -1,0 +1,1 @@
+"""From the values of lanes to scores of points, and their order."""
