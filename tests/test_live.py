@@ -29,6 +29,7 @@ from gdkit.app.terminal.progress import ProgressBoard
 from gdkit.monitors import EndKind
 from gdkit.store import Store
 from gdkit.sweeps.execution.progress import Progress
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.rundir.manifest import RunDirectory
@@ -119,6 +120,20 @@ def test_a_run_without_finished_lanes_has_a_page(tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "No run has finished yet" in text and 'data-reload="5"' in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # no temporary file is left
+
+
+def test_a_run_that_has_begun_has_a_page_with_its_curves_so_far(tmp_path):
+    config, stop = loads(CONFIG_TEXT), threading.Event()
+    (tmp_path / CONFIG).write_text(dump(config))
+    request = check_request(problems.parabola(), None, AXES, steps=20, plan=Plan(width=2, tile=8, segment=4, workers=1))
+    directory, at_once = RunDirectory(tmp_path, dump(config)), DEFAULT_SETTINGS._replace(progress_seconds=0.0)
+    stop_soon = lambda progress: stop.set() if progress.done >= 8 else None
+    result, _ = sweep(request, stop_soon, directory=directory, stop=stop, settings=at_once)
+    assert result.missing == 32 and list(Store.open(tmp_path).carries())
+    write_partial_report(config, tmp_path, 5)
+    text = (tmp_path / "report.html").read_text()
+    assert "No run has finished yet" in text and text.count("Curves so far of sgd</h2>") == 1
+    assert "Curves so far of momentum" not in text  # which has not begun
 
 
 def test_the_page_of_an_interrupted_run_says_how_to_resume_and_does_not_reload(half):
@@ -224,6 +239,10 @@ def test_the_report_is_not_written_without_newly_finished_runs():
     for now[0], finished in ((100.0, 0), (200.0, 2), (300.0, 2), (400.0, 3)):
         report.update(finished)
     assert len(written) == 2
+    report = watcher.LiveReport(written.append, clock=lambda: now[0])
+    for now[0] in (500.0, 501.0, 600.0):  # before the first run has finished there may be curves
+        report.update(0, has_begun=now[0] > 500)
+    assert len(written) == 4
 
 
 def test_a_watcher_that_cannot_read_warns_and_the_run_continues(tmp_path):

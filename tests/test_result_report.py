@@ -102,7 +102,7 @@ def test_an_unfinished_run_of_the_library_is_reported_as_such(tmp_path, capsys):
     sweep(problems.parabola(), sgd, {"learning_rate": RATES}, steps=60, store=run, plan=gdkit.Plan(width=2, tile=1))
     next((run / "tiles").rglob("0000001.npz")).unlink()
     assert main(["status", str(run)]) == 0
-    assert f"the same call of gdkit.sweep, with store={str(run)!r}" in capsys.readouterr().out
+    assert f"the same call in Python, with store={str(run)!r}" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0
     assert "have not finished; this report covers the others" in capsys.readouterr().out
     data, page = embedded(run / "report.html")

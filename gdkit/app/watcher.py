@@ -84,9 +84,9 @@ class LiveReport:
         self._due = clock() + REPORT_SHARE * FIRST_REPORT
         self._pause = REPORT_INTERVAL
 
-    def update(self, finished: int) -> None:
-        """Writes the report if the number of finished lanes has changed and the pause is over."""
-        if finished == self._finished or self._clock() < self._due:
+    def update(self, finished: int, *, has_begun: bool = False) -> None:
+        """Writes the report if the pause is over and lanes have finished, or before the first has, `has_begun`."""
+        if (finished == self._finished and not has_begun) or self._clock() < self._due:
             return
         self._pause = max(REPORT_INTERVAL, REPORT_SHARE * self._measure(lambda: self._write(self._pause)))
         self._finished, self._due = finished, self._clock() + self._pause
@@ -116,7 +116,8 @@ class TileWatcher(threading.Thread):
                 if not self._over.is_set():
                     rest = max(_READ_INTERVAL, _READ_SHARE * processor_seconds(self._read))
                     if self._report and self._tally:
-                        self._report.update(self._tally.finished)
+                        has_begun = not self._tally.finished and any(True for _ in self._tally.store.carries())
+                        self._report.update(self._tally.finished, has_begun=has_begun)
                     self._over.wait(rest)
         except (GdkitError, OSError) as error:
             warn(f"progress can no longer be shown: {error} The run continues.")

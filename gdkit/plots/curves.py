@@ -55,6 +55,7 @@ def curves(
     """A value along runs against step, one line per value of `axis`, colored by it, with the marker of its regime.
 
     The range of the value's axis is that of the lanes that did not diverge; diverged lanes are drawn up to its edge.
+    Lanes that have not finished are drawn as far as they are, without a marker.
     With more than 150 values, 150 of them at equal distances are drawn.
 
     Args:
@@ -82,7 +83,8 @@ def curves(
         (*_get_curve(line.result, row, name), place) for row, place in zip(line.rows[shown, seed], shown, strict=True)
     ]
     drawn = [(steps, values, place) for steps, values, place in found if len(steps)]
-    regimes = line.regimes[shown, seed]
+    finished = line.result.finished[line.rows[shown, seed]]
+    regimes = line.regimes[shown, seed][finished]
     bounded = [values for _, values, place in drawn if line.regimes[place, seed] != Regime.DIVERGED]
     around_start = [values[:1] * factor for _, values, _ in drawn for factor in (1.0, 100.0)]
     linear = name in result.lanes and result.is_maximized(name)
@@ -92,7 +94,9 @@ def curves(
     ax.set_xlim(0, max([float(steps[-1]) for steps, *_ in drawn], default=1.0) * (1.06 if log_steps else 1.02))
     shades = _make_color_map(line)
     for steps, values, place in drawn:
-        _draw_curve(ax, steps, values, shades.to_rgba(line.values[place]), Regime(int(line.regimes[place, seed])))
+        is_finished = line.result.finished[line.rows[place, seed]]
+        regime = Regime(int(line.regimes[place, seed])) if is_finished else None
+        _draw_curve(ax, steps, values, shades.to_rgba(line.values[place]), regime)
     ax.set(xlabel="step", ylabel=style.format_name(name))
     style.draw_legend(ax, style.regime_handles(regimes))
     _draw_color_bar(ax, shades, style.format_name(axis))
@@ -116,7 +120,7 @@ def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, n
     return steps, losses.astype(float)
 
 
-def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, regime: Regime) -> None:
+def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, regime: Regime | None) -> None:
     bottom, top = ax.get_ylim()
     losses = np.maximum(np.nan_to_num(losses, nan=1e300, posinf=1e300), bottom)
     scale = ax.transScale
@@ -124,7 +128,8 @@ def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, reg
     low, high = scale.transform([(0.0, bottom), (max(steps[-1], 1), top)])
     path = scale.inverted().transform(style.clip_path(points, low, high))
     ax.plot(*path.T, color=color, linewidth=1.3, solid_joinstyle="round", zorder=2)
-    ax.plot(*path[-1], **style.mark(regime, 6.5), clip_on=False, zorder=4)
+    if regime is not None:
+        ax.plot(*path[-1], **style.mark(regime, 6.5), clip_on=False, zorder=4)
 
 
 def _make_color_map(line: Line) -> ScalarMappable:

@@ -97,11 +97,7 @@ def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
 
 def _resume(folder: Path) -> str:
     """What resumes a run: a command, or for a run of Python the call that began it."""
-    return (
-        f"the same call of gdkit.sweep, with store={str(folder)!r}"
-        if is_library_run(folder)
-        else resume_command(folder)
-    )
+    return f"the same call in Python, with store={str(folder)!r}" if is_library_run(folder) else resume_command(folder)
 
 
 def _describe_processes(status: Status) -> Iterator[str]:

@@ -51,6 +51,19 @@ def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[Sa
     ]
 
 
+def draw_curves_so_far(result: SweepResult, folder: Path) -> list[SavedFigure]:
+    """Draws the curves of a sweep without finished runs into `folder`: one figure per optimizer that has begun."""
+    axis, drawn = result.main_axis, []
+    for label in (result.optimizers or (None,)) if axis is not None else ():
+        one = result if label is None else result.select(optimizer=label)
+        if (one.lanes["end_step"] > 0).any() and axis in one.axes:
+            draw = lambda ax, label=label: _plots().curves(result, axis=axis, optimizer=label, ax=ax)
+            title, caption = f"Curves so far{_of(label or '')}", f"One run per {humanize(axis)}, of the first seed."
+            spec = _FigureSpec("curves", title, caption, 4.2, draw)
+            drawn.append(save_figure(_draw(spec), folder / f"curves{len(drawn)}", spec.title, spec.caption))
+    return drawn
+
+
 def list_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
     """The figures that `draw_figures` saves, without drawing them."""
     specs = list(_choose_figures(result, summary))

@@ -12,7 +12,7 @@ from gdkit.app.directory import CONFIG, REPORT, SEAL
 from gdkit.app.importance import axis_importances
 from gdkit.app.labels import humanize
 from gdkit.app.report import embed, sections
-from gdkit.app.report.figures import FOLDER, SavedFigure, digest_figures, draw_figures
+from gdkit.app.report.figures import FOLDER, SavedFigure, digest_figures, draw_curves_so_far, draw_figures
 from gdkit.app.report.page import fill_interactive, fill_page
 from gdkit.app.summary import StudyClaim, Summary, describe_provenance, describe_run, summarize
 from gdkit.stability import stability_threshold
@@ -123,14 +123,17 @@ def _fill_result_page(
     )
 
 
-def write_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> Path:
-    """Writes the report of a sweep without finished runs; returns its path."""
-    return _publish(folder / REPORT, render_empty_report(config, folder, notice))
+def write_empty_report(config: SweepConfig, folder: Path, notice: Notice, result: SweepResult | None = None) -> Path:
+    """Writes the report of a sweep without finished runs, with the curves so far in `result`; returns its path."""
+    return _publish(folder / REPORT, render_empty_report(config, folder, notice, result))
 
 
-def render_empty_report(config: SweepConfig, folder: Path, notice: Notice) -> str:
+def render_empty_report(config: SweepConfig, folder: Path, notice: Notice, result: SweepResult | None = None) -> str:
     """The page that `write_empty_report` writes."""
-    body = [sections.render_notice(notice.text), _render_origin(config, folder, {})]
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = draw_curves_so_far(result, Path(scratch)) if result is not None else []
+        figures = list(map(sections.render_figure, drawn))
+    body = [sections.render_notice(notice.text), *figures, _render_origin(config, folder, {})]
     return fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds)
 
 

@@ -118,7 +118,7 @@ def write_library_report(path: Path, output: Path | None = None, *, show: Show =
     """
     result = read_result(path)
     if not _has_finished_lanes(result):
-        raise bad_value("path", str(path), "no run has finished yet", "Resume it by the same call of gdkit.sweep")
+        raise bad_value("path", str(path), "no run has finished yet", "Resume it by the same call in Python")
     summary = summarize(result)
     text = f"As of {_format_time()}: {_describe_missing(result)}" if result.missing else ""
     if show == "all":
@@ -139,9 +139,10 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
       folder: its folder.
       reload_seconds: how soon the page reloads itself; None where the run was interrupted.
     """
-    result = _read_finished(config, folder)
-    if result is None:
-        report.write_empty_report(config, folder, _make_notice(folder, "No run has finished yet.", reload_seconds))
+    result = _read_run(config, folder)
+    if result is None or not _has_finished_lanes(result):
+        notice = _make_notice(folder, "No run has finished yet.", reload_seconds)
+        report.write_empty_report(config, folder, notice, result)
         return
     notice = _make_notice(folder, _describe_missing(result), reload_seconds)
     if not watcher.has_results(folder):  # another process may have written the report of all lanes, which stays
@@ -150,21 +151,20 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
 
 def render_partial_report(config: SweepConfig, folder: Path, reload_seconds: float) -> str:
     """The page on the finished lanes of a run, which reloads itself while others have not finished."""
-    result = _read_finished(config, folder)
-    if result is None:
+    result = _read_run(config, folder)
+    if result is None or not _has_finished_lanes(result):
         notice = _make_notice(folder, "No run has finished yet.", reload_seconds)
-        return report.render_empty_report(config, folder, notice)
+        return report.render_empty_report(config, folder, notice, result)
     is_partial = result.missing > 0
     notice = _make_notice(folder, _describe_missing(result), reload_seconds) if is_partial else report.Notice()
     return report.render_report(config, result, summarize(result), [], folder, notice)
 
 
-def _read_finished(config: SweepConfig, folder: Path) -> SweepResult | None:
-    """The result of a run, finished or not; None before its first lane has finished."""
-    result = read_result(folder) if (folder / NAME).exists() else None
-    if result is None or not _has_finished_lanes(result):
+def _read_run(config: SweepConfig, folder: Path) -> SweepResult | None:
+    """The result of a run, finished or not; None before its programs are compiled."""
+    if not (folder / NAME).exists():
         return None
-    return dataclasses.replace(result, thresholds=build_thresholds(config))
+    return dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
 
 
 def print_paths(paths: Mapping[str, Path]) -> None:
