@@ -103,7 +103,7 @@ def _check(settings: Mapping[str, Any]) -> None:
 
 def plot(result: Chaos) -> dict[str, Figure]:
     """The last iterates, the exponent below them, and the intervals between doublings beside them."""
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 6.0), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(1.5, 1))
     above = figure.add_subplot(grid[0, 0])
     below = figure.add_subplot(grid[1, 0], sharex=above)
@@ -179,6 +179,6 @@ def _draw_intervals(ax: Axes, result: Chaos) -> None:
         middle = (number[at] + 0.5, (intervals[at] * intervals[at + 1]) ** 0.5)
         ax.annotate(f"÷ {ratio:.3f}", middle, (6, 4), textcoords="offset points", fontsize="small")
     ax.set(xlabel="doubling", ylabel="interval of learning rates to the next doubling", xticks=number)
-    ax.margins(x=0.3)
+    ax.set_xlim(0.2, intervals.size + 1.8)
     ax.set_ylim(bottom=intervals[-1] / 4)  # room for the legend
     ax.legend(frameon=False, fontsize="small", loc="lower left")

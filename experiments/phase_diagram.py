@@ -111,7 +111,7 @@ def run(settings: Mapping[str, Any]) -> PhaseDiagram:
 
 def plot(result: PhaseDiagram) -> dict[str, Figure]:
     """Left, the regimes with theory's border over the measured edge; right, late steps per decimal digit gained."""
-    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     plots.regime_map(result.runs, x="learning_rate", y="momentum", best=False, ax=left)
     _draw_speed(right, result)
@@ -165,4 +165,4 @@ def _draw_speed(ax: Axes, result: PhaseDiagram) -> None:
     line = Line2D([], [], **THEORY, label="theory: $(2 + 2\\beta)/\\lambda$")
     ax.text(0.97, 0.3, "diverges", transform=ax.transAxes, rotation=90, ha="right", va="center")
     ax.set_xlabel("learning rate")
-    place_legend_below(ax, 3, handles=[line, *marks], markerscale=0.6)
+    place_legend_below(ax, 1, handles=[line, *marks], markerscale=0.6)

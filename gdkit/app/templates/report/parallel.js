@@ -27,7 +27,8 @@ function parallelFigure(app, holder, view) {
     const shade = shadesOf(sweep, view.fill, points.map((point) => point.value));
     const shown = points.filter((point) => axes.every((axis) => isSelected(axis, point)));
     Object.assign(figure, { box, axes, points: [] });
-    drawLines(picture, points.filter((point) => !shown.includes(point)), axes, () => "faint");
+    const selected = new Set(shown);
+    drawLines(picture, points.filter((point) => !selected.has(point)), axes, () => "faint");
     drawLines(picture, [...shown].sort((a, b) => badness(sweep, view, b) - badness(sweep, view, a)), axes, (point) => (point.value === null ? "none" : `q${shade(point.value)}`));
     for (const point of shown.filter((one) => one.isBest)) picture.append(...bestLine(axes, point));
     axes.forEach((axis, i) => drawUpright(picture, axis, box, i === axes.length - 1));
