@@ -138,6 +138,8 @@ class Page:
         """What axe-core finds wrong with the accessibility of the page: rules, with the elements that break them."""
         axe = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
         self.evaluate(f"{axe};0")
+        # colours in the middle of a transition would be judged by chance
+        self.evaluate("for (const one of document.getAnimations()) try { one.finish() } catch {}")
         nodes = "v.nodes.map((n) => n.html.slice(0, 200))"
         return self.evaluate(f"axe.run().then((r) => r.violations.map((v) => [v.id, {nodes}]))")
 
