@@ -125,7 +125,7 @@ def _phases(x: np.ndarray, y: np.ndarray, settings: Mapping[str, Any]) -> Phases
 
 def plot(result: Catapult) -> dict[str, Figure]:
     """One row per network: loss curves in each phase; final sharpness and losses against the learning rate."""
-    figure = Figure(figsize=(12.5, 7.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 6.2), layout="constrained")
     grid = figure.subplots(len(result.phases), 3, squeeze=False)
     for row, (name, phases) in zip(grid, result.phases.items(), strict=True):
         _draw_curves(row[0], phases)

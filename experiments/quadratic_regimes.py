@@ -125,7 +125,7 @@ def _measure(case: QuadraticCase, problem: Problem, settings: Mapping[str, Any])
 
 def plot(result: QuadraticRegimes) -> dict[str, Figure]:
     """One column per optimizer: the regimes of its runs, its multipliers and exponents, with their closed forms."""
-    figure = Figure(figsize=(12.5, 6.2), layout="constrained")
+    figure = Figure(figsize=(9.8, 6.6), layout="constrained")
     rows = figure.subplots(3, len(result.cases), height_ratios=(0.2, 1.4, 1), sharex="col")
     for column, family in zip(rows.T, result.cases, strict=True):
         _draw(column, family, result.settings["momentum"])
@@ -186,7 +186,8 @@ def _draw(column: np.ndarray, family: MeasuredCase, beta: float) -> None:
     plots.regime_strip(family.runs, ax=strip)
     for legend in strip.findobj(Legend):  # the figure has a common one
         legend.remove()
-    strip.set_title(f"{TITLES[family.case.name]}: $\\eta^*$ = {theory.THRESHOLDS[family.case.name]}", fontsize="medium")
+    title = f"{TITLES[family.case.name]}:\n$\\eta^*$ = {theory.THRESHOLDS[family.case.name]}"
+    strip.set_title(title, fontsize="small")
     strip.set_xlabel("")
     if len(family.case.optimizers) == 1:
         strip.set_yticks([])
