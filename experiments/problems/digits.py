@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gdkit import Problem, problems
@@ -41,3 +43,11 @@ def network(width: int, batch_size: int) -> Problem:
 def validate_on_training_rows(problem: Problem) -> Problem:
     """The same problem with all training rows as validation data: theory is about the training loss."""
     return dataclasses.replace(problem, validation=problem.data, test=None, metrics=None)
+
+
+def flip_labels(problem: Problem, share: float) -> Problem:
+    """The same problem with a share of random labels, so that the noise of its gradients does not vanish."""
+    x, y = problem.data
+    generator = np.random.default_rng(0)
+    labels = np.where(generator.random(len(y)) < share, generator.integers(10, size=len(y)), y)
+    return dataclasses.replace(problem, data=(x, jnp.asarray(labels, jnp.int32)))
