@@ -36,10 +36,23 @@ def config(tmp_path, monkeypatch):
 def test_device_here_counts_and_times_the_steps_of_this_machine(config, capsys):
     assert main(["check", config, "--device", "here"]) == 0
     shown = capsys.readouterr().out
-    kernels, copies, syncs = map(float, re.search(r"sgd.* (\S+)  +(\S+)  +(\S+)  +\S+ \w+  +\S+ µs", shown).groups())
+    kernels, copies, syncs = map(float, re.search(r"sgd +(\S+)  +(\S+)  +(\S+)  +\S+ \w+  +\S+ µs", shown).groups())
     assert kernels > 1 and copies < kernels and syncs == 1  # one per step, since a CPU makes no strides
     assert re.search(r"6 runs of 20 steps on \w+; nothing has been run", shown)
     assert "measured" in shown
+
+
+def test_loops_of_random_numbers_are_not_taken_for_that_of_the_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    config = tmp_path / "iris.yaml"
+    config.write_text(
+        "name: iris\nproblem: {name: mlp, data: iris, widths: [4], batch_size: 8}\noptimizer: {name: sgd}\n"
+        "sweep: {axes: {learning_rate: [0.01, 0.1]}, seeds: 2, steps: 20}\n"
+    )
+    assert main(["check", str(config), "--device", "here"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"sgd +4 +\d +\d +\S+ \w+ +[\d,]+ *\n", shown)  # all columns, in 80 characters
+    assert float(re.search(r"sgd +(\S+)  +(\S+)  +1  ", shown)[1]) > 10  # kernels of a step with its minibatch
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)

@@ -1,6 +1,6 @@
 """``gdkit check --device``: the cost of a run on an accelerator that need not be there, from its compiled programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -57,7 +57,9 @@ def check_device(config: Config, name: str, free_memory: float) -> None:
     title = device.device_kind if name == targets.HERE else targets.TARGETS[name].title
     runs = f"{count(request.lane_count, 'run')} of {count(request.steps, 'step')}"
     console.print(f"{config.name}: {runs} on {title}; nothing has been run\n")
-    console.print(_build_table(costs))
+    console.print(_build_block_table(costs))
+    console.print()
+    console.print(_build_step_table(costs))
     seconds = sum(cost.blocks * request.steps * cost.seconds for cost in costs) / _count_workers(request, name)
     console.print(f"\ntime  {_describe_time(name, seconds)}", markup=False)
 
@@ -109,22 +111,25 @@ def _describe_time(name: str, seconds: float) -> str:
     return f"about {format_duration(seconds)} by a model that was fitted to measurements on an H200, besides compiling"
 
 
-def _build_table(costs: list[DeviceCost]) -> Table:
-    """One row per optimizer."""
+def _build_block_table(costs: list[DeviceCost]) -> Table:
+    heads = ("runs", "blocks", "runs per\nblock", "memory\nper block", "runs that\nfit")
+    cells = ((f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}") for c in costs)
+    return _build_table(costs, heads, cells)
+
+
+def _build_step_table(costs: list[DeviceCost]) -> Table:
+    heads = ("kernels\nper step", "of them\ncopies", "host syncs\nper step", "bytes\nper step", "time\nper step")
+    counts = ([f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.syncs)] for c in costs)
+    rests = ((format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs") for c in costs)
+    return _build_table(costs, heads, ((*few, *rest) for few, rest in zip(counts, rests, strict=True)))
+
+
+def _build_table(costs: list[DeviceCost], heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """One row per optimizer; a terminal of 80 columns holds the five columns beside its name."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    per_block = ("runs per\nblock", "memory\nper block", "runs that\nfit")
-    per_step = (
-        "kernels\nper step",
-        "of them\ncopies",
-        "host syncs\nper step",
-        "bytes\nper step",
-        "time\nper step",
-    )
-    for head in ("runs", "blocks", *per_block, *per_step):
+    for head in heads:
         table.add_column(head, justify="right", vertical="bottom")
-    for c in costs:
-        sizes = [f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}"]
-        counts = [f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.syncs)]
-        table.add_row(c.optimizer, *sizes, *counts, format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs")
+    for cost, cells in zip(costs, rows, strict=True):
+        table.add_row(cost.optimizer, *cells)
     return table

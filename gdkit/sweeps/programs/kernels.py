@@ -109,10 +109,12 @@ def count_per_step(text: str, steps: int) -> Work:
       steps: the stride of its layout, or with a stride of 1 its `unroll`.
     """
     counter = Counter(text)
-    windows, *_ = counter.find_loops(counter.entry) or [None]
+    # generators of random numbers have loops too, of known length
+    find_loops = lambda computation: [op for op in counter.find_loops(computation) if not _LENGTH.search(op.rest)]
+    windows, *_ = find_loops(counter.entry) or [None]
     if windows is None:  # a program without a loop makes one step per call
         return counter.count(counter.entry).plus(Work(syncs=1.0))
-    loops = counter.find_loops(_LOOP.findall(windows.rest)[0][1])
+    loops = find_loops(_LOOP.findall(windows.rest)[0][1])
     return Work().plus(counter.count_loop(loops[0]), 1 / steps)
 
 
