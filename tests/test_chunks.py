@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gdkit
-from gdkit import Problem, sgd, sweep
+from gdkit import Problem, sgd
 from gdkit.descent.chunks import CHUNK_BYTES
 from gdkit.descent.evaluation import evaluate
 from gdkit.types import State
@@ -56,46 +56,45 @@ def exact(params, x, y):
 ROWS = len(X)
 
 
-def make(penalty=0.0, metrics=METRICS, rows=ROWS):
+def make(penalty=0.0, metrics=METRICS):
     """A problem whose validation data are cut in 3 chunks, one of them shorter, and the test data in 2 equal ones."""
     own = lambda params, batch: loss(params, batch) + penalty * jnp.sum(params["b"] ** 2)
-    held_out = {"validation": (X[:rows], Y[:rows]), "test": (X[-20_000:], Y[-20_000:])}
+    held_out = {"validation": (X, Y), "test": (X[-20_000:], Y[-20_000:])}
     return Problem(own, init, data=(X[:50], Y[:50]), metrics=metrics, **held_out)
 
 
-def evaluation_of(problem, arrays_of=None, **hyperparameters):
-    """The evaluation of a run, lowered, and the params that it is at."""
-    params, arrays = init(jax.random.key(1)), gdkit.binding.get_arrays(arrays_of or problem)
-    hyperparameters["learning_rate"] = 0.1
+def evaluate_at(problem, arrays, static=None, traced=None):
+    """The values of a run by name, and the bytes of the arrays that its evaluation makes."""
     call = functools.partial(evaluate, problem, sgd, t=jnp.int32(0), key=jax.random.key(0))
-    run = lambda rates, params, arrays: call(rates, State(params, (), optax.EmptyState()), arrays)
-    return jax.jit(run).lower(hyperparameters, params, arrays), (hyperparameters, params, arrays)
+    run = lambda traced, params, arrays: call(
+        {"learning_rate": 0.1, **(static or {}), **traced}, State(params, (), optax.EmptyState()), arrays
+    )
+    arguments = traced or {}, PARAMS, arrays
+    compiled = jax.jit(run).lower(*arguments).compile()
+    return compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes
 
 
-def memory(rows, metrics):
-    """The bytes of the arrays that an evaluation on so many rows makes."""
-    return evaluation_of(make(0.0, metrics, rows))[0].compile().memory_analysis().temp_size_in_bytes
+PARAMS = init(jax.random.key(1))
+BOUND = 1.2 * CHUNK_BYTES  # without chunks the hidden layer of all rows takes twice as much
 
 
-def test_values_are_those_of_all_rows_at_once():
+def test_values_that_are_means_over_rows_are_evaluated_in_chunks():
     problem = make()
-    lowered, arguments = evaluation_of(problem)
-    found = lowered.compile()(*arguments)
+    arrays = gdkit.binding.get_arrays(problem)
+    found, whole = evaluate_at(problem, arrays)
     for part in ("validation", "test"):
-        for name, value in exact(arguments[1], *getattr(problem, part)).items():
+        for name, value in exact(PARAMS, *getattr(problem, part)).items():
             assert float(found[f"{part}_{name}"]) == pytest.approx(value, rel=1e-5), (part, name)
-
-
-def test_memory_does_not_grow_with_the_rows():
-    assert max(memory(rows, {"accuracy": accuracy}) for rows in (20_000, ROWS)) < 1.2 * CHUNK_BYTES
-    assert memory(ROWS, METRICS) > ROWS * WIDTH * 4  # what is no mean over rows sees all of them
+    only_means, in_chunks = evaluate_at(make(metrics={"accuracy": accuracy}), arrays)
+    assert float(only_means["test_accuracy"]) == pytest.approx(float(found["test_accuracy"]), rel=1e-6)
+    assert in_chunks < BOUND < ROWS * WIDTH * 4 < whole  # the others see all rows
 
 
 def test_problems_of_factories_are_cut_unless_a_swept_value_decides_them():
-    lowered, arguments = evaluation_of(make, make(), **{"problem.penalty": 1.0})  # traced
-    traced = lowered.compile()
-    result = sweep(make, sgd, {"learning_rate": [0.1], "problem.penalty": gdkit.static([1.0])}, steps=2)
-    params = result.state(0).params
-    for found, at in ((traced(*arguments), arguments[1]), (result.lanes, params)):
-        expected = exact(at, X, Y)["loss"] + float(jnp.sum(at["b"] ** 2))
-        assert float(np.squeeze(found["validation_loss"])) == pytest.approx(expected, rel=1e-5)
+    factory = functools.partial(make, metrics=None)
+    arrays, penalty = gdkit.binding.get_arrays(make()), {"problem.penalty": 1.0}
+    expected = exact(PARAMS, X, Y)["loss"] + float(jnp.sum(PARAMS["b"] ** 2))
+    for settings, is_cut in (({"static": penalty}, True), ({"traced": penalty}, False)):
+        found, size = evaluate_at(factory, arrays, **settings)
+        assert float(found["validation_loss"]) == pytest.approx(expected, rel=1e-5)
+        assert (size < BOUND) == is_cut
