@@ -40,8 +40,10 @@ def accuracy(params, data):
 
 METRICS = {
     "accuracy": accuracy,
-    "perplexity": lambda params, data: jnp.exp(loss(params, data)),  # these two are no means over rows
+    # these are no means over rows, the last because of few rows
+    "perplexity": lambda params, data: jnp.exp(loss(params, data)),
     "widest": lambda params, data: jnp.max(logits(params, data[0])),
+    "of_far_rows": lambda params, data: jnp.average(logits(params, data[0])[:, 0], weights=data[0][:, 0] > 3.5),
 }
 
 
@@ -50,7 +52,8 @@ def exact(params, x, y):
     z = np.tanh(x.astype(float) @ np.asarray(params["a"], float)) @ np.asarray(params["b"], float)
     rows = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), y]
     value = rows.mean() + 1e-3 * np.sum(np.asarray(params["a"], float) ** 2)
-    return {"loss": value, "accuracy": np.mean(z.argmax(1) == y), "perplexity": np.exp(value), "widest": z.max()}
+    values = {"loss": value, "accuracy": np.mean(z.argmax(1) == y), "perplexity": np.exp(value), "widest": z.max()}
+    return values | {"of_far_rows": z[x[:, 0] > 3.5, 0].mean()}
 
 
 ROWS = len(X)
@@ -98,3 +101,15 @@ def test_problems_of_factories_are_cut_unless_a_swept_value_decides_them():
         found, size = evaluate_at(factory, arrays, **settings)
         assert float(found["validation_loss"]) == pytest.approx(expected, rel=1e-5)
         assert (size < BOUND) == is_cut
+
+
+def test_code_that_takes_all_rows_only_gets_them():
+    def mean(params, data):
+        if len(data[0]) not in (ROWS, 20_000):
+            raise ValueError("all rows only")
+        return jnp.mean(logits(params, data[0]))
+
+    problem = make(metrics={"mean": mean})
+    found, size = evaluate_at(problem, gdkit.binding.get_arrays(problem))
+    z = np.tanh(X.astype(float) @ np.asarray(PARAMS["a"], float)) @ np.asarray(PARAMS["b"], float)
+    assert float(found["validation_mean"]) == pytest.approx(z.mean(), rel=1e-4) and size > BOUND

@@ -1,6 +1,7 @@
 """Values on held-out data in chunks of rows, so that memory does not grow with the number of rows."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -94,14 +95,23 @@ def average_chunks(values_on: Callable[[PyTree], Values], data: Chunks) -> Value
 def choose_rows(values_on: Callable[[PyTree], Values], data: PyTree) -> int | None:
     """The rows of a chunk, so that no array of the evaluation takes more than `CHUNK_BYTES`; None for all rows.
 
-    What the evaluation makes is found by tracing it. Arrays that do not grow with the rows are not counted.
+    What the evaluation makes is found by tracing it. Arrays that do not grow with the rows are not counted. Code that
+    takes no other number of rows than all of them gets these.
     """
     rows = count_rows(data)
     if rows < _MIN_ROWS or any(jnp.shape(x)[:1] != (rows,) for x in jax.tree.leaves(data)):
         return None
-    largest, of_row = (_largest_array(values_on, data, count) for count in (rows, 1))
-    chunks = math.ceil((largest - of_row) / CHUNK_BYTES)
-    return None if chunks <= 1 else -(-rows // chunks)
+    try:
+        largest, of_row = (_largest_array(values_on, data, count) for count in (rows, 1))
+        chunks = math.ceil((largest - of_row) / CHUNK_BYTES)
+        if chunks <= 1:
+            return None
+        size = -(-rows // chunks)
+        for count in {size, rows % size or size}:
+            _largest_array(values_on, data, count)
+    except Exception:  # tracing runs code of every kind
+        return None
+    return size
 
 
 def _largest_array(values_on: Callable[[PyTree], Values], data: PyTree, rows: int) -> int:
@@ -115,12 +125,13 @@ def _largest_array(values_on: Callable[[PyTree], Values], data: PyTree, rows: in
 def find_means(values_on: Callable[[PyTree, PyTree], Values], params: PyTree, data: PyTree) -> frozenset[str]:
     """Those values that are means over rows, by a test: the mean of some chunks of rows is the value on all of them.
 
-    It is made near `params` at random, where values of other kinds do not agree by chance, as they do for example at a
-    start at which all rows have the same loss.
+    It is made where values of other kinds do not agree by chance: near `params` at random, since all rows may have the
+    same loss at a start; and on rows of which some entries are the least or the largest of the data, which may mark
+    what counts and be rare.
     """
     rng = np.random.default_rng(0)
     rows = rng.choice(count_rows(data), _TESTED_ROWS, replace=False)
-    some = jax.tree.map(lambda x: x[rows], data)
+    some = jax.tree.map(functools.partial(_take_mixed, rng, rows), data)
     is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     noise = lambda x: x + 0.3 * rng.normal(size=x.shape).astype(x.dtype) if is_float(x) else x
     moved = jax.tree.map(noise, params)
@@ -131,8 +142,20 @@ def find_means(values_on: Callable[[PyTree, PyTree], Values], params: PyTree, da
         means = jax.vmap(lambda chunk: values_on(params, chunk))(chunks)
         return values_on(params, some), jax.tree.map(lambda x: x.mean(0), means)
 
-    whole, means = evaluate(moved, some)
+    try:
+        whole, means = evaluate(moved, some)
+    except Exception:  # as above
+        return frozenset()
     return frozenset(name for name in whole if _is_close(whole[name], means[name]))
+
+
+def _take_mixed(rng: np.random.Generator, rows: np.ndarray, x: Any) -> Any:
+    """Some rows of an array, an eighth of whose entries are its least value, and an eighth its largest."""
+    taken = x[rows]
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        return taken
+    chance = rng.random(taken.shape)
+    return jnp.where(chance < 0.125, x.min(), jnp.where(chance > 0.875, x.max(), taken))
 
 
 def _is_close(a: Array, b: Array) -> bool:
