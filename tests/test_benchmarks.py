@@ -20,7 +20,10 @@ FAST = ("scalar", "logistic")
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.full) for name in COMPARED]
 )
 def test_every_peer_runs_and_comes_to_the_final_losses_of_gdkit(name):
-    found = compare.compare(workloads.make(name, quick=True), quick=True)
+    work = workloads.make(name, quick=True)
+    if name == "logistic":  # the statistics are those of the other workloads
+        work = work._replace(flavours=("bare",))
+    found = compare.compare(work, quick=True)
     assert len(found["peers"]) >= 6
     assert all(row["difference"] <= 1e-4 and row["seconds"] > 0 for row in found["peers"])
 

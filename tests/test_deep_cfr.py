@@ -14,11 +14,11 @@ from gdkit.errors import InputTypeError, InputValueError
 
 TINY = {
     "tabular_iterations": 300,
-    "hidden": 24,
+    "hidden": 16,
     "iterations": 40,
     "period": 80,
-    "rows": 64,
-    "sgd": {"from": 1e-2, "to": 1.0, "count": 2},
+    "rows": 32,
+    "sgd": {"from": 2e-2, "to": 1.0, "count": 2},
     "adam": {"from": 3e-3, "to": 1.0, "count": 2},
     "seeds": 2,
 }
