@@ -776,6 +776,7 @@ def run(settings):
     return Found(settings["value"])
 
 def plot(result):
+    "The result as a line, and as a film."
     figure = Figure()
     (line,) = figure.subplots().plot([0, result])
     film = FuncAnimation(figure, lambda k: line.set_ydata([k, result]) or (line,), frames=3)
@@ -808,7 +809,10 @@ def test_a_study_reports_whether_its_claims_hold(settings, code, expected, capsy
     assert Path("runs/study/figures/a-line.svg").exists() == Path("runs/study/report.html").exists()
     if code == 0:
         film = base64.b64encode(Path("runs/study/figures/a-film.gif").read_bytes()).decode("ascii")
-        assert f"data:image/gif;base64,{film}" in Path("runs/study/report.html").read_text(encoding="utf-8")
+        page = Path("runs/study/report.html").read_text(encoding="utf-8")
+        assert f"data:image/gif;base64,{film}" in page
+        captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+        assert captions == ["The result as a line, and as a film."]  # of the first figure
     if Path("runs/study/claims.json").exists():
         (claim,) = json.loads(Path("runs/study/claims.json").read_text())
         assert (claim["text"], claim["holds"]) == ("it is above 1", code == 0)

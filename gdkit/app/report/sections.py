@@ -50,7 +50,8 @@ _DARK = (  # matplotlib's paper and inks, for a dark page
     '[style*="fill: #000000"] { fill: #ececea !important } [style*="stroke: #000000"] { stroke: #a9acb2 !important } '
     '[style*="stroke: #262626"] { stroke: #ececea !important } '
     + " ".join(
-        f'[style*="fill: {color}"] {{ fill: {REGIME_COLORS_DARK[regime]} !important }}'
+        f'[style*="{part}: {color}"] {{ {part}: {REGIME_COLORS_DARK[regime]} !important }}'
+        for part in ("fill", "stroke")
         for regime, color in REGIME_COLORS.items()
         if color != REGIME_COLORS_DARK[regime]
     )

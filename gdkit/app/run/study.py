@@ -1,6 +1,8 @@
 """Running a study: its function, its claims, its figures and its report."""
 
 import importlib.metadata
+import inspect
+import itertools
 import json
 import math
 import sys
@@ -109,14 +111,23 @@ def _write_outputs(
 
 
 def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFigure]:
-    """Save the figures and animations of a study: its `plot` returns one, or a mapping of names to them."""
+    """Save the figures and animations of a study: its `plot` returns one, or a mapping of names to them.
+
+    The first paragraph of the docstring of `plot` is the caption of the first.
+    """
     if not hasattr(module, "plot"):
         return []
     figures.make_folder(folder)
     plots = module.plot(result)
     named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
     files = figures.name_files(map(str, named))
+    captions = itertools.chain([_first_paragraph(module.plot)], itertools.repeat(""))
     return [
-        figures.save_figure(figure, folder / file, str(name), "")
-        for file, (name, figure) in zip(files, named.items(), strict=True)
+        figures.save_figure(figure, folder / file, str(name).replace("_", " "), caption)
+        for file, (name, figure), caption in zip(files, named.items(), captions, strict=False)
     ]
+
+
+def _first_paragraph(function: Any) -> str:
+    """The first paragraph of a docstring, in one line; empty without one."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
