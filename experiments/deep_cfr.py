@@ -110,7 +110,7 @@ def claims(result: DeepCfr) -> list[Claim]:
 
 def plot(result: DeepCfr) -> dict[str, Figure]:
     """Exploitability against the iteration at the best learning rates, and at the end against the learning rate."""
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.2, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     left.plot(np.arange(1, len(result.tabular) + 1), result.tabular, color=INK, linestyle="--", label="tabular")
     for number, name in enumerate(OPTIMIZERS):

@@ -146,7 +146,7 @@ def claims(result: PolicyGradient) -> list[Claim]:
 
 def plot(result: PolicyGradient) -> dict[str, Figure]:
     """Return against the learning rate: on the bandit with and without a baseline, on the cart by optimizer."""
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(9.2, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     rates, arms, cart = result.bandit.axes["learning_rate"], result.settings["bandit"], result.settings["cartpole"]
     for number, name in enumerate(result.estimates):

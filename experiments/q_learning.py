@@ -165,7 +165,7 @@ def claims(result: QLearning) -> list[Claim]:
 
 def plot(result: QLearning) -> dict[str, Figure]:
     """Error of Q on the lake, and growth on Baird's counterexample, against the learning rate."""
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.2, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     rates = result.lake.axes["learning_rate"]
     for number, period in enumerate(result.settings["lake"]["periods"]):
