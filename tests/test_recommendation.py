@@ -237,7 +237,7 @@ def test_equal_seeds_tell_no_noise(seeds):
     result = made(column(CURVES["a bowl"], seeds))
     result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0))
     found, (best, *_) = result.recommend(), answers.answer_cards(summarize(result))
-    assert best.detail == f"{seeds} seeds: no interval"
+    assert best.detail == ("all seeds have the same score" if seeds > 2 else f"{seeds} seeds: no interval")
     assert found.best == pytest.approx(0.1) and found.interval is None and found.plateau is None
     assert any("all seeds have the same scores" in text for text in found.caveats) == (seeds > 2)
 
@@ -285,7 +285,7 @@ def test_equal_sensitivities_have_no_least():
 def test_optimizers_that_tie_to_rounding_are_named(distance):
     scores = np.concatenate([column(0.1 + 0.01 * OFFSETS**2), column(0.1 + distance + 0.01 * OFFSETS**2)])
     texts = summarize(made(scores, optimizers=("sgd", "adam"))).caveats
-    assert ("sgd does not beat adam for every seed." in texts) == (distance < 1e-6)
+    assert ("for some seed, adam is as good as sgd or better." in texts) == (distance < 1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.2])

@@ -64,7 +64,7 @@ def format_details(summary: Summary) -> str:
         return ""
     sentences = [
         _describe_quality(summary, row, found),
-        _describe_certainty(found),
+        "" if _end_of_axis(summary, row) else _describe_certainty(found),
         _describe_plateau(found),
         _describe_divergence(found),
         _describe_sensitivity(summary),
@@ -79,12 +79,19 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
         return []
     seeds = len(row.seeds)
     is_partial = seeds > 2 and found.finished < found.runs
-    missing = "no interval until all seeds finish" if is_partial else f"{count(seeds, 'seed')}: no interval"
+    alike = seeds > 2 and len(set(row.seeds)) == 1
+    missing = (
+        "no interval until all seeds finish" if is_partial
+        else "all seeds have the same score" if alike else f"{count(seeds, 'seed')}: no interval"
+    )  # fmt: skip
     interval = f"95 % bootstrap interval over seeds: {short_range(found.interval)}" if found.interval else missing
+    end = _end_of_axis(summary, row).removeprefix(", ")
+    interval = f"{end}: the best may lie beyond" if end and found.interval else interval
     plateau = "within the noise of the seeds" if found.interval else "at most 5 % farther from the optimum"
+    unknown = "needs seeds that differ" if alike else "needs 3 seeds"
     cards = [
         AnswerCard(f"best {humanize(found.axis)}", short_number(found.best), interval),
-        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else "needs 3 seeds"),
+        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else unknown),
     ]
     if found.safe is not None and found.unsafe is None:
         cards.append(AnswerCard("no divergence up to", short_number(found.safe), "no divergence found"))
@@ -161,7 +168,10 @@ def _suggest_range(summary: Summary) -> str:
     axis, least = humanize(str(summary.axis)), min(tried)
     stable = 2 / summary.sharpness if summary.sharpness and summary.axis == "learning_rate" else math.inf
     top = stable if stable < least else least / 2
-    reason = f": gradient descent is stable below 2/λ = {short_number(top)}" if stable < least else ""
+    is_known = stable < least
+    reason = (
+        f": gradient descent is stable below 2/λ = {short_number(top)}" if is_known else ", below all that diverged"
+    )
     return f"Try a {axis} of {short_range((top / 100, top))}{reason}."
 
 
@@ -218,7 +228,7 @@ def _describe_sensitivity(summary: Summary) -> str:
         return ""
     most = max(window.excess, key=lambda name: window.excess[name])
     return (
-        f"{least} is the least sensitive: within a factor of {short_number(window.factor)} of its best "
-        f"{humanize(str(summary.axis))}, its {humanize(summary.by)} averages {short_number(window.excess[least])} "
-        f"above its best; that of {most}, the most sensitive, {short_number(window.excess[most])}."
+        f"Sensitivity: within a factor of {short_number(window.factor)} of its best {humanize(str(summary.axis))}, the "
+        f"{humanize(summary.by)} of {least} averages {short_number(window.excess[least])} above its best, and that of "
+        f"{most}, the most sensitive, {short_number(window.excess[most])}."
     )

@@ -30,7 +30,7 @@ SIGNS = {
 }
 MEANINGS = {
     Regime.SLOW: "still decreasing",
-    Regime.CONVERGED: "reached the optimum",
+    Regime.CONVERGED: "close to the optimum or the lowest loss",
     Regime.OSCILLATING: "converged while updates reverse direction",
     Regime.CATAPULT: "rose well above the initial loss, then converged",
     Regime.BOUNCING: "keeps moving without converging",
@@ -182,7 +182,9 @@ def describe_run(result: SweepResult) -> str:
     """How many runs of how many steps, how long they took, and on what."""
     attributes = result.lanes.attrs
     seconds, steps = json.loads(attributes["timings"]).get("seconds"), int(attributes["steps"])
-    runs = count(result.lanes.sizes["lane"], "run") + f" of {count(steps, 'step')}" * (steps > 0)
+    lanes = result.lanes.sizes["lane"]
+    finished = f"{lanes - result.missing:,} of " if result.missing else ""
+    runs = f"{finished}{count(lanes, 'run')}" + f" of {count(steps, 'step')}" * (steps > 0)
     if seconds is None:
         return f"{runs}, trained elsewhere"
     workers = count(result.plan["workers"], "worker")
@@ -313,7 +315,8 @@ def _tie_caveat(summary: Summary, rounding: float) -> str:
         for row in summary.rows
         if row is not best and _ties_or_wins(row, best, summary.maximize, rounding)
     ]
-    return f"{best.optimizer} does not beat {', '.join(close)} for every seed." if close else ""
+    others = " or ".join(filter(None, [", ".join(close[:-1]), *close[-1:]]))
+    return f"for some seed, {others} is as good as {best.optimizer} or better." if close else ""
 
 
 def _ties_or_wins(row: SummaryRow, best: SummaryRow, maximize: bool, rounding: float) -> bool:

@@ -99,12 +99,14 @@ def render_optimizers(summary: Summary) -> str:
     heads += ["no divergence up to", "some diverged at", "diverges above about"]
     heads += [f"sensitivity to {axis}"] if summary.window else []
     rows = [(row is summary.best and len(summary.rows) > 1, _optimizer_cells(summary, row)) for row in summary.rows]
-    note = f"The {humanize(summary.by)} is corrected for choosing the best of many."
+    found = [row.recommendation for row in summary.rows if row.recommendation]
+    is_corrected = any(short_number(one.mean) != short_number(one.score) for one in found)
+    note = f"The {humanize(summary.by)} is corrected for choosing the best of many." if is_corrected else ""
     if summary.window:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
         note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
-    return f'<section><h2>{title}</h2>{render_table(title, heads, rows)}<p class="soft">{escape(note)}</p></section>'
+    return f'<section><h2>{title}</h2>{render_table(title, heads, rows)}<p class="soft">{escape(note.strip())}</p></section>'
 
 
 def render_outcomes(summary: Summary) -> str:
@@ -125,8 +127,9 @@ def render_importances(importances: Mapping[str, Sequence[AxisImportance]], by: 
         return ""
     parts = "".join(_render_importance(label, axes) for label, axes in importances.items())
     note = (
-        f"Of the variance of the ranks by {humanize(by)}, over the values of this sweep; points with a diverged seed "
-        "come last. Dark: the axis alone; light: with its interactions, which several axes share."
+        f"Shares of the variance of the ranks by {humanize(by)}, over the values of this sweep; points with a diverged "
+        "seed rank last. Dark: the axis alone. Light: with its interactions, which count for every axis involved, so "
+        "that these shares can exceed 100 %."
     )
     return f'<section><h2>Importance of each axis</h2>{parts}<p class="soft">{escape(note)}</p></section>'
 
@@ -185,7 +188,7 @@ def render_figures(figures: Iterable[SavedFigure], folder: str) -> str:
 def render_claims(claims: Sequence[StudyClaim]) -> str:
     """The claims of a study and whether they hold."""
     held = sum(bool(claim.holds) for claim in claims)
-    heads = ("claim", "source", "expected", "measured", "off by (tolerances)", "holds")
+    heads = ("claim", "source", "expected", "measured", "error / tolerance", "holds")
     cells = lambda c: (c.text, c.source, format_expected(c), short_number(c.measured), format_deviation(c))
     rows = [(False, (*cells(claim), "✓ yes" if claim.holds else "✗ no")) for claim in claims]
     table = link_sources(render_table("Claims", heads, rows, heads[:2]))

@@ -38,7 +38,11 @@ def _about_choice(
 ) -> Iterator[str]:
     """Why the value is what it is, and what speaks against it."""
     if not np.isfinite(ranking.total[line]).any():
-        diverged = (result.lane_regimes.reshape(-1, result.seeds)[line] == Regime.DIVERGED).any(axis=1)
+        regimes = result.lane_regimes.reshape(-1, result.seeds)[line]
+        if (regimes == Regime.DIVERGED).all():
+            yield f"no best {axis}: every run diverged."
+            return
+        diverged = (regimes == Regime.DIVERGED).any(axis=1)
         reasons = ["diverged"] * bool(diverged.any()) + [f"has no finite {by}"] * (not diverged.all())
         reasons += ["is not finished"] * (not result.finished.all())
         yield f"no best {axis}: at every value some seed {' or '.join(reasons)}."
@@ -55,6 +59,9 @@ def _about_choice(
         bounds = format_range((values[tied][0], values[tied][-1]))
         which = "smaller" if tied.sum() == 2 else "middle"
         yield f"{axis} {bounds} tie; the {which} one is recommended."
+    elif place in (0, len(values) - 1) and not result.finished.all():
+        which = "smallest" if place == 0 else "largest"
+        yield f"the best {axis} is the {which} that has finished; finish the other runs before you change the axis."
     elif place in (0, len(values) - 1):
         side, end = ("below", values[0]) if place == 0 else ("above", values[-1])
         next_range = _next_range(values, place == 0)
@@ -76,11 +83,11 @@ def _about_plain_best(result: SweepLike, axis: str, by: str, maximize: bool, ran
     where = ", ".join(f"{n} {format_number(v) if isinstance(v, float) else v}" for n, v in different.items())
     score = format_number(orient(float(ranking.mean[plain]), maximize))
     reason = (
-        "is isolated: its neighbors are far worse" if ranking.isolated[plain]
-        else "is at a point whose runs keep bouncing" if ranking.unsettled[plain] and not ranking.unsettled[top]
-        else "is not better by more than noise, judged by seeds and neighbors"
+        "it is isolated: its neighbors are far worse" if ranking.isolated[plain]
+        else "its runs keep bouncing" if ranking.unsettled[plain] and not ranking.unsettled[top]
+        else "it is not better by more than the noise, estimated from seeds and neighbors"
     )  # fmt: skip
-    yield f"the best mean {by}, {score} at {where}, {reason}."
+    yield f"the best mean {by} is {score}, at {where}; it is not recommended because {reason}."
 
 
 def _next_range(values: np.ndarray, below: bool) -> tuple[float, float] | None:
@@ -124,7 +131,7 @@ def _about_divergence(
     own = np.isin(line, ranking.top)[:, None] & finished
     if result.lanes.attrs.get("regimes_known", 1):
         if not result.lanes.attrs["optimum_known"] and own.any() and (regimes[own] == Regime.SLOW).all():
-            yield "the loss still falls at the end of these runs; give more steps, or check that it has a lower bound."
+            yield "the loss still falls at the end of these runs; train longer, or check that it is bounded below."
         elif not np.isin(regimes[finished], MAY_HAVE_CONVERGED).any() and not diverged[finished].all():
             yield "no run converged; try more steps or other values."
     yield from _about_starts(result)
@@ -132,9 +139,9 @@ def _about_divergence(
         partial = "" if result.finished.all() else " in the runs that have finished"
         yield f"no divergence found up to {format_number(values[-1])}{partial}."
     elif diverged[0].all():
-        yield f"the smallest value, {format_number(values[0])}, diverged: the edge lies below the axis."
+        yield f"even the smallest value, {format_number(values[0])}, diverged: divergence begins below the axis."
     if any(not find_bracket(values[ok], own[ok])[2] for own, ok in zip(diverged.T, finished.T, strict=True)):
-        yield "some values above the edge did not diverge: the edge is not a single value."
+        yield "some values did not diverge although smaller ones did: divergence does not begin at a single value."
 
 
 def _about_starts(result: SweepLike) -> Iterator[str]:
@@ -172,5 +179,6 @@ def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
     elif not ranking.has_noise:
         yield "all seeds have the same scores: the noise is unknown."
-    if not result.lanes.attrs["optimum_known"] and result.lanes.attrs.get("regimes_known", 1):
-        yield "the optimum is unknown; the lowest observed loss is used."
+    has_converged = np.isin(result.lane_regimes, MAY_HAVE_CONVERGED).any()
+    if not result.lanes.attrs["optimum_known"] and result.lanes.attrs.get("regimes_known", 1) and has_converged:
+        yield "the optimum is unknown: convergence is judged by the lowest training loss of any run."
