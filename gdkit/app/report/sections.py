@@ -106,7 +106,8 @@ def render_optimizers(summary: Summary) -> str:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
         note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
-    return f'<section><h2>{title}</h2>{render_table(title, heads, rows)}<p class="soft">{escape(note.strip())}</p></section>'
+    notes = f'<p class="soft">{escape(note.strip())}</p>' if note else ""
+    return f"<section><h2>{title}</h2>{render_table(title, heads, rows)}{notes}</section>"
 
 
 def render_outcomes(summary: Summary) -> str:
