@@ -11,9 +11,10 @@ from gdkit.hypergradients import Round, Tuned
 TINY = {
     "share": 0.1,
     "key": 2,
+    "steps": 150,
     "grid": {"from": 0.1, "count": 60},  # most of it above the edge, where only many points tell
-    "sharpness": {"count": 6, "every": 60},
-    "tune": {"rounds": 6},
+    "sharpness": {"count": 5, "every": 50},
+    "tune": {"rounds": 5},
 }
 
 
@@ -67,7 +68,7 @@ def test_edge_is_where_the_sharpness_on_the_way_reaches_two_over_the_learning_ra
 def test_runs_of_the_grid_are_those_of_a_sweep(found):
     rates = found.learning_rate[[0, 20]]
     problem = study._problem(TINY["share"], study.DEFAULTS["width"], study.DEFAULTS["init_scale"])
-    lanes = sweep(problem, sgd, {"learning_rate": rates}, steps=600, key=2).data["final_loss"].values.ravel()
+    lanes = sweep(problem, sgd, {"learning_rate": rates}, steps=TINY["steps"], key=2).data["final_loss"].values.ravel()
     np.testing.assert_allclose(found.loss[[0, 20]], lanes, rtol=1e-4)
 
 
