@@ -13,23 +13,22 @@ both, as they advise (D.2): the parametrizations differ only in their steps, and
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.best_rates import interpolate_best_rate, is_inside, mean_scores
+from experiments.common.best_rates import interpolate_best_rate, is_inside, mean_scores, resample_means
 from experiments.common.claims import Claim
 from experiments.common.drawing import BORDER_LINE
 from experiments.common.settings import complete_settings, geometric_grid
 from experiments.common.tables import format_table
 from experiments.problems.digits import validate_on_training_rows
-from gdkit import Problem, SweepResult, optimizers, plots, problems, sgd, sweep
+from gdkit import Problem, SweepResult, descend, optimizers, plots, problems, sgd, sweep
 from gdkit.errors import bad_value
 from gdkit.types import Array, OptimizerFactory, PyTree
 
@@ -43,7 +42,6 @@ DEFAULTS: dict[str, Any] = {
     "sgd": {"from": 0.08, "to": 1.81, "count": 10},
     "check": {"steps": 4, "seeds": 5, "adam": 1e-4, "sgd": 4e-3},  # the coordinate check, at small learning rates
 }
-ENDS: dict[str, Any] = {"statistics": "ends", "curve_points": 0}  # nothing else of a run is read
 STANDARD, MUP = "standard", "μP"
 FACTORIES: dict[str, OptimizerFactory] = {"adam": optax.adam, "sgd": sgd}
 YANG, HAAS = "Yang et al. 2022", "Haas et al. 2025"
@@ -64,6 +62,15 @@ class Transfer(NamedTuple):
         """The best learning rate at each width, (widths,)."""
         return np.array([interpolate_best_rate(*mean_scores(one)) for one in self.runs[optimizer, kind]])
 
+    def interval(self, optimizer: str, kind: str) -> np.ndarray:
+        """95 % bootstrap interval over seeds of the exponent of width in the best learning rate, (2,)."""
+        samples = [
+            [interpolate_best_rate(one.axes["learning_rate"], means) for means in resample_means(losses)]
+            for one in self.runs[optimizer, kind]
+            for losses in (one.scores().reshape(-1, one.seeds),)
+        ]
+        return np.quantile([self.slope(np.array(best)) for best in zip(*samples, strict=True)], [0.025, 0.975])
+
     def slope(self, values: np.ndarray) -> float:
         """The exponent of width in positive values, (widths,), by least squares."""
         return float(np.polyfit(np.log(self.settings["widths"]), np.log(values), 1)[0])
@@ -71,11 +78,15 @@ class Transfer(NamedTuple):
     def __str__(self) -> str:
         best = {key: self.best(*key) for key in self.runs}
         every = enumerate(self.settings["widths"])
-        return "Best learning rate by width, and the exponent of width in it\n" + format_table({
+        low, high = np.transpose([self.interval(*key) for key in self.runs])
+        head = "Best learning rate by width, and the exponent of width in it with its 95 % interval over seeds\n"
+        return head + format_table({
             "optimizer": ("", [optimizer for optimizer, _ in best]),
             "steps": ("", [kind for _, kind in best]),
             **{f"{width}": (".3g", [rates[at] for rates in best.values()]) for at, width in every},
             "exponent": (".2f", [self.slope(rates) for rates in best.values()]),
+            "from": (".2f", low),
+            "to": (".2f", high),
         })  # fmt: skip
 
 
@@ -116,7 +127,7 @@ def plot(result: Transfer) -> dict[str, Figure]:
         handles, labels = ax.get_legend_handles_labels()
         style: dict[str, Any] = {"loc": f"outside lower {side}", "ncols": len(labels), "frameon": False}
         figure.legend(handles, labels, **style)
-    return {"learning_rate_transfer": plots.label_panels(figure)}
+    return {"learning_rate_transfer": figure}
 
 
 def claims(result: Transfer) -> list[Claim]:
@@ -157,24 +168,23 @@ def _measure(settings: Mapping[str, Any], optimizer: str, kind: str, width: int)
     grid, check = settings[optimizer], settings["check"]
     rates = geometric_grid(grid)
     options = {name: settings[name] for name in ("steps", "seeds", "key")}
-    result = sweep(*setup, {"learning_rate": rates}, **options, **ENDS)
-    return result, _check(*setup, check[optimizer], check["steps"], check["seeds"], settings["key"])
+    result = sweep(*setup, {"learning_rate": rates}, **options, curve_points=0)
+    keys = range(settings["key"], settings["key"] + check["seeds"])
+    return result, _check(*setup, check[optimizer], check["steps"], keys)
 
 
-def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, seeds: int, key: int) -> np.ndarray:
+def _check(problem: Problem, optimizer: OptimizerFactory, rate: float, steps: int, keys: Sequence[int]) -> np.ndarray:
     """mean |h_t − h_0| of each layer on the first rows of data after a few steps, (seeds, layers)."""
-    axes = {"learning_rate": [0.0, rate]}  # runs at 0 end where they began
-    runs = sweep(problem, optimizer, axes, steps=steps, seeds=seeds, key=key, **ENDS, keep_states="last")
-    params = [runs.state(lane).params for lane in range(2 * seeds)]
-    histories = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(2, seeds, *leaves[0].shape), *params)
-    return np.asarray(_last_changes(histories, problem.data[0][:256]))
+    run = functools.partial(descend, problem, optimizer, steps, hyperparameters={"learning_rate": rate})
+    histories = [run(key=key, record_every=steps, record_params=True).params_history for key in keys]
+    every = jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
+    return np.asarray(_last_changes(every, problem.data[0][:256]))
 
 
 @jax.jit
 def _last_changes(histories: PyTree, rows: Array) -> Array:
-    """The changes of each layer at the end of each history, (points, histories, ...) -> (histories, layers)."""
-    changes = lambda history: problems.layer_changes(problems.mlp_layers, history, rows)[-1]
-    return jax.lax.map(changes, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), histories))
+    """The changes of each layer at the end of each history, (histories, layers)."""
+    return jax.lax.map(lambda history: problems.layer_changes(problems.mlp_layers, history, rows)[-1], histories)
 
 
 def _draw_losses(ax: Axes, result: Transfer, optimizer: str, kind: str) -> None:
