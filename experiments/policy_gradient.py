@@ -104,7 +104,7 @@ def run(settings: Mapping[str, Any]) -> PolicyGradient:
         "problem.baseline_rate": [0.0, arms["baseline_rate"]],
         "learning_rate": geometric_grid(arms["learning_rate"]),
     }
-    options: dict[str, Any] = {"key": settings["key"], "statistics": "ends"}
+    options: dict[str, Any] = {"key": settings["key"], "statistics": "ends", "curve_points": 0}
     bandit = gdkit.sweep(game, OPTIMIZERS["sgd"], axes, seeds=arms["seeds"], steps=arms["steps"], **options)
     optimizers = {
         name: (optimizer, {"learning_rate": geometric_grid(cart[name])}) for name, optimizer in OPTIMIZERS.items()
@@ -114,7 +114,7 @@ def run(settings: Mapping[str, Any]) -> PolicyGradient:
                            **options)  # fmt: skip
     to_the_right: Any = lambda state: jnp.inf
     push = functools.partial(environments.cartpole_episode, to_the_right, constants=pole.validation.constants)
-    _, _, alive = jax.vmap(push)(pole.validation.start, pole.validation.uniform)
+    _, _, alive = jax.jit(jax.vmap(push))(pole.validation.start, pole.validation.uniform)
     return PolicyGradient(settings, estimate_gradients(arms), bandit, cartpole, float(jnp.mean(jnp.sum(alive, axis=1))))
 
 
