@@ -11,10 +11,10 @@ from gdkit.hypergradients import Round, Tuned
 TINY = {
     "share": 0.1,
     "key": 2,
-    "steps": 150,
+    "keys": 1,
     "grid": {"from": 0.1, "count": 60},  # most of it above the edge, where only many points tell
-    "sharpness": {"count": 5, "every": 50},
-    "tune": {"rounds": 5},
+    "sharpness": {"count": 6, "every": 60},
+    "tune": {"rounds": 6},
 }
 
 
@@ -28,7 +28,9 @@ def made(slope_of, *, loss_of=np.cos, edge=1.0):
     logs = np.linspace(-1.0, 1.0, 2000)
     rates, tuned = np.exp(logs), Tuned({"learning_rate": 1.0}, 1.0, (Round({"learning_rate": 1.0}, 1.0, {}, True),))
     settings = study.DEFAULTS
-    return study.Landscape(settings, rates, loss_of(logs), slope_of(logs), np.ones((2, 2)), edge, np.e, tuned)
+    return study.Landscape(
+        settings, rates, loss_of(logs), slope_of(logs), np.ones((2, 2)), edge, np.e, tuned, (50, 100)
+    )
 
 
 def test_every_claim_holds(found):
@@ -68,7 +70,7 @@ def test_edge_is_where_the_sharpness_on_the_way_reaches_two_over_the_learning_ra
 def test_runs_of_the_grid_are_those_of_a_sweep(found):
     rates = found.learning_rate[[0, 20]]
     problem = study._problem(TINY["share"], study.DEFAULTS["width"], study.DEFAULTS["init_scale"])
-    lanes = sweep(problem, sgd, {"learning_rate": rates}, steps=TINY["steps"], key=2).data["final_loss"].values.ravel()
+    lanes = sweep(problem, sgd, {"learning_rate": rates}, steps=600, key=2).data["final_loss"].values.ravel()
     np.testing.assert_allclose(found.loss[[0, 20]], lanes, rtol=1e-4)
 
 
@@ -76,7 +78,7 @@ def test_terminal_table_has_one_row_per_side(found):
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split(" | ")[0].strip() for line in lines[2:4]] == ["below the edge", "above the edge"]
-    assert lines[-1].startswith("edge of stability")
+    assert lines[-2].startswith("edge of stability") and "keys: sign agrees at" in lines[-1]
 
 
 def test_one_figure_marks_the_edge_in_every_part(found):
