@@ -27,22 +27,28 @@ def interpolate_best_rate(rates: np.ndarray, losses: np.ndarray) -> float:
     return float(rates[best] * (rates[1] / rates[0]) ** shift)
 
 
-def choose_rate(scores: np.ndarray) -> tuple[int, np.ndarray]:
+def choose_rate(scores: np.ndarray, tolerance: float = 0.0) -> tuple[int, np.ndarray]:
     """The learning rate with the smallest mean over half of the seeds, and the scores of the others there.
 
-    A score at which the learning rate was chosen looks better than one that is drawn anew.
+    A score at which the learning rate was chosen looks better than one that is drawn anew. Of learning rates that are
+    equally good the middle one is chosen, as `SweepResult.recommend` does: the largest may be next to the edge.
 
     Args:
       scores: smaller is better, NaN where runs diverged, (rates, seeds), with at least two seeds.
+      tolerance: means that differ from the smallest by at most this much are equally good.
 
     Returns:
       The index of the learning rate, and the scores of the seeds that did not choose it, (seeds // 2,) or one more.
 
     >>> choose_rate(np.array([[1.0, 1.0, 4.0], [3.0, 3.0, 3.0]]))
     (0, array([1., 4.]))
+    >>> choose_rate(np.array([[2e-7, 0.0], [1e-7, 0.0], [0.0, 9.0]]), tolerance=1e-6)
+    (1, array([0.]))
     """
     half = scores.shape[1] // 2
-    best = int(np.argmin(np.nan_to_num(scores[:, :half].mean(axis=1), nan=np.inf)))
+    means = np.nan_to_num(scores[:, :half].mean(axis=1), nan=np.inf)
+    tied = np.flatnonzero(means <= means.min() + tolerance)
+    best = int(tied[(len(tied) - 1) // 2])
     return best, scores[best, half:]
 
 
