@@ -424,7 +424,7 @@ def test_the_table_opens_on_the_best_runs_and_sorts(page, made):
 @pytest.mark.parametrize(("low", "high"), [("0.01", ""), ("", "0.1"), ("0.01", "0.1"), ("1e9", "")])
 def test_the_table_is_filtered_by_range_and_outcome(page, made, low, high):
     assert text(page, "#runs [role=status]") == f"{len(made.frame)} runs"
-    choose(page, "Range of", "learning rate", within="#runs")
+    choose(page, "Filter by", "learning rate", within="#runs")
     type_into(page, "from", low)
     type_into(page, "to", high)
     rates = made.frame["learning_rate"]

@@ -166,7 +166,7 @@ def test_a_zoom_is_in_the_address_and_on_the_saved_chart(page, made, figure):
     texts = [element.text for element in ET.fromstring(file.read_text()).iter("{http://www.w3.org/2000/svg}text")]
     file.unlink()
     assert texts[: len(shown)] == shown
-    legend = {"score": ["sgd", "adam", "diverged"], "curves": ["mark at the end: regime"]}[figure]
+    legend = {"score": ["sgd", "adam", "diverged"], "curves": ["end marker: outcome"]}[figure]
     assert set(legend) <= set(texts[len(shown) :])
     click(page, f"#scores .{figure} .zoom button", 2)
     settle(page)

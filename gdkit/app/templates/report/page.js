@@ -128,14 +128,14 @@ function buildScores(app) {
     };
     scoreControls.push(chooser("Along", axes, "", along, first, humanize));
   }
-  scoreControls.push(chooser("Horizontal scale", [null, "linear", "log"], "", set(view, "across", [score]), null, (v) => v ?? "as swept"));
-  scoreControls.push(chooser("Vertical scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log if possible")));
+  scoreControls.push(chooser("Horizontal scale", [null, "linear", "log"], "", set(view, "across", [score]), null, (v) => v ?? "as in the sweep"));
+  scoreControls.push(chooser("Vertical scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log where possible")));
   scoreControls.push(...fixers);
   fillControls(app, score, holder.querySelector(".score .controls"), scoreControls);
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
 
   const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
-  curveControls.push(chooser("Vertical scale", [undefined, true], "", set(curves, "linear", [curve]), undefined, (v) => (v ? "linear" : "log if possible")));
+  curveControls.push(chooser("Vertical scale", [undefined, true], "", set(curves, "linear", [curve]), undefined, (v) => (v ? "linear" : "log where possible")));
   if (sweep.optimizers.length > 1) {
     const labels = sweep.optimizers.map((_, i) => i);
     curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
@@ -202,9 +202,9 @@ function legendOf(app, view, holder) {
   const values = lineAlong(sweep, view.optimizer, view.axis, app.state.at).values;
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
-  if (values.length < 2) return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${short(values[0])}`]), html("li", {}, ["mark at the end: regime"]));
+  if (values.length < 2) return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${short(values[0])}`]), html("li", {}, ["end marker: outcome"]));
   const ends = [short(values[0]), short(values.at(-1))];
-  return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["mark at the end: regime"]));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["end marker: outcome"]));
 }
 
 function buildMap(app) {

@@ -22,7 +22,7 @@ function parallelFigure(app, holder, view) {
 
   figure.paint = () => {
     const { width, height, picture } = canvas(holder, Math.min(420, Math.max(320, holder.clientWidth * 0.4)));
-    const box = { left: 50, right: width - 46, top: 34, bottom: height - 14 };
+    const box = { left: 62, right: width - 46, top: 34, bottom: height - 14 };
     const axes = uprightAxes(sweep, figure, points, box);
     const shade = shadesOf(sweep, view.fill, points.map((point) => point.value));
     const shown = points.filter((point) => axes.every((axis) => isSelected(axis, point)));

@@ -22,7 +22,7 @@ function runsTable(app, holder) {
   const choices = [
     chooser("Outcome", ["", ...sweep.regimes.map((r, i) => (countOf(sweep, i) ? r.name : null)).filter(Boolean)], "all", (v) => filter("regime", v)),
     ...(sweep.optimizers.length > 1 ? [chooser("Optimizer", ["", ...sweep.optimizers.map((o) => o.label)], "all", (v) => filter("optimizer", v))] : []),
-    chooser("Range of", numeric, "", (v) => filter("column", v), view.column, humanize),
+    chooser("Filter by", numeric, "", (v) => filter("column", v), view.column, humanize),
     bound("from", "from"),
     bound("to", "to"),
   ];
