@@ -4,7 +4,7 @@ On a contextual bandit the gradient, the variance of its estimate with and witho
 closed forms. On a cart with a pole only the upper limit of the return is known. Too large a learning rate does not make
 the loss explode, since the gradient of a softmax is bounded: the policy commits to one action, and then samples no
 other to learn from (Chung et al., Beyond variance reduction: understanding the true impact of baselines on policy
-optimization, 2021).
+optimization, 2021). Adam, which they do not treat, bounds its steps, and is not claimed to do so.
 """
 
 import functools
@@ -138,9 +138,9 @@ def claims(result: PolicyGradient) -> list[Claim]:
         *(Claim.theory(f"return on the cart with a pole at the learning rate that half of {name}'s seeds choose, over "
                 "the others", "the longest episode", longest, 0.05 * longest, held_out(result.returns(name)[1]))
           for name in OPTIMIZERS),
-        *(Claim.published(f"return at {name}'s largest learning rate, median over seeds, over that of a policy that "
-                "always takes one action", "Chung et al. 2021", 1.0, 0.3,
-                float(np.median(result.returns(name)[1][-1])) / result.one_way) for name in OPTIMIZERS),
+        Claim.published("return at sgd's largest learning rate, median over seeds, over that of a policy that always "
+              "takes one action", "Chung et al. 2021", 1.0, 0.3,
+              float(np.median(result.returns("sgd")[1][-1])) / result.one_way),
     ]  # fmt: skip
 
 

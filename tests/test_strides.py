@@ -81,6 +81,16 @@ def test_the_inner_loop_has_a_known_length(iris):
     assert "8" not in lengths(ON_CPU)
 
 
+def test_no_program_on_a_cpu_calls_ynnpack(iris):
+    """Of jaxlib 0.10.2 some of its sums and transposed products end the process by a segmentation fault."""
+    request = check_request(iris, optax.adam, RATES, **NETWORK)
+    (group,) = trace_groups(request)
+    (program,) = build_job(request, group, jax.devices()[:1], Shape(3, 2)).programs
+    for part in (program.start, program.advance, program.finish):
+        assert "ynn" not in part.as_text()
+    assert "dot" in program.advance.as_text()
+
+
 def test_accelerators_take_strides_and_a_cpu_single_steps():
     assert choose_layout("cpu", 4) == ON_CPU._replace(unroll=4)
     assert choose_layout("gpu", 1) == choose_layout("tpu", 1) == ON_ACCELERATOR

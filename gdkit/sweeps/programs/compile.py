@@ -22,13 +22,19 @@ from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike, StaticHyperparameters
 
 # XLA options on a CPU, with their measured gains.
+# YNNPACK's products and sums take longer (0.9 of the time without, for an MLP), and of jaxlib 0.10.2 some end the
+# process by a segmentation fault: networks of several sizes trained side by side in the lanes of a sweep.
+COMMON_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # The start runs once per block, and optimizing its random numbers would take a second.
-START_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+START_OPTIONS = COMMON_OPTIONS | {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # The widest vectors, which XLA leaves out by default: 0.7 of the time for statistics of a scalar, 1.0 for the rest.
 # The newer analysis copies less of a loop's carry: 0.84 of the time for a scalar, 0.96 for networks, same bits.
-ADVANCE_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_copy_insertion_use_region_analysis": True}
+ADVANCE_OPTIONS = COMMON_OPTIONS | {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_copy_insertion_use_region_analysis": True,
+}
 # Without fusion emitters the program that reads a block out compiles in two thirds of the time and runs as fast.
-READ_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+READ_OPTIONS = COMMON_OPTIONS | {"xla_cpu_use_fusion_emitters": False}
 # On NVIDIA the newer analysis copies nothing where windows move up, in place of 31 arrays.
 GPU_OPTIONS = {"xla_gpu_copy_insertion_use_region_analysis": True}
 
