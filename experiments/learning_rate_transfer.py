@@ -127,7 +127,7 @@ def plot(result: Transfer) -> dict[str, Figure]:
         handles, labels = ax.get_legend_handles_labels()
         style: dict[str, Any] = {"loc": f"outside lower {side}", "ncols": len(labels), "frameon": False}
         figure.legend(handles, labels, **style)
-    return {"learning_rate_transfer": figure}
+    return {"learning_rate_transfer": plots.label_panels(figure)}
 
 
 def claims(result: Transfer) -> list[Claim]:

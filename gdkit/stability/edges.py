@@ -36,7 +36,7 @@ def find_edge(
     depends on the form of the params, or on the sign of the gradient alone.
 
     >>> from gdkit import sgd
-    >>> find_edge(sgd, {"learning_rate": 0.1, "momentum": 0.5}).round(2)
+    >>> find_edge(sgd, {"learning_rate": 0.1, "momentum": 0.5}).round()
     array([30.])
     """
     own = {name: value for name, value in hyperparameters.items() if not name.startswith(factories.PROBLEM_PREFIX)}
