@@ -68,7 +68,7 @@ def kills(root: Path, quick: bool) -> dict[str, Any]:
             assert processes.tiles(folder).items() <= processes.tiles(reference).items(), f"{folder}: a tile differs"
             results["left"] += len(list(folder.rglob("*.tmp")))
         equal = processes.bits(folder)[1].all() and processes.bits(folder)[0] == processes.bits(reference)[0]
-        repeated = _count_repeated_segments(trace)
+        repeated = processes.count_repeated(trace)
         most = max(most, *repeated)
         results.update(runs=1, equal=(results["kills"] - earlier) * bool(equal), again=sum(repeated))
         results["segments"] += len({(block, step) for _, block, step in processes.begun(trace)})
@@ -97,16 +97,6 @@ def _kill_run(folder: Path, trace: Path, instants: random.Random, results: Count
         return False
     results.update(kills=1, before_work=int(len(processes.begun(trace)) == first))
     return True
-
-
-def _count_repeated_segments(trace: Path) -> list[int]:
-    """For each process in turn, the number of its segments that an earlier process had begun."""
-    seen: set[tuple[int, int]] = set()
-    repeated: Counter = Counter()
-    for process, block, step in processes.begun(trace):
-        repeated[process] += (block, step) in seen
-        seen.add((block, step))
-    return list(repeated.values())
 
 
 # Races

@@ -40,7 +40,7 @@ def streams(root: Path, quick: bool) -> dict[str, Any]:
             kills += 1
             assert content(folder).items() <= expected.items(), f"{folder}: a file differs"
         assert _start(folder, trace).wait(300) == 0
-        again = _count_repeated(trace)
+        again = processes.count_repeated(trace)
         most = max(most, *again)
         results.update(runs=1, kills=kills, equal=kills * (content(folder) == expected), again=sum(again))
         print(f"streams: {results['kills']} of {count}, {results['equal']} equal", flush=True)
@@ -63,16 +63,6 @@ def _kill(folder: Path, trace: Path, instants: random.Random, segments: int) -> 
     time.sleep(instants.uniform(0, 0.05))
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
-
-
-def _count_repeated(trace: Path) -> list[int]:
-    """For each process in turn, the number of its segments that an earlier one had begun."""
-    seen: set[tuple[int, int]] = set()
-    repeated: Counter = Counter()
-    for process, block, step in processes.begun(trace):
-        repeated[process] += (block, step) in seen
-        seen.add((block, step))
-    return list(repeated.values())
 
 
 def holds(_: str, result: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from gdkit.store import Store
@@ -92,6 +93,15 @@ def begun(trace):
         return []
     whole, _, _ = trace.read_bytes().rpartition(b"\n")
     return [tuple(map(int, line.split())) for line in whole.splitlines()]
+
+
+def count_repeated(trace):
+    """For each process in turn, the number of its segments that an earlier one had begun."""
+    seen, repeated = set(), Counter()
+    for process, block, step in begun(trace):
+        repeated[process] += (block, step) in seen
+        seen.add((block, step))
+    return list(repeated.values())
 
 
 def bits(folder):

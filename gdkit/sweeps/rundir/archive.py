@@ -127,20 +127,23 @@ class RunArchive:
         return None if stored is None else jax.tree.unflatten(tree, map(to_device, stored.leaves, like))
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
-        """Write a tile; the function returned publishes it, stores its lanes, and removes its checkpoints.
+        """Write a tile; the function returned stores its lanes, publishes it, and removes its checkpoints.
 
-        A process that is killed between tile and lanes loses the lanes alone: `load_last_lanes` leaves them out.
+        Lanes come first: whoever finds the tile takes it for finished, and would not store them. Where they cannot be
+        stored, the tile is published all the same.
         """
         rows = [extract_rows(f.block, f.output, self._recorded_points) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower_shapes(tile, finished))
 
         def publish() -> None:
-            if unnamed is not None:
-                self.run.name_tile(tile.number, unnamed)
-            if self.stores_lanes and len(finished) == len(tile.parts):  # unless blocks were halved for lack of memory
-                for part, block in zip(tile.parts, finished, strict=True):
-                    self._store_lanes(part, block)
+            try:
+                if self.stores_lanes and len(finished) == len(tile.parts):  # unless halved for lack of memory
+                    for part, block in zip(tile.parts, finished, strict=True):
+                        self._store_lanes(part, block)
+            finally:
+                if unnamed is not None:
+                    self.run.name_tile(tile.number, unnamed)
             for number in self.run.partition.blocks_of(tile.number):
                 self.run.remove_carry(number)
             self.release(tile)
