@@ -27,14 +27,14 @@ class Box(NamedTuple):
 BOXES = [
     Box("Problem", "gdkit/problems/", "left", 0),
     Box("optimizer", "gdkit/optimizers/", "left", 1),
-    Box("monitors", "gdkit/monitors.py", "left", 2),
+    Box("monitors", "gdkit/monitors/", "left", 2),
     Box("axes × seeds", "gdkit/sweeps/axes.py", "left", 3),
     Box("planner", "gdkit/sweeps/programs/timing.py", "left", 4),
     Box("executor", "gdkit/sweeps/execution/threads.py", "left", 5),
     Box("stability", "gdkit/stability/", "right", 0),
     Box("store", "gdkit/store/", "right", 1),
     Box("SweepResult", "gdkit/sweeps/result/result.py", "right", 2),
-    Box("regimes", "gdkit/regimes.py", "right", 3),
+    Box("regimes", "gdkit/regimes/", "right", 3),
     Box("plots", "gdkit/plots/", "right", 4),
     Box("CLI, report", "gdkit/app/", "right", 5),
 ]

@@ -30,7 +30,7 @@ from experiments.problems.mean_field import ACTIVATIONS, layerwise, problem
 from gdkit import SweepResult, boundary, plots
 from gdkit.boundary import Frame, Trail
 from gdkit.errors import bad_value, unknown_name
-from gdkit.tables import text_table
+from gdkit.formatting import text_table
 from gdkit.types import Array, Context, Info, Monitor, State
 
 DEFAULTS: dict[str, Any] = {

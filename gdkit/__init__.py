@@ -21,8 +21,7 @@ _NAMES = {
         "chain_rule_trace",
     ),
     "gdkit.types": ("State",),
-    "gdkit.regimes": ("Regime", "Thresholds", "Verdict", "classify"),
-    "gdkit.curves": ("classify_curve",),
+    "gdkit.regimes": ("Regime", "Thresholds", "Verdict", "classify", "classify_curve"),
     "gdkit.hypergradients": ("hypergradient", "value_and_hypergradient", "tune"),
     "gdkit.stability": (
         "sharpness",

@@ -10,12 +10,13 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gdkit import checks, factories, jaxprs, optimizers, user_code
+from gdkit import checks, factories, optimizers
 from gdkit import data as host_data
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.problems import Learner, Metric, Problem, ProblemLike
 from gdkit.problems.learner import check_no_optimizer, inspect_learner, no_optimizer
 from gdkit.problems.problem import takes_aux
+from gdkit.tracing import jaxprs, user_code
 from gdkit.types import (
     Array,
     ArrayTree,

@@ -17,13 +17,13 @@ import numpy as np
 from gdkit.checks import check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import is_number
+from gdkit.formatting import format_number
 from gdkit.problems import ProblemLike
 from gdkit.regimes import has_left_bounds
 from gdkit.sweeps.axes import paired
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.sweep import sweep
-from gdkit.tables import format_number
 from gdkit.types import OptimizerFactory
 
 Ask = Callable[[np.ndarray], Any]  # points (n, 2) -> answers (n,), bool or integers from 0

@@ -12,8 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import primitives
 
-from gdkit import user_code
 from gdkit.errors import InputTypeError, bad_type, bad_value, unknown_name
+from gdkit.tracing import user_code
 
 PROBLEM_PREFIX = "problem."
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import binding, checks, descent, factories, html
+from gdkit import binding, checks, descent, factories
 from gdkit.descent import Lane, StepInputs
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import cache_if_hashable
+from gdkit.formatting import format_number, html, text_table
 from gdkit.monitors import EndKind, Limits
 from gdkit.problems import ProblemLike
-from gdkit.tables import format_number, text_table
 from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, StaticHyperparameters
 
 FinalLoss = Callable[[Hyperparameters, Array, Key, binding.Arrays], Array]

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import synthetic
 
-from gdkit import chain_rule_trace, check_gradient, finite_difference, html, problems, sgd, training_table, tune
+from gdkit import chain_rule_trace, check_gradient, finite_difference, problems, sgd, training_table, tune
 from gdkit.descent import Trajectory
+from gdkit.formatting import html
 from gdkit.sweeps.result.replay import Replay
 
 

@@ -9,8 +9,8 @@ import synthetic
 from gdkit import GdkitError, Problem, Regime, sgd, sweep
 from gdkit.app import answers
 from gdkit.app.summary import summarize
+from gdkit.formatting import format_number
 from gdkit.monitors import EndKind
-from gdkit.tables import format_number
 
 RATES = np.geomspace(1e-3, 10, 25)
 OFFSETS = np.log10(RATES / 0.1)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gdkit.tables import text_table
+from gdkit.formatting import text_table
 
 
 def format_table(columns: Mapping[str, tuple[str, Iterable[Any]]]) -> str:

@@ -14,10 +14,10 @@ from gdkit.app.summary import (
     short_range,
     short_value,
 )
+from gdkit.formatting import count
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import MAY_HAVE_CONVERGED
 from gdkit.sweeps.result.recommend import Recommendation
-from gdkit.tables import count
 
 
 class AnswerCard(NamedTuple):

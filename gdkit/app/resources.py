@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gdkit import tables
+from gdkit import formatting
 from gdkit.errors import InputValueError, bad_value
 
 REMEDY = "Lower sweep.curve_points, seeds or the count of an axis"
@@ -82,7 +82,7 @@ def describe_shortage(needed: Resources, free: Resources) -> str:
 
 def shortage_error(lanes: int, shortage: str, remedy: str = "") -> InputValueError:
     """The error for a run that does not fit."""
-    return bad_value("sweep", tables.count(lanes, "run"), f"it needs at least {shortage}", f"{REMEDY}{remedy}")
+    return bad_value("sweep", formatting.count(lanes, "run"), f"it needs at least {shortage}", f"{REMEDY}{remedy}")
 
 
 def format_bytes(size: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdkit.app.labels import humanize_names
+from gdkit.formatting import count, format_duration, format_number, format_range
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import UNFINISHED
@@ -16,7 +17,6 @@ from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import end_values
 from gdkit.sweeps.scoring.scores import rounding_error
-from gdkit.tables import count, format_duration, format_number, format_range
 
 SIGNS = {
     Regime.SLOW: "·",

@@ -13,7 +13,7 @@ from gdkit.datasets.caveats import find_caveats
 from gdkit.datasets.dataset import MAX_INFERRED_CLASSES, Features, Table, TableColumn, infer_task_of_numbers
 from gdkit.datasets.options import FileOptions
 from gdkit.errors import bad_value
-from gdkit.tables import count
+from gdkit.formatting import count
 
 # As pandas has them (pandas.read_csv, na_values), and the question mark of many public files.
 _MISSING = frozenset(

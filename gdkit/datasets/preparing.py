@@ -8,7 +8,7 @@ import numpy as np
 from gdkit.datasets.array_files import PARTS, as_numbers, check_finite, check_rows
 from gdkit.datasets.dataset import Dataset, Features, Scale, Table, TableColumn
 from gdkit.errors import bad_value, missing_package
-from gdkit.tables import count
+from gdkit.formatting import count
 
 
 def prepare(table: Table, name: str | None, fractions: tuple[float, ...], split_key: int, dtype: str) -> Dataset:

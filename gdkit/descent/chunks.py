@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import jaxprs
-from gdkit.held_out import count_rows
+from gdkit.data.held_out import count_rows
+from gdkit.tracing import jaxprs
 from gdkit.types import Array, PyTree
 
 CHUNK_BYTES = 2**22  # of the largest array that the evaluation of one lane makes, as far as it grows with the rows

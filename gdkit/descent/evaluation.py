@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit import binding, factories, monitors, optimizers, user_code
+from gdkit import binding, factories, optimizers
 from gdkit.binding import Arrays
 from gdkit.descent import chunks
 from gdkit.errors import bad_value
@@ -17,7 +17,8 @@ from gdkit.monitors import EndKind, Record
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import LearnerProblem
 from gdkit.problems.problem import maximized_names, takes_aux
-from gdkit.trees import select
+from gdkit.tracing import user_code
+from gdkit.trees import select, statistics_dtype
 from gdkit.types import (
     Array,
     Evaluation,
@@ -51,7 +52,7 @@ def evaluate(
     values = {}
     if concrete.optimum is not None:
         sign = -1 if isinstance(built, optimizers.Ascent) else 1
-        values["optimum"] = jnp.asarray(sign * concrete.optimum, monitors.statistics_dtype(params))
+        values["optimum"] = jnp.asarray(sign * concrete.optimum, statistics_dtype(params))
     parts = {"validation": arrays.validation, "test": arrays.test}
     parts = {part: data for part, data in parts.items() if data is not None}
     if not parts and (concrete.metrics or concrete.evaluate):
@@ -126,7 +127,7 @@ def _test_means(problem: Problem | Callable[..., Problem], part: str, **of_probl
 def _as_float(value: Array, params: Params) -> Array:
     """A value; a count or a truth value as a float."""
     is_float = jnp.issubdtype(value.dtype, jnp.floating)
-    return value if is_float else value.astype(monitors.statistics_dtype(params))
+    return value if is_float else value.astype(statistics_dtype(params))
 
 
 def evaluation_names(problem: Problem) -> list[str]:
@@ -205,7 +206,7 @@ def keep_best(name: str) -> Monitor:
     """A monitor that keeps the state at the best evaluation of `name`, the first of several equal ones."""
 
     def init(state: State) -> BestState:
-        dtype = monitors.statistics_dtype(state.params)
+        dtype = statistics_dtype(state.params)
         return BestState(jnp.full((), jnp.inf, dtype), jnp.full((), -1, jnp.int32), state)
 
     def on_evaluation(m: BestState, state: State, evaluation: Evaluation) -> BestState:

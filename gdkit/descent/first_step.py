@@ -9,15 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gdkit import (
-    binding,
-    jaxprs,
-)
+from gdkit import binding
 from gdkit.binding import Arrays
 from gdkit.descent.start import initial_state, split_key
 from gdkit.descent.step import lane_step
 from gdkit.errors import bad_value
 from gdkit.problems import ProblemLike
+from gdkit.tracing import jaxprs
 from gdkit.types import (
     Array,
     Hyperparameters,

@@ -15,6 +15,7 @@ from gdkit.descent.start import initial_state, withholds_updates
 from gdkit.descent.step import lane_step
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
+from gdkit.trees import select
 from gdkit.types import (
     Array,
     Context,
@@ -99,12 +100,12 @@ def observe(
     going = lane.record.end_kind == EndKind.RUNNING
     record = monitors.end_record(lane.record, info, t, limits, last)
     moves = record.end_kind == EndKind.RUNNING
-    after = monitors.select(moves, after, lane.state)
+    after = select(moves, after, lane.state)
     context = Context(t, key, hyperparameters, data, moves, going)
     if any(monitor.stop for monitor in watched):
         record = monitors.apply_stops(watched, optimizer, record, lane.state, after, info, context)
         moves = record.end_kind == EndKind.RUNNING
-        after, context = monitors.select(moves, after, lane.state), context._replace(moves=moves)
+        after, context = select(moves, after, lane.state), context._replace(moves=moves)
     record = monitors.fold(watched, optimizer, record, lane.state, after, info, context)
     return Lane(after, record), info.loss.astype(record.initial_loss.dtype)
 

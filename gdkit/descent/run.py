@@ -9,16 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit import (
-    binding,
-    checks,
-    held_out,
-    html,
-    monitors,
-    names,
-    user_code,
-)
+from gdkit import binding, checks, monitors
 from gdkit.binding import Arrays
+from gdkit.data import held_out
 from gdkit.descent import evaluation, given_state
 from gdkit.descent.first_step import check_first_step
 from gdkit.descent.observed import Lane, StepInputs, check_observers, observe, roll_windows, start_lane
@@ -26,10 +19,12 @@ from gdkit.descent.start import raw_initial_state, split_key
 from gdkit.descent.step import lane_step
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
-from gdkit.monitors import EndKind, Limits, Record
+from gdkit.formatting import format_number, html
+from gdkit.monitors import EndKind, Limits, Record, names
 from gdkit.problems import Learner, ProblemLike
 from gdkit.problems import learner as learners
-from gdkit.tables import format_number
+from gdkit.tracing import user_code
+from gdkit.trees import norm, select
 from gdkit.types import (
     Array,
     Hyperparameters,
@@ -231,7 +226,7 @@ def _run(
         after, record, info = move(before, record, inputs(t), last=False)
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
-        curves = info.loss, info.logs, monitors.norm(info.grad), monitors.norm(info.update)
+        curves = info.loss, info.logs, norm(info.grad), norm(info.update)
         evaluated, record = evaluate_if_due(after, record, t + 1)
         return (after, record, history), (curves, evaluated)
 
@@ -268,7 +263,7 @@ def _differentiable_step(
         lane = roll_windows(watched, lane, inputs.t)
         lane, _ = observe(watched, optimizer, lane, end, seen, _stop_derivatives(inputs), Limits(), jnp.bool_(last))
         if has_stop:
-            after = monitors.select(lane.record.end_kind == EndKind.STOPPED, before, after)
+            after = select(lane.record.end_kind == EndKind.STOPPED, before, after)
         return after, lane.record, info
 
     return move

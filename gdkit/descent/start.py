@@ -6,21 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gdkit import (
-    binding,
-    checks,
-    gates,
-    jaxprs,
-    monitors,
-    optimizers,
-)
+from gdkit import binding, checks, optimizers
 from gdkit.binding import Arrays
 from gdkit.descent import given_state
 from gdkit.descent.step import lane_step, strip_weak_types
 from gdkit.errors import bad_type
-from gdkit.optimizers import states
+from gdkit.optimizers import gates, states
 from gdkit.problems import Learner, ProblemLike
 from gdkit.problems import learner as learners
+from gdkit.tracing import jaxprs
+from gdkit.trees import statistics_dtype
 from gdkit.types import (
     Array,
     Hyperparameters,
@@ -47,7 +42,7 @@ def withholds_updates(
         given = {"value": value, "value_fn": lambda params: value}
         return states.update(built, grad, state.opt_state, state.params, **given)[0]
 
-    value = jax.ShapeDtypeStruct((), monitors.statistics_dtype(state.params))
+    value = jax.ShapeDtypeStruct((), statistics_dtype(state.params))
     traced = jax.make_jaxpr(update)(state.params, value, state).jaxpr
     leaves = jax.tree.leaves(state.params)
     return gates.has_gates(traced, {jnp.shape(leaf) for leaf in leaves}, range(len(leaves) + 1))

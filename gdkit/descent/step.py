@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdkit import (
-    binding,
-    user_code,
-)
+from gdkit import binding
 from gdkit.optimizers import states
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems import learner as learners
+from gdkit.tracing import user_code
 from gdkit.types import (
     Array,
     Hyperparameters,

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from gdkit import factories, html, jaxprs
+from gdkit import factories
 from gdkit.checks import check_floats, check_scalar
 from gdkit.errors import bad_value
+from gdkit.formatting import format_number, html, text_table
 from gdkit.gradients.differentiable import derivative_error, get_name
-from gdkit.tables import format_number, text_table
+from gdkit.tracing import jaxprs
 from gdkit.types import Array, PyTree
 
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import checks, factories, html, jaxprs
+from gdkit import checks, factories
 from gdkit.environment import enable_x64
 from gdkit.errors import bad_type, bad_value, unknown_name
+from gdkit.formatting import format_number, html, text_table
 from gdkit.gradients.differentiable import check_float, derivative_error, get_name, gradient_of
-from gdkit.tables import format_number, text_table
+from gdkit.tracing import jaxprs
 from gdkit.types import Array, Key, Params, PyTree
 
 # Slopes from finite differences

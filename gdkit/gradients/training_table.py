@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import optax
 
-from gdkit import html
 from gdkit.descent import descend
+from gdkit.formatting import format_number, html, text_table
 from gdkit.problems import ProblemLike
-from gdkit.tables import format_number, text_table
 from gdkit.types import Hyperparameters, Key, OptimizerLike, Params, PyTree
 
 

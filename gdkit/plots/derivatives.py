@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 
 from gdkit.checks import check_number
 from gdkit.errors import bad_type, bad_value
+from gdkit.formatting import format_number
 from gdkit.gradients import ChainRow, ChainRuleTrace, FiniteDifference
 from gdkit.gradients.chain_rule import format_value
 from gdkit.plots import style
-from gdkit.tables import format_number
 
 _MAX_NODES = 60  # of a readable graph
 

@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from gdkit.errors import bad_type, bad_value
+from gdkit.formatting import format_number
 from gdkit.regimes import Regime
 from gdkit.store.files import publish_output
-from gdkit.tables import format_number
 
 # Distinct under protanopia, deuteranopia and tritanopia, and in gray: any two differ by 7 in lightness (CIE L*).
 REGIME_COLORS = {

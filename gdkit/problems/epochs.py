@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.shuffling import ROUNDS, shuffle
+from gdkit.data.shuffling import ROUNDS, shuffle
 from gdkit.types import Array, Key
 
 

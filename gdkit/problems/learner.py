@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr
 
-from gdkit import checks, factories, jaxprs, user_code
+from gdkit import checks, factories
 from gdkit.errors import bad_type, bad_value, name_type
 from gdkit.problems.problem import Problem
+from gdkit.tracing import jaxprs, user_code
 from gdkit.trees import children, get_name, name_leaves
 from gdkit.types import Array, Hyperparameters, Info, Key, Optimizer, PyTree, State
 

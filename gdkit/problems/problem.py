@@ -11,8 +11,8 @@ import numpy as np
 
 from gdkit.checks import check_arrays, check_variable_name
 from gdkit.data import Source
+from gdkit.data.held_out import HeldOutSource
 from gdkit.errors import bad_type, bad_value, unknown_name
-from gdkit.held_out import HeldOutSource
 from gdkit.types import Array, PyTree
 
 MAXIMIZED = ("accuracy", "r2")  # metrics of these names are better when larger, unless a Metric says otherwise

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding, checks, user_code
+from gdkit import binding, checks
 from gdkit.errors import bad_type
 from gdkit.problems import ModelLoss, Problem
 from gdkit.stability.dynamic_state import widen
+from gdkit.tracing import user_code
 from gdkit.types import Array, Params, PyTree
 
 MATRICES = ("hessian", "gauss_newton")

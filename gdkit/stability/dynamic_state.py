@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from gdkit import descent, jaxprs
+from gdkit import descent
 from gdkit.binding import Arrays
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
+from gdkit.tracing import jaxprs
 from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State, StaticHyperparameters
 
 # The names of running means or sums of squared gradients in optax.

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding, checks, descent, factories, jaxprs
+from gdkit import binding, checks, descent, factories
 from gdkit.descent import Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.optimizers import states
@@ -18,6 +18,7 @@ from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.curvature import check_curvature, find_curvature
 from gdkit.stability.dynamic_state import DynamicState, as_state, find_dynamic_state, get_field_names, widen
 from gdkit.stability.krylov import Spectrum, check_search, extreme_symmetric
+from gdkit.tracing import jaxprs
 from gdkit.types import (
     Array,
     Hyperparameters,

@@ -14,11 +14,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 
-from gdkit import checks, user_code
+from gdkit import checks
 from gdkit.binding import traced_dtype
 from gdkit.errors import StoreError, bad_type, bad_value, name_type
 from gdkit.factories import cache_if_hashable
-from gdkit.jaxprs import digest_program
 from gdkit.store import Store
 from gdkit.store.paths import as_path
 from gdkit.sweeps.axes import Group, group_points, parse_free_axes
@@ -35,6 +34,8 @@ from gdkit.sweeps.result.arrays import (
 from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.rundir.functions import open_function_run
+from gdkit.tracing import user_code
+from gdkit.tracing.jaxprs import digest_program
 from gdkit.types import Array, Hyperparameters, Key, StaticHyperparameters
 
 Train = Callable[[Hyperparameters, Key], Mapping[str, Array]]

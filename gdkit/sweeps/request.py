@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, checks, factories, jaxprs
+from gdkit import binding, checks, factories
 from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
 from gdkit.descent import evaluation
@@ -17,6 +17,7 @@ from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, parse_axes
 from gdkit.sweeps.plan.shapes import Plan
+from gdkit.tracing import jaxprs
 from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
 
 KeepStates = Literal["auto", "last", "best"] | None

@@ -8,9 +8,9 @@ from typing import Any
 
 from gdkit.app.directory import REPORT, find_report_damage, is_library_run, resume_command
 from gdkit.errors import StoreError
+from gdkit.formatting import count
 from gdkit.store import RESULTS, Status, Store, load, open_with_extensions, run_digest
 from gdkit.store.manifest import NAME
-from gdkit.tables import count
 
 _MAX_SHOWN = 8
 

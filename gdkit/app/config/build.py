@@ -18,9 +18,9 @@ from gdkit.app.config.source import ConfigError, KeyPath
 from gdkit.app.examples import example_names
 from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
 from gdkit.factories import PROBLEM_PREFIX
+from gdkit.monitors import patience
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.regimes import Thresholds
-from gdkit.stopping import patience
 from gdkit.sweeps.axes import Paired, paired, random_axes, static
 from gdkit.types import Monitor, OptimizerFactory
 

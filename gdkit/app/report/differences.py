@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit.tables import format_number
+from gdkit.formatting import format_number
 
 _RESAMPLES = 2000
 _SIGNIFICANCE = 0.05  # probability below which a difference is not attributed to chance

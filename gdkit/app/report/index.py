@@ -16,11 +16,11 @@ from gdkit.app.records import CLAIMS, RunRecord, find_runs
 from gdkit.app.report.page import escape, fill_page
 from gdkit.app.summary import summarize
 from gdkit.errors import GdkitError, bad_value
+from gdkit.formatting import count
 from gdkit.store import Store
 from gdkit.store.files import publish_output
 from gdkit.store.manifest import NAME as MANIFEST
 from gdkit.sweeps.result.assemble import read_result
-from gdkit.tables import count
 
 INDEX = "index.html"
 

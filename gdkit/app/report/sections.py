@@ -30,9 +30,9 @@ from gdkit.app.summary import (
     short_number,
     short_range,
 )
+from gdkit.formatting import count
 from gdkit.plots.style import REGIME_COLORS, REGIME_COLORS_DARK
 from gdkit.regimes import Regime
-from gdkit.tables import count
 
 _LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
 _LONG = ' class="long"'

@@ -11,6 +11,7 @@ from gdkit.app.config.build import build_arguments, locate_errors
 from gdkit.app.config.schema import Config, StudyConfig
 from gdkit.app.resources import format_bytes
 from gdkit.app.run import estimate
+from gdkit.formatting import count, format_duration
 from gdkit.sweeps.plan.blocks import cut_blocks
 from gdkit.sweeps.plan.shapes import Shape, count_workers
 from gdkit.sweeps.programs import targets
@@ -18,7 +19,6 @@ from gdkit.sweeps.programs.groups import TracedGroup, compile_absent, plan_job, 
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.kernels import Work, count_per_step
 from gdkit.sweeps.request import SweepRequest, check_request, select_devices
-from gdkit.tables import count, format_duration
 
 
 class DeviceCost(NamedTuple):

@@ -17,6 +17,7 @@ from gdkit.app.config.build import build_arguments, build_thresholds, locate_err
 from gdkit.app.config.schema import Config, StudyConfig
 from gdkit.app.resources import Resources, format_bytes
 from gdkit.errors import RunError, warn
+from gdkit.formatting import count, format_duration
 from gdkit.gradients import GradientCheck, check_gradient
 from gdkit.problems import Problem
 from gdkit.problems.learner import LearnerProblem
@@ -27,7 +28,6 @@ from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import TracedGroup, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, count_lane_bytes, get_block_inputs
 from gdkit.sweeps.request import KeepStates, SweepRequest, check_request, select_devices
-from gdkit.tables import count, format_duration
 from gdkit.types import Params, PyTree
 
 _TIMED_SECONDS = 0.3  # long enough for the clock, short enough to wait for

@@ -22,11 +22,11 @@ from gdkit.app.run.hooks import WriteReport
 from gdkit.app.run.log import write_log
 from gdkit.app.summary import Summary, describe_run, summarize
 from gdkit.errors import bad_value
+from gdkit.formatting import count
 from gdkit.store import RESULTS
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.result.assemble import has_results, read_result
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.tables import count
 
 Draw = Callable[[SweepResult, Summary, Path], list[figures.SavedFigure]]
 Show = Literal["all", "line", "json"]  # of the answer: tables and sentences, one line, or a record for programs

@@ -24,6 +24,7 @@ from gdkit.app.run.log import log_run, raise_store_errors, write_log
 from gdkit.app.run.outputs import Show, write_partial_report, write_report
 from gdkit.app.run.study import run_study
 from gdkit.app.summary import describe_run
+from gdkit.formatting import count
 from gdkit.store import RESULTS, Store
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.execution.progress import Progress
@@ -36,7 +37,6 @@ from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_brackete
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.manifest import RunDirectory
 from gdkit.sweeps.sweep import run_request
-from gdkit.tables import count
 
 if TYPE_CHECKING:
     from distributed import Client

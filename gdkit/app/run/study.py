@@ -26,9 +26,9 @@ from gdkit.app.run.log import PACKAGES, log_run, write_log
 from gdkit.app.run.outputs import Show, print_paths
 from gdkit.app.summary import StudyClaim
 from gdkit.errors import RunError
+from gdkit.formatting import count, format_duration
 from gdkit.store.files import publish_output
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.tables import count, format_duration
 
 OUTPUT = "found.txt"  # the result of a study as text
 

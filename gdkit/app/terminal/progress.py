@@ -15,13 +15,13 @@ from gdkit.app.labels import humanize
 from gdkit.app.resources import Resources, format_bytes
 from gdkit.app.summary import short_number, short_value
 from gdkit.app.tally import OptimizerTally, Tally
+from gdkit.formatting import count, format_duration
 from gdkit.store.partition import Partition
 from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import count_workers
 from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.scoring.direction import orient
-from gdkit.tables import count, format_duration
 
 _FRAMES = 2  # per second: half a percent of one core
 _LINE_INTERVAL = 10.0  # seconds

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from gdkit.data.held_out import raise_source_errors
 from gdkit.errors import RunError
-from gdkit.held_out import raise_source_errors
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
 from gdkit.sweeps.execution.feed import BlockFeed, open_feed

@@ -12,13 +12,13 @@ import numpy as np
 from jax.stages import Compiled, Lowered
 
 from gdkit.factories import cache_if_hashable
-from gdkit.jaxprs import depends_on
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
+from gdkit.tracing.jaxprs import depends_on
 from gdkit.types import OptimizerLike, StaticHyperparameters
 
 # XLA options on a CPU, with their measured gains.

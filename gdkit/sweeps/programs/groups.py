@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdkit import binding, descent, factories, jaxprs, names
+from gdkit import binding, descent, factories
 from gdkit.descent import evaluation
 from gdkit.errors import bad_value, warn
+from gdkit.monitors import names
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.sweeps.axes import Group, group_points
@@ -20,6 +21,7 @@ from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
 from gdkit.sweeps.programs.layout import ON_ACCELERATOR
 from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
+from gdkit.tracing import jaxprs
 from gdkit.types import OptimizerLike, Params, PyTree, State
 
 _FEW_ENTRIES = 16  # of the params of a lane whose steps are short

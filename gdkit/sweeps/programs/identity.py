@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gdkit import binding, descent, jaxprs, monitors
+from gdkit import binding, descent, monitors
 from gdkit.descent.evaluation import evaluate, evaluate_along, observe_evaluation, observes_evaluations
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.request import SweepRequest
+from gdkit.tracing import jaxprs
 from gdkit.types import Array, Key
 
 

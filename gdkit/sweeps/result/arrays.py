@@ -9,10 +9,10 @@ import xarray as xr
 
 import gdkit
 from gdkit import checks, monitors
-from gdkit.curves import check_curves, curve_statistics
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.monitors import EndKind
-from gdkit.names import built_in_names
+from gdkit.monitors.names import built_in_names
+from gdkit.regimes import check_curves, curve_statistics
 from gdkit.sweeps.axes import Section, parse_free_axes
 from gdkit.sweeps.description import Description, LaneGrid, list_grids
 from gdkit.sweeps.result.labels import label_columns

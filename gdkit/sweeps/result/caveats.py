@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gdkit.formatting import count, format_number, format_range
 from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
@@ -12,7 +13,6 @@ from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import SweepLike, hyperparameters_of
 from gdkit.sweeps.scoring.ranking import Ranking
 from gdkit.sweeps.scoring.scores import find_bracket, rounding_error
-from gdkit.tables import count, format_number, format_range
 
 UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs
 FEW_ROWS = 100  # below: of an accuracy of 95 %, the standard error is above 2 %

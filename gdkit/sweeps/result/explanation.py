@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit import html
+from gdkit.formatting import count, format_number, html, text_table
 from gdkit.regimes import Regime
 from gdkit.sweeps.scoring.lane_values import SweepLike, hyperparameters_of
-from gdkit.tables import count, format_number, text_table
 
 _AT_EDGE = 0.95  # of the edge: eigenvalues oscillate around it
 _APART = 1.5  # ratio of an eigenvalue to the next, from which those above are outliers

@@ -8,10 +8,10 @@ import numpy as np
 
 from gdkit.checks import check_integer
 from gdkit.errors import bad_value
+from gdkit.formatting import format_number, format_range
 from gdkit.monitors import EndKind
 from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import EVALUATION, SweepLike
-from gdkit.tables import format_number, format_range
 
 _BOOTSTRAP = 200  # resamples of the seeds
 _LEAST_SEEDS = 3  # for an interval

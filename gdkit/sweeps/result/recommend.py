@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkit import html
+from gdkit.formatting import count, format_number, format_range, html
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import find_caveats
 from gdkit.sweeps.result.horizons import Horizon, forecast
@@ -14,7 +14,6 @@ from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import SweepLike, end_values, hyperparameters_of
 from gdkit.sweeps.scoring.ranking import Ranking, points_along, rank
 from gdkit.sweeps.scoring.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
-from gdkit.tables import count, format_number, format_range
 from gdkit.types import State
 
 _BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit import html
-from gdkit.tables import format_number, text_table
+from gdkit.formatting import format_number, html, text_table
 
 
 class Replay(NamedTuple):

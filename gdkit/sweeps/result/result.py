@@ -13,8 +13,9 @@ import pandas as pd
 import xarray as xr
 from jax.typing import ArrayLike
 
-from gdkit import checks, html, store
+from gdkit import checks, store
 from gdkit.errors import bad_value, missing_package, unknown_name
+from gdkit.formatting import count, html
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
 from gdkit.store.paths import as_path
@@ -32,7 +33,6 @@ from gdkit.sweeps.scoring import judging
 from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.scoring.lane_values import curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.scoring.scores import Best, best_point, mean_scores, rounding_error
-from gdkit.tables import count
 from gdkit.types import State
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gdkit import html
 from gdkit.errors import bad_value
+from gdkit.formatting import count, format_number, html
 from gdkit.sweeps.scoring.lane_values import SweepLike, end_values
-from gdkit.tables import count, format_number
 from gdkit.types import State
 
 

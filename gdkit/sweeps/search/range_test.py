@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import checks, factories, html
+from gdkit import checks, factories
 from gdkit.errors import InputValueError, bad_type, bad_value
+from gdkit.formatting import format_number, html
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.stability import CriticalLearningRate, critical_learning_rate
 from gdkit.sweeps import request
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.sweep import sweep
-from gdkit.tables import format_number
 from gdkit.types import Key, Optimizer, OptimizerFactory
 
 

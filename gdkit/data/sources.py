@@ -1,12 +1,6 @@
-"""Host data: batches of NumPy arrays by seed and step, for `Problem.batches`.
-
-A source is a pure function ``(seed, t) -> batch``. Because any batch can be read by itself, runs resume, replay and
-extend with the same bits as with data on the device, and the memory of a run depends neither on its steps nor on the
-size of the source. Sources are called from several threads.
-"""
+"""Sources of batches: arrays, map-style datasets and datasets of grain."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,16 +8,10 @@ import jax
 import numpy as np
 
 from gdkit import checks
-from gdkit.errors import RunError, bad_type, bad_value
-from gdkit.held_out import describe_arrays
-from gdkit.shuffling import ROUNDS, shuffle
-from gdkit.types import Array, PyTree
-
-WINDOW_BYTES = 2**22  # of the batches that a program is given at once
-MAX_STEPS = 64  # that they serve
-_SHUFFLED_ROWS = 2**13  # at once: a minibatch of 128 by itself takes ten times as long, since its arrays are small
-
-BatchFunction = Callable[[int, int], PyTree]
+from gdkit.data.batches import BatchFunction
+from gdkit.data.shuffling import epoch_rows
+from gdkit.errors import bad_type, bad_value
+from gdkit.types import PyTree
 
 
 class MapDataset(Protocol):
@@ -32,73 +20,6 @@ class MapDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
-
-
-class BatchWindow(NamedTuple):
-    """The batches of consecutive steps, which stand in for the data of a problem."""
-
-    first: Any  # () int32, the step of the first one
-    batches: PyTree  # each leaf (steps, ...)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A function ``(seed, t) -> batch`` with checks: every batch is like that of seed 0 and step 0."""
-
-    function: BatchFunction
-
-    @functools.cached_property
-    def first(self) -> PyTree:
-        """The batch of seed 0 and step 0, which is read once."""
-        batch = jax.tree.map(np.array, self._call(0, 0))
-        leaves = jax.tree.leaves(batch)
-        if not leaves or not all(np.issubdtype(x.dtype, np.number) or x.dtype.kind in "bV" for x in leaves):
-            remedy = "Return a pytree of numbers or NumPy arrays"
-            raise bad_type("batches", batch, "the batch of seed 0 and step 0 holds no arrays of numbers", remedy)
-        return batch
-
-    @functools.cached_property
-    def window_steps(self) -> int:
-        """The steps that one window serves: as many as fit in `WINDOW_BYTES`, 1 to `MAX_STEPS`."""
-        size = sum(x.nbytes for x in jax.tree.leaves(self.first))
-        return int(np.clip(WINDOW_BYTES // max(size, 1), 1, MAX_STEPS))
-
-    def example(self) -> BatchWindow:
-        """A window of the shape of all windows, with the first batch at every step."""
-        repeat = lambda x: np.broadcast_to(x, (self.window_steps, *x.shape))
-        return BatchWindow(np.int32(0), jax.tree.map(repeat, self.first))
-
-    def read(self, seed: int, t: int) -> PyTree:
-        """The batch of a seed and a step.
-
-        Raises:
-          RunError: the source raised.
-          InputTypeError: the batch is not like the first one.
-        """
-        if (seed, t) == (0, 0):
-            return self.first
-        batch = jax.tree.map(np.asarray, self._call(seed, t))
-        found, expected = describe_arrays(batch), describe_arrays(self.first)
-        if found != expected:
-            problem = f"batches(seed={seed}, t={t}) differs in structure, shape or dtype from the first, {expected}"
-            raise bad_type("batches", found, problem, "Return batches of one shape for every seed and step")
-        return batch
-
-    def read_window(self, seed: int, first: int, begin: int, end: int, steps: int | None = None) -> BatchWindow:
-        """The window from step `first` on, in which the steps `begin` to `end` - 1 are read, and others are zero."""
-        allocate = lambda x: np.zeros((steps or self.window_steps, *x.shape), x.dtype)
-        window = BatchWindow(np.int32(first), jax.tree.map(allocate, self.first))
-        for t in range(begin, end):
-            for target, x in zip(jax.tree.leaves(window.batches), jax.tree.leaves(self.read(seed, t)), strict=True):
-                target[t - first] = x
-        return window
-
-    def _call(self, seed: int, t: int) -> PyTree:
-        try:
-            return self.function(seed, t)
-        except (Exception, SystemExit) as error:
-            text = f"batches(seed={seed}, t={t}) raised {type(error).__name__}: {error}"
-            raise RunError(f"{text}. Make it return a batch for every seed and step from 0 on.") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -310,29 +231,3 @@ def _row_source(take: Callable[[np.ndarray], PyTree], rows: int, batch_size: int
     if not 0 < rows < 2**31:
         raise bad_value("rows", rows, "a source has 1 to 2³¹ - 1 rows", "Pass other data")
     return _RowSource(take, rows, batch_size, key)
-
-
-def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:
-    """The rows of minibatch `t` in a stream of shuffled epochs; (size,) int64 in [0, rows)."""
-    steps = max(min(_SHUFFLED_ROWS, rows) // size, 1)
-    first = t % steps * size
-    return _shuffle_rows(key, seed, t // steps * steps * size, steps * size, rows)[first : first + size]
-
-
-@functools.lru_cache(maxsize=16)
-def _shuffle_rows(key: int, seed: int, first: int, count: int, rows: int) -> np.ndarray:
-    """The rows at the places `first` to ``first + count - 1`` of the stream."""
-    epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), rows)
-    found = np.empty(count, np.int64)
-    for epoch in np.unique(epochs):
-        bits = np.random.SeedSequence([key, seed, int(epoch)]).generate_state(2 * ROUNDS).reshape(ROUNDS, 2, 1)
-        own = epochs == epoch
-        found[own] = shuffle(places[own].astype(np.uint32), bits, rows)
-    found.setflags(write=False)
-    return found
-
-
-def select_batch(window: BatchWindow, t: Array) -> PyTree:
-    """The batch of step `t` of a window that holds it."""
-    select = lambda x: jax.lax.dynamic_index_in_dim(x, t - window.first, 0, keepdims=False)
-    return jax.tree.map(select, window.batches)

@@ -1,4 +1,4 @@
-"""Regimes: how a run behaved and whether it arrived, judged by its streaming statistics alone."""
+"""The regimes, the thresholds between them, and the classification of runs by their statistics."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,11 +1,33 @@
-"""A keyed permutation whose rows are computed one by one, without the permutation in memory."""
+"""Shuffled epochs: a keyed permutation whose rows are computed one by one, without the permutation in memory."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 ROUNDS = 32  # of the shuffle, whose distance from a random permutation falls by half about every two rounds
+_SHUFFLED_ROWS = 2**13  # shuffled at once: a minibatch of 128 by itself takes ten times as long
+
+
+def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:
+    """The rows of minibatch `t` in a stream of shuffled epochs; (size,) int64 in [0, rows)."""
+    steps = max(min(_SHUFFLED_ROWS, rows) // size, 1)
+    first = t % steps * size
+    return _shuffle_rows(key, seed, t // steps * steps * size, steps * size, rows)[first : first + size]
+
+
+@functools.lru_cache(maxsize=16)
+def _shuffle_rows(key: int, seed: int, first: int, count: int, rows: int) -> np.ndarray:
+    """The rows at the places `first` to ``first + count - 1`` of the stream."""
+    epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), rows)
+    found = np.empty(count, np.int64)
+    for epoch in np.unique(epochs):
+        bits = np.random.SeedSequence([key, seed, int(epoch)]).generate_state(2 * ROUNDS).reshape(ROUNDS, 2, 1)
+        own = epochs == epoch
+        found[own] = shuffle(places[own].astype(np.uint32), bits, rows)
+    found.setflags(write=False)
+    return found
 
 
 def shuffle(places: Any, rounds: Any, rows: int) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from gdkit.jaxprs import inner_jaxprs
+from gdkit.tracing.jaxprs import inner_jaxprs
 from gdkit.types import Array, Info, PyTree
 
 

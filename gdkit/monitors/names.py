@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from gdkit import checks, monitors, user_code
+from gdkit import checks
 from gdkit.errors import bad_type, bad_value
+from gdkit.monitors.defaults import DEFAULT
+from gdkit.monitors.record import read, start_record
+from gdkit.tracing import user_code
 from gdkit.types import Array, Monitor, State
 
 _COORDINATES = frozenset(
@@ -23,8 +26,8 @@ def built_in_names() -> frozenset[str]:
     >>> {"final_loss", "end_kind", "seed", "lane"} <= built_in_names()
     True
     """
-    start = lambda: monitors.start_record(monitors.DEFAULT, State(jnp.zeros(()), (), ()))
-    return frozenset(jax.eval_shape(lambda: monitors.read(monitors.DEFAULT, start()))) | _COORDINATES | _DERIVED
+    start = lambda: start_record(DEFAULT, State(jnp.zeros(()), (), ()))
+    return frozenset(jax.eval_shape(lambda: read(DEFAULT, start()))) | _COORDINATES | _DERIVED
 
 
 def check_monitor_names(watched: Sequence[Monitor], taken: Iterable[str], start: Callable[[], State]) -> None:

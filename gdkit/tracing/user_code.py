@@ -70,7 +70,8 @@ _MISTAKES: tuple[tuple[type[Exception], str, Mistake], ...] = (
         ),
     ),
 )  # fmt: skip
-_LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parent), "<frozen"})
+_GDKIT = str(Path(__file__).parents[1])
+_LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), _GDKIT, "<frozen"})
 
 
 @contextlib.contextmanager

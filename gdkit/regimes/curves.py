@@ -12,7 +12,7 @@ from gdkit import monitors
 from gdkit.checks import check_number
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits, Record
-from gdkit.regimes import DEFAULT_THRESHOLDS, Thresholds, Verdict, classify
+from gdkit.regimes.classification import DEFAULT_THRESHOLDS, Thresholds, Verdict, classify
 from gdkit.types import Array, Context, Info, State
 
 _WATCHED = (monitors.loss_statistics(), monitors.norms())
