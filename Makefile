@@ -8,7 +8,8 @@ export PYTHON VENV
 PYTEST := $(PY) -m pytest
 # Most of the time goes into tracing and compiling on one core. The tests of a file share programs, so a worker gets files.
 # In their own order: by default those with the fewest tests are last, and some of these take longest.
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# One worker more than cores: some tests wait for a browser or a process.
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder
 # Doctests and tests run in one call, and the short doctests last, so that all cores work until the end.
 ALL_TESTS := --doctest-modules tests gdkit experiments
 

@@ -199,6 +199,7 @@ def test_tensorboard_holds_curves_numbers_hyperparameters_and_figures(tmp_path, 
     assert b"learning_rate: use 0.001" in shown["recommendation/text_summary"].tensor.string_val[0]
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # of its own packages
 def test_mlflow_holds_one_run_per_lane_nested_in_that_of_the_sweep(tmp_path, monkeypatch, few, run):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'gdkit[mlflow]'")
@@ -258,6 +259,7 @@ def test_wandb_holds_one_run_per_lane_offline(tmp_path, monkeypatch, few):
     assert (group, tags) == ("few", ["DIVERGED", "nonfinite"]) and losses == pytest.approx(finite.tolist())
 
 
+@pytest.mark.full
 def test_a_missing_run_directory_is_refused(tmp_path, few):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed: pip install 'gdkit[tensorboard]'")
     assert_refused(lambda: few.log_to_tensorboard(tmp_path, run=tmp_path / "gone"), "no such directory")

@@ -26,11 +26,13 @@ def result():
     return study.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     for claim in study.claims(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     flat = lambda best: best._replace(samples=np.ones_like(best.samples))
     steep = lambda best: best._replace(samples=np.broadcast_to(best.batch_sizes**2.0, best.samples.shape))
@@ -40,6 +42,7 @@ def test_claims_can_fail(result):
     assert not any(claim.holds for claim in study.claims(wrong))
 
 
+@pytest.mark.full
 def test_noise_is_that_of_numpy_by_hand(result):
     x, y = datasets.load("digits").train
     x, targets = np.c_[x, np.ones(len(x))].astype(float), np.eye(10)[y]
@@ -83,12 +86,14 @@ def test_adam_averages_over_the_same_number_of_rows_at_every_batch_size():
     assert (adam.keywords["b1"], adam.keywords["b2"]) == pytest.approx((0.6, 0.96))
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_batch_size_and_exponent(result):
     lines = str(result).splitlines()
     assert len(lines) == 4 + 1 + 4 + 2 + 3
     assert lines[-2].startswith("sgd from 128: exponent of the batch size")
 
 
+@pytest.mark.full
 def test_figure_shows_the_law_and_the_measurements(result):
     figures = study.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"batch_size": Figure}

@@ -13,7 +13,7 @@ from benchmarks.__main__ import PARTS, main
 from benchmarks.roofline import flops
 from benchmarks.targets import Target, judge
 
-FAST = ("scalar", "logistic")
+FAST = ("logistic",)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ def test_tiles_cover_every_lane_once():
     assert len(tiled.run(peers.Tiling(2, 1, 2))) == 3
 
 
+@pytest.mark.full
 def test_rounds_are_interleaved_and_ratios_pair_within_a_round():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "abc"}
@@ -78,6 +79,7 @@ def test_flops_count_what_a_matmul_does():
     assert flops(work) == (3 * forward - first) * work.steps * len(work.rates)
 
 
+@pytest.mark.full
 def test_the_operations_of_a_step_are_told_apart():
     work = workloads.make("small_mlp", quick=True)
     job, shape, _ = profile._planned(work)

@@ -77,6 +77,7 @@ sweep: {axes: {learning_rate: [1.0e-3, 1.0e-2]}, steps: 60, until_bracketed: tru
 """
 
 
+@pytest.mark.full
 def test_a_config_is_extended_and_its_command_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.yaml").write_text(CONFIG)

@@ -50,17 +50,20 @@ def test_optimum_is_least_squares():
     np.testing.assert_allclose(run.loss[-1], problem.optimum, rtol=1e-3)
 
 
+@pytest.mark.full
 def test_every_claim_holds(study):
     for claim in catapult.claims(study):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(study):
     shrunk = {name: phases._replace(kernel=0.7 * phases.kernel) for name, phases in study.phases.items()}
     broken = [claim.text for claim in catapult.claims(study._replace(phases=shrunk)) if not claim.holds]
     assert sum("times λ₀" in text for text in broken) == 6
 
 
+@pytest.mark.full
 def test_catapults_end_flatter_than_they_began_and_monotone_runs_do_not(study):
     for phases in study.phases.values():
         catapults = phases.runs.lane_regimes == Regime.CATAPULT
@@ -69,11 +72,13 @@ def test_catapults_end_flatter_than_they_began_and_monotone_runs_do_not(study):
         assert np.isnan(phases.sharpness[phases.scaled > 4.2]).all()
 
 
+@pytest.mark.full
 def test_table_has_a_row_for_each_network(study):
     _, _, *rows = str(study).splitlines()
     assert [row.split("|")[0].strip() for row in rows] == list(study.phases)
 
 
+@pytest.mark.full
 def test_figure_has_the_borders_in_every_panel_over_learning_rates(study):
     (figure,) = catapult.plot(study).values()
     rows = np.array(figure.axes).reshape(len(study.phases), 3)

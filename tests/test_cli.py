@@ -558,6 +558,7 @@ def test_memory_beyond_the_limit_of_a_control_group_is_not_free(tmp_path, entry,
     assert resources.measure_group_memory(tmp_path / "groups", tmp_path / "nowhere") == math.inf
 
 
+@pytest.mark.full
 def test_check_predicts_the_size_of_a_run_directory(capsys):
     Path("some.yaml").write_text(SMALL.replace("{name: parabola}", "{name: mlp, data: iris, widths: [32]}"))
     assert main(["check", "some.yaml"]) == 0
@@ -599,6 +600,7 @@ sweep:
 """
 
 
+@pytest.mark.full
 def test_monitors_of_a_config_get_its_problem_and_optimizer(capsys):
     Path("watch_loss.py").write_text(MONITORS)
     Path("watched.yaml").write_text(WATCHED)
@@ -742,6 +744,7 @@ def test_a_sweep_of_which_every_run_diverges_has_a_report(capsys):
     assert "Every run diverged" in Path("runs/small/report.html").read_text()
 
 
+@pytest.mark.full
 def test_float64_is_enabled_by_the_config():
     Path("small.yaml").write_text(SMALL + "precision: float64\n")
     code = """

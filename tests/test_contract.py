@@ -180,7 +180,7 @@ def _marks(name, problem):
     is_quick = (
         (name, problem) == ("lbfgs", "pytree")
         or name in ("sgd", "adam")
-        or (name in dir(optax) and problem in ("pytree", "mlp") and name != "lbfgs")
+        or (name in dir(optax) and problem == "mlp" and name != "lbfgs")
     )
     marks = [] if is_quick else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call

@@ -42,6 +42,7 @@ def test_device_here_counts_and_times_the_steps_of_this_machine(config, capsys):
     assert "measured" in shown
 
 
+@pytest.mark.full
 def test_loops_of_random_numbers_are_not_taken_for_that_of_the_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     config = tmp_path / "iris.yaml"

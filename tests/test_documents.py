@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 import pytest
+from shared import quick
 
 from gdkit.app.cli import main
 
@@ -35,6 +36,10 @@ DOCUMENTS = {
     "docs/tuning.md": {"rel": 0.05},
 }
 
+# Pages that `make test` runs; `make test-full` runs them all.
+EVERY_TIME = ("README.md", LESSON, "docs/quickstart.md", "docs/host_data.md", "docs/character_transformer.md")
+WITH_COMMANDS = [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))]
+
 # Pages that the tests run with smaller sizes than those of the outputs that they show.
 SMALL = [name for name in TUTORIALS if "  # small: " in (ROOT / name).read_text("utf-8")]
 
@@ -58,7 +63,7 @@ def printed(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", quick(DOCUMENTS, *EVERY_TIME))
 def test_code_of_a_document_prints_the_output_that_it_shows(name, printed):
     _, blocks = printed(name)
     assert len(blocks) >= 2
@@ -71,7 +76,7 @@ def test_code_of_a_document_prints_the_output_that_it_shows(name, printed):
         assert next(numbers) == pytest.approx(next(numbers), **DOCUMENTS[name]), "run: make readme"
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", quick(DOCUMENTS, *EVERY_TIME))
 def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_runs(name, printed):
     folder, _ = printed(name)
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -82,7 +87,7 @@ def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_ru
             assert (folder / shown.name).stat().st_size > 5_000
 
 
-@pytest.mark.parametrize("name", [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))])
+@pytest.mark.parametrize("name", quick(WITH_COMMANDS, *EVERY_TIME))
 def test_configs_of_a_document_run_with_its_files(name, printed, monkeypatch, capsys):
     monkeypatch.chdir(printed(name)[0])
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -94,6 +94,7 @@ def trained():
     return own, SweepResult.from_arrays({"learning_rate": RATES}, {"loss": losses}, optimum=0.0, curve_points=4000)
 
 
+@pytest.mark.full
 def test_losses_from_elsewhere_answer_as_the_sweep_does(trained):
     own, other = trained
     assert other.axes["learning_rate"].tolist() == RATES and other.seeds == 3

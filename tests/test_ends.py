@@ -3,7 +3,7 @@
 import numpy as np
 import optax
 import pytest
-from shared import assert_same_bits
+from shared import assert_same_bits, quick
 
 import gdkit
 from gdkit import Regime, descend, monitors, plots, problems, sgd, sweep
@@ -25,7 +25,7 @@ CASES = {
 STEPS = 60
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=quick(CASES, "minibatches"))
 def both(request):
     problem, factory, rates, seeds = CASES[request.param]
     run = lambda statistics: sweep(

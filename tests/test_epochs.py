@@ -62,6 +62,7 @@ def test_late_steps_of_large_data_do_not_overflow(t, size, rows):
         assert found[place] == shuffle(np.uint32([offset]), np.asarray(rounds)[..., None], rows)[0]
 
 
+@pytest.mark.full
 def test_a_run_sees_every_row_once_per_epoch():
     rows = np.eye(12, dtype=np.float32)  # the gradient of a linear loss is the mean row of the minibatch
     problem = gdkit.Problem(

@@ -91,7 +91,7 @@ def run_by_hand(problem, optimizer, rate, seed):
     return seen
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick(CASES, "held out", "schedule free"))
 def test_values_are_those_of_a_plain_loop_at_the_step_and_no_bit_of_the_training_changes(case):
     problem, optimizer, expected = CASES[case]
     axes = {"learning_rate": [0.1]}
@@ -205,6 +205,7 @@ def assert_has_curves_so_far(unfinished, whole):
         assert unfinished.curve(lane)[0].tolist() == steps[known].tolist()
 
 
+@pytest.mark.full
 def test_curves_so_far_of_blocks_that_have_finished_begun_or_neither(tmp_path):
     axes = {"learning_rate": [0.01, 0.1, 0.2, 3.0], "momentum": [0.5], "nesterov": [False, True]}
     optimizer = lambda learning_rate, momentum, nesterov: optax.sgd(learning_rate, momentum, nesterov)

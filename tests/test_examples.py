@@ -110,6 +110,7 @@ def test_what_is_missing_names_the_command_that_copies_an_example(words, said, c
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_an_installed_wheel_without_the_repository_copies_and_runs_an_example(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

@@ -104,7 +104,7 @@ def mpi(workers=2):
         yield executor
 
 
-@pytest.mark.parametrize("engine", quick([spawning, loky, "cluster", mpi], loky, mpi))
+@pytest.mark.parametrize("engine", quick([spawning, loky, "cluster", mpi], mpi))
 def test_processes_give_the_same_bits_with_a_directory_and_without(engine, iris, straight, tmp_path, request):
     running = contextlib.nullcontext(request.getfixturevalue(engine)) if isinstance(engine, str) else engine()
     with running as executor:

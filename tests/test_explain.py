@@ -74,6 +74,7 @@ def test_a_run_beside_the_divergence_is_its_own_neighbor(bowl):
     assert [run.lane for run in found.runs] == [4, 2]
 
 
+@pytest.mark.full
 def test_a_run_that_reaches_the_edge_is_held_there_as_its_central_flow_predicts():
     valley = Problem(lambda p: 0.5 * (4 + p[0]) * p[1] ** 2 - 0.02 * p[0], init=jnp.array([0.95, 0.2]))
     result = sweep(valley, sgd, {"learning_rate": [0.2, 0.4]}, steps=200)
@@ -88,6 +89,7 @@ def test_a_run_that_reaches_the_edge_is_held_there_as_its_central_flow_predicts(
     np.testing.assert_allclose(run.flow.predicted.mean(), run.flow.loss.mean(), atol=0.01)
 
 
+@pytest.mark.full
 def test_adam_on_minibatches_has_its_batch_sharpness_beside_that_of_all_data():
     draw = lambda key, t, data: jax.tree.map(lambda part: part[jax.random.randint(key, (4,), 0, 12)], data)
     loss = lambda params, batch: 0.5 * jnp.mean((batch[0] @ params - batch[1]) ** 2)
@@ -127,6 +129,7 @@ def test_the_command_prints_the_paragraph_and_writes_a_page(tmp_path, monkeypatc
     assert "not the folder of a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_the_sharpness_is_that_of_all_data_of_a_problem_with_hyperparameters():
     draw = lambda key, t, data: data[jax.random.randint(key, (2,), 0, 3)]
     make = lambda scale: Problem(

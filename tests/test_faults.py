@@ -135,6 +135,7 @@ def test_a_directory_that_is_removed_in_mid_run_ends_it(root, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's capabilities, or a user who is not root")
 def test_a_directory_that_cannot_be_written_is_told_and_can_be_read(root, straight, copy):
     folder = copy(straight)
@@ -235,6 +236,7 @@ def mine():
 MINE = CONFIG.replace("{name: parabola}", '{use: "mine_loss:mine"}').replace("small", "mine")
 
 
+@pytest.mark.full
 def test_a_changed_comment_is_the_same_run_and_a_changed_loss_another(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

@@ -92,6 +92,7 @@ def network():
     return problems.mlp("digits", widths=(3,), loss="squared_error", activation="tanh", split=(0.03, 0.0, 0.97))
 
 
+@pytest.mark.full
 def test_sharpness_on_the_flow_is_that_of_the_dense_hessian(network):
     flow = central_flow(network, sgd, 4, hyperparameters={"learning_rate": 0.02}, k=3, record_every=4)
     values = np.linalg.eigvalsh(dense_hessian(network, flow.params))[::-1][:3]

@@ -353,6 +353,7 @@ def test_what_jit_and_checkpoint_wrap_is_walked_through(wrap):
     assert wrapped.gradient == 12.0
 
 
+@pytest.mark.full
 def test_the_backward_walk_through_a_network_ends_in_its_gradient():
     loss, params, batch = mlp()
     trace, exact = chain_rule_trace(lambda params: loss(params, batch), params), jax.grad(loss)(params, batch)

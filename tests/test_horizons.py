@@ -40,6 +40,7 @@ def test_a_power_law_is_found_and_extended(law, times):
     assert found.interval[1] / found.interval[0] < 1.2 * (RATES[1] / RATES[0]) ** 2  # the spacing to both sides
 
 
+@pytest.mark.full
 def test_the_interval_holds_the_truth_at_least_as_often_as_it_says():
     """95 %, three standard errors below at the lowest; and it is narrower than a guess within a factor of 10."""
     keys, laws, times = 10, ["constant", "t^-1/2", "t^-1", "log t / t"], [4, 16]

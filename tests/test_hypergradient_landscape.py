@@ -33,11 +33,13 @@ def made(slope_of, *, loss_of=np.cos, edge=1.0):
     )
 
 
+@pytest.mark.full
 def test_every_claim_holds(found):
     for claim in study.claims(found):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_fail_of_a_slope_that_is_wrong_below_the_edge_or_right_above_it(found):
     failed = lambda result: {claim.text.split(":")[0] for claim in study.claims(result) if not claim.holds}
     assert "below the edge" in failed(found._replace(slope=1.1 * found.slope))
@@ -61,12 +63,14 @@ def test_parts_lie_on_their_sides_of_the_edge():
     assert below.points == above.points == 998 and below.sign_changes == above.sign_changes == 0
 
 
+@pytest.mark.full
 def test_edge_is_where_the_sharpness_on_the_way_reaches_two_over_the_learning_rate(found):
     rates, reached = found.sharpness
     assert np.interp(np.log(found.edge), np.log(rates), np.log(reached)) == pytest.approx(0.0, abs=1e-9)
     assert found.learning_rate[0] < found.edge < found.critical
 
 
+@pytest.mark.full
 def test_runs_of_the_grid_are_those_of_a_sweep(found):
     rates = found.learning_rate[[0, 20]]
     problem = study._problem(TINY["share"], study.DEFAULTS["width"], study.DEFAULTS["init_scale"])
@@ -74,6 +78,7 @@ def test_runs_of_the_grid_are_those_of_a_sweep(found):
     np.testing.assert_allclose(found.loss[[0, 20]], lanes, rtol=1e-4)
 
 
+@pytest.mark.full
 def test_terminal_table_has_one_row_per_side(found):
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
@@ -81,6 +86,7 @@ def test_terminal_table_has_one_row_per_side(found):
     assert lines[-2].startswith("edge of stability") and "keys: sign agrees at" in lines[-1]
 
 
+@pytest.mark.full
 def test_one_figure_marks_the_edge_in_every_part(found):
     (figure,) = study.plot(found).values()
     assert len(figure.axes) == 3

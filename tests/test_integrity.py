@@ -110,6 +110,7 @@ def test_damaged_results_are_named_and_the_tiles_are_read(run, truth, way):
         gdkit.open(lone)
 
 
+@pytest.mark.full
 def test_results_of_another_run_or_of_a_part_are_named_and_the_tiles_are_read(root, run, truth):
     other, running, memory = gdkit.open(root / "other"), gdkit.open(run), synthetic.result()
     half = dataclasses.replace(running, lanes=running.lanes.isel(lane=[0, 1]))

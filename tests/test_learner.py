@@ -71,7 +71,6 @@ def swept(name):
     ("name", "make"),
     quick(
         [*((name, by_hand) for name in CASES), ("rosenbrock", from_step_map)],
-        ("parabola", by_hand),
         ("minibatches", by_hand),
     ),
 )

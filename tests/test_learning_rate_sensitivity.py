@@ -28,6 +28,7 @@ def result():
     return study.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     assert len(study.claims(result)) == 5
     for claim in study.claims(result):
@@ -35,6 +36,7 @@ def test_every_claim_holds(result):
         assert abs(claim.measured - claim.expected) <= max(claim.tolerance, 0.2), claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     def reversed_rates(runs):  # losses at other learning rates than they were found at, treatments exchanged
         lanes = runs.lanes.assign_coords({name: 1 - runs.lanes[name] for name in ("warmup", "clipping")}).assign(
@@ -46,6 +48,7 @@ def test_claims_can_fail(result):
     assert [claim.holds for claim in study.claims(wrong)] == [True] + [False] * 4
 
 
+@pytest.mark.full
 def test_sensitivity_by_hand_is_that_of_the_library(result):
     for name, treatment in (("sgd", "plain"), ("adam", "both")):
         part = result.part("mlp", name, treatment)
@@ -79,6 +82,7 @@ def test_lanes_turn_warm_up_and_clipping_on(treatment, learning_rate):
     assert float(run(1.0).params) == pytest.approx(2 * learning_rate, rel=1e-6)
 
 
+@pytest.mark.full
 def test_the_table_ranks_the_optimizers_and_the_figure_draws_them_in_the_order_of_all_studies(result):
     *_, first, second = str(result).splitlines()
     assert [row.split(" | ")[0].strip() for row in (first, second)] == result.ranking("transformer")

@@ -211,12 +211,14 @@ def test_axes_that_do_not_fit_are_refused():
 # --- the study
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     assert len(study.claims(result)) == 9
     for claim in study.claims(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_fail_where_the_parametrisations_are_exchanged(result):
     other = {study.STANDARD: study.MUP, study.MUP: study.STANDARD}
     swap = lambda found: {(optimizer, other[kind]): value for (optimizer, kind), value in found.items()}
@@ -224,6 +226,7 @@ def test_claims_fail_where_the_parametrisations_are_exchanged(result):
     assert not any(claim.holds for claim in study.claims(wrong)[1:])
 
 
+@pytest.mark.full
 def test_every_layer_moves_as_much_at_every_width(result):
     for optimizer in study.FACTORIES:
         changes = result.changes[optimizer, study.MUP].mean(axis=1)  # (widths, layers)
@@ -232,11 +235,13 @@ def test_every_layer_moves_as_much_at_every_width(result):
         assert standard[-1, -1] > 4 * standard[0, -1]
 
 
+@pytest.mark.full
 def test_printed_table_has_a_line_an_optimizer_and_parametrisation(result):
     rows = [row.split(" | ") for row in str(result).splitlines()[3:]]
     assert [(row[0].strip(), row[1].strip()) for row in rows] == list(result.runs)
 
 
+@pytest.mark.full
 def test_figure_shows_losses_and_coordinate_checks(result):
     figures = study.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"learning_rate_transfer": Figure}

@@ -277,6 +277,7 @@ def test_a_live_run_ends_with_the_report_of_the_whole(tmp_path, monkeypatch, cap
     assert "100 %  32 runs in" in output and "\x1b" not in output
 
 
+@pytest.mark.full
 def test_an_interrupted_report_says_how_to_write_it_and_status_says_that_it_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("half.yaml").write_text(CONFIG_TEXT)

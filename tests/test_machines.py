@@ -50,6 +50,7 @@ def wait(processes):
     return [process.returncode for process in processes], outputs
 
 
+@pytest.mark.full
 def test_a_task_of_the_array_and_a_pod_of_the_job_finish_the_run(shared):
     job = YAML(typ="safe").load(JOB)["spec"]
     (container,) = job["template"]["spec"]["containers"]
@@ -71,6 +72,7 @@ def test_a_terminated_task_of_the_array_is_requeued(shared):
     assert (shared / "requeued").read_text() == "requeue 4711\n"
 
 
+@pytest.mark.full
 def test_the_code_of_the_page_prints_the_output_that_it_shows(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
     readme = importlib.util.module_from_spec(spec)

@@ -103,7 +103,7 @@ def problem_of(model, batch_size=None):
     return problems.supervised(init, apply, "cross_entropy", rows(), batch_size=batch_size, split=SPLIT)
 
 
-@pytest.mark.parametrize("model", quick(MODELS, flax_linen, haiku, plain_function))
+@pytest.mark.parametrize("model", quick(MODELS, flax_linen))
 def test_a_model_is_swept_with_a_chain_a_schedule_and_clipping(model):
     traces = []
 

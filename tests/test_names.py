@@ -83,6 +83,7 @@ def test_an_axis_may_not_take_the_name_of_a_coordinate_or_a_statistic(name):
         sweep(PROBLEM, factory, {"learning_rate": [0.1], name: [0.0, 1.0]}, steps=3)
 
 
+@pytest.mark.full
 def test_other_names_are_stored_and_read_again(tmp_path):
     names = ("late_loss", "λ max", "2nd", "a.b", "slope-1", "validation_best")
     plain = run()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from shared import quick
 
 from experiments import noise_scale as study
 from gdkit.errors import InputTypeError, InputValueError
@@ -36,7 +37,8 @@ def test_the_critical_batch_size_is_that_of_the_hyperbola(critical):
 
 
 @pytest.mark.parametrize(
-    ("changes", "failing"), [({}, 0), ({"noise": 70.0}, 1), ({"critical": 1.0, "noise": 1.0}, 1), ({"power": -0.4}, 2)]
+    ("changes", "failing"),
+    [({}, 0), ({"power": -0.4}, 2), *quick([({"noise": 70.0}, 1), ({"critical": 1.0, "noise": 1.0}, 1)])],
 )
 def test_claims_fail_for_another_law_and_another_noise(changes, failing):
     assert sum(not claim.holds for claim in study.claims(synthetic(**changes))) >= failing

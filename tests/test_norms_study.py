@@ -30,6 +30,7 @@ def test_a_step_is_the_dual_norm_times_the_steepest_direction(norm, weight, bias
     np.testing.assert_allclose(updates["bias"], -0.5 * bias, atol=1e-5)
 
 
+@pytest.mark.full
 def test_thresholds_are_those_of_the_closed_form_and_runs_are_recorded(result):
     for claim in study.claims(result)[:1]:
         assert claim.kind == "theory" and claim.holds, claim
@@ -41,6 +42,7 @@ def test_thresholds_are_those_of_the_closed_form_and_runs_are_recorded(result):
     assert len(study.plot(result)["norms"].axes) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("smoothness", "sharpness", "failing"), [(1.0, 1.0, 0), (0.8, 1.0, 1), (1.0, 1.4, 1)])
 def test_claims_fail_away_from_the_edge(result, smoothness, sharpness, failing):
     rise = np.linspace(0.5, 1, 4)

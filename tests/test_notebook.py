@@ -37,6 +37,7 @@ def shown(outputs, kind):
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
+@pytest.mark.full
 def test_no_cell_fails_or_writes_to_stderr(outputs):
     assert len(outputs) == len(CELLS)
     for cell in outputs:

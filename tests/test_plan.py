@@ -81,6 +81,7 @@ def test_what_a_plan_fixes_is_kept():
 # Bits
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("unroll", quick([0, 2, 5], 2))
 def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
     plan = Plan(width=4, unroll=1, segment=7)
@@ -111,6 +112,7 @@ def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris):
     same_bits(fixed, run_sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=plan, settings=short))
 
 
+@pytest.mark.full
 def test_a_sweep_that_ran_before_in_the_process_begins_at_its_pace(iris):
     plan, last = Plan(width=len(RATES), workers=1), 10 * DEFAULT_SEGMENTS.first_steps
     timing.seconds_per_step.clear()
@@ -154,6 +156,7 @@ def test_blocks_share_a_start_where_no_swept_value_decides_it(iris, alike):
     assert starts == [[0], [1]] * 4
 
 
+@pytest.mark.full
 def test_what_is_known_of_a_problem_is_asked_again_in_another_precision():
     problem = Problem(lambda w: jnp.sum((w - 3) ** 2), lambda key: jax.random.normal(key, (3,)))
     found = lambda: sweep(problem, sgd, {"learning_rate": [0.1, 0.2]}, steps=5).lanes["final_loss"].dtype

@@ -14,6 +14,7 @@ import synthetic
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.path import Path
+from shared import quick
 
 import gdkit
 from gdkit import Problem, Regime, descend, plots, problems, sgd, sweep
@@ -216,6 +217,7 @@ def test_curves_of_any_recorded_value_are_drawn_up_to_the_end_of_each_lane(ax, w
     assert (ax.get_yscale() == "linear") == (name in ("validation_fit", "size"))  # the size begins at 0
 
 
+@pytest.mark.full
 def test_curves_and_reports_name_and_embed_what_was_recorded(watched, tmp_path):
     with pytest.raises(InputValueError, match="name='validation_los': no such name"):
         plots.curves(watched, "validation_los")
@@ -348,15 +350,19 @@ ODD = {
     "kind, rates, options",
     [
         ("scalar", [0.1], {}),  # one value
-        ("scalar", [0.1, 0.2], {}),  # nothing diverges
         ("scalar", [5.0, 50.0], {}),  # all diverges
-        ("scalar", [0.0, 0.01, 0.1, 1.0], {}),  # a learning rate of 0
-        ("scalar", [0.5], {}),  # arrives at a loss of exactly 0
         ("negative", RATES, {}),
-        ("dead", RATES, {}),
-        ("nan", RATES, {}),
-        ("scalar", RATES, {"curve_points": 0}),
-        ("scalar", [0.1, 1e20], {}),  # overflows at once
+        *quick(
+            [
+                ("scalar", [0.1, 0.2], {}),  # nothing diverges
+                ("scalar", [0.0, 0.01, 0.1, 1.0], {}),  # a learning rate of 0
+                ("scalar", [0.5], {}),  # arrives at a loss of exactly 0
+                ("dead", RATES, {}),
+                ("nan", RATES, {}),
+                ("scalar", RATES, {"curve_points": 0}),
+                ("scalar", [0.1, 1e20], {}),  # overflows at once
+            ]
+        ),
     ],
 )
 def test_degenerate_sweeps_are_drawn(kind, rates, options):
@@ -381,6 +387,7 @@ def test_files_are_the_same_bytes_twice(tmp_path, noisy):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.1e-3.{e}" for n in "ab" for e in ("png", "svg")]
 
 
+@pytest.mark.full
 def test_very_many_points_are_an_image_within_the_svg_and_few_are_not(tmp_path):
     sizes = []
     for count, is_image in ((500, False), (50_001, True)):

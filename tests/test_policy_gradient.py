@@ -36,11 +36,13 @@ def tiny():
     return policy_gradient.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(tiny):
     for claim in policy_gradient.claims(tiny):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(tiny):
     off = {
         name: e._replace(error=9.0, variance=e.variance * (2 + i)) for i, (name, e) in enumerate(tiny.estimates.items())
@@ -94,6 +96,7 @@ def test_the_baseline_of_the_pole_is_the_mean_return_from_each_step_on():
     assert np.all(np.diff(after) <= 0) and np.all(np.diff(after) >= -1.001)
 
 
+@pytest.mark.full
 def test_printed_table_has_the_estimates_and_one_line_per_learning_rate(tiny):
     bandit, *poles = [[line.split(" | ") for line in part.splitlines()] for part in str(tiny).split("\n\n")]
     assert [row[0].strip() for row in bandit[2:]] == ["no baseline", "baseline"]
@@ -102,6 +105,7 @@ def test_printed_table_has_the_estimates_and_one_line_per_learning_rate(tiny):
         np.testing.assert_allclose([float(row[0]) for row in rows], tiny.returns(name)[0], rtol=5e-3)
 
 
+@pytest.mark.full
 def test_figure_shows_each_seed_its_mean_and_the_known_levels(tiny):
     (figure,) = policy_gradient.plot(tiny).values()
     for ax, rates, seeds, level in zip(figure.axes, (3, 2), (2, 3), (2, 60), strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from shared import quick
 
 import gdkit
 from gdkit.problems import Problem
@@ -39,7 +40,7 @@ FACTORIES = (
 )
 
 
-@pytest.mark.parametrize("make", FACTORIES)
+@pytest.mark.parametrize("make", quick(FACTORIES, FACTORIES[2]))
 def test_a_factory_and_a_loss_defined_anew_share_the_programs(make):
     first, programs = compiled(lambda: sweep(bowl(), make()))
     again, anew = compiled(lambda: sweep(bowl(), make()))

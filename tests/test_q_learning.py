@@ -31,11 +31,13 @@ def tiny():
     return q_learning.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(tiny):
     for claim in q_learning.claims(tiny):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(tiny):
     lanes = tiny.lake.lanes
     worse = lanes.assign(validation_gap=lanes.validation_gap + 1, validation_regret=lanes.validation_regret + 1)
@@ -107,6 +109,7 @@ def test_gap_and_regret_are_zero_at_q_star_and_count_only_where_an_action_matter
     assert float(measure(off)["regret"]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.full
 def test_printed_tables_have_one_line_per_learning_rate(tiny):
     lake, star = str(tiny).split("\n\n")
     assert [line.split()[0] for line in lake.splitlines()[3:5]] == ["0.7000", "10.0000"]
@@ -114,6 +117,7 @@ def test_printed_tables_have_one_line_per_learning_rate(tiny):
     assert len(star.splitlines()) == 3 + 3
 
 
+@pytest.mark.full
 def test_figure_shows_theory_and_exponents(tiny):
     (figure,) = q_learning.plot(tiny).values()
     left, right = figure.axes

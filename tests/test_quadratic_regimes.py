@@ -61,11 +61,13 @@ def test_preconditioner_by_hand_is_the_one_that_preconditioned_sharpness_reads_o
     np.testing.assert_allclose(np.sort(found.values), np.sort(by_hand), rtol=1e-4)
 
 
+@pytest.mark.full
 def test_every_claim_holds(study):
     for claim in quadratic_regimes.claims(study):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(study):
     sgd, *others, adam = study.cases
     wrong = (sgd._replace(crossing=-1.01, radius=sgd.radius * 1.01, exponents=sgd.exponents + 0.01), *others)
@@ -74,11 +76,13 @@ def test_claims_can_fail(study):
     assert len(broken) == 4 and sum(text.startswith("adam") for text in broken) == 1
 
 
+@pytest.mark.full
 def test_table_has_thresholds_times_curvature_among_them_the_38_of_adam(study):
     _, _, *rows = str(study).splitlines()
     np.testing.assert_allclose([float(row.split("|")[2]) for row in rows], [2, 3.8, 3.8 / 2.8, 38], rtol=1e-3)
 
 
+@pytest.mark.full
 def test_figure_draws_theory_over_the_measurements_of_every_optimizer(study):
     (figure,) = quadratic_regimes.plot(study).values()
     columns = np.array(figure.axes[:12]).reshape(3, 4)

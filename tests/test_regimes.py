@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import quick
 
 from gdkit import GdkitError, Problem, Regime, Thresholds, classify, descend, problems, sgd, sweep
 
@@ -106,7 +107,7 @@ def log_likelihood(c):
     return Problem(lambda x: c + jnp.log(jnp.cosh(x)) - 0.1 * x, 3.0)
 
 
-@pytest.mark.parametrize("problem", [saturating, noisy, log_likelihood])
+@pytest.mark.parametrize("problem", quick([saturating, noisy, log_likelihood], log_likelihood))
 def test_a_constant_added_to_the_loss_changes_no_regime(problem):
     rates = [1e-3, 0.1, 0.9, 1.6, 1.99, 2.2, 4.0, 1e3]
     result = sweep(problem, sgd, {"problem.c": CONSTANTS, "learning_rate": rates}, steps=200)
@@ -122,6 +123,7 @@ def test_starting_at_the_optimum_is_converged_and_leaving_it_is_not():
     assert names(sweep(unstable, sgd, {"learning_rate": [1.5]}, steps=60)) == ["DIVERGED"]
 
 
+@pytest.mark.full
 def test_minibatch_noise_alone_never_earns_oscillating():
     problem = problems.logistic_regression("iris", batch_size=4)
     result = sweep(problem, sgd, {"learning_rate": np.geomspace(1e-3, 30.0, 24)}, seeds=4, steps=300)

@@ -132,6 +132,7 @@ def test_lanes_that_are_missing_or_damaged_start_again_and_large_ones_are_not_st
         gdkit.open(tmp_path / "b", problem=iris, optimizer=sgd).extend(30)
 
 
+@pytest.mark.full
 def test_a_run_of_a_config_finds_its_code(tmp_path):
     config = tmp_path / "small.yaml"
     config.write_text(

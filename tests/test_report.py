@@ -125,6 +125,7 @@ def test_the_embedded_curves_equal_those_of_the_result(made, page):
     assert sum(len(np.frombuffer(embed.base64.b64decode(c["rows"]), "<i4")) for c in curves) == made.lanes.sizes["lane"]
 
 
+@pytest.mark.full
 def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
     result = synthetic.result(("sgd",), rates=3000, others={"momentum": np.linspace(0, 0.99, 100)}, seeds=1, points=2)
     summary = summarize(result)
@@ -315,6 +316,7 @@ def test_differences_need_an_interval_without_zero_and_enough_seeds():
     assert compare_scores(ours, theirs, paired=True).interval == pytest.approx((0.1, 0.1))
 
 
+@pytest.mark.full
 def test_the_bootstrap_interval_covers_a_known_compare_scores():
     generator = np.random.default_rng(1)
     draws = [generator.normal(0.3, 1.0, 20) for _ in range(200)]

@@ -334,6 +334,7 @@ def test_the_sharpness_curve_is_drawn_with_the_stability_limit(tab, tmp_path):
     assert tab.problems == []
 
 
+@pytest.mark.full
 def test_a_page_that_reloads_itself_restores_the_choices(tab, tmp_path):
     result, config = synthetic.result(("sgd", "adam"), others={"momentum": [0.0, 0.5]}, rates=8), loads(CONFIG)
     path = report.write_report(config, result, summarize(result), [], tmp_path, report.Notice("As of now.", 3))

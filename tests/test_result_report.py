@@ -65,6 +65,7 @@ def test_a_result_without_finished_runs_or_without_the_variable_has_no_report(ma
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 def test_report_and_status_take_run_directories_of_the_library(made, capsys):
     folder, result = made
     run = str(folder / "run")
@@ -81,6 +82,7 @@ def test_report_and_status_take_run_directories_of_the_library(made, capsys):
     assert again.lanes["final_loss"].identical(result.lanes["final_loss"])  # the report is not in the way
 
 
+@pytest.mark.full
 def test_report_and_status_take_files_of_results(made, tmp_path, capsys):
     folder, file = made[0], tmp_path / "saved.nc"
     file.write_bytes((folder / "sweep.nc").read_bytes())

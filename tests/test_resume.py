@@ -197,6 +197,7 @@ def test_lanes_resume_from_their_checkpoints(iris, tmp_path):
     assert max(steps.values()) == 21, "three segments of seven steps"
 
 
+@pytest.mark.full
 def test_short_segments_are_saved_when_the_run_is_interrupted_and_not_before(iris, straight, tmp_path):
     saved, stop = [], threading.Event()
 
@@ -230,6 +231,7 @@ def test_the_lanes_of_a_damaged_checkpoint_start_again(iris, straight, tmp_path)
         assert_same_bits(run(iris, tmp_path), straight)
 
 
+@pytest.mark.full
 def test_blocks_that_ran_out_of_memory_are_stored_with_the_others(iris, straight, tmp_path):
     fail = lambda job, block: fail_for_memory() if job.lanes_per_block > 1 else None
     result = run(iris, tmp_path, run_block=RecordingRunBlock(fail))
@@ -306,6 +308,7 @@ def test_the_views_of_a_partial_result_ignore_missing_lanes(tmp_path):
 # Tiles
 
 
+@pytest.mark.full
 def test_tiles_take_about_a_second_and_every_process_has_some(tmp_path):
     folders = (tmp_path / str(number) for number in range(9))
 

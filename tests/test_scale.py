@@ -36,6 +36,7 @@ def test_what_does_not_hold_is_said_in_the_page_and_by_the_exit_code(tmp_path, m
         assert f"| 2 s | {seconds} s | {'**no**' if code else 'yes'} |" in (tmp_path / "scale.md").read_text("utf-8")
 
 
+@pytest.mark.full
 def test_the_program_measures_on_a_small_machine_all_that_the_page_says(tmp_path):
     stores = [measure.store(tmp_path, lanes, rows) for lanes, rows in ((4096, 64), (4096, 256), (8192, 1024))]
     found = FOUND | {

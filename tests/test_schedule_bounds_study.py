@@ -21,6 +21,7 @@ def result():
     return study.run(TINY)
 
 
+@pytest.mark.full
 def test_what_theory_says_holds(result):
     found = [claim for claim in study.claims(result) if claim.kind == "theory"]
     assert len(found) == 3
@@ -37,6 +38,7 @@ def test_schedules_end_as_named():
     assert at(study.COSINE, 25) == pytest.approx((1 + np.cos(np.pi / 4)) / 2)
 
 
+@pytest.mark.full
 def test_claims_fail_where_schedules_are_named_as_others(result):
     lanes = result.runs.lanes
     names = {study.COSINE: study.CONSTANT, study.CONSTANT: study.COSINE}
@@ -49,6 +51,7 @@ def test_claims_fail_where_schedules_are_named_as_others(result):
     assert [c.measured for c in study.claims(wrong)[3:]] != [c.measured for c in study.claims(result)[3:]]
 
 
+@pytest.mark.full
 def test_table_and_figure_show_every_schedule(result):
     assert len(str(result).splitlines()) == 2 + 4 + 1
     assert [len(ax.lines) for ax in study.plot(result)["schedule_bounds"].axes] == [4, 4, 4]

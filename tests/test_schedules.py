@@ -22,11 +22,13 @@ def result():
     return schedules.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     for claim in schedules.claims(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     lanes = result.runs.lanes  # the constant schedule's runs named one-cycle, and so on
     names = {"constant": "one-cycle", "one-cycle": "constant", "cosine": "warm-up cosine", "warm-up cosine": "cosine"}
@@ -58,6 +60,7 @@ def test_schedules_rise_hold_and_fall_as_named():
     assert at("one-cycle").max() == 1
 
 
+@pytest.mark.full
 def test_warmup_run_reaches_a_rate_above_the_constant_edge(result):
     run = result.warmup_run
     assert run.warmup_steps == 80
@@ -66,6 +69,7 @@ def test_warmup_run_reaches_a_rate_above_the_constant_edge(result):
     np.testing.assert_allclose(run.rate[3], run.rate[-1] * 30 / 80, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_schedule(result):
     _, _, *rows = str(result).splitlines()
     rows = [[cell.strip() for cell in row.split(" | ")] for row in rows]
@@ -73,6 +77,7 @@ def test_printed_table_has_one_line_per_schedule(result):
     assert rows[0][-1] == "1.0"
 
 
+@pytest.mark.full
 def test_figure_shows_scores_edges_and_sharpness(result):
     figures = schedules.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"schedules": Figure}

@@ -49,6 +49,7 @@ def test_resumed_lanes_have_the_bits_of_a_full_sweep(iris, found):
         np.testing.assert_array_equal(found.lanes[name].values[last], full.lanes[name].values[last], err_msg=name)
 
 
+@pytest.mark.full
 def test_the_best_points_of_each_round_are_resumed(iris):
     result = successive_halving(iris, sgd, {"learning_rate": RATES}, steps=90, keep=1 / 3, least=10)
     first = sweep(iris, sgd, {"learning_rate": RATES}, steps=10)
@@ -96,6 +97,7 @@ def test_bad_input_is_named(options, said):
         successive_halving(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, **{"steps": 90} | options)
 
 
+@pytest.mark.full
 def test_the_middle_of_values_that_differ_by_rounding_is_best():
     result = sweep(problems.parabola(), sgd, {"learning_rate": np.linspace(0.05, 0.95, 19)}, steps=2000)
     assert result.best().hyperparameters["learning_rate"] == pytest.approx(0.5)
@@ -172,6 +174,7 @@ def test_a_range_test_records_every_step_and_ends_above_the_edge():
     assert "trial" in str(found) and "limit" in str(found)
 
 
+@pytest.mark.full
 def test_a_range_test_in_which_no_trial_diverges_has_no_limit():
     found = lr_range_test(problems.quadratic([1.0]), optax.adam, low=1e-4, high=1e-2, steps=20, seeds=1, trials=3)
     assert found.limit is None and "no divergence found" in str(found)

@@ -167,6 +167,7 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.full
 def test_json_holds_the_answer_and_nothing_else_is_printed(small, capsys):
     assert main(["run", "small.yaml", "--json"]) == 0
     shown = capsys.readouterr()

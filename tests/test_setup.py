@@ -515,6 +515,7 @@ def test_no_file_holds_the_address_of_a_registry_or_a_path_of_one_machine():
     assert found == []
 
 
+@pytest.mark.full
 def test_the_source_distribution_holds_what_tests_and_documents_need(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

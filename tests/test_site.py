@@ -69,6 +69,7 @@ def nav_of(entries):
 # --- the built pages
 
 
+@pytest.mark.full
 def test_pages_load_nothing_from_a_network(pages):
     assert len(pages) >= 20
     for path, page in pages.items():

@@ -136,6 +136,7 @@ def test_hessian_and_gauss_newton_agree_as_the_loss_vanishes():
         assert np.linalg.norm(hessian - newton) <= share * np.linalg.norm(hessian) * 2
 
 
+@pytest.mark.full
 def test_monitors_measure_every_lane():
     monitors = [
         stability.sharpness_every(QUADRATIC, 2, which="smallest", iterations=6),

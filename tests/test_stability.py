@@ -603,6 +603,7 @@ def test_preconditioned_sharpness_every_is_that_of_the_states_at_its_steps(facto
     assert 0 <= read["_residual"] < 1e-3 * read[""]
 
 
+@pytest.mark.full
 def test_preconditioned_sharpness_every_of_a_sweep_is_that_of_each_lane():
     rates, watched = [0.01, 0.03], [EVERY_FOURTH[optax.adam]]
     result = sweep(ROSENBROCK, optax.adam, {"learning_rate": rates}, steps=9, monitors=watched)

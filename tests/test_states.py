@@ -401,7 +401,7 @@ def test_another_structure_shape_or_dtype_is_refused_by_the_path_of_its_leaf(ada
 
 
 @pytest.mark.filterwarnings("ignore::gdkit.GdkitWarning")
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", quick(LANES, LANES[0]))
 def test_an_exported_file_has_the_params_and_starts_a_sweep(adam, lane, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
     path, state = tmp_path / "params.safetensors", adam.state(lane)
@@ -480,6 +480,7 @@ SAMPLED = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", quick(SAMPLED, "random rows"))
 def test_states_are_read_from_a_directory_where_sample_indexes_numpy_data(case, tmp_path):
     data, sample = SAMPLED[case]

@@ -58,7 +58,7 @@ def stop_at(step):
     [
         (sgd, {"checks": 4}),
         pytest.param(sgd, {"checks": 2, "every": 10, "min_delta": 1e-3}, marks=pytest.mark.full),
-        (optax.adam, {"checks": 3, "every": 7}),
+        pytest.param(optax.adam, {"checks": 3, "every": 7}, marks=pytest.mark.full),
     ],
 )
 def test_patience_ends_each_run_where_a_loop_over_its_losses_does(iris, unstopped, factory, rule):
@@ -128,6 +128,7 @@ def test_a_block_ends_with_its_last_lane_and_a_stopped_run_stays_stopped():
     np.testing.assert_array_equal(longer.lanes["end_step"], endless.lanes["end_step"])
 
 
+@pytest.mark.full
 def test_an_interrupted_sweep_resumes_with_the_memory_of_its_rules(iris, tmp_path):
     rule, plan = [monitors.patience(checks=2, every=10)], Plan(width=2, depth=1, segment=16, workers=1)
     options = {"steps": 80, "monitors": rule, "plan": plan}

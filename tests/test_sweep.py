@@ -137,6 +137,7 @@ def test_a_lane_ends_at_its_target():
     assert (result.lanes["final_loss"].values <= 1.0).all()
 
 
+@pytest.mark.full
 def test_a_block_whose_lanes_have_ended_stops_at_once():
     problem = Problem(lambda x: jnp.sum(x**2), jnp.ones(1000), optimum=0.0)
     axes = {"learning_rate": [10.0, 20.0, 40.0]}
@@ -161,12 +162,14 @@ def test_axes_of_floats_are_lanes_and_of_strings_are_static():
         np.testing.assert_allclose(chosen.values, alone.data["final_loss"].values, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_static_and_lanes_give_the_same_numbers():
     traced = sweep(problems.parabola(), sgd, {"learning_rate": lanes([0.1, 0.2])}, steps=20)
     constant = sweep(problems.parabola(), sgd, {"learning_rate": static([0.1, 0.2])}, steps=20)
     np.testing.assert_allclose(traced.lanes["final_loss"], constant.lanes["final_loss"], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_paired_axes_vary_together():
     pairs = {"learning_rate": [0.1, 0.2, 0.3], "momentum": [0.0, 0.5, 0.9]}
     result = sweep(problems.parabola(), sgd, paired(pairs), steps=30)
@@ -300,6 +303,7 @@ def test_dataframe_leaves_out_what_a_monitor_recorded_along_the_way():
     assert "path" not in frame and frame["last"].tolist() == [5.0, 5.0]
 
 
+@pytest.mark.full
 def test_progress_counts_every_lane_step_once(iris):
     told = []
     sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=30, plan=Plan(width=4, segment=10), progress=told.append)
@@ -389,6 +393,7 @@ def test_a_sweep_without_axes_is_one_lane():
     assert result.lanes.sizes["lane"] == 1 and "1 lane of 5 steps" in repr(result)
 
 
+@pytest.mark.full
 def test_a_loss_without_a_floor_is_left_for_good_and_never_recommended():
     axes = {"learning_rate": [0.01, 0.1, 0.5]}
     result = sweep(Problem(lambda x: -(x**2), 1.0), sgd, axes, steps=400)
@@ -400,6 +405,7 @@ def test_a_loss_without_a_floor_is_left_for_good_and_never_recommended():
     assert Regime(int(sweep(deep, sgd, {"learning_rate": [0.3]}, steps=400).regimes.values[0, 0])) is Regime.CONVERGED
 
 
+@pytest.mark.full
 def test_lanes_along_an_axis_hold_the_others_at_the_best_or_where_asked():
     axes = {"momentum": [0.0, 0.5], "learning_rate": [0.01, 0.1, 0.2]}
     result = sweep(problems.parabola(), sgd, axes, steps=30)

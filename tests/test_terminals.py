@@ -131,7 +131,7 @@ def test_a_signal_during_the_imports_exits_with_130(number):
     assert done.stderr == "interrupted. Run the same command again.\n"
 
 
-@pytest.mark.parametrize(("number", "wait"), WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize(("number", "wait"), quick(WAITS.values(), WAITS["plainly"]), ids=WAITS)
 def test_a_signal_while_the_problem_is_built_exits_with_130_and_says_what_to_do(number, wait, tmp_path):
     (tmp_path / "mine_slow.py").write_text(SLOW.replace("{wait}", wait))
     (tmp_path / "slow.yaml").write_text(SMALL.replace("name: parabola", "use: mine_slow:slow"), encoding="utf-8")
@@ -187,6 +187,7 @@ def test_a_limit_below_what_jax_needs_is_named(limit, value, words):
 # Names and labels
 
 
+@pytest.mark.full
 def test_labels_are_plain_text_in_figures_and_have_files_of_their_own(tmp_path):
     labels = ["a $x^$ b", "a b", "a-b", ".."]
     optimizers = json.dumps([{"name": "sgd", "label": label} for label in labels])

@@ -78,6 +78,7 @@ def test_the_best_at_the_end_of_an_axis_is_refined_on_both_sides(quadratic):
     assert values == pytest.approx([0.01, 0.02, 0.04 / 2**0.5, 0.04, 0.04 * 2**0.5])
 
 
+@pytest.mark.full
 def test_each_optimizer_is_refined_around_its_own_best_and_static_values_keep_their_programs(quadratic):
     axes = {
         "optimizer": {"sgd": (sgd, {"nesterov": static([False, True]), "momentum": 0.5}), "adam": optax.adam},
@@ -183,6 +184,7 @@ def test_points_of_a_batch_differ(optuna, found):
     assert found.study.best_value < 1e-6
 
 
+@pytest.mark.full
 def test_seeds_are_combined_by_mean_or_median(optuna):
     problem = problems.mlp("iris", widths=(3,), batch_size=8)
     values = {}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import assert_refused
+from shared import assert_refused, quick
 
 from gdkit import Problem, critical_learning_rate, descend, problems, sgd, static, step_map, sweep, tune
 from gdkit.types import State
@@ -126,7 +126,7 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", quick(SCHEDULES, "warmup_cosine_decay_schedule", "sgdr_schedule"))
 def test_schedules_of_a_swept_rate_run_or_the_error_has_the_form_that_does(name):
     make, problem = SCHEDULES[name], problems.quadratic([1.0, 4.0])
     factory = lambda learning_rate: optax.sgd(make(learning_rate))

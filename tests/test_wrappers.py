@@ -194,6 +194,7 @@ def test_sam_within_a_transform_that_passes_nothing_on_is_refused():
     assert_refused(lambda: descend(PROBLEM, optax.lookahead(sharp(), **LOOKAHEAD), 2), "optimizer=.*needs grad_fn")
 
 
+@pytest.mark.full
 def test_other_optimizers_keep_their_extra_arguments():
     run = descend(problems.quadratic([1.0, 4.0]), optax.lbfgs(), 5)
     assert float(run.loss[-1]) < 1e-6
