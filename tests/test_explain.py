@@ -8,9 +8,15 @@ import pytest
 from matplotlib.figure import Figure
 from shared import assert_refused, dense_hessian
 
+import gdkit
 from gdkit import Learner, Problem, Regime, SweepResult, optimizers, plots, sgd, stability_threshold, sweep
 from gdkit.app.cli import main
+from gdkit.app.directory import find_explanations, find_report_damage
+from gdkit.app.report import write_report
+from gdkit.app.report.figures import list_figures
+from gdkit.app.report.sections import render_explanations
 from gdkit.app.run.hooks import Hooks
+from gdkit.app.summary import summarize
 from gdkit.stability.edges import find_edge
 
 RNG = np.random.default_rng(0)
@@ -116,17 +122,40 @@ def test_bad_arguments_are_named(bowl):
     assert_refused(lambda: walk.explain(0), "a Learner has no loss with a curvature")
 
 
+def write_plain_report(config, result, folder):
+    """The report with empty figures: drawing them takes seconds."""
+    summary = summarize(result)
+    drawn = list_figures(result, summary, folder / "figures")
+    (folder / "figures").mkdir()
+    for file in (file for figure in drawn for file in (figure.png, figure.svg)):
+        file.write_text("<svg></svg>")
+    write_report(config, result, summary, drawn, folder)
+
+
 def test_the_command_prints_the_paragraph_and_writes_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
-    assert main(["run", "small.yaml", "--quiet"], Hooks(write_report=lambda *_: None)) == 0
+    assert main(["run", "small.yaml", "--quiet"], Hooks(write_report=write_plain_report)) == 0
+    report, command = tmp_path / "runs/small/report.html", "<code>gdkit explain runs/small --lane N</code>"
+    assert command in report.read_text() and "explain-2.html" not in report.read_text()
     assert main(["explain", "runs/small", "--lane", "2", "--points", "5", "--flow-steps", "0"]) == 0
     printed = capsys.readouterr().out
     assert "Run 2" in printed and "starts above the edge" in printed
     page = (tmp_path / "runs/small/explain-2.html").read_text()
     assert "starts above the edge" in page and "<img" in page
+    assert 'Why a run ended as it did: <a href="explain-2.html">run 2</a>. ' in report.read_text()
+    assert find_report_damage(report.parent, gdkit.open("runs/small").lanes.attrs["run"]) is None
     assert main(["explain", "."]) == 2
     assert "not the folder of a sweep" in capsys.readouterr().err
+
+
+def test_only_explanations_of_the_same_run_are_linked_in_the_order_of_their_lanes(tmp_path):
+    for lane, run in (("10", "abc"), ("9", "abc"), ("3", "other"), ("x", "abc")):
+        (tmp_path / f"explain-{lane}.html").write_text(f'<meta name="gdkit-run" content="{run}">')
+    found = find_explanations(tmp_path, "abc")
+    assert list(found) == [9, 10]
+    section = render_explanations(found, "gdkit explain 'a & b' --lane N")
+    assert section.index("explain-9.html") < section.index("explain-10.html") and "a &amp; b" in section
 
 
 @pytest.mark.full

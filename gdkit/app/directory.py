@@ -91,6 +91,14 @@ def find_report_damage(folder: Path, run: str, figures: str = "") -> str | None:
     return None
 
 
+def find_explanations(folder: Path, run: str) -> dict[int, Path]:
+    """The pages on why runs of the sweep whose digest is `run` ended as they did, by lane."""
+    mark = f'name="gdkit-run" content="{run}"'.encode()
+    lanes = {path.stem.removeprefix("explain-"): path for path in folder.glob("explain-*.html")}
+    found = {int(lane): path for lane, path in lanes.items() if lane.isdecimal() and mark in path.read_bytes()}
+    return dict(sorted(found.items()))
+
+
 def _stored_config(folder: Path) -> Config | None:
     """The config in the manifest; None if there is none, or it cannot be read."""
     try:

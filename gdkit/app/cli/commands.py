@@ -205,7 +205,7 @@ def explain(
 ) -> None:
     """Say why a run ended as it did, and write a page about it: its curvature against the edge of stability.
 
-    The run, and those just below and just above where divergence begins, are run again.
+    The run, and those just below and just above where divergence begins, are run again. The report links to the page.
 
     Args:
       folder: the folder of the sweep, for example runs/digits_mlp.
@@ -219,13 +219,19 @@ def explain(
     if not (folder / "config.yaml").is_file():
         problem = "it is not the folder of a sweep that a config ran"
         raise bad_value("DIR", str(folder), problem, "Name one, such as runs/NAME; in Python use result.explain(lane)")
-    _configure_jax(directory.load_config(folder).precision)
+    config = directory.load_config(folder)
+    _configure_jax(config.precision)
     from gdkit.app.report.explanation import write_explanation
+    from gdkit.app.run.outputs import link_explanations
 
-    explanation = gdkit.open(folder).explain(lane, points=points, flow_steps=flow_steps)
+    result = gdkit.open(folder)
+    explanation = result.explain(lane, points=points, flow_steps=flow_steps)
     print(explanation)
     target = output or folder / f"explain-{explanation.runs[0].lane}.html"
-    print(f"\nwrote {write_explanation(explanation, target, folder.absolute().name)}")
+    run = str(result.lanes.attrs.get("run"))
+    print(f"\nwrote {write_explanation(explanation, target, folder.absolute().name, run)}")
+    if output is None and directory.find_report_damage(folder, run) is None:
+        link_explanations(config, folder)
 
 
 def serve(folder: Path, /, *, port: int = 8000, host: str = "127.0.0.1") -> None:

@@ -14,8 +14,8 @@ from gdkit.store.files import publish_output
 from gdkit.sweeps.result.explanation import Explanation
 
 
-def write_explanation(explanation: Explanation, path: Path, name: str) -> Path:
-    """Writes the page about a lane of the run `name`; returns its path."""
+def write_explanation(explanation: Explanation, path: Path, name: str, run: str | None = None) -> Path:
+    """Writes the page about a lane of the sweep `name`, whose digest is `run`; returns its path."""
     lane = explanation.runs[0].lane
     with tempfile.TemporaryDirectory() as scratch:
         body = [
@@ -23,7 +23,7 @@ def write_explanation(explanation: Explanation, path: Path, name: str) -> Path:
             sections.render_figure(_draw(explanation, Path(scratch))),
             sections.render_output(str(explanation).removeprefix(explanation.text).strip()),
         ]
-    page = fill_page("Why a run ended as it did", name, f"run {lane}", body)
+    page = fill_page("Why a run ended as it did", name, f"run {lane}", body, run=run)
     publish_output(path, SEAL.sign([page.encode()]))
     return path
 

@@ -122,6 +122,14 @@ def render_outcomes(summary: Summary) -> str:
     return f'<section>{title}<dl class="strips">{strips}</dl>{_render_key(summary)}{note}</section>'
 
 
+def render_explanations(pages: Mapping[int, Path], command: str) -> str:
+    """Links to the pages on why runs ended as they did, by lane, and the command that writes one."""
+    links = ", ".join(f'<a href="{escape(page.name)}">run {lane}</a>' for lane, page in pages.items())
+    linked = f"Why a run ended as it did: {links}. " if links else ""
+    about = f"{linked}<code>{escape(command)}</code> explains run N by its curvature and the edge of stability."
+    return f'<section><p class="soft">{about}</p></section>'
+
+
 def render_importances(importances: Mapping[str, Sequence[AxisImportance]], by: str) -> str:
     """How much of the variance each axis explains, per optimizer: a sentence and bars."""
     if not importances:

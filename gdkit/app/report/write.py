@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, ConfigOptimizer, StudyConfig, SweepConfig
-from gdkit.app.directory import CONFIG, REPORT, SEAL
+from gdkit.app.directory import CONFIG, REPORT, SEAL, find_explanations
 from gdkit.app.importance import axis_importances
 from gdkit.app.labels import humanize
 from gdkit.app.report import embed, sections
@@ -58,6 +58,10 @@ def render_report(
 ) -> str:
     """The page that `write_report` writes."""
     origin = _render_origin(config, folder, describe_provenance(result))
+    if notice is None:
+        pages = find_explanations(folder, str(result.lanes.attrs.get("run")))
+        command = f"gdkit explain {shlex.quote(str(folder))} --lane N"
+        origin = sections.render_explanations(pages, command) + origin
     thresholds, every = stability_thresholds(config), curve_intervals(config)
     return _fill_result_page(config.name, result, summary, figures, notice or Notice(), origin, thresholds, every)
 

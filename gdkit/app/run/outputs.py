@@ -105,6 +105,17 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
     _print_end(config.name, summary, {"report": page}, show)
 
 
+def link_explanations(config: Config, folder: Path) -> None:
+    """Write the report of a finished sweep again, with links to the explanations of its runs; its figures stay."""
+    if isinstance(config, SweepConfig):
+        result = dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
+        summary = summarize(result)
+        drawn = figures.list_figures(result, summary, folder / figures.FOLDER)
+        if figures.digest_figures(drawn) is None:
+            drawn = figures.draw_figures(result, summary, folder / figures.FOLDER)
+        report.write_report(config, result, summary, drawn, folder)
+
+
 def write_library_report(path: Path, output: Path | None = None, *, show: Show = "all") -> None:
     """Print the answer, and write the report, of a run directory without a config or of a file of results.
 
