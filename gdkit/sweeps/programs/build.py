@@ -233,7 +233,7 @@ def _run_stride(block: _BlockCall, position: _Position) -> _Position:
     definition, (carry, slot) = block.definition, position
     layout, at = definition.layout, jnp.asarray(definition.curve_steps)
     steps = carry.t + jnp.arange(layout.stride, dtype=jnp.int32)
-    move = lambda lanes, step: _move_lanes(block, lanes, *step)
+    move = lambda lanes, step: _move_lanes(block, layout.separate(lanes), *step)
     lanes, losses = jax.lax.scan(move, carry.lanes, (steps, _sample_ahead(block, steps)), unroll=layout.unroll)
     carry = carry._replace(t=carry.t + layout.stride, lanes=lanes)
     if not len(at):

@@ -118,13 +118,13 @@ def _choose_unroll(params: Params, statistics: str, platform: str | None = None)
     """Steps per iteration: several where a step is so short that the loop around it takes longer.
 
     With the ends alone and unroll 4, the scalar of the benchmark takes 0.3 of its time. On an accelerator a whole
-    stride is then 9 launches in place of 33.
+    stride is then 9 launches in place of 33. Longer steps go in twos there, which saves the copies of the loop's carry:
+    26 kernels per step of the digits MLP in place of 29.
     """
-    if sum(leaf.size for leaf in jax.tree.leaves(params)) > _FEW_ENTRIES:
-        return 1
+    is_short = sum(leaf.size for leaf in jax.tree.leaves(params)) <= _FEW_ENTRIES
     if (platform or jax.default_backend()) != "cpu":
-        return ON_ACCELERATOR.stride
-    return 4 if statistics == "ends" else 1
+        return ON_ACCELERATOR.stride if is_short else 2
+    return 4 if is_short and statistics == "ends" else 1
 
 
 def _get_first_point(group: Group) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+
 from gdkit import monitors
+from gdkit.descent import Lane
 from gdkit.types import Monitor
 
 
@@ -18,6 +21,7 @@ class Layout(NamedTuple):
     stride: int = 1  # steps between two checks of whether any lane is running; those that fill none are single steps
     samples_ahead: bool = False  # whether the batches of a stride are sampled before it
     on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
+    compacts: bool = False  # whether the running lanes of a block in which many have ended are advanced by themselves
 
     def choose_monitors(self, watched: Sequence[Monitor]) -> tuple[Monitor, ...]:
         """The monitors of its lanes, whose values are the same to rounding.
@@ -28,9 +32,18 @@ class Layout(NamedTuple):
         on_vectors = {id(reversals): monitors.reversals(1), id(norms): monitors.norms(1)} if self.on_vectors else {}
         return tuple(on_vectors.get(id(monitor), monitor) for monitor in watched)
 
+    def separate(self, lanes: Lane) -> Lane:
+        """The lanes between two steps of an iteration, whose statistics are not to be computed by one kernel.
+
+        Such a kernel would read the previous update of a lane and write the next one, and so need a copy of it.
+        """
+        if not 1 < self.unroll < self.stride:
+            return lanes
+        return lanes._replace(record=jax.lax.optimization_barrier(lanes.record))
+
 
 ON_CPU = Layout()
-ON_ACCELERATOR = Layout(stride=8, samples_ahead=True, on_vectors=True)
+ON_ACCELERATOR = Layout(stride=8, samples_ahead=True, on_vectors=True, compacts=True)
 
 
 def choose_layout(platform: str, unroll: int) -> Layout:
