@@ -14,6 +14,7 @@ import numpy as np
 from gdkit.data.held_out import raise_source_errors
 from gdkit.errors import RunError
 from gdkit.monitors import EndKind
+from gdkit.sweeps.execution.compaction import Compaction, choose_compaction
 from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
 from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
@@ -32,6 +33,8 @@ class SegmentSettings(NamedTuple):
     seconds: float = 0.5
     checkpoint_seconds: float = 2.0  # where a checkpoint is written at the end of each
     start_cache_bytes: int = 2**25  # of start carries that a job keeps for its later blocks
+    compaction_steps: int = 16  # before a block can be compacted for the first time: many lanes that diverge do so soon
+    compaction_gain: float = 1.0  # seconds that a narrower block has to save per second of compiling its program
 
 
 DEFAULT_SEGMENTS = SegmentSettings()
@@ -74,12 +77,17 @@ def run_block(
             if checkpoint and saved_step < step:
                 checkpoint.save(carry._replace(evaluations=evaluations))
             return None
-        end = _end_segment(step, segment_steps or _steps_in(seconds, program, settings.first_steps), job.steps, program)
+        count = segment_steps or _steps_in(seconds, program, settings.first_steps)
+        if step == 0 and program.layout.compacts:
+            count = min(count, settings.compaction_steps)
+        end = _end_segment(step, count, job.steps, program)
         if feed:
             inputs, batches_end = feed.serve(job, inputs, step, device)
             end = min(end, batches_end)
         with slots:
-            carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end)
+            gain = settings.compaction_gain
+            compaction = choose_compaction(job, inputs, carry, device, job.steps - step, gain) if step else None
+            carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end, compaction)
             write_evaluations(evaluations, pending)
             report_steps(reached - step)
             step = reached
@@ -123,35 +131,49 @@ def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None
 
 
 def _advance_segment(
-    job: Job, program: Program, inputs: tuple[Inputs, Shared], carry: Carry, step: int, end: int
+    job: Job,
+    program: Program,
+    inputs: tuple[Inputs, Shared],
+    carry: Carry,
+    step: int,
+    end: int,
+    compaction: Compaction | None = None,
 ) -> tuple[Carry, int, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended.
 
     Also the places and the values of the evaluations on the way; the device is not waited for between them.
     """
     begin = time.monotonic()
-    carry, pending = _advance_and_evaluate(job, program, inputs, carry, step, end)
+    carry, pending = _advance_and_evaluate(job, program, inputs, carry, step, end, compaction)
     if not bool(carry.going):  # waits for the segment
         return carry, job.steps, pending
-    seconds_per_step[program.fingerprint] = max(time.monotonic() - begin, 1e-4) / (end - step)
+    advanced = compaction.program if compaction else program
+    seconds_per_step[advanced.fingerprint] = max(time.monotonic() - begin, 1e-4) / (end - step)
     return carry, end, pending
 
 
 def _advance_and_evaluate(
-    job: Job, program: Program, inputs: tuple[Inputs, Shared], carry: Carry, step: int, end: int
+    job: Job,
+    program: Program,
+    inputs: tuple[Inputs, Shared],
+    carry: Carry,
+    step: int,
+    end: int,
+    compaction: Compaction | None = None,
 ) -> tuple[Carry, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the places and values of the evaluations after `step`.
 
     They read the carry between two calls that advance it, and change nothing but the monitors that observe them.
     """
     at, pending = step, []
+    advance = compaction.advance if compaction else functools.partial(advance_block, program)
     for place in np.flatnonzero((job.evaluation_steps > step) & (job.evaluation_steps <= end)).tolist():
         if (due := int(job.evaluation_steps[place])) < job.steps:  # the last one is at the end of all lanes
-            carry, at = advance_block(program, inputs, carry, at, due, job.steps), due
+            carry, at = advance(inputs, carry, at, due, job.steps), due
             carry, values = evaluate_along(program, inputs, carry)
             pending.append((place, values))
     if at < end:
-        carry = advance_block(program, inputs, carry, at, end, job.steps)
+        carry = advance(inputs, carry, at, end, job.steps)
     return carry, pending
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ READ_OPTIONS = COMMON_OPTIONS | {"xla_cpu_use_fusion_emitters": False}
 GPU_OPTIONS = {"xla_gpu_copy_insertion_use_region_analysis": True}
 
 
+compile_seconds: dict[str, float] = {}  # of the programs of a block, by fingerprint, when this process compiled them
+
+
 @cache_if_hashable(maxsize=32)
 def jit_program(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, recording: Recording, layout: Layout
@@ -59,6 +63,7 @@ def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: jax
 
 @functools.lru_cache(maxsize=64)
 def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> Program:
+    begin = time.monotonic()
     inputs, sharding = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
     traced = program.start.trace(*inputs)
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
@@ -76,6 +81,7 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     texts = tuple(lowered.as_text() for lowered, _ in options)
     executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
     fingerprint = _hash_programs(texts, device)
+    compile_seconds[fingerprint] = time.monotonic() - begin
     starts_alike = not any(used[: len(inputs[0].traced)])
     start, advance, finish, *along = executables
     evaluate, observe = (*along, None, None)[:2]
@@ -84,6 +90,30 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
         start, advance, finish, program.layout, fingerprint, carry, output, starts_alike,
         evaluate=evaluate, evaluated=evaluated, observe=observe,
     )  # fmt: skip
+
+
+def compile_narrower(jitted: Program, program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Program:
+    """`program` with the function `advance` of blocks of the shapes of `inputs` and `carry`, compiled once.
+
+    Args:
+      jitted: of which `program` was compiled.
+      program: of wider blocks.
+      inputs: of a narrower block.
+      carry: of the narrower block, on the device.
+    """
+    leaves, treedef = jax.tree.flatten((inputs, carry))
+    shapes = tuple(_describe_shape(x, carry.curve.sharding) for x in leaves)
+    advance, fingerprint = _compile_advance(jitted, treedef, shapes)
+    return program._replace(advance=advance, fingerprint=fingerprint)
+
+
+@functools.lru_cache(maxsize=64)
+def _compile_advance(jitted: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[Compiled, str]:
+    (inputs, carry), sharding = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
+    lowered = jitted.advance.lower(*inputs, carry, step, step)
+    text, (device,) = lowered.as_text(), sharding.device_set
+    return _find_executable(text, lowered, ADVANCE_OPTIONS, device), _hash_programs((text,), device)
 
 
 _executables: dict[tuple[Any, ...], Compiled] = {}  # of this process, by what they compute

@@ -46,6 +46,8 @@ class Job(NamedTuple):
     source: Source | None = None  # of its batches, where they are on the host; then a block has one seed
     start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if only these decide a start
     evaluation_steps: np.ndarray = NO_EVALUATIONS  # of the evaluations along the run, the last at its end
+    jitted: Program | None = None  # of which `programs` were compiled
+    narrower: dict[tuple[int, int, int], Program] | None = None  # by device, seeds and points; None: no compaction
 
     @property
     def lanes_per_block(self) -> int:
@@ -88,7 +90,7 @@ def compile_job(
     traced = {name: values.astype(dtype) for name, values in traced.items()}
     job = Job(
         [], placed, traced, steps, blocks, group, unroll=unroll, source=source, start_cache={},
-        evaluation_steps=evaluation_steps,
+        evaluation_steps=evaluation_steps, jitted=program, narrower={} if layout.compacts else None,
     )  # fmt: skip
     programs = [
         compile_program(program, get_block_inputs(job, blocks[0], number), device)
