@@ -72,6 +72,19 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
     assert f"Training diverges above about {found.edge:.3g}, {ratio} ({bracket})." in details
     least = min(summary.window.excess, key=summary.window.excess.get)
     assert f"of {least} averages" in details
+    assert details.endswith("Next: train with it, or sweep 0.0658–0.351 for a closer value.")
+
+
+@pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        ({"seeds": 1}, "Next: repeat it with at least 3 seeds, which give an interval."),
+        ({"edge": 100.0}, "Next: higher values of the learning rate."),
+        ({"edge": 1e-3}, "Next: lower values of the learning rate."),
+    ],
+)
+def test_the_first_screen_names_the_next_step(change, step):
+    assert answers.format_details(summarize(synthetic.result(("sgd",), **change))).endswith(step)
 
 
 @pytest.mark.parametrize(

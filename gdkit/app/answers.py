@@ -68,6 +68,7 @@ def format_details(summary: Summary) -> str:
         _describe_plateau(found),
         _describe_divergence(found),
         _describe_sensitivity(summary),
+        _describe_next(summary, row, found),
     ]
     return " ".join(filter(None, sentences))
 
@@ -220,6 +221,24 @@ def _describe_divergence(found: Recommendation) -> str:
         return f"{bracket[:1].upper()}{bracket[1:]}."
     ratio = f"{short_number(found.edge / found.best)} × the best {humanize(found.axis)}"
     return f"Training diverges above about {short_number(found.edge)}, {ratio} ({bracket})."
+
+
+def _describe_next(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
+    """What to do next: the first of more runs, other values, more seeds and closer values that would change the answer."""
+    values = [cell.value for cell in row.cells]
+    place = values.index(found.best) if found.best in values else 0
+    near = values[max(place - 1, 0) : place + 2]
+    if summary.unfinished:
+        return "Next: finish the other runs."
+    if len(near) < 2:
+        return ""
+    if _end_of_axis(summary, row):
+        return f"Next: {'lower' if place == 0 else 'higher'} values of the {humanize(found.axis)}."
+    if len(row.seeds) < 3:
+        return "Next: repeat it with at least 3 seeds, which give an interval."
+    if found.interval and (found.interval[0] < near[0] or found.interval[1] > near[-1]):
+        return "Next: more seeds, which narrow the interval."
+    return f"Next: train with it, or sweep {short_range((near[0], near[-1]))} for a closer value."
 
 
 def _describe_sensitivity(summary: Summary) -> str:
