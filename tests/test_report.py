@@ -18,7 +18,7 @@ from gdkit.app.labels import humanize_names, labels_of
 from gdkit.app.report import embed, sections, write
 from gdkit.app.report.comparison import write_comparison
 from gdkit.app.report.differences import compare_scores
-from gdkit.app.summary import describe_provenance, describe_run, summarize
+from gdkit.app.summary import RegimeCell, Summary, SummaryRow, describe_provenance, describe_run, summarize
 from gdkit.plots import REGIME_COLORS
 from gdkit.regimes import Regime
 
@@ -179,10 +179,10 @@ def test_a_strip_shows_the_shares_of_regimes_at_each_value():
     codes = made.regimes.values.reshape(16, 3)  # lanes by value and seed
     columns = []
     for _, rects in drawn:
-        shape = r'class="fill r(\d)" x="(\d+)" y="([\d.]+)" width="(\d+)" height="([\d.]+)"'
-        cells = [(int(code), float(y), int(x), int(w), float(h)) for code, x, y, w, h in re.findall(shape, rects)]
+        shape = r'class="fill r(\d)" x="[\d.]+" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"'
+        cells = [(int(code), float(y), float(w) / 240 * 16, float(h)) for code, y, w, h in re.findall(shape, rects)]
         assert sorted(cells) == sorted(cells, key=lambda cell: -cell[1])  # diverged runs on top
-        columns += [[round(3 * {c[0]: c[4] for c in cells}.get(code, 0)) for code in Regime]] * cells[0][3]
+        columns += [[round(3 * {c[0]: c[3] for c in cells}.get(code, 0)) for code in Regime]] * round(cells[0][2])
     assert columns == [[int((row == code).sum()) for code in Regime] for row in codes]
     (divided,) = [title for title, _ in drawn if "33 % diverged" in title]
     assert divided.startswith("0.858: ")
@@ -190,6 +190,26 @@ def test_a_strip_shows_the_shares_of_regimes_at_each_value():
     assert len(re.findall("[·█≈^~x×-]*", shown.split("sgd 0.001 ")[1])[0]) == 16
     assert shown.split("sgd 0.001 ")[1][11:13] == "x×"
     assert "x split" in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),  # of two optimizers, and the shares of the width that their strips take
+    [
+        (([0.001, 0.01, 0.1], [0.1, 1.0, 10.0]), [(0, 0.6), (0.4, 1)]),  # cells of a decade, from 10^-3.5 to 10^1.5
+        (([1.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0]), [(0, 4 / 6), (0.5, 1)]),
+        (([0.5], [0.5]), [(0, 1), (0, 1)]),
+    ],
+)
+def test_strips_of_all_optimizers_have_one_scale(values, expected):
+    cell = lambda value: RegimeCell(value, tuple(int(code == Regime.CONVERGED) for code in Regime))
+    rows = tuple(
+        SummaryRow(name, None, tuple(map(cell, own)), {Regime.CONVERGED: len(own)}, 1.0, (1.0,))
+        for name, own in zip(("sgd", "adam"), values, strict=True)
+    )
+    page = sections.render_outcomes(Summary("learning_rate", "final_loss", None, rows, ()))
+    drawn = [re.findall(r'x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', strip) for strip in page.split("<dt>")[1:]]
+    ends = [(float(own[0][0]) / 240, sum(map(float, own[-1])) / 240) for own in drawn]
+    np.testing.assert_allclose(ends, expected, atol=1e-3)
 
 
 def test_caveats_are_capitalized_unless_they_begin_with_a_label():

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gdkit.app.answers import (
     answer_cards,
     first_divergence,
@@ -33,6 +35,7 @@ from gdkit.app.summary import (
 from gdkit.formatting import count
 from gdkit.plots.style import REGIME_COLORS, REGIME_COLORS_DARK
 from gdkit.regimes import Regime
+from gdkit.sweeps.axes import is_log
 
 _LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
 _LONG = ' class="long"'
@@ -116,7 +119,11 @@ def render_outcomes(summary: Summary) -> str:
     if not rows:
         return ""
     title = f"<h2>Outcome by {escape(humanize(summary.axis or ''))}</h2>"
-    strips = "".join(f"<dt>{escape(row.optimizer or 'all runs')}</dt><dd>{_render_strip(row)}</dd>" for row in rows)
+    edges = _place_cells(rows)
+    strips = "".join(
+        f"<dt>{escape(row.optimizer or 'all runs')}</dt><dd>{_render_strip(row, own)}</dd>"
+        for row, own in zip(rows, edges, strict=True)
+    )
     divided = any(max(cell.counts) < sum(cell.counts) for row in rows for cell in row.cells)
     note = f'<p class="soft">{_explain_split(rows)}</p>' if divided else ""
     return f'<section>{title}<dl class="strips">{strips}</dl>{_render_key(summary)}{note}</section>'
@@ -297,16 +304,35 @@ def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
 # Strips of regimes
 
 
-def _render_strip(row: SummaryRow) -> str:
+def _place_cells(rows: Sequence[SummaryRow]) -> list[np.ndarray]:
+    """The edges of the cells of every row on one scale, from 0 to the width of a strip, each (cells + 1,)."""
+    values = [np.array([cell.value for cell in row.cells]) for row in rows]
+    scale = np.log if is_log(np.concatenate(values)) else np.asarray
+    edges = [_find_edges(scale(own)) for own in values]
+    low, high = min(own[0] for own in edges), max(own[-1] for own in edges)
+    return [_STRIP_CELLS * (own - low) / (high - low) for own in edges]
+
+
+def _find_edges(places: np.ndarray) -> np.ndarray:
+    """The edges of cells around increasing places: halfway between neighbors, and as far beyond the ends."""
+    if len(places) == 1:
+        return places[0] + np.array([-0.5, 0.5])
+    middle = (places[1:] + places[:-1]) / 2
+    return np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
+
+
+def _render_strip(row: SummaryRow, edges: np.ndarray) -> str:
     """One column per value, divided into the shares of its regimes, diverged runs on top."""
     places = sorted({round(i * (len(row.cells) - 1) / (_STRIP_CELLS - 1)) for i in range(_STRIP_CELLS)})
-    cells = [row.cells[place] for place in places]
+    cells, edges = [row.cells[place] for place in places], edges[[*places, -1]]
     groups = itertools.groupby(enumerate(cells), lambda numbered: _regime_shares(numbered[1]))
     starts = [next(group)[0] for _, group in groups]
     ends = [*starts[1:], len(cells)]
-    stretches = [_render_stretch(cells[start:end], start, end) for start, end in zip(starts, ends, strict=True)]
+    stretches = [
+        _render_stretch(cells[start:end], *edges[[start, end]]) for start, end in zip(starts, ends, strict=True)
+    ]
     counts = ", ".join(f"{count} {regime.name.lower()}" for regime, count in row.counts.items())
-    frame = f'viewBox="0 0 {len(cells)} 1" preserveAspectRatio="none" role="img" aria-label="{escape(counts)}"'
+    frame = f'viewBox="0 0 {_STRIP_CELLS} 1" preserveAspectRatio="none" role="img" aria-label="{escape(counts)}"'
     low, high = short_number(row.cells[0].value), short_number(row.cells[-1].value)
     return f'<span>{low}</span><svg class="strip" {frame}>{"".join(stretches)}</svg><span>{high}</span>'
 
@@ -315,7 +341,7 @@ def _regime_shares(cell: RegimeCell) -> tuple[float, ...]:
     return tuple(count / sum(cell.counts) for count in cell.counts)
 
 
-def _render_stretch(cells: Sequence[RegimeCell], start: int, end: int) -> str:
+def _render_stretch(cells: Sequence[RegimeCell], start: float, end: float) -> str:
     """Neighboring values with the same share of every regime."""
     shares = dict(zip(Regime, _regime_shares(cells[0]), strict=True))
     text = ", ".join(f"{100 * share:.0f} % {regime.name.lower()}" for regime, share in shares.items() if share)
@@ -325,7 +351,7 @@ def _render_stretch(cells: Sequence[RegimeCell], start: int, end: int) -> str:
     for regime, share in shares.items():
         top -= share
         if share:
-            size = f'x="{start}" y="{max(top, 0):.4f}" width="{end - start}" height="{share:.4f}"'
+            size = f'x="{start:.2f}" y="{max(top, 0):.4f}" width="{end - start:.2f}" height="{share:.4f}"'
             rects.append(f'<rect class="fill r{int(regime)}" {size}/>')
     return f"<g>{title}{''.join(rects)}</g>"
 
