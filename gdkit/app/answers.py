@@ -226,7 +226,7 @@ def _describe_divergence(found: Recommendation) -> str:
 def _describe_next(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
     """What to do next: the first of other runs, values and seeds that could change the answer; or closer values."""
     values = [cell.value for cell in row.cells]
-    place = values.index(found.best) if found.best in values else 0
+    place = next((i for i, value in enumerate(values) if value == found.best), 0)
     near = values[max(place - 1, 0) : place + 2]
     if summary.unfinished:
         return "Next: finish the other runs."
