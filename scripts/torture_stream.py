@@ -40,9 +40,9 @@ def streams(root: Path, quick: bool) -> dict[str, Any]:
             kills += 1
             assert content(folder).items() <= expected.items(), f"{folder}: a file differs"
         assert _start(folder, trace).wait(300) == 0
-        again = processes.count_repeated(trace)
-        most = max(most, *again)
-        results.update(runs=1, kills=kills, equal=kills * (content(folder) == expected), again=sum(again))
+        lost = processes.count_lost(trace)
+        most = max(most, *lost)
+        results.update(runs=1, kills=kills, equal=kills * (content(folder) == expected), again=sum(lost))
         print(f"streams: {results['kills']} of {count}, {results['equal']} equal", flush=True)
         shutil.rmtree(folder)
     shape = {"segments": segments, "workers": streaming.WORKERS, "blocks": len(list(straight.glob("tiles/*/*.npz")))}
@@ -83,7 +83,7 @@ of an undisturbed run, byte for byte.
 | kills and runs | {r["kills"]} in {r["runs"]} |
 | kills after which the run finished with the same bytes | {r["equal"]} of {r["kills"]} |
 | segments repeated | {r["again"]}, {r["again"] / max(r["kills"], 1):.2f} per kill |
-| most segments repeated by one start | {r["most_again"]}, with {r["workers"]} workers |
+| most segments lost by one kill | {r["most_again"]}, with {r["workers"]} workers |
 """
 
 

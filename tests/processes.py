@@ -95,13 +95,15 @@ def begun(trace):
     return [tuple(map(int, line.split())) for line in whole.splitlines()]
 
 
-def count_repeated(trace):
-    """For each process in turn, the number of its segments that an earlier one had begun."""
-    seen, repeated = set(), Counter()
+def count_lost(trace):
+    """For each process in turn, the number of its segments that were lost: a later one began them again."""
+    latest, lost = {}, Counter()
     for process, block, step in begun(trace):
-        repeated[process] += (block, step) in seen
-        seen.add((block, step))
-    return list(repeated.values())
+        lost[process] += 0
+        if (block, step) in latest:
+            lost[latest[block, step]] += 1
+        latest[block, step] = process
+    return list(lost.values())
 
 
 def bits(folder):

@@ -276,10 +276,13 @@ class Store(NamedTuple):
         """The numbers of the blocks that have a checkpoint, by the names of files alone."""
         return (b for b in paths.list_numbers(self.files, self.path / _CARRY) if b < self.partition.blocks)
 
-    def step(self, block: int) -> int | None:
-        """The step of a block's checkpoint, without reading its leaves; None where it is damaged or missing."""
+    def step(self, block: int, *, last: bool = False) -> int | None:
+        """The step of a block's checkpoint, or of its lanes at the `last` step, without reading their leaves.
+
+        None where the file is damaged or missing.
+        """
         try:
-            step = arrays.read_arrays(self.files, self._carry_path(block), only=())[0].get("step")
+            step = arrays.read_arrays(self.files, self._carry_path(block, last), only=())[0].get("step")
         except (OSError, DamagedFileError):
             return None
         return step if isinstance(step, int) else None

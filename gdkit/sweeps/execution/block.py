@@ -68,7 +68,7 @@ def run_block(
     carry = _first_carry(job, block, device, checkpoint, settings.start_cache_bytes)
     evaluations = {name: np.array(values) for name, values in dict(carry.evaluations).items()}
     evaluations, carry = evaluations or start_evaluations(job, block), carry._replace(evaluations=())
-    step = saved_step = int(carry.t)
+    step = saved_step = int(carry.t) if bool(carry.going) else job.steps  # lanes that have ended have no segment left
     saved_at = time.monotonic()
     seconds = settings.checkpoint_seconds if checkpoint else settings.seconds
     report_steps(step - job.first_step)

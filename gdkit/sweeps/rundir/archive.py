@@ -15,7 +15,7 @@ from gdkit.sweeps.programs.job import Job, describe_checkpoint
 from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device, to_host
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, extract_rows
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_other_run, make_manifest
-from gdkit.sweeps.rundir.states import StoredStates
+from gdkit.sweeps.rundir.states import StoredStates, verify_tile
 from gdkit.sweeps.rundir.unfinished import read_columns
 
 
@@ -99,7 +99,7 @@ class RunArchive:
     def is_done(self, tile: Tile) -> bool:
         """Whether a tile is stored and whole."""
         try:
-            self.run.verify(tile.number)
+            verify_tile(self.run, tile.number)
         except StoreError:
             return False
         return True
@@ -127,23 +127,21 @@ class RunArchive:
         return None if stored is None else jax.tree.unflatten(tree, map(to_device, stored.leaves, like))
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
-        """Write a tile; the function returned stores its lanes, publishes it, and removes its checkpoints.
+        """Store the lanes of a tile and write it; the function returned publishes it, and removes its checkpoints.
 
-        Lanes come first: whoever finds the tile takes it for finished, and would not store them. Where they cannot be
-        stored, the tile is published all the same.
+        Lanes come first: whoever finds the tile, even under its temporary name, takes it for finished and would not
+        store them.
         """
+        if self.stores_lanes and len(finished) == len(tile.parts):  # unless blocks were halved for lack of memory
+            for part, block in zip(tile.parts, finished, strict=True):
+                self._store_lanes(part, block)
         rows = [extract_rows(f.block, f.output, self._recorded_points) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower_shapes(tile, finished))
 
         def publish() -> None:
-            try:
-                if self.stores_lanes and len(finished) == len(tile.parts):  # unless halved for lack of memory
-                    for part, block in zip(tile.parts, finished, strict=True):
-                        self._store_lanes(part, block)
-            finally:
-                if unnamed is not None:
-                    self.run.name_tile(tile.number, unnamed)
+            if unnamed is not None:
+                self.run.name_tile(tile.number, unnamed)
             for number in self.run.partition.blocks_of(tile.number):
                 self.run.remove_carry(number)
             self.release(tile)
@@ -249,7 +247,7 @@ def verify_tiles(run: Store) -> np.ndarray:
     finished = run.finished()
     for tile in map(int, np.flatnonzero(finished)):
         try:
-            run.verify(tile)
+            verify_tile(run, tile)
         except DamagedFileError as error:
             warn(f"{error} It is computed again.")
             finished[tile] = False

@@ -24,7 +24,7 @@ from gdkit.sweeps.programs.identity import digest_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import get_host_dtype, to_host
 from gdkit.sweeps.request import SweepRequest
-from gdkit.sweeps.rundir.states import describe_states
+from gdkit.sweeps.rundir.states import describe_states, verify_tile
 from gdkit.sweeps.rundir.unfinished import describe_progress
 
 STORED_LANE_BYTES = 2**26  # of lanes that a directory stores at their last step, so that they can be resumed
@@ -115,7 +115,7 @@ def open_finished(
     run.clean_up()
     try:
         for tile in range(run.partition.tiles):
-            run.verify(tile)
+            verify_tile(run, tile)
     except StoreError:  # whoever runs the tile again warns of it
         return None
     return run

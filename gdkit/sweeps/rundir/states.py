@@ -11,7 +11,7 @@ import numpy as np
 
 from gdkit import store
 from gdkit.descent.evaluation import find_best
-from gdkit.errors import InputValueError, bad_value
+from gdkit.errors import DamagedFileError, InputValueError, bad_value
 from gdkit.problems import ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.store import Store
@@ -128,6 +128,21 @@ def open_states(path: Path) -> StoredStates | MergedStates | None:
         grids, old, new = extend_grids(grids, zip(more.grids, more.axes, strict=True))
         states = MergedStates.merge((states, StoredStates(extension)), (old, new), first.manifest.seeds)
     return states
+
+
+def verify_tile(run: Store, tile: int) -> None:
+    """Check that a tile can be read, and that the states are stored that the sweep was asked to keep.
+
+    Raises:
+      DamagedFileError: a file is not what was written, or states are missing.
+      StoreError: the tile is not stored, or the system refused.
+    """
+    halved = run.read_tile(tile).narrower  # for lack of memory; states of such blocks are not stored
+    if halved or run.manifest.plan.get("keep_states") not in ("last", "best"):
+        return
+    for block in run.partition.blocks_of(tile):
+        if run.step(block, last=True) is None:
+            raise DamagedFileError(f"{run.path}: the states of tile {tile}, block {block}, are missing or damaged.")
 
 
 def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:
