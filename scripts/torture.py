@@ -68,9 +68,9 @@ def kills(root: Path, quick: bool) -> dict[str, Any]:
             assert processes.tiles(folder).items() <= processes.tiles(reference).items(), f"{folder}: a tile differs"
             results["left"] += len(list(folder.rglob("*.tmp")))
         equal = processes.bits(folder)[1].all() and processes.bits(folder)[0] == processes.bits(reference)[0]
-        lost = processes.count_lost(trace)
-        most = max(most, *lost)
-        results.update(runs=1, equal=(results["kills"] - earlier) * bool(equal), again=sum(lost))
+        repeated = processes.count_repeated(trace)
+        most = max(most, *repeated)
+        results.update(runs=1, equal=(results["kills"] - earlier) * bool(equal), again=sum(repeated))
         results["segments"] += len({(block, step) for _, block, step in processes.begun(trace)})
         results["not_tidied"] += len(list(folder.rglob("*.tmp")))
         print(f"kills: {results['kills']} of {count}, {results['equal']} equal", flush=True)
@@ -333,7 +333,7 @@ arrays.
 | kills after which the run finished with the same bits | {r["equal"]} of {r["kills"]} |
 | segments computed in all runs | {r["segments"]:,} |
 | segments repeated | {r["again"]}, {r["again"] / r["kills"]:.2f} per kill |
-| most segments lost by one kill | {r["most_again"]}, with {r["workers"]} workers |
+| most segments repeated by one start | {r["most_again"]}, with {r["workers"]} workers |
 | temporary files after kills, and after the last start | {r.get("left", 0)}, {r.get("not_tidied", 0)} |
 
 In a tile with several blocks the last segment of each finished block is repeated as well, since a tile is published as

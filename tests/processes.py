@@ -95,8 +95,20 @@ def begun(trace):
     return [tuple(map(int, line.split())) for line in whole.splitlines()]
 
 
+def count_repeated(trace):
+    """For each process in turn, the number of its segments that an earlier one had begun."""
+    seen, repeated = set(), Counter()
+    for process, block, step in begun(trace):
+        repeated[process] += (block, step) in seen
+        seen.add((block, step))
+    return list(repeated.values())
+
+
 def count_lost(trace):
-    """For each process in turn, the number of its segments that were lost: a later one began them again."""
+    """For each process in turn, the number of its segments that were lost: a later one began them again.
+
+    Where several processes died one after the other, a single start may repeat what each of them lost.
+    """
     latest, lost = {}, Counter()
     for process, block, step in begun(trace):
         lost[process] += 0
