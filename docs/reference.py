@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import gdkit
@@ -159,7 +159,10 @@ def _methods(thing: Any) -> list[tuple[str, Any]]:
 def _method(owner: str, cls: type, name: str, function: Any) -> str:
     kind = vars(cls)[name]
     is_value = isinstance(kind, property | functools.cached_property)
-    shape = f"{name}: {_returns(_definition(function))}" if is_value else _signature(name, _definition(function))
+    tree = _definition(function)
+    if isinstance(kind, FunctionType):
+        tree.args.args = tree.args.args[1:]  # the object, whatever its name
+    shape = f"{name}: {_returns(tree)}" if is_value else _signature(name, tree)
     head = f"### {name} {{ #{owner}.{name} }}\n\n```python\n{shape}\n```"
     return f"{head}\n\n{docstring_to_markdown(inspect.getdoc(function) or '')}"
 

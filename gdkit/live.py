@@ -24,7 +24,7 @@ from gdkit.descent.evaluation import is_along
 from gdkit.monitors import EndKind
 from gdkit.store.paths import as_path
 from gdkit.sweeps.execution.progress import SegmentUpdate
-from gdkit.sweeps.result.trackers import import_tracker, name_lane
+from gdkit.sweeps.result.exports.trackers import import_tracker, name_lane
 from gdkit.sweeps.scoring.lane_values import plain_values
 
 

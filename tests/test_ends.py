@@ -15,7 +15,7 @@ from gdkit.app.summary import summarize
 from gdkit.app.terminal.tables import format_summary
 from gdkit.errors import InputValueError, OtherRunError
 from gdkit.monitors import EndKind
-from gdkit.sweeps.result.trackers import tracked_lanes
+from gdkit.sweeps.result.exports.trackers import tracked_lanes
 
 CASES = {
     "parabola": (problems.parabola(), sgd, [0.01, 0.3, 0.9, 1.2, 30.0], 1),

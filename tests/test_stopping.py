@@ -17,7 +17,7 @@ from gdkit.app.config.source import ConfigError
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from gdkit.sweeps.result.trackers import tracked_lanes
+from gdkit.sweeps.result.exports.trackers import tracked_lanes
 from gdkit.types import Monitor
 
 STEPS = 150

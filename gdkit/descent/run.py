@@ -1,7 +1,7 @@
 """One run."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -207,19 +207,8 @@ def _run(
     evaluate = lambda state, t: evaluation.evaluate_along(
         problem, optimizer, hyperparameters, state, arrays, jnp.int32(t), sample_key
     )
-    observes = evaluation.observes_evaluations(watched)
-
-    def observe_evaluation(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
-        values = evaluate(state, t)
-        seen = jax.lax.stop_gradient((state, record, values, t))
-        return values, evaluation.observe_evaluation(problem, watched, hyperparameters, *seen) if observes else record
-
-    def evaluate_if_due(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
-        if evaluate_every is None or len(evaluated_at) < 2:
-            return {}, record
-        shapes = jax.eval_shape(evaluate, state, t)
-        skip = lambda state, record, t: (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), record)
-        return jax.lax.cond(t % evaluate_every == 0, observe_evaluation, skip, state, record, t)
+    every = evaluate_every if len(evaluated_at) > 1 else None
+    observe_if_due = _observe_every(every, evaluate, problem, watched, hyperparameters)
 
     def body(carry: tuple[State, Record, PyTree], t: Array) -> tuple[tuple[State, Record, PyTree], tuple[Any, ...]]:
         before, record, history = carry
@@ -227,7 +216,7 @@ def _run(
         if record_params:
             history = _write(history, (before.params, info.grad), t, record_every)
         curves = info.loss, info.logs, norm(info.grad), norm(info.update)
-        evaluated, record = evaluate_if_due(after, record, t + 1)
+        evaluated, record = observe_if_due(after, record, t + 1)
         return (after, record, history), (curves, evaluated)
 
     at = np.append(np.arange(0, steps, record_every), steps).astype(np.int32)
@@ -245,9 +234,42 @@ def _run(
     trajectory = Trajectory(*parts, jnp.asarray(at), losses, grads, updates, statistics, *history, logs or None)
     if not evaluate_every:
         return trajectory
-    along = lambda name, last: jnp.append(evaluated[name][evaluated_at[:-1] - 1] if evaluated else jnp.zeros(0), last)
-    evaluations = {name: along(name, last) for name, last in evaluate(end, steps).items()}
+    evaluations = _append_last(evaluated, evaluate(end, steps), evaluated_at)
     return trajectory._replace(evaluation_step=jnp.asarray(evaluated_at), evaluations=evaluations)
+
+
+def _observe_every(
+    every: int | None,
+    evaluate: Callable[[State, Array], dict[str, Array]],
+    problem: ProblemLike,
+    watched: tuple[Monitor, ...],
+    hyperparameters: Hyperparameters,
+) -> Callable[[State, Record, Array], tuple[dict[str, Array], Record]]:
+    """A function that evaluates the state after each `every` updates: the values, and the record that has seen them.
+
+    At other steps the values are zero, and the record stays as it is. If `every` is None there are no values at all.
+    """
+    if every is None:
+        return lambda state, record, t: ({}, record)
+    interval, observes = every, evaluation.observes_evaluations(watched)
+
+    def observe(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
+        values = evaluate(state, t)
+        seen = jax.lax.stop_gradient((state, record, values, t))
+        return values, evaluation.observe_evaluation(problem, watched, hyperparameters, *seen) if observes else record
+
+    def observe_if_due(state: State, record: Record, t: Array) -> tuple[dict[str, Array], Record]:
+        shapes = jax.eval_shape(evaluate, state, t)
+        skip = lambda state, record, t: (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), record)
+        return jax.lax.cond(t % interval == 0, observe, skip, state, record, t)
+
+    return observe_if_due
+
+
+def _append_last(along: Mapping[str, Array], last: Mapping[str, Array], steps: np.ndarray) -> dict[str, Array]:
+    """The evaluations after the updates `steps`: those along the run, one row per update, and the last one."""
+    before = lambda name: along[name][steps[:-1] - 1] if along else jnp.zeros(0)
+    return {name: jnp.append(before(name), value) for name, value in last.items()}
 
 
 def _differentiable_step(

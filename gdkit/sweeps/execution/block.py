@@ -100,7 +100,24 @@ def run_block(
         if report_output and step < job.steps:
             output = read_block(program, inputs, carry) | read_latest(evaluations, job, step)
             report_output(SegmentOutput(job, block, step, output))
-    lanes = carry.lanes if job.returns_lanes else None
+    output = _end_block(job, block, inputs, carry, evaluations, device=device, feed=feed)
+    if report_output:
+        report_output(SegmentOutput(job, block, job.steps, output | read_latest(evaluations, job, job.steps)))
+    return FinishedBlock(job, block, output, carry.lanes if job.returns_lanes else None)
+
+
+def _end_block(
+    job: Job,
+    block: Block,
+    inputs: tuple[Inputs, Shared],
+    carry: Carry,
+    evaluations: dict[str, np.ndarray],
+    *,
+    device: int,
+    feed: BlockFeed | None,
+) -> dict[str, np.ndarray]:
+    """What a block whose carry is at its last step reports at its end, its last evaluations included."""
+    program = job.programs[device]
     if feed and bool(carry.going):  # lanes that have ended see no batch
         inputs, _ = feed.serve(job, inputs, job.steps, device)
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
@@ -109,9 +126,7 @@ def run_block(
         write_evaluations(evaluations, [(-1, evaluate_block(program, inputs, carry))])
         output |= end_evaluations(evaluations, job, output["end_step"])
     _check_end(job, block, output)
-    if report_output:
-        report_output(SegmentOutput(job, block, job.steps, output | read_latest(evaluations, job, job.steps)))
-    return FinishedBlock(job, block, output, lanes)
+    return output
 
 
 def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None:

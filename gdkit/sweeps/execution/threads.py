@@ -4,7 +4,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -143,14 +143,11 @@ def run_jobs(
         threading.Semaphore(workers),
         settings,
     )
-    own = executor is None  # other pools may have fewer threads than blocks that advance in step
-    pool = executor or ThreadPoolExecutor(max(workers, MAX_IN_STEP), thread_name_prefix="gdkit")
-    futures = [pool.submit(_work, number, work) for number in range(workers)]
-    try:
+    with _open_workers(workers, work, executor) as add_workers:
         waiting, running, held = _cut_jobs(jobs, cut_tiles), 0, []
         while (tiles := next(waiting, None)) is not None or running or held:
-            together = _queue_tiles(tiles or [], work, shares=own)
-            futures += [pool.submit(_work, number, work) for number in range(len(futures), together)]
+            # other pools may have fewer threads than blocks that advance in step
+            add_workers(_queue_tiles(tiles or [], work, shares=executor is None))
             running += len(tiles or [])
             while running and (tiles is None or not work.done.empty()):
                 tile_run = work.done.get()
@@ -168,12 +165,29 @@ def run_jobs(
                 held = [] if stop.is_set() else [t for t in held if not archive.is_done(t)]
                 _queue_tiles(held, work, shares=False)
                 running, held = running + len(held), []
+
+
+@contextlib.contextmanager
+def _open_workers(number: int, work: _Workload, executor: Executor | None) -> Generator[Callable[[int], None]]:
+    """Start `number` workers; yields a function that adds others, up to the number that is passed to it.
+
+    At the end they are stopped and waited for. They are threads of `executor`, or by default of a pool of their own.
+    """
+    pool = executor or ThreadPoolExecutor(max(number, MAX_IN_STEP), thread_name_prefix="gdkit")
+    futures: list[Future] = []
+
+    def add_workers(total: int) -> None:
+        futures.extend(pool.submit(_work, worker, work) for worker in range(len(futures), total))
+
+    try:
+        add_workers(number)
+        yield add_workers
     finally:
-        stop.set()
+        work.stop.set()
         for _ in futures:
             work.queued.put(None)
         wait(futures)
-        if own:
+        if executor is None:
             pool.shutdown()
 
 

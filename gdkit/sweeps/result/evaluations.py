@@ -1,7 +1,6 @@
 """The values of lanes at their best evaluation along the run."""
 
 from collections.abc import Hashable
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -11,8 +10,6 @@ from gdkit.monitors import EndKind
 from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import EVALUATION, find_best_steps
 from gdkit.sweeps.scoring.scores import mean_scores
-
-At = Literal["end", "best"]
 
 
 def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Dataset:
@@ -39,16 +36,18 @@ def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Da
     return lanes.drop_vars([*along, "evaluation_step"]).assign(chosen)
 
 
-def best_steps(lanes: xr.Dataset, by: str, maximize: bool) -> np.ndarray:
-    """The step of the best evaluation of each lane by `by`, (lanes,) int32; -1 for a lane without a finite one.
-
-    Of several equal ones it is the first, and at most the last step of the lane.
+def best_step(lanes: xr.Dataset, lane: int, by: str, maximize: bool) -> int:
+    """The step of the best evaluation of a lane by `by`: of several equal ones the first, at most its last step.
 
     Raises:
-      InputValueError: `by` was not evaluated along the run.
+      InputValueError: `by` was not evaluated along the run, or is finite at no evaluation.
     """
     check_along(lanes, by)
-    return find_best_steps(lanes[by].values, lanes["evaluation_step"].values, lanes["end_step"].values, maximize)
+    row = lanes.isel(lane=[lane])
+    step = int(find_best_steps(row[by].values, row["evaluation_step"].values, row["end_step"].values, maximize)[0])
+    if step < 0:
+        raise bad_value("lane", lane, f"no evaluation of {by} is finite", 'Take its state at="end"')
+    return step
 
 
 def check_along(lanes: xr.Dataset, by: str) -> None:

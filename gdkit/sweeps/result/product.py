@@ -1,5 +1,6 @@
 """Between the lanes of a sweep in a row and their product over the axes and the seeds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,14 @@ def unstack(lanes: xr.Dataset, grids: tuple[LaneGrid, ...], seeds: int) -> xr.Da
     }
     coords |= {name: lanes[name] for name in ("curve_step", "evaluation_step") if name in lanes.coords}
     return xr.Dataset(variables, coords, lanes.attrs)
+
+
+def find_rows(lanes: xr.Dataset, values: Mapping[str, Any]) -> np.ndarray:
+    """The places of the lanes that have these values of coordinates."""
+    mine = np.ones(lanes.sizes["lane"], bool)
+    for name, value in values.items():
+        mine &= lanes[name].values == value
+    return np.flatnonzero(mine)
 
 
 def distinct(values: np.ndarray) -> np.ndarray:

@@ -2,36 +2,31 @@
 
 import dataclasses
 import functools
-import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jax.typing import ArrayLike
 
-from gdkit import checks, store
-from gdkit.errors import bad_value, missing_package, unknown_name
-from gdkit.formatting import count, html
+from gdkit import checks
+from gdkit.errors import bad_value, unknown_name
+from gdkit.formatting import count
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
-from gdkit.store.paths import as_path
-from gdkit.sweeps import checkpoints
 from gdkit.sweeps.description import LaneGrid
-from gdkit.sweeps.result import optuna_study, trackers
+from gdkit.sweeps.result import resumable
+from gdkit.sweeps.result.arguments import check_axis, check_finished, check_lane
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
-from gdkit.sweeps.result.evaluations import At, best_steps, best_values
-from gdkit.sweeps.result.explanation import Explanation
-from gdkit.sweeps.result.product import distinct, unstack
-from gdkit.sweeps.result.recommend import TABLE_HEADS, Recommendation, central_lane, recommend, recommend_for, table_row
-from gdkit.sweeps.result.replay import Replay, is_same
-from gdkit.sweeps.result.resumable import LaneStates, Resumable
+from gdkit.sweeps.result.evaluations import best_step, best_values
+from gdkit.sweeps.result.exports import files, optuna_study, trackers
+from gdkit.sweeps.result.product import distinct, find_rows, unstack
+from gdkit.sweeps.result.recommend import Recommendation, central_lane, recommend, recommend_for, to_html
+from gdkit.sweeps.result.resumable import LaneStates, Resumable, check_resumable
 from gdkit.sweeps.scoring import judging
 from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
-from gdkit.sweeps.scoring.lane_values import curve_names, end_values, plain_values, read_curve
+from gdkit.sweeps.scoring.lane_values import At, curve_names, end_values, plain_values, read_curve
 from gdkit.sweeps.scoring.scores import Best, best_point, mean_scores, rounding_error
 from gdkit.types import State
 
@@ -122,10 +117,7 @@ class SweepResult:
         Raises:
           InputValueError: the sweep recorded the ends alone.
         """
-        verdict = self._verdict
-        columns = {"regime": self.lane_regimes, "onset": verdict.onset} | verdict.evidence
-        variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in columns.items()}
-        return unstack(xr.Dataset(variables, self.lanes.coords), self.grids, self.seeds)
+        return self._shape({"regime": self.lane_regimes, "onset": self._verdict.onset} | self._verdict.evidence)
 
     @property
     def regimes(self) -> xr.DataArray:
@@ -195,10 +187,8 @@ class SweepResult:
             raise unknown_name("optimizer", optimizer, self.optimizers)
         grid = next(g for g in self.grids if g.label == optimizer)
         rows = np.flatnonzero(self.lanes["optimizer"].values == optimizer)
-        used = {axis for _, axes, _ in grid.dimensions for axis in axes}
-        unused = [name for name in self.axes if name not in used]
-        part = self._take(rows, grid)
-        return dataclasses.replace(part, lanes=part.lanes.drop_vars(unused))
+        part, used = self._take(rows, grid), {axis for _, axes, _ in grid.dimensions for axis in axes}
+        return dataclasses.replace(part, lanes=part.lanes.drop_vars([name for name in self.axes if name not in used]))
 
     def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
         """The lanes of one optimizer that vary along `axes` only.
@@ -222,13 +212,11 @@ class SweepResult:
                 raise unknown_name("at", name, fixed)
         center = central_lane(self, axes) if len(fixed) > len(at or {}) else 0
         chosen = {name: self.lanes[name].values[center] for name in fixed} | dict(at or {})
-        mine = np.ones(self.lanes.sizes["lane"], bool)
-        for name, value in chosen.items():
-            mine &= self.lanes[name].values == value
-        if not mine.any():
+        rows = find_rows(self.lanes, chosen)
+        if not rows.size:
             choices = {name: self.axes[name].tolist() for name in chosen}
             raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {choices}")
-        return self._take(np.flatnonzero(mine), LaneGrid(self.grids[0].label, dimensions))
+        return self._take(rows, LaneGrid(self.grids[0].label, dimensions))
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, with regimes by other thresholds."""
@@ -260,10 +248,8 @@ class SweepResult:
         if "lane" in self.data.dims:
             remedy = f"Choose one first: .select(optimizer=...).edge(); there are {', '.join(self.optimizers)}"
             raise bad_value("optimizer", None, "optimizers have different axes", remedy)
-        columns = {"diverged": self.lane_regimes == Regime.DIVERGED, "finished": self.finished}
-        lanes = xr.Dataset({name: ("lane", values) for name, values in columns.items()}, self.lanes.coords)
-        shaped = unstack(lanes, self.grids, self.seeds)
-        return judging.find_edges(shaped["diverged"], shaped["finished"], self._check_axis(axis, shaped))
+        shaped = self._shape({"diverged": self.lane_regimes == Regime.DIVERGED, "finished": self.finished})
+        return judging.find_edges(shaped["diverged"], shaped["finished"], check_axis(self, axis, shaped))
 
     def best(self, by: str | None = None, *, maximize: bool | None = None, at: At = "end") -> Best:
         """The point with the best mean score over seeds; a diverged lane counts as the worst possible.
@@ -279,7 +265,7 @@ class SweepResult:
         Raises:
           InputValueError: no lane has finished; `by` is not a variable, or was not evaluated along the run.
         """
-        self._check_finished()
+        check_finished(self)
         by, maximize = self.score_name(by), self.is_maximized(by, maximize)
         if at != "end":
             return self._evaluated_at(at, by, maximize).best(by, maximize=maximize)
@@ -325,8 +311,8 @@ class SweepResult:
             evaluated along the run; `horizon` is not an integer of at least 1, is passed with `at`, or the optimizer
             has a schedule by `optimizers.with_schedule` or by its config.
         """
-        self._check_finished()
-        by, axis = self.score_name(by), self._check_axis(axis, self.lanes)
+        check_finished(self)
+        by, axis = self.score_name(by), check_axis(self, axis, self.lanes)
         maximize = self.is_maximized(by, maximize)
         if horizon is not None:
             checks.check_choice("at", at, ("end",))
@@ -383,7 +369,7 @@ class SweepResult:
         >>> round(float(result.best().state(seed=0).params), 3)
         3.0
         """
-        lane = self._check_lane(lane)
+        lane = check_lane(self, lane)
         if self.states is None:
             remedy = "Take it from the result of sweep, or from a run directory: sweep(store=DIR), gdkit.open(DIR)"
             raise bad_value("result", "its states", "a file of results has none", remedy)
@@ -393,31 +379,7 @@ class SweepResult:
         if at == "end":
             return self.states(lane)
         by = self.score_name()
-        step = int(best_steps(self.lanes.isel(lane=[lane]), by, self.is_maximized(by))[0])
-        if step < 0:
-            raise bad_value("lane", lane, f"no evaluation of {by} is finite", 'Take its state at="end"')
-        return self.states(lane, step)
-
-    def export(self, lane: int, path: str | Path, *, at: At = "end") -> None:
-        """Write the trained params of a lane to a file that other libraries read; its state is that of `state`.
-
-        A ``.safetensors`` file holds the params by their paths, such as ``layers/0/w``, and aux by names that begin
-        with ``aux/``; a path without a suffix becomes the folder of an Orbax checkpoint, with the items ``params``,
-        ``aux``, ``opt_state`` and ``metadata``. Metadata are hyperparameters, seed, step, loss and score.
-        `sweep` starts from ``.safetensors`` files by ``start=``.
-
-        Raises:
-          MissingPackageError: safetensors, or orbax-checkpoint, is not installed.
-          InputValueError: no such lane or state, or the path cannot be used.
-          StoreError: the system refused.
-        """
-        lane, path = self._check_lane(lane), as_path("path", path)
-        state, row, by = self.state(lane, at=at), end_values(self.lanes).isel(lane=lane), self.score_name()
-        names = [name for name in ("optimizer", *self.axes, "seed") if name in row.coords]
-        values = plain_values({name: row[name].values[()] for name in names})
-        numbers = {name: row[name].values.item() for name in dict.fromkeys(("end_step", "final_loss", by))}
-        numbers |= {"best_evaluation": row["best_evaluation"].values.item()} if at == "best" else {}
-        checkpoints.write_params(path, state, values | numbers)
+        return self.states(lane, best_step(self.lanes, lane, by, self.is_maximized(by)))
 
     # Continuing
 
@@ -435,7 +397,7 @@ class SweepResult:
         >>> [int(step) for step in short.extend(50).lanes["end_step"]]
         [50, 50]
         """
-        longer = self._resumable().extend(steps, progress=progress)
+        longer = check_resumable(self.origin).extend(steps, progress=progress)
         return dataclasses.replace(longer, thresholds=self.thresholds)
 
     def refine(
@@ -472,191 +434,31 @@ class SweepResult:
         >>> bool(abs(fine.recommend().edge - 1.0) < 0.1)
         True
         """
-        axis = self._check_axis(axis, self.lanes)
-        return self._resumable().refine(self, axis, around, count, progress, by=by, maximize=maximize)
+        axis = check_axis(self, axis, self.lanes)
+        return check_resumable(self.origin).refine(self, axis, around, count, progress, by=by, maximize=maximize)
 
-    def replay(self, lane: int, *, around: int = 5) -> Replay:
-        """Run one lane again and record it step by step around the onset of its regime, or its end.
-
-        Args:
-          lane: its place on ``lane``.
-          around: steps to either side of the onset.
-
-        Raises:
-          InputValueError: no such lane, or a result that cannot be resumed, as in `extend`.
-        """
-        lane = self._check_lane(lane)
-        checks.check_integer("around", around)
-        onsets = self._verdict.onset if self.has_all_statistics else -1
-        onset = int(np.broadcast_to(onsets, self.lanes.sizes["lane"])[lane])
-        onset = onset if onset >= 0 else int(self.lanes["end_step"].values[lane])
-        watched, end = self._resumable().replay(lane, onset, around)
-        row = self.lanes.isel(lane=lane)
-        same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
-        return Replay(lane, onset, watched, same)
-
-    def explain(self, lane: int | None = None, *, points: int = 50, flow_steps: int = 100) -> Explanation:
-        """Why a lane ended as it did: its curvature along the run, beside the runs around where divergence begins.
-
-        The lane, and those of its seed just below and just above the first divergence along `main_axis`, are run again
-        one by one, with the sharpness on all data at `points` steps and the curvature at which this optimizer's steps
-        become unstable, found from its own update. Runs on minibatches have their batch sharpness too. On all data,
-        where it is known, the central flow is followed for `flow_steps` steps from where the run nears the edge of
-        stability, and its mean loss compared with that of the run. The answer prints as a paragraph and a table;
-        `plots.curvature` and `plots.flow` draw its runs, and ``gdkit explain`` writes a page.
-
-        Args:
-          lane: its place on ``lane``; by default the first seed of the recommended point.
-          points: measurements per run, each of at most 20 Hessian-vector products.
-          flow_steps: steps of the central flow, 0 for none; each takes about as long as a hundred steps of the run.
-
-        Raises:
-          InputValueError, InputTypeError: no such lane, or it has not finished; `points` or `flow_steps` is out of
-            range; the lane is that of a Learner; a result that cannot be resumed, as in `extend`.
-
-        >>> from gdkit import problems, sgd, sweep
-        >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.2, 0.9, 1.1]}, steps=20)
-        >>> [run.ratio[0].round(2).item() for run in result.explain(0, flow_steps=0).runs]  # sharpness over 2/η
-        [0.2, 0.9, 1.1]
-        """
-        if lane is None:
-            self._check_finished()
-            lanes = self.recommend().lanes or self.best().lane_numbers
-            lane = lanes[0]
-        lane = self._check_lane(lane)
-        if not self.finished[lane]:
-            raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
-        return self._resumable().explain(self, lane, points=points, flow_steps=flow_steps)
+    replay = resumable.replay
+    explain = resumable.explain
 
     # Exports
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """A pandas DataFrame: one row per lane, its regime by name, without curves."""
-        lanes = end_values(self.lanes)
-        flat = lanes.drop_dims([dim for dim in lanes.dims if dim != "lane"])
-        frame = flat.to_dataframe().reset_index(drop=True)
-        names = [n for n in ("optimizer", *self.axes, "seed") if n in frame]
-        frame.insert(0, "regime", [Regime(int(code)).name for code in self.lane_regimes])
-        return frame[[*names, *(c for c in frame if c not in names)]]
-
-    def to_optuna(self, study: Any = None, *, by: str | None = None, maximize: bool | None = None) -> Any:
-        """An Optuna study with one complete trial per finished lane.
-
-        Float axes are float distributions, on a log scale where their values are spaced evenly on one; other axes and
-        the optimizer are categorical. A trial has the hyperparameters of its optimizer. Its value is min(loss, initial
-        loss), so that a diverged lane gets the initial loss; of a variable that is no loss, a diverged lane gets the
-        worst value of a lane that did not diverge. Intermediate values are the recorded losses that are finite. User
-        attributes are ``regime``, ``seed``, ``end_step``, ``end_kind``, ``final_loss`` (not capped) and ``lane``.
-
-        Args:
-          study: the study to add the trials to; by default a new one, in memory.
-          by: the variable that is the value; by default as in `best`.
-          maximize: whether larger is better; by default as the metric declares it, or as the study does.
-
-        Raises:
-          MissingPackageError: Optuna is not installed.
-          InputValueError, InputTypeError: `study` is not a study, or has another direction.
-        """
-        return optuna_study.to_study(self, study, by, maximize)
-
-    def log_to_tensorboard(self, folder: str | Path, *, run: str | Path | None = None) -> None:
-        """Write one run of TensorBoard per lane, each in a folder of its own below `folder`.
-
-        A run has the recorded losses at their steps and the other numbers at the last step, finite ones only; the
-        hyperparameters, seed, regime and kind of end for the HPARAMS page; the regime as text. The run ``sweep`` has
-        the recommendation, and the figures of the run directory `run`, if given. Of very many lanes, select some first
-        (`select`, `along`).
-
-        Raises:
-          MissingPackageError: tensorboardX is not installed.
-        """
-        trackers.to_tensorboard(self, folder, run)
-
-    def log_to_mlflow(
-        self,
-        tracking_uri: str | None = None,
-        *,
-        experiment: str = "gdkit",
-        name: str = "sweep",
-        run: str | Path | None = None,
-    ) -> str:
-        """Log the sweep to MLflow as a run with one nested run per lane; returns the id of the outer run.
-
-        A nested run has hyperparameters and seed as params, recorded losses at their steps and other numbers as
-        metrics, finite ones only, and regime and kind of end as tags. The outer run has the recommendation as its
-        description, and report and figures of the run directory `run`, if given, as artifacts.
-
-        Args:
-          tracking_uri: of a server or a store, for example ``sqlite:///mlflow.db``; by default MLflow's own.
-          experiment: its name; it is created if it does not exist.
-          name: of the outer run.
-          run: a run directory.
-
-        Raises:
-          MissingPackageError: MLflow is not installed.
-        """
-        return trackers.to_mlflow(self, tracking_uri, experiment, name, run)
-
-    def log_to_wandb(
-        self, project: str, *, name: str = "sweep", run: str | Path | None = None, **settings: Any
-    ) -> None:
-        """Log one run of Weights & Biases per lane in the group `name`, and one run for the sweep.
-
-        The run of a lane has hyperparameters, seed, regime and kind of end as config, the last two as tags too,
-        recorded losses at their steps, and other numbers as summary, finite ones only. That of the sweep has the
-        recommendation as its notes, and report and figures of the run directory `run`, if given, as an artifact.
-        `settings` are passed to ``wandb.init``, for example ``mode="offline"``.
-
-        Raises:
-          MissingPackageError: wandb is not installed.
-        """
-        trackers.to_wandb(self, project, name, run, settings)
-
-    def report(self, path: str | Path, *, title: str | None = None, by: str | None = None) -> Path:
-        """Write the report: one HTML file with the answer, figures and a table of runs, which works offline.
-
-        Args:
-          path: the file, or an existing folder, where it is ``report.html``.
-          title: at its top; by default the name of the file or the folder.
-          by: the variable that points are compared by, as in `best`.
-
-        Returns:
-          The path of the file.
-
-        Raises:
-          InputValueError: no lane has finished; `by` is not a variable.
-          MissingPackageError: the packages of the extra ``app`` are not installed.
-        """
-        self._check_finished()
-        try:
-            # by name, since reports rest on results, and not the other way
-            app = importlib.import_module("gdkit.app.report.write")
-        except ModuleNotFoundError as error:
-            raise missing_package(str(error.name), "app", "A report") from error
-        return app.write_result_report(self, path, title=title, by=by)
-
-    def save(self, path: str | Path) -> None:
-        """Write the result to one netCDF file, atomically; `gdkit.open` reads it."""
-        store.save(self.lanes.assign_attrs(thresholds=json.dumps(dataclasses.asdict(self.thresholds))), path)
+    to_dataframe = files.to_dataframe
+    to_optuna = optuna_study.to_optuna
+    log_to_tensorboard = trackers.log_to_tensorboard
+    log_to_mlflow = trackers.log_to_mlflow
+    log_to_wandb = trackers.log_to_wandb
+    export = files.export
+    report = files.report
+    save = files.save
 
     def __repr__(self) -> str:
         lines = self._summary_lines()
         return "\n".join([*lines, str(self.recommend())] if self._can_recommend else lines)
 
     def _repr_html_(self) -> str:
-        head, counts = self._summary_lines()
-        if not self._can_recommend:
-            return html.table((), [(counts,)], title=head)
         parts = [self.select(optimizer=label) for label in self.optimizers] or [self]
         found = {part.optimizers: part.recommend() for part in parts if part._can_recommend}
-        owners: dict[str, list[str]] = {}  # caveat -> the optimizers that have it
-        for labels, one in found.items():
-            for text in one.caveats:
-                owners.setdefault(text, []).extend(labels)
-        prefix = lambda labels: f"{', '.join(labels)}: " if len(labels) < len(self.optimizers) else ""
-        note = "\n".join(f"Caveat: {prefix(labels)}{text}" for text, labels in owners.items())
-        rows = [table_row(labels, one) for labels, one in found.items()]
-        return html.table(TABLE_HEADS, rows, title=f"{head}\n{counts}", note=note)
+        return to_html(*self._summary_lines(), found, len(self.optimizers))
 
     def _summary_lines(self) -> tuple[str, str]:
         """The sizes of the sweep, and the number of lanes per regime."""
@@ -676,10 +478,10 @@ class SweepResult:
         own = None if states is None else lambda lane, step=None: states(int(rows[lane]), step)
         return dataclasses.replace(self, lanes=self.lanes.isel(lane=rows), grids=(grid,), origin=None, states=own)
 
-    def _check_lane(self, lane: int) -> int:
-        if isinstance(lane, bool) or not isinstance(lane, int | np.integer) or not 0 <= lane < self.lanes.sizes["lane"]:
-            raise bad_value("lane", lane, "no such lane", f"Pass 0 to {self.lanes.sizes['lane'] - 1}")
-        return int(lane)
+    def _shape(self, columns: Mapping[str, np.ndarray]) -> xr.Dataset:
+        """Values per lane, shaped like `data`."""
+        variables = {name: ("lane", np.broadcast_to(v, self.lanes.sizes["lane"])) for name, v in columns.items()}
+        return unstack(xr.Dataset(variables, self.lanes.coords), self.grids, self.seeds)
 
     def _evaluated_at(self, at: At, by: str, maximize: bool) -> "SweepResult":
         """The result with the values on validation data at the end, or at the best evaluation of each point."""
@@ -688,35 +490,11 @@ class SweepResult:
             return self
         lanes, states = best_values(self.lanes, self.seeds, by, maximize), self.states
         steps = lanes["evaluation_step"].values
-        own = (
-            None if states is None else lambda lane, step=None: states(lane, int(steps[lane]) if step is None else step)
-        )
+        find = lambda lane, step: int(steps[lane]) if step is None else step
+        own = None if states is None else lambda lane, step=None: states(lane, find(lane, step))
         return dataclasses.replace(self, lanes=lanes, origin=None, states=own)
-
-    def _resumable(self) -> "Resumable[SweepResult]":
-        if self.origin is None:
-            remedy = (
-                "Use the whole result of a sweep; open one from disk by gdkit.open(path, problem=..., optimizer=...)"
-            )
-            raise bad_value("result", "its lanes", "its problem and optimizer are not known", remedy)
-        return self.origin
 
     @property
     def _can_recommend(self) -> bool:
         """Whether there are a numeric axis and a finished lane."""
         return self.main_axis is not None and bool(self.finished.any())
-
-    def _check_finished(self) -> None:
-        if not self.finished.any():
-            lanes = count(self.finished.size, "lane")
-            raise bad_value("result", lanes, "none has finished, so that none is the best", "Resume the sweep first")
-
-    def _check_axis(self, axis: str | None, array: xr.Dataset | xr.DataArray) -> str:
-        axis = self.main_axis if axis is None else axis
-        if axis is None:
-            raise bad_value("axis", None, "the sweep has no numeric axis", "Sweep one, for example learning_rate")
-        if axis not in array.coords:
-            raise unknown_name("axis", axis, self.axes)
-        if array[axis].dtype.kind not in "fiu":
-            raise bad_value("axis", axis, "its values are not numbers", "Choose a numeric axis")
-        return axis

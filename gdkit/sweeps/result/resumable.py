@@ -1,11 +1,19 @@
-"""The part of a result that continues its lanes."""
+"""The part of a result that runs its lanes again, or further."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from gdkit import checks
+from gdkit.errors import bad_value
+from gdkit.sweeps.result.arguments import check_finished, check_lane
 from gdkit.sweeps.result.explanation import Explanation
+from gdkit.sweeps.result.recommend import Recommendation
+from gdkit.sweeps.result.replay import Replay, is_same
+from gdkit.sweeps.scoring.judging import judge_lanes
+from gdkit.sweeps.scoring.lane_values import SweepLike
+from gdkit.sweeps.scoring.scores import Best
 from gdkit.types import State
 
 _Result = TypeVar("_Result")
@@ -41,3 +49,77 @@ class Resumable(Protocol[_Result]):
 
     def explain(self, result: _Result, lane: int, *, points: int, flow_steps: int) -> Explanation:
         """Why a lane ended as it did."""
+
+
+class ResumableResult(SweepLike, Protocol):
+    """The views of a `SweepResult` that running its lanes again rests on."""
+
+    @property
+    def origin(self) -> Resumable[Any] | None: ...
+    def best(self) -> Best: ...
+    def recommend(self) -> Recommendation: ...
+
+
+def check_resumable(origin: Resumable[_Result] | None) -> Resumable[_Result]:
+    """The origin of a result; raises if it has none."""
+    if origin is None:
+        remedy = "Use the whole result of a sweep; open one from disk by gdkit.open(path, problem=..., optimizer=...)"
+        raise bad_value("result", "its lanes", "its problem and optimizer are not known", remedy)
+    return origin
+
+
+def replay(result: ResumableResult, lane: int, *, around: int = 5) -> Replay:
+    """Run one lane again and record it step by step around the onset of its regime, or its end.
+
+    Args:
+      lane: its place on ``lane``.
+      around: steps to either side of the onset.
+
+    Raises:
+      InputValueError: no such lane, or a result that cannot be resumed, as in `extend`.
+    """
+    lane = check_lane(result, lane)
+    checks.check_integer("around", around)
+    onsets = judge_lanes(result.lanes, result.thresholds).onset if result.has_all_statistics else -1
+    onset = int(np.broadcast_to(onsets, result.lanes.sizes["lane"])[lane])
+    onset = onset if onset >= 0 else int(result.lanes["end_step"].values[lane])
+    watched, end = check_resumable(result.origin).replay(lane, onset, around)
+    row = result.lanes.isel(lane=lane)
+    same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
+    return Replay(lane, onset, watched, same)
+
+
+def explain(
+    result: ResumableResult, lane: int | None = None, *, points: int = 50, flow_steps: int = 100
+) -> Explanation:
+    """Why a lane ended as it did: its curvature along the run, beside the runs around where divergence begins.
+
+    The lane, and those of its seed just below and just above the first divergence along `main_axis`, are run again
+    one by one, with the sharpness on all data at `points` steps and the curvature at which this optimizer's steps
+    become unstable, found from its own update. Runs on minibatches have their batch sharpness too. On all data,
+    where it is known, the central flow is followed for `flow_steps` steps from where the run nears the edge of
+    stability, and its mean loss compared with that of the run. The answer prints as a paragraph and a table;
+    `plots.curvature` and `plots.flow` draw its runs, and ``gdkit explain`` writes a page.
+
+    Args:
+      lane: its place on ``lane``; by default the first seed of the recommended point.
+      points: measurements per run, each of at most 20 Hessian-vector products.
+      flow_steps: steps of the central flow, 0 for none; each takes about as long as a hundred steps of the run.
+
+    Raises:
+      InputValueError, InputTypeError: no such lane, or it has not finished; `points` or `flow_steps` is out of
+        range; the lane is that of a Learner; a result that cannot be resumed, as in `extend`.
+
+    >>> from gdkit import problems, sgd, sweep
+    >>> result = sweep(problems.parabola(), sgd, {"learning_rate": [0.2, 0.9, 1.1]}, steps=20)
+    >>> [run.ratio[0].round(2).item() for run in result.explain(0, flow_steps=0).runs]  # sharpness over 2/η
+    [0.2, 0.9, 1.1]
+    """
+    if lane is None:
+        check_finished(result)
+        lanes = result.recommend().lanes or result.best().lane_numbers
+        lane = lanes[0]
+    lane = check_lane(result, lane)
+    if not result.finished[lane]:
+        raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
+    return check_resumable(result.origin).explain(result, lane, points=points, flow_steps=flow_steps)

@@ -1,15 +1,18 @@
 """The values of the lanes of a sweep that exports and searches read, and the part of a result that they need."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import xarray as xr
 
 from gdkit.monitors import EndKind
-from gdkit.regimes import Regime
+from gdkit.regimes import Regime, Thresholds
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.scoring.direction import orient
+from gdkit.types import State
+
+At = Literal["end", "best"]  # of the evaluations along a run
 
 
 class SweepLike(Protocol):
@@ -19,6 +22,8 @@ class SweepLike(Protocol):
     def lanes(self) -> xr.Dataset: ...
     @property
     def grids(self) -> tuple[LaneGrid, ...]: ...
+    @property
+    def thresholds(self) -> Thresholds: ...
     @property
     def axes(self) -> dict[str, np.ndarray]: ...
     @property
@@ -33,6 +38,7 @@ class SweepLike(Protocol):
     def has_all_statistics(self) -> bool: ...
     @property
     def lane_regimes(self) -> np.ndarray: ...
+    def state(self, lane: int, *, at: At = ...) -> State: ...
     def curve(self, lane: int, name: str = ...) -> tuple[np.ndarray, np.ndarray]: ...
     def score_name(self, by: str | None = None) -> str: ...
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool: ...

@@ -15,7 +15,7 @@ from gdkit.regimes import Regime
 from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
 from gdkit.sweeps.request import SweepRequest, check_request
-from gdkit.sweeps.result import optuna_study
+from gdkit.sweeps.result.exports import optuna_study
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
 from gdkit.sweeps.resume.origin import attach_origin

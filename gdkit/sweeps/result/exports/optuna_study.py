@@ -23,8 +23,24 @@ def import_optuna() -> Any:
         raise missing_package("optuna", "optuna", "a study") from error
 
 
-def to_study(result: SweepLike, study: Any, by: str | None, maximize: bool | None) -> Any:
-    """The study with one trial per finished lane; see `SweepResult.to_optuna`."""
+def to_optuna(result: SweepLike, study: Any = None, *, by: str | None = None, maximize: bool | None = None) -> Any:
+    """An Optuna study with one complete trial per finished lane.
+
+    Float axes are float distributions, on a log scale where their values are spaced evenly on one; other axes and
+    the optimizer are categorical. A trial has the hyperparameters of its optimizer. Its value is min(loss, initial
+    loss), so that a diverged lane gets the initial loss; of a variable that is no loss, a diverged lane gets the
+    worst value of a lane that did not diverge. Intermediate values are the recorded losses that are finite. User
+    attributes are ``regime``, ``seed``, ``end_step``, ``end_kind``, ``final_loss`` (not capped) and ``lane``.
+
+    Args:
+      study: the study to add the trials to; by default a new one, in memory.
+      by: the variable that is the value; by default as in `best`.
+      maximize: whether larger is better; by default as the metric declares it, or as the study does.
+
+    Raises:
+      MissingPackageError: Optuna is not installed.
+      InputValueError, InputTypeError: `study` is not a study, or has another direction.
+    """
     optuna = import_optuna()
     if maximize is None:
         maximize = result.is_maximized(by)

@@ -63,8 +63,17 @@ def report_files(run: str | Path | None) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def to_tensorboard(result: SweepLike, folder: str | Path, run: str | Path | None) -> None:
-    """Write one run of TensorBoard per lane; see `SweepResult.log_to_tensorboard`."""
+def log_to_tensorboard(result: SweepLike, folder: str | Path, *, run: str | Path | None = None) -> None:
+    """Write one run of TensorBoard per lane, each in a folder of its own below `folder`.
+
+    A run has the recorded losses at their steps and the other numbers at the last step, finite ones only; the
+    hyperparameters, seed, regime and kind of end for the HPARAMS page; the regime as text. The run ``sweep`` has
+    the recommendation, and the figures of the run directory `run`, if given. Of very many lanes, select some first
+    (`select`, `along`).
+
+    Raises:
+      MissingPackageError: tensorboardX is not installed.
+    """
     folder = as_path("folder", folder)
     writer_of = import_tracker("tensorboardX", "tensorboard").SummaryWriter
     summaries = importlib.import_module("tensorboardX.summary")
@@ -99,8 +108,29 @@ def _image_summary(path: Path) -> Any:
     return messages.Summary(value=[messages.Summary.Value(tag=path.stem, image=image)])
 
 
-def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name: str, run: str | Path | None) -> str:
-    """Log one nested run of MLflow per lane; see `SweepResult.log_to_mlflow`."""
+def log_to_mlflow(
+    result: SweepLike,
+    tracking_uri: str | None = None,
+    *,
+    experiment: str = "gdkit",
+    name: str = "sweep",
+    run: str | Path | None = None,
+) -> str:
+    """Log the sweep to MLflow as a run with one nested run per lane; returns the id of the outer run.
+
+    A nested run has hyperparameters and seed as params, recorded losses at their steps and other numbers as
+    metrics, finite ones only, and regime and kind of end as tags. The outer run has the recommendation as its
+    description, and report and figures of the run directory `run`, if given, as artifacts.
+
+    Args:
+      tracking_uri: of a server or a store, for example ``sqlite:///mlflow.db``; by default MLflow's own.
+      experiment: its name; it is created if it does not exist.
+      name: of the outer run.
+      run: a run directory.
+
+    Raises:
+      MissingPackageError: MLflow is not installed.
+    """
     client = import_tracker("mlflow", "mlflow").MlflowClient(tracking_uri=tracking_uri)
     entities = importlib.import_module("mlflow.entities")
     files = report_files(run)
@@ -125,8 +155,19 @@ def to_mlflow(result: SweepLike, tracking_uri: str | None, experiment: str, name
     return parent
 
 
-def to_wandb(result: SweepLike, project: str, name: str, run: str | Path | None, settings: dict[str, Any]) -> None:
-    """Log one run of Weights & Biases per lane; see `SweepResult.log_to_wandb`."""
+def log_to_wandb(
+    result: SweepLike, project: str, *, name: str = "sweep", run: str | Path | None = None, **settings: Any
+) -> None:
+    """Log one run of Weights & Biases per lane in the group `name`, and one run for the sweep.
+
+    The run of a lane has hyperparameters, seed, regime and kind of end as config, the last two as tags too,
+    recorded losses at their steps, and other numbers as summary, finite ones only. That of the sweep has the
+    recommendation as its notes, and report and figures of the run directory `run`, if given, as an artifact.
+    `settings` are passed to ``wandb.init``, for example ``mode="offline"``.
+
+    Raises:
+      MissingPackageError: wandb is not installed.
+    """
     package = import_tracker("wandb", "wandb")
     files = report_files(run)
     start_run = lambda **own: package.init(project=project, group=name, reinit="create_new", **own, **settings)

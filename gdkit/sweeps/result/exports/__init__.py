@@ -1,0 +1,1 @@
+"""A result for other tools; the functions are methods of `SweepResult`."""
