@@ -21,7 +21,7 @@ from gdkit import types
 ROOT = Path(gdkit.__file__).parent.parent
 TITLES = {
     "problems": "Problems", "optimizers": "Optimizers", "descent": "One run", "sweeps": "Sweeps", "regimes": "Regimes",
-    "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Borders",
+    "stability": "Stability", "gradients": "Gradients", "hypergradients": "Hypergradients", "boundary": "Boundaries",
     "monitors": "Monitors", "datasets": "Data files", "data": "Data from the host", "schedules": "Schedules",
     "live": "Live trackers", "plots": "Plots",
 }  # fmt: skip
