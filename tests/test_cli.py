@@ -517,7 +517,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_unless_it_is_to_sta
     full_disk = UNREPORTED._replace(measure_free=lambda folder: Resources(memory=2**50, disk=100))
     assert main(["run", "small.yaml"], full_disk) == 2
     assert "of disk" in (shown := capsys.readouterr().err) and "of memory" not in shown
-    assert "or start nevertheless with --anyway" in shown
+    assert "or start the run regardless with --anyway" in shown
     assert main(["run", "small.yaml", "--anyway"], full_disk) == 0
     minimum = resources.estimate_minimum(8, 21).disk  # enough for the minimum, and not for the likely peak
     assert main(["check", "small.yaml"], Hooks(measure_free=lambda folder: Resources(2**50, minimum))) == 0

@@ -216,7 +216,7 @@ def test_report_of_damaged_results_is_that_of_the_run_and_writes_them_again(run,
         assert main(["report", str(run)], UNDRAWN) == 0
         said = capsys.readouterr()
         assert said.out == answer and (run / "report.html").read_bytes() == page
-        assert "results.nc: it cannot be used" in said.err and "results.nc: written again from the tiles" in said.err
+        assert "results.nc: it cannot be used" in said.err and "results.nc: rebuilt from the tiles" in said.err
         assert_true(gdkit.open(file), truth)
 
 

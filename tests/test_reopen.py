@@ -101,7 +101,7 @@ def test_another_problem_is_refused_with_what_differs(iris, folder):
         gdkit.open(folder, problem=other, optimizer=OPTIMIZERS).replay(0)
     with pytest.raises(InputValueError, match=r"optimizer=.*not a mapping of the labels.*\['sgd', 'noisy'\]"):
         gdkit.open(folder, problem=iris, optimizer=sgd)
-    with pytest.raises(InputValueError, match="optimizer=None: the other one is given"):
+    with pytest.raises(InputValueError, match="optimizer=None: problem and optimizer belong together"):
         gdkit.open(folder, problem=iris)
 
 

@@ -78,7 +78,7 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
 @pytest.mark.parametrize(
     ("change", "step"),
     [
-        ({"seeds": 1}, "Next: repeat it with at least 3 seeds, which give an interval."),
+        ({"seeds": 1}, "Next: at least 3 seeds, which give an interval."),
         ({"edge": 100.0}, "Next: higher values of the learning rate."),
         ({"edge": 1e-3}, "Next: lower values of the learning rate."),
     ],
@@ -376,7 +376,7 @@ def test_runs_are_compared_by_their_seeds(folders, tmp_path):
     data = embedded(page)
     assert [optimizer["label"] for optimizer in data["optimizers"]] == ["first · sgd", "second · sgd"]
     assert data["lanes"] == len(numbers(data, "lane")) == 2 * 7 * 6
-    assert "Nothing in the configs but their names." in words
+    assert "The configs differ only in their names." in words
     assert re.findall(r'data-name="significant\?"[^>]*>([^<]*)<', page) == ["–", "yes"]
     more = re.findall(r'data-name="above the first"[^>]*>([\d.]+) ', page)
     assert [float(value) for value in more] == pytest.approx([0.02 * 1.1])  # of the validation loss

@@ -1,4 +1,4 @@
-"""The answer in words: which value to use, how certain it is, and where runs diverge."""
+"""The answer in words: which value to use, how certain it is, and where divergence begins."""
 
 import math
 from typing import NamedTuple
@@ -30,101 +30,124 @@ class AnswerCard(NamedTuple):
 
 def format_answer(summary: Summary) -> str:
     """The whole answer in one or two sentences, for a terminal."""
-    row, found = summary.best, summary.best.recommendation
-    if not np.isfinite(row.score) or found is None or found.best is None:
+    row, recommendation = summary.best, summary.best.recommendation
+    if not np.isfinite(row.score) or recommendation is None or recommendation.best is None:
         return format_headline(summary)
-    metric = _format_metric(summary, found)
-    mean, score = short_number(found.mean), short_number(found.score)
+    metric = _format_metric(summary, recommendation)
+    mean, score = short_number(recommendation.mean), short_number(recommendation.score)
     corrected = f" ({score} when corrected for choosing the best)" * (mean != score)
     quality = ", ".join(filter(None, [f"{humanize(summary.by)} {mean}{corrected}", metric]))
-    answer = f"{_describe_progress(summary)}Use {_name_choice(row, found)}: {quality}."
-    return " ".join(filter(None, [answer, _describe_divergence(found)]))
+    answer = f"{_describe_progress(summary)}Use {_name_choice(row, recommendation)}: {quality}."
+    return " ".join(filter(None, [answer, _describe_divergence(recommendation)]))
 
 
 def format_headline(summary: Summary) -> str:
     """Which value to use, in one sentence."""
-    row, found = summary.best, summary.best.recommendation
+    row, recommendation = summary.best, summary.best.recommendation
     if not np.isfinite(row.score):
         return _describe_failure(summary)
-    if found is None or found.best is None:
-        at = f" with {humanize(found.axis)} {short_number(row.cells[0].value)}" if found and len(row.cells) == 1 else ""
+    if recommendation is None or recommendation.best is None:
+        is_single = recommendation is not None and len(row.cells) == 1
+        at = f" with {humanize(str(summary.axis))} {short_number(row.cells[0].value)}" if is_single else ""
         name = row.optimizer or ("The run" if summary.runs == 1 else "The best run")
         return f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
-    choice = _name_choice(row, found)
+    choice = _name_choice(row, recommendation)
     are_regimes_known = any(row.cells for row in summary.rows)
     if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in MAY_HAVE_CONVERGED):
         return f"{_describe_progress(summary)}No run converged. The best is {choice}."
-    return f"{_describe_progress(summary)}Use {choice}{_end_of_axis(summary, row)}."
+    return f"{_describe_progress(summary)}Use {choice}{_describe_axis_end(summary, row)}."
 
 
 def format_details(summary: Summary) -> str:
     """The sentences after the headline: how good the value is, how certain, and where runs diverge."""
-    row, found = summary.best, summary.best.recommendation
-    if found is None or found.best is None:
+    row, recommendation = summary.best, summary.best.recommendation
+    if recommendation is None or recommendation.best is None:
         return ""
     sentences = [
-        _describe_quality(summary, row, found),
-        "" if _end_of_axis(summary, row) else _describe_certainty(found),
-        _describe_plateau(found),
-        _describe_divergence(found),
+        _describe_quality(summary, row, recommendation),
+        "" if _describe_axis_end(summary, row) else _describe_certainty(recommendation),
+        _describe_plateau(recommendation),
+        _describe_divergence(recommendation),
         _describe_sensitivity(summary),
-        _describe_next(summary, row, found),
+        _describe_next(summary, row, recommendation),
     ]
     return " ".join(filter(None, sentences))
 
 
 def answer_cards(summary: Summary) -> list[AnswerCard]:
     """The numbers of the best optimizer."""
-    row, found = summary.best, summary.best.recommendation
-    if found is None or found.best is None:
+    row, recommendation = summary.best, summary.best.recommendation
+    if recommendation is None or recommendation.best is None:
         return []
     seeds = len(row.seeds)
-    is_partial = seeds > 2 and found.finished < found.runs
+    is_partial = seeds > 2 and recommendation.finished < recommendation.runs
     alike = seeds > 2 and len(set(row.seeds)) == 1
     missing = (
         "no interval until all seeds finish" if is_partial
         else "all seeds have the same score" if alike else f"{count(seeds, 'seed')}: no interval"
     )  # fmt: skip
-    interval = f"95 % bootstrap interval over seeds: {short_range(found.interval)}" if found.interval else missing
-    end = _end_of_axis(summary, row).removeprefix(", ")
-    interval = f"{end}: the best may lie beyond" if end and found.interval else interval
-    plateau = "within the noise of the seeds" if found.interval else "at most 5 % farther from the optimum"
+    interval = (
+        f"95 % bootstrap interval over seeds: {short_range(recommendation.interval)}"
+        if recommendation.interval
+        else missing
+    )
+    end = _describe_axis_end(summary, row).removeprefix(", ")
+    interval = f"{end}: the best value may lie beyond it" if end and recommendation.interval else interval
+    plateau = (
+        "within the noise of the seeds"
+        if recommendation.interval
+        else "at most 5 % farther from the optimum than the best"
+    )
     unknown = "needs seeds that differ" if alike else "needs 3 seeds"
     cards = [
-        AnswerCard(f"best {humanize(found.axis)}", short_number(found.best), interval),
-        AnswerCard("about as good", short_range(found.plateau), plateau if found.plateau else unknown),
+        AnswerCard(f"best {humanize(recommendation.axis)}", short_number(recommendation.best), interval),
+        AnswerCard(
+            "about as good", short_range(recommendation.plateau), plateau if recommendation.plateau else unknown
+        ),
     ]
-    if found.safe is not None and found.unsafe is None:
-        cards.append(AnswerCard("no divergence up to", short_number(found.safe), "no divergence found"))
-    elif found.safe is not None and found.unsafe is not None:
-        edge = short_number(found.edge if found.edge is not None else found.unsafe)
-        bracket = f"no run diverged up to {short_number(found.safe)}, some did at {short_number(found.unsafe)}"
-        cards.append(AnswerCard("diverges above about" if found.edge is not None else "diverges from", edge, bracket))
-    details = ["corrected for choosing the best"] * (short_number(found.mean) != short_number(found.score))
-    details += filter(None, [_format_metric(summary, found)])
-    return [*cards, AnswerCard(humanize(summary.by), short_number(found.score), "; ".join(details))]
+    cards += filter(None, [_make_edge_card(recommendation)])
+    details = ["corrected for choosing the best"] * (
+        short_number(recommendation.mean) != short_number(recommendation.score)
+    )
+    details += filter(None, [_format_metric(summary, recommendation)])
+    return [*cards, AnswerCard(humanize(summary.by), short_number(recommendation.score), "; ".join(details))]
 
 
-def describe_settings(found: Recommendation) -> str:
+def _make_edge_card(recommendation: Recommendation) -> AnswerCard | None:
+    safe, unsafe, edge = recommendation.safe, recommendation.unsafe, recommendation.edge
+    if safe is None:
+        return None
+    if unsafe is None:
+        return AnswerCard("no divergence up to", short_number(safe), "no divergence found")
+    bracket = f"no run diverged up to {short_number(safe)}, some did at {short_number(unsafe)}"
+    if edge is None:
+        return AnswerCard("diverges from", short_number(unsafe), bracket)
+    return AnswerCard("diverges above about", short_number(edge), bracket)
+
+
+def describe_settings(recommendation: Recommendation) -> str:
     """The best value with those of the other axes: ``learning rate 0.1, momentum 0.9 and batch size 32``."""
-    others = {name: value for name, value in found.at.items() if name != "optimizer"}
-    settings = [f"{humanize(name)} {short_value(value)}" for name, value in ({found.axis: found.best} | others).items()]
+    others = {name: value for name, value in recommendation.at.items() if name != "optimizer"}
+    settings = [
+        f"{humanize(name)} {short_value(value)}"
+        for name, value in ({recommendation.axis: recommendation.best} | others).items()
+    ]
     return " and ".join(filter(None, [", ".join(settings[:-1]), settings[-1]]))
 
 
 def other_settings(row: SummaryRow) -> str:
     """The best values of the other axes: ``momentum 0.9, batch size 32``; empty without any."""
-    found = row.recommendation
-    others = found.at if found is not None and found.best is not None else {}
+    recommendation = row.recommendation
+    others = recommendation.at if recommendation is not None and recommendation.best is not None else {}
     return ", ".join(f"{humanize(name)} {short_value(value)}" for name, value in others.items() if name != "optimizer")
 
 
 def first_divergence(row: SummaryRow) -> str:
     """The smallest value at which some seed diverged, for a table."""
-    found = row.recommendation
-    if found is None:
+    recommendation = row.recommendation
+    if recommendation is None:
         return "–"
-    return "never" if found.unsafe is None else short_number(found.unsafe)
+    return "never" if recommendation.unsafe is None else short_number(recommendation.unsafe)
 
 
 def least_sensitive(summary: Summary) -> str | None:
@@ -133,19 +156,19 @@ def least_sensitive(summary: Summary) -> str | None:
     return min(excess, key=lambda name: excess[name]) if len(set(excess.values())) > 1 else None
 
 
-def _name_choice(row: SummaryRow, found: Recommendation) -> str:
-    settings = describe_settings(found)
+def _name_choice(row: SummaryRow, recommendation: Recommendation) -> str:
+    settings = describe_settings(recommendation)
     return f"{row.optimizer} with {settings}" if row.optimizer else settings
 
 
-def _format_metric(summary: Summary, found: Recommendation) -> str:
+def _format_metric(summary: Summary, recommendation: Recommendation) -> str:
     name = summary.metric or ""
-    value = found.metrics.get(name)
+    value = recommendation.metrics.get(name)
     return "" if value is None else f"{humanize(name)} {format_metric(name, value)}"
 
 
 def _describe_progress(summary: Summary) -> str:
-    """How much of a partial result there is; empty for a whole one."""
+    """How many runs of an unfinished sweep have finished; empty for a finished one."""
     if not summary.unfinished:
         return ""
     return f"Partial: {summary.runs - summary.unfinished:,} of {count(summary.runs, 'run')} finished. "
@@ -154,7 +177,7 @@ def _describe_progress(summary: Summary) -> str:
 def _describe_failure(summary: Summary) -> str:
     """Why there is no best: all runs diverged, or at least one seed of every point did."""
     if any(number for row in summary.rows for regime, number in row.counts.items() if regime != Regime.DIVERGED):
-        why = f"at every one some seed diverged or has no finite {humanize(summary.by)}"
+        why = f"at every value some seed diverged or has no finite {humanize(summary.by)}"
         return f"{_describe_progress(summary)}No value can be recommended: {why}."
     if summary.unfinished:
         return "Every finished run diverged."
@@ -176,7 +199,7 @@ def _suggest_range(summary: Summary) -> str:
     return f"Try a {axis} of {short_range((top / 100, top))}{reason}."
 
 
-def _end_of_axis(summary: Summary, row: SummaryRow) -> str:
+def _describe_axis_end(summary: Summary, row: SummaryRow) -> str:
     values = [cell.value for cell in row.cells]
     best = row.recommendation.best if row.recommendation else None
     if len(values) < 2 or best not in (values[0], values[-1]):
@@ -185,58 +208,58 @@ def _end_of_axis(summary: Summary, row: SummaryRow) -> str:
     return f", the largest {tried}" if best == values[-1] else f", the smallest {tried}"
 
 
-def _describe_quality(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
+def _describe_quality(summary: Summary, row: SummaryRow, recommendation: Recommendation) -> str:
     finished = int(np.sum(~np.isnan(row.seeds)))
     seeds = f"Mean over {finished} seeds: " if finished > 1 else ""
-    mean, score = short_number(found.mean), short_number(found.score)
+    mean, score = short_number(recommendation.mean), short_number(recommendation.score)
     corrected = f" ({score} corrected for choosing the best of many)" * (mean != score)
-    values = [f"{humanize(summary.by)} {mean}{corrected}", _format_metric(summary, found)]
+    values = [f"{humanize(summary.by)} {mean}{corrected}", _format_metric(summary, recommendation)]
     text = f"{seeds}{', '.join(filter(None, values))}."
     return text[:1].upper() + text[1:]
 
 
-def _describe_certainty(found: Recommendation) -> str:
-    if found.interval is None:
+def _describe_certainty(recommendation: Recommendation) -> str:
+    if recommendation.interval is None:
         return ""
-    if short_number(found.interval[0]) == short_number(found.interval[1]):
+    if short_number(recommendation.interval[0]) == short_number(recommendation.interval[1]):
         return "Every bootstrap resample of the seeds selects the same value."
-    return f"95 % bootstrap interval over seeds: {short_range(found.interval)}."
+    return f"95 % bootstrap interval over seeds: {short_range(recommendation.interval)}."
 
 
-def _describe_plateau(found: Recommendation) -> str:
-    if found.plateau is None or found.plateau[0] == found.plateau[1]:
+def _describe_plateau(recommendation: Recommendation) -> str:
+    if recommendation.plateau is None or recommendation.plateau[0] == recommendation.plateau[1]:
         return ""
-    return f"A {humanize(found.axis)} of {short_range(found.plateau)} does about as well."
+    return f"A {humanize(recommendation.axis)} of {short_range(recommendation.plateau)} does about as well."
 
 
-def _describe_divergence(found: Recommendation) -> str:
-    """The bracket of the edge: where no run diverged, and where some did; a caveat says where none did."""
-    safe, unsafe = short_number(found.safe), short_number(found.unsafe)
-    if found.unsafe is None:
+def _describe_divergence(recommendation: Recommendation) -> str:
+    """The bracket of the edge: up to where no run diverged, and where some did; empty if none did."""
+    safe, unsafe = short_number(recommendation.safe), short_number(recommendation.unsafe)
+    if recommendation.unsafe is None:
         return ""
-    if found.safe is None or (found.best or 0) > found.unsafe:
-        return f"Some seed diverged at {unsafe} already, below this value."
+    if recommendation.safe is None or (recommendation.best or 0) > recommendation.unsafe:
+        return f"Some seeds diverged already at {unsafe}, below this value."
     bracket = f"no run diverged up to {safe}, some did at {unsafe}"
-    if found.edge is None or not found.best or found.best <= 0:
+    if recommendation.edge is None or not recommendation.best or recommendation.best <= 0:
         return f"{bracket[:1].upper()}{bracket[1:]}."
-    ratio = f"{short_number(found.edge / found.best)} × the best {humanize(found.axis)}"
-    return f"Training diverges above about {short_number(found.edge)}, {ratio} ({bracket})."
+    ratio = f"{short_number(recommendation.edge / recommendation.best)} × the best {humanize(recommendation.axis)}"
+    return f"Training diverges above about {short_number(recommendation.edge)}, {ratio} ({bracket})."
 
 
-def _describe_next(summary: Summary, row: SummaryRow, found: Recommendation) -> str:
-    """What to do next: the first of other runs, values and seeds that could change the answer; or closer values."""
+def _describe_next(summary: Summary, row: SummaryRow, recommendation: Recommendation) -> str:
+    """The next step: finish runs, try other values or more seeds, if they could change the answer; else train."""
     values = [cell.value for cell in row.cells]
-    place = next((i for i, value in enumerate(values) if value == found.best), 0)
+    place = next((i for i, value in enumerate(values) if value == recommendation.best), 0)
     near = values[max(place - 1, 0) : place + 2]
     if summary.unfinished:
         return "Next: finish the other runs."
     if len(near) < 2:
         return ""
-    if _end_of_axis(summary, row):
-        return f"Next: {'lower' if place == 0 else 'higher'} values of the {humanize(found.axis)}."
+    if _describe_axis_end(summary, row):
+        return f"Next: {'lower' if place == 0 else 'higher'} values of the {humanize(recommendation.axis)}."
     if len(row.seeds) < 3:
-        return "Next: repeat it with at least 3 seeds, which give an interval."
-    if found.interval and (found.interval[0] < near[0] or found.interval[1] > near[-1]):
+        return "Next: at least 3 seeds, which give an interval."
+    if recommendation.interval and (recommendation.interval[0] < near[0] or recommendation.interval[1] > near[-1]):
         return "Next: more seeds, which narrow the interval."
     return f"Next: train with it, or sweep {short_range((near[0], near[-1]))} for a closer value."
 

@@ -1,4 +1,4 @@
-"""The folder of a run: which one a run writes to, and the protection of what it contains. Imports no JAX."""
+"""The folder of a run: how it is chosen, and how its contents are protected. Imports no JAX."""
 
 import itertools
 import shlex
@@ -14,13 +14,13 @@ from gdkit.seals import Seal
 CONFIG, REPORT = "config.yaml", "report.html"
 SEAL = Seal(b"<!-- sha256 ", b" -->\n")  # at the end of a report
 UNFINISHED = '<p class="standing"'  # only reports of unfinished runs contain it
-_MANIFEST = "manifest.json"  # as the store calls it, which imports NumPy
+_MANIFEST = "manifest.json"  # `gdkit.store.manifest.NAME`, whose import would take NumPy
 _RESULT_FILES = (_MANIFEST, "results.nc", REPORT)  # a folder without them has no results to protect
 _EXAMPLE = "Give the folder of a run, for example runs/digits_mlp."
 
 
 class TakenError(ConfigError):
-    """The folder holds something that the run would overwrite."""
+    """The folder contains files that the run would overwrite."""
 
 
 def choose_folder(config: Config, output: str | Path | None, *, new: bool) -> Path:
@@ -46,7 +46,7 @@ def find_free_folder(folder: Path) -> Path:
 
 
 def load_config(folder: Path) -> Config:
-    """The config of the run in `folder`: that of its manifest, with a warning, where the file is not what was written.
+    """The config of the run in `folder`; if the file was changed, that of the manifest, with a warning.
 
     Raises:
       ConfigError: it is not the folder of a run.
@@ -56,7 +56,7 @@ def load_config(folder: Path) -> Config:
         raise ConfigError(f"{folder}: {problem}. {_EXAMPLE}")
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: not the folder of a run: it has no {CONFIG}. {_EXAMPLE}")
-    stored = _stored_config(folder)
+    stored = _read_stored_config(folder)
     try:
         config = load(folder / CONFIG)
     except ConfigError as error:
@@ -69,12 +69,12 @@ def load_config(folder: Path) -> Config:
     changes = _list_differences(_get_result_settings(stored), _get_result_settings(config))
     if not changes:
         return config
-    warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That in {_MANIFEST} is used.")
+    warn(f"{folder / CONFIG}: it is not the config of this run: {'; '.join(changes[:5])}. That of {_MANIFEST} is used.")
     return stored
 
 
 def find_report_damage(folder: Path, run: str, figures: str = "") -> str | None:
-    """What the report of a finished run is, whose digest is `run`; None if it is what was written.
+    """What is wrong with the report of a finished run, whose digest is `run`; None if nothing is.
 
     `figures` is the digest of the files of its figures, where these are compared as well.
     """
@@ -92,23 +92,23 @@ def find_report_damage(folder: Path, run: str, figures: str = "") -> str | None:
 
 
 def find_explanations(folder: Path, run: str) -> dict[int, Path]:
-    """The pages on why runs of the sweep whose digest is `run` ended as they did, by lane."""
+    """The pages that explain runs of the sweep with the digest `run`, by lane."""
     mark = f'name="gdkit-run" content="{run}"'.encode()
     lanes = {path.stem.removeprefix("explain-"): path for path in folder.glob("explain-*.html")}
     found = {int(lane): path for lane, path in lanes.items() if lane.isdecimal() and mark in path.read_bytes()}
     return dict(sorted(found.items()))
 
 
-def _stored_config(folder: Path) -> Config | None:
+def _read_stored_config(folder: Path) -> Config | None:
     """The config in the manifest; None if there is none, or it cannot be read."""
     try:
-        text = _stored_text(folder)
+        text = _read_stored_text(folder)
         return None if text is None else loads(text, file=str(folder / _MANIFEST))
     except (StoreError, ConfigError):
         return None
 
 
-def _stored_text(folder: Path) -> str | None:
+def _read_stored_text(folder: Path) -> str | None:
     """The text of the config in the manifest, if it has one."""
     from gdkit.store import Store
 
@@ -117,7 +117,7 @@ def _stored_text(folder: Path) -> str | None:
 
 def is_library_run(folder: Path) -> bool:
     """Whether `folder` is a run directory that `gdkit.sweep` wrote from Python, without a config."""
-    return (folder / _MANIFEST).is_file() and not (folder / CONFIG).exists() and _stored_text(folder) is None
+    return (folder / _MANIFEST).is_file() and not (folder / CONFIG).exists() and _read_stored_text(folder) is None
 
 
 def contains_runs(folder: Path) -> bool:
@@ -137,7 +137,7 @@ def _find_conflict(config: Config, folder: Path) -> str:
     if folder.exists() and not folder.is_dir():
         return f"{folder}: this is a file, and a run needs a folder."
     if not folder.exists() or all(file.name.startswith(f".{CONFIG}.") for file in folder.iterdir()):
-        return ""  # such a file: another process is writing its config there now
+        return ""  # such a file: another process is writing its config now
     if not (folder / CONFIG).is_file():
         return f"{folder}: not empty, and not the folder of a run (it has no {CONFIG})."
     if not any((folder / name).exists() for name in _RESULT_FILES):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gdkit.errors import InputValueError, unknown_name
 
-_PACKAGED = Path(__file__).parent / "templates" / "examples"  # in a wheel
-_ROOT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]  # in a checkout
+_PACKAGED = Path(__file__).parent / "templates" / "examples"  # of an installed wheel
+_ROOT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]  # of a checkout
 
 
 def example_names() -> list[str]:
@@ -19,7 +19,7 @@ def example_names() -> list[str]:
 
 def describe_example(name: str) -> str:
     """The first sentence of the comment with which the config begins."""
-    lines = (_ROOT / _config(name)).read_text(encoding="utf-8").splitlines()
+    lines = (_ROOT / _get_config_path(name)).read_text(encoding="utf-8").splitlines()
     paragraph = itertools.takewhile(lambda line: line.startswith("# "), lines)
     return re.split(r"(?<=[.?!]) (?=[A-Z])", " ".join(line[2:] for line in paragraph))[0]
 
@@ -32,21 +32,21 @@ def example_files(name: str) -> list[Path]:
     """
     if name not in example_names():
         raise unknown_name("--example", name, example_names())
-    config = _config(name)
+    config = _get_config_path(name)
     study = re.search(r"^experiment: *([\w.]+):", (_ROOT / config).read_text(encoding="utf-8"), re.MULTILINE)
-    pending, modules = list(_module_files(study[1])) if study else [], set()
+    pending, modules = list(_find_module_files(study[1])) if study else [], set()
     while pending:
         path = pending.pop()
         if path not in modules:
             modules.add(path)
-            pending += _imported_files(path)
+            pending += _find_imported_files(path)
     return [config, *sorted(modules)]
 
 
 def copy_example(name: str, folder: Path) -> list[Path]:
     """Copy an example to a folder; return the paths of the files that were written.
 
-    A file that exists with the same content is left as it is: examples share modules.
+    An existing file with the same content is skipped: examples share modules.
 
     Raises:
       InputValueError: there is no such example, or a file exists with other content. Nothing has been written then.
@@ -62,23 +62,23 @@ def copy_example(name: str, folder: Path) -> list[Path]:
     return written
 
 
-def _config(name: str) -> Path:
+def _get_config_path(name: str) -> Path:
     return Path("configs", f"{name}.yaml")
 
 
-def _imported_files(path: Path) -> Iterator[Path]:
-    """The files of the modules of studies that a module imports, wherever in it."""
+def _find_imported_files(path: Path) -> Iterator[Path]:
+    """The files of the modules of studies that a module imports, also within functions."""
     for node in ast.walk(ast.parse((_ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _module_files(alias.name)
+                yield from _find_module_files(alias.name)
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:  # a submodule, or a name of the module
-                yield from _module_files(f"{node.module}.{alias.name}")
+                yield from _find_module_files(f"{node.module}.{alias.name}")
 
 
-def _module_files(name: str) -> Iterator[Path]:
-    """The files of a module of studies and of the packages that contain it; none for modules of others."""
+def _find_module_files(name: str) -> Iterator[Path]:
+    """The files of a module of studies and of the packages that contain it; none for other modules."""
     parts = name.split(".")
     for count in range(1, len(parts) + 1) if parts[0] == "experiments" else ():
         stem = Path(*parts[:count])

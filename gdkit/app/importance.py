@@ -18,7 +18,7 @@ class AxisImportance(NamedTuple):
     """Shares of the variance that an axis explains; Sobol' indices."""
 
     name: str  # in words; of axes that vary together, all of them
-    alone: float  # whatever the other axes: the first-order index
+    alone: float  # by itself: the first-order index
     total: float  # with its interactions: the total index
 
 
@@ -26,7 +26,7 @@ def axis_importances(result: SweepResult, by: str) -> dict[str, list[AxisImporta
     """The axes of each optimizer that has at least two, the most important first, by label.
 
     The ranks are those of the means over seeds of `by`; points with a diverged seed share the last rank. Optimizers
-    with runs that have not finished, or whose points are all equal, are left out.
+    with unfinished runs, or whose points are all equal, are omitted.
     """
     found = {label: _rank_axes(one, by) for label, one in results_by_optimizer(result).items()}
     return {label: axes for label, axes in found.items() if axes}

@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM end the process of the command with exit code 130 and a message, at any moment.
 
-The process ends within the handler. An exception instead would come up wherever Python happens to be: it aborts imports
-of extension modules, and code that catches all exceptions swallows it. Imports nothing heavy.
+The process ends within the handler. An exception would be raised at an arbitrary place instead: it aborts imports of
+extension modules, and code that catches all exceptions swallows it. Imports nothing heavy.
 """
 
 import os
@@ -25,7 +25,7 @@ def exit_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """Let no signal change the exit code of a command that has ended."""
+    """Ignore later signals, so that they do not change the exit code of a command that has ended."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -42,7 +42,7 @@ def exit_interrupted(message: str = "") -> NoReturn:
 
 @contextmanager
 def explain_interruption(describe: Callable[[], str]) -> Generator[None]:
-    """Let the message of an interruption be `describe()`, where it has none of its own."""
+    """Use `describe()` as the message of an interruption that has none of its own."""
     _descriptions.append(describe)
     try:
         yield
@@ -59,6 +59,6 @@ def describe_error(error: KeyboardInterrupt) -> str:
 
 def _handle(*_: Any) -> None:
     text = _AGAIN
-    with suppress(Exception):  # it reads files
+    with suppress(Exception):  # a description may read files
         text = _descriptions[-1]()
     exit_interrupted(f"{text}\n")

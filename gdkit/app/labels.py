@@ -1,4 +1,4 @@
-"""The names of columns as a reader sees them: a label, a unit and a sentence each, for Python and the page alike."""
+"""The labels of columns: text, unit and one sentence each, for Python and for the page."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -101,7 +101,7 @@ def humanize_names(text: str, names: Collection[str]) -> str:
 
 
 def labels_of(names: Collection[str], attributes: Mapping[str, Any]) -> dict[str, Label]:
-    """The labels of the columns of a sweep with these attributes; losses say on which data they are measured."""
+    """The labels of the columns of a sweep with these attributes; the units of losses name their data."""
     held_out = any(name.startswith(("validation_", "test_")) for name in names)
     unit = "training minibatch" if attributes.get("stochastic") else "training" if held_out else ""
     of = lambda name: label_of(name)._replace(unit=unit) if name in _TRAINING_LOSSES else label_of(name)

@@ -30,16 +30,16 @@ def open(
 ) -> SweepResult:  # its public name is gdkit.open
     """Open a result that `SweepResult.save` wrote, or that of a run directory, finished or not.
 
-    The file is verified before it is read. Of a run directory, tiles are read where ``results.nc`` is damaged or of
-    another run, and a warning names it.
+    The file is verified before it is read. If the ``results.nc`` of a run directory is damaged or of another run, the
+    tiles are read instead, with a warning.
 
-    Of lanes that have not finished, ``end_kind`` is 0, and `SweepResult.missing` counts them. Where the directory has a
-    checkpoint of them, they have their losses and their values on validation data so far, up to ``end_step``; all else
-    is NaN, and no answer uses them.
+    Lanes that have not finished have ``end_kind`` 0, and `SweepResult.missing` counts them. If the directory has their
+    checkpoint, they have their losses and their values on validation data so far, up to ``end_step``; all else is NaN.
+    No answer uses them.
 
-    `SweepResult.extend`, `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer: a run of a
-    config finds them by itself; for other results pass them here. They are compared with what is on disk before
-    anything runs.
+    `SweepResult.extend`, `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer. The run of a
+    config finds them by itself; for other results pass them here. They are compared with the stored run before anything
+    runs.
 
     Args:
       path: the file, or the run directory.
@@ -64,7 +64,7 @@ def open(
         return make_resumable(result, path, lambda: _read_request(config), run_request) if config.is_file() else result
     if problem is None or (optimizer is None and not isinstance(problem, Learner)):
         name = "problem" if problem is None else "optimizer"
-        raise bad_value(name, None, "the other one is given", "Pass both, or neither")
+        raise bad_value(name, None, "problem and optimizer belong together", "Pass both, or neither")
     request = rebuild_request(result, problem, optimizer, monitors, start)
     return make_resumable(result, path, lambda: request, run_request)
 
@@ -79,7 +79,7 @@ def _read_thresholds(config: str) -> Thresholds:
     try:
         loaded = loads(config)
     except ConfigError as error:  # of another version of gdkit
-        warn(f"regimes are those of the default thresholds, since the config of the run cannot be read: {error}")
+        warn(f"the default thresholds of regimes are used, since the config of the run cannot be read: {error}")
         return DEFAULT_THRESHOLDS
     return build_thresholds(loaded) if isinstance(loaded, SweepConfig) else DEFAULT_THRESHOLDS
 

@@ -1,4 +1,4 @@
-"""The answer of a sweep and the list of runs in a folder, as values that other programs read."""
+"""The answer of a sweep and the list of runs in a folder, for other programs."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from gdkit.store.manifest import NAME as MANIFEST
 from gdkit.sweeps.result.recommend import Recommendation
 
 CLAIMS = "claims.json"  # of a study
-_DEEPEST = 4  # folders below the one that is searched for runs
+_MAX_DEPTH = 4  # of folders that are searched for runs
 
 
 class RunRecord(NamedTuple):
@@ -26,12 +26,12 @@ class RunRecord(NamedTuple):
     status: str  # "finished", "16 of 96 runs finished"
     answer: str  # in one sentence
     is_finished: bool
-    changed: float  # seconds since 1970
+    changed: float  # time of the last change, in seconds since 1970
 
 
 def answer_record(name: str, summary: Summary, paths: Mapping[str, Path]) -> dict[str, Any]:
     """The answer for `json.dumps`: values are None where they are unknown or not finite."""
-    rows = [_row_record(row) for row in summary.rows]
+    rows = [_record_row(row) for row in summary.rows]
     return {
         "name": name,
         "answer": format_headline(summary),
@@ -48,8 +48,8 @@ def answer_record(name: str, summary: Summary, paths: Mapping[str, Path]) -> dic
 
 def format_line(name: str, summary: Summary, path: Path) -> str:
     """The answer in one line of a log."""
-    found = summary.best.recommendation
-    score = found.mean if found is not None and found.mean is not None else None
+    recommendation = summary.best.recommendation
+    score = recommendation.mean if recommendation is not None and recommendation.mean is not None else None
     quality = f" {humanize(summary.by).capitalize()}: {short_number(score)}." if score is not None else ""
     return f"{name}: {format_headline(summary)}{quality} Report: {path}"
 
@@ -66,7 +66,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
         if path != folder and is_run(files):
             yield path
             inner.clear()
-        elif len(path.relative_to(folder).parts) >= _DEEPEST:
+        elif len(path.relative_to(folder).parts) >= _MAX_DEPTH:
             inner.clear()
         else:
             inner[:] = sorted(name for name in inner if not name.startswith("."))
@@ -77,30 +77,34 @@ def is_run(files: list[str]) -> bool:
     return MANIFEST in files or (CONFIG in files and not {REPORT, CLAIMS}.isdisjoint(files))
 
 
-def _row_record(row: SummaryRow) -> dict[str, Any]:
-    found = row.recommendation
-    numbers = {"optimizer": row.optimizer or None, "score": _finite(row.score)}
-    return numbers if found is None else numbers | _recommendation_record(found)
+def _record_row(row: SummaryRow) -> dict[str, Any]:
+    recommendation = row.recommendation
+    numbers = {"optimizer": row.optimizer or None, "score": _as_finite(row.score)}
+    return numbers if recommendation is None else numbers | _record_recommendation(recommendation)
 
 
-def _recommendation_record(found: Recommendation) -> dict[str, Any]:
-    others = {name: _plain(value) for name, value in found.at.items() if name != "optimizer"}
-    values = {} if found.best is None else {found.axis: found.best} | others
-    pair = lambda bounds: None if bounds is None else [_finite(bound) for bound in bounds]
+def _record_recommendation(recommendation: Recommendation) -> dict[str, Any]:
+    others = {name: _as_json(value) for name, value in recommendation.at.items() if name != "optimizer"}
+    values = {} if recommendation.best is None else {recommendation.axis: recommendation.best} | others
+    pair = lambda bounds: None if bounds is None else [_as_finite(bound) for bound in bounds]
     return {
         "values": values,
-        "mean": _finite(found.mean),
-        "interval": pair(found.interval),
-        "about_as_good": pair(found.plateau),
-        "edge": {"none_up_to": _finite(found.safe), "some_at": _finite(found.unsafe), "median": _finite(found.edge)},
-        "metrics": {name: _finite(value) for name, value in found.metrics.items()},
+        "mean": _as_finite(recommendation.mean),
+        "interval": pair(recommendation.interval),
+        "about_as_good": pair(recommendation.plateau),
+        "edge": {
+            "none_up_to": _as_finite(recommendation.safe),
+            "some_at": _as_finite(recommendation.unsafe),
+            "median": _as_finite(recommendation.edge),
+        },
+        "metrics": {name: _as_finite(value) for name, value in recommendation.metrics.items()},
     }
 
 
-def _finite(value: Any) -> float | None:
+def _as_finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    return value if isinstance(value, str | bool | int) or value is None else _finite(value)
+    return value if isinstance(value, str | bool | int) or value is None else _as_finite(value)

@@ -12,7 +12,7 @@ from gdkit import formatting
 from gdkit.errors import InputValueError, bad_value
 
 REMEDY = "Lower sweep.curve_points, seeds or the count of an axis"
-_DATA_FOLDERS = ("tiles", "carry", "lanes")  # of a run directory: a resumed run has used this disk space already
+_DATA_FOLDERS = ("tiles", "carry", "lanes")  # of a run directory; a resumed run already uses their disk space
 _STATISTICS_BYTES = 100  # per lane, at least: the monitors of every run compute 25 numbers or more
 _ADDRESS_SPACE = 3 * 2**30  # a small run takes 2.2 GiB on two cores, and compiling more
 _OPEN_FILES = 64  # a small run has 40 open
@@ -49,7 +49,7 @@ def check_limits() -> None:
 
 
 def estimate_minimum(lanes: int, points: int) -> Resources:
-    """The least that a run needs: its lanes once in memory; on disk in tiles, results and report, and the figures.
+    """The minimum of a run: in memory its lanes once; on disk tiles, results, report and figures.
 
     Args:
       lanes: number of lanes.
@@ -72,7 +72,7 @@ def measure_free(folder: Path) -> Resources:
 
 
 def describe_shortage(needed: Resources, free: Resources) -> str:
-    """What is too scarce, with the numbers; empty if the run fits."""
+    """The missing memory and disk, needed and free; empty if the run fits."""
     return " and ".join(
         f"{format_bytes(need)} of {name}, and {format_bytes(available)} are free"
         for name, need, available in zip(needed._fields, needed, free, strict=True)
@@ -98,10 +98,10 @@ def format_bytes(size: float) -> str:
 
 
 def measure_peak_memory() -> int:
-    """Largest memory of this process so far, in bytes: what Python and JAX need before there are lanes."""
+    """Peak memory of this process so far, in bytes: what Python and JAX need before any lane exists."""
     try:
         import resource
-    except ImportError:  # Windows: then it is missing from both the needed and the free memory
+    except ImportError:  # Windows; omitted from both the needed and the free memory
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -1,4 +1,4 @@
-"""What a sweep found, as one row per optimizer: the terminal and the report print the same numbers."""
+"""The summary of a sweep, one row per optimizer: the terminal and the report print the same numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,22 +59,22 @@ class RegimeCell(NamedTuple):
 
 
 class SummaryRow(NamedTuple):
-    """What the sweep found for one optimizer."""
+    """The summary of one optimizer."""
 
     optimizer: str
     recommendation: Recommendation | None  # None without a numeric axis
     cells: tuple[RegimeCell, ...]  # along the axis
     counts: dict[Regime, int]  # lanes
-    score: float  # corrected, of the recommended point; infinite, of the worst sign, if all runs diverged
-    seeds: tuple[float, ...]  # scores of that point per seed; infinite likewise if diverged, NaN if not finished
+    score: float  # corrected, of the recommended point; inf if all runs diverged, -inf if it is maximized
+    seeds: tuple[float, ...]  # scores of that point by seed; infinite likewise if diverged, NaN if not finished
 
 
 class Summary(NamedTuple):
-    """What a sweep found."""
+    """The summary of a sweep."""
 
     axis: str | None
     by: str  # the variable that points are compared by
-    metric: str | None  # reported beside it, never used to choose
+    metric: str | None  # reported beside the score, never used to choose
     rows: tuple[SummaryRow, ...]
     caveats: tuple[str, ...]
     unfinished: int = 0  # runs
@@ -115,18 +115,20 @@ def summarize(result: SweepResult, by: str | None = None) -> Summary:
     axis = result.main_axis
     by = result.score_name(by)
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
-    summary = Summary(axis, by, _reported_metric(result, by), rows, (), maximize=result.is_maximized(by))
-    summary = summary._replace(unfinished=result.missing, runs=result.finished.size, sharpness=_sharpness(result))
+    summary = Summary(axis, by, _choose_metric(result, by), rows, (), maximize=result.is_maximized(by))
+    summary = summary._replace(
+        unfinished=result.missing, runs=result.finished.size, sharpness=_compute_sharpness(result)
+    )
     caveats = (
         unfinished_caveat(result),
-        _tie_caveat(summary, rounding_error(result.lanes["initial_loss"].values)),
+        _describe_ties(summary, rounding_error(result.lanes["initial_loss"].values)),
         *_merge_caveats(rows),
     )
     names = [str(name) for name in result.lanes.variables]
     return summary._replace(caveats=tuple(humanize_names(text, names) for text in caveats if text))
 
 
-def _sharpness(result: SweepResult) -> float | None:
+def _compute_sharpness(result: SweepResult) -> float | None:
     """The median of the positive sharpnesses; None if no run has one."""
     values = result.lanes["sharpness"].values if "sharpness" in result.lanes else np.zeros(0)
     values = values[np.isfinite(values) & (values > 0)]
@@ -134,7 +136,7 @@ def _sharpness(result: SweepResult) -> float | None:
 
 
 def results_by_optimizer(result: SweepResult) -> dict[str, SweepResult]:
-    """The result of each optimizer with at least one finished run, by label; the label is empty without a choice."""
+    """The result of each optimizer with finished runs, by label; the label is empty if the sweep has no labels."""
     parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
     return {label: one for label, one in parts.items() if one.missing < one.lanes.sizes["lane"]}
 
@@ -146,7 +148,7 @@ def unfinished_caveat(result: SweepResult) -> str:
 
 
 class SensitivityWindow(NamedTuple):
-    """How much worse than at its best the score of each row is on average, within a factor of its best value."""
+    """Mean excess of the score of each row above its best, within a factor of the best value."""
 
     factor: float
     excess: dict[str, float]  # by optimizer
@@ -155,8 +157,8 @@ class SensitivityWindow(NamedTuple):
 def compare_sensitivity(rows: Sequence[SummaryRow]) -> SensitivityWindow | None:
     """Sensitivities over the widest window that all axes cover: from best / factor to best · factor.
 
-    The mean is over the logarithm of the axis, with lines between the values. None with fewer than two rows that have a
-    best, where an axis has no value between the window's end and the best, or values that are not positive.
+    The mean is over the logarithm of the axis, with linear interpolation. None if fewer than two rows have a best
+    value, or if an axis has no value between an end of the window and the best, or values that are not positive.
     """
     found = {row.optimizer: row.recommendation for row in rows if row.recommendation and row.recommendation.profile}
     logs = {name: np.log(np.array(one.profile)[:, 0]) for name, one in found.items() if one.profile[0][0] > 0}
@@ -167,11 +169,11 @@ def compare_sensitivity(rows: Sequence[SummaryRow]) -> SensitivityWindow | None:
     inside = [step[(np.abs(step) <= half) & (np.abs(step) > 1e-9)] for step in steps.values()]
     if not all((step < 0).any() and (step > 0).any() for step in inside):
         return None
-    excess = {name: _mean_excess(step, np.array(found[name].profile)[:, 1], half) for name, step in steps.items()}
+    excess = {name: _compute_excess(step, np.array(found[name].profile)[:, 1], half) for name, step in steps.items()}
     return SensitivityWindow(float(np.exp(half)), excess) if np.isfinite(list(excess.values())).all() else None
 
 
-def _mean_excess(steps: np.ndarray, scores: np.ndarray, half: float) -> float:
+def _compute_excess(steps: np.ndarray, scores: np.ndarray, half: float) -> float:
     """Mean of scores over steps from −half to half, above that at 0."""
     inside = np.abs(steps) < half
     at = np.concatenate([[-half], steps[inside], [half]])
@@ -196,7 +198,7 @@ def describe_provenance(result: SweepResult) -> dict[str, str]:
     attributes = result.lanes.attrs
     versions = json.loads(attributes["versions"])
     plan = result.plan
-    if not plan:  # of what was trained elsewhere no more is known
+    if not plan:  # trained elsewhere
         return {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -216,14 +218,14 @@ def _describe_time(timings: Mapping[str, float]) -> str:
 
 
 def format_expected(claim: StudyClaim) -> str:
-    """What a claim expects: ``1 ± 0.05``, ``≥ 0.9`` where there is no upper end."""
+    """The expected number of a claim with its tolerance: ``1 ± 0.05``; without one if it is not finite."""
     if not np.isfinite(claim.tolerance):
         return short_number(claim.expected)
     return f"{short_number(claim.expected)} ± {short_number(claim.tolerance)}"
 
 
 def format_deviation(claim: StudyClaim) -> str:
-    """How far a claim is from what it expects, in tolerances; an en dash where it has none."""
+    """The deviation of a claim from the expected number, in tolerances; an en dash without a tolerance."""
     deviation = (claim.measured - claim.expected) / claim.tolerance if claim.tolerance else float("nan")
     return f"{deviation:+.2f}".replace("-", "−") if np.isfinite(deviation) else "–"
 
@@ -243,7 +245,7 @@ def short_range(bounds: tuple[float, float] | None) -> str:
 
 
 def short_value(value: object) -> str:
-    """A number with three digits, anything else as it prints."""
+    """A number with three digits; anything else as a string."""
     return short_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
@@ -271,11 +273,11 @@ def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: 
         _count_regimes(result, str(axis)) if has_axis and result.lanes.attrs.get("regimes_known", 1) else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         recommendation.score if recommendation and recommendation.score is not None else best.score,
-        _seed_scores(lanes, by, result.is_maximized(by)),
+        _get_seed_scores(lanes, by, result.is_maximized(by)),
     )
 
 
-def _seed_scores(lanes: xr.Dataset, by: str, maximize: bool) -> tuple[float, ...]:
+def _get_seed_scores(lanes: xr.Dataset, by: str, maximize: bool) -> tuple[float, ...]:
     """Scores of a point's seeds; infinite where a seed diverged, NaN where it has not finished."""
     scores = end_values(lanes)[by].values.astype(float)
     scores = np.where(np.isfinite(scores), scores, orient(np.inf, maximize))
@@ -296,7 +298,7 @@ def _is_finished(lanes: xr.Dataset) -> np.ndarray:
     return lanes["end_kind"].values != EndKind.RUNNING
 
 
-def _reported_metric(result: SweepResult, by: str) -> str | None:
+def _choose_metric(result: SweepResult, by: str) -> str | None:
     """A test metric other than the score itself, or the test loss if there is none."""
     names = [str(name) for name in result.lanes.data_vars if str(name).startswith("test_") and name != by]
     return next((name for name in names if name != "test_loss"), next(iter(names), None))
@@ -305,8 +307,8 @@ def _reported_metric(result: SweepResult, by: str) -> str | None:
 # Caveats
 
 
-def _tie_caveat(summary: Summary, rounding: float) -> str:
-    """The caveat that other optimizers are as good as the best one, to `rounding`, for some seed; empty if none is."""
+def _describe_ties(summary: Summary, rounding: float) -> str:
+    """The caveat that other optimizers match the best one for some seed, up to `rounding`; empty if none does."""
     best = summary.best
     if not np.isfinite(best.score):
         return ""
@@ -320,7 +322,7 @@ def _tie_caveat(summary: Summary, rounding: float) -> str:
 
 
 def _ties_or_wins(row: SummaryRow, best: SummaryRow, maximize: bool, rounding: float) -> bool:
-    """Whether a row is as good as the best one for some seed."""
+    """Whether a row is at least as good as the best one for some seed."""
     own, other = orient(np.array([row.seeds, best.seeds]), maximize)
     return bool(np.any(own <= other + rounding))
 

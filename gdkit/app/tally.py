@@ -37,7 +37,7 @@ class Tally:
         self._starts = np.cumsum([0, *sizes])
         self._counted = np.zeros(store.partition.tiles, bool)
         points = int(self._starts[-1]) // self._seeds
-        self._sums, self._seen = np.zeros(points), np.zeros(points, int)  # of scores, and of seeds, per point
+        self._sums, self._seen = np.zeros(points), np.zeros(points, int)  # of scores, and finished seeds, by point
         labels = [grid.label or "" for grid in self._description.grids]
         self.optimizers = [
             OptimizerTally(label, size, 0, 0, None, {}, self._maximize, self.by)
@@ -67,7 +67,7 @@ class Tally:
         if len(points) and np.isfinite(means.min()):
             best, mean = int(points[np.argmin(means)]), orient(float(means.min()), self._maximize)
             if optimizer.best is None or means.min() < orient(optimizer.best, self._maximize):
-                optimizer = optimizer._replace(best=mean, best_at=self._axis_values(index, best * self._seeds))
+                optimizer = optimizer._replace(best=mean, best_at=self._get_axis_values(index, best * self._seeds))
         self.optimizers[index] = optimizer._replace(
             finished=optimizer.finished + len(lanes), diverged=optimizer.diverged + int(diverged.sum())
         )
@@ -80,7 +80,7 @@ class Tally:
         points = np.unique(points)
         return points[self._seen[points] == self._seeds]
 
-    def _axis_values(self, index: int, lane: int) -> dict[str, float | str]:
+    def _get_axis_values(self, index: int, lane: int) -> dict[str, float | str]:
         """The values of a lane on the axes of its optimizer."""
         grid, axes = self._description.grids[index], self._description.axes[index]
         point = (lane - int(self._starts[index])) // self._seeds

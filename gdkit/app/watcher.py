@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gdkit.app.tally import Tally
 from gdkit.errors import GdkitError, warn
-from gdkit.store import RESULTS, Store
+from gdkit.store import Store
 from gdkit.store.manifest import NAME
 from gdkit.sweeps.execution.progress import Progress
 
@@ -26,7 +26,7 @@ def watch_tiles(
     on_tally: Callable[[Tally], None],
     write_report: Callable[[float], None] | None = None,
 ) -> Generator[Callable[[Progress], None]]:
-    """Yields a progress callback for `sweep`; a separate thread reads the finished tiles of `folder`.
+    """Yield a progress callback for `sweep`; a separate thread reads the finished tiles of `folder`.
 
     Args:
       folder: the run directory.
@@ -49,11 +49,6 @@ def watch_tiles(
         yield forward
     finally:
         watcher.finish()
-
-
-def has_results(folder: Path) -> bool:
-    """Whether some process has written the results of all runs, and so the final report."""
-    return (folder / RESULTS).exists()
 
 
 def processor_seconds(work: Callable[[], object]) -> float:
@@ -85,7 +80,7 @@ class LiveReport:
         self._pause = REPORT_INTERVAL
 
     def update(self, finished: int, *, has_begun: bool = False) -> None:
-        """Writes the report if the pause is over and lanes have finished, or before the first has, `has_begun`."""
+        """Write the report if the pause is over and lanes have finished, or, before any has, if `has_begun`."""
         if (finished == self._finished and not has_begun) or self._clock() < self._due:
             return
         self._pause = max(REPORT_INTERVAL, REPORT_SHARE * self._measure(lambda: self._write(self._pause)))
@@ -123,7 +118,7 @@ class TileWatcher(threading.Thread):
             warn(f"progress can no longer be shown: {error} The run continues.")
 
     def finish(self) -> None:
-        """Ends the thread and waits for it."""
+        """End the thread and wait for it."""
         self._over.set()
         self.news.set()
         self.join()

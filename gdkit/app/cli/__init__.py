@@ -89,7 +89,7 @@ def _explain(error: Exception | SystemExit) -> tuple[str, int]:
         return str(error), FAILED if isinstance(error, RunError) else BAD_INPUT
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SystemExit):
-        text = f"{text}. A problem must not end the process; raise another error"
+        text = f"{text}. The code of the problem ended the process; raise another exception instead"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     if isinstance(error, SyntaxError) and error.filename is not None:

@@ -131,8 +131,8 @@ def check(
     Args:
       config: the YAML file, or - for standard input.
       overrides: key.path=value.
-      device: count instead what a step is on an accelerator, which need not be there, or on the device of this machine,
-        here: memory, kernels, bytes and time.
+      device: estimate the cost of a step on an accelerator, which need not be present, or on the device of this
+        machine (here): memory, kernels, bytes and time.
     """
     loaded = _load(config, overrides)
     from gdkit.app import directory
@@ -163,10 +163,10 @@ def report(
     """Write the report of a run again, one page that compares several runs, or the list of all runs in a folder.
 
     Args:
-      folder: the folder of the run, for example runs/digits_mlp; or what Python wrote: the run directory of a
-        gdkit.sweep, or a file of results. Or a folder of runs, for example runs: index.html there lists them.
+      folder: the folder of the run, for example runs/digits_mlp; or the run directory or the file of results of a
+        gdkit.sweep in Python; or a folder of runs, for example runs, whose list is written to index.html.
       others: folders of more runs, to compare.
-      output: the file of the comparison, default: comparison.html; or of the report of what Python wrote.
+      output: the file of the comparison (default: comparison.html), or of the report of a sweep in Python.
       quiet: print the answer in one line.
       as_json: print the answer as JSON.
     """
@@ -203,9 +203,10 @@ def report(
 def explain(
     folder: Path, /, *, lane: int | None = None, points: int = 50, flow_steps: int = 100, output: Output = None
 ) -> None:
-    """Say why a run ended as it did, and write a page about it: its curvature against the edge of stability.
+    """Explain why a run ended as it did, in words and on a page: its curvature against the edge of stability.
 
-    The run, and those just below and just above where divergence begins, are run again. The report links to the page.
+    The run and its neighbors just below and just above the edge of divergence are repeated. The report links to the
+    page.
 
     Args:
       folder: the folder of the sweep, for example runs/digits_mlp.
@@ -258,14 +259,14 @@ def serve(folder: Path, /, *, port: int = 8000, host: str = "127.0.0.1") -> None
 def export(
     folder: Path, /, *, output: Output = None, best: bool = False, lane: int | None = None, seed: int | None = None
 ) -> None:
-    """Write the trained params of a run: of the recommended one, unless another is named.
+    """Write the trained params of a run, by default of the recommended one.
 
     Args:
       folder: the folder of the sweep, for example runs/digits_mlp.
       output: a .safetensors file, or a path without a suffix for the folder of an Orbax checkpoint.
-      best: of the point with the best mean score, not of the recommended one.
-      lane: of the run with this number.
-      seed: which seed of the point; default: 0.
+      best: export the point with the best mean score instead of the recommended one.
+      lane: export the run with this number.
+      seed: the seed of the point; default: 0.
     """
     if output is None:
         raise InputValueError(f"gdkit export: --output is missing.\n{describe_usage('export')}")

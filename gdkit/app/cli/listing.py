@@ -91,8 +91,8 @@ _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "examples": _examples,
 }
 _EMPTY = {
-    "experiments": "{folder}: no experiments. They are modules of the folder experiments with a function "
-    "run(settings): write one, or copy an example by gdkit new --example NAME. gdkit list examples shows the names.",
+    "experiments": "{folder}: no experiments. An experiment is a module in the folder experiments with a function "
+    "run(settings). Write one, or copy an example: gdkit new --example NAME. gdkit list examples lists the names.",
     "examples": "This installation of gdkit contains no examples.",
 }
 

@@ -57,7 +57,7 @@ def status_record(folder: Path) -> dict[str, Any]:
         "steps": run[-1].manifest.steps,
         "checkpoints": sorted(step for step in states[-1].carries.values() if step is not None),
         "report": str(report) if report.is_file() else None,
-        "resume": _resume(folder),
+        "resume": _describe_resuming(folder),
     }
 
 
@@ -74,7 +74,7 @@ def _describe_finished(folder: Path, status: Status) -> str:
 
 
 def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
-    """The lines on the run in `folder`, of which `store` is the run directory, or that of its last extension."""
+    """The lines about the run in `folder`; `store` is its run directory, or that of its last extension."""
     status, steps = store.status(), store.manifest.steps
     yield _describe_finished(store.path, status)
     if status.narrower:
@@ -85,7 +85,7 @@ def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
         yield from _describe_checkpoints(status, steps)
         if status.missing:
             yield f"not started: {count(status.missing, 'tile')}"
-        yield f"to resume, or to add a process: {_resume(folder)}"
+        yield f"to resume, or to add a process: {_describe_resuming(folder)}"
         return
     damage, is_library = find_report_damage(folder, digest), is_library_run(folder)
     if damage or not (is_library or (folder / RESULTS).exists()):
@@ -95,8 +95,8 @@ def _describe(folder: Path, store: Store, digest: str) -> Iterator[str]:
         yield f"report: {folder / REPORT}"
 
 
-def _resume(folder: Path) -> str:
-    """What resumes a run: a command, or for a run of Python the call that began it."""
+def _describe_resuming(folder: Path) -> str:
+    """How to resume a run: a command, or for a sweep in Python the call that started it."""
     return f"the same call in Python, with store={str(folder)!r}" if is_library_run(folder) else resume_command(folder)
 
 

@@ -1,4 +1,4 @@
-"""Output that cannot fail: what a terminal cannot show has a stand-in, and a stream that is closed or full is left."""
+"""Output that cannot fail: characters that a terminal cannot show are replaced, and failed writes are discarded."""
 
 import codecs
 import io
@@ -43,7 +43,7 @@ class _TolerantStream:
             self._discard()
 
     def _discard(self) -> None:
-        """Send what is buffered, and all that follows, nowhere."""
+        """Discard what is buffered and all later output."""
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
@@ -62,7 +62,7 @@ def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _find_stand_in(character: str) -> str:
-    """The nearest ASCII text: of letters without their accents; of lines and blocks, a bar; else a question mark."""
+    """The nearest ASCII text: a letter without its accents, ``#`` for lines and blocks, else a question mark."""
     if "\u2500" <= character <= "\u259f":
         return "#"
     plain = (_STAND_INS.get(c, c) for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))

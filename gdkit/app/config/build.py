@@ -30,7 +30,7 @@ MONITORS: dict[str, Callable[..., Any]] = {
     "sharpness_every": stability.sharpness_every,
     "time_to": monitors.time_to,
 }
-# as errors of the library name them
+# arguments of the library whose errors belong to the section of the problem
 _PROBLEM_PARTS = ("problem", "loss", "init", "step", "evaluate", "params", "sample", "data")
 _RUN_PARAMETERS = ("problem", "optimizer")  # of a monitor: the run sets them, not the config
 

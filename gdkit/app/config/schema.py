@@ -231,7 +231,9 @@ class ConfigOptimizer(_ConfigFactory):
     label: str | None = Field(None, pattern=_LABEL, max_length=60, description="name in tables; default: its name")
     schedule: Schedule | None = Field(None, description="how the learning rate changes during a run")
     clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this global norm")
-    ema: float | None = Field(None, ge=0, le=1, description="runs are evaluated at an average of their params")
+    ema: float | None = Field(
+        None, ge=0, le=1, description="decay of a moving average of the params, at which runs are evaluated"
+    )
 
     @property
     def title(self) -> str:
@@ -257,11 +259,11 @@ class ConfigPatience(_Model):
     """A run ends where a value has not improved for some checks."""
 
     name: str = Field(
-        "loss", min_length=1, max_length=200, description="loss, the training loss, or a value on validation data"
+        "loss", min_length=1, max_length=200, description="loss (the training loss), or a value on validation data"
     )
     checks: Int = Field(ge=1, le=2**31 - 2, description="checks without improvement after which a run ends")
-    every: Int = Field(1, ge=1, le=2**31 - 2, description="steps from one check of the mean loss to the next")
-    min_delta: float = Field(0.0, ge=0, description="the least improvement that counts")
+    every: Int = Field(1, ge=1, le=2**31 - 2, description="steps between checks of the mean loss")
+    min_delta: float = Field(0.0, ge=0, description="smallest change that counts as an improvement")
 
 
 class ConfigStop(_Model):
@@ -284,14 +286,16 @@ class ConfigSweep(_Model):
     key: Int = Field(0, ge=0, le=2**32 - 1, description="seed of all random choices")
     target: float | None = Field(None, description="a run ends early at this loss")
     statistics: Literal["all", "ends"] = Field(
-        "all", description="ends: initial, final and least loss and the end alone, without regimes, at less cost"
+        "all", description="ends: only the initial, final and lowest loss and the end; faster, and without regimes"
     )
     evaluate_every: Int | None = Field(
-        None, ge=1, description="steps from one evaluation on validation data to the next; without it at the end alone"
+        None, ge=1, description="steps between evaluations on validation data; default: only at the end"
     )
     curve_points: Int = Field(200, ge=2, le=100_000, description="points per loss curve, logarithmic in the step")
     diverged_above: float = Field(
-        1e6, gt=0, description="a run ends as diverged above start + this times max(|start|, 1)"
+        1e6,
+        gt=0,
+        description="a run ends as diverged if its loss exceeds start + this · max(|start|, 1); start: initial loss",
     )
     until_bracketed: bool = Field(
         False, description="extend the learning rate beyond its end until the best value lies inside the axis"
@@ -299,7 +303,7 @@ class ConfigSweep(_Model):
     monitors: list[ConfigMonitor] = Field(default_factory=list, max_length=100, description="additional statistics")
     keep_states: Literal["auto", "last", "best"] | None = Field(
         "auto",
-        description="which params and optimizer states are kept: last, or best too, or null for none",
+        description="stored params and optimizer states: last; best, last included; auto, last if small; null, none",
     )
     start: str | None = Field(
         None, min_length=1, description="a .safetensors or .npz file of params that all runs start from"
@@ -435,7 +439,7 @@ class LearnerConfig(SweepConfig):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _check_alone(cls, value: Any) -> Any:
+    def _refuse_replaced_sections(cls, value: Any) -> Any:
         for name in ("problem", "optimizer"):
             if isinstance(value, dict) and name in value:
                 raise PathError((name,), f"a learner stands in place of problem and optimizer. Remove {name}")

@@ -56,7 +56,7 @@ class _Entry(NamedTuple):
 
 
 def write_comparison(directories: Sequence[Path], out: Path) -> Path:
-    """Writes a page that compares the runs in several folders; returns its path.
+    """Write a page that compares the runs in several folders; returns its path.
 
     Raises:
       ConfigError: a folder does not hold a run, or holds a study, or a run without finished lanes.
@@ -66,7 +66,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
         remedy = f"Make it first: {shlex.join(['mkdir', '-p', str(out.parent)])}"
         raise bad_value("--output", str(out), "its folder does not exist", remedy)
     runs = _read_runs(directories)
-    by = _common_score(runs)
+    by = _choose_score(runs)
     summaries = [summarize(run.result, by) for run in runs]
     entries = [_Entry(run, row) for run, summary in zip(runs, summaries, strict=True) for row in summary.rows]
     merged = Summary(summaries[0].axis, by, None, tuple(map(_label_row, entries)), _find_caveats(runs, by))
@@ -103,8 +103,8 @@ def _read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
     return runs
 
 
-def _common_score(runs: Sequence[ComparedRun]) -> str:
-    """The score by which every run is compared unless another is named, if it is to be small; else the final loss."""
+def _choose_score(runs: Sequence[ComparedRun]) -> str:
+    """The default score, if all runs share it and it is minimized; else the final loss."""
     first, *others = (None if run.result.is_maximized() else run.result.score_name() for run in runs)
     return first if first is not None and all(name == first for name in others) else "final_loss"
 
@@ -166,8 +166,10 @@ def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
 
 
 def _format_details(best: _Entry, merged: Summary) -> str:
-    found, least = best.row.recommendation, least_sensitive(merged)
-    settings = f" with {describe_settings(found)}" if found and found.best is not None else ""
+    recommendation, least = best.row.recommendation, least_sensitive(merged)
+    settings = (
+        f" with {describe_settings(recommendation)}" if recommendation and recommendation.best is not None else ""
+    )
     score = f"Its {humanize(merged.by)} is {short_number(best.row.score)}{settings}."
     return f"{score} {least} is the least sensitive to its {humanize(str(merged.axis))}." if least else score
 
@@ -178,7 +180,8 @@ def _render_entries(entries: Sequence[_Entry], best: _Entry, merged: Summary) ->
     heads += ("sensitivity (×\u00a0the first)",) if merged.window else ()
     texts = ("optimizer", "significant?")
     rows = [
-        (entry is best, _cells(entry, best, merged)) for entry in sorted(entries, key=lambda entry: entry.row.score)
+        (entry is best, _format_cells(entry, best, merged))
+        for entry in sorted(entries, key=lambda entry: entry.row.score)
     ]
     note = "Each optimizer at its best value. Differences: 95 % bootstrap interval over seeds, paired where possible; "
     note += "significant where p ≤ 0.05 in a permutation test over the seeds."
@@ -186,16 +189,18 @@ def _render_entries(entries: Sequence[_Entry], best: _Entry, merged: Summary) ->
     return f'<section><h2>Runs by score</h2>{table}<p class="soft">{note}</p></section>'
 
 
-def _cells(entry: _Entry, best: _Entry, merged: Summary) -> list[str]:
-    found = entry.row.recommendation
+def _format_cells(entry: _Entry, best: _Entry, merged: Summary) -> list[str]:
+    recommendation = entry.row.recommendation
     difference, is_best = _compare(entry, best), entry is best
     above = short_number(difference.mean)
     above += f" ({short_range(difference.interval)})" if difference.interval else ""
     significant = "yes" if difference.is_significant else f"no: {difference.objection}"
-    value, interval = (short_number(found.best), short_range(found.interval)) if found else ("–", "–")
+    value, interval = (
+        (short_number(recommendation.best), short_range(recommendation.interval)) if recommendation else ("–", "–")
+    )
     cells = [entry.run.name, entry.row.optimizer or "–", value, interval, short_number(entry.row.score)]
     cells += ["–", "–"] if is_best else [above, significant]
-    cells += [short_number(found.safe) if found else "–", first_divergence(entry.row)]
+    cells += [short_number(recommendation.safe) if recommendation else "–", first_divergence(entry.row)]
     if merged.window is None:
         return cells
     own, first = (merged.window.excess.get(_label_row(one).optimizer) for one in (entry, best))
@@ -247,7 +252,7 @@ def _render_settings(runs: Sequence[ComparedRun]) -> str:
     rows = [(name, [tree.get(name, absent) for tree in trees]) for name in names]
     differing = [(name, values) for name, values in rows if any(repr(value) != repr(values[0]) for value in values)]
     if not differing:
-        return "<section><h2>What differs</h2><p>Nothing in the configs but their names.</p></section>"
+        return "<section><h2>What differs</h2><p>The configs differ only in their names.</p></section>"
     show = lambda value: "–" if value is absent else value if isinstance(value, str) else format_value(value)
     cells = [(False, (name, *map(show, values))) for name, values in differing]
     heads = ("setting", *(run.name for run in runs))

@@ -27,8 +27,9 @@ class Difference(NamedTuple):
 def compare_scores(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> Difference:
     """Mean of `ours` minus mean of `theirs`, and whether the difference is significant.
 
-    It is significant if a permutation test over the seeds gives p ≤ 0.05: of pairs it exchanges the two of each, else
-    seeds between the runs. It takes at least six pairs of one sign (2 / 2⁶), or four seeds above four (2 / C(8, 4)).
+    It is significant if a permutation test over the seeds gives p ≤ 0.05. The test exchanges the members of each pair,
+    or, without pairs, seeds between the runs. It needs at least six pairs of one sign (2 / 2⁶), or four seeds above
+    four others (2 / C(8, 4)).
 
     >>> compare_scores([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], paired=True).objection
     '3 seeds; p = 0.25'

@@ -52,7 +52,7 @@ class EmbeddedSweep(NamedTuple):
     label: str
     result: SweepResult  # of one optimizer
     best: int  # first lane of the best point
-    score: float  # mean over the seeds of the best point; infinite, of the worst sign, if all runs diverged
+    score: float  # mean over the seeds of the best point; inf if all runs diverged, -inf if it is maximized
     theory: float | None  # critical learning rate times sharpness, where theory has a formula
     run: int = 0  # number of the run in a comparison
 
@@ -60,8 +60,8 @@ class EmbeddedSweep(NamedTuple):
 class SeriesStyle(NamedTuple):
     """How a line is drawn."""
 
-    series: int  # number of its color
-    dashed: bool  # with another pattern of dashes, where another line has the same color
+    series: int  # index of its color
+    dashed: bool  # whether an earlier line has the same color
 
 
 def split_by_optimizer(
@@ -107,13 +107,13 @@ def embed_sweeps(
       curve_bytes: budget of the curves.
     """
     sizes = [sweep.result.lanes.sizes["lane"] for sweep in sweeps]
-    limit = max(1, int(table_bytes * 3 / 4 / _bytes_per_lane(sweeps[0]) / len(sweeps)))
-    grids = [_thin_grid(_shape(sweep), _best_place(sweep), limit) for sweep in sweeps]
-    rows = [_finished_lanes(sweep, grid) for sweep, grid in zip(sweeps, grids, strict=True)]
+    limit = max(1, int(table_bytes * 3 / 4 / _count_lane_bytes(sweeps[0]) / len(sweeps)))
+    grids = [_thin_grid(_get_shape(sweep), _find_best_indices(sweep), limit) for sweep in sweeps]
+    rows = [_select_finished(sweep, grid) for sweep, grid in zip(sweeps, grids, strict=True)]
     before, starts = np.cumsum([0, *sizes]), np.cumsum([0, *map(len, rows)])
-    columns = _columns(sweeps, rows, before)
+    columns = _collect_columns(sweeps, rows, before)
     axes = dict.fromkeys(name for sweep in sweeps for name in sweep.result.axes)
-    kinds = _curve_kinds(sweeps, every or {})
+    kinds = _find_curves(sweeps, every or {})
     labels = labels_of([*columns, *axes, *kinds], sweeps[0].result.lanes.attrs)
     budget = curve_bytes // len(sweeps) // len(kinds)
     curves = [
@@ -134,7 +134,7 @@ def embed_sweeps(
         "columns": [_embed_column(name, values) for name, values in columns.items()],
         "curves": [curve for curve in curves if curve],
         "regimes": [_embed_regime(regime) for regime in Regime],
-        "t95": _t_quantiles(len(np.unique(columns["seed"]))),
+        "t95": _compute_t_quantiles(len(np.unique(columns["seed"]))),
         "ends": {int(kind): text for kind, text in _ENDS.items()},
     }
 
@@ -163,21 +163,21 @@ def _find_best(result: SweepResult, by: str) -> tuple[int, float]:
     return int(np.argmax(at_best if at_best.any() else finished)), best.score
 
 
-def _bytes_per_lane(sweep: EmbeddedSweep) -> int:
+def _count_lane_bytes(sweep: EmbeddedSweep) -> int:
     """Bytes of one lane's numbers and edges."""
     variables = sweep.result.lanes.variables.values()
     numbers = (v.dtype.itemsize for v in variables if v.dims == ("lane",) and v.dtype.kind != "U")
     return 4 * len(sweep.result.axes) + sum(numbers)
 
 
-def _shape(sweep: EmbeddedSweep) -> tuple[int, ...]:
+def _get_shape(sweep: EmbeddedSweep) -> tuple[int, ...]:
     """Sizes of the dimensions of the lanes, the seeds last."""
     return (*(size for _, _, size in sweep.result.grids[0].dimensions), sweep.result.seeds)
 
 
-def _best_place(sweep: EmbeddedSweep) -> tuple[int, ...]:
+def _find_best_indices(sweep: EmbeddedSweep) -> tuple[int, ...]:
     """The index of the best point along each dimension."""
-    return tuple(int(i) for i in np.unravel_index(sweep.best, _shape(sweep)))
+    return tuple(int(i) for i in np.unravel_index(sweep.best, _get_shape(sweep)))
 
 
 def _thin_grid(shape: Sequence[int], best: Sequence[int], limit: int) -> list[np.ndarray]:
@@ -190,8 +190,8 @@ def _thin_grid(shape: Sequence[int], best: Sequence[int], limit: int) -> list[np
     return [np.union1d(places, place) for places, place in zip(even, best, strict=True)]
 
 
-def _finished_lanes(sweep: EmbeddedSweep, grid: Sequence[np.ndarray]) -> np.ndarray:
-    lanes = np.ravel_multi_index(np.ix_(*grid), _shape(sweep)).ravel()
+def _select_finished(sweep: EmbeddedSweep, grid: Sequence[np.ndarray]) -> np.ndarray:
+    lanes = np.ravel_multi_index(np.ix_(*grid), _get_shape(sweep)).ravel()
     return lanes[_is_finished(sweep.result)[lanes]]
 
 
@@ -199,7 +199,9 @@ def _is_finished(result: SweepResult) -> np.ndarray:
     return result.lanes["end_kind"].values != EndKind.RUNNING
 
 
-def _columns(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
+def _collect_columns(
+    sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray], before: np.ndarray
+) -> dict[str, np.ndarray]:
     """Hyperparameters, regime and numbers, one row per lane; in the order of `SweepResult.to_dataframe`."""
     settings, outcomes = [], []
     for sweep, own, first in zip(sweeps, rows, before[:-1], strict=True):
@@ -234,13 +236,13 @@ def _embed_edges(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) ->
     Computed from all lanes of the sweep: the median over seeds, NaN where it lies off the axis.
     """
     names = dict.fromkeys(name for sweep in sweeps for name, v in sweep.result.axes.items() if v.dtype.kind in "fiu")
-    edges = lambda name: [_edge_per_lane(sweep, name)[own] for sweep, own in zip(sweeps, rows, strict=True)]
+    edges = lambda name: [_compute_edges(sweep, name)[own] for sweep, own in zip(sweeps, rows, strict=True)]
     return {name: _pack(np.concatenate(edges(name)).astype("<f4")) for name in names}
 
 
-def _edge_per_lane(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
+def _compute_edges(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
     """The edge along an axis at every lane's values on the other axes, (lanes,)."""
-    result, shape = sweep.result, _shape(sweep)
+    result, shape = sweep.result, _get_shape(sweep)
     dimension = next((i for i, (_, axes, _) in enumerate(result.grids[0].dimensions) if axis in axes), None)
     if dimension is None:
         return np.full(result.lanes.sizes["lane"], np.nan)
@@ -250,14 +252,14 @@ def _edge_per_lane(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
     sort = lambda array: np.take_along_axis(array, order, axis=-1)
     diverged = sort(to_last(result.lane_regimes == Regime.DIVERGED))
     finished = sort(to_last(_is_finished(result)))
-    edges = _first_divergence(sort(values), diverged, finished)  # (..., seeds)
+    edges = _find_first_divergence(sort(values), diverged, finished)  # (..., seeds)
     with np.errstate(invalid="ignore"):
         median = np.median(edges, axis=-1, keepdims=True)
     median = np.where(np.isfinite(median) & (median > 0), median, np.nan)
     return np.moveaxis(np.broadcast_to(median[..., None], values.shape), -1, dimension).ravel()
 
 
-def _first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.ndarray) -> np.ndarray:
+def _find_first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.ndarray) -> np.ndarray:
     """The geometric mean of the first value that diverged and the finished value below it, along the last dimension.
 
     Infinite where no value diverged, 0 where the smallest did.
@@ -275,7 +277,7 @@ def _first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.nda
 # Curves
 
 
-def _curve_kinds(sweeps: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
+def _find_curves(sweeps: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> dict[str, np.ndarray | None]:
     """The steps of each recorded curve, by its name; None for those whose steps each sweep records.
 
     These are the loss, and the values on validation data along the run.
@@ -304,10 +306,10 @@ def _embed_curves(
     if name not in lanes:
         return None
     steps = lanes["evaluation_step" if is_evaluated else "curve_step"].values if steps is None else steps
-    best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _best_place(sweep), strict=True)]
+    best = [int(np.searchsorted(places, i)) for places, i in zip(grid, _find_best_indices(sweep), strict=True)]
     sizes = [len(places) for places in grid]
     thinned = _thin_grid(sizes, best, max(1, int(budget * 3 / 4 / 4 / len(steps))))
-    chosen = _finished_lanes(sweep, [places[kept] for places, kept in zip(grid, thinned, strict=True)])
+    chosen = _select_finished(sweep, [places[kept] for places, kept in zip(grid, thinned, strict=True)])
     places = (start + np.searchsorted(rows, chosen)).astype("<i4")
     values = lanes[name].values[chosen].astype("<f4")
     if is_evaluated:  # the last place of a lane that ended earlier has its value at its end
@@ -322,7 +324,7 @@ def _dims(sweep: EmbeddedSweep, name: str) -> tuple[Any, ...]:
 # Parts of the embedded data
 
 
-def _t_quantiles(seeds: int) -> list[float]:
+def _compute_t_quantiles(seeds: int) -> list[float]:
     """The 97.5 % quantiles of Student's t for means of 2 to `seeds` values."""
     from scipy.special import stdtrit  # its import takes a tenth of that of gdkit
 

@@ -1,4 +1,4 @@
-"""Writes the page that says why a run ended as it did."""
+"""The page that explains why a run ended as it did."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from gdkit.sweeps.result.explanation import Explanation
 
 
 def write_explanation(explanation: Explanation, path: Path, name: str, run: str | None = None) -> Path:
-    """Writes the page about a lane of the sweep `name`, whose digest is `run`; returns its path."""
+    """Write the page about a lane of the sweep `name`, whose digest is `run`; return its path."""
     lane = explanation.runs[0].lane
     with tempfile.TemporaryDirectory() as scratch:
         body = [

@@ -41,7 +41,7 @@ class _FigureSpec(NamedTuple):
 
 
 def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[SavedFigure]:
-    """Draws the figures that suit the axes of a sweep into `folder`, the most important first."""
+    """Draw the figures that suit the axes of a sweep into `folder`, the most important first."""
     make_folder(folder)
     specs, run = list(_choose_figures(result, summary)), result.lanes.attrs.get("run")
     names = name_files(spec.name for spec in specs)
@@ -52,7 +52,7 @@ def draw_figures(result: SweepResult, summary: Summary, folder: Path) -> list[Sa
 
 
 def draw_curves_so_far(result: SweepResult, folder: Path) -> list[SavedFigure]:
-    """Draws the curves of a sweep without finished runs into `folder`: one figure per optimizer that has begun."""
+    """Draw the curves of a sweep without finished runs into `folder`: one figure per optimizer that has started."""
     axis, drawn = result.main_axis, []
     for label in (result.optimizers or (None,)) if axis is not None else ():
         one = result if label is None else result.select(optimizer=label)
@@ -84,7 +84,7 @@ def digest_figures(figures: Iterable[SavedFigure]) -> str | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder of figures, or removes from it what killed processes left there."""
+    """Create the folder of figures, or remove the temporary files of killed processes from it."""
     folder.mkdir(exist_ok=True)
     for path in list_left_behind(FILES, folder):
         path.unlink(missing_ok=True)
@@ -93,14 +93,14 @@ def make_folder(folder: Path) -> None:
 def save_figure(
     figure: "Figure | Animation", path: Path, title: str, caption: str, *, run: str | None = None
 ) -> SavedFigure:
-    """Saves a figure as PNG and SVG, or an animation as GIF; `run` is the digest of its run."""
+    """Save a figure as PNG and SVG, or an animation as GIF; `run` is the digest of its run."""
     from matplotlib.animation import Animation, PillowWriter
 
     from gdkit import plots
 
     if isinstance(figure, Animation):
         gif = path.with_name(f"{path.name}.gif")
-        with tempfile.TemporaryDirectory() as scratch:  # animations are written to paths alone
+        with tempfile.TemporaryDirectory() as scratch:  # animations can only be written to paths
             figure.save(Path(scratch, gif.name), writer=PillowWriter(fps=plots.FPS))
             publish_output(gif, [Path(scratch, gif.name).read_bytes()])
         return SavedFigure(title, caption, gif, None)
@@ -163,7 +163,7 @@ def _choose_maps(result: SweepResult, axis: str, label: str) -> Iterator[_Figure
 
 
 def _of(label: str) -> str:
-    """`` of LABEL`` for an optimizer; empty where there is no choice of one."""
+    """`` of LABEL`` for an optimizer; empty if the sweep has only one."""
     return f" of {label}" if label else ""
 
 

@@ -26,12 +26,12 @@ INDEX = "index.html"
 
 
 def write_index(folder: Path) -> Path:
-    """Writes ``index.html`` with all runs in `folder`; returns its path.
+    """Write ``index.html`` with all runs in `folder`; return its path.
 
     Raises:
       InputValueError: there are no runs in it.
     """
-    runs = [describe_run(run) for run in find_runs(folder)]
+    runs = [read_record(run) for run in find_runs(folder)]
     if not runs:
         remedy = "Give the folder of a run, or one that contains folders of runs"
         raise bad_value("DIR", str(folder), "it contains no run", remedy)
@@ -39,20 +39,20 @@ def write_index(folder: Path) -> Path:
     return folder / INDEX
 
 
-def describe_run(folder: Path) -> RunRecord:
-    """The line of the run in `folder`; what cannot be read is named in it."""
-    newest = max((folder / name for name in (MANIFEST, CLAIMS, REPORT, "results.nc", "tiles")), key=_changed)
+def read_record(folder: Path) -> RunRecord:
+    """The record of the run in `folder`; if it cannot be read, the error is its answer."""
+    newest = max((folder / name for name in (MANIFEST, CLAIMS, REPORT, "results.nc", "tiles")), key=_get_change_time)
     try:
         kind, status, answer, is_finished = _read_answer(folder)
-    except (GdkitError, ValueError, LookupError) as error:  # the last two: of claims that are not what was written
+    except (GdkitError, ValueError, LookupError) as error:  # the last two: a damaged file of claims
         kind, status, answer, is_finished = "run", "cannot be read", str(error).partition("\n")[0], True
-    return RunRecord(folder, kind, status, answer, is_finished, _changed(newest))
+    return RunRecord(folder, kind, status, answer, is_finished, _get_change_time(newest))
 
 
 def render_index(
     folder: Path, runs: Sequence[RunRecord], *, live: bool = False, reload_seconds: int | None = None
 ) -> str:
-    """The page; with `live` unfinished runs without a report have links too, since a server makes theirs."""
+    """The page; with `live`, unfinished runs without a report have links too, since a server renders their pages."""
     heads = ("run", "status", "answer", "changed")
     head = "".join(f'<th scope="col"{_TEXT}>{name}</th>' for name in heads)
     body = "".join(_render_run(folder, run, live) for run in sorted(runs, key=lambda run: -run.changed))
@@ -71,8 +71,7 @@ def _render_run(folder: Path, run: RunRecord, live: bool) -> str:
     has_page = (run.folder / REPORT).is_file() or (live and run.kind == "sweep")
     title = f'<a href="{escape(quote(f"{name}/{REPORT}"))}">{escape(name)}</a>' if has_page else escape(name)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-    cells = (("status", run.status), ("answer", run.answer), ("changed", when))
-    rest = "".join(f'<td class="text long">{escape(text)}</td>' for _, text in cells)
+    rest = "".join(f'<td class="text long">{escape(text)}</td>' for text in (run.status, run.answer, when))
     return f'<tr><th scope="row"{_TEXT}>{title}</th>{rest}</tr>'
 
 
@@ -99,7 +98,7 @@ def _read_answer(folder: Path) -> tuple[str, str, str, bool]:
     return "sweep", f"{finished} finished", format_headline(summarize(result)), not result.missing
 
 
-def _changed(path: Path) -> float:
+def _get_change_time(path: Path) -> float:
     """When `path` last changed; 0 if it does not exist."""
     try:
         return path.stat().st_mtime

@@ -39,14 +39,14 @@ from gdkit.sweeps.axes import is_log
 
 _LARGEST_SVG = 300_000  # bytes, above which the PNG is smaller and as sharp on a screen
 _LONG = ' class="long"'
-_MORE = {"about as good", "no divergence up to", "some diverged at", "diverges above about"}  # folded on a phone
+_FOLDED = {"about as good", "no divergence up to", "some diverged at", "diverges above about"}  # on a phone
 _FIGURE_BYTES = 1_500_000  # of all static figures in a page
-_PLACES = {  # what is a link -> the site of its first group
+_LINKS = {  # pattern of a reference -> the address that its first group is appended to
     r"(https?://[^\s<)]+[^\s<).,;])": "",
     r"arXiv[: ](\d{4}\.\d{4,5})": "https://arxiv.org/abs/",
     r"doi[: ](10\.[^\s<),;]+)": "https://doi.org/",
 }
-_STRIP_CELLS = 240  # at most, of a strip: as many as a reader can tell apart
+_STRIP_CELLS = 240  # at most: more cannot be distinguished
 _DARK = (  # matplotlib's paper and inks, for a dark page
     "<style>@media screen and (prefers-color-scheme: dark) { :root { fill: #ececea } "
     '[style*="fill: #ffffff"] { fill: #1e2023 !important } [style*="fill: #262626"] { fill: #ececea !important } '
@@ -101,9 +101,9 @@ def render_optimizers(summary: Summary) -> str:
     heads += [humanize(summary.metric)] if summary.metric else []
     heads += ["no divergence up to", "some diverged at", "diverges above about"]
     heads += [f"sensitivity to {axis}"] if summary.window else []
-    rows = [(row is summary.best and len(summary.rows) > 1, _optimizer_cells(summary, row)) for row in summary.rows]
-    found = [row.recommendation for row in summary.rows if row.recommendation]
-    is_corrected = any(short_number(one.mean) != short_number(one.score) for one in found)
+    rows = [(row is summary.best and len(summary.rows) > 1, _format_optimizer(summary, row)) for row in summary.rows]
+    recommendations = [row.recommendation for row in summary.rows if row.recommendation]
+    is_corrected = any(short_number(one.mean) != short_number(one.score) for one in recommendations)
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many." if is_corrected else ""
     if summary.window:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
@@ -196,7 +196,7 @@ def render_figures(figures: Iterable[SavedFigure], folder: str) -> str:
             continue
         included.append(rendered)
         size += len(rendered)
-    more = f"<p>{omitted} more in the folder {escape(folder)} beside this page.</p>" if omitted else ""
+    more = f"<p>{omitted} more figures are in the folder {escape(folder)} beside this page.</p>" if omitted else ""
     hint = '<p class="soft">With JavaScript, these figures are interactive, and a table lists every run.</p>'
     return f"<noscript>{''.join(included)}{more}{hint}</noscript>" if included or more else ""
 
@@ -219,8 +219,8 @@ def render_abstract(text: str) -> str:
 
 def link_sources(markup: str) -> str:
     """Escaped text in which addresses, arXiv numbers and DOIs are links."""
-    for pattern, site in _PLACES.items():
-        markup = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', markup)
+    for pattern, address in _LINKS.items():
+        markup = re.sub(pattern, rf'<a href="{address}\1">\g<0></a>', markup)
     return markup
 
 
@@ -230,7 +230,7 @@ def render_output(text: str) -> str:
 
 
 def render_origin(provenance: Mapping[str, str], config: str, command: str) -> str:
-    """How to run this again, and what the numbers come from.
+    """How to reproduce the run, and the provenance of its numbers.
 
     Args:
       provenance: names and values, for example of versions.
@@ -245,7 +245,7 @@ def render_origin(provenance: Mapping[str, str], config: str, command: str) -> s
 
 
 def render_provenance(provenance: Mapping[str, str]) -> str:
-    """What the numbers of a result without a config come from."""
+    """The provenance of a result without a config."""
     return f"<section>{_render_versions(provenance)}</section>" if provenance else ""
 
 
@@ -280,7 +280,7 @@ def render_table(
 def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], texts: Sequence[str]) -> str:
     kind = ' class="best"' if highlighted else ""
     first = f'<th scope="row"{_LONG if heads[0] in texts else ""}>{escape(cells[0])}</th>'
-    more = lambda head: ' class="more"' if head in _MORE or head.startswith("sensitivity") else ""
+    more = lambda head: ' class="more"' if head in _FOLDED or head.startswith("sensitivity") else ""
     rest = (
         f'<td data-name="{escape(head)}"{_LONG if head in texts else more(head)}>{escape(cell)}</td>'
         for head, cell in zip(heads[1:], cells[1:], strict=True)
@@ -288,16 +288,24 @@ def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], t
     return f"<tr{kind}>{first}{''.join(rest)}</tr>"
 
 
-def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
-    found = row.recommendation
+def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
+    recommendation = row.recommendation
     cells = [row.optimizer or "all runs"]
-    cells.append(short_number(found.best if found else None))
+    cells.append(short_number(recommendation.best if recommendation else None))
     cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += [short_range(found.interval), short_range(found.plateau)] if found else ["–"] * 2
+    cells += (
+        [short_range(recommendation.interval), short_range(recommendation.plateau)] if recommendation else ["–"] * 2
+    )
     cells.append(short_number(row.score))
     if summary.metric:
-        cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
-    cells += [short_number(found.safe), first_divergence(row), short_number(found.edge)] if found else ["–"] * 3
+        cells.append(
+            format_metric(summary.metric, recommendation.metrics.get(summary.metric) if recommendation else None)
+        )
+    cells += (
+        [short_number(recommendation.safe), first_divergence(row), short_number(recommendation.edge)]
+        if recommendation
+        else ["–"] * 3
+    )
     return [*cells, short_number(summary.window.excess.get(row.optimizer))] if summary.window else cells
 
 

@@ -1,4 +1,4 @@
-"""Writes the report of a sweep, finished or not, and of a study."""
+"""The reports of sweeps, finished or not, and of studies."""
 
 import shlex
 import tempfile
@@ -22,7 +22,7 @@ from gdkit.sweeps.result.result import SweepResult
 
 
 class Notice(NamedTuple):
-    """What the report of an unfinished run says at its top."""
+    """The notice at the top of the report of an unfinished run."""
 
     text: str = ""  # empty for a finished run
     reload_seconds: int | None = None  # after which the page reloads itself
@@ -36,7 +36,7 @@ def write_report(
     folder: Path,
     notice: Notice | None = None,
 ) -> Path:
-    """Writes the report on the finished runs of a sweep; returns its path.
+    """Write the report on the finished runs of a sweep; return its path.
 
     Args:
       config, result: the sweep.
@@ -75,12 +75,12 @@ def write_result_report(
     figures: Iterable[SavedFigure] | None = None,
     notice: Notice | None = None,
 ) -> Path:
-    """Writes the report of a result that no config made; returns its path.
+    """Write the report of a result without a config; return its path.
 
     Args:
       result: with some finished lanes.
       path: the file, or an existing folder, where it is ``report.html``.
-      title: at the top; by default the name of the file or the folder.
+      title: of the page; by default the name of the file or the folder.
       by: the variable that points are compared by.
       figures: for readers without JavaScript; by default those that `draw_figures` draws.
       notice: for an unfinished run.
@@ -106,7 +106,7 @@ def _fill_result_page(
     thresholds: Mapping[str, float] | None = None,
     every: Mapping[str, int] | None = None,
 ) -> str:
-    """The page of a result; `origin` is the section on what its numbers come from."""
+    """The page of a result; `origin` is the section on the provenance of its numbers."""
     figures = list(figures)
     drawn = None if notice.text else digest_figures(figures)
     data = embed.embed_sweeps(embed.split_by_optimizer(result, summary.by, thresholds), summary.by, every=every)
@@ -128,7 +128,7 @@ def _fill_result_page(
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice, result: SweepResult | None = None) -> Path:
-    """Writes the report of a sweep without finished runs, with the curves so far in `result`; returns its path."""
+    """Write the report of a sweep without finished runs, with the curves so far in `result`; return its path."""
     return _publish(folder / REPORT, render_empty_report(config, folder, notice, result))
 
 
@@ -150,11 +150,11 @@ def write_study_report(
     provenance: Mapping[str, str] | None = None,
     abstract: str = "",
 ) -> Path:
-    """Writes the report of a study; returns its path.
+    """Write the report of a study; return its path.
 
     Args:
       config: the study.
-      output: what its result prints.
+      output: its result as text.
       claims, figures: of its result.
       folder: the run directory.
       provenance: versions, device and time.
@@ -199,8 +199,8 @@ def _render_interactive(summary: Summary, data: dict[str, Any]) -> str:
     heading = f"{humanize(summary.by).capitalize()} by {axis}, and loss curves"
     drawn = sum(optimizer["count"] for optimizer in data["optimizers"])
     note = (
-        f"This page draws and lists {drawn:,} of {data['lanes']:,} runs: values at equal distances, the best included. "
-        "The answer above uses all runs; the file of results has all of them."
+        f"This page draws and lists {drawn:,} of {data['lanes']:,} runs: evenly spaced values, the best included. "
+        "The answer above uses all runs, and the file of results contains all of them."
     )
     return fill_interactive(heading, note if drawn < data["lanes"] else "")
 
@@ -211,6 +211,6 @@ def _render_origin(config: Config, folder: Path, provenance: Mapping[str, str]) 
 
 
 def _publish(path: Path, content: str) -> Path:
-    """Writes the report atomically: a reader sees the old report or the new one, never a part."""
+    """Write the report atomically: a reader sees the old report or the new one, never a part."""
     publish_output(path, SEAL.sign([content.encode()]))  # two processes may finish at once
     return path

@@ -11,7 +11,7 @@ import platformdirs
 from gdkit import environment
 from gdkit.sweeps.programs import timing
 
-_MAX_PLANS = 1000  # the latest choices of the planner, about a hundred bytes each
+_MAX_PLANS = 1000  # the latest plans are stored, about a hundred bytes each
 
 
 def use_program_cache() -> None:

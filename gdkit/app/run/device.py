@@ -1,4 +1,4 @@
-"""``gdkit check --device``: the cost of a run on an accelerator that need not be there, from its compiled programs."""
+"""``gdkit check --device``: the cost of a run on an accelerator, which need not be present, from compiled programs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def check_device(config: Config, name: str, free_memory: float) -> None:
     Args:
       config: of a sweep.
       name: of the device.
-      free_memory: bytes that the device ``here`` may take.
+      free_memory: free bytes of the device ``here``.
 
     Raises:
       MissingPackageError: the compiler for the device is not installed.
@@ -107,8 +107,8 @@ def _describe_time(name: str, seconds: float) -> str:
     if name == targets.HERE:
         return f"about {format_duration(seconds)}, measured"
     if targets.TARGETS[name].platform == "tpu":
-        return f"at least {format_duration(seconds)}, which moving the bytes takes; no TPU has been measured"
-    return f"about {format_duration(seconds)} by a model that was fitted to measurements on an H200, besides compiling"
+        return f"at least {format_duration(seconds)}, from the memory bandwidth alone; no TPU has been measured"
+    return f"about {format_duration(seconds)} without compiling, by a model fitted to measurements on an H200"
 
 
 def _build_block_table(costs: list[DeviceCost]) -> Table:
@@ -118,7 +118,7 @@ def _build_block_table(costs: list[DeviceCost]) -> Table:
 
 
 def _build_step_table(costs: list[DeviceCost]) -> Table:
-    heads = ("kernels\nper step", "of them\ncopies", "host syncs\nper step", "bytes\nper step", "time\nper step")
+    heads = ("kernels\nper step", "copies\namong them", "host syncs\nper step", "bytes\nper step", "time\nper step")
     counts = ([f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.syncs)] for c in costs)
     rests = ((format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs") for c in costs)
     return _build_table(costs, heads, ((*few, *rest) for few, rest in zip(counts, rests, strict=True)))

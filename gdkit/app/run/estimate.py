@@ -35,7 +35,7 @@ _OUTPUT_BYTES = 1800  # per lane, of memory for regimes, figures and report; mea
 _SOURCES = {
     "given": "blocks as requested",
     "rule": "blocks by rule, since timing alternatives would take longer than it could save",
-    "timed": "blocks timed on this machine, and stored for later runs",
+    "timed": "blocks timed on this machine; the choice is stored for later runs",
     "remembered": "blocks timed by an earlier run",
     "memory": "blocks halved until they fit the memory",
 }
@@ -173,12 +173,12 @@ def count_bytes(tree: PyTree) -> int:
 
 
 def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
-    """The likely peak of a run.
+    """The likely peak use of memory and disk.
 
     Memory: the running blocks, the data, the results twice, since they are concatenated, and regimes, figures and
     report. Disk: the results twice, as tiles and as one file, two checkpoints per running block, figures and report.
-    Both: the states that are kept, which are those of all lanes, if these are few or `keep_states` is "last" or
-    "best"; those at the best evaluations are part of the lanes.
+    Both: the states of all lanes, if they are small or `keep_states` is "last" or "best"; states at the best
+    evaluations are part of the lanes.
     """
     results, resumable = sum(c.disk for c in costs), sum(c.resumable for c in costs)
     workers = count_workers(Plan(), len(jax.local_devices()))
@@ -199,7 +199,7 @@ def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
 
 
 def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:
-    """Raise where the least that the run needs is not free; warn where its likely peak is not."""
+    """Raise if less is free than the run needs at least; warn if less is free than its likely peak."""
     minimum = resources.estimate_minimum(request.lane_count, request.recorded_points)
     shortage = resources.describe_shortage(minimum, free)
     if shortage:

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run."""
+"""Ctrl-C and SIGTERM during a run."""
 
 import os
 import signal
@@ -39,12 +39,12 @@ def stop_on_signal() -> Generator[threading.Event]:
 
 
 def describe_interruption(folder: Path) -> str:
-    """What of an interrupted run is saved in `folder`, and the command that resumes it."""
+    """How much of an interrupted run is saved in `folder`, and the command that resumes it."""
     if not (folder / CONFIG).is_file():
         return "interrupted before the first run. To start again, run the same command."
     text, purpose = "interrupted.", "resume"
     if (folder / RESULTS).is_file():
         text, purpose = "interrupted. All runs are finished and saved, but the report is not written.", "write it"
     elif (folder / NAME).is_file():
-        text = "interrupted. Finished runs are saved, the others continue from their last checkpoint."
+        text = "interrupted. Finished runs are saved; the others resume from their last checkpoint."
     return f"{text} To {purpose}:\n  {resume_command(folder)}"

@@ -32,7 +32,7 @@ def log_run(config: Config, folder: Path) -> Generator[None]:
 
 
 def write_log(folder: Path, text: str) -> None:
-    """Append a line to the log; failing to write it, on a full disk perhaps, must not hide another error."""
+    """Append a line to the log; an error of writing it, such as a full disk, must not hide another error."""
     with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 

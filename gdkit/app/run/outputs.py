@@ -12,7 +12,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from gdkit.app import records, report, terminal, watcher
+from gdkit.app import records, report, terminal
 from gdkit.app.config.build import build_thresholds
 from gdkit.app.config.schema import Config, StudyConfig, SweepConfig
 from gdkit.app.config.source import ConfigError
@@ -41,13 +41,13 @@ def write_report(
     keep: bool = False,
     show: Show = "all",
 ) -> None:
-    """Print the answer; write figures and report; with `keep` those that are whole and of this run stay."""
+    """Print the answer; write figures and report, with `keep` only if they are damaged or of another run."""
     summary = summarize(result)
     if show == "all":
         console = Console(highlight=False)
         console.print(f"{config.name}: {describe_run(result)}\n")
         terminal.print_summary(console, summary)
-        sys.stdout.flush()  # where it is not a terminal: figures and report take seconds
+        sys.stdout.flush()  # for pipes: figures and report take seconds
     if not (keep and _are_written(result, summary, folder)):
         report.write_report(config, result, summary, draw(result, summary, folder / figures.FOLDER), folder)
     write_log(folder, f"finished\n{terminal.format_summary(summary)}")
@@ -56,7 +56,7 @@ def write_report(
 
 
 def _print_end(name: str, summary: Summary, paths: Mapping[str, Path], show: Show) -> None:
-    """Print what follows the files: their paths, or the whole answer where it is one line or a record."""
+    """Print the paths of the outputs, or the whole answer as one line or as a record."""
     if show == "all":
         print_paths(paths)
     else:
@@ -65,7 +65,7 @@ def _print_end(name: str, summary: Summary, paths: Mapping[str, Path], show: Sho
 
 
 def _are_written(result: SweepResult, summary: Summary, folder: Path) -> bool:
-    """Whether the report and the figures of a finished run are what was written."""
+    """Whether the report and the figures of a finished run exist and are undamaged."""
     digest = figures.digest_figures(figures.list_figures(result, summary, folder / figures.FOLDER))
     run = result.lanes.attrs.get("run")
     return bool(run and digest) and find_report_damage(folder, str(run), str(digest)) is None
@@ -84,12 +84,12 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
       ConfigError: a study, or a run without finished lanes.
     """
     if isinstance(config, StudyConfig):
-        raise config.error(("experiment",), "the report of a study is written by running it: gdkit run")
+        raise config.error(("experiment",), "the report of a study is written when it runs: use gdkit run")
     result = dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
     if not result.missing:
         if not has_results(folder):
             result.save(folder / RESULTS)
-            print(f"{folder / RESULTS}: written again from the tiles", file=sys.stderr)
+            print(f"{folder / RESULTS}: rebuilt from the tiles", file=sys.stderr)
         (write or functools.partial(write_report, show=show))(config, result, folder)
         return
     if not _has_finished_lanes(result):
@@ -106,7 +106,7 @@ def rewrite_report(config: Config, folder: Path, write: WriteReport | None = Non
 
 
 def link_explanations(config: Config, folder: Path) -> None:
-    """Write the report of a finished sweep again, with links to the explanations of its runs; its figures stay."""
+    """Write the report of a finished sweep again, with links to the explanations of its runs and the same figures."""
     if isinstance(config, SweepConfig):
         result = dataclasses.replace(read_result(folder), thresholds=build_thresholds(config))
         summary = summarize(result)
@@ -137,7 +137,7 @@ def write_library_report(path: Path, output: Path | None = None, *, show: Show =
         terminal.print_summary(Console(highlight=False), summary)
     target = output or (path if path.is_dir() else path.with_suffix(".html"))
     name = path.absolute().name if path.is_dir() else path.stem
-    drawn = [] if result.missing else None  # those of all runs
+    drawn = [] if result.missing else None  # figures only of a finished sweep
     page = report.write_result_report(result, target, title=name, figures=drawn, notice=report.Notice(text))
     _print_end(name, summary, {"report": page}, show)
 
@@ -148,7 +148,7 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
     Args:
       config: the config of the run.
       folder: its folder.
-      reload_seconds: how soon the page reloads itself; None where the run was interrupted.
+      reload_seconds: after which the page reloads itself; None if the run was interrupted.
     """
     result = _read_run(config, folder)
     if result is None or not _has_finished_lanes(result):
@@ -156,7 +156,7 @@ def write_partial_report(config: SweepConfig, folder: Path, reload_seconds: floa
         report.write_empty_report(config, folder, notice, result)
         return
     notice = _make_notice(folder, _describe_missing(result), reload_seconds)
-    if not watcher.has_results(folder):  # another process may have written the report of all lanes, which stays
+    if not (folder / RESULTS).exists():  # else another process has written the final report
         report.write_report(config, result, summarize(result), [], folder, notice)
 
 

@@ -50,7 +50,7 @@ class Options(NamedTuple):
     executor: "Client | None" = None  # runs the tiles instead of threads
     live: bool = False  # also write the report while the sweep runs
     anyway: bool = False  # start although memory or disk are too small
-    show: Show = "all"  # of the answer; with one line or a record, no progress
+    show: Show = "all"  # the form of the answer; progress is shown only with "all"
     hooks: Hooks = Hooks()
 
 
@@ -81,8 +81,8 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
             check_bracketable(request)
     needed = _check_resources(request, options.hooks.measure_free(folder), anyway=options.anyway)
     with log_run(config, folder):
-        terminal.print_plan(_console(options.show), config.name, request, needed)
-        _print_resumed(folder, _console(options.show), until_bracketed=config.sweep.until_bracketed)
+        terminal.print_plan(_make_console(options.show), config.name, request, needed)
+        _print_resumed(folder, _make_console(options.show), until_bracketed=config.sweep.until_bracketed)
         result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
@@ -105,14 +105,14 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
     resolved = dump(config.model_copy(update={"output": None}))
     directory = RunDirectory(folder, resolved, options.shard).shard_of_process()
     with (
-        _show_progress(config, folder, _console(options.show), live=options.live) as tell,
+        _show_progress(config, folder, _make_console(options.show), live=options.live) as report_progress,
         locate_errors(config, ("sweep",)),
         store_plans(),
         stop_on_signal() as stop,
     ):
         settings = options.hooks.settings or DEFAULT_SETTINGS
         run = functools.partial(
-            run_request, report_progress=tell, executor=options.executor, stop=stop, settings=settings
+            run_request, report_progress=report_progress, executor=options.executor, stop=stop, settings=settings
         )
         result, lanes = run(request, directory=directory)
         if config.sweep.until_bracketed:
@@ -123,9 +123,11 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
 
 
 def _run_extension(run: RunRequest, request: SweepRequest, *, directory: RunDirectory) -> Any:
-    """Run further values of an axis, and print how many."""
+    """Run more values of an axis, and print how many."""
     runs = count(request.lane_count, "run")
-    print(f"the best value is at the end of its axis: {runs} beyond it, in {directory.path.name}", file=sys.stderr)
+    print(
+        f"the best value is at the end of its axis: extending it by {runs}, in {directory.path.name}", file=sys.stderr
+    )
     return run(request, directory=directory)
 
 
@@ -138,7 +140,7 @@ def _check_resources(request: SweepRequest, free: Resources, *, anyway: bool) ->
     needed = resources.estimate_minimum(request.lane_count, request.recorded_points)
     shortage = resources.describe_shortage(needed, free)
     if shortage and not anyway:
-        raise resources.shortage_error(request.lane_count, shortage, "; or start nevertheless with --anyway")
+        raise resources.shortage_error(request.lane_count, shortage, "; or start the run regardless with --anyway")
     return needed
 
 
@@ -152,14 +154,14 @@ def _show_progress(
         write(watcher.REPORT_INTERVAL)
         console.print(f"live report: {folder / REPORT}", soft_wrap=True, markup=False)
     with (
-        terminal.show_progress(console) as (tell, show),
-        watcher.watch_tiles(folder, tell, show, write) as callback,
+        terminal.show_progress(console) as (report_progress, show),
+        watcher.watch_tiles(folder, report_progress, show, write) as callback,
     ):
         yield callback
 
 
-def _console(show: Show) -> Console:
-    """Where a run shows what it does: nowhere, if only its answer is shown."""
+def _make_console(show: Show) -> Console:
+    """The console for progress and messages; silent if only the answer is shown."""
     return Console(stderr=True, highlight=False, quiet=show != "all")
 
 
@@ -170,7 +172,7 @@ def _print_resumed(folder: Path, console: Console, *, until_bracketed: bool) -> 
     status = Store.open(folder).status()
     text = f"resuming: {status.lanes_done:,} of {count(status.lanes, 'run')} are finished"
     if status.finished == status.tiles and not until_bracketed:
-        text = "already finished: only missing or damaged outputs are written"
+        text = "already finished; only missing or damaged outputs are written"
     console.print(f"{folder}: {text}", soft_wrap=True, markup=False)
 
 
@@ -187,5 +189,5 @@ def _report_missing(config: SweepConfig, folder: Path, result: SweepResult, *, l
         write_partial_report(config, folder, None if interrupted else watcher.REPORT_INTERVAL)
     if interrupted:
         command = resume_command(folder)
-        raise KeyboardInterrupt(f"interrupted. {text}, the others are checkpointed. To resume:\n  {command}")
+        raise KeyboardInterrupt(f"interrupted. {text}; the others are checkpointed. To resume:\n  {command}")
     print(f"{text}; other shards have not finished. The last one to finish writes the report.")

@@ -1,8 +1,8 @@
-"""``gdkit serve``: the runs of a folder in a browser, with pages of unfinished runs that follow them.
+"""``gdkit serve``: the runs of a folder in a browser; pages of unfinished runs are updated while they run.
 
-The server is that of the standard library. It listens on this machine alone unless told otherwise, reads files within
-its folder alone, writes none, and refuses requests for other hosts, so that no page elsewhere can read it through a
-browser.
+The server is that of the standard library. By default it accepts connections from this machine only. It reads only
+files within its folder, writes none, and refuses requests for other hosts, so that no page elsewhere can read it
+through a browser.
 """
 
 import functools
@@ -17,19 +17,19 @@ from gdkit.app import directory
 from gdkit.app.config.schema import SweepConfig
 from gdkit.app.directory import REPORT
 from gdkit.app.records import RunRecord, find_runs
-from gdkit.app.report.index import describe_run, render_index
+from gdkit.app.report.index import read_record, render_index
 from gdkit.app.run.outputs import render_partial_report
 from gdkit.errors import GdkitError, bad_value
 from gdkit.store import RESULTS, Store
 from gdkit.store.manifest import NAME
 
-_RELOAD = 5  # seconds between two looks of a page at an unfinished run
+_RELOAD = 5  # seconds after which the page of an unfinished run reloads itself
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SUFFIXES = (".html", ".png", ".svg", ".gif", ".nc", ".json", ".yaml", ".txt", ".log")
 
 
 def make_server(folder: Path, host: str = "127.0.0.1", port: int = 8000) -> ThreadingHTTPServer:
-    """A server of the runs in `folder`, which begins with `serve_forever`.
+    """A server of the runs in `folder`; `serve_forever` starts it.
 
     Raises:
       InputValueError: it cannot listen there.
@@ -47,7 +47,7 @@ class _Runs:
 
     def __init__(self, root: Path):
         self.root = root
-        self._known: dict[Path, tuple[Any, RunRecord]] = {}
+        self._records: dict[Path, tuple[Any, RunRecord]] = {}
         self._pages: dict[Path, tuple[Any, bytes]] = {}
         self._lock = threading.Lock()
 
@@ -59,27 +59,27 @@ class _Runs:
         return render_index(self.root, runs, live=True, reload_seconds=seconds).encode()
 
     def page(self, folder: Path) -> bytes | None:
-        """The page of an unfinished sweep; None where the report in its folder is the one to show."""
+        """The page of an unfinished sweep; None for other runs, whose folder has the report."""
         if (folder / RESULTS).is_file() or not (folder / NAME).is_file() or directory.is_library_run(folder):
             return None
         config = directory.load_config(folder)
         if not isinstance(config, SweepConfig):
             return None
         with self._lock:
-            state = _progress_of(folder)
+            state = _get_progress(folder)
             if self._pages.get(folder, (None,))[0] != state:
                 self._pages[folder] = state, render_partial_report(config, folder, _RELOAD).encode()
             return self._pages[folder][1]
 
     def _describe(self, folder: Path) -> RunRecord:
-        state = _progress_of(folder)
-        if self._known.get(folder, (None,))[0] != state:
-            self._known[folder] = state, describe_run(folder)
-        return self._known[folder][1]
+        state = _get_progress(folder)
+        if self._records.get(folder, (None,))[0] != state:
+            self._records[folder] = state, read_record(folder)
+        return self._records[folder][1]
 
 
-def _progress_of(folder: Path) -> tuple[Any, ...]:
-    """What changes when more of a run has finished, or when its files are written."""
+def _get_progress(folder: Path) -> tuple[Any, ...]:
+    """A key that changes when more of a run has finished, or when its files are written."""
     files = [folder / name for name in (NAME, RESULTS, REPORT, "claims.json")]
     times = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
     try:
@@ -98,7 +98,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         if not self._is_for_this_host():
-            self.send_error(HTTPStatus.FORBIDDEN, "This address is not served here")
+            self.send_error(HTTPStatus.FORBIDDEN, "Requests for this host are refused")
             return
         try:
             page = self._find_page()
@@ -117,12 +117,12 @@ class _Handler(SimpleHTTPRequestHandler):
         self.do_GET()
 
     def _find_page(self) -> bytes | None:
-        """The page that is made for this address, if one is."""
-        place = self._place()
-        if place == self._runs.root:
+        """The generated page of this address, if there is one."""
+        path = self._resolve_address()
+        if path == self._runs.root:
             return self._runs.index()
-        is_inside = place is not None and place.parent != self._runs.root
-        return self._runs.page(place.parent) if place and is_inside and place.name == REPORT else None
+        is_inside = path is not None and path.parent != self._runs.root
+        return self._runs.page(path.parent) if path and is_inside and path.name == REPORT else None
 
     def _send_page(self, page: bytes) -> None:
         self.send_response(HTTPStatus.OK)
@@ -132,8 +132,8 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(page)
 
-    def _place(self) -> Path | None:
-        """The path of this address, links followed; None outside the folder."""
+    def _resolve_address(self) -> Path | None:
+        """The file of this address, with links resolved; None outside the folder."""
         parts = unquote(urlsplit(self.path).path)
         if "\0" in parts or "\\" in parts:
             return None
@@ -142,17 +142,17 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def _is_served(self) -> bool:
         """Whether this address is a file of a run: no folder, no hidden file, no other kind of file."""
-        path = self._place()
+        path = self._resolve_address()
         if path is None or not path.is_file() or path.suffix not in _SUFFIXES:
             return False
         return not any(part.startswith(".") for part in path.relative_to(self._runs.root).parts)
 
     def translate_path(self, path: str) -> str:
         """The file of an address, which the base class reads."""
-        return str(self._place() or self._runs.root)
+        return str(self._resolve_address() or self._runs.root)
 
     def _is_for_this_host(self) -> bool:
-        """Whether the address was this machine's, where the server is for this machine alone."""
+        """Whether the request names this machine as its host, if the server accepts only this machine."""
         name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         return not self._is_local or name in _LOOPBACK
 

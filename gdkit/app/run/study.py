@@ -30,7 +30,7 @@ from gdkit.formatting import count, format_duration
 from gdkit.store.files import publish_output
 from gdkit.sweeps.plan.shapes import count_visible_cores
 
-OUTPUT = "found.txt"  # the result of a study as text
+OUTPUT = "found.txt"  # file with the result of a study as text
 
 
 def run_study(config: StudyConfig, folder: Path, *, show: Show = "all") -> None:

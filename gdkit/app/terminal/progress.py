@@ -1,4 +1,4 @@
-"""The terminal before and while a sweep runs: the plan, then a live table, or lines where nothing can be redrawn."""
+"""The terminal before and while a sweep runs: the plan, then a live table, or lines if the output is no terminal."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ _WIDE = 70  # columns of a terminal that holds all numbers
 
 
 def print_plan(console: Console, name: str, request: SweepRequest, needed: Resources) -> None:
-    """Prints the size of a run: what can be known before anything is compiled."""
+    """Print the size of a run, as known before anything is compiled."""
     programs = sum(len(group_points(section)) for section in request.sections)
     sizes = [f"{s.label} {s.point_count * request.seeds:,}" for s in request.sections if s.label is not None]
     optimizers = f": {_shorten_list(sizes)}" if len(sizes) > 1 else ""
@@ -44,7 +44,7 @@ def print_plan(console: Console, name: str, request: SweepRequest, needed: Resou
 
 @contextmanager
 def show_progress(console: Console) -> Generator[tuple[Callable[[Progress], None], Callable[[Tally], None]]]:
-    """Yields callbacks for progress and for tallies: a live table on a terminal, lines at intervals elsewhere."""
+    """Yield callbacks for progress and for tallies: a live table on a terminal, lines at intervals elsewhere."""
     if not console.is_terminal or console.quiet:
         lines = ProgressLines(console)
         yield lines.update_progress, lines.update_tally
@@ -63,17 +63,17 @@ class ProgressBoard:
         self._optimizers: list[OptimizerTally] = []
 
     def update_progress(self, progress: Progress) -> None:
-        """Takes the latest progress of the sweep."""
+        """Show the latest progress of the sweep."""
         self._progress = progress
 
     def update_tally(self, tally: Tally) -> None:
-        """Takes the latest counts over finished tiles; the first time, prints the plan of tiles."""
+        """Show the latest counts over finished tiles; the first time, print the plan of tiles."""
         if not self._optimizers:
             self._console.print(Text(_describe_tiles(tally.store.partition), "bright_black"))
         self.update_optimizers(tally.optimizers)
 
     def update_optimizers(self, optimizers: Sequence[OptimizerTally]) -> None:
-        """Takes the latest counts of every optimizer."""
+        """Show the latest counts of every optimizer."""
         self._optimizers = list(optimizers)
 
     def table(self) -> Table:
@@ -85,18 +85,18 @@ class ProgressBoard:
         for _ in range(2):
             table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
-        visible = _visible_optimizers(self._optimizers)
+        visible = _select_visible(self._optimizers)
         for optimizer in self._optimizers if len(self._optimizers) > 1 else []:
             if optimizer in visible:
-                table.add_row(*_optimizer_cells(optimizer, is_wide=gap == 2))
-        table.add_row(*self._total_cells())
+                table.add_row(*_format_optimizer(optimizer, is_wide=gap == 2))
+        table.add_row(*self._format_total())
         return table
 
-    def _total_cells(self) -> list[RenderableType]:
+    def _format_total(self) -> list[RenderableType]:
         p, optimizers = self._progress, self._optimizers
         if p is None or not p.done:
             return ["preparing", ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), "", "", ""]
-        best = _best_optimizer(optimizers)
+        best = _find_best(optimizers)
         is_wide = self._console.width >= _WIDE
         remaining = f"{format_duration(p.seconds_left)} left" if p.has_rate else ""
         if is_wide:
@@ -123,13 +123,13 @@ class ProgressLines:
         self._lock = threading.Lock()
 
     def update_tally(self, tally: Tally) -> None:
-        """Takes the latest counts over finished tiles; the first time, prints the plan of tiles."""
+        """Show the latest counts over finished tiles; the first time, print the plan of tiles."""
         if not self._optimizers:
             self._print(_describe_tiles(tally.store.partition))
         self._optimizers = list(tally.optimizers)
 
     def update_progress(self, p: Progress) -> None:
-        """Prints a line if the last one is some seconds old, or if all runs have finished."""
+        """Print a line if the last one is some seconds old, or if all runs have finished."""
         if p.lanes_done == p.lanes:
             self._print(f"100 %  {count(p.lanes, 'run')} in {format_duration(p.seconds)}")
         elif p.done and time.monotonic() - self._printed_at >= _LINE_INTERVAL:
@@ -145,7 +145,7 @@ class ProgressLines:
             self._console.print(text, markup=False, soft_wrap=True)
 
 
-def _visible_optimizers(optimizers: Sequence[OptimizerTally]) -> list[OptimizerTally]:
+def _select_visible(optimizers: Sequence[OptimizerTally]) -> list[OptimizerTally]:
     """Running optimizers first, then finished ones, then the others, as many as a terminal shows."""
     rank = lambda o: 0 if 0 < o.finished < o.lanes else 1 if o.finished else 2
     return sorted(optimizers, key=rank)[:_MAX_ROWS]
@@ -156,7 +156,7 @@ def _describe_steps(p: Progress) -> str:
     return f"{_format_rate(p.done)} of {_format_rate(p.total)} steps"
 
 
-def _optimizer_cells(optimizer: OptimizerTally, *, is_wide: bool) -> list[RenderableType]:
+def _format_optimizer(optimizer: OptimizerTally, *, is_wide: bool) -> list[RenderableType]:
     return [
         Text(optimizer.label),
         ProgressBar(optimizer.lanes, optimizer.finished),
@@ -177,7 +177,7 @@ def _describe_optimizer(optimizer: OptimizerTally) -> str:
 
 
 def _describe_best(optimizer: OptimizerTally, *, is_wide: bool = True) -> str:
-    """The best mean over seeds so far, by the measure of the answer; empty before the first run has finished."""
+    """The best mean score over seeds so far; empty before the first point has finished."""
     if optimizer.best is None:
         return "no finite score" if optimizer.finished == optimizer.lanes else ""
     value = next(iter(optimizer.best_at.values()), None)
@@ -185,7 +185,7 @@ def _describe_best(optimizer: OptimizerTally, *, is_wide: bool = True) -> str:
     return f"{measure}{short_number(optimizer.best)}" + (f" at {short_value(value)}" if value is not None else "")
 
 
-def _best_optimizer(optimizers: Sequence[OptimizerTally]) -> OptimizerTally | None:
+def _find_best(optimizers: Sequence[OptimizerTally]) -> OptimizerTally | None:
     scored = [optimizer for optimizer in optimizers if optimizer.best is not None]
     return min(scored, key=lambda one: orient(one.best or 0.0, one.maximize)) if scored else None
 

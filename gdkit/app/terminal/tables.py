@@ -1,4 +1,4 @@
-"""The terminal when a run has finished: a table of optimizers, their regimes along the axis, and the answer."""
+"""The terminal after a run: a table of optimizers, their regimes along the axis, and the answer."""
 
 import io
 import textwrap
@@ -35,16 +35,16 @@ _COLORS = {  # from the terminal's own palette, so that they suit its background
     Regime.DIVERGED: "red",
     Regime.UNKNOWN: "white",
 }
-_DIVIDED = "x"  # for values at which some runs diverged and others did not
+_DIVIDED = "x"  # sign of a value at which some runs diverged and others did not
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Prints the tables, the answer and the caveats."""
-    console.print(_optimizer_table(summary, console))
+    """Print the tables, the answer and the caveats."""
+    console.print(_build_optimizer_table(summary, console))
     console.print()
     if any(row.cells for row in summary.rows):
-        console.print(_regime_table(summary, console.width))
-    console.print(_legend(summary))
+        console.print(_build_regime_table(summary, console.width))
+    console.print(_build_legend(summary))
     console.print()
     console.print(Text(format_answer(summary), style="bold"))
     for text in summary.caveats:
@@ -52,7 +52,7 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def print_claims(console: Console, claims: Sequence[StudyClaim]) -> None:
-    """Prints the claims of a study, whether they hold, and by how many tolerances they are off."""
+    """Print the claims of a study, whether they hold, and their deviations in tolerances."""
     if not claims:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
@@ -76,14 +76,14 @@ def format_summary(summary: Summary) -> str:
     return captured.get()
 
 
-def _optimizer_table(summary: Summary, console: Console) -> Table:
+def _build_optimizer_table(summary: Summary, console: Console) -> Table:
     """One row per optimizer; where the console is too narrow for it, one line per number."""
     heads = ["optimizer", "best " + humanize(summary.axis or "")]
     heads += ["with"] if any(map(other_settings, summary.rows)) else []
     heads += ["95 % interval", humanize(summary.by)]
     heads += [humanize(summary.metric)] if summary.metric else []
     heads += ["none diverged up to", "some diverged at"]
-    rows = [_optimizer_cells(summary, row) for row in summary.rows]
+    rows = [_format_optimizer(summary, row) for row in summary.rows]
     styles = ["bold" if row is summary.best else "" for row in summary.rows]
     for gap in (2, 1):
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bright_black")
@@ -102,17 +102,19 @@ def _optimizer_table(summary: Summary, console: Console) -> Table:
     return listing
 
 
-def _optimizer_cells(summary: Summary, row: SummaryRow) -> list[str]:
-    found = row.recommendation
-    cells = [row.optimizer, short_number(found.best if found else None)]
+def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
+    recommendation = row.recommendation
+    cells = [row.optimizer, short_number(recommendation.best if recommendation else None)]
     cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += [short_range(found.interval if found else None), short_number(row.score)]
+    cells += [short_range(recommendation.interval if recommendation else None), short_number(row.score)]
     if summary.metric:
-        cells.append(format_metric(summary.metric, found.metrics.get(summary.metric) if found else None))
-    return [*cells, short_number(found.safe if found else None), first_divergence(row)]
+        cells.append(
+            format_metric(summary.metric, recommendation.metrics.get(summary.metric) if recommendation else None)
+        )
+    return [*cells, short_number(recommendation.safe if recommendation else None), first_divergence(row)]
 
 
-def _regime_table(summary: Summary, width: int) -> Table:
+def _build_regime_table(summary: Summary, width: int) -> Table:
     """The regimes of each optimizer along the axis, one sign per value, or fewer where `width` is too small."""
     names = max(len(row.optimizer) for row in summary.rows)
     most = max(8, min(48, width - names - 20))  # 20 characters hold both ends and the gaps
@@ -120,13 +122,13 @@ def _regime_table(summary: Summary, width: int) -> Table:
     for justify in ("left", "right", "left", "left"):
         table.add_column(justify=justify)
     for row in summary.rows:
-        signs = Text.assemble(*map(_sign, _thin(row.cells, most)))
+        signs = Text.assemble(*map(_choose_sign, _thin(row.cells, most)))
         ends = (short_number(row.cells[0].value), short_number(row.cells[-1].value)) if row.cells else ("", "")
         table.add_row(row.optimizer, Text(ends[0], "bright_black"), signs, Text(ends[1], "bright_black"))
     return table
 
 
-def _sign(cell: RegimeCell) -> tuple[str, str]:
+def _choose_sign(cell: RegimeCell) -> tuple[str, str]:
     """The sign and color of a value: its most common regime, or that only some of its runs diverged."""
     return (_DIVIDED, "red") if cell.is_divided else (SIGNS[cell.regime], _COLORS[cell.regime])
 
@@ -137,7 +139,7 @@ def _thin(cells: tuple[RegimeCell, ...], most: int = 48) -> list[RegimeCell]:
     return [*cells[:-1:every], *cells[-1:]] if every > 1 else list(cells)
 
 
-def _legend(summary: Summary) -> Table:
+def _build_legend(summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     for justify in ("left", "left", "right", "left"):
         table.add_column(justify=justify)
