@@ -27,13 +27,13 @@ Published results and closed forms, each reproduced by one command. A program ra
 the claims and wrote this page (`make reproduce`); no number here was typed.
 
 A claim is *published* if a paper reports it, *theory* if a closed form or a theorem predicts it. A *check* supports the
-others, is not evidence by itself, and is not counted with them. Expected values and tolerances stand in the studies
+others, is not evidence by itself, and is not counted with them. Expected values and tolerances are fixed in the studies
 before they run.
 """
 
 FRESH = """## Fresh keys
 
-The studies that draw random numbers, run again at keys at which nobody had looked when the tolerances were chosen
+The studies that draw random numbers, run again at keys that were not used when the tolerances were chosen
 (`make reproduce KEY=...`): the share of published and theory claims that held.
 
 | study | keys | claims that held | which did not |

@@ -1,16 +1,16 @@
 """The central flow predicts gradient descent at the edge of stability, where the gradient flow does not.
 
-At the edge a run oscillates along the top eigenvectors of the Hessian. The gradient flow knows nothing of it: its
-sharpness rises on, and it leaves the run. The central flow (Cohen et al., Understanding optimization in deep learning
-with central flows, 2025) averages over the oscillation: it finds the covariance Σ for which the sharpness stays at 2/η,
-stays near the run, and predicts its mean loss to be L + ½⟨Σ, H⟩, well above the loss L on its own path.
+At the edge a run oscillates along the top eigenvectors of the Hessian. The gradient flow does not model this: its
+sharpness keeps rising, and it departs from the run. The central flow (Cohen et al., Understanding optimization in deep
+learning with central flows, 2025) averages over the oscillation: it finds the covariance Σ for which the sharpness
+stays at 2/η, stays near the run, and predicts its mean loss to be L + ½⟨Σ, H⟩, well above the loss L on its own path.
 
 Small networks fit polynomials from several keys. Both flows start from the params of the run when its sharpness nears
-2/η: before, the run differs from either by its finite steps, which on a slope of the loss that changes slowly is a lag
-in time. At the edge the run's oscillation grows from almost nothing, so that its sharpness first exceeds 2/η and its
-loss then has a spike; the flow has the mean oscillation at once. Losses are therefore compared after a transient, as
-means over all steps after it, since the oscillation comes and goes in cycles of some tens of steps or more; the table
-has the errors of the transient too.
+2/η: before that, the run differs from both because its steps are finite; where the slope of the loss changes slowly, it
+lags behind. At the edge the run's oscillation grows from almost nothing, so that its sharpness first exceeds 2/η and
+its loss then has a spike; the flow has the mean oscillation at once. Losses are therefore compared after a transient,
+as means over all steps after it, since the oscillation comes and goes in cycles of some tens of steps or more; the
+table has the errors of the transient too.
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""The slope of the final loss in the learning rate: informative below the edge of stability, noise above it.
+"""The slope of the final loss against the learning rate: informative below the edge of stability, noise above it.
 
 A run maps a learning rate η to a final loss, and this map has a derivative. For a small network on the digits, full
-batch, it is computed at every point of a fine grid and compared with the differences between neighbours. While the
+batch, it is computed at every point of a fine grid and compared with the differences between neighbors. While the
 sharpness λ of a run stays below 2/η at every step, no step overshoots, and both agree. From where λ reaches 2/η, the
 run is at the edge of stability (Cohen et al. 2021, Gradient descent on neural networks typically occurs at the edge of
 stability), and after enough steps its end is chaotic in η (Metz et al. 2021, Gradients are not all you need): the

@@ -1,15 +1,16 @@
-"""The best learning rate of a longer run is predicted from short ones, with an interval that holds as often as it says.
+"""The best learning rate of a longer run is predicted from short ones, with an interval of the stated coverage.
 
-Researchers sweep short and train long. At a constant learning rate a run up to a step is a shorter run, so that one
-sweep shows how the best rate moves with the steps; `recommend(horizon=T)` extends this to T steps.
+Sweeps are made with short runs, and training is long. At a constant learning rate the first part of a run is itself a
+shorter run, so one sweep shows how the best rate moves with the number of steps; `recommend(horizon=T)` extends this to
+T steps.
 
-Three problems whose gradients stay noisy (a quadratic, and logistic regression and a network on the digits with a
-share of random labels) are swept for T₀ steps, several times with other keys, and from each sweep the best
-rates for 4 T₀ and 16 T₀ steps are predicted. The truth is measured apart, by sweeps of that length with more seeds and
-other keys, up to the interval of its bootstrap. Intervals of 95 % are to hold the truth in at least 95 % of the cases
-(up to three standard errors of that share); where nothing is predicted, the reason is counted. The price of a
-prediction is the loss of the long run at the predicted rate over the lowest, and is compared with that of taking the
-short sweep's best rate.
+Three problems whose gradients stay noisy (a quadratic, and logistic regression and a network on the digits with a share
+of random labels) are swept for T₀ steps, several times with other keys, and from each sweep the best rates for 4 T₀ and
+16 T₀ steps are predicted. The true best rates are measured separately, by sweeps of those lengths with more seeds and
+other keys, up to their bootstrap intervals. Intervals of 95 % should contain the true rate in at least 95 % of the
+cases (up to three standard errors of that share); where nothing is predicted, the reason is counted. The price of a
+prediction is the loss of the long run at the predicted rate relative to the lowest, and is compared with the price of
+using the short sweep's best rate.
 """
 
 import functools

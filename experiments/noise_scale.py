@@ -3,12 +3,12 @@
 Tuned at every batch size B, training to a fixed loss takes S steps and reads E = B S rows. McCandlish et al. (An
 empirical model of large-batch training, 2018) find S = S_min (1 + B_crit / B), so that (S/S_min − 1)(E/E_min − 1) = 1:
 small batches save rows, large ones steps, and B_crit = E_min/S_min divides them. The noise scale B_simple = tr Σ/|G|²,
-which a run measures along its way, predicts B_crit up to a factor of two or three, as it grows along the run. Above
-B_crit the best learning rate no longer grows with the batch.
+which is measured during a run, predicts B_crit up to a factor of two or three, as it grows along the run. Above B_crit
+the best learning rate no longer grows with the batch.
 
-A small network reads the digits by gradient descent until its loss on all training rows falls below a target, at many
-batch sizes and learning rates. S is the mean over keys at the best rate. B_crit is that of the fit of S by least
-squares of its logarithm, with an interval from resampled keys.
+A small network is trained on the digits by gradient descent until its loss on all training rows falls below a target,
+at many batch sizes and learning rates. S is the mean over keys at the best rate. B_crit comes from a least-squares fit
+of log S, with an interval from resampled keys.
 """
 
 import functools

@@ -9,9 +9,9 @@ and hovers at it or above, and the directional smoothness at 2/η.
 
 A quadratic has the thresholds in closed form: with the diagonal Hessian diag(λ) the sharpness in ℓ∞ is Σλ, and from a
 start of equal slopes the first step in ℓ∞ lowers the loss below 2/Σλ, and raises it above. A small network fits a
-polynomial, full batch, from several keys. A run that converges before it reaches the edge says nothing about it: at
-earlier keys one in ℓ∞ did. Not reproduced at all keys is the smoothness of steps in the spectral norm: the table has
-runs whose sharpness is at 2/η while their steps, along other directions, have less.
+polynomial, full batch, from several keys. A run that converges before it reaches the edge is no evidence about it; at
+earlier keys one run in ℓ∞ did so. The directional smoothness in the spectral norm is not reproduced at all keys: the
+table has runs whose sharpness is at 2/η while the smoothness along their steps, which have other directions, is lower.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The simplest case: gradient descent on L(x) = (x − 3)² from x = 0, in every regime.
+"""The simplest case: gradient descent on L(x) = (x − 3)² from x = 0, from slow to diverged.
 
 A step multiplies the distance to the minimum by 1 − 2η, since the curvature is λ = 2. So x_t = 3 − 3 (1 − 2η)^t, and
 the borders between the regimes are known: 1/λ = 0.5, 2/λ = 1, and the smallest learning rate that converges in time.

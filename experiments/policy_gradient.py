@@ -4,7 +4,7 @@ On a contextual bandit the gradient, the variance of its estimate with and witho
 closed forms. On a cart with a pole only the upper limit of the return is known. Too large a learning rate does not make
 the loss explode, since the gradient of a softmax is bounded: the policy commits to one action, and then samples no
 other to learn from (Chung et al., Beyond variance reduction: understanding the true impact of baselines on policy
-optimization, 2021). Adam, which they do not treat, bounds its steps, and is not claimed to do so.
+optimization, 2021). Adam, which they do not treat, bounds its steps; nothing of this kind is claimed for it.
 """
 
 import functools

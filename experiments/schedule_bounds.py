@@ -9,8 +9,8 @@ language models: the drop in the cooldown of a constant rate (WSD), and the rati
 The bound is checked on a loss that is convex and not smooth, max |aᵢ·x − bᵢ|, at every step of every schedule. On the
 digits a network trains by each schedule at many peaks, a share of its labels being random, so that the noise of its
 gradients does not vanish with the loss, as in language models: its best peaks, and the cooldown's effect, are compared
-with those of the bound, which knows nothing of the network. Not so the course of the cooldown: at half of it the bound
-has half of the drop, and the network more (the table has both).
+with those of the bound, which knows nothing of the network. The course of the cooldown is not predicted: halfway
+through it, the bound has half of the drop, and the network more (the table has both).
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Warm-up allows learning rates at which a constant one diverges, since the sharpness falls on the way.
+"""Warm-up allows learning rates at which a constant one diverges, since the sharpness falls meanwhile.
 
 A network starts at high sharpness, from where a learning rate far above 2/λ₀ diverges. A gradually increasing learning
 rate exceeds 2/η by little: the loss rises slightly, the sharpness falls, and the next learning rate starts flatter

@@ -1,16 +1,16 @@
-"""The spectrum of a trained network: H becomes G as the loss vanishes, and how well few products tell its spectrum.
+"""The spectrum of a trained network: H becomes G as the loss vanishes, and how well few products estimate its spectrum.
 
 The Hessian of a loss is H = G + Σ rᵢ ∇²fᵢ with the Gauss-Newton matrix G and the derivatives rᵢ of the loss in the
 outputs fᵢ. For squared error these are the residuals, so that H − G is of the order of √loss, while G stays; for
 cross-entropy G vanishes with the loss as well. The spectra of small networks are dense, to compare with: the trace by
-Hutch++ (Meyer et al. 2021), whose error bars are to hold the truth as often as they say, and the density by stochastic
-Lanczos quadrature (Ghorbani, Krishnan and Xiao, An investigation into neural net optimization via Hessian eigenvalue
-density, 2019).
+Hutch++ (Meyer et al. 2021), whose error bars should contain the exact value as often as stated, and the density by
+stochastic Lanczos quadrature (Ghorbani, Krishnan and Xiao, An investigation into neural net optimization via Hessian
+eigenvalue density, 2019).
 
-Not reproduced: of a trained classifier of C classes, C eigenvalues (Papyan, Traces of class/cross-class structure
+Not reproduced: for a trained classifier of C classes, C eigenvalues (Papyan, Traces of class/cross-class structure
 pervade deep learning spectra, 2020) or C − 1 (Ghorbani et al. 2019) stand apart from the rest. By a rule that was fixed
-before the runs, those above the widest ratio between neighbours among the 3 C largest eigenvalues of G after training
-to a low loss, these networks do not have as many with either loss at all keys: the table has their numbers.
+before the runs, those above the widest ratio between neighbors among the 3 C largest eigenvalues of G after training to
+a low loss, these networks do not have as many with either loss at all keys: the table has their numbers.
 """
 
 import functools
