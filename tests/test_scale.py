@@ -71,7 +71,7 @@ def test_limits_are_where_totals_meet_their_budgets(constants):
         assert met("tasks through the scheduler of Dask").tasks["Dask"] == pytest.approx(600, rel=1e-3)
         assert met("the coordinator's list of tiles").deal == pytest.approx(60, rel=1e-3)
         assert met("files that list in a few seconds").tiles == 10**6
-        assert met("verifying what is there before going on").verify == pytest.approx(600, rel=1e-3)
+        assert met("verifying existing tiles before resuming").verify == pytest.approx(600, rel=1e-3)
         assert met("bytes on disk without curves").disk == pytest.approx(2**40, rel=1e-3)
         assert list(lanes.values()) == sorted(lanes.values()) and max(lanes.values()) <= 2**40
 

@@ -59,32 +59,34 @@ def _constants(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
     sizes = ", ".join(f"{s['rows']:,}" for s in found["stores"])
     yield "## Constants\n"
     yield (f"On {m['cores']} cores with {_bytes(m['memory'])}, Python {m['python']}, JAX {m['jax']}, on a local disk "
-           f"that is synced after every tile. Stores of 10⁶ lanes in tiles of {sizes} lanes tell what a tile and a "
-           "byte take.\n")  # fmt: skip
-    opened = "; ".join(f"{_time(o['open'])} of {o['lanes']:,} lanes in {o['tiles']:,} tiles" for o in found["openings"])
-    listed = "; ".join(f"{_time(row['status'])} of {row['tiles']:,} tiles" for row in found["listing"])
-    looks = ", ".join(f"{_time(value)} of {int(n):,}" for n, value in found["looking"].items())
+           f"that is synced after every tile. Stores of 10⁶ lanes in tiles of {sizes} lanes give the cost per "
+           "tile and per byte.\n")  # fmt: skip
+    opened = "; ".join(
+        f"{_time(o['open'])} for {o['lanes']:,} lanes in {o['tiles']:,} tiles" for o in found["openings"]
+    )
+    listed = "; ".join(f"{_time(row['status'])} for {row['tiles']:,} tiles" for row in found["listing"])
+    looks = ", ".join(f"{_time(value)} for {int(n):,}" for n, value in found["looking"].items())
     rows = [
-        ("write a tile", f"{_time(c.write.a_tile)} a tile, {_time(c.write.each * 2**20)} a MiB"),
-        ("verify a tile", f"{_time(c.verify.a_tile)} a tile, {_time(c.verify.each * 2**20)} a MiB"),
-        ("read all columns", f"{_time(c.read.a_tile)} a tile, {_time(c.read.each * 2**20)} a MiB"),
-        ("bytes of a file", f"{c.file.a_tile:,.0f} a tile, {c.file.each:.4f} a byte of numbers"),
-        ("`gdkit.open`", f"{_time(c.open.a_tile)} a tile, {_time(c.open.each * 1e6)} a million lanes"),
+        ("write a tile", f"{_time(c.write.a_tile)} per tile, {_time(c.write.each * 2**20)} per MiB"),
+        ("verify a tile", f"{_time(c.verify.a_tile)} per tile, {_time(c.verify.each * 2**20)} per MiB"),
+        ("read all columns", f"{_time(c.read.a_tile)} per tile, {_time(c.read.each * 2**20)} per MiB"),
+        ("bytes of a file", f"{c.file.a_tile:,.0f} per tile, {c.file.each:.4f} per byte of numbers"),
+        ("`gdkit.open`", f"{_time(c.open.a_tile)} per tile, {_time(c.open.each * 1e6)} per million lanes"),
         ("`gdkit.open`, as measured", opened),
         ("`gdkit status`, from its start to its end, as measured", listed),
-        ("find a tile by its name", f"{_time(c.list)} a tile"),
+        ("find a tile by its name", f"{_time(c.list)} per tile"),
         ("bytes of a lane", f"{c.lane} in {statistics} statistics, and {c.curve} with a curve of 200 points"),
         ("prepare a million lanes, in each process", f"{_time(c.prepare * 1e6)}, {_bytes(c.prepared * 1e6)} of memory"),
-        ("deal tiles", f"{_time(c.deal)} a tile"),
-        ("a sweep on its way to a worker", f"{_bytes(c.sent * 1e6)} per million values of an axis"),
-        ("an axis beside the manifest", f"{c.lists:.2g} bytes a value"),
+        ("assign tiles", f"{_time(c.deal)} per tile"),
+        ("a sweep sent to a worker", f"{_bytes(c.sent * 1e6)} per million values of an axis"),
+        ("an axis beside the manifest", f"{c.lists:.2g} bytes per value"),
         ("an empty task through a process pool", f"{_time(pool['task'])}, {pool['message']} bytes besides the sweep"),
         ("an empty task through Dask", f"{_time(dask['task'])}, on the {dask['workers']} workers of one machine"),
-        ("a look at the tasks that run", looks),
-        ("begin a worker: import, and make the problem", _time(found["worker"]["import"])),
-        ("begin a worker: trace, compile and run a block of a small network", _time(found["worker"]["cold"])),
+        ("checking the running tasks", looks),
+        ("start a worker: import, and make the problem", _time(found["worker"]["import"])),
+        ("start a worker: trace, compile and run a block of a small network", _time(found["worker"]["cold"])),
         ("the same with JAX's compilation cache", _time(found["worker"]["warm"])),
-        ("memory of an open result", f"{c.held:.0f} bytes a lane of {STATISTICS} statistics and one axis"),
+        ("memory of an open result", f"{c.held:.0f} bytes per lane for {STATISTICS} statistics and one axis"),
     ]  # fmt: skip
     yield _table(("what", "takes"), rows)
 
@@ -92,8 +94,8 @@ def _constants(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
 def _totals(c: model.Constants) -> Iterator[str]:
     yield "## Totals\n"
     yield ("A scalar loss, the statistics that every sweep has, and one axis. Times to write are those of all workers "
-           "together; to list, verify and read, of one process. Claims are files that come and go, at most so many at "
-           f"once; each is renewed every {STALE / 4:.0f} s.\n")  # fmt: skip
+           "together; to list, verify and read, of one process. Claims are temporary files; the table has the largest "
+           f"number at one time, and each is renewed every {STALE / 4:.0f} s.\n")  # fmt: skip
     for rows in ROWS:
         yield f"### Tiles of {rows:,} lanes\n"
         found = [model.total(c, lanes, rows) for lanes in LANES]
@@ -102,21 +104,21 @@ def _totals(c: model.Constants) -> Iterator[str]:
 
 
 _SHOWN = {
-    "tiles, a file each": lambda t: f"{t.tiles:,}",
+    "tiles, one file each": lambda t: f"{t.tiles:,}",
     "folders": lambda t: f"{t.folders:,}",
     "claims, at most": lambda t: f"{t.claims:,}",
     "manifest": lambda t: _bytes(t.manifest),
-    "and for each paired axis, beside it": lambda t: _bytes(t.lists),
+    "list beside it, per paired axis": lambda t: _bytes(t.lists),
     "on disk": lambda t: _bytes(t.disk),
     "with curves of 200 points": lambda t: _bytes(t.disk + t.curves),
     "write": lambda t: _time(t.write),
     "tasks through a process pool": lambda t: _time(t.tasks["a process pool"]),
     "tasks through Dask": lambda t: _time(t.tasks["Dask"]),
-    "deal tiles": lambda t: _time(t.deal),
+    "assign tiles": lambda t: _time(t.deal),
     "prepare, in each process": lambda t: _time(t.prepare),
-    "memory for that, in each process": lambda t: _bytes(t.prepared),
+    "memory to prepare, in each process": lambda t: _bytes(t.prepared),
     "list": lambda t: _time(t.list),
-    "verify, before going on": lambda t: _time(t.verify),
+    "verify before resuming": lambda t: _time(t.verify),
     "read all columns": lambda t: _time(t.read),
     "`gdkit.open`": lambda t: _time(t.open),
     "memory of an open result": lambda t: _bytes(t.held),
@@ -124,9 +126,9 @@ _SHOWN = {
 
 
 def _limits(c: model.Constants) -> Iterator[str]:
-    yield "## Where it breaks first\n"
-    yield ("The lanes at which a sweep meets each budget, the first on top. A sweep is described by its points, and a "
-           "result held by its columns, whatever the tile.\n")  # fmt: skip
+    yield "## First limits\n"
+    yield ("The number of lanes at which a sweep reaches each budget, the first at the top. The memory of a sweep "
+           "depends on its points and that of a result on its columns, not on the tiles.\n")  # fmt: skip
     for rows in ROWS:
         yield f"### Tiles of {rows:,} lanes\n"
         found = [(limit.what, limit.budget, _power(limit.lanes), limit.remedy) for limit in model.limits(c, rows)]

@@ -150,20 +150,20 @@ def limits(c: Constants, rows: int) -> list[Limit]:
     a_lane = lambda linear: linear.a_tile / rows + linear.each * c.lane
     until = lambda budget, each: budget / each if each else np.inf
     without = c.file.a_tile / rows + c.file.each * c.lane
-    wide, apart = "`Plan(tile=…)`: more blocks a tile", "several sweeps, each of a part of the axes"
+    wide, apart = "`Plan(tile=…)`: more blocks per tile", "several sweeps, each of a part of the axes"
     found = [
         Limit("memory of `gdkit.open` and of the result that `sweep` returns", "16 GiB", until(16 * GIB, c.held),
-              "`Store.open(…).lazy_columns()` reads the tiles of the lanes that are asked for"),
+              "`Store.open(…).lazy_columns()` reads the tiles of the requested lanes"),
         Limit("the same memory with curves of 200 points", "16 GiB", until(16 * GIB, c.held + c.curve),
               "`curve_points=0`, or `lazy_columns`"),
         Limit("points and axis values in the memory of each process", "16 GiB", until(16 * GIB, c.prepared), apart),
         Limit("a sweep's message to a worker of MPI, sent with every task", "16 MiB", until(2**24, c.sent),
-              "process pools and Dask, which give it once to a worker, or `--shard I/N`, which sends nothing"),
-        Limit("tasks through the scheduler of Dask, one a tile", "10 minutes", until(600 * rows, c.tasks["Dask"]),
+              "process pools and Dask, which send it once per worker, or `--shard I/N`, which sends nothing"),
+        Limit("tasks through the scheduler of Dask, one per tile", "10 minutes", until(600 * rows, c.tasks["Dask"]),
               f"{wide}; `--shard I/N`"),
         Limit("the coordinator's list of tiles", "1 minute", until(60 * rows, c.deal), wide),
         Limit("files that list in a few seconds", "10⁶ tiles", 1e6 * rows, wide),
-        Limit("verifying what is there before going on", "10 minutes", until(600, a_lane(c.verify)),
+        Limit("verifying existing tiles before resuming", "10 minutes", until(600, a_lane(c.verify)),
               f"{wide}; a disk that reads faster"),
         Limit("bytes on disk without curves", "1 TiB", until(2**40, without), apart),
         Limit("bytes on disk with curves", "1 TiB", until(2**40, without + c.file.each * c.curve),
