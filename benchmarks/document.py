@@ -21,9 +21,9 @@ learning rates and steps, in single precision. The learning rates lie below the 
 chaotic, and a peer whose final losses differ from gdkit's by more than a tolerance stops the benchmark. Nothing
 compiles during the timing. Runs are interleaved, and each round starts with a different one. A ratio is the median over
 rounds of the peer's time over gdkit's in the same round; above 1 the peer is slower than gdkit. gdkit is timed as a
-user calls it, from `gdkit.sweep(...)` to the labelled result. Loops over lanes are timed on some lanes and scaled up.
+user calls it, from `gdkit.sweep(...)` to the labeled result. Loops over lanes are timed on some lanes and scaled up.
 
-**The same work.** Peers come in two flavours. *Bare* (final loss only, in the figure) computes the final loss, the
+**The same work.** Peers come in two variants. *Bare* (final loss only, in the figure) computes the final loss, the
 smallest loss, and the first step that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX
 with gdkit's own lane in a plain scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them;
 *ends* is gdkit with `statistics="ends"`, which has what bare peers have and the curve.
@@ -31,10 +31,10 @@ with gdkit's own lane in a plain scan, in NumPy written by hand. Unless stated o
 
 WHY = """Known reasons for targets that are not met:
 
-- *Bare peers and PyTorch*: statistics. *Where the time goes* lists the cost of each, and the time of a hand-written
-  step by kind of operation: products take the same time for all; sums over params and elementwise operations take
-  longer in gdkit. They read the params, the gradient and the previous gradient repeatedly from memory that the cores
-  share, since on a CPU XLA computes them one after the other.
+- *Bare peers and PyTorch*: gdkit's time includes its statistics. *Where the time goes* lists the cost of each, and the
+  time of a hand-written step by kind of operation: products take the same time for all; sums over params and
+  elementwise operations take longer in gdkit. They read the params, the gradient and the previous gradient repeatedly
+  from memory that the cores share, since on a CPU XLA computes them one after the other.
 - *The best hand-written variant with all statistics*: its steps take about as long as gdkit's. The difference lies
   around them: gdkit checks the sweep, starts, finishes and hands over its blocks one by one, and labels the result. The
   variant is also the best of a search over programs with up to four steps per loop iteration. gdkit compiles a second
@@ -268,7 +268,7 @@ def _tuning(part: Mapping[str, Any]) -> Iterable[str]:
     yield "### Time to a good learning rate\n"
     yield (
         f"MLP 64-64-64-10, {part['steps']} steps, {len(part['good'])} starts. A rate is good if its validation loss is "
-        "within one percent of the best, which is the smallest running median over five neighbours of a dense grid. A "
+        "within one percent of the best, which is the smallest running median over five neighbors of a dense grid. A "
         f"search stops after {patience}. Compilation is excluded. Optuna knows which losses are good and stops at the "
         "first good rate; a sweep is timed to its end.\n"
     )

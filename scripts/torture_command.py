@@ -442,8 +442,9 @@ def _signals_section(r: dict[str, Any]) -> str:
     return f"""## Signals at random instants of the command
 
 SIGINT and SIGTERM reach the command in turn, at instants drawn uniformly (seed {r["seed"]}) from the {r["length"]}
-seconds that it takes, from the first line of gdkit to the printed answer. (Before it, for some hundredths of a second,
-Python starts, which a signal ends as it ends every program.) Then the same command runs again.
+seconds that it takes, from the first line of gdkit to the printed answer. (Before that,
+for some hundredths of a second, Python starts, and a signal ends it like any other program.) Then the same command
+runs again.
 
 | quantity | measured |
 |---|---|
