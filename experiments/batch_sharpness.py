@@ -112,7 +112,7 @@ def plot(result: BatchSharpness) -> dict[str, Figure]:
         if number == 0:
             ax.set_ylabel("curvature")
             ax.legend(frameon=False, fontsize="small", loc="lower right")
-    return {"batch_sharpness": figure}
+    return {"batch_sharpness": plots.label_panels(figure)}
 
 
 def claims(result: BatchSharpness) -> list[Claim]:

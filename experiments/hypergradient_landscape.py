@@ -181,7 +181,7 @@ def plot(result: Landscape) -> dict[str, Figure]:
         ax.axvline(result.edge, **BORDER_LINE)
     for ax in (upper, middle):
         ax.legend(fontsize="small", loc="lower left")
-    return {"hypergradient_landscape": figure}
+    return {"hypergradient_landscape": plots.label_panels(figure)}
 
 
 def claims(result: Landscape) -> list[Claim]:

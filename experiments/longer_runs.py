@@ -186,7 +186,7 @@ def plot(result: LongerRuns) -> dict[str, Figure]:
         ax.set(yscale="log", xlabel="short sweep", title=name)
         ax.legend(frameon=False, fontsize="small")
     figure.axes[0].set_ylabel("best learning rate")
-    return {"longer_runs": figure}
+    return {"longer_runs": plots.label_panels(figure)}
 
 
 def claims(result: LongerRuns) -> list[Claim]:

@@ -178,7 +178,7 @@ def plot(result: NoiseScale) -> dict[str, Figure]:
     right.loglog(sizes, [one.rates[one.best] for one in result.runs], **look)
     right.set(xlabel="batch size (rows)", ylabel="best learning rate")
     left.legend(frameon=False, fontsize="small")
-    return {"noise_scale": figure}
+    return {"noise_scale": plots.label_panels(figure)}
 
 
 def claims(result: NoiseScale) -> list[Claim]:

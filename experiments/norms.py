@@ -186,7 +186,7 @@ def plot(result: Norms) -> dict[str, Figure]:
     axes[0, 0].set_ylabel("over $2/\\eta$ (points: smoothness)")
     axes[1, 0].set_ylabel("loss")
     axes[0, 0].legend(frameon=False, fontsize="small")
-    return {"norms": figure}
+    return {"norms": plots.label_panels(figure)}
 
 
 def claims(result: Norms) -> list[Claim]:

@@ -182,7 +182,7 @@ def plot(result: ScheduleBounds) -> dict[str, Figure]:
     left.legend(frameon=False, fontsize="small")
     middle.set(xlabel="step", ylabel="loss at one peak, mean over keys")
     right.set(xlabel="step", ylabel="bound at its best peak (units of D G)")
-    return {"schedule_bounds": figure}
+    return {"schedule_bounds": plots.label_panels(figure)}
 
 
 def claims(result: ScheduleBounds) -> list[Claim]:

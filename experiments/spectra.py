@@ -179,7 +179,7 @@ def plot(result: Spectra) -> dict[str, Figure]:
         middle.axvline(border, color="0.15", linewidth=0.8, linestyle=(0, (1, 1.2)))
     middle.set(xlabel="place", ylabel="eigenvalue of G (dotted: C − 1, C)")
     right.set(xlabel="error of the trace in standard errors", ylabel="estimates")
-    return {"spectra": figure}
+    return {"spectra": plots.label_panels(figure)}
 
 
 def claims(result: Spectra) -> list[Claim]:

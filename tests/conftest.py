@@ -68,3 +68,29 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report, with its result."""
+    from report_pages import make
+
+    return make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """A tab of a browser."""
+    from report_pages import CHROMIUM, browser
+
+    with browser.open_chromium(str(CHROMIUM)) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab, made):
+    """The report in the tab, which must not log errors or request anything else."""
+    tab.open(made.address)
+    yield tab
+    assert tab.problems == []
+    assert tab.requests == [made.address]

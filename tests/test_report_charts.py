@@ -8,20 +8,18 @@ import re
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
-import browser
 import numpy as np
 import pytest
 import scipy.stats
 import synthetic
 from matplotlib.figure import Figure
-from test_report_browser import (
+from report_pages import (
     CHROMIUM,
     CONFIG,
     card,
     choose,
     click,
     lane_named,
-    make,
     ruler,
     settle,
     text,
@@ -35,25 +33,6 @@ from gdkit.app.report import write_result_report
 from gdkit.app.summary import summarize
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="module")
-def tab():
-    with browser.open_chromium(str(CHROMIUM)) as page:
-        yield page
-
-
-@pytest.fixture
-def page(tab, made):
-    tab.open(made.address)
-    yield tab
-    assert tab.problems == []
-    assert tab.requests == [made.address]
 
 
 def spans(page, figure):
