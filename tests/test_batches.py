@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import pickle
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -102,9 +103,14 @@ def test_the_number_of_workers_changes_nothing(straight, workers):
     assert_same_bits(run(Counted(), plan=Plan(width=2, workers=workers)), straight[0])
 
 
-def test_threads_of_an_executor_change_nothing(straight):
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        assert_same_bits(run(Counted(), executor=pool), straight[0])
+@pytest.mark.parametrize("threads, is_busy", [(1, False), (2, False), (1, True)])
+def test_threads_of_an_executor_read_each_batch_once_and_change_nothing(straight, threads, is_busy):
+    source = Counted()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        if is_busy:
+            pool.submit(time.sleep, 0.5)
+        assert_same_bits(run(source, executor=pool), straight[0])
+    assert source.calls == straight[1]
 
 
 @pytest.mark.parametrize("steps", [1, 64, 70])  # of windows of 64 steps

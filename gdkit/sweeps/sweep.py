@@ -108,7 +108,9 @@ def sweep(
         several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.
       executor: runs the tiles instead of gdkit's own threads: a ``concurrent.futures.Executor`` of threads or of
         processes (of the standard library, loky, mpi4py), or a ``dask.distributed.Client``. The bits are the same.
-        All workers must find a directory in `store`; without one, they send their values back.
+        All workers must find a directory in `store`; without one, they send their values back. Batches from the host
+        are read once per seed and step with threads, whose number then limits how many blocks work at once; each
+        process reads those of its own tiles once.
       plan: shapes of blocks and tiles, segments, workers, devices. The planner chooses what is not given, by timing
         where the sweep takes long enough to pay for it.
       progress: True for lines on stderr, or a callback, called from worker threads.

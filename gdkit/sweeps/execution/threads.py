@@ -128,8 +128,9 @@ def run_jobs(
     The jobs are taken, and so compiled, in the caller's thread while the workers run earlier ones. A block that the
     device has no memory for is run again as the job that `halve_block` makes of it. `stop`, closing the iterator, or
     another error in a block ends every worker at the end of its segment. With an archive, tiles are written there, and
-    those that another process works on come last. `report_output` is called in the caller's thread while that waits;
-    its error ends every worker too.
+    those that another process works on come last. Blocks with batches from the host advance in step, in threads of
+    gdkit, of which no more work at once than the executor has threads. `report_output` is called in the caller's thread
+    while that waits; its error ends every worker too.
     """
     stop = _LinkedEvent(stop)
     work = _Workload(
@@ -140,14 +141,13 @@ def run_jobs(
         stop,
         archive,
         report_output is not None,
-        threading.Semaphore(workers),
+        threading.Semaphore(min(workers, getattr(executor, "_max_workers", workers))),  # no public attribute
         settings,
     )
     with _open_workers(workers, work, executor) as add_workers:
         waiting, running, held = _cut_jobs(jobs, cut_tiles), 0, []
         while (tiles := next(waiting, None)) is not None or running or held:
-            # other pools may have fewer threads than blocks that advance in step
-            add_workers(_queue_tiles(tiles or [], work, shares=executor is None))
+            add_workers(_queue_tiles(tiles or [], work, shares=True))
             running += len(tiles or [])
             while running and (tiles is None or not work.done.empty()):
                 tile_run = work.done.get()
@@ -169,26 +169,26 @@ def run_jobs(
 
 @contextlib.contextmanager
 def _open_workers(number: int, work: _Workload, executor: Executor | None) -> Generator[Callable[[int], None]]:
-    """Start `number` workers; yields a function that adds others, up to the number that is passed to it.
+    """Start `number` workers; yields a function that adds others, for so many blocks that advance in step.
 
-    At the end they are stopped and waited for. They are threads of `executor`, or by default of a pool of their own.
+    The first ones are threads of `executor`, if there is one. The others are not: it may have fewer threads, which may
+    be busy. At the end they are stopped and waited for.
     """
-    pool = executor or ThreadPoolExecutor(max(number, MAX_IN_STEP), thread_name_prefix="gdkit")
-    futures: list[Future] = []
+    own = ThreadPoolExecutor(number + MAX_IN_STEP, thread_name_prefix="gdkit")  # starts a thread when it is needed
+    futures = [(executor or own).submit(_work, worker, work) for worker in range(number)]
 
-    def add_workers(total: int) -> None:
-        futures.extend(pool.submit(_work, worker, work) for worker in range(len(futures), total))
+    def add_workers(in_step: int) -> None:
+        total = in_step + (number if executor else 0)
+        futures.extend(own.submit(_work, worker, work) for worker in range(len(futures), total))
 
     try:
-        add_workers(number)
         yield add_workers
     finally:
         work.stop.set()
         for _ in futures:
             work.queued.put(None)
         wait(futures)
-        if executor is None:
-            pool.shutdown()
+        own.shutdown()
 
 
 def _cut_jobs(jobs: Iterable[Job], cut_tiles: Callable[[Job], list[Tile]]) -> Iterator[list[Tile]]:
