@@ -1,5 +1,11 @@
 """What was trained elsewhere is judged as what gdkit trained."""
 
+import json
+import os
+import shutil
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +26,8 @@ from gdkit import (
     sweep,
     sweep_function,
 )
+from gdkit.store import Store
+from gdkit.store.files import host
 
 
 def names(codes):
@@ -271,7 +279,11 @@ def test_functions_that_return_no_values_are_refused(function, match):
 class Fuse:
     """A function of the host that every run calls; it raises after some calls."""
 
-    left, calls = 10**6, 0
+    def __init__(self):
+        self.reset()
+
+    def reset(self, left=10**6):
+        self.left, self.calls = left, 0
 
     def __call__(self, x):
         self.calls, self.left = self.calls + 1, self.left - 1
@@ -280,43 +292,80 @@ class Fuse:
         return np.float32(x)
 
 
-def test_a_function_resumes_from_its_directory_with_the_same_bits(tmp_path):
-    fuse, path = Fuse(), tmp_path / "run"
+FUSE = Fuse()
 
-    def fragile(hyperparameters, key):
-        like, rate = jax.ShapeDtypeStruct((), jnp.float32), hyperparameters["learning_rate"]
-        rate = jax.pure_callback(fuse, like, rate, vmap_method="sequential")
-        return train({**hyperparameters, "learning_rate": rate}, key)
 
+def fragile(hyperparameters, key):
+    like, rate = jax.ShapeDtypeStruct((), jnp.float32), hyperparameters["learning_rate"]
+    rate = jax.pure_callback(FUSE, like, rate, vmap_method="sequential")
+    return train({**hyperparameters, "learning_rate": rate}, key)
+
+
+def sweep_fragile(function=fragile, **options):
     axes = {"power": [2, 4], "learning_rate": [0.01, 0.1, 1.2, 0.3]}
-    go = lambda function=fragile, **options: sweep_function(
-        function, axes, **{"seeds": 2, "optimum": 0.0, "plan": Plan(width=3, workers=2), **options}
-    )
-    numbers = lambda result: result.lanes.drop_attrs()
-    straight = go()
-    assert fuse.calls == 2 * 9  # two programs of three blocks of three lanes, the last of which is filled up
-    fuse.left = 8
+    options = {"seeds": 2, "optimum": 0.0, "plan": Plan(width=3, workers=2)} | options
+    return sweep_function(function, axes, **options)
+
+
+def numbers(result):
+    return result.lanes.drop_attrs()
+
+
+def test_a_function_resumes_from_its_directory_with_the_same_bits(tmp_path):
+    FUSE.reset()
+    path = tmp_path / "run"
+    straight = sweep_fragile()
+    assert FUSE.calls == 2 * 9  # two programs of three blocks of three lanes, the last of which is filled up
+    FUSE.left = 8
     with pytest.raises(Exception, match="the fuse has blown"):
-        go(store=path)
+        sweep_fragile(store=path)
     opened = gdkit.open(path)
     assert 0 < opened.missing < 16
     kept = np.flatnonzero(opened.finished)
     assert numbers(opened).isel(lane=kept).equals(numbers(straight).isel(lane=kept).assign(
         reference_loss=numbers(opened)["reference_loss"][kept]
     ))  # fmt: skip
-    fuse.left, fuse.calls = 10**6, 0
-    assert numbers(go(store=path)).identical(numbers(straight)) and fuse.calls < 18 - len(kept) + 6
+    FUSE.reset()
+    assert numbers(sweep_fragile(store=path)).identical(numbers(straight)) and FUSE.calls < 18 - len(kept) + 6
     assert numbers(gdkit.open(path)).identical(numbers(straight)) and gdkit.open(path).best() == straight.best()
-    fuse.calls = 0
-    assert numbers(go(store=path, plan=Plan(width=5))).identical(numbers(straight)) and fuse.calls == 0
+    FUSE.calls = 0
+    assert numbers(sweep_fragile(store=path, plan=Plan(width=5))).identical(numbers(straight)) and FUSE.calls == 0
     for options, match in (
         ({"seeds": 3}, "seeds: 2 in this directory, 3 now"),
         ({"key": 1}, "key: .* in this directory"),
         ({"function": lambda hyperparameters, key: train(hyperparameters, key)}, "program of group 0: hash .* now"),
     ):
         with pytest.raises(GdkitError, match=match):
-            go(store=path, **options)
-    go(store=tmp_path / "result.nc")
+            sweep_fragile(store=path, **options)
+    sweep_fragile(store=tmp_path / "result.nc")
     assert numbers(gdkit.open(tmp_path / "result.nc")).identical(numbers(straight))
     with pytest.raises(GdkitError, match="store=3: not a path"):
-        go(store=3)
+        sweep_fragile(store=3)
+
+
+def test_processes_that_sweep_a_function_share_its_tiles(tmp_path):
+    """A process that lives has claimed two tiles, of which it finishes one; one that is dead had claimed a third."""
+    straight, path = sweep_fragile(store=tmp_path / "straight"), tmp_path / "run"
+    FUSE.reset(left=4)
+    with pytest.raises(Exception, match="the fuse has blown"):
+        sweep_fragile(store=path)
+    left = np.flatnonzero(~Store.open(path).finished())
+    assert not list((path / "claims").iterdir())
+    for tile, process in zip(left[-3:], (os.getppid(), os.getppid(), 2**22 + 1), strict=True):
+        claim = json.dumps({"host": host(), "process": process})
+        (path / "claims" / f"{tile:07}.json").write_text(claim)
+
+    def work_elsewhere():
+        finished, given_up = (f"{tile:07}" for tile in left[-3:-1])
+        while FUSE.calls < 3 * (len(left) - 2):  # all others are run here first
+            time.sleep(0.01)
+        shutil.copy(tmp_path / "straight" / "tiles" / "0000" / f"{finished}.npz", path / "tiles" / "0000")
+        (path / "claims" / f"{finished}.json").unlink()
+        (path / "claims" / f"{given_up}.json").unlink()
+
+    FUSE.reset()
+    other = threading.Thread(target=work_elsewhere)
+    other.start()
+    assert numbers(sweep_fragile(store=path)).identical(numbers(straight))
+    other.join()
+    assert FUSE.calls == 3 * (len(left) - 1) and not list((path / "claims").iterdir())

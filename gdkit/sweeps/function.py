@@ -22,7 +22,9 @@ from gdkit.store import Store
 from gdkit.store.paths import as_path
 from gdkit.sweeps.axes import Group, group_points, parse_free_axes
 from gdkit.sweeps.description import Description, describe_origin
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan, count_workers
+from gdkit.sweeps.programs.tiles import Tile
 from gdkit.sweeps.result.arrays import (
     Judging,
     check_lengths,
@@ -33,6 +35,7 @@ from gdkit.sweeps.result.arrays import (
 )
 from gdkit.sweeps.result.assemble import assemble, seconds_of
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.rundir.archive import RunArchive
 from gdkit.sweeps.rundir.functions import open_function_run
 from gdkit.tracing import user_code
 from gdkit.tracing.jaxprs import digest_program
@@ -76,7 +79,8 @@ def sweep_function(
       by, maximize, optimum, stochastic, diverged_above, curve_points: as in `SweepResult.from_arrays`.
       store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, in which a
         block of lanes is stored when its call returns. The same call on the same directory runs the others only, with
-        the same bits, after an interruption or ``kill -9``. `train` is compared by its operations and constants.
+        the same bits, after an interruption or ``kill -9``, and several processes that make it share the work. `train`
+        is compared by its operations and constants.
       plan: `width` is the number of lanes per block, by default 8 on a CPU, and `workers` the number of threads.
 
     Returns:
@@ -152,6 +156,13 @@ class _TrainBlock(NamedTuple):
         return {name: np.asarray(value)[: len(self.lanes)] for name, value in outputs.items()}
 
 
+class _TrainTile(NamedTuple):
+    """Blocks that are stored together."""
+
+    number: int
+    blocks: list[_TrainBlock]
+
+
 def _run_in_memory(work: _TrainWorkload, workers: int) -> dict[str, np.ndarray]:
     """The columns of all lanes."""
     columns: dict[str, np.ndarray] = {}
@@ -173,17 +184,16 @@ def _run_in_directory(
     identity |= {"key": f"{jax.random.key_impl(work.root)} {np.asarray(jax.random.key_data(work.root)).tolist()}"}
     identity |= {name: getattr(work.judging, name) for name in ("optimum", "diverged_above", "curve_points")}
     example = work.judge({name: np.full((1, *shape), np.nan) for name, shape in work.shapes.items()})
-    run, finished = open_function_run(
+    archive, finished = open_function_run(
         path, work.groups, seeds=work.seeds, width=work.width, described=work.described, columns=example,
         identity=identity,
     )  # fmt: skip
 
-    def store_tile(tile: tuple[int, list[_TrainBlock]]) -> None:
-        rows = [work.judge(block.run()) for block in tile[1]]
-        run.put_tile(tile[0], {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
-
-    for _ in _run_tasks(store_tile, _missing_tiles(work, run, finished), workers):
-        pass
+    run = archive.run
+    try:
+        _run_in_archive(work, archive, finished, workers)
+    finally:
+        archive.close()
     timings = run.timings() if finished.all() else None
     if timings is None:
         timings = {"seconds": seconds_of(path) if finished.any() else time.monotonic() - begin}
@@ -192,14 +202,36 @@ def _run_in_directory(
     return assemble(work.described, run.columns().values, timings)
 
 
-def _missing_tiles(work: _TrainWorkload, run: Store, finished: np.ndarray) -> Iterator[tuple[int, list[_TrainBlock]]]:
-    """The numbers and the blocks of the tiles that are not finished."""
+def _run_in_archive(work: _TrainWorkload, archive: RunArchive, finished: np.ndarray, workers: int) -> None:
+    """Run the tiles that are not finished, and wait for those that other processes run."""
+
+    def store_tile(tile: _TrainTile) -> bool:
+        """Store a tile; False if another process works on it, or has finished it."""
+        claimed = Tile([], tile.number)
+        if not archive.take(claimed):
+            return False
+        rows = [work.judge(block.run()) for block in tile.blocks]
+        archive.run.put_tile(tile.number, {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
+        archive.release(claimed)
+        return True
+
+    missing = list(_missing_tiles(work, archive.run, finished))
+    while missing:
+        stored = _run_tasks(store_tile, missing, workers)
+        others = [tile for tile, is_stored in zip(missing, stored, strict=True) if not is_stored]
+        missing = [tile for tile in others if not archive.is_done(Tile([], tile.number))]
+        if missing:
+            time.sleep(DEFAULT_SETTINGS.claim_poll_seconds)
+
+
+def _missing_tiles(work: _TrainWorkload, run: Store, finished: np.ndarray) -> Iterator[_TrainTile]:
+    """The tiles that are not finished."""
     for number, stored in enumerate(run.partition.groups):
         missing = [tile for tile in run.partition.tiles_in(number) if not finished[tile]]
         blocks = list(_cut_blocks(work, number, stored.width)) if missing else []
         for tile in missing:
             _, low, high = run.partition.span(tile)
-            yield tile, blocks[low:high]
+            yield _TrainTile(tile, blocks[low:high])
 
 
 def _run_tasks(run: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:

@@ -13,7 +13,7 @@ from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, make_grou
 from gdkit.sweeps.axes import Group
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.sweeps.rundir.archive import verify_tiles
+from gdkit.sweeps.rundir.archive import Claims, RunArchive, verify_tiles
 from gdkit.sweeps.rundir.manifest import list_versions, summarize_axes
 
 _MOST_TILES = 256  # of a group: syncing a file for every block of short runs would take longer than the runs
@@ -28,8 +28,10 @@ def open_function_run(
     described: Description,
     columns: Mapping[str, np.ndarray],
     identity: Mapping[str, Any],
-) -> tuple[Store, np.ndarray]:
+) -> tuple[RunArchive, np.ndarray]:
     """The run directory of a sweep of a function, made if it does not exist, and which of its tiles are finished.
+
+    The archive has the claims of this process, until it is closed.
 
     Args:
       path: the directory.
@@ -71,7 +73,8 @@ def open_function_run(
         note = "What train computes is compared by its operations. Comments and line breaks do not count."
         raise OtherRunError(error.path, [*error.lines, note]) from error
     run.clean_up()
-    return run, verify_tiles(run)
+    finished = verify_tiles(run)
+    return RunArchive(run, 0, Claims(run)), finished
 
 
 def _partition_group(group: Group, offset: int, seeds: int, width: int) -> StoredGroup:
