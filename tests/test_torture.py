@@ -34,6 +34,7 @@ def test_the_counts_are_full_and_everything_holds(torture, results):
     assert results["kills"]["kills"] == 100 and results["races"]["races"] == 50
     assert {row["what"] for row in results["damage"]["rows"]} == {"tile", "carry"}
     assert sum(row["opened"] for row in results["opened"]["rows"]) >= 1_000
+    assert results["streams"]["kills"] == 30
     assert {"kills", "races", "crashes", "damage", "opened"} <= results.keys()
     assert all(torture.holds(name, results[name]) for name in torture.PARTS if name in results)
 
@@ -43,6 +44,8 @@ def test_the_counts_are_full_and_everything_holds(torture, results):
     [
         ("kills", lambda r: r.update(equal=r["equal"] - 1)),
         ("kills", lambda r: r.update(most_again=r["workers"] + 1)),
+        ("streams", lambda r: r.update(equal=r["equal"] - 1)),
+        ("streams", lambda r: r.update(most_again=r["workers"] + 1)),
         ("races", lambda r: r.update(exited=r["exited"] - 1)),
         ("races", lambda r: r.update(equal=r["equal"] - 1)),
         ("crashes", lambda r: r["rows"][1].update(kept=False)),
