@@ -15,21 +15,21 @@ from gdkit.boundary import Frame, Trail
 from gdkit.errors import bad_type, bad_value
 from gdkit.plots import style
 
-# Different in lightness, so that answers can be distinguished in gray
+# Of different lightness, so that answers can be distinguished in gray
 _COLORS = ("#2b2f55", "#f3e7c4", "#4f7d8c", "#a9c3a0", "#8a6f94", "#c9a24b")
-_MARKED = "#d55e00"
+_OUTLINE_COLOR = "#d55e00"
 FPS = 10  # frames per second of the animation
 
 
 def answers(
     frame: Frame, *, names: Sequence[str] = (), inner: Frame | None = None, ticks: bool = True, ax: Axes | None = None
 ) -> Axes:
-    """The answer at each point of a window, as a color.
+    """Draw the answer at each point of a window as a color.
 
     Args:
       frame: the result of `boundary.explore`, or one of the frames of `boundary.zoom`.
       names: names of the answers 0, 1, ... for a legend.
-      inner: a window inside this one, to be outlined.
+      inner: a window inside this one, to outline.
       ticks: whether to show coordinates; in deep windows they have too many digits.
       ax: the Axes to draw on.
 
@@ -99,21 +99,21 @@ def zoom(
 
 def _draw(ax: Axes, frame: Frame) -> AxesImage:
     """Draw each point of the lattice as the center of a pixel."""
-    (left, right), (low, high) = (_pixel_bounds(side) for side in (frame.x, frame.y))
+    (left, right), (low, high) = (_find_bounds(side) for side in (frame.x, frame.y))
     colors = ListedColormap(_COLORS)
     shown = np.minimum(frame.answers, len(_COLORS) - 1)
     return ax.imshow(shown, cmap=colors, vmin=-0.5, vmax=len(_COLORS) - 0.5, origin="lower", interpolation="nearest",
                       extent=(left, right, low, high), aspect="auto", rasterized=True)  # fmt: skip
 
 
-def _pixel_bounds(side: np.ndarray) -> tuple[float, float]:
+def _find_bounds(side: np.ndarray) -> tuple[float, float]:
     half = (side[1] - side[0]) / 2
     return side[0] - half, side[-1] + half
 
 
 def _make_outline(frame: Frame) -> Rectangle:
     width, height = (side[-1] - side[0] for side in (frame.x, frame.y))
-    return Rectangle((frame.x[0], frame.y[0]), width, height, fill=False, edgecolor=_MARKED, linewidth=1.6)
+    return Rectangle((frame.x[0], frame.y[0]), width, height, fill=False, edgecolor=_OUTLINE_COLOR, linewidth=1.6)
 
 
 def _interpolate_windows(trail: Trail, between: int) -> list[np.ndarray]:

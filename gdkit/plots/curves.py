@@ -30,9 +30,9 @@ def loss_curves(
     log_steps: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss against step: `curves` of the training loss.
+    """Draw the training loss against the step; arguments are those of `curves`.
 
-    Without recorded curves, lines join the first and the last loss. Arguments are those of `curves`.
+    Without recorded curves, lines join the first and the last loss.
 
     Raises:
       InputValueError, InputTypeError: an argument cannot be used.
@@ -52,11 +52,11 @@ def curves(
     log_steps: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A value along runs against step, one line per value of `axis`, colored by it, with the marker of its regime.
+    """Draw a recorded value against the step, one line per value of `axis`, with the marker of its regime at its end.
 
-    The range of the value's axis is that of the lanes that did not diverge; diverged lanes are drawn up to its edge.
-    Lanes that have not finished are drawn as far as they are, without a marker.
-    With more than 150 values, 150 of them at equal distances are drawn.
+    The vertical range is that of the lanes that did not diverge; diverged lanes are drawn up to its edge.
+    Unfinished lanes are drawn up to their last recorded step, without a marker.
+    Of more than 150 values of `axis`, 150 at equal distances are drawn.
 
     Args:
       result: a sweep.
@@ -66,7 +66,7 @@ def curves(
       seed: the number of the seed.
       optimizer: the label of an optimizer; None: that of the recommended point.
       at: values of the other axes; those not given are those of the recommended point.
-      log_steps: whether steps are on a log axis (with 0 at its left).
+      log_steps: whether steps are on a log axis, with 0 at its left.
       ax: the Axes to draw on.
 
     Raises:
@@ -109,7 +109,7 @@ def _choose_curve(result: SweepResult) -> str:
 
 
 def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses of a lane, the first loss included even where no curve was recorded; else finite values."""
+    """Steps and values of a lane: all losses, with the first even where no curve was recorded, or all finite values."""
     steps, losses = result.curve(int(lane), name)
     if name != "loss" or not len(steps):  # a lane that has not begun has none
         is_finite = np.isfinite(losses)
@@ -147,6 +147,8 @@ def _make_color_map(line: Line) -> ScalarMappable:
 
 
 def _draw_color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
-    laid_out = style.get_figure(ax).get_layout_engine() is not None  # without a layout engine the axes keep their place
-    bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=laid_out)
+    has_layout = (
+        style.get_figure(ax).get_layout_engine() is not None
+    )  # without a layout engine the axes keep their place
+    bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=has_layout)
     style.tidy_ticks(bar.ax.yaxis)

@@ -16,13 +16,13 @@ from gdkit.gradients import ChainRow, ChainRuleTrace, FiniteDifference
 from gdkit.gradients.chain_rule import format_value
 from gdkit.plots import style
 
-_MAX_NODES = 60  # of a readable graph
+_MAX_NODES = 60  # larger graphs are not readable
 
 
 def tangent(
     f: Callable[[Any], Any], at: float, *, limits: tuple[float, float] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The curve of `f`, and its tangent at `at` with the slope of ``jax.grad``.
+    """Draw the curve of `f`, and its tangent at `at` with the slope of ``jax.grad``.
 
     Args:
       f: a function from one number to one number.
@@ -55,7 +55,7 @@ def tangent(
 def difference_error(
     table: FiniteDifference | Sequence[FiniteDifference], *, labels: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The error of finite differences against the step: truncation errors on the right, rounding errors on the left.
+    """Draw the error of finite differences against the step: rounding on the left, truncation on the right.
 
     A ring marks the best step. An error of exactly zero is drawn at the bottom of the log axis.
 
@@ -93,10 +93,10 @@ def difference_error(
 
 
 def chain_rule(trace: ChainRuleTrace, *, ax: Axes | None = None) -> Axes:
-    """The graph of a function: values flow down along its arrows, adjoints flow back up.
+    """Draw the graph of a function: values flow down along its arrows, adjoints flow back up.
 
-    Each box has an operation, its value and, in color, its adjoint; each arrow has the local derivative where that is
-    one number. Arrays are shown by shape and norm.
+    A box shows an operation, its value and, in color, its adjoint; an arrow the local derivative where that is one
+    number. Arrays are shown by shape and norm.
 
     Args:
       trace: the result of `gdkit.chain_rule_trace`.
@@ -140,10 +140,10 @@ def _find_depths(rows: Sequence[ChainRow], edges: Sequence[_Edge]) -> dict[str, 
     depths: dict[str, int] = {}
     for row in rows:
         depths[row.output] = 1 + max((depths[e.source] for e in edges if e.target == row.output), default=-1)
-    made = {edge.target for edge in edges}
+    targets = {edge.target for edge in edges}
     for row in rows:
         users = [depths[edge.target] for edge in edges if edge.source == row.output]
-        if row.output not in made and users:
+        if row.output not in targets and users:
             depths[row.output] = min(users) - 1
     return depths
 
@@ -170,11 +170,13 @@ def _place_stops(depths: Mapping[str, int], routes: Sequence[list[Any]]) -> dict
     across = dict.fromkeys(above, 0.0)
     for neighbors in (above, below, above, below, above):  # barycenters, downwards and upwards (Sugiyama et al. 1981)
         for depth in sorted(levels, reverse=neighbors is below):
-            across |= _spread({stop: [across[n] for n in neighbors[stop]] or [across[stop]] for stop in levels[depth]})
+            across |= _spread_stops(
+                {stop: [across[n] for n in neighbors[stop]] or [across[stop]] for stop in levels[depth]}
+            )
     return {stop: (across[stop], -float(depth)) for depth, stops in levels.items() for stop in stops}
 
 
-def _spread(wanted: Mapping[Any, Sequence[float]]) -> dict[Any, float]:
+def _spread_stops(wanted: Mapping[Any, Sequence[float]]) -> dict[Any, float]:
     """Positions side by side on one level, in the order of the wanted positions and centered on them."""
     ordered = sorted(wanted, key=lambda stop: float(np.mean(wanted[stop])))
     widths = np.array([1.0 if isinstance(stop, str) else 0.6 for stop in ordered])
@@ -184,11 +186,11 @@ def _spread(wanted: Mapping[Any, Sequence[float]]) -> dict[Any, float]:
 
 
 def _draw_box(ax: Axes, row: ChainRow, place: tuple[float, float]) -> Any:
-    made = row.output if row.operation == "input" else f"{row.output} = {row.operation}"
+    name = row.output if row.operation == "input" else f"{row.output} = {row.operation}"
     color = "white" if row.operation == "input" else "0.95"
     frame = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.45", "linewidth": 0.9}
     adjoint = "" if row.adjoint is None else f"\nadjoint {format_value(row.adjoint, 4)}"
-    text = f"{made}\nvalue {format_value(row.value, 4)}"
+    text = f"{name}\nvalue {format_value(row.value, 4)}"
     box = ax.text(
         *place, f"{text}{adjoint}", ha="center", va="center", fontsize="small", color=(0, 0, 0, 0), bbox=frame, zorder=3
     )

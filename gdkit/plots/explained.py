@@ -10,7 +10,7 @@ from gdkit.sweeps.result.explanation import ExplainedRun
 
 
 def curvature(run: ExplainedRun, *, ax: Axes | None = None) -> Axes:
-    """The sharpness along a run, its batch sharpness, and the edge of stability of its optimizer."""
+    """Draw the sharpness along a run, its batch sharpness, and the edge of stability of its optimizer."""
     ax = style.get_axes(ax, height=3.2)
     ax.plot(run.step, run.sharpness, **_look(0), label="sharpness")
     if run.batch_sharpness is not None:
@@ -28,7 +28,7 @@ def curvature(run: ExplainedRun, *, ax: Axes | None = None) -> Axes:
 
 
 def flow(run: ExplainedRun, *, ax: Axes | None = None) -> Axes:
-    """The loss of a run, and the mean loss that the central flow predicts where it was followed."""
+    """Draw the loss of a run, and the mean loss that the central flow predicts where it was followed."""
     ax = style.get_axes(ax, height=3.2)
     finite = np.isfinite(run.loss) & (run.loss > 0)
     ax.plot(np.arange(len(run.loss))[finite], run.loss[finite], color="0.6", linewidth=0.9, label="loss")

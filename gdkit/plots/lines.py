@@ -55,7 +55,7 @@ def select_line(result: SweepResult, axis: str, optimizer: str | None, at: Mappi
 
 
 def find_most_frequent(regimes: np.ndarray) -> np.ndarray:
-    """The most frequent code over the last dimension; of several the lowest."""
+    """The most frequent code over the last dimension; of equally frequent codes the lowest."""
     return (regimes[..., None] == np.arange(len(Regime))).sum(axis=-2).argmax(axis=-1)
 
 

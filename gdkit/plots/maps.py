@@ -28,7 +28,7 @@ def regime_map(
     best: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """The most frequent regime over seeds, over two axes, with the edge of divergence as a line and a star at the best.
+    """Draw the most frequent regime of the seeds over two axes, the edge of divergence, and a star at the best point.
 
     Paired axes are drawn as points, others as cells; `y` may be ``optimizer`` if all optimizers have the same values.
 
@@ -37,7 +37,7 @@ def regime_map(
       x, y: two axes; strings are drawn in the order of the axis.
       optimizer: the label of an optimizer; None: that of the recommended point.
       at: values of the other axes; those not given are those of the recommended point.
-      best: whether to mark the recommended point, if the plane holds it.
+      best: whether to mark the recommended point if it lies in the plane.
       ax: the Axes to draw on.
 
     Raises:
@@ -61,7 +61,7 @@ class _AxisPlane(NamedTuple):
     y: np.ndarray  # (rows,)
     codes: np.ndarray  # (rows, columns), −1 where the sweep has no lane; (points,) if paired
     is_paired: bool
-    best: tuple[Any, Any] | None = None  # the recommended point, where the plane holds it
+    best: tuple[Any, Any] | None = None  # the recommended point if it lies in the plane
 
 
 def _select_plane(
@@ -83,7 +83,7 @@ def _select_plane(
         return _AxisPlane(
             across[:: one.seeds], up[:: one.seeds], codes, is_paired=True, best=_find_best(result, one, x, y)
         )
-    (xs, column), (ys, row) = _unique_indices(across), _unique_indices(up)
+    (xs, column), (ys, row) = _index_distinct(across), _index_distinct(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
     np.add.at(counts, (row, column, one.lane_regimes), 1)
     codes = np.where(counts.any(axis=2), counts.argmax(axis=2), -1)
@@ -103,18 +103,18 @@ def _find_best(result: SweepResult, plane: SweepResult, x: str, y: str) -> tuple
 
 
 def _draw_star(ax: Axes, plane: _AxisPlane) -> Line2D:
-    """Mark the best point; returns its legend entry."""
+    """Mark the best point; return its legend entry."""
     place = [
         float(np.flatnonzero(values == best)[0]) if values.dtype.kind not in "fiu" else float(best)
         for values, best in zip((plane.x, plane.y), plane.best or (), strict=True)
     ]
     look: dict[str, Any] = {"marker": "*", "color": "white", "markeredgecolor": "black", "linestyle": "none"}
-    ax.plot(*place, **look, markersize=style.scaled(13), zorder=6, clip_on=False)
-    return Line2D([], [], **look, markersize=style.scaled(10), label="best")
+    ax.plot(*place, **look, markersize=style.scale_size(13), zorder=6, clip_on=False)
+    return Line2D([], [], **look, markersize=style.scale_size(10), label="best")
 
 
-def _unique_indices(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, numbers in increasing order and strings in their own, and the index of each value in them."""
+def _index_distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, numbers increasing and strings in order of appearance, and the index of each value in them."""
     distinct, first, index = np.unique(values, return_index=True, return_inverse=True)
     if values.dtype.kind in "fiu":
         return distinct, index
@@ -135,7 +135,7 @@ def _draw_cells(ax: Axes, plane: _AxisPlane) -> list[Line2D]:
             if plane.codes[row, column] >= 0:
                 look = style.symbol(Regime(int(plane.codes[row, column])), 3.5)
                 ax.plot(middles[0][column], middles[1][row], **look, alpha=0.75)
-    segments = _border_segments(plane.codes, x, y)
+    segments = _find_borders(plane.codes, x, y)
     for width, color in ((3.6, "white"), (1.8, "black")) if segments else ():
         ax.add_collection(LineCollection(segments, colors=color, linewidths=width, capstyle="projecting"))
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]) if plane.y.dtype.kind in "fiu" else (y[-1], y[0]))
@@ -146,8 +146,8 @@ def _draw_cells(ax: Axes, plane: _AxisPlane) -> list[Line2D]:
     return [Line2D([], [], color="black", linewidth=1.8, label="edge of divergence")] if segments else []
 
 
-def _border_segments(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> list:
-    """The sides between diverged cells and others."""
+def _find_borders(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> list:
+    """The sides that separate diverged cells from others."""
     diverged, known = codes == Regime.DIVERGED, codes >= 0
     upright = (diverged[:, 1:] != diverged[:, :-1]) & known[:, 1:] & known[:, :-1]
     level = (diverged[1:] != diverged[:-1]) & known[1:] & known[:-1]

@@ -26,9 +26,9 @@ def trajectories(
     limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Paths of runs with two params, over contours of the loss at equal ratios above its minimum.
+    """Draw paths of runs with two params, over contours of the loss at equal ratios above its minimum.
 
-    A ring marks each start, the marker of its regime each end.
+    A ring marks the start of a path, the marker of its regime the end.
 
     Args:
       problem: the problem of the runs; its params are two numbers.
@@ -68,7 +68,7 @@ def descent_1d(
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The loss L(x) of one number x, and the iterates of a run on it, joined in order.
+    """Draw the loss L(x) of one number x, and on it the iterates of a run, joined in order.
 
     Args:
       problem: the problem of the run; its params are one number.
@@ -180,7 +180,7 @@ def _classify(problem: Problem, run: Trajectory) -> Regime:
 def coordinate_check(
     widths: Sequence[int], changes: Any, *, labels: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Change of the outputs of each layer during training, against width: constant where steps suit every width.
+    """Draw the change of each layer's outputs during training against the width: constant where steps suit every width.
 
     Lines are means over seeds, bars their ranges. Yang et al., Tensor Programs V, 2022, appendix D.1.
 

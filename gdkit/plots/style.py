@@ -76,7 +76,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200, run: str | None = 
     with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}):
         figure.savefig(pixels, format="png", dpi=dpi, metadata={"Software": None} | ({"gdkit-run": run} if run else {}))
         about = {"Date": None, "Creator": None, "Identifier": run and f"gdkit-run:{run}"}
-        with _laid_out(figure):
+        with _keep_layout(figure):
             figure.savefig(paths, format="svg", dpi=dpi, metadata=about)
     publish_output(png, [pixels.getbuffer()])
     publish_output(svg, [paths.getbuffer()])
@@ -84,8 +84,8 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200, run: str | None = 
 
 
 @contextlib.contextmanager
-def _laid_out(figure: Figure) -> Generator[None]:
-    """Keep the layout of the last drawing: to find it anew would take a third of the time of saving."""
+def _keep_layout(figure: Figure) -> Generator[None]:
+    """Keep the layout of the last drawing: computing it again would take a third of the time of saving."""
     engine = figure.get_layout_engine()
     figure.set_layout_engine("none")
     try:
@@ -110,7 +110,7 @@ def _count_points(artist: Any) -> int:
 def paper(columns: int = 1, *, ratio: float = 0.72) -> dict[str, Any]:
     """Settings of matplotlib for a figure as wide as one column (3.3 inches) or two (6.8 inches) of a paper.
 
-    Text has 8 points, and 7 at least but for the legends below axes. Figures made without `ax` have this size.
+    Text has 8 points, tick labels and legends 7, legends below axes 6.7. Figures made without `ax` have this size.
 
     Args:
       columns: 1 or 2.
@@ -241,10 +241,10 @@ def set_scale(ax: Axes, which: str, values: np.ndarray) -> None:
 
 
 def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: bool = False) -> None:
-    """Set a log axis around the finite losses, or a linear one where it does not suit them.
+    """Set a log axis around the finite losses, or a linear one where a log axis does not suit them.
 
-    It suits losses that are all positive, and those of which some are 0 if the others extend over three decades.
-    `margin` is free at the top.
+    A log axis suits positive losses, and losses of 0 among them if the positive ones span three decades.
+    `margin` is the share of the height to leave free at the top.
     """
     losses = losses[np.isfinite(losses)]
     positive = losses[losses > 0]
@@ -263,7 +263,7 @@ def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: 
 
 
 def tidy_ticks(axis: Any) -> None:
-    """Label a log axis of less than two decades at 1, 2 and 5, in plain numbers, and no log axis between its ticks."""
+    """Label no minor ticks of a log axis; below two decades, label more major ticks, in plain numbers."""
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() != "log":
         return
@@ -288,21 +288,21 @@ def positions(values: np.ndarray) -> np.ndarray:
     return values.astype(float) if values.dtype.kind in "fiu" else np.arange(len(values), dtype=float)
 
 
-def scaled(points: float) -> float:
-    """A size in points beside text of 10 points, for text of the size that is set."""
+def scale_size(points: float) -> float:
+    """`points`, a size that suits text of 10 points, scale_size to the font size that is set."""
     return points * mpl.rcParams["font.size"] / 10
 
 
 def mark(regime: Regime, size: float) -> dict[str, Any]:
     """Marker of a regime in its color."""
-    return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": scaled(size)} | _OUTLINE
+    return {"marker": REGIME_MARKERS[regime], "color": REGIME_COLORS[regime], "markersize": scale_size(size)} | _OUTLINE
 
 
 def symbol(regime: Regime, size: float) -> dict[str, Any]:
     """Marker of a regime on a background of its color: white on dark, black on light."""
     dark = regime in (Regime.OSCILLATING, Regime.CATAPULT, Regime.DIVERGED, Regime.CONVERGED)
     color = "white" if dark else INK
-    return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": scaled(size), "linestyle": "none"}
+    return {"marker": REGIME_MARKERS[regime], "color": color, "markersize": scale_size(size), "linestyle": "none"}
 
 
 def series(number: int) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def series(number: int) -> dict[str, Any]:
 
 
 def dashes(number: int) -> Any:
-    """The line style of the n-th series: a line that coincides with an earlier one shows it through its gaps."""
+    """The line style of the n-th series; an earlier line at the same place is seen through its gaps."""
     return _DASHES[number % len(_DASHES)]
 
 

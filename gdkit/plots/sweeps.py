@@ -36,7 +36,7 @@ def final_loss(
     threshold: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Final loss against `axis`: the median over seeds as a line, their range as a band, each seed as a point.
+    """Draw the final loss against `axis`: the median over seeds as a line, their range as a band, each seed as a point.
 
     A strip above shows the most frequent regime over seeds, which is also the background for a single optimizer. Dashed
     lines mark the edge of divergence, crosses at the top the diverged seeds.
@@ -87,7 +87,7 @@ def regime_strip(
     at: Mapping[str, Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Regimes along `axis` as a strip, one row per optimizer; optimizers may have different values.
+    """Draw regimes along `axis` as a strip, one row per optimizer; optimizers may have different values.
 
     At each value the height of the row is divided among the regimes of the seeds, with diverged seeds on top.
 
@@ -134,7 +134,7 @@ def _get_scores(line: Line, measure: _Measure) -> np.ndarray:
 
 
 def _draw_single(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray) -> list[Line2D]:
-    """Draw one optimizer with regimes as the background; returns the legend entries."""
+    """Draw one optimizer with regimes as the background; return the legend entries."""
     _draw_bands(ax, line)
     look: dict[str, Any] = {"color": style.INK, "marker": "o"}
     red = style.REGIME_COLORS[Regime.DIVERGED]
@@ -155,7 +155,7 @@ def _draw_single(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.
 
 
 def _draw_one_of_several(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray, number: int) -> Line2D:
-    """Draw one of several optimizers; returns its legend entry."""
+    """Draw one of several optimizers; return its legend entry."""
     look, dashes = style.series(number), style.dashes(number)
     _draw_scores(ax, line, scores, look, dashes)
     _draw_crosses(ax, line, scores, look["color"], row=number)
@@ -186,7 +186,7 @@ def _draw_scores(ax: Axes, line: Line, scores: np.ndarray, look: dict[str, Any],
 
 
 def _draw_crosses(ax: Axes, line: Line, scores: np.ndarray, color: Any, row: int | None) -> None:
-    """Draw a cross at the top for every diverged seed, below each other, or all in one row."""
+    """Draw a cross at the top for every diverged seed: below each other if `row` is None, else all in that row."""
     diverged = np.isinf(scores)
     rows = np.cumsum(diverged, axis=1) - 1 if row is None else np.full(scores.shape, row)
     height = 0.975 - 0.025 * np.minimum(rows, _MAX_CROSS_ROWS - 1)
@@ -218,7 +218,7 @@ def _find_edge(line: Line, axis: str) -> float | None:
 
 
 def _draw_best(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray, color: Any) -> float | None:
-    """Draw a star at the median of the recommended value and return the value; None if there is none."""
+    """Draw a star at the median of the recommended value; return the value, or None if there is none."""
     found = (
         line.result.recommend(axis, by=measure.name, maximize=measure.maximize) if line.result.finished.any() else None
     )
@@ -226,7 +226,9 @@ def _draw_best(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.nd
     if value is None:
         return None
     height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])
-    ax.plot(value, height, **_STAR | {"markeredgecolor": color}, markersize=style.scaled(13), zorder=6, clip_on=False)
+    ax.plot(
+        value, height, **_STAR | {"markeredgecolor": color}, markersize=style.scale_size(13), zorder=6, clip_on=False
+    )
     return value
 
 
@@ -263,7 +265,7 @@ def _draw_strip(ax: Axes, lines: Sequence[Line]) -> None:
 def _draw_strip_rows(ax: Axes, lines: Sequence[Line]) -> None:
     for row, line in enumerate(lines):
         _draw_strip_row(ax, line, row)
-        for regime, middle, fits in _marker_positions(ax, _find_intervals(ax, line)):
+        for regime, middle, fits in _place_markers(ax, _find_intervals(ax, line)):
             ax.plot(middle, row, **style.symbol(regime, 5) if fits else style.mark(regime, 5), zorder=5)
     if any(line.label for line in lines):
         ax.set_yticks(range(len(lines)), [line.shown_label for line in lines], fontsize="small")
@@ -289,8 +291,8 @@ def _draw_strip_row(ax: Axes, line: Line, row: int) -> None:
             ax.fill_between(borders, heights[:, regime], heights[:, regime + 1], color=color, **look)
 
 
-def _marker_positions(ax: Axes, intervals: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
-    """Positions of markers, in every wide interval and in the widest of each regime, and whether the marker fits in."""
+def _place_markers(ax: Axes, intervals: list[tuple[int, float, float]]) -> list[tuple[Regime, float, bool]]:
+    """Markers in wide intervals and in the widest of each regime: regime, position, whether the interval holds it."""
     scale = ax.xaxis.get_transform()
     ends = scale.transform(np.array([border for _, *pair in intervals for border in pair])).reshape(-1, 2)
     shares = np.diff(ends)[:, 0] / np.ptp(ends)
