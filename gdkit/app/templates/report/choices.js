@@ -14,7 +14,7 @@ function reloadAfter(app, seconds) {
   }, 500);
 }
 
-// The option of each chooser, by section and label; pinned runs by their number; open details and the scroll position.
+// The option of each chooser, by section and label; the numbers of pinned runs; open details and the scroll position.
 function readChoices(app) {
   const position = { top: scrollY, open: [...document.querySelectorAll("details")].map((part) => part.open) };
   if (!app.sweep) return position;
@@ -39,7 +39,7 @@ const choosers = () =>
     label.querySelector("select, input"),
   ]);
 
-// Whether choices were stored.
+// Restores stored choices, if there are any; returns whether there were.
 function restoreChoices(app) {
   let stored = null;
   try {
@@ -72,7 +72,7 @@ function restoreAddress(app) {
   if (!location.hash.startsWith(VIEW)) return;
   try {
     applyChoices(app, JSON.parse(decodeURIComponent(location.hash.slice(VIEW.length))));
-  } catch { /* not a view of this page: its choices stay */ }
+  } catch { /* the address holds no view of this page: keep its initial choices */ }
 }
 
 // Writes the choices that differ from the initial ones to the address, shortly after each.

@@ -1,6 +1,6 @@
 // Recorded curves: one line per value of the axis, colored by it; a diverged run is drawn to where it leaves the picture.
 
-const MAX_CURVES = 160; // as many as a reader can tell apart
+const MAX_CURVES = 160; // a reader cannot distinguish more
 const MAX_BANDS = 24;
 const BANDS = { range: "mean, min–max", interval: "mean, 95 % interval" }; // over seeds
 
@@ -23,7 +23,7 @@ function curveFigure(app, holder, view) {
     for (const curve of figure.curves) drawCurve(sweep, figure, curve, inner, ends);
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(ends, figure.overlay);
-    if (!figure.curves.length) picture.append(note(box, "This page embeds no curves of these runs."));
+    if (!figure.curves.length) picture.append(note(box, "This page holds no curves of these runs."));
     mount(app, figure, picture, `${figure.curves.length} curves of ${humanize(view.what)}`);
     figure.mark();
   };
@@ -55,7 +55,7 @@ function curvesShown(app, view) {
   return curves.filter((_, i) => i % every === 0).map((curve) => smoothed(curve, view.smooth));
 }
 
-// The mean over the seeds of a point as far as all of them were recorded, and a band around it.
+// The mean over the seeds of a point at the steps that all of them recorded, and a band around it.
 function meanCurve(sweep, rows, view) {
   const curves = rows.map((row) => curveOf(sweep, row, view.what)).filter(Boolean);
   const at = new Map();
@@ -75,7 +75,7 @@ function meanInterval(values, quantiles) {
   return [mean - half, mean + half];
 }
 
-// A curve and its band as moving means of so many recorded points; numbers that are not finite stay.
+// A curve and its band as moving means of `count` recorded points; numbers that are not finite stay.
 function smoothed(curve, count) {
   if (!(count > 1)) return curve;
   const mean = (rows, i, column) => {
@@ -98,7 +98,7 @@ function curveScales(sweep, curves, view, box) {
   return [x, lossScale(losses, box.bottom, box.top, view.linear ?? false, null)];
 }
 
-// Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture finally.
+// Pixels of a curve, up to its first value that is not finite, or to where it leaves the picture for good.
 function pathOf(figure, points) {
   const { box } = figure;
   const finite = points.findIndex(([, loss]) => !Number.isFinite(loss));
@@ -114,7 +114,7 @@ function pathOf(figure, points) {
   return path;
 }
 
-// Numbers below the whole scale are at its bottom; those far from the picture are near enough for a line to leave it.
+// Clamps numbers below the whole scale to its bottom, and numbers far above it to one height above the picture.
 function placeOf({ x, y, box, view }, step, loss) {
   const height = box.bottom - box.top;
   const low = view.window?.y ? box.bottom + height : box.bottom;
@@ -140,7 +140,7 @@ function bandPath(figure, band) {
   return rows.length ? `${polyline([...side(2), ...side(1).reverse()])}Z` : "";
 }
 
-// The run that is pointed at, and the pinned ones in a color and with a number each.
+// Highlights the run that is pointed at (place 0), or a pinned run in its color and with its number.
 function overlayCurve(app, figure, row, place) {
   const points = curveOf(app.sweep, row, figure.view.what);
   if (!points) return;

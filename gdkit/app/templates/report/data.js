@@ -92,13 +92,13 @@ function regimeCounts(sweep, rows) {
   return counts;
 }
 
-// The most common regime of `rows`; the lowest code of several.
+// The most common regime of `rows`; of equally common regimes the lowest code.
 function mostCommonRegime(sweep, rows) {
   const counts = regimeCounts(sweep, rows);
   return counts.indexOf(Math.max(...counts));
 }
 
-// Where divergence begins along a line, computed from all lanes of the sweep, embedded or not. Null if off the axis.
+// The edge of divergence along a line, computed from all lanes of the sweep, embedded or not; null if it is not on the axis.
 function edgeOf(sweep, line) {
   const edge = sweep.edges.get(line.axis)?.[line.rows[0]?.[0]];
   return edge > 0 ? edge : null;

@@ -20,7 +20,7 @@ function html(tag, attributes = {}, children = []) {
 }
 
 // A scale maps values between low and high onto pixels between from and to; `at` is its inverse. "symlog" is linear below
-// `knee`. `zoom` is the same scale with other ends, `numbers` the scale itself, or of the places of texts.
+// `knee`. `zoom` returns the same scale with other ends; `numbers` is the scale itself, or for texts the scale of their places.
 function scaleOf(kind, low, high, from, to, knee = 1) {
   const [forward, backward] = {
     linear: [(v) => v, (u) => u],
@@ -33,7 +33,7 @@ function scaleOf(kind, low, high, from, to, knee = 1) {
   return Object.assign(scale, { numbers: scale, zoom: ([first, last]) => scaleOf(kind, first, last, from, to, knee) });
 }
 
-// Texts at equal distances; its ends are places among them.
+// A scale of texts at equal distances; its ends are places among them.
 function textScale(texts, from, to, ends = [-0.5, texts.length - 0.5]) {
   const at = new Map(texts.map((text, i) => [text, i]));
   const numbers = scaleOf("linear", ...ends, from, to);
@@ -47,7 +47,7 @@ function axisScale(sweep, axis, values, from, to, cells = false, chosen = null) 
   const kind = chosen && (chosen === "linear" || values[0] > 0) ? chosen : (sweep.axes[axis]?.scale ?? "linear");
   let [low, high] = [values[0], values[values.length - 1]];
   if (low === high) return kind === "log" ? scaleOf("log", low / 3, low * 3, from, to) : scaleOf("linear", low - 1, low + 1, from, to);
-  const marks = values.length <= 8 ? values : null; // few values are labelled by themselves
+  const marks = values.length <= 8 ? values : null; // a tick at each of few values
   const share = 0.5 / Math.max(values.length - 1, cells ? 1 : 8);
   if (kind === "log") {
     const margin = (high / low) ** share;
@@ -64,7 +64,7 @@ function suitLog(values) {
   return least > 0 || (least === 0 && most > 1000 * smallest(values.filter((value) => value > 0)));
 }
 
-// A scale for losses: log where it suits them, at most sixteen decades. Outliers on the bad side are beyond its end.
+// A scale for losses: log where it suits them, at most sixteen decades. Outliers on the bad side lie beyond its end.
 function lossScale(values, from, to, linear, maximize = false) {
   const finite = values.filter(Number.isFinite);
   const isLog = !linear && finite.length > 0 && suitLog(finite);
@@ -76,8 +76,8 @@ function lossScale(values, from, to, linear, maximize = false) {
   return { ...scaleOf(isLog ? "log" : "linear", ...ends, from, to), empty: !shown.length };
 }
 
-// The ends of sorted numbers; on the bad side without at most a tenth of them that lie far out (Tukey: three times the
-// distance of the quartiles beyond a quartile). All of them where it is not known which side is bad.
+// The ends of sorted numbers, without outliers on the bad side: at most a tenth of the numbers, more than three times the
+// distance of the quartiles beyond a quartile (Tukey). Without a known bad side no number counts as an outlier.
 function withoutOutliers(sorted, maximize) {
   const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
   const [low, high, far] = [sorted[0], sorted.at(-1), 3 * (at(0.75) - at(0.25))];
@@ -95,7 +95,7 @@ function ticksOf(scale, gap) {
   if (scale.kind === "text") return scale.texts.filter((text) => isInside(scale, text)).map((text) => [text, text]);
   const marks = scale.marks && apart(scale, scale.marks, gap);
   const ticks = marks?.length > 1 ? marks : apart(scale, scale.kind === "linear" ? linearTicks(scale, gap) : logTicks(scale, gap), gap);
-  const enough = ticks.length > 1 ? ticks : apart(scale, linearTicks(scale, gap), gap); // less than a decade
+  const enough = ticks.length > 1 ? ticks : apart(scale, linearTicks(scale, gap), gap); // the range is less than a decade
   return enough.map((value) => [value, tickText(value, enough)]);
 }
 
@@ -111,7 +111,7 @@ function apart(scale, values, gap) {
   return ticks;
 }
 
-// As many digits as tell the labels of an axis apart.
+// As few digits as distinguish the labels of an axis.
 function tickText(value, ticks) {
   if (new Set(ticks.map((tick) => short(tick))).size === ticks.length) return short(value);
   return String(Number(value.toPrecision(8)));

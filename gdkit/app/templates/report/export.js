@@ -1,4 +1,4 @@
-// Charts as files: what is shown, with the colors of the page.
+// Saves charts as files, as they are shown and with the colors of the page.
 
 const COPIED = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-dashoffset", "stroke-linejoin", "opacity", "font-family", "font-size", "font-weight", "text-anchor", "paint-order"];
 
@@ -62,7 +62,7 @@ function legendRows(figure, width, height) {
   return [rows, rows.length ? y + 12 : height];
 }
 
-// The same in pixels, two for each of the page.
+// The picture and its legend in pixels, at twice the resolution of the page.
 async function pngBlob(figure) {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgText(figure))}`;

@@ -36,7 +36,7 @@ function scoreFigure(app, holder, view) {
     lines.forEach((line) => drawEdges(app, figure, picture, line, lines.length === 1));
     drawBest(app, figure, picture);
     if (!view.window) drawBeyond(figure, picture, scores.flat(2));
-    if (lines.length && up.empty) picture.append(note(box, view.raw ? "No run measured it." : "Every run diverged."));
+    if (lines.length && up.empty) picture.append(note(box, view.raw ? "No run recorded this quantity." : "Every run diverged."));
     if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(figure.overlay);
@@ -116,14 +116,14 @@ function drawShares(sweep, picture, line, x, box, top, height) {
   paths.forEach((d, code) => d && picture.append(svg("path", { class: `fill share r${code}`, d })));
 }
 
-// The median as a line, the seeds as a band; marks show the outcome of each seed, or where there are several lines of
-// most seeds, in the color of the line. Runs without a finite number are at the top, one row per line.
+// Draws the median as a line and the seeds as a band; marks show the regime of each seed or, in the color of the line
+// where there are several lines, the most common regime. Runs without a finite number are at the top, one row per line.
 function drawLine(figure, picture, line, scores, alone, sweep) {
   const { x, y, box } = figure;
   const color = line.optimizer.look;
   const place = figure.lines.indexOf(line);
   const top = box.top + (alone ? 6 : 2.5 + (9 * place) / (figure.lines.length - 1));
-  const clamp = (at) => Math.min(Math.max(at, box.top + 14), box.bottom - 2); // numbers beyond the scale are at its rim
+  const clamp = (at) => Math.min(Math.max(at, box.top + 14), box.bottom - 2); // numbers beyond the scale are drawn at its end
   const inside = (value) => (figure.view.window?.y ? Math.min(Math.max(y.of(value), -1e4), 1e4) : clamp(y.of(value)));
   const upper = [], lower = [], middle = [], marks = new Map();
   line.values.forEach((value, i) => {
@@ -207,13 +207,13 @@ function drawBest(app, figure, picture) {
   }
 }
 
-// How many numbers are beyond the ends of the scale, at its rim.
+// Writes at the ends of the scale how many numbers lie beyond them.
 function drawBeyond({ y, box }, picture, values) {
   const above = values.filter((value) => Number.isFinite(value) && value > y.high).length;
   const below = values.filter((value) => Number.isFinite(value) && value < y.low).length;
-  const say = (count, text, at) => count && picture.append(svg("text", { class: "note beyond", x: box.right - 4, y: at, "text-anchor": "end" }, [`${count.toLocaleString("en")} ${text}`]));
-  say(above, `above ${short(y.high)} ↑`, box.top + 26);
-  say(below, smallest(values) === 0 && y.low > 0 && below === values.filter((value) => value === 0).length ? "at 0 ↓" : `below ${short(y.low)} ↓`, box.bottom - 6);
+  const label = (count, text, at) => count && picture.append(svg("text", { class: "note beyond", x: box.right - 4, y: at, "text-anchor": "end" }, [`${count.toLocaleString("en")} ${text}`]));
+  label(above, `above ${short(y.high)} ↑`, box.top + 26);
+  label(below, smallest(values) === 0 && y.low > 0 && below === values.filter((value) => value === 0).length ? "at 0 ↓" : `below ${short(y.low)} ↓`, box.bottom - 6);
 }
 
 // The point nearest to the pointer; null if none is near.

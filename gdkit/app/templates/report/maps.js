@@ -61,7 +61,7 @@ function panelsWith(app, view, values) {
   });
 }
 
-// Colors mean the same in all panels.
+// Assigns colors that mean the same in all panels.
 function colorPanels(sweep, panels, view) {
   const kinds = classesOf(sweep, panels.flatMap((panel) => panel.cells), view);
   let next = 0;
@@ -114,7 +114,7 @@ function classesOf(sweep, cells, view) {
   return values.map((value) => (value === null ? "none" : `q${shade(value)}`));
 }
 
-// A function from a value to one of sixteen shades, robust to outliers; `ends` are those of the scale, null without values.
+// A function from a value to one of sixteen shades, robust to outliers; `ends` are the ends of the scale, null without values.
 function shadesOf(sweep, name, values) {
   const finite = values.filter((value) => value !== null);
   const scale = lossScale(finite, 0, 15, isMaximized(sweep, name), isMaximized(sweep, name));
@@ -148,14 +148,14 @@ function drawCells(sweep, panel, picture, xs, ys) {
   for (const kind of edge ? ["border wide", "border"] : []) picture.append(svg("path", { class: kind, d: edge }));
 }
 
-// A star on the best point, if the panel holds it.
+// Draws a star on the best point if it lies in the panel.
 function markBest(sweep, view, panel, picture) {
   const { best, score: found } = sweep.optimizers[view.optimizer];
   const point = found === null ? null : panel.points.find((one) => one.rows.includes(best));
   if (point) picture.append(svg("path", { class: "star ink", d: markPath("*", point.x, point.y, 7) }));
 }
 
-// Marks on a coarse grid of the cells show regimes to readers who cannot distinguish the colors.
+// Draws marks on a coarse grid of the cells, which show regimes to readers who cannot distinguish the colors.
 function drawSigns(sweep, panel, picture, column, line) {
   const [every, other] = [Math.ceil(column.size / 14), Math.ceil(line.size / 10)];
   const paths = { light: "", dark: "" };

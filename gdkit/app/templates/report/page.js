@@ -54,7 +54,7 @@ function startPage() {
   document.documentElement.dataset.drawn = "yes";
 }
 
-// On a narrow screen, where rows are cards, the columns that are read last are shown on request.
+// On a narrow screen, where rows are cards, hides the less important columns behind a button.
 function foldCards(table) {
   if (!table.querySelector(".more")) return;
   const button = html("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => {
@@ -65,7 +65,7 @@ function foldCards(table) {
   table.parentElement.after(button);
 }
 
-// Closed details are printed too, and figures are drawn at the width of the paper, so that their labels are legible.
+// Opens closed details for printing, and draws figures at the width of the paper, so that their labels are legible.
 function printWhole(app) {
   const closed = [];
   const layOut = (paper) => {
@@ -149,7 +149,7 @@ function buildScores(app) {
   holder.querySelector(".score .key").append(...regimeKey(sweep));
 }
 
-// What a reader chooses about a figure, folded on a narrow screen; how to zoom, and to save it.
+// Adds the controls of a figure, folded on a narrow screen, and the buttons that zoom and save it.
 function fillControls(app, figure, holder, choices) {
   const zoom = figure.paint ? [zoomButtons(app, figure)] : [];
   const fold = html("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => fold.setAttribute("aria-expanded", String(holder.classList.toggle("open"))) }, ["Options"]);

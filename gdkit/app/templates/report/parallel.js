@@ -53,7 +53,7 @@ function parallelFigure(app, holder, view) {
   return figure;
 }
 
-// The axes from left to right: where they are, and where a point is on them.
+// The axes from left to right, with their positions and the function that places a point on each.
 function uprightAxes(sweep, { names, view }, points, box) {
   return names.map((name, i) => {
     const x = box.left + (i * (box.right - box.left)) / (names.length - 1);
@@ -62,7 +62,7 @@ function uprightAxes(sweep, { names, view }, points, box) {
     const known = points.map(at).filter((value) => value !== null);
     const linear = isMaximized(sweep, name) || known.some((value) => value < 0);
     const scale = isMeasure ? lossScale(known, box.bottom, box.top + 12, linear, isMaximized(sweep, name)) : axisScale(sweep, name, sorted(known), box.bottom, box.top + 12);
-    const place = (value) => (value === null ? box.top : Math.min(Math.max(scale.of(value), box.top), box.bottom)); // diverged: above the rest
+    const place = (value) => (value === null ? box.top : Math.min(Math.max(scale.of(value), box.top), box.bottom)); // a diverged run is above all others
     return { name, x, scale, range: view.window?.[name], of: (point) => place(at(point)), value: at };
   });
 }

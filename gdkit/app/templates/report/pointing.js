@@ -5,7 +5,7 @@ const NARROW = 640; // pixels, as in the style
 function mount(app, figure, picture, title) {
   const canZoom = figure.paint && !figure.select ? "Plus and minus zoom, Shift and arrow keys pan, 0 shows all." : "";
   picture.setAttribute("aria-label", `${title}. Arrow keys move between runs, Enter pins a run, Escape closes its card. ${canZoom}`);
-  if (figure.picture) { // the element stays, so that a gesture that redraws it goes on
+  if (figure.picture) { // keep the element, so that a gesture that redraws it continues
     for (const name of ["viewBox", "aria-label"]) figure.picture.setAttribute(name, picture.getAttribute(name));
     figure.picture.replaceChildren(...picture.childNodes);
   } else {
@@ -27,7 +27,7 @@ function listen(app, figure) {
     return [(event.clientX - frame.left) * ratio, (event.clientY - frame.top) * ratio];
   };
   const hit = (event) => figure.nearest(...at(event));
-  let touch = false; // whether the last press was by a finger, which first shows a card and then pins
+  let touch = false; // whether the last press was by a finger: the first press shows the card, the second pins the run
   picture.addEventListener("pointerdown", (event) => { touch = event.pointerType === "touch"; });
   picture.addEventListener("pointermove", (event) => { if (!event.buttons) app.hover(figure, hit(event)); });
   picture.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && app.hover(figure, null));
@@ -108,7 +108,7 @@ function cardOf(app, row, measure, rows) {
   ];
 }
 
-// The run's loss curve, small.
+// A small picture of the run's loss curve.
 function sparkline(sweep, row) {
   const points = curveOf(sweep, row)?.filter(([, loss]) => Number.isFinite(loss));
   if (!points || points.length < 2) return null;

@@ -96,7 +96,7 @@ function sortedRows(sweep, rows, { sort, down }) {
   const sign = down ? -1 : 1;
   return rows.sort((a, b) => {
     const [x, y] = [keys.get(a), keys.get(b)];
-    return (x !== x || y !== y ? (x !== x) - (y !== y) : sign * compare(x, y)) || a - b; // NaN is last either way
+    return (x !== x || y !== y ? (x !== x) - (y !== y) : sign * compare(x, y)) || a - b; // NaN is last in both orders
   });
 }
 

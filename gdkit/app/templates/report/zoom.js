@@ -4,7 +4,7 @@ const ZOOM = 1.5; // factor of a key or a button
 const DRAG = 6; // pixels, below which a press is a click
 const DEEPEST = 1e4; // largest factor
 
-// The scales of a figure with these ends, restricted to its window.
+// The scales x and y of a figure, restricted to its window.
 function windowed(figure, x, y) {
   const { window: range } = figure.view;
   const isRange = (scale, ends) => ends?.every((end) => Number.isFinite(scale.numbers.of(end))); // not 0 on a log scale
@@ -23,7 +23,7 @@ function clipped(picture, name, box) {
 
 const inBox = ({ left, right, top, bottom }, x, y) => x >= left - 1 && x <= right + 1 && y >= top - 1 && y <= bottom + 1;
 
-// The range of an axis whose ends are to be at these pixels of its present scale: within the whole, null for all of it.
+// The range of an axis between these pixels of its present scale, limited to the whole range; null for all of it.
 function rangeBetween(whole, now, first, last) {
   const ends = [first, last].map((pixel) => whole.numbers.of(now.numbers.at(pixel)));
   const [low, high] = [Math.min(whole.from, whole.to), Math.max(whole.from, whole.to)];
@@ -106,7 +106,7 @@ function addGestures(app, figure, at) {
   picture.addEventListener("dblclick", () => view.window && showWindow(app, figure, null));
 }
 
-// One finger moves from one place to another while the other is still: the values beneath both stay beneath them.
+// Zooms while one finger moves and the other is still, so that the values beneath both stay beneath them.
 function pinch(app, figure, still, before, now) {
   const spread = (place) => Math.hypot(place[0] - still[0], place[1] - still[1]);
   const factor = Math.max(spread(now), 1) / Math.max(spread(before), 1);
@@ -114,7 +114,7 @@ function pinch(app, figure, still, before, now) {
   zoomTo(app, figure, ends(figure.x, 0), ends(figure.y, 1));
 }
 
-// A side of the selection that is as short as a click selects nothing.
+// The sides of a selection in pixels; null for a side as short as a click, which selects nothing.
 const sidesOf = ({ box }, [a, b], [c, d]) => [
   Math.abs(c - a) > DRAG ? [Math.max(Math.min(a, c), box.left), Math.min(Math.max(a, c), box.right)] : null,
   Math.abs(d - b) > DRAG ? [Math.min(Math.max(b, d), box.bottom), Math.max(Math.min(b, d), box.top)] : null,
@@ -131,7 +131,7 @@ function zoomToBox(app, figure, from, to) {
   zoomTo(app, figure, ...sidesOf(figure, from, to));
 }
 
-// Whether a key zooms or pans.
+// Zooms or pans by a key; returns whether the key does either.
 function zoomByKey(app, figure, event) {
   const about = figure.current ? [figure.current.x, figure.current.y] : middleOf(figure);
   const step = 60;
@@ -149,11 +149,11 @@ function zoomByKey(app, figure, event) {
 
 function announceWindow(app, { x, y, select }) {
   if (select) return;
-  const said = (name, { texts, low, high }) => (texts ? "" : `${name} ${short(low)} to ${short(high)}`);
-  app.announcement.textContent = [said("horizontal", x), said("vertical", y)].filter(Boolean).join("; ");
+  const describeRange = (name, { texts, low, high }) => (texts ? "" : `${name} ${short(low)} to ${short(high)}`);
+  app.announcement.textContent = [describeRange("horizontal", x), describeRange("vertical", y)].filter(Boolean).join("; ");
 }
 
-// For those who cannot use the gestures, and to be found.
+// Buttons for readers who cannot use gestures or do not know of them.
 function zoomButtons(app, figure) {
   const press = (text, label, act) => html("button", { type: "button", "aria-label": label, onclick: () => { act(); announceWindow(app, figure); } }, [text]);
   figure.reset = press("Show all", "Show all of the chart", () => showWindow(app, figure, null));
