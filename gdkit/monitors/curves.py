@@ -13,7 +13,7 @@ from gdkit.types import Array, Context, Info, Monitor, State
 
 @functools.cache
 def curve(points: int) -> Monitor:
-    """The loss at the steps that `curve_steps` lists: ``curve_loss``, NaN at those which the run did not reach."""
+    """The loss at the steps that `curve_steps` lists: ``curve_loss``, NaN at steps that the run did not reach."""
     at = curve_steps(points)
 
     def init(state: State) -> Array:

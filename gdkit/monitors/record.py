@@ -18,7 +18,7 @@ class EndKind(IntEnum):
     """How a run ended."""
 
     RUNNING = 0
-    STEPS = 1  # it used up its steps
+    STEPS = 1  # it made all its steps
     NONFINITE = 2  # its loss was not finite, and its optimizer did not skip the step, or skipped all late ones
     EXCEEDED = 3  # its loss exceeded L₀ + diverged_above · max(|L₀|, 1), or fell as far below L₀ (no known optimum)
     TARGET = 4  # its loss reached the target
@@ -26,7 +26,7 @@ class EndKind(IntEnum):
 
 
 class Limits(NamedTuple):
-    """When a run ends before its steps are used up."""
+    """When a run ends before it has made all its steps."""
 
     diverged_above: Numeric = 1e6
     target: Numeric = -math.inf

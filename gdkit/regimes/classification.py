@@ -22,7 +22,7 @@ class Regime(IntEnum):
     BOUNCING = 4  # stays bounded and keeps moving without arriving
     STALLED = 5  # stays bounded, updates vanish, or are lost in the rounding of the params, before it arrives
     DIVERGED = 6
-    UNKNOWN = 7  # did not diverge; the statistics that tell more were not recorded
+    UNKNOWN = 7  # did not diverge; the statistics that would tell more were not recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,17 +143,15 @@ def _as_float64(statistics: Mapping[str, ArrayLike], limits: Thresholds) -> tupl
     values = {name: np.asarray(x, np.float64) for name, x in statistics.items() if not name.startswith("curve_")}
     stochastic = np.asarray(statistics.get("stochastic", False), bool)
     if "late_variation" in values:
-        values |= _stand_in_for_slopes(values, stochastic, limits)
+        values |= _replace_slopes(values, stochastic, limits)
     return values, stochastic
 
 
-def _stand_in_for_slopes(
-    s: Mapping[str, np.ndarray], stochastic: np.ndarray, limits: Thresholds
-) -> dict[str, np.ndarray]:
-    """Changes of the loss in place of what is not known: slopes of a Learner, updates too of losses alone.
+def _replace_slopes(s: Mapping[str, np.ndarray], stochastic: np.ndarray, limits: Thresholds) -> dict[str, np.ndarray]:
+    """Changes of the loss in place of unknown statistics: slopes of a Learner; slopes and updates of losses alone.
 
-    On minibatches they are noise, and tell nothing. Updates that reverse and do not vanish promise a decrease, however
-    little the loss changes.
+    On minibatches the changes are noise, and count as unknown. Updates that reverse and do not vanish promise a
+    decrease, however little the loss changes.
     """
     late = np.where(stochastic, np.nan, s["late_variation"])
     if "reversal" in s:
@@ -218,7 +216,7 @@ def _has_climbed(s: Mapping[str, np.ndarray], gaps: _Gaps, limits: Thresholds, d
     relative to L₀ − L*, which does not depend on the zero of the loss.
     """
     stopped = s["max_loss"] - s["initial_loss"] > diverged_above * np.maximum(gaps.scale, 1)
-    lost = ~np.isfinite(s["final_loss"]) & np.isfinite(s["initial_loss"])  # without either no loss is known
+    lost = ~np.isfinite(s["final_loss"]) & np.isfinite(s["initial_loss"])  # if neither is finite, no loss is known
     stopped |= has_left_bounds(s) | lost
     at_its_highest = (s["max_step"] >= 0.875 * s["end_step"]) & (gaps.last >= 0.5 * gaps.rise)
     return stopped | ((gaps.last > limits.climbing_gap) & at_its_highest & (s["late_mean"] > s["earlier_mean"]))
@@ -258,7 +256,7 @@ def _test_regimes(
 def _keeps_falling(
     s: Mapping[str, np.ndarray], gaps: _Gaps, evidence: Mapping[str, np.ndarray], limits: Thresholds
 ) -> np.ndarray:
-    """Mask of runs whose late losses fell, and by their slopes fall on, by more than the gap that counts as arrived.
+    """Mask of runs whose late losses fell, and by their slopes will fall, by more than the gap that counts as arrived.
 
     The lowest observed loss is then no optimum: the loss may not have a floor.
     """

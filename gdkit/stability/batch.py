@@ -18,10 +18,10 @@ from gdkit.types import Array, Context, Info, Monitor, Params, PyTree, State
 
 
 class _Measurements(NamedTuple):
-    sums: Array  # (measured,), what is averaged along the run
-    values: Array  # (values,), the last, NaN before the first
+    sums: Array  # (sums,), what is averaged along the run
+    values: Array  # (values,) of the last measurement, NaN before the first
     most: Array  # () largest first value
-    curve: Array  # (record,), of the first value; NaN for those not yet measured
+    curve: Array  # (record,) first values, NaN where not yet measured
 
 
 Measure = Callable[[Array, State, State, Info, Context], tuple[Array, Array]]  # sums before -> sums, values
@@ -30,7 +30,7 @@ Measure = Callable[[Array, State, State, Info, Context], tuple[Array, Array]]  #
 def _watch_every(
     names: tuple[str, ...], sums: int, measure: Measure, every: int, record: int, *, of_updates: bool = False
 ) -> Monitor:
-    """A monitor of the values that `measure` returns at each `every`-th step, and of the curve of the first.
+    """A monitor of the values that `measure` returns at each `every`-th step, and of the curve of the first value.
 
     With `of_updates` the last loss of a run, which no update follows, leaves the values as they are.
     """
@@ -64,7 +64,7 @@ def _watch_every(
 def _map_batches(
     problem: ProblemLike, batches: int, measure: Callable[[Problem, PyTree], PyTree], context: Context
 ) -> PyTree:
-    """What `measure` returns for `batches` independent minibatches of the step; for the step's own without `sample`."""
+    """What `measure` returns for each of `batches` minibatches of the step; without `sample`, for the step's batch."""
     concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
     if concrete.sample is None:
         own = binding.get_batch(concrete, context.t, context.key, context.data)
@@ -89,13 +89,13 @@ def batch_sharpness_every(problem: ProblemLike, every: int, *, batches: int = 8,
 
     It reads ``batch_sharpness`` (the last), ``batch_sharpness_error`` (the standard error of this mean, NaN for one
     minibatch) and ``batch_sharpness_max``, and with `record` ``batch_sharpness_curve``: the values at the steps 0,
-    every, 2 · every, ..., NaN at those which the run did not reach.
+    every, 2 · every, ..., NaN at steps that the run did not reach.
 
     Args:
-      problem: that of the run; a monitor is not passed it.
-      every: steps from one measurement to the next; steps between cost nothing.
+      problem: the problem of the run, which monitors do not receive.
+      every: steps from one measurement to the next; the steps between them cost nothing.
       batches: minibatches per measurement.
-      record: the number of values in the curve, from the first on; later ones are not recorded.
+      record: the number of values in the curve; later values are not recorded.
 
     Raises:
       InputTypeError, InputValueError: `every` or `batches` is not an integer of at least 1, or `record` of 0.
@@ -149,10 +149,10 @@ def gradient_noise_scale(
     ``gradient_noise_scale_curve``, as `batch_sharpness_every` does.
 
     Args:
-      problem: that of the run, with `sample`.
+      problem: the problem of the run, with `sample`.
       every, record: as in `batch_sharpness_every`.
       batches: minibatches per measurement, at least 2.
-      memory: measurements, at least 1; 1 for each on its own.
+      memory: the number of measurements, at least 1; with 1 each counts on its own.
 
     Raises:
       InputTypeError, InputValueError: an argument is out of range; when a run starts, the problem has no `sample`.
@@ -213,7 +213,7 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
     has α = NaN; the last loss of a run, which no update follows, is NaN in the curve and not measured otherwise.
 
     Args:
-      problem: that of the run, which is minimized.
+      problem: the problem of the run, which is minimized.
       every, record: as in `batch_sharpness_every`.
 
     Raises:

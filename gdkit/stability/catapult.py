@@ -33,15 +33,15 @@ def catapult_rate(
     first steps at rates that are stable anyway; started here, it needs fewer (Kalra and Barkeshli, Why warmup the
     learning rate? Underlying mechanisms and improvements, 2024; the border is c_loss of their Phase diagram of early
     training dynamics, 2023, within ten steps): ``schedule("warmup", steps, start=rate / peak)``.
-    No Hessian is needed; on a quadratic it tends to 2/λ with the steps. `lanes` rates run side by side, in equal
-    ratios, and again between the first that rises and the one before.
+    No Hessian is needed; on a quadratic it tends to 2/λ with the steps. `lanes` rates at equal ratios run side
+    by side; the next round lies between the first rate whose loss rises and the one before it.
 
     Args:
       problem, optimizer, key, hyperparameters: as in `descend`; the optimizer is a factory that takes
         ``learning_rate``.
       low, high: the interval, above 0; the loss must rise at the highest and not at the lowest.
-      steps: of each run.
-      rtol: the ratio of the last two rates, less 1, at most.
+      steps: the number of steps of each run.
+      rtol: how far the ratio of the last two rates may exceed 1.
       lanes: the number of runs side by side, at least 3.
 
     Raises:
@@ -81,7 +81,7 @@ def catapult_rate(
 def _compile_runs(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, steps: int
 ) -> Callable[[Array, dict[str, Array], Key, Arrays], Array]:
-    """Whether the loss of runs that differ in their learning rates, (lanes,), exceeds that at the start; (lanes,)."""
+    """A program that tells for learning rates, (lanes,), whether the loss of each run exceeds its first loss."""
     step = descent.step_map(problem, optimizer)
 
     def rises(rate: Array, traced: dict[str, Array], keys: tuple[Key, Key], arrays: Arrays) -> Array:

@@ -49,20 +49,20 @@ def critical_learning_rate(
 ) -> CriticalLearningRate:
     """The largest learning rate in [low, high] that does not diverge within `steps`, to a relative `rtol`.
 
-    Runs `lanes` learning rates side by side, in equal ratios, and continues between the last that does not diverge and
-    the next; every round is a call of one compiled program. A run diverges if its loss is not finite or exceeds
+    Runs `lanes` learning rates at equal ratios side by side, then again between the last that does not diverge and the
+    next; every round is a call of one compiled program. A run diverges if its loss is not finite or exceeds
     L₀ + diverged_above · max(|L₀|, 1), or if it ends near its highest, more than twice as far above the best loss as
     it began, and climbing: the DIVERGED of `gdkit.classify` with its default thresholds, judged by the last loss on
-    minibatches too. Close to the border growth is slow, and too few `steps` to see it put the border too high: on a
-    quadratic by about 1 / steps.
+    minibatches too. Close to the border losses grow slowly, so that few `steps` put it too high: on a quadratic by
+    about 1 / steps.
 
     Args:
       problem, optimizer: as in `descend`; the optimizer is a factory that takes ``learning_rate``.
       low, high: the interval, of learning rates above 0; the lowest must not diverge, the highest must.
-      steps: of each run.
-      rtol: the ratio of the bracket's ends, less 1, at most.
+      steps: the number of steps of each run.
+      rtol: how far the ratio of the bracket's ends may exceed 1.
       key: the seed's key, or the integer that makes it; every run has the same.
-      hyperparameters: the others, name to value.
+      hyperparameters: all others, name to value.
       lanes: the number of runs side by side, at least 3.
       diverged_above: as in `sweep`.
 
@@ -126,7 +126,7 @@ def _make_trial(
     diverged_above: float,
     low: float,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Learning rates (lanes,) to whether each diverges (lanes,); one compiled program for all calls."""
+    """A function that returns whether each learning rate diverges, (lanes,) to (lanes,); it compiles once."""
     chosen = chosen | {"learning_rate": low}
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)

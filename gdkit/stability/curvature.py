@@ -64,7 +64,7 @@ def check_curvature(problem: Problem, params: Params, matrix: str) -> None:
 
 
 def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree, aux: PyTree) -> Curvature:
-    """The matrix of that name at `params`; half precision is taken as float32."""
+    """The matrix of that name at `params`; half precision is converted to float32."""
     check_curvature(problem, params, matrix)
     params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
@@ -72,7 +72,7 @@ def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree,
         return Curvature(_multiply_gauss_newton(problem, vector, unravel, batch), vector, unravel)
     loss = binding.objective(problem, None, batch, aux)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    _, product = jax.linearize(gradient, vector)  # the part common to all products is computed once
+    _, product = jax.linearize(gradient, vector)  # computes the part common to all products once
     return Curvature(product, vector, unravel)
 
 

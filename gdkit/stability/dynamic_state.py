@@ -52,10 +52,9 @@ def find_dynamic_state(
     key: Key,
     data: PyTree,
 ) -> DynamicState:
-    """The params, and the float leaves of `state` which params move and which move params, by the derivative of a step.
+    """The params, and the float leaves of `state` that params move and that move params, by the derivative of a step.
 
-    Numbers that a state only stores are none of these: hyperparameters that no gradient changes, and averages that no
-    update reads.
+    It excludes numbers that a state only stores, such as hyperparameters, and averages that no update reads.
     """
     floats, leaves = split_floats(state, freeze), jax.tree.leaves(state)
     step = _step_of_leaves(problem, optimizer, floats, state, hyperparameters, t, key, data)

@@ -13,14 +13,14 @@ from gdkit.stability.dynamic_state import find_dynamic_state, split_floats, vect
 from gdkit.stability.sharpness import compute_gain
 from gdkit.types import Array, Hyperparameters, OptimizerLike, State, StaticHyperparameters
 
-_CURVATURES = 64  # of a search, at equal ratios
-_SPAN = 1e6  # of the first search, from 0.01 over the learning rate
-_EXCESS = 1e-4  # of a multiplier's modulus over 1, which rounding reaches
+_CURVATURES = 64  # tried by a search, at equal ratios
+_SPAN = 1e6  # ratio of the curvatures of the first search, which begins at 0.01 over the learning rate
+_EXCESS = 1e-4  # by which rounding may raise a multiplier's modulus above 1
 
 
 def is_adaptive(optimizer: OptimizerLike, hyperparameters: Hyperparameters) -> bool:
-    """Whether the optimizer has second moments, so that its edge is one of the preconditioned sharpness."""
-    state = jax.eval_shape(lambda: _start(optimizer, hyperparameters, jnp.float32(1), 0))
+    """Whether the optimizer has second moments, so that its edge limits the preconditioned sharpness."""
+    state = jax.eval_shape(lambda: _make_state(optimizer, hyperparameters, jnp.float32(1), 0))
     return bool(split_floats(state, True).held)
 
 
@@ -30,7 +30,7 @@ def find_edge(
     """The sharpness above which steps on a quadratic are unstable at each step count, (counts,); None if there is none.
 
     2/η for gradient descent, (2 + 2β)/η for heavy ball. For an optimizer with second moments, which are held constant,
-    it is that of the preconditioned sharpness, (2 + 2β₁)/((1 − β₁) η) for adam. The multipliers of the step are
+    it is the edge of the preconditioned sharpness, (2 + 2β₁)/((1 − β₁) η) for adam. The multipliers of the step are
     followed on ½ λ x² until the first leaves the unit circle, so that no formula of the optimizer is needed; a
     schedule counts with its value at that step, and where that is near 0 the edge is infinite. None where the update
     depends on the form of the params, or on the sign of the gradient alone.
@@ -46,7 +46,7 @@ def find_edge(
     static = tuple((name, factories.hashable(value)) for name, value in sorted(own.items()) if not _is_float(value))
     traced = {name: jnp.asarray(value, binding.traced_dtype()) for name, value in own.items() if _is_float(value)}
     try:
-        program, scale = _compile(optimizer, static, tuple(traced))
+        program, scale = _compile_step(optimizer, static, tuple(traced))
         low, ratio = np.full(len(counts), 0.01 / rate), _SPAN ** (1 / (_CURVATURES - 1))
         at = jnp.asarray(counts, jnp.int32)
         for _ in range(2):
@@ -68,20 +68,20 @@ def _is_float(value: Any) -> bool:
 
 
 def _find_first_unstable(jacobians: np.ndarray) -> np.ndarray:
-    """The place of the first curvature with a multiplier outside of the unit circle, (counts,); −1 if there is none."""
+    """The index of the first curvature with a multiplier outside the unit circle, (counts,); −1 if there is none."""
     if not np.isfinite(jacobians).all():
         return np.full(len(jacobians), -1)
     unstable = np.abs(np.linalg.eigvals(jacobians.astype(float))).max(axis=-1) > 1 + _EXCESS
     return np.where(unstable.any(axis=1), unstable.argmax(axis=1), -1)
 
 
-def _bowl(curvature: Array) -> Problem:
+def _make_bowl(curvature: Array) -> Problem:
     return Problem(lambda x: 0.5 * curvature * x**2, init=jnp.float32(1e-6))
 
 
-def _start(optimizer: OptimizerLike, hyperparameters: Hyperparameters, curvature: Array, count: Any) -> State:
+def _make_state(optimizer: OptimizerLike, hyperparameters: Hyperparameters, curvature: Array, count: Any) -> State:
     """The state on a bowl with second moments of 1 after `count` steps."""
-    problem = _bowl(curvature)
+    problem = _make_bowl(curvature)
     arrays = binding.get_arrays(problem)
     state = descent.initial_state(problem, optimizer, hyperparameters, jax.random.key(0), arrays)
     leaves, treedef = jax.tree.flatten(state)
@@ -95,15 +95,15 @@ def _start(optimizer: OptimizerLike, hyperparameters: Hyperparameters, curvature
 
 
 @factories.cache_if_hashable(maxsize=32)
-def _compile(
+def _compile_step(
     optimizer: OptimizerLike, static: StaticHyperparameters, names: tuple[str, ...]
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """Jacobians of a step at counts (c,) and curvatures (c, n), (c, n, d, d); and the unit of the sharpness, (c,)."""
 
     def place(traced: dict[str, Array], count: Array, curvature: Array) -> tuple[Any, ...]:
         chosen = dict(static) | traced
-        state = _start(optimizer, chosen, curvature, count)
-        return _bowl(curvature), optimizer, state, chosen, count, jax.random.key(0), None
+        state = _make_state(optimizer, chosen, curvature, count)
+        return _make_bowl(curvature), optimizer, state, chosen, count, jax.random.key(0), None
 
     def jacobian(traced: dict[str, Array], count: Array, curvature: Array) -> Array:
         problem, _, state, *rest = place(traced, count, curvature)

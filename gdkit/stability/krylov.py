@@ -36,7 +36,7 @@ class Krylov(NamedTuple):
     """A Krylov space of m rows from b starts in n dimensions, and the operator projected on it."""
 
     basis: Array  # (m, n), orthonormal rows, zero from `count` on
-    projected: Array  # (m, m), the operator within the basis; column j is of A·basis[j]
+    projected: Array  # (m, m), the operator within the basis; column j is A·basis[j]
     pending: Array  # (b, n), the next rows of the basis, orthonormal to all others
     coupling: Array  # (b, m), the part of A·basis[j] along each pending row
     count: Array  # () int32, rows in use
@@ -45,7 +45,7 @@ class Krylov(NamedTuple):
 
 
 def check_search(k: int, size: int, tolerance: float, max_iterations: int | None, *, ends: int = 1) -> int:
-    """The most products of a search; raise for a number of eigenvalues, a tolerance or products that cannot be used.
+    """The most products of a search; raise for arguments that cannot be used.
 
     `ends` is the number of ends of the spectrum, 1 or 2; k eigenvalues are searched at each.
     """
@@ -107,7 +107,7 @@ def extend(apply: Operator, krylov: Krylov, negligible: Numeric = 0.0) -> Krylov
 
 
 def _project_on_both(basis: Array, waiting: Array, vector: Array, count: Array) -> tuple[Array, Array, Array]:
-    """The coefficients of `vector` in the rows of the basis and in those that wait, and its part outside of both."""
+    """The coefficients of `vector` in the rows of the basis and in the waiting rows, and its part outside both."""
     inside, rest = _project(basis, vector, count)
     along = waiting @ rest
     return inside, along, rest - along @ waiting
@@ -174,7 +174,7 @@ def extreme_symmetric(
     return Spectrum(sign * values, residuals, residuals <= tolerance * krylov.scale, krylov.count, within @ vectors)
 
 
-_FEW = 16  # rows; the eigenvalues of 64 rows at each step took as long as the products of 100,000 params
+_FEW = 16  # rows of a small projection; eigenvalues of 64 rows at each step took as long as products for 100,000 params
 
 
 def ritz_pairs(krylov: Krylov) -> tuple[Array, Array, Array]:

@@ -32,14 +32,15 @@ def lyapunov_exponent(
 ) -> Monitor:
     """A monitor of how fast neighboring runs separate: ``lyapunov_exponent``, a tangent's mean log-growth per step.
 
-    The derivative of every step is applied to the tangent, of the dynamic state (as in `multipliers`: the params, and
-    what in aux and optimizer state moves them and is moved by them), which is then scaled back to unit length (Benettin
-    et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the exponent is log max |1 − ηλᵢ|.
-    Positive: runs separate, as they do in chaos. It costs about two further steps per step. The derivative is JAX's: it
-    does not follow a loss through ``stop_gradient`` (a target that moves with the params).
+    The tangent is a vector in the space of the dynamic state (as in `multipliers`: the params, and what in aux and
+    optimizer state moves them and is moved by them). Each step multiplies it by the derivative of the step, and scales
+    it back to unit length (Benettin et al., Lyapunov characteristic exponents, 1980). On a quadratic under sgd the
+    exponent is log max |1 − ηλᵢ|. Positive: runs separate, as they do in chaos. It costs about two further steps per
+    step. The derivative is JAX's: it does not follow a loss through ``stop_gradient`` (a target that moves with the
+    params).
 
     Args:
-      problem, optimizer: those of the run; a monitor is not passed them.
+      problem, optimizer: the problem and the optimizer of the run, which monitors do not receive.
       burn_in: steps before the mean starts, in which the tangent turns into its direction; NaN in shorter runs.
       freeze: hold second moments constant, as in `multipliers`; without it, NaN where adam and similar optimizers
         meet a second moment of zero.
@@ -85,7 +86,7 @@ def lyapunov_exponent(
 
 
 def _restrict(vector: Array, state: State, floats: DynamicState, dynamic: DynamicState) -> Array:
-    """`vector`, (n,), of all float leaves, with zeros in place of those that are no part of the dynamics."""
+    """`vector`, (n,), of all float leaves, with zeros for leaves that take no part in the dynamics."""
     if dynamic == floats:
         return vector
     leaves = jax.tree.leaves(state)
@@ -94,10 +95,10 @@ def _restrict(vector: Array, state: State, floats: DynamicState, dynamic: Dynami
 
 
 class _CurvatureState(NamedTuple):
-    value: Array  # () the last, NaN before the first measurement
+    value: Array  # () of the last measurement, NaN before the first
     residual: Array  # () of the last value
     most: Array  # () largest value
-    curve: Array  # (record,), the first values, NaN for those not yet measured
+    curve: Array  # (record,) first values, NaN where not yet measured
 
 
 @cache_if_hashable(maxsize=32)
@@ -107,15 +108,15 @@ def sharpness_every(
     """A monitor of the sharpness at each `every`-th step, on the step's own batch.
 
     It reads ``sharpness`` (the last), ``sharpness_residual`` (its accuracy) and ``sharpness_max``, and with `record`
-    ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at those which the run did not reach.
+    ``sharpness_curve``: the values at the steps 0, every, 2 · every, ..., NaN at steps that the run did not reach.
     With ``which="smallest"`` the names begin with ``smallest_curvature``.
 
     Args:
-      problem: that of the run; a monitor is not passed it.
-      every: steps from one measurement to the next; steps between cost nothing.
+      problem: the problem of the run, which monitors do not receive.
+      every: steps from one measurement to the next; the steps between them cost nothing.
       which: "largest" or "smallest" eigenvalue.
       iterations: most Hessian-vector products per measurement.
-      record: the number of values in the curve, from the first on; later ones are not recorded.
+      record: the number of values in the curve; later values are not recorded.
 
     Raises:
       InputTypeError, InputValueError: `every` or `iterations` is not an integer of at least 1, or `record` of 0; an
@@ -289,7 +290,7 @@ def spectral_density_every(
     return Monitor(init, update, read)
 
 
-_NAMES = {"hessian": "", "gauss_newton": "gauss_newton_"}  # what the names of statistics begin with
+_NAMES = {"hessian": "", "gauss_newton": "gauss_newton_"}  # prefixes of the names of statistics
 
 
 def _find_batch(problem: ProblemLike, context: Context) -> tuple[Problem, PyTree]:
@@ -315,7 +316,7 @@ def preconditioned_sharpness_every(
     not diagonal, or not positive.
 
     Args:
-      problem, optimizer: those of the run; a monitor is not passed them.
+      problem, optimizer: the problem and the optimizer of the run, which monitors do not receive.
       every, iterations, record: as in `sharpness_every`.
       learning_rate: η, if it is not among the hyperparameters of the run.
 

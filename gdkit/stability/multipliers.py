@@ -22,11 +22,11 @@ class Multipliers(NamedTuple):
     """Eigenvalues of the Jacobian of the step map, by two orders; complex values (k,)."""
 
     farthest: Spectrum  # farthest from 1, the farthest first: under descent the most negative, which cross at −1
-    largest: Spectrum  # of the largest modulus; away from a minimum above 1 by negative curvature alone
+    largest: Spectrum  # of the largest modulus; away from a minimum, negative curvature alone raises it above 1
     frozen: tuple[str, ...]  # leaves of the optimizer's state that were held constant, () if it was differentiated
 
 
-_DENSE = 64  # up to this many numbers in a state the whole Jacobian is formed
+_DENSE = 64  # most numbers in a state for which the whole Jacobian is formed
 
 
 def multipliers(
@@ -45,19 +45,19 @@ def multipliers(
 ) -> Multipliers:
     """The multipliers of a step: the factors by which it stretches small changes of params, aux and optimizer state.
 
-    At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I
-    by Jacobian-vector products finds those farthest from 1 soon, and those of the largest modulus, which crowd near 1,
-    late; for states of up to 64 numbers the whole Jacobian is formed. Only the dynamic
-    state counts: the params, and the float leaves which params move and which move params. Numbers that the state
-    stores, such as injected hyperparameters, the scale of ``reduce_on_plateau`` or averages that no update reads, are
-    constant, and so are integers, such as step counts: a bias correction is that of the count in the state. The
-    Jacobian is JAX's: it does not follow a loss through ``stop_gradient``.
+    At a minimum a run is unstable if any has modulus above 1, and linearly stable if all are below. Arnoldi on J − I by
+    Jacobian-vector products soon finds the multipliers farthest from 1, and late those of the largest modulus, which
+    crowd near 1; for states of up to 64 numbers the whole Jacobian is formed. Only the dynamic state counts: the
+    params, and the float leaves that params move and that move params. Numbers that the state only stores, such as
+    injected hyperparameters, the scale of ``reduce_on_plateau`` or averages that no update reads, are constant, and so
+    are integers, such as step counts: a bias correction uses the count in the state. The Jacobian is JAX's: it does not
+    follow a loss through ``stop_gradient``.
 
     Args:
       problem, optimizer, hyperparameters: as in `descend`.
       state: a State, or a Trajectory, whose last state is used.
       k: the number of multipliers on each side.
-      t, key, data: of the step: they decide the minibatch.
+      t, key, data: those of the step; they decide the minibatch.
       freeze: hold second moments (of adam, rmsprop, adagrad and similar optimizers) constant, so that the
         preconditioner is frozen and theory's thresholds apply, and so that the infinite slope of the square root at a
         second moment of zero does no harm. With False they are differentiated as the rest of the state.
@@ -146,7 +146,7 @@ def _select_spectra(
         return nothing, nothing
     values, vectors = np.linalg.eig(matrix)
     residuals = np.linalg.norm(coupling @ vectors, axis=0)
-    accurate = residuals * _condition_numbers(vectors) <= tolerance * np.abs(values).max()
+    accurate = residuals * _find_condition_numbers(vectors) <= tolerance * np.abs(values).max()
     values = 1 + values.astype(complex)
 
     def pick(size: np.ndarray) -> Spectrum:
@@ -156,7 +156,7 @@ def _select_spectra(
     return pick(np.abs(values - 1)), pick(np.abs(values))
 
 
-def _condition_numbers(vectors: np.ndarray) -> np.ndarray:
+def _find_condition_numbers(vectors: np.ndarray) -> np.ndarray:
     """The factor by which the error of an eigenvalue may exceed its residual: 1 for each of a symmetric matrix."""
     try:
         return np.linalg.norm(np.linalg.inv(vectors), axis=1)

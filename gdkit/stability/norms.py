@@ -1,4 +1,4 @@
-"""Sharpness in norms other than the Euclidean: what limits sign descent, and descent along spectral norms.
+"""Sharpness in norms other than the Euclidean, which limits sign descent and descent in spectral norms.
 
 Steepest descent in a norm steps by −η ‖g‖* d, where d has norm 1 and ⟨g, d⟩ = ‖g‖*, the dual norm of the gradient:
 d is along the gradient for ℓ₂, its signs for ℓ∞, the orthogonal factor UVᵀ of each matrix for the spectral norm. The
@@ -30,9 +30,9 @@ class GeneralizedSharpness(NamedTuple):
     """The largest ⟨d, Hd⟩ over directions d of norm 1, between a value that is attained and a bound."""
 
     value: Array  # () of the best direction that was found
-    bound: Array  # () no direction has a larger value, if `converged`
+    bound: Array  # () that no direction exceeds, if `converged`
     direction: Params  # like the params, of norm 1
-    converged: Array  # () bool, whether the search of the direction and the eigenvalue of the bound came to rest
+    converged: Array  # () bool, whether the search of the direction and the eigenvalue of the bound converged
 
 
 def generalized_sharpness(
@@ -85,7 +85,7 @@ def generalized_sharpness(
     most = top.values[0] + top.residuals[0]
     if norm == "l2":
         return GeneralizedSharpness(top.values[0], most, unravel(top.vectors[0]), top.converged[0])
-    least = search(lambda v: -product(v))  # of the negative
+    least = search(lambda v: -product(v))  # the largest eigenvalue of −H
     shift = jnp.maximum(least.values[0] + least.residuals[0], 0)  # H + shift · I has no negative eigenvalue
     others = jax.random.normal(second, (starts - 1, vector.size), vector.dtype)
     steepest = lambda v: _steepest(norm, v, unravel)[0]
@@ -93,7 +93,7 @@ def generalized_sharpness(
     directions, values, rested = jax.lax.map(climb, jnp.concatenate([top.vectors, others]))
     best = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
     direction, value = directions[best], values[best]
-    caps = _caps(norm, unravel(vector))
+    caps = _compute_caps(norm, unravel(vector))
     gains = _share_leaves(norm, direction * product(direction), unravel) / caps
     weights = jnp.maximum(gains, 1e-3 * jnp.abs(value) / jnp.sum(caps))
     root = jax.lax.rsqrt(weights)
@@ -151,7 +151,7 @@ def directional_smoothness(
 def _ascend(
     product: Operator, steepest: Operator, shift: Array, start: Array, iterations: int
 ) -> tuple[Array, Array, Array]:
-    """The end of an ascent of ⟨d, Hd⟩, its value, and whether it came to rest."""
+    """The end of an ascent of ⟨d, Hd⟩, its value, and whether it converged."""
 
     def climb(old: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         count, direction, pushed, _ = old
@@ -194,12 +194,12 @@ def _as_matrix(leaf: Array) -> Array:
     return leaf.reshape(-1, leaf.shape[-1] if leaf.ndim > 1 else 1)
 
 
-# In turn for each lane, as the eigenvalues in krylov.py are.
+# One lane at a time, for the reason given at _eigh_one_by_one in krylov.py.
 _svd_one_by_one = jax.custom_batching.sequential_vmap(lambda matrix: jnp.linalg.svd(matrix, full_matrices=False))
 
 
-def _caps(norm: str, params: Params) -> Array:
-    """Shares (n,) such that Σ cᵢ dᵢ² ≤ Σ cᵢ · capᵢ for d of norm 1 and weights that are equal within a matrix."""
+def _compute_caps(norm: str, params: Params) -> Array:
+    """Caps (n,) such that Σ cᵢ dᵢ² ≤ Σ cᵢ · capᵢ for d of norm 1 and weights c that are equal within a matrix."""
     if norm == "linf":
         return jnp.ones_like(ravel_pytree(params)[0])
     share = lambda leaf: jnp.full(leaf.shape, min(_as_matrix(leaf).shape) / leaf.size, leaf.dtype)

@@ -18,10 +18,10 @@ _LEAST_MOMENT = 1e-20  # the root of a second moment of zero has no derivative
 
 
 class Preconditioner(NamedTuple):
-    """The update of an optimizer, of vectors; all second moments, m, are those after a step's gradient is counted."""
+    """An optimizer's update of vectors; second moments, (m,), are always those that include the step's gradient."""
 
     optimizer: Optimizer
-    state: State  # whose params and leaves give the shapes
+    state: State  # gives the shapes
     places: tuple[int, ...]  # of the second moments among the leaves of the optimizer's state; () for gradient descent
 
     def update(self, gradient: Array, moments: Array, opt_state: PyTree) -> tuple[Array, Array, PyTree]:
@@ -67,7 +67,7 @@ class Preconditioner(NamedTuple):
         return 0.25 * (add(left + right) - add(left - right))
 
     def describes(self, opt_state: PyTree, others: tuple[int, ...]) -> Array:
-        """Whether the optimizer updates so, () bool, at random gradients and moments.
+        """Whether the optimizer's update has this form, () bool, tested at random gradients and moments.
 
         Neither the params nor the leaves of its state at the places `others` may change its update.
         """

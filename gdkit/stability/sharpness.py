@@ -49,7 +49,7 @@ def sharpness(
 
     Block Lanczos from k random starts with full reorthogonalization, so that an eigenvalue is found as often as it
     occurs (one start finds a multiple eigenvalue once); Hessian-vector products forward over reverse. Pure: vmap it
-    over params. Params in half precision, and data and aux beside them, are taken as float32.
+    over params. Params in half precision, and data and aux beside them, are converted to float32.
 
     Outside `jit` it compiles once per problem, shapes and options: reuse a problem, and pass other data as `batch`.
 

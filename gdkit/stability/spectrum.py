@@ -12,7 +12,7 @@ from gdkit.stability.curvature import find_curvature
 from gdkit.stability.krylov import Operator, extend, ritz_pairs, start_krylov
 from gdkit.types import Array, Key, Params, PyTree
 
-_LEAST_PRODUCTS = 6  # two vectors for the range, two to multiply by it, two for the rest
+_LEAST_PRODUCTS = 6  # two that find the range, two for the trace within it, two for the rest
 
 
 class Trace(NamedTuple):
@@ -24,7 +24,7 @@ class Trace(NamedTuple):
 
 
 class SpectralDensity(NamedTuple):
-    """The density of eigenvalues by stochastic Lanczos quadrature: nodes, and their shares of all eigenvalues."""
+    """The density of eigenvalues by stochastic Lanczos quadrature: nodes, and the share of all eigenvalues at each."""
 
     nodes: Array  # (probes, depth) Ritz values, ascending
     weights: Array  # (probes, depth), the sum over depth is 1
@@ -40,9 +40,9 @@ class SpectralDensity(NamedTuple):
         return self.size * mean, self.size * error
 
     def density(self, points: Array | np.ndarray, *, width: float | None = None) -> Array:
-        """The share of eigenvalues per unit at `points`, (points,), each node a normal density of deviation `width`.
+        """The share of eigenvalues per unit at `points`, (points,): a normal density around each node.
 
-        Without a width it is a hundredth of the range of the nodes.
+        `width` is its standard deviation; None for a hundredth of the range of the nodes.
         """
         nodes, weights = self.nodes.ravel(), self.weights.ravel() / len(self.nodes)
         spread = jnp.max(nodes) - jnp.min(nodes)
@@ -146,7 +146,7 @@ def spectral_density(
       matrix: "hessian" or "gauss_newton".
       probes: random vectors, at least 2.
       depth: products per vector, and rows of (params,) in memory at once. With as many as params the quadrature is
-        exact, so that no more are used.
+        exact; more are not used.
 
     Raises:
       InputTypeError, InputValueError: as `curvature_product`; `probes` or `depth` is not an integer in range.

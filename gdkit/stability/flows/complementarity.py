@@ -14,7 +14,7 @@ from gdkit.trees import select
 from gdkit.types import Array
 
 _ITERATIONS = 30
-_LEAST_GAP = 1e-5  # of ⟨X, S⟩ per row, relative to the negative eigenvalue of A and the size of X
+_LEAST_GAP = 1e-5  # at which ⟨X, S⟩ per row is small enough, relative to A's negative eigenvalue and the size of X
 _REGULARIZATION = 1e-6  # relative; where B cannot lift a negative A the solution would be infinite
 
 

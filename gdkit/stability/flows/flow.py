@@ -298,7 +298,7 @@ def _integrate_central_flow(
     system, flow = _start(problem, optimizer, hyperparameters, key, arrays, rate, k)
     first, (_, unravel) = flow.vector, ravel_pytree(system.preconditioner.state.params)
     at = _record_steps(steps, record_every)
-    lengths = np.append(np.diff(at), 0)  # of the intervals; the last point is recorded by a substep that is dropped
+    lengths = np.append(np.diff(at), 0)  # of the intervals; a substep whose result is dropped records the last point
 
     def substep(i: Array, carry: tuple[Flow, Point]) -> tuple[Flow, Point]:
         after, point = advance(system, carry[0], k, 1.0 / substeps)
@@ -340,7 +340,7 @@ def _start(
     before = preconditioner.get_moments(state.opt_state)
     moments = preconditioner.update(jax.grad(loss)(vector), before, state.opt_state)[1]
     system = System(loss, preconditioner, jnp.asarray(rate, vector.dtype))
-    block = min(k + 1, vector.size)  # one more than are used, so that one which rises is found in time
+    block = min(k + 1, vector.size)  # one more than needed, so that a rising eigenvalue is found in time
     starts, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (vector.size, block), vector.dtype))
     inverse = preconditioner.inverse(moments, state.opt_state)
     refine = lambda _, found: find_directions(system, vector, inverse, found)[1]
@@ -368,7 +368,7 @@ def _resolve(
 def _compile_check(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters
 ) -> Callable[[dict[str, Array], Key, Arrays], Array]:
-    """Whether the optimizer is of the form that has a central flow."""
+    """Whether the optimizer has the form for which central flows are known."""
 
     def check(traced: dict[str, Array], key: Key, arrays: Arrays) -> Array:
         preconditioner, _, others = _resolve(problem, optimizer, dict(static) | traced, key, arrays)
@@ -377,4 +377,4 @@ def _compile_check(
     return jax.jit(check)
 
 
-_REFINEMENTS = 20  # of the eigenvectors at the start; then each substep makes one
+_REFINEMENTS = 20  # of the eigenvectors at the start; later each substep makes one

@@ -15,7 +15,7 @@ class Flow(NamedTuple):
     """What a substep moves."""
 
     vector: Array  # (n,), the params
-    moments: Array  # (m,), of the optimizer; those after the coming step has counted its gradient
+    moments: Array  # (m,), second moments, the coming step's gradient included
     opt_state: PyTree  # with the counts of the coming step
     directions: Array  # (b, n), the top eigenvectors of P^-½ H P^-½, orthonormal
 
@@ -53,7 +53,7 @@ _ROUNDS = 3  # of products per refinement
 def find_directions(system: System, vector: Array, inverse: Array, starts: Array) -> tuple[Array, Array]:
     """The top eigenvalues (b,) of P^-½ H P^-½, descending, and their orthonormal vectors (b, n).
 
-    Rayleigh and Ritz's, in the block Krylov space of `starts`, (b, n), which are orthonormal.
+    By the Rayleigh-Ritz method in the block Krylov space of `starts`, (b, n), which are orthonormal.
     """
     root = jnp.sqrt(inverse)[:, None]
     _, curved = jax.linearize(jax.grad(system.loss), vector)
@@ -68,7 +68,9 @@ def find_directions(system: System, vector: Array, inverse: Array, starts: Array
         basis, images = jnp.concatenate([basis, added], 1), jnp.concatenate([images, product(added)], 1)
     inside = basis.T @ images
     values, rows = jnp.linalg.eigh(0.5 * (inside + inside.T))
-    vectors, _ = jnp.linalg.qr(basis @ rows[:, ::-1][:, : len(starts)])  # rounding would grow from step to step
+    vectors, _ = jnp.linalg.qr(
+        basis @ rows[:, ::-1][:, : len(starts)]
+    )  # orthonormal again: rounding would grow from step to step
     return values[::-1][: len(starts)], vectors.T
 
 
@@ -90,11 +92,11 @@ def advance(system: System, flow: Flow, k: int, dt: float) -> tuple[Flow, Point]
     return Flow(vector, moments, flow.opt_state, directions), point
 
 
-_NEAR_EDGE = 1.9  # of the 2 at which an eigenvalue of P⁻¹H is at the edge
+_NEAR_EDGE = 1.9  # an eigenvalue of P⁻¹H from which it counts as near the edge, 2
 
 
 def _runge_kutta(velocity: Callable[[Flow], tuple[Array, Array]], flow: Flow, dt: float) -> tuple[Array, Array]:
-    """Params and second moments after a substep, by the classical method of order 4."""
+    """Params and second moments after a substep, by the classical Runge-Kutta method of order 4."""
     state = flow.vector, flow.moments
     move = lambda share, slope: tuple(x + share * dt * v for x, v in zip(state, slope, strict=True))
 
