@@ -102,7 +102,7 @@ def test_a_source_that_raises_or_changes_is_an_error_with_the_chunk(returned, ma
     [
         (lambda: lambda seed, t: (X, Y), "validation=.*a function does not tell how many batches it has"),
         (lambda: gdkit.data.from_arrays(X, batch_size=4), r"validation=.*a batch has .float32\[8,3\]"),
-        (lambda: gdkit.data.from_grain(repeated()), "it repeats for ever"),
+        (lambda: gdkit.data.from_grain(repeated()), "it repeats without end"),
     ],
 )
 def test_sources_that_cannot_be_evaluated_on_are_refused(data, match):

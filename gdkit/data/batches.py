@@ -12,8 +12,8 @@ from gdkit.data.held_out import describe_arrays
 from gdkit.errors import RunError, bad_type
 from gdkit.types import Array, PyTree
 
-WINDOW_BYTES = 2**22  # of the batches that a program is given at once
-MAX_STEPS = 64  # that they serve
+WINDOW_BYTES = 2**22  # most bytes of the batches that a program gets at once
+MAX_STEPS = 64  # most steps of these batches
 
 BatchFunction = Callable[[int, int], PyTree]
 
@@ -69,7 +69,7 @@ class Source:
         return batch
 
     def read_window(self, seed: int, first: int, begin: int, end: int, steps: int | None = None) -> BatchWindow:
-        """The window from step `first` on, in which the steps `begin` to `end` - 1 are read, and others are zero."""
+        """The window from step `first` on, with the batches of the steps `begin` to `end` - 1, and zeros elsewhere."""
         allocate = lambda x: np.zeros((steps or self.window_steps, *x.shape), x.dtype)
         window = BatchWindow(np.int32(first), jax.tree.map(allocate, self.first))
         for t in range(begin, end):

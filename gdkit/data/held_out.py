@@ -15,14 +15,14 @@ from gdkit.types import Array, PyTree
 
 
 class FiniteSource(Protocol):
-    """A source of `from_arrays`, `from_map_dataset` or `from_grain`: its rows can also be read in order, in chunks."""
+    """A source of `from_arrays`, `from_map_dataset` or `from_grain`; its rows can also be read in order, in chunks."""
 
     def count_chunks(self) -> int:
         """The number of chunks."""
         ...
 
     def read_chunk(self, number: int) -> PyTree:
-        """A chunk of rows; all but the last have as many."""
+        """A chunk of rows; all chunks but the last have equally many."""
         ...
 
 
@@ -84,7 +84,7 @@ def count_rows(chunk: PyTree) -> int:
 
 @contextlib.contextmanager
 def raise_source_errors() -> Generator[None]:
-    """Raise the error of a source of held-out data that a program read as itself, not as one of the program."""
+    """Raise an error of a source that a program read as the error that the source raised, not as one of the program."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

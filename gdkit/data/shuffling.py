@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-ROUNDS = 32  # of the shuffle, whose distance from a random permutation falls by half about every two rounds
-_SHUFFLED_ROWS = 2**13  # shuffled at once: a minibatch of 128 by itself takes ten times as long
+ROUNDS = 32  # of the shuffle; about every two rounds halve its distance from a random permutation
+_SHUFFLED_ROWS = 2**13  # rows shuffled at once: a minibatch of 128 by itself takes ten times as long per row
 
 
 def epoch_rows(key: int, seed: int, t: int, size: int, rows: int) -> np.ndarray:

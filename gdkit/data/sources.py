@@ -46,7 +46,7 @@ class _RowSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ArrayDataset:
-    """Arrays of as many rows each. Memory maps are pickled by the names of their files."""
+    """Arrays with equally many rows. Memory maps are pickled by the names of their files."""
 
     arrays: PyTree
 
@@ -148,7 +148,7 @@ class _Examples:
 
 
 class GrainDataset(Protocol):
-    """A `grain.MapDataset`: examples or batches by index; beyond its length are further epochs, each shuffled anew."""
+    """A `grain.MapDataset`: examples or batches by index; beyond its length are later epochs, each shuffled anew."""
 
     def __len__(self) -> int: ...
 
@@ -158,7 +158,7 @@ class GrainDataset(Protocol):
 
 
 _EPOCHS_PER_SEED = 1_013_904_223  # odd: a shuffle of grain knows epochs modulo 2³²
-_INFINITE = 2**48  # elements; a dataset that repeats for ever says that it has about 2⁶³, by its batch size
+_INFINITE = 2**48  # elements; a dataset that repeats without end reports about 2⁶³ divided by its batch size
 
 
 def from_grain(dataset: GrainDataset, *, batch_size: int | None = None, key: int = 0) -> BatchFunction:
@@ -197,7 +197,7 @@ class _GrainSource:
 
     dataset: GrainDataset
     batch_size: int | None
-    stride: int  # elements from one seed to the next, whole epochs where their length is known
+    stride: int  # elements from one seed to the next: whole epochs if their length is known
 
     def __call__(self, seed: int, t: int) -> PyTree:
         first = seed * self.stride
@@ -207,10 +207,12 @@ class _GrainSource:
         return _stack([self.dataset[index] for index in range(begin, begin + self.batch_size)])
 
     def count_chunks(self) -> int:
-        """The number of batches of one epoch, the last of which may have fewer rows."""
+        """The number of batches of one epoch; the last batch may have fewer rows."""
         size = len(self.dataset)
         if size >= _INFINITE:
-            raise bad_value("dataset", size, "it repeats for ever", "Leave out .repeat() for validation and test data")
+            raise bad_value(
+                "dataset", size, "it repeats without end", "Leave out .repeat() for validation and test data"
+            )
         return -(-size // (self.batch_size or 1))
 
     def read_chunk(self, number: int) -> PyTree:

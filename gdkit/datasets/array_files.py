@@ -42,10 +42,10 @@ def read_npz(path: Path, target: str | int | None, task: str | None) -> Table:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here, because np.load leaves its file open when the archive is damaged.
+        # opened here, because np.load leaves its file open if the archive is damaged
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    # Damaged bytes raise many kinds of errors in zipfile, zlib, struct and NumPy's header parser.
+    # damaged bytes raise many kinds of errors in zipfile, zlib, struct and NumPy's header parser
     except Exception as error:
         remedy = "Save arrays of numbers with np.savez(path, x=x, y=y); pickled objects are never loaded"
         raise bad_value("file", str(path), f"it cannot be read as .npz ({error})", remedy) from error
@@ -90,7 +90,9 @@ def read_npy(path: Path, target: str | int | None, task: str | None) -> Table:
 def _map_array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array if isinstance(array, np.ndarray) else array["an archive, to be called .npz"]
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive; rename it to .npz")
+        return array
     except Exception as error:  # damaged bytes raise many kinds of errors in NumPy's header parser
         remedy = "Save an array of numbers with np.save(path, x); pickled objects are never loaded"
         raise bad_value("file", str(path), f"it cannot be read as .npy ({error})", remedy) from error
@@ -115,7 +117,7 @@ def as_numbers(name: str, values: np.ndarray, *, text: bool = False) -> np.ndarr
 
 
 def check_finite(name: str, values: np.ndarray, problem: str) -> None:
-    """Raise unless all `values` are finite, with the first place where they are not."""
+    """Raise unless all `values` are finite; the error names the first that is not."""
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return
     row, *place = np.argwhere(~np.isfinite(values))[0].tolist()

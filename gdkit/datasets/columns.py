@@ -21,7 +21,7 @@ _MISSING = frozenset(
 )
 _MISSING |= {"?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 _LARGEST_EXACT = 2**53  # of float64
-_MAX_LEVELS = (100, 1000)  # of a column that is encoded with one column per level: of any file; of a large one
+_MAX_LEVELS = (100, 1000)  # bounds of the most distinct texts of a column that is encoded, else half the rows
 _MAX_SHOWN = 20  # columns in a message
 _INDEX_NAME = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")  # as pandas writes an index, and reads it again
 _PLAIN = frozenset("0123456789+-.eE")
@@ -67,7 +67,7 @@ def parse_cells(
 
 
 def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | None = None) -> np.ndarray:
-    """The numbers that `texts` are, to the last digit of an integer; NaN for what is not a plain, finite number.
+    """The numbers that `texts` are, integers exactly; NaN for what is not a plain, finite number.
 
     >>> parse_numbers(["1e3", "1_000", "١٢", "inf", "9007199254740993"])
     array([1000.,   nan,   nan,   nan,   nan])
@@ -127,18 +127,21 @@ def _find_problems(columns: Sequence[TableColumn], target: int, options: FileOpt
     features = [column for i, column in enumerate(columns) if i != target]
     index = [column for column in features if _INDEX_NAME.fullmatch(column.name)]
     if index:
-        yield f"columns that seem to number the rows: {_shorten(repr(column.name) for column in index)}", _drop(index)
+        yield (
+            f"columns that seem to number the rows: {_shorten(repr(column.name) for column in index)}",
+            _format_drop(index),
+        )
     features = [column for column in features if not _INDEX_NAME.fullmatch(column.name)]
     empty = [column for column in features if column.is_missing.all()]
     if empty:
-        yield f"columns without a value: {_shorten(repr(column.name) for column in empty)}", _drop(empty)
+        yield f"columns without a value: {_shorten(repr(column.name) for column in empty)}", _format_drop(empty)
     judged: dict[tuple[str, str], list[TableColumn]] = {}
     for column in features:
         if len(column.levels):
             judged.setdefault(_judge_text(column, options), []).append(column)
     for (problem, remedy), found in judged.items():
         if problem:
-            yield f"{problem}: {_shorten(map(_describe_text, found))}", remedy.format(drop=_drop(found))
+            yield f"{problem}: {_shorten(map(_describe_text, found))}", remedy.format(drop=_format_drop(found))
     gaps = [column for column in features if column.is_missing.any() and not column.is_missing.all()]
     yield from _find_gaps(gaps if options.missing == "refuse" else [], columns[target], options)
 
@@ -174,14 +177,14 @@ def _judge_text(column: TableColumn, options: FileOptions) -> tuple[str, str]:
 
 
 def _describe_text(column: TableColumn) -> str:
-    """The name and a few values, those first that are no numbers."""
+    """The name and a few values, first those that are not numbers."""
     is_number = ~np.isnan(parse_numbers(column.levels))
     shown = [reprlib.repr(str(text)) for text in column.levels[np.argsort(is_number, kind="stable")][:3]]
     more = ", ..." if len(column.levels) > len(shown) else ""
     return f"{column.name!r} ({count(len(column.levels), 'value')}: {', '.join(shown)}{more})"
 
 
-def _drop(columns: Sequence[TableColumn]) -> str:
+def _format_drop(columns: Sequence[TableColumn]) -> str:
     return f"drop: [{_shorten(json.dumps(column.name, ensure_ascii=False) for column in columns)}]"
 
 
@@ -192,7 +195,7 @@ def _shorten(texts: Iterable[str]) -> str:
 
 
 def _drop_rows(path: Path, columns: Sequence[TableColumn]) -> list[TableColumn]:
-    """The columns in the rows that have all values."""
+    """The columns without the rows that lack a value."""
     is_whole = ~np.any([column.is_missing for column in columns], axis=0)
     if not is_whole.any():
         counts = _shorten(
@@ -218,7 +221,7 @@ def _parse_targets(path: Path, column: TableColumn, task: str | None) -> tuple[n
 
 
 def _merge_as_numbers(texts: Sequence[str], numbers: np.ndarray) -> bool:
-    """Whether integers with leading zeros, as codes have them, equal other texts as numbers: 01 and 1."""
+    """Whether two integers that differ in leading zeros, as codes may, would become one number: 01 and 1."""
     if not np.array_equal(numbers, np.round(numbers)) or not any(map(_PADDED.fullmatch, texts)):
         return False
     integers = {text for text in texts if _INTEGER.fullmatch(text)}

@@ -86,7 +86,7 @@ class Features(NamedTuple):
     """Columns that are encoded when the training rows are known."""
 
     columns: tuple[TableColumn, ...]
-    missing: str = "refuse"  # as the option of a file
+    missing: str = "refuse"  # the option `missing` of a file
     categorical: str = "refuse"
 
 
@@ -97,8 +97,8 @@ class Table(NamedTuple):
     y: np.ndarray  # (rows, ...) numbers or text
     task: str
     feature_names: tuple[str, ...] | None = None
-    class_names: tuple[Any, ...] | None = None  # names of the sorted labels, where the source has them
-    parts: tuple[Any, ...] | None = None  # row numbers of train, validation and test, where the source has parts
+    class_names: tuple[Any, ...] | None = None  # names of the sorted labels, if the source has them
+    parts: tuple[Any, ...] | None = None  # row numbers of train, validation and test, if the source has parts
     as_given: bool = False  # neither standardize x nor renumber integer labels
     caveats: tuple[str, ...] = ()
 

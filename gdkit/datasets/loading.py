@@ -142,7 +142,7 @@ def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: in
     path = _check_file(data["file"])
     options = parse_options(data, path)
     fractions = _check_fractions(split if data.get("split") is None else data["split"])
-    # The size and the time of the last change are part of the key, so that an edited file is read again.
+    # size and time of the last change are part of the cache's key, so that an edited file is read again
     stamp = _stamp(path)
     if data_suffix(path) == ".npy" and isinstance(options.target, str):
         stamp += _stamp(_check_file(options.target))
@@ -164,7 +164,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=16)
 def _load_file(
     path: Path,
-    stamp: tuple[int, ...],  # for the key of the cache only
+    stamp: tuple[int, ...],  # only part of the cache's key
     options: FileOptions,
     fractions: tuple[float, ...],
     split_key: int,

@@ -86,7 +86,7 @@ def _spread_classes(labels: np.ndarray) -> np.ndarray:
 
 
 def _find_single_rows(table: Table, y: np.ndarray, classes: Sequence[Any]) -> tuple[str, ...]:
-    """The caveat that some classes have one row, which is in one part only; labels of arrays need not be classes."""
+    """The caveat that some classes have one row, and so are in one part only; labels of arrays need not be classes."""
     if table.as_given or y.ndim > 1:
         return ()
     single = [repr(classes[label]) for label in np.flatnonzero(np.bincount(y) == 1)]
@@ -132,7 +132,7 @@ def _make_encoder(categorical: str) -> Any:
 
 
 def _fill(values: np.ndarray, columns: Sequence[TableColumn], train: np.ndarray) -> np.ndarray:
-    """`values` (rows, columns) with the mean, or of codes the most frequent one, of the training rows where missing."""
+    """`values` (rows, columns); missing ones are the training rows' mean, or their most frequent code."""
     is_missing = np.column_stack([column.is_missing for column in columns])
     if not is_missing.any():
         return values
@@ -154,7 +154,7 @@ def _standardize(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Sca
     rows = values[train]
     with np.errstate(all="ignore"):  # an overflow is reported when the values are cast
         mean, spread = rows.mean(axis=0), rows.std(axis=0)
-        # Compared with ==, because rounding of the mean gives equal values a small standard deviation.
+        # compared with ==, because rounding of the mean gives equal values a small standard deviation
         constant = (rows == rows[:1]).all(axis=0) | (spread == 0)
         spread = np.where(constant, 1.0, np.where(np.isfinite(spread), spread, np.nan))
         return (values - mean) / spread, (mean, spread)

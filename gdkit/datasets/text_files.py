@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DELIMITERS = "\t;, "  # those that are detected, in this order: cells of the first hold the last more often than not
+_DELIMITERS = "\t;, "  # detected in this order, since cells may hold the later ones
 _SAMPLE = 1 << 16  # characters from which the delimiter is detected
 
 
@@ -78,7 +78,7 @@ def choose_columns(path: Path, columns: list[TableColumn], options: FileOptions)
     dropped = _find_dropped(names, options)
     if names[target] in dropped:
         raise bad_value("drop", names[target], "it is the target", "Keep the target")
-    # Delimiters at the ends of lines make a column with neither a name nor a value.
+    # delimiters at the ends of lines make a column with neither a name nor a value
     is_used = [c.name not in dropped and not (c.name == "" and c.is_missing.all()) for c in columns]
     used = [column for column, use in zip(columns, is_used, strict=True) if use]
     repeated = [column.name for column in used if column.name and names.count(column.name) > 1]
@@ -145,7 +145,7 @@ def _detect_delimiter(sample: str, options: FileOptions) -> str:
 
 
 def _find_width(sample: str, delimiter: str, options: FileOptions) -> int | None:
-    """The number of columns where all lines have one cell more than the header, as with a delimiter at their ends."""
+    """The number of columns if all lines have one cell more than the header, as with a delimiter at their ends."""
     if options.header is False or not delimiter.isascii():
         return None
     first, *others = _count_cells(sample, delimiter, options)

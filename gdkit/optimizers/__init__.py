@@ -263,7 +263,7 @@ def _with_warmup(decay: Callable[..., Schedule]) -> Callable[..., Schedule]:
         for p in inspect.signature(warmup_schedule, follow_wrapped=False).parameters.values()
         if p.kind != p.VAR_KEYWORD
     ]
-    vars(warmup_schedule)["__signature__"] = inspect.Signature(own + extra)  # so that a misspelled option is refused
+    vars(warmup_schedule)["__signature__"] = inspect.Signature(own + extra)  # a misspelled option is then an error
     return warmup_schedule
 
 

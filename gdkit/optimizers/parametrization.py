@@ -138,7 +138,7 @@ def _check_axes(letters: Any, leaf: _ShapedLeaf) -> None:
 
 
 def _find_outputs(leaf: _ShapedLeaf, leaves: list[_ShapedLeaf]) -> slice | None:
-    """The dimensions of a leaf that its bias has too, all those of a bias itself; None where this does not decide."""
+    """The dimensions of a leaf that its bias has too, or all those of a bias; None where the bias does not tell."""
     layer = [other for other in leaves if other.path[:-1] == leaf.path[:-1]]
     keys = {_last_key(other): other for other in layer}
     bias = keys.get("bias", keys.get("b", keys.get(1) if set(keys) == {0, 1} else None))

@@ -112,7 +112,7 @@ def update(
 
 
 def _change_accepted(message: str, accepted: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Extra arguments for a transform in a chain, whose signature is hidden, by the error that it raises; or None."""
+    """Extra arguments of a transform whose signature a chain hides, found by the error that it raises; or None."""
     if "grad_fn must be provided" in message:
         return {**accepted, "grad_fn": extra["grad_fn"]}
     refused = re.search(r"unexpected keyword argument '(\w+)'", message)
@@ -143,7 +143,7 @@ def _update_both(
 
 @contextlib.contextmanager
 def _without_hint_of_lookahead() -> Generator[None]:
-    """Without the log line in which `optax.lookahead` says that it has been given fast params only."""
+    """Suppress the log line in which `optax.lookahead` says that it was given fast params only."""
     logger, is_other = logging.getLogger("absl"), lambda record: "attribute `fast`" not in record.getMessage()
     logger.addFilter(is_other)
     try:

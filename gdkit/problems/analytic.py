@@ -144,7 +144,7 @@ def _is_traced(value: Any) -> bool:
 
 
 def _as_float_array(name: str, values: Any) -> Any:
-    """An array of JAX's default float dtype; unless it is traced, a NumPy array, which is on no device yet."""
+    """An array of JAX's default float dtype; a NumPy array, not on a device yet, unless it is traced."""
     dtype = jax.dtypes.canonicalize_dtype(float)
     if _is_traced(values):
         return jnp.asarray(values, dtype)

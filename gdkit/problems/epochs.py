@@ -9,7 +9,7 @@ from gdkit.types import Array, Key
 
 
 def epoch_rows(key: Key, t: Array | int, size: int, rows: int) -> Array:
-    """The rows of minibatch `t` in a stream of epochs, each of which has every row once in an order of its own.
+    """The rows of minibatch `t` in a stream of epochs; each epoch has every row once, in an order of its own.
 
     A minibatch at the end of an epoch is filled up with the first rows of the next one, so that all have one shape.
 
@@ -37,7 +37,7 @@ def _divide_product(t: Array, size: int, rows: int) -> tuple[Array, Array]:
     for bit in f"{size:b}":
         quotient, remainder = 2 * quotient, 2 * remainder
         if bit == "1":
-            # first the doubled remainder, then the sum: each is below 2 * rows < 2³²
+            # reduce the doubled remainder, then the sum: each is below 2 * rows < 2³²
             quotient, remainder = quotient + remainder // count, remainder % count
             quotient, remainder = quotient + t // count, remainder + t % count
         quotient, remainder = quotient + remainder // count, remainder % count

@@ -112,7 +112,7 @@ ProblemLike = Problem | Learner | Callable[..., Problem]  # Callable: a factory,
 
 
 def no_optimizer(**hyperparameters: Any) -> Optimizer:
-    """The optimizer factory that stands beside a Learner: it takes every name, and leaves what it is given."""
+    """The optimizer factory beside a Learner: it takes every hyperparameter, and leaves gradients as they are."""
     return optax.identity()
 
 
@@ -123,7 +123,7 @@ def check_no_optimizer(optimizer: Any) -> None:
 
 
 def choose_optimizer(problem: Any, optimizer: Any) -> Any:
-    """The optimizer that goes with a problem: of a Learner, which must come without one, `no_optimizer`.
+    """The optimizer of a run: `no_optimizer` for a Learner, which must come without one.
 
     Raises:
       InputTypeError, InputValueError: there is none, or one beside a Learner.
@@ -239,7 +239,7 @@ def _move(
 
 
 def _plain(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """The hyperparameters with floats that keep the precision of what they multiply, as Python's do."""
+    """The hyperparameters with floats that, like Python's, keep the precision of what they multiply."""
     as_float = lambda value: float(value) if isinstance(value, np.floating) else factories.as_python_number(value)
     return {name: as_float(value) for name, value in hyperparameters.items()}
 

@@ -20,7 +20,7 @@ from gdkit.problems.problem import Problem
 from gdkit.problems.supervised import supervised
 from gdkit.types import Array, Key, Params
 
-_HE = math.sqrt(2.0)  # gain that compensates for the half of the inputs that a rectifier sets to 0
+_HE = math.sqrt(2.0)  # gain of He et al. 2015: makes up for the half of the inputs that a rectifier sets to 0
 ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], float]] = {  # function and gain
     "relu": (jax.nn.relu, _HE),
     "gelu": (jax.nn.gelu, _HE),
@@ -267,7 +267,7 @@ def _init_layer(key: Key, inputs: int, outputs: int, gain: float | Array) -> Lay
 
 
 def _zeros(*shape: int) -> Any:
-    """Zeros of JAX's default float dtype, in NumPy, so that nothing is on a device yet."""
+    """Zeros of JAX's default float dtype, in NumPy, so that they are not on a device yet."""
     return np.zeros(shape, jax.dtypes.canonicalize_dtype(float))
 
 

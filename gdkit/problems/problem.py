@@ -103,7 +103,7 @@ class Problem:
     has_logs: bool = False
     name: str | None = None
     caveats: tuple[str, ...] = ()
-    training_part: ClassVar[str] = "train"  # before the names of metrics on the training data
+    training_part: ClassVar[str] = "train"  # prefix of the names of metrics on the training data
 
     def __post_init__(self):
         if not callable(self.loss):
@@ -130,7 +130,7 @@ class Problem:
 
     @functools.cached_property
     def held_out_sources(self) -> dict[str, HeldOutSource]:
-        """Those of `validation` and `test` that are on the host, with checks."""
+        """The parts among `validation` and `test` that are on the host, with checks."""
         parts = {"validation": self.validation, "test": self.test}
         is_source = lambda data: callable(data) and jax.tree_util.all_leaves([data])
         return {part: HeldOutSource(data, part) for part, data in parts.items() if is_source(data)}
@@ -176,10 +176,10 @@ def maximized_names(problem: Problem) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*problem.maximize, *by_name)))
 
 
-def count_rows(data: PyTree) -> int:
-    """The rows of data of several arrays with as many rows each, as pairs ``(x, y)`` are; else 0: not known.
+def count_paired_rows(data: PyTree) -> int:
+    """The number of rows of data of several arrays with equally many rows, such as ``(x, y)``; 0 for other data.
 
-    >>> count_rows((np.ones((30, 4)), np.ones(30))), count_rows(np.ones(30)), count_rows(None)
+    >>> count_paired_rows((np.ones((30, 4)), np.ones(30))), count_paired_rows(np.ones(30)), count_paired_rows(None)
     (30, 0, 0)
     """
     rows = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)]
@@ -187,9 +187,11 @@ def count_rows(data: PyTree) -> int:
 
 
 def count_validation_rows(problem: Problem) -> int:
-    """The rows of the validation data as far as they are known, else 0."""
+    """The number of rows of the validation data; 0 if it is unknown."""
     source = problem.held_out_sources.get("validation")
-    return count_rows(problem.validation) if source is None else source.rows * bool(count_rows(source.first))
+    return (
+        count_paired_rows(problem.validation) if source is None else source.rows * bool(count_paired_rows(source.first))
+    )
 
 
 def takes_aux(metric: Callable[..., Any]) -> bool:
