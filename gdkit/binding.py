@@ -38,7 +38,7 @@ class Arrays(NamedTuple):
     data: ArrayTree | None
     validation: ArrayTree | None
     test: ArrayTree | None
-    start: State | None = None  # to start from in place of `init`; aux and optimizer state None for the usual ones
+    start: State | None = None  # where to start instead of at `init`; aux and optimizer state None for the usual ones
 
 
 def get_arrays(problem: Problem) -> Arrays:
@@ -170,7 +170,7 @@ def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
 
 
 def get_training_data(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
-    """All training data, or the batch of step `t` where they have another structure than a batch."""
+    """All training data, or the batch of step `t` if the structure of the data differs from that of a batch."""
     if problem.sample is None:
         return data
     batch = jax.eval_shape(problem.sample, key, t, data)
@@ -298,7 +298,9 @@ def _trace_loss(
     checks.check_call("loss", problem.loss, _get_loss_arguments(problem), remedy)
     batch = check_batch(problem, key, arrays.data)
 
-    def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:  # a new function: JAX caches the traces of old ones
+    def loss(
+        params: Params, batch: PyTree, aux: PyTree
+    ) -> Array:  # a new function each time, since JAX caches traces by function
         return objective(problem, optimizer, batch, aux)(params)[0]
 
     with user_code.translate_errors("loss", problem.loss):
@@ -332,7 +334,7 @@ def check_batch(problem: Problem, key: Key, data: PyTree) -> PyTree:
 
 
 def _check_evaluation(problem: Problem, key: Key, arrays: Arrays) -> None:
-    """Raise for validation or test data in another structure than a batch, and for metrics that cannot be called."""
+    """Raise for validation or test data of another structure than a batch, and for metrics that are not callable."""
     batch = check_batch(problem, key, arrays.data)
     for name, data in (("validation", arrays.validation), ("test", arrays.test)):
         found = None if data is None else find_mismatch(data, batch)
@@ -383,7 +385,7 @@ def call_evaluate(problem: Problem, params: Params, data: PyTree, aux: PyTree) -
 
 
 def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:
-    """Where `data` have another structure than `batch`, and how they differ; None where they do not.
+    """Where and how the structure of `data` differs from that of `batch`; None if it does not.
 
     Leaves agree if they have the same number of dimensions, the same sizes but for the first (rows), and the same kind
     of numbers. None in `data` stands for whatever the batch has in its place.
@@ -407,7 +409,7 @@ def find_mismatch(data: PyTree, batch: PyTree) -> tuple[str, str] | None:
 
 
 def _is_like(leaf: Any, other: Any) -> bool:
-    """Whether two arrays differ in their number of rows and their precision only."""
+    """Whether two arrays differ at most in their number of rows and their precision."""
     a, b = np.shape(leaf), np.shape(other)
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
     same_kind = any(jnp.issubdtype(_dtype_of(leaf), kind) and jnp.issubdtype(_dtype_of(other), kind) for kind in kinds)

@@ -63,7 +63,7 @@ class Frame(NamedTuple):
 class FractalDimension(NamedTuple):
     """Dimension of a boundary by counting boxes: 1 for a smooth line, 2 for a set that fills the plane."""
 
-    value: float  # −d log(count) / d log(size), by least squares
+    value: float  # −d log(count) / d log(size) by least squares
     low: float  # 95 % bootstrap interval over the blocks of the window
     high: float
     sizes: np.ndarray  # (sizes,) int, sides of boxes in cells: 1, 2, 4, ...
@@ -315,7 +315,9 @@ def _choose_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, 
     within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     middles = np.argwhere(border)
     starts = np.clip(middles - side // 2, 0, cells - side)
-    distances = ((2 * middles + 1 - cells) ** 2).sum(axis=1)  # from the middle; integers, so that ties are exact
+    distances = ((2 * middles + 1 - cells) ** 2).sum(
+        axis=1
+    )  # squared, from the middle; integers, so that ties are exact
     row, column = starts[np.lexsort((distances, -within[*starts.T] * rough))[0]]
     return int(row), int(column)
 
@@ -341,7 +343,7 @@ def _refine(ask: Ask, grid: _Grid, answers: np.ndarray, coarse: int) -> Frame:
                 _mark_disagreements(lattice).repeat(2, axis=0).repeat(2, axis=1) | _mark_disagreements(finer)
             )
     evaluated = answers != _UNKNOWN
-    for stride in strides[1:]:  # copy answers into cells that were not refined: their corners agree
+    for stride in strides[1:]:  # copy answers into cells that were not refined, whose corners agree
         finer, at = answers[::stride, ::stride], np.arange(grid.cells // stride + 1) // 2
         finer[...] = np.where(finer == _UNKNOWN, answers[:: 2 * stride, :: 2 * stride][np.ix_(at, at)], finer)
     return Frame(x, y, answers, evaluated)

@@ -14,7 +14,7 @@ from gdkit.errors import bad_type, bad_value, name_type, unknown_name
 from gdkit.factories import is_number
 from gdkit.types import Array, Key, PyTree
 
-MAX_KEY = 2**32 - 1  # of an integer that makes a key: 32 bits without x64
+MAX_KEY = 2**32 - 1  # largest integer that makes a key: it has 32 bits without x64
 MAX_COUNT = 2**31 - 2  # counters are int32, and one more than the last step is counted
 
 

@@ -109,6 +109,6 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
 
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(enabled)
-    from jax.experimental import enable_x64 as experimental  # its only place before JAX 0.8
+    from jax.experimental import enable_x64 as experimental  # only here before JAX 0.8
 
     return experimental(enabled)

@@ -54,9 +54,9 @@ def cache_plain_calls(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not all(map(_is_plain, (*args, *kwargs.values()))):
                 return function(*args, **kwargs)
-            key = repr((args, sorted(kwargs.items()))), jnp.result_type(float)  # the text tells 1 from 1.0
+            key = repr((args, sorted(kwargs.items()))), jnp.result_type(float)  # the text distinguishes 1 from 1.0
             found = made.pop(key, None) or function(*args, **kwargs)
-            made[key] = found  # the latest last
+            made[key] = found  # the most recent one is last
             while len(made) > maxsize:
                 made.pop(next(iter(made)), None)
             return found
@@ -157,7 +157,7 @@ def split_hyperparameters(hyperparameters: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def call(argument: str, factory: Callable, hyperparameters: Mapping[str, Any]) -> Any:
-    """``factory(**hyperparameters)``, with a typed error where it does with a traced value what JAX cannot trace."""
+    """``factory(**hyperparameters)``, with a typed error if it uses a traced value in a way that JAX cannot trace."""
     traced = sorted(n for n, v in hyperparameters.items() if isinstance(v, Tracer))
     try:
         return factory(**hyperparameters)

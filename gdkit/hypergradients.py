@@ -259,7 +259,7 @@ def tune(
         varied = {name: jnp.asarray(value, traced[name].dtype) for name, value in values.items()}
         runs = [program(varied, fixed, jnp.int32(steps), key, arrays) for key in keys]
         loss, slopes = jax.tree.map(lambda *seeds: float(np.mean(np.array(seeds, np.float64))), *runs)
-        if least == math.inf and not math.isfinite(loss):  # at the start
+        if least == math.inf and not math.isfinite(loss):  # the start diverges
             for key in keys:
                 descent.check_first_step(problem, optimizer, chosen, key, arrays)
         slopes = {name: slopes[name] * _get_coordinate(name).stretch(value) for name, value in values.items()}

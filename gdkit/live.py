@@ -31,7 +31,7 @@ from gdkit.sweeps.scoring.lane_values import plain_values
 class _LaneUpdate(NamedTuple):
     """What a lane has reached at the end of a segment."""
 
-    name: str  # of its run
+    name: str  # of its run in the tracker
     params: dict[str, Any]  # hyperparameters and the seed
     step: int  # of its last loss
     values: dict[str, float]  # finite ones

@@ -46,7 +46,7 @@ def children(tree: PyTree) -> list[tuple[Any, PyTree]]:
 
 
 def name_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by their path: names, keys and places joined by ``/``; that of a tree that is a leaf is "".
+    """The leaves of a tree by their path: names, keys and places joined by ``/``; "" if the tree is one leaf.
 
     >>> list(name_leaves([{"w": 1.0, "b": 2.0}, 3.0]))
     ['0/b', '0/w', '1']

@@ -25,7 +25,7 @@ class ChainRow(NamedTuple):
     operation: str  # "input" for the inputs of the function
     inputs: tuple[str, ...]  # names of rows, or the values of constants
     outputs: tuple[str, ...]  # nearly always one
-    value: Any  # an array, or a tuple of them
+    value: Any  # an array or a tuple of arrays
     derivative: tuple[float | None, ...]  # ∂output/∂input for each input; None where it is not one number
     adjoint: Any  # ∂result/∂output, like the value; None where that has no derivative
 
@@ -259,7 +259,7 @@ def _make_row(operation: _Operation) -> ChainRow:
 
 
 def _get_adjoint(node: _Node) -> Any:
-    """The sum of the adjoints passed to a node; zeros without any, None where it has no derivative."""
+    """The sum of the adjoints passed to a node; zeros if there are none, None if it has no derivative."""
     if node.adjoint is None:
         return jnp.zeros_like(node.value) if node.is_variable and _is_differentiable(node.value) else None
     return node.adjoint
@@ -278,7 +278,7 @@ def _is_number_or_bool(value: Any) -> bool:
 
 
 def _name_operation(equation: JaxprEqn) -> str:
-    """The name of an operation, with the exponent of a power; of a function with its own rule, the function's name."""
+    """The name of an operation, with the exponent of a power; for a function with its own rule, its name."""
     name, params = equation.primitive.name, equation.params
     if name == "integer_pow":
         return f"integer_pow[y={params['y']}]"

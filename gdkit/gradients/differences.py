@@ -349,7 +349,7 @@ def _compare_direction(
     sides = np.array([_one_sided_slopes(f, leaf, direction, steps[0], middle)])
     central, unexplained = sides[0].mean(), rounding[0]
     if not abs(central - along) <= relative * max(abs(along), abs(central)) + unexplained:
-        # Curvature or the end of the domain may explain it: use the step where the next smaller one changes least.
+        # curvature or the end of the domain may explain it: use the step that differs least from the next smaller one
         sides = np.array([_one_sided_slopes(f, leaf, direction, step, middle) for step in steps])
         changes = np.abs(np.diff(sides.mean(axis=1))) + rounding[:-1]
         best = int(np.argmin(np.where(np.isfinite(changes), changes, np.inf)))

@@ -26,8 +26,8 @@ PLAIN = (
 )
 ABOUT, CHECKSUM = "about", "checksum"
 _DTYPES = {np.dtype(name).newbyteorder("<").str: np.dtype(name).newbyteorder("<") for name in PLAIN}
-_ABOUT_BYTES = 2**20  # bytes of `about` at most
-_MEMBER_BYTES = 1024  # bytes of a member at most, without its numbers and, twice, its name
+_ABOUT_BYTES = 2**20  # most bytes of `about`
+_MEMBER_BYTES = 1024  # most bytes of a member besides its numbers and two copies of its name
 
 
 class Kind(NamedTuple):
@@ -175,7 +175,7 @@ def _unpack(file: Any, like: Mapping[str, Kind] | None, only: Sequence[str] | No
     if size > most + 2 * _ABOUT_BYTES:
         raise ValueError(f"it has {size:,} bytes and should have {most:,}")
     file.seek(0)
-    if file.read(4) != b"PK\x03\x04":  # zipfile would raise the same for a disk that cannot be read
+    if file.read(4) != b"PK\x03\x04":  # zipfile would raise the same error for a disk that cannot be read
         raise ValueError("it does not begin like a zip file")
     places = _locate_members(file, size)
     names = places.keys() - {ABOUT, CHECKSUM}

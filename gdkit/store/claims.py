@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from gdkit.store.files import Files, host, is_alive
 
 STALE = 300.0  # seconds after which a claim that was not renewed is ignored
-_UNREADABLE_STALE = 10.0  # the same for a claim without an owner: its writer is creating it, or was killed then
+_UNREADABLE_STALE = 10.0  # the same for a claim without an owner, whose writer is at work or was killed
 _SUFFIX = ".json"
-_MOST_CLAIMS = 10_000  # per run: with more tiles, each claim is for several
+_MOST_CLAIMS = 10_000  # of a run; with more tiles, several share a claim
 
 
 class Claim(NamedTuple):
@@ -73,9 +73,9 @@ def take_claim(files: Files, path: Path, younger_than: float = STALE) -> bool:
         except FileExistsError:
             claim = read_claim(files, path)
         except OSError:
-            remove_claim(files, path)  # an empty one would keep other processes away
+            remove_claim(files, path)  # an empty claim would keep other processes away
             return True
-        if claim is None:  # released meanwhile
+        if claim is None:  # another process has released it
             continue
         if claim.is_mine:
             renew_claim(files, path)

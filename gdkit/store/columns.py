@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Columns(NamedTuple):
     """The columns of all finished tiles, in the order of lanes."""
 
-    values: dict[str, np.ndarray]  # name -> (lanes, ...); where a lane is not finished NaN, and 0 for integers
+    values: dict[str, np.ndarray]  # name -> (lanes, ...); NaN, of integers 0, where a lane is not finished
     finished: np.ndarray  # (lanes,) bool
     narrower: dict[
         int, tuple[tuple[int, int], ...]
@@ -48,7 +48,7 @@ def read_columns(store: "Store", names: Sequence[str] | None = None) -> Columns:
 
 
 def _check_memory(store: "Store", needed: int) -> None:
-    """Check that memory can hold all columns before it is allocated: a system that overcommits kills the process."""
+    """Raise unless memory can hold all columns; a system that overcommits would kill the process instead."""
     is_known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     if is_known and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         problem = f"its {store.partition.lanes:,} lanes take {needed / 2**30:,.1f} GiB, more than this machine's memory"

@@ -17,7 +17,7 @@ _CHUNK = 2**20  # bytes: smaller pieces are joined before they are written
 
 
 class Files(NamedTuple):
-    """Every file operation of a store; tests replace them to make one fail, or crash the machine before it."""
+    """Every file operation of a store; tests replace them to make one fail, or to stop the machine before one."""
 
     create: Callable[[Path], int]  # exclusively, for writing
     write: Callable[[int, Any], int]
@@ -46,7 +46,7 @@ def _fsync(path: Path) -> None:
 
 
 def _fsync_folder(path: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no directories, and keeps renames by itself
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open directories, and makes renames durable itself
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -140,16 +140,16 @@ def temporary_for(path: Path) -> Path:
 def _write_whole(files: Files, path: Path, pieces: Iterable[Any]) -> None:
     descriptor = files.create(path)
     try:
-        for piece in _joined(pieces):
+        for piece in _join_pieces(pieces):
             view = memoryview(piece)
-            while view:  # a write may take less than it is given
+            while view:  # a write may take only part of what it gets
                 view = view[files.write(descriptor, view) :]
     finally:
         files.close(descriptor)
 
 
-def _joined(pieces: Iterable[Any]) -> Iterable[Any]:
-    """The same bytes in fewer pieces: small ones are joined, large ones stay as they are and are not copied."""
+def _join_pieces(pieces: Iterable[Any]) -> Iterable[Any]:
+    """The same bytes in fewer pieces: small ones are joined, large ones are not copied."""
     small, size = [], 0
     for piece in pieces:
         if len(piece) >= _CHUNK or size >= _CHUNK:
@@ -192,7 +192,7 @@ def is_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # another user's
+    except OSError:  # it belongs to another user
         return True
     return not _is_zombie(process)
 
@@ -205,17 +205,17 @@ def _is_zombie(process: int) -> bool:
         return False
 
 
-_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def failed(what: str, path: Path, error: OSError, *, saved: str = "Finished tiles can be read. ") -> StoreError:
     """The error for an operation that the system refused, with what is `saved` and a remedy by its reason."""
     remedy = "Check the disk, then run the same command again"
-    if error.errno in _ROOM:
+    if error.errno in _NO_SPACE:
         remedy = "Make room and run the same command again"
-    if error.errno in _RIGHTS:
+    if error.errno in _NO_PERMISSION:
         remedy = "Make it writable, or name another directory"
     if error.errno in _NO_LINKS:
         remedy = "Make it writable, or name a directory on a file system that has hard links"

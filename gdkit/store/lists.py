@@ -47,7 +47,7 @@ def lists_name(lists: Iterable[str]) -> str:
 
 
 def split_lists(content: Any) -> tuple[Any, Lists]:
-    """The content of a manifest with its short arrays as lists and its long ones by name; and the long ones.
+    """The content of a manifest, with short arrays as lists and long arrays by name; and the long arrays.
 
     >>> split_lists({"a": np.arange(2), "b": [np.zeros(5000)]})[0]["a"]
     [0, 1]

@@ -18,7 +18,7 @@ from gdkit.store.lists import Lists, StoredList
 from gdkit.store.partition import Partition, StoredGroup
 
 NAME = "manifest.json"
-FORMAT = 2  # the newest; a manifest without long lists is written in format 1, which is the same without them
+FORMAT = 2  # the newest; a manifest without long lists is written in format 1, which has none
 _LARGEST = 2**26  # bytes
 _MOST_LANES, _MOST_TILES = 2**40, 2**27
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -141,9 +141,10 @@ def _open_lists(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[
     """The long lists of a manifest by their names; none of them is read."""
     if content["format"] == 1:
         return {}
-    entry = _table("lists", content.get("lists"))
+    entry = _check_table("lists", content.get("lists"))
     kinds = {
-        name: _kind(f"lists.kinds.{name}", kind) for name, kind in _table("lists.kinds", entry.get("kinds")).items()
+        name: _parse_kind(f"lists.kinds.{name}", kind)
+        for name, kind in _check_table("lists.kinds", entry.get("kinds")).items()
     }
     if entry.get("file") != lists.lists_name(kinds):
         raise ValueError("lists.file is not the name of a file of these lists")
@@ -171,25 +172,30 @@ def from_json(content: Mapping[str, Any]) -> Manifest:
     Raises:
       ValueError: a part is not what it should be; the message names it.
     """
-    fingerprint = _table("fingerprint", content.get("fingerprint"))
+    fingerprint = _check_table("fingerprint", content.get("fingerprint"))
     for part, value in fingerprint.items():
         if not (value is None or isinstance(value, bool | int | float | str)):
             raise ValueError(f"fingerprint.{part} is {type(value).__name__}")
-    columns = {_name(n): _kind(f"columns.{n}", c) for n, c in _table("columns", content.get("columns")).items()}
+    columns = {
+        _check_name(n): _parse_kind(f"columns.{n}", c)
+        for n, c in _check_table("columns", content.get("columns")).items()
+    }
     config = content.get("config")
     if not (config is None or isinstance(config, str)):
         raise ValueError("config is not a text")
-    partition = _partition(content)
-    seeds, steps = (_integer(name, content.get(name), 1) for name in ("seeds", "steps"))
-    tables = {name: _table(name, content.get(name)) for name in ("plan", "versions", "device")}
+    partition = _parse_partition(content)
+    seeds, steps = (_check_integer(name, content.get(name), 1) for name in ("seeds", "steps"))
+    tables = {name: _check_table(name, content.get(name)) for name in ("plan", "versions", "device")}
     dtype = content.get("dtype")
     if not isinstance(dtype, str):
         raise ValueError("dtype is not a text")
     return Manifest(fingerprint, partition, columns, seeds, steps, dtype, **tables, config=config)
 
 
-def _partition(content: Mapping[str, Any]) -> Partition:
-    groups = tuple(_group(f"groups[{i}]", group) for i, group in enumerate(_list("groups", content.get("groups"))))
+def _parse_partition(content: Mapping[str, Any]) -> Partition:
+    groups = tuple(
+        _parse_group(f"groups[{i}]", group) for i, group in enumerate(_check_list("groups", content.get("groups")))
+    )
     if not groups:
         raise ValueError("it has no groups")
     partition = Partition(groups)
@@ -203,17 +209,17 @@ def _partition(content: Mapping[str, Any]) -> Partition:
     return partition
 
 
-def _group(at: str, content: Any) -> StoredGroup:
-    content = _table(at, content)
-    read_integer = lambda name, least: _integer(f"{at}.{name}", content.get(name), least)
-    read_integers = lambda name, least: _integers(f"{at}.{name}", content.get(name), least)
+def _parse_group(at: str, content: Any) -> StoredGroup:
+    content = _check_table(at, content)
+    read_integer = lambda name, least: _check_integer(f"{at}.{name}", content.get(name), least)
+    read_integers = lambda name, least: _check_integers(f"{at}.{name}", content.get(name), least)
     sizes, order = read_integers("sizes", 1), read_integers("order", 0)
     if len(sizes) > 64 or sorted(order) != list(range(len(sizes))):
         raise ValueError(f"{at}.order does not name each dimension once")
-    chosen = _list(f"{at}.chosen", content.get("chosen"))
+    chosen = _check_list(f"{at}.chosen", content.get("chosen"))
     if len(chosen) != len(sizes):
         raise ValueError(f"{at}.chosen does not have one entry per dimension")
-    chosen = tuple(c if c is None else _integers(f"{at}.chosen", _as_list(c), 0) for c in chosen)
+    chosen = tuple(c if c is None else _check_integers(f"{at}.chosen", _as_list(c), 0) for c in chosen)
     for own, size in zip(chosen, sizes, strict=True):
         if own is not None and (not own or list(own) != sorted(set(own)) or own[-1] >= size):
             raise ValueError(f"{at}.chosen is not in rising order below {size}")
@@ -225,13 +231,13 @@ def _group(at: str, content: Any) -> StoredGroup:
 
 
 def _as_list(value: Any) -> Any:
-    """A list of a manifest, read if it lies beside it."""
+    """A list of a manifest, read from its file if it is long."""
     return np.asarray(value).tolist() if isinstance(value, StoredList | np.ndarray) else value
 
 
-def _kind(at: str, content: Any) -> Kind:
-    content = _table(at, content)
-    kind = Kind(content.get("dtype"), _integers(f"{at}.shape", content.get("shape"), 0))
+def _parse_kind(at: str, content: Any) -> Kind:
+    content = _check_table(at, content)
+    kind = Kind(content.get("dtype"), _check_integers(f"{at}.shape", content.get("shape"), 0))
     if kind.dtype not in PLAIN:
         raise ValueError(f"{at}.dtype is none of {', '.join(PLAIN)}")
     if len(kind.shape) > 32 or math.prod(kind.shape) > _MOST_LANES:
@@ -239,7 +245,7 @@ def _kind(at: str, content: Any) -> Kind:
     return kind
 
 
-def _name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not (0 < len(name) <= 200 and name.isprintable()) or set(name) & set("/\\") or name in (ABOUT, CHECKSUM):
         raise ValueError(f"columns: {name!r} cannot be a name; use printable characters without slashes")
     return name
@@ -254,15 +260,15 @@ def _make_check(is_right: Callable[[Any], bool], kind: str) -> Callable[[str, An
     return check
 
 
-_table = _make_check(lambda value: isinstance(value, dict), "a table")
-_list = _make_check(lambda value: isinstance(value, list), "a list")
+_check_table = _make_check(lambda value: isinstance(value, dict), "a table")
+_check_list = _make_check(lambda value: isinstance(value, list), "a list")
 
 
-def _integer(at: str, value: Any, least: int) -> int:
+def _check_integer(at: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_LANES:
         raise ValueError(f"{at} is not a whole number from {least} to {_MOST_LANES}")
     return value
 
 
-def _integers(at: str, value: Any, least: int) -> tuple[int, ...]:
-    return tuple(_integer(at, item, least) for item in _list(at, value))
+def _check_integers(at: str, value: Any, least: int) -> tuple[int, ...]:
+    return tuple(_check_integer(at, item, least) for item in _check_list(at, value))

@@ -104,7 +104,7 @@ def _encode(lanes: "xr.Dataset") -> Any:
     texts = {n: (c.dims, c.values.astype(str)) for n, c in lanes.coords.items() if c.dtype.kind == "O"}
     lanes = lanes.assign_coords(texts).assign_attrs(format=FORMAT)
     for variable in lanes.variables.values():
-        variable.encoding = {"_FillValue": None}  # else readers replace each NaN by another one
+        variable.encoding = {"_FillValue": None}  # otherwise readers replace each NaN by another
         variable.attrs = variable.attrs | {_CHECKSUM: checksum(variable.values)}
     stream = io.BytesIO()
     with h5netcdf.File(stream, "w") as file:
@@ -123,7 +123,7 @@ def _decode(content: bytes) -> "xr.Dataset":
     with xr.open_dataset(io.BytesIO(content), engine="h5netcdf", phony_dims="sort") as dataset:
         if dataset.attrs.get("format") != FORMAT:
             raise ValueError(f"it is no result of format {FORMAT}")
-        if dataset.nbytes > len(content):  # nothing is compressed
+        if dataset.nbytes > len(content):  # impossible, since nothing is compressed
             raise ValueError("its arrays are larger than the file")
         lanes = dataset.load()
     for name, variable in lanes.variables.items():

@@ -40,7 +40,7 @@ class StoredGroup:
 
     @functools.cached_property
     def _chosen(self) -> tuple[np.ndarray | None, ...]:
-        return tuple(None if c is None else np.asarray(c) for c in self.chosen)  # once, not for every tile
+        return tuple(None if c is None else np.asarray(c) for c in self.chosen)  # made once, not for every tile
 
     @property
     def points(self) -> int:

@@ -11,7 +11,7 @@ from gdkit.store.files import Files, failed, host, is_alive
 
 PER_FOLDER = 1000
 SUFFIX = ".npz"
-NARROWER = ".narrower"  # of the empty file that marks a tile some of whose blocks ran smaller
+NARROWER = ".narrower"  # suffix of the empty file that marks a tile with blocks that ran smaller than planned
 _DAY = 86_400
 
 

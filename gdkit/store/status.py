@@ -19,7 +19,7 @@ class Status(NamedTuple):
     finished: int
     in_flight: int  # not finished, and claimed or with a checkpoint
     missing: int
-    damaged: tuple[int, ...] | None  # tiles that are not what was written, which count as missing; None if not verified
+    damaged: tuple[int, ...] | None  # tiles that are not what was written; they count as missing; None if not verified
     lanes: int
     lanes_done: int
     carries: dict[int, int | None]  # block of an unfinished tile -> step of its checkpoint, None where that is damaged

@@ -185,7 +185,7 @@ class Store(NamedTuple):
         marked = paths.list_numbers(self.files, self.path / _TILES, paths.NARROWER)
         narrower = {}
         for tile in sorted(number for number in marked if number < self.partition.tiles):
-            with contextlib.suppress(StoreError):  # not stored yet, or damaged
+            with contextlib.suppress(StoreError):  # the tile is not stored yet, or damaged
                 narrower[tile] = self.read_tile(tile).narrower
         return {tile: shapes for tile, shapes in narrower.items() if shapes}
 
@@ -295,7 +295,7 @@ class Store(NamedTuple):
     # Timings
 
     def put_timings(self, timings: Mapping[str, float]) -> None:
-        """Store the seconds that the finished run took, which no tile tells.
+        """Store the seconds that the finished run took, which no tile holds.
 
         Raises:
           StoreError: the system refused.
@@ -429,7 +429,7 @@ class Store(NamedTuple):
 
 @contextlib.contextmanager
 def _store_errors(what: str, path: Path) -> Generator[None]:
-    """Raise a `StoreError` that says what was attempted where the system refuses."""
+    """Where the system refuses an operation, raise a `StoreError` that says what was attempted."""
     try:
         yield
     except OSError as error:

@@ -146,7 +146,7 @@ def has_convolutions(jaxpr: Jaxpr) -> bool:
 
 
 def hold_outputs(f: Callable[[Any], list[Array]], held: Sequence[int]) -> Callable[[Any], list[Array]]:
-    """`f` with the outputs at the places `held` constant to a derivative, wherever else in `f` they are used."""
+    """`f` whose derivative takes the outputs at the places `held` as constants, also where `f` uses them."""
 
     def evaluate(x: Any) -> list[Array]:
         closed = jax.make_jaxpr(f)(x)
@@ -156,7 +156,7 @@ def hold_outputs(f: Callable[[Any], list[Array]], held: Sequence[int]) -> Callab
 
 
 def _run(closed: ClosedJaxpr, inputs: Sequence[Array], held: set[int]) -> list[Array]:
-    """Run a program; the outputs at the places `held` are constant to a derivative from where they are computed on."""
+    """Run a program; a derivative takes the outputs at the places `held` as constants once they are computed."""
     jaxpr = closed.jaxpr
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *inputs), strict=True))
     cut = {jaxpr.outvars[i] for i in held if not isinstance(jaxpr.outvars[i], Literal)}

@@ -92,7 +92,7 @@ def translate_errors(argument: str, function: object) -> Generator[None]:
 
 
 def explain(error: Exception) -> Mistake | None:
-    """The explanation of an error that JAX raises about a function of the user; None of others."""
+    """The explanation of an error that JAX raises about a function of the user; None for other errors."""
     matches = (e for kind, text, e in _MISTAKES if isinstance(error, kind) and text in str(error))
     return next(matches, None)
 
