@@ -73,7 +73,7 @@ def holds(_: str, result: dict[str, Any]) -> bool:
 def _section(r: dict[str, Any]) -> str:
     return f"""## Streaming sweeps, killed at random instants
 
-A sweep over batches from the host evaluates validation data along the run, stops lanes that lose patience and keeps the
+A sweep over batches from the host evaluates validation data along the run, stops lanes by patience and keeps the
 best states. Its {r["blocks"]} blocks advance in step on {r["workers"]} workers, {r["segments"]} segments in all.
 It is killed with SIGKILL (seed {r["seed"]}) and restarted until it finishes. Tiles and states are compared with those
 of an undisturbed run, byte for byte.
