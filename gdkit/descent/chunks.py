@@ -14,16 +14,16 @@ from gdkit.data.held_out import count_rows
 from gdkit.tracing import jaxprs
 from gdkit.types import Array, PyTree
 
-CHUNK_BYTES = 2**22  # of the largest array that the evaluation of one lane makes, as far as it grows with the rows
-_MIN_ROWS = 1024  # of data that may be cut
+CHUNK_BYTES = 2**22  # most bytes of an array that grows with the rows, in the evaluation of one lane
+_MIN_ROWS = 1024  # data with fewer rows are not cut
 _TESTED_ROWS, _TESTED_CHUNKS = 64, 4
-_ROUNDING = 64  # times the resolution of a value's dtype, by which two means of a few rows may differ
+_ROUNDING = 64  # two means of a few rows may differ by so many times the resolution of their dtype
 
 Values = dict[str, Array]
 
 
 class Chunks(Protocol):
-    """Data in chunks of as many rows each, except for the last, which may have fewer."""
+    """Data in chunks of equally many rows; the last one may have fewer."""
 
     @property
     def chunks(self) -> int:
@@ -47,7 +47,7 @@ class Chunks(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RowChunks:
-    """Arrays with as many rows each, in chunks of `size` rows."""
+    """Arrays of equally many rows, in chunks of `size` rows."""
 
     data: PyTree
     size: int
@@ -93,10 +93,10 @@ def average_chunks(values_on: Callable[[PyTree], Values], data: Chunks) -> Value
 
 
 def choose_rows(values_on: Callable[[PyTree], Values], data: PyTree) -> int | None:
-    """The rows of a chunk, so that no array of the evaluation takes more than `CHUNK_BYTES`; None for all rows.
+    """The rows per chunk, so that no array of the evaluation takes more than `CHUNK_BYTES`; None for one chunk.
 
-    What the evaluation makes is found by tracing it. Arrays that do not grow with the rows are not counted. Code that
-    takes no other number of rows than all of them gets these.
+    The arrays are found by tracing the evaluation. Those that do not grow with the rows are not counted. Data are not
+    cut if the evaluation cannot be traced on fewer rows.
     """
     rows = count_rows(data)
     if rows < _MIN_ROWS or any(jnp.shape(x)[:1] != (rows,) for x in jax.tree.leaves(data)):
@@ -123,11 +123,11 @@ def _largest_array(values_on: Callable[[PyTree], Values], data: PyTree, rows: in
 
 
 def find_means(values_on: Callable[[PyTree, PyTree], Values], params: PyTree, data: PyTree) -> frozenset[str]:
-    """Those values that are means over rows, by a test: the mean of some chunks of rows is the value on all of them.
+    """The values that are means over rows, found by a test: the mean of several chunks equals the value on all rows.
 
-    It is made where values of other kinds do not agree by chance: near `params` at random, since all rows may have the
-    same loss at a start; and on rows of which some entries are the least or the largest of the data, which may mark
-    what counts and be rare.
+    The test avoids cases where other values agree by chance. It is made at params near `params`, since at the start all
+    rows may have the same loss; and some entries of the rows are replaced by the lowest and the highest of the data,
+    which may be rare and mean something else, such as a mask.
     """
     rng = np.random.default_rng(0)
     rows = rng.choice(count_rows(data), _TESTED_ROWS, replace=False)

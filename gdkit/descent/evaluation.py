@@ -1,4 +1,4 @@
-"""What a run is evaluated by: the optimum, and loss, metrics or values of `Problem.evaluate` on held-out data."""
+"""Evaluation of a run: the optimum, and loss, metrics or values of `Problem.evaluate` on held-out data."""
 
 import functools
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
@@ -45,7 +45,7 @@ def evaluate(
     """The optimum where it is known, and loss and metrics on validation and test data, at the params to evaluate.
 
     Without these data metrics are read on the training data: all of them, or where they have another structure than a
-    batch, the batch of step `t`. What is not used of the values is not computed, under `jax.jit`.
+    batch, the batch of step `t`. Under `jax.jit` values that are not used are not computed.
     """
     concrete, built = binding.resolve(problem, optimizer, hyperparameters)
     params = optimizers.evaluation_params(state.opt_state, state.params)
@@ -106,7 +106,7 @@ def _evaluate_rows(
 
 
 def _find_means(problem: ProblemLike, hyperparameters: Hyperparameters, part: str) -> frozenset[str]:
-    """Those values on held-out data that are means over rows; none where swept values decide the problem."""
+    """The values on held-out data that are means over rows; none if the problem depends on swept values."""
     _, of_problem = factories.split_hyperparameters(hyperparameters)
     if isinstance(problem, Learner) or any(isinstance(value, Tracer) for value in of_problem.values()):
         return frozenset()
@@ -142,7 +142,7 @@ def evaluation_names(problem: Problem) -> list[str]:
 
 
 def is_along(name: str) -> bool:
-    """Whether ``evaluate_every`` evaluates the value `name` along the run; never on test data, which choose nothing.
+    """Whether ``evaluate_every`` evaluates the value `name` along the run; never on test data.
 
     >>> [is_along(name) for name in ("validation_loss", "train_accuracy", "test_loss", "optimum")]
     [True, True, False, False]
@@ -159,7 +159,7 @@ def evaluate_along(
     t: Array,
     key: Key,
 ) -> dict[str, Array]:
-    """Those values of `evaluate` that are evaluated along the run, as floats; `t` is the number of updates made."""
+    """The values of `evaluate` along the run, as floats; `t` is the number of updates made."""
     values = evaluate(problem, optimizer, hyperparameters, state, arrays, t, key)
     return {name: _as_float(jnp.asarray(value), state.params) for name, value in values.items() if is_along(name)}
 
@@ -180,7 +180,7 @@ def observe_evaluation(
 ) -> Record:
     """The record after the monitors have observed the values of `evaluate_along`; that of an ended run stays as it is.
 
-    Where a stopping rule then says so, the next step ends the run, with the state that was evaluated.
+    If a stopping rule then holds, the next step ends the run, with the state that was evaluated.
     """
     names = maximized_names(binding.resolve_problem(problem, hyperparameters)[0])
     evaluation = Evaluation(t, values, frozenset(name for name in values if is_maximized(names, name)))
@@ -194,7 +194,7 @@ def observe_evaluation(
 
 
 class BestState(NamedTuple):
-    """What `keep_best` remembers: the state at the best evaluation so far, the one at the end of a run not counted."""
+    """What `keep_best` remembers: the state at the best evaluation so far, except the one at the end of a run."""
 
     value: Array  # () at that evaluation; of a value that is maximized, the negative one
     step: Array  # () int32, updates made; -1 before an evaluation whose value is finite

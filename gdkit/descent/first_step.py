@@ -1,7 +1,7 @@
-"""What the first step of a run tells: a start that is not finite, and hyperparameters that nothing uses.
+"""What the first step of a run shows: a start that is not finite, and hyperparameters that nothing uses.
 
-A gradient that is not finite at a finite loss is a fault of the loss at this start, and no learning rate mends it. It
-is looked for where a run ends at once, since that takes a compiled gradient.
+A gradient that is not finite at a finite loss is a fault of the loss at this start, which no learning rate repairs. It
+is looked for only if a run ends at step 0, since this requires compiling the gradient.
 """
 
 from typing import Any
@@ -37,8 +37,8 @@ def find_bad_start(
 ) -> tuple[str, str] | None:
     """What is not finite at the start of the run of `key`, the loss or its gradient, and the remedy.
 
-    None if both are finite, and if the optimizer skips such an update: all that was finite in the state is finite
-    after it.
+    None if both are finite, or if the optimizer skips such an update, so that everything in the state that was finite
+    stays finite.
     """
     init_key, sample_key = split_key(key)
 

@@ -40,7 +40,7 @@ from gdkit.types import (
 
 
 class Trajectory(NamedTuple):
-    """One run. With ``record_every=1`` there are ``steps + 1`` losses; loss t is the one before update t."""
+    """One run. With ``record_every=1`` there are ``steps + 1`` losses; loss t is that before update t."""
 
     params: Params  # after the last update; of a Learner, its whole state, while aux and opt_state are None
     aux: PyTree
@@ -92,15 +92,15 @@ def descend(
     """Run `steps` steps of gradient descent as one compiled scan.
 
     Pure, and differentiable forward and backward in the hyperparameters and the initial params. The statistics are
-    observations, whose derivatives are zero. Given a factory and `hyperparameters`, one
-    compiled program serves all their float values.
+    observations, whose derivatives are zero. With a factory and `hyperparameters` one compiled program serves all float
+    values.
 
     Args:
       problem: a Problem, or a factory of one whose hyperparameters are named ``problem.NAME``; or a Learner.
       optimizer: an optimizer, or a factory of one; None for a Learner.
       steps: the number of updates.
       hyperparameters: name to value, for the factories.
-      key: the seed's key, or the integer that makes it; decides the start and the batches.
+      key: the key of the run, or an integer for `jax.random.key`; decides the start and the batches.
       start: a `State` to continue from, or params alone, in place of those of `Problem.init`. Without optimizer state
         or aux (None) they are initialized as usual. Steps are counted from 0 again, so that batches of `Problem.sample`
         repeat, while counts in the optimizer state, and so its schedules, continue; numbers in it that are
@@ -166,7 +166,7 @@ def _read_batches(problem: ProblemLike, chosen: Hyperparameters, arrays: Arrays,
         return arrays
     if not isinstance(seed, int | np.integer):
         remedy = "Pass the seed for which batches are read as seed=, or an integer key"
-        raise bad_type("key", seed, "batches are read for a seed, which a key does not tell", remedy)
+        raise bad_type("key", seed, "batches are read by seed, and a key does not contain one", remedy)
     size = (steps + 1) * sum(x.nbytes for x in jax.tree.leaves(source.first))
     if size > _MAX_BATCH_BYTES:
         remedy = "Use gdkit.sweep, which reads them along the run"
@@ -174,7 +174,7 @@ def _read_batches(problem: ProblemLike, chosen: Hyperparameters, arrays: Arrays,
     return arrays._replace(data=source.read_window(int(seed), 0, 0, steps + 1, steps + 1))
 
 
-_MAX_BATCH_BYTES = 2**31  # that `descend` reads
+_MAX_BATCH_BYTES = 2**31  # most bytes of batches that `descend` reads
 
 
 @cache_if_hashable(maxsize=128)
@@ -302,6 +302,6 @@ def _allocate(tree: PyTree, points: int) -> PyTree:
 
 
 def _write(history: PyTree, value: PyTree, t: Array, every: int) -> PyTree:
-    """`value` in the slot of the next recorded step; the value of that step itself is written last."""
+    """Write `value` into the slot of the next recorded step, where the value of that step itself is written last."""
     slot = -(-t // every)
     return jax.tree.map(lambda h, v: jax.lax.dynamic_update_index_in_dim(h, v, slot, 0), history, value)

@@ -30,9 +30,9 @@ from gdkit.types import (
 def withholds_updates(
     problem: ProblemLike, optimizer: OptimizerLike, hyperparameters: Hyperparameters, state: State
 ) -> bool:
-    """Whether the optimizer may give zero in place of an update, or tests whether gradients are finite.
+    """Whether the optimizer may return zero instead of an update, or tests whether gradients are finite.
 
-    Gradient accumulation and transforms that skip what is not finite do; found by tracing its update.
+    Gradient accumulation and transforms that skip non-finite updates do. It is found by tracing the update.
     """
     _, built = binding.resolve(problem, optimizer, hyperparameters)
     if isinstance(built, optimizers.Plain):
@@ -53,7 +53,7 @@ def initial_state(
 ) -> State:
     """The state before step 0, cast once to the dtypes that the step map returns.
 
-    Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than they start with, which a scan refuses.
+    Some optimizers (lars, cocob, schedule_free, lbfgs) return other dtypes than those of `init`, which a scan refuses.
     """
     state = strip_weak_types(raw_initial_state(problem, optimizer, hyperparameters, key, arrays))
     step = lane_step(problem, optimizer)
@@ -89,7 +89,7 @@ def raw_initial_state(
 
 
 def _continue_learner(state: State, given: State) -> State:
-    """The state of a lane with the numbers of `given`, the state of a learner; what is None in it stays as it is."""
+    """The state of a lane with the numbers of `given`, the state of a learner, where these are not None."""
     own = learners.join_state(state)
     if isinstance(own, State):
         pairs = zip(State._fields, given, own, strict=True)

@@ -166,7 +166,7 @@ def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes
 def parse_free_axes(axes: Any) -> tuple[Section, ...]:
     """The sections of axes whose values no factory takes: floats and learning rates are traced, other values static.
 
-    The optimizer of each section only stands for one; its label and its value in ``fixed`` are those of the axis.
+    The optimizer of each section is a placeholder; its label and its value in ``fixed`` are those of the axis.
     """
     parts = axes if isinstance(axes, list | tuple) else [axes]
     free = [_free_part(part) if isinstance(part, Mapping) else part for part in parts]
@@ -176,7 +176,7 @@ def parse_free_axes(axes: Any) -> tuple[Section, ...]:
 
 
 def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The axes of a mapping with integers marked as static, and ``optimizer`` as a choice that a section holds."""
+    """The axes of a mapping with integers marked as static, and ``optimizer`` as the label of a section."""
     free: dict[str, Any] = {}
     for name, values in part.items():
         if name == "optimizer" and not isinstance(part, Paired):

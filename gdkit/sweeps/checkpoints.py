@@ -17,7 +17,7 @@ from gdkit.store.files import failed, publish_output
 from gdkit.trees import name_leaves
 from gdkit.types import PyTree, State
 
-_AUX, _KEYS = "aux/", "keys"  # before the names of aux; in the metadata, the implementations of typed keys
+_AUX, _KEYS = "aux/", "keys"  # the prefix of names of aux; in the metadata, the implementations of typed keys
 _FORMAT = "gdkit"  # in the metadata: the version of these names
 
 

@@ -71,7 +71,7 @@ def describe(
 ) -> Description:
     """The description of the sweep that `request` asks for.
 
-    `maximized` are the metrics that are to be large; `validation_rows` is 0 where it is not known.
+    `maximized` are the metrics that are better when larger; `validation_rows` is 0 if it is unknown.
     """
     grids, axes = zip(*list_grids(request.sections), strict=True)
     steps = monitors.curve_steps(request.curve_points) if request.curve_points else np.zeros(0, np.int32)
@@ -119,8 +119,8 @@ def extend_grids(grids: Iterable[GridAxes], more: Iterable[GridAxes]) -> tuple[l
     """The grids of a sweep with further values of one axis of some of its optimizers.
 
     Args:
-      grids: of the sweep.
-      more: of the further values, for these optimizers only, and else the same.
+      grids: those of the sweep.
+      more: those of the further values, for the optimizers concerned only, with all other axes equal.
 
     Returns:
       The grids of all values, which are in increasing order, and the numbers of the points of `grids` and of `more` in

@@ -125,11 +125,11 @@ class _TrainWorkload(NamedTuple):
     """A checked sweep of a function."""
 
     train: Train
-    groups: Sequence[tuple[Group, int]]  # of points, each with the number of the first point of its section
+    groups: Sequence[tuple[Group, int]]  # each with the number of the first point of its section
     seeds: int
     root: Key
     width: int  # lanes per block
-    shapes: Mapping[str, tuple[int, ...]]  # of the values of a lane by name
+    shapes: Mapping[str, tuple[int, ...]]  # name -> shape of the value of a lane
     judging: Judging
     described: Description
 
@@ -147,7 +147,7 @@ class _TrainBlock(NamedTuple):
 
     program: Compiled
     lanes: np.ndarray  # (lanes,) int, their numbers in the result
-    traced: dict[str, Array]  # name -> (width,), of which the first are those of the lanes
+    traced: dict[str, Array]  # name -> (width,), those of the lanes first, then padding
     keys: Key  # (width,)
 
     def run(self) -> dict[str, np.ndarray]:

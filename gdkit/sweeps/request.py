@@ -45,7 +45,7 @@ class SweepRequest(NamedTuple):
     plan: Plan
     keep_states: KeepStates = "auto"
     statistics: str = "all"  # a name of `monitors.BUILT_IN`
-    start: State | None = None  # that all lanes start from; aux and optimizer state None for the usual ones
+    start: State | None = None  # where all lanes start; aux and optimizer state may be None
     evaluate_every: int | None = None  # steps from one evaluation on validation data to the next
 
     @property
@@ -154,7 +154,7 @@ def check_request(
 
 
 def _check_keep_states(keep_states: Any, evaluate_every: int | None) -> None:
-    """Raise unless it is a kind of states that a sweep can keep."""
+    """Raise unless `keep_states` names states that the sweep can keep."""
     if keep_states is not None and keep_states not in ("auto", "last", "best"):
         raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last", "best" or None')
     if keep_states == "best" and evaluate_every is None:

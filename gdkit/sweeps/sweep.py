@@ -77,7 +77,7 @@ def sweep(
       steps: updates per lane.
       key: the root of all seeds; the run of seed s is `descend` with ``key=jax.random.fold_in(key, s)``.
       monitors: further statistics, and stopping rules such as `gdkit.monitors.patience`.
-      statistics: ``"all"`` that regimes need, or ``"ends"``: initial, final and least loss, the last step and how a
+      statistics: ``"all"``, which regimes need, or ``"ends"``: initial, final and least loss, the last step and how a
         lane ended, which costs less. `best`, `edge` and `recommend` then work without regimes, and a run that still
         climbs at its last step does not count as diverged.
       evaluate_every: evaluate the validation data at every n-th step, as well as at the end. The ``validation_``
@@ -92,7 +92,7 @@ def sweep(
         a constant that is added to the loss changes none.
       until_bracketed: extend the learning rate, or else the first numeric axis, beyond its end until the best value
         lies inside it or the next one diverges: each time by half as many values as it has, at most 8 times. In a run
-        directory each extension has its own, ``extended-1`` and so on.
+        directory each extension has its own directory, ``extended-1`` and so on.
       keep_states: which states of lanes `SweepResult.state` returns. ``"auto"``: those at the last step; they are kept
         in memory up to 256 MiB, in a run directory up to 64 MiB, and beyond that a lane's block is run again on demand,
         with the same bits. ``"last"``: the same, kept whatever their size, in the run directory if there is one.
@@ -251,7 +251,7 @@ def _execute(
     meter.add_resumed(destination.lanes_done * compiler.request.steps, destination.lanes_done)
     jobs = (job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes) for job in jobs)
     for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop, report_output):
-        destination.add(finished)  # here, since workers would be slower: they share caches and Python's lock
+        destination.add(finished)  # not in workers, which would be slower: they share caches and Python's lock
         lanes.add(finished)
         meter.add(0, finished.block.lanes)
     return destination.columns()
@@ -363,7 +363,7 @@ def _make_collector(
     pool: ParsedExecutor,
     settings: ExecutionSettings,
 ) -> LaneCollector:
-    """What collects lanes, where this process sees all of them at their last step."""
+    """The collector of lanes, which is on if this process sees all of them at their last step."""
     sees_all = destination.lanes_done == 0 and not isinstance(pool, Pool)
     is_unlimited = request.keep_states in ("last", "best") and not destination.stores_lanes
     most_bytes = sys.maxsize if is_unlimited else settings.lane_bytes

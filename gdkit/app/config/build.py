@@ -114,7 +114,7 @@ def _build_learner(config: LearnerConfig) -> Learner:
 
 
 def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
-    """The axes of the sweep: the product, of which the optimizer is one, then those that vary jointly."""
+    """The axes of the sweep: those of the product, the optimizer included, then those that vary jointly."""
     sweep = config.sweep
     random = {name: axis.random for name, axis in sweep.axes.items() if axis.random}
     samples = Paired()

@@ -29,10 +29,10 @@ from gdkit.sweeps.programs.timing import seconds_per_step
 class SegmentSettings(NamedTuple):
     """How long segments take: short enough for interruptions and progress, long enough to cost nothing."""
 
-    first_steps: int = 64  # of a program whose speed is not known yet
+    first_steps: int = 64  # steps per segment until the speed of the program is known
     seconds: float = 0.5
-    checkpoint_seconds: float = 2.0  # where a checkpoint is written at the end of each
-    start_cache_bytes: int = 2**25  # of start carries that a job keeps for its later blocks
+    checkpoint_seconds: float = 2.0  # if a checkpoint is written at the end of each segment
+    start_cache_bytes: int = 2**25  # most bytes of start carries that a job caches for its later blocks
     compaction_steps: int = 16  # before a block can be compacted for the first time: many lanes that diverge do so soon
     compaction_gain: float = 1.0  # seconds that a narrower block has to save per second of compiling its program
 
@@ -56,7 +56,7 @@ def run_block(
     slots: contextlib.AbstractContextManager = NO_SLOTS,
     settings: SegmentSettings = DEFAULT_SEGMENTS,
 ) -> FinishedBlock | None:
-    """Advance a block to its last step, segment by segment; None if `stop` was set before it got there.
+    """Advance a block to its last step, segment by segment; None if `stop` was set before.
 
     `report_output` receives the values of the block at the end of each segment. With data on the host, batches come
     from `feed`, which the caller opens, and a segment runs within `slots`, which limit how many run at once.
@@ -91,9 +91,9 @@ def run_block(
             write_evaluations(evaluations, pending)
             report_steps(reached - step)
             step = reached
-            # the short segments that measure the speed are not worth a file: their steps are saved with the next one
+            # no checkpoint after the short segments that measure the speed; the next one covers their steps
             is_due = segment_steps is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds / 2
-            is_last = step == job.steps and not feed  # the tile follows; with `feed` others may advance before it
+            is_last = step == job.steps and not feed  # the tile follows; with `feed` other blocks may advance first
             if checkpoint and is_due and not is_last:
                 checkpoint.save(carry._replace(evaluations=evaluations))
                 saved_step, saved_at = step, time.monotonic()
@@ -156,7 +156,7 @@ def _advance_segment(
 ) -> tuple[Carry, int, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended.
 
-    Also the places and the values of the evaluations on the way; the device is not waited for between them.
+    Also the places and the values of the evaluations on the way, computed without waiting for the device in between.
     """
     begin = time.monotonic()
     carry, pending = _advance_and_evaluate(job, program, inputs, carry, step, end, compaction)
@@ -199,7 +199,7 @@ def _steps_in(seconds: float, program: Program, first_steps: int) -> int:
 
 
 def _end_segment(step: int, count: int, steps: int, program: Program) -> int:
-    """The end of a segment of about `count` steps: where a stride ends, so that no step of it is made by itself."""
+    """The end of a segment of about `count` steps: where a stride ends, so that all its steps are made in strides."""
     stride = program.layout.stride
     return min(-(-(step + count) // stride) * stride, steps)
 
@@ -229,7 +229,7 @@ def _start_carry(job: Job, block: Block, device: int, cache_bytes: int) -> Carry
 
 
 def _resumed_carry(job: Job, lanes: HostLanes, block: Block, device: int) -> Carry:
-    """The carry of a block of lanes that the host holds; they were not evaluated yet at the step they are at."""
+    """The carry of a block of lanes on the host, after the evaluation that its monitors observe at this step."""
     program = job.programs[device]
     like = program.carry
     of_block = lambda x: x[np.ix_(block.points, block.seeds)]

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from gdkit.errors import RunError, bad_type, bad_value
 
-LARGE_BYTES = 2**20  # processes of this machine read what is larger from a file, instead of with every task
+LARGE_BYTES = 2**20  # processes of this machine read larger data from a file, instead of receiving them with every task
 
 
 class DaskClient(Protocol):
-    """A ``dask.distributed.Client``, as far as gdkit uses it."""
+    """The part of a ``dask.distributed.Client`` that gdkit uses."""
 
     get_executor: Callable[..., Executor]
     scatter: Callable[..., Any]
@@ -24,7 +24,7 @@ class DaskClient(Protocol):
 
 
 class SharedData(Protocol):
-    """What all tasks of a sweep are given: a NamedTuple whose pickled bytes can lie in a file instead."""
+    """The data that all tasks of a sweep share: a NamedTuple whose pickled bytes can be read from a file instead."""
 
     @property
     def pickled(self) -> bytes: ...
@@ -36,7 +36,7 @@ class SharedData(Protocol):
 class Pool:
     """Any ``concurrent.futures.Executor`` whose tasks run in other processes.
 
-    A subclass with a `restart` of its own serves an executor that gdkit does not know how to restart.
+    For an executor that gdkit cannot restart, write a subclass with its own `restart`.
     """
 
     worker_errors: tuple[type[BaseException], ...] = (BrokenExecutor,)  # raised for the tasks of a worker that died
@@ -47,7 +47,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many tasks run at once, as far as the executor tells."""
+        """Number of tasks that run at once; that of the cores if the executor does not say."""
         # Executors of concurrent.futures have no public attribute for it.
         sizes = (getattr(self._executor, name, None) for name in ("num_workers", "_max_workers"))
         return next((n for n in sizes if isinstance(n, int) and n > 0), os.cpu_count() or 1)
@@ -88,7 +88,7 @@ class Pool:
         self._is_restarted = True
 
     def close(self) -> None:
-        """Shut down an executor that was made here, and remove the files; the user's own executor stays."""
+        """Remove the files, and shut down the executor unless it is the user's own."""
         if self._is_restarted:
             self._executor.shutdown()
         if self._folder:
@@ -96,7 +96,7 @@ class Pool:
 
 
 class DaskPool(Pool):
-    """A ``distributed.Client``: workers may come and go, and the scheduler tries a task again."""
+    """A ``distributed.Client``: workers may come and go, and the scheduler retries tasks."""
 
     def __init__(self, client: DaskClient):
         super().__init__(client.get_executor(pure=False))
@@ -112,14 +112,14 @@ class DaskPool(Pool):
     def share(self, data: SharedData) -> Any:
         """`data` as the result of a task, which the scheduler runs again when workers die with every copy.
 
-        Scattered data would be lost then, and tasks that need it could wait for ever.
+        Scattered data would be lost in this case, and tasks that need them could wait forever.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
             return self._client.submit(_identity, data, pure=False)
 
     def restart(self) -> None:
-        """Nothing: the scheduler starts other workers."""
+        """Do nothing: the scheduler replaces workers that died."""
 
 
 def _identity(value: Any) -> Any:
@@ -131,7 +131,7 @@ ParsedExecutor = Pool | ThreadPoolExecutor | None
 
 
 def _constructor_of(executor: Executor) -> tuple[Callable[..., Any] | None, Sequence[str]]:
-    """What makes another executor like this one, and the names of its settings; (None, ()) where that is unknown."""
+    """The constructor of executors of this kind, and the names of its settings; (None, ()) if it is unknown."""
     if isinstance(executor, ProcessPoolExecutor):
         return ProcessPoolExecutor, ("max_workers", "mp_context", "initializer", "initargs")
     if _is_loky(executor):

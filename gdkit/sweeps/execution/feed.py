@@ -14,16 +14,16 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Inputs, Shared
 from gdkit.sweeps.programs.job import Job, count_carry_bytes
 
-MAX_IN_STEP = 1024  # blocks that advance in step, each in a thread of its own
-IN_STEP_BYTES = 2**31  # of their lanes
+MAX_IN_STEP = 1024  # most blocks that advance in step, each in its own thread
+IN_STEP_BYTES = 2**31  # most bytes of the lanes of these blocks
 
 
 class _Read(NamedTuple):
-    """A window that is being read, or was."""
+    """A window of batches that is being read or has been read."""
 
     begin: int  # the first step that it serves
-    window: Future  # of a BatchWindow on the host
-    placed: dict[int, BatchWindow]  # by device
+    window: Future  # BatchWindow on the host
+    placed: dict[int, BatchWindow]  # copies on devices, by device number
 
 
 class BatchFeed:
@@ -35,8 +35,8 @@ class BatchFeed:
 
     def __init__(self, source: Source, seed: int, steps: int, blocks: int):
         self._source, self._seed, self._steps = source, seed, steps
-        self._window_of = dict.fromkeys(range(blocks), -1)  # that a block uses or waits for
-        self._slowest = -1  # of these windows
+        self._window_of = dict.fromkeys(range(blocks), -1)  # block -> number of the window that it uses or waits for
+        self._slowest = -1  # the lowest of these numbers
         self._reads: dict[int, _Read] = {}
         self._changed = threading.Condition()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="gdkit-batches")
@@ -65,7 +65,7 @@ class BatchFeed:
         return read.placed[device_number]
 
     def leave(self, block: int) -> None:
-        """The block needs no more batches."""
+        """Record that a block has read all its batches."""
         with self._changed:
             self._window_of.pop(block, None)
             if self._window_of:
@@ -110,7 +110,7 @@ class BlockFeed:
         return (block, shared._replace(arrays=shared.arrays._replace(data=self._window))), self._end
 
     def leave(self) -> None:
-        """The block needs no more batches."""
+        """Record that the block has read all its batches."""
         self._feed.leave(self._number)
 
     def __enter__(self) -> Self:
@@ -131,10 +131,10 @@ def open_feed(job: Job, block: Block) -> contextlib.AbstractContextManager[Block
 
 
 def open_shared_feeds(blocks: Sequence[tuple[Job, Block]], *, shares: bool) -> tuple[list[BlockFeed | None], int]:
-    """The batches of blocks, and the size of the largest team.
+    """The feed of each block, and the number of blocks in the largest team.
 
-    The blocks of a team share what is read, and so have to be run at once: those of one source and seed, as far as
-    their lanes fit in memory. Without `shares` each block is a team.
+    The blocks of a team share the batches that are read, and so have to run at once. They have one source and one seed,
+    and their lanes fit in memory together. Without `shares` each block is a team.
     """
     sharing: dict[tuple[int, int, int], list[int]] = {}
     for number, (job, block) in enumerate(blocks):

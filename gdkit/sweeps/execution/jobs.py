@@ -30,7 +30,7 @@ class JobCompiler:
       groups: its traced groups.
       devices: where the jobs run; by default those of the plan.
       workers: threads that run blocks at once; by default as the plan says.
-      processes: that run tiles at once.
+      processes: number of processes that run tiles at once.
       settings: how the sweep is executed.
     """
 
@@ -91,7 +91,7 @@ class JobCompiler:
                 return jobs, UnfinishedRun.open(compiled, directory, self.settings.store_class)
             except OtherRunError:
                 if shapes is not None:
-                    raise  # otherwise another process was faster, perhaps with other shapes
+                    raise  # else another process has just made the directory, perhaps with other shapes
 
     def halve_block(self, job: Job, block: Block) -> Job:
         """The job of a block's lanes in blocks of half the size."""

@@ -16,7 +16,7 @@ from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import MergedStates, StoredStates
 
 BlockLanes = tuple[Block, Packed]  # the lanes of a block at their last step
-LANE_BYTES = 2**28  # of lanes that a result keeps in memory
+LANE_BYTES = 2**28  # most bytes of lanes that a result keeps in memory
 
 
 class ResumableSweep(NamedTuple):
@@ -27,8 +27,8 @@ class ResumableSweep(NamedTuple):
     shapes: list[Shape]  # one per group
     columns: Mapping[str, np.ndarray]  # name -> (lanes, ...), the values that all lanes report
     parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
-    load: Callable[[Job], list[BlockLanes]] | None = None  # reads them from a run directory, where one holds them
-    states: StoredStates | MergedStates | None = None  # of the run directory, or of those of its parts
+    load: Callable[[Job], list[BlockLanes]] | None = None  # reads the lanes from a run directory that stores them
+    states: StoredStates | MergedStates | None = None  # states in the run directory, or in those of its parts
 
     def resume(self, job: Job) -> Iterator[Job]:
         """The job of a longer sweep from the last step of this one; blocks whose lanes are missing, from step 0.
@@ -81,7 +81,7 @@ class LaneCollector:
         self._resumes, self._lanes = resumed is not None, 0
 
     def reserve(self, job: Job) -> bool:
-        """Reserve memory for the lanes of a job; where it does not suffice, no lanes are collected at all."""
+        """Reserve memory for the lanes of a job; if there is too little, no lanes are collected at all."""
         self._bytes_left -= count_lane_bytes(job)
         self._is_on = self._is_on and self._bytes_left >= 0
         return self._is_on

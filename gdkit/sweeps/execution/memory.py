@@ -41,11 +41,11 @@ class MemoryColumns:
         return self._columns
 
     def load(self, job: Job) -> list[BlockLanes]:
-        """No lanes: a `LaneCollector` holds them."""
+        """Return no lanes: a `LaneCollector` holds them."""
         return []
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def _copy_columns(resumed: ResumableSweep, request: SweepRequest) -> dict[str, np.ndarray]:

@@ -116,7 +116,7 @@ class _WorkerSweep:
     def __init__(self, sent: SentSweep):
         sys.path.extend(path for path in sent.import_paths if path not in sys.path and os.path.isdir(path))
         if not xla_bridge.backends_are_initialized():
-            os.environ["XLA_FLAGS"] = sent.xla_flags  # read once; `job` finds out where it is too late
+            os.environ["XLA_FLAGS"] = sent.xla_flags  # XLA reads it once; `job` raises if it already had other flags
         for name, value in sent.jax_options.items():
             if getattr(jax.config, name) != value:
                 jax.config.update(name, value)
@@ -235,11 +235,11 @@ def run_jobs(
 ) -> Iterator[FinishedBlock]:
     """Run the tiles of all jobs in the processes of a pool; yields blocks as their tiles finish.
 
-    A tile whose worker dies is run again with no other tile beside it. If its worker dies twice more, the tile has
-    failed: the others are run, and the error names it.
+    A tile whose worker dies is run again alone. If its worker dies twice more, the tile has failed: the other tiles are
+    run, and the error names it.
 
     Raises:
-      RunError: workers died of tiles.
+      RunError: tiles have failed.
     """
     sent = pack_sweep(request, archive, settings)
     scheduler = _TileScheduler(pool, sent, archive, stop or threading.Event(), report, settings.claim_poll_seconds)
@@ -271,12 +271,12 @@ def _group_tiles(tiles: list[Tile], size: int) -> list[list[Tile]]:
     return [tiles[low : low + share] for low in range(0, len(tiles), share)]
 
 
-_MOST_RETRIES = 2  # of a tile that runs with no other one and whose worker dies
-_MOST_DEATHS = 6  # in a row without a finished tile, after which the tiles are not the cause
+_MOST_RETRIES = 2  # deaths of the worker of a tile that runs alone, after which the tile has failed
+_MOST_DEATHS = 6  # deaths in a row without a finished tile, beyond which the cause is no tile
 
 
 class _TileScheduler:
-    """Gives tiles to a pool, and again where their workers died."""
+    """Submits tiles to a pool, and submits them again if their workers died."""
 
     def __init__(
         self,
@@ -338,7 +338,7 @@ class _TileScheduler:
         self._pool.close()
 
     def _start_tiles(self) -> None:
-        """Start as many tiles as the pool runs; those to retry one by one, with no other tile beside them."""
+        """Start as many tiles as the pool runs at once; tiles to retry run one by one, each alone."""
         if self._stop.is_set():
             self._discard_waiting()
         if self._retries:
@@ -395,7 +395,7 @@ class _TileScheduler:
         self._ask_to_stop()
 
     def _ask_to_stop(self) -> None:
-        """Ask workers to stop at the end of their segments; without a run directory, cancel tasks not yet begun."""
+        """Ask workers to stop at the end of their segments; without a run directory, cancel tasks that wait."""
         if self._sent.stop_file:
             with contextlib.suppress(OSError):
                 self._sent.stop_file.touch()

@@ -9,11 +9,11 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-_MEASURED_SECONDS = 1.0  # before a rate is trusted: the first segments of a block are short and slow
+_MEASURED_SECONDS = 1.0  # time before a rate is reported: the first segments of a block are short and slow
 
 
 class Progress(NamedTuple):
-    """How far a sweep has come."""
+    """The progress of a sweep."""
 
     done: int  # lane-steps
     total: int  # lane-steps
@@ -40,12 +40,12 @@ class Progress(NamedTuple):
 
 
 class SegmentUpdate(NamedTuple):
-    """What the lanes of a block have reached at the end of a segment, as columns."""
+    """The values of the lanes of a block at the end of a segment, as columns."""
 
     lanes: np.ndarray  # (n,) int, their numbers in the result
     hyperparameters: dict[str, np.ndarray]  # name -> (n,), every axis, the ``seed``, and the ``optimizer`` if it is one
-    step: int  # that they have reached, unless they ended before: ``values["end_step"]``
-    values: dict[str, np.ndarray]  # name -> (n,): the ``loss``, and all that the result holds per lane
+    step: int  # the step that the lanes have reached, unless they ended before: ``values["end_step"]``
+    values: dict[str, np.ndarray]  # name -> (n,): the ``loss``, and all other values per lane of the result
 
 
 class Meter:
@@ -77,7 +77,7 @@ class Meter:
         self._count(lane_steps, lanes)
 
     def complete(self) -> None:
-        """Count what other processes did meanwhile, once all lanes have finished."""
+        """Count all lanes as finished, those that other processes ran included."""
         if self._lanes_done < self._lanes:
             self.add_resumed(max(0, self._lanes * self._steps - self._done), self._lanes - self._lanes_done)
 

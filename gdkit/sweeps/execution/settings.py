@@ -27,12 +27,12 @@ class ExecutionSettings(NamedTuple):
     run_block: Callable[..., FinishedBlock | None] = run_block
     store_class: type[Store] = Store
     planner: timing.PlannerSettings = timing.DEFAULT_PLANNER
-    seconds_per_lane_step: Callable[[Job, int], float] = timing.measure_pace  # of a job run by so many workers
+    seconds_per_lane_step: Callable[[Job, int], float] = timing.measure_pace  # pace of a job with a number of workers
     dumps: Callable[..., bytes] = dumps  # pickles a sweep for other processes
-    progress_seconds: float = 0.1  # between two reports of progress
-    claim_poll_seconds: float = 1.0  # between looks at tiles that other processes work on
-    lane_bytes: int = LANE_BYTES  # of lanes at their last step that a result keeps in memory
-    stored_lane_bytes: int = STORED_LANE_BYTES  # of lanes at their last step that a run directory stores
+    progress_seconds: float = 0.1  # least interval between two reports of progress
+    claim_poll_seconds: float = 1.0  # interval at which tiles of other processes are checked
+    lane_bytes: int = LANE_BYTES  # most bytes of lanes at their last step that a result keeps in memory
+    stored_lane_bytes: int = STORED_LANE_BYTES  # most bytes of such lanes that a run directory stores
     large_request_bytes: int = LARGE_BYTES  # a larger request is read from a file by processes of this machine
 
 

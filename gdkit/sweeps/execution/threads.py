@@ -14,7 +14,7 @@ from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
 from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, TileArchive, TileBlock
 
-_Place = tuple[int, ...]  # of a block in its tile; the halves of a block have its place and one more number
+_Place = tuple[int, ...]  # the place of a block in its tile; halves of a block have its place and a further number
 _WHOLE_TILE: _Place = ()
 
 
@@ -24,7 +24,7 @@ class _QueuedBlock(NamedTuple):
     tile_run: "_TileRun"
     place: _Place
     part: TileBlock
-    feed: BlockFeed | None = None  # of its batches, where they are on the host
+    feed: BlockFeed | None = None  # its batches, if they are on the host
 
 
 class _TileRun:
@@ -71,7 +71,10 @@ class _TileRun:
             return self._blocks_left == 0
 
     def add_error(self, queued: _QueuedBlock, error: Exception) -> bool:
-        """Record the error of a block; returns whether the tile is over: only a lack of memory lets others run on."""
+        """Record the error of a block; returns whether the tile is done.
+
+        Only after a lack of memory are its other blocks awaited.
+        """
         with self._lock:
             self.errors[queued.place] = queued.part, error
             self._blocks_left -= 1
@@ -96,7 +99,7 @@ class _TileRun:
 
 
 class _Workload(NamedTuple):
-    """What every worker is given."""
+    """The arguments of every worker."""
 
     queued: queue.SimpleQueue  # of _QueuedBlock; None ends a worker
     done: queue.SimpleQueue  # of _TileRun, and of SegmentOutput where these are reported
@@ -129,8 +132,8 @@ def run_jobs(
     device has no memory for is run again as the job that `halve_block` makes of it. `stop`, closing the iterator, or
     another error in a block ends every worker at the end of its segment. With an archive, tiles are written there, and
     those that another process works on come last. Blocks with batches from the host advance in step, in threads of
-    gdkit, of which no more work at once than the executor has threads. `report_output` is called in the caller's thread
-    while that waits; its error ends every worker too.
+    gdkit; only as many of these work at once as the executor has threads. `report_output` is called in the caller's
+    thread while that thread waits; its error ends every worker too.
     """
     stop = _LinkedEvent(stop)
     work = _Workload(
@@ -245,7 +248,7 @@ def _work(worker: int, work: _Workload) -> None:
                 continue
             publish = _write_tile(tile_run, work.archive)
             if published is not None:
-                wait([published])  # where the disk is slower than the lanes, they wait for it
+                wait([published])  # if the disk is slower than the lanes, they wait for it
             if publish is None:
                 work.done.put(tile_run)
             else:
@@ -275,7 +278,7 @@ def _run_part(worker: int, queued: _QueuedBlock, feed: BlockFeed | None, work: _
 
 
 def _write_tile(tile_run: _TileRun, archive: TileArchive | None) -> Callable[[], None] | None:
-    """Write a tile of which all blocks finished; returns the function that publishes it, if there is one."""
+    """Write a tile whose blocks have all finished; returns the function that publishes it, if there is one."""
     finished = tile_run.finished_blocks
     if not finished or archive is None:
         return None

@@ -21,7 +21,7 @@ class Plan:
       depth: seeds per block.
       unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
         with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
-      tile: blocks per tile, the unit of dispatch and storage; by default one, or in a run directory as many as take
+      tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
         about a second.
       segment: steps that a block advances per call, between which it reports progress and can be interrupted; by
         default as many as take about half a second.

@@ -28,7 +28,7 @@ from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
 
-_AHEAD_BYTES = 2**26  # of the batches that a stride samples ahead
+_AHEAD_BYTES = 2**26  # most bytes of the batches that a stride samples ahead
 
 
 class Shared(NamedTuple):
@@ -53,7 +53,7 @@ class Carry(NamedTuple):
     t: Any  # () int32, the next step
     lanes: PyTree  # a Lane, each leaf (seeds, points, ...); between calls it is Packed
     curve: Any  # (slots, seeds, points), the losses at the recorded steps
-    going: Any  # () bool, whether any lane has not ended; as of the end of a call
+    going: Any  # () bool, whether any lane had not ended at the end of the last call
     evaluations: Any = ()  # name -> (seeds, points, evaluations), on the host: in a checkpoint, never in a program
 
 
@@ -86,7 +86,7 @@ class Definition(NamedTuple):
     watched: tuple[Monitor, ...]
     curve_steps: np.ndarray  # (slots,) int32, the recorded steps and one more; one array, so one constant
     layout: Layout
-    evaluates: bool = False  # whether `evaluate` reads the values on validation data, which `finish` then leaves out
+    evaluates: bool = False  # whether `evaluate` reads the values on validation data, which `finish` then omits
 
 
 def program_of(
@@ -196,7 +196,7 @@ class _Position(NamedTuple):
     """The carry of a block within `advance`, with its place in the curve."""
 
     carry: Carry
-    slot: Array  # () int32, of the first recorded step that is not before t
+    slot: Array  # () int32, the slot of the first recorded step that is not before t
 
 
 def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
@@ -248,7 +248,7 @@ def _run_stride(block: _BlockCall, position: _Position) -> _Position:
 def _sample_ahead(block: _BlockCall, steps: Array) -> PyTree:
     """The batches of some steps for each seed, each leaf (steps, seeds, ...); None where each step samples its own.
 
-    It does where a batch depends on swept values, and where memory would not hold the batches.
+    Each step samples its own if a batch depends on swept values, or if the batches would not fit in memory.
     """
     definition, inputs, shared, keys, _ = block
     if not definition.layout.samples_ahead or factories.split_hyperparameters(inputs.traced)[1]:

@@ -40,7 +40,7 @@ READ_OPTIONS = COMMON_OPTIONS | {"xla_cpu_use_fusion_emitters": False}
 GPU_OPTIONS = {"xla_gpu_copy_insertion_use_region_analysis": True}
 
 
-compile_seconds: dict[str, float] = {}  # of the programs of a block, by fingerprint, when this process compiled them
+compile_seconds: dict[str, float] = {}  # fingerprint -> time that this process took to compile the programs of a block
 
 
 @cache_if_hashable(maxsize=32)
@@ -96,10 +96,10 @@ def compile_narrower(jitted: Program, program: Program, inputs: tuple[Inputs, Sh
     """`program` with the function `advance` of blocks of the shapes of `inputs` and `carry`, compiled once.
 
     Args:
-      jitted: of which `program` was compiled.
-      program: of wider blocks.
-      inputs: of a narrower block.
-      carry: of the narrower block, on the device.
+      jitted: the jitted functions of `program`.
+      program: the program of wider blocks.
+      inputs: those of a narrower block.
+      carry: that of the narrower block, on the device.
     """
     leaves, treedef = jax.tree.flatten((inputs, carry))
     shapes = tuple(_describe_shape(x, carry.curve.sharding) for x in leaves)
@@ -116,22 +116,22 @@ def _compile_advance(jitted: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     return _find_executable(text, lowered, ADVANCE_OPTIONS, device), _hash_programs((text,), device)
 
 
-_executables: dict[tuple[Any, ...], Compiled] = {}  # of this process, by what they compute
+_executables: dict[tuple[Any, ...], Compiled] = {}  # executables of this process, by what they compute
 _MOST_EXECUTABLES = 192  # as many as the programs that `_compile_shapes` holds have
 
 
 def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], device: jax.Device) -> Compiled:
-    """The executable of a lowered program: that of an equal one, such as of a factory defined anew, if there is one.
+    """The executable of a lowered program, shared with equal programs, such as those of a factory defined again.
 
-    Programs with callbacks are compiled anew: their text does not tell which function they call.
+    Programs with callbacks are compiled again: their text does not say which function they call.
     """
     if "callback" in text:
         return _compile(lowered, device, options)
     digest = hashlib.sha256(text.encode()).digest()
-    avals = str(lowered.in_avals)  # also of arguments that the program does not use, which the text leaves out
+    avals = str(lowered.in_avals)  # includes arguments that the program does not use, which the text omits
     key = digest, avals, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), device
     executable = _executables.pop(key, None) or _compile(lowered, device, options)
-    _executables[key] = executable  # the latest last
+    _executables[key] = executable  # the most recently used last
     while len(_executables) > _MOST_EXECUTABLES:
         _executables.pop(next(iter(_executables)), None)
     return executable

@@ -24,7 +24,7 @@ from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, selec
 from gdkit.tracing import jaxprs
 from gdkit.types import OptimizerLike, Params, PyTree, State
 
-_FEW_ENTRIES = 16  # of the params of a lane whose steps are short
+_FEW_ENTRIES = 16  # a lane with at most so many params has short steps
 
 
 class TracedGroup(NamedTuple):
@@ -33,11 +33,11 @@ class TracedGroup(NamedTuple):
     number: int  # of the group
     offset: int  # number of the first lane of its section
     group: Group
-    problem: Problem  # concrete
+    problem: Problem  # with its hyperparameters
     static: dict[str, Any]
     params: Params  # shapes of one lane's params
     limits: BlockLimits
-    unroll: int  # steps per iteration of the loop, unless the plan has another number
+    unroll: int  # steps per iteration of the loop, unless the plan sets it
     facts: "LossFacts"
 
     def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
@@ -117,9 +117,9 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
 def _choose_unroll(params: Params, statistics: str, platform: str | None = None) -> int:
     """Steps per iteration: several where a step is so short that the loop around it takes longer.
 
-    With the ends alone and unroll 4, the scalar of the benchmark takes 0.3 of its time. On an accelerator a whole
-    stride is then 9 launches in place of 33. Longer steps go in twos there, which saves the copies of the loop's carry:
-    26 kernels per step of the digits MLP in place of 29.
+    With statistics of the ends and unroll 4, the scalar of the benchmark takes 0.3 of its time. On an accelerator a
+    whole stride is then 9 launches instead of 33. Longer steps are made in pairs there, which saves the copies of the
+    loop's carry: 26 kernels per step of the digits MLP instead of 29.
     """
     is_short = sum(leaf.size for leaf in jax.tree.leaves(params)) <= _FEW_ENTRIES
     if (platform or jax.default_backend()) != "cpu":
@@ -131,7 +131,7 @@ def _get_first_point(group: Group) -> dict[str, Any]:
     return {name: values[0] for name, values in group.traced.items()}
 
 
-_loss_facts: dict[tuple, LossFacts] = {}  # of the last 64 groups; traced values are not in the key: they change no fact
+_loss_facts: dict[tuple, LossFacts] = {}  # of the last 64 groups; the key has no traced values, which change no fact
 
 
 def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
@@ -154,7 +154,7 @@ def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[s
     concrete, _ = binding.resolve_problem(problem, point)
     arrays = binding.get_arrays(concrete)
     run = binding.check_run(problem, optimizer, point, key, arrays)
-    # XLA has a fast form of convolutions only outside of loops, and the other is slow for many filters
+    # XLA has fast convolutions only outside of loops; those inside are slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(run.program)
     is_impure = binding.is_impure(problem, point, key)
     return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, is_impure, *run[1:])
@@ -245,7 +245,7 @@ def build_job(
 
 
 def compile_absent(request: SweepRequest, group: TracedGroup, device: jax.Device) -> Job:
-    """The job of a group compiled for a device that is not there, in the blocks that it would have there."""
+    """The job of a group compiled for a device that this machine lacks, in the blocks that it would have there."""
     platform = "gpu" if device.platform == "cuda" else device.platform
     limits = compute_block_limits(group.params, platform)
     unroll = _choose_unroll(group.params, request.statistics, platform)

@@ -38,15 +38,15 @@ class Job(NamedTuple):
     traced: dict[str, np.ndarray]  # name -> (points,)
     steps: int
     blocks: list[Block]  # all of one shape
-    group: int = 0  # its number in the sweep
+    group: int = 0  # the number of the group in the sweep
     first_step: int = 0  # the step at which its lanes continue
     resumed: HostLanes | None = None  # the lanes that continue; None where lanes start
     returns_lanes: bool = False  # whether finished blocks carry their lanes, so that these can be continued later
     unroll: int = 1  # steps in the body of its programs' loop
-    source: Source | None = None  # of its batches, where they are on the host; then a block has one seed
-    start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if only these decide a start
-    evaluation_steps: np.ndarray = NO_EVALUATIONS  # of the evaluations along the run, the last at its end
-    jitted: Program | None = None  # of which `programs` were compiled
+    source: Source | None = None  # its batches, if they are on the host; then a block has one seed
+    start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if starts depend on nothing else
+    evaluation_steps: np.ndarray = NO_EVALUATIONS  # (evaluations,), the last at the end of the run
+    jitted: Program | None = None  # the jitted functions from which `programs` were compiled
     narrower: dict[tuple[int, int, int], Program] | None = None  # by device, seeds and points; None: no compaction
 
     @property

@@ -1,4 +1,4 @@
-"""What a compiled program does per step, counted in XLA's scheduled text: kernels, copies, host syncs, bytes."""
+"""Kernels, copies, host synchronizations and bytes of a compiled program per step, counted in its scheduled HLO."""
 
 import functools
 import math
@@ -12,19 +12,19 @@ _LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _LENGTH = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"to_apply=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{|(?:true|false)_computation=)%?([\w.\-]+)")
-_LEAST_OF_A_GRAPH = 5  # kernels: xla_gpu_graph_min_graph_size
+_LEAST_OF_A_GRAPH = 5  # fewest kernels in a graph: xla_gpu_graph_min_graph_size
 # Bookkeeping of the compiler, which launches nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier"}
 
 
 class Work(NamedTuple):
-    """What is done per step, or in one computation."""
+    """The work of one step, or of one computation."""
 
-    kernels: float = 0.0  # operations that are launched, copies among them
+    kernels: float = 0.0  # operations that are launched, copies included
     copies: float = 0.0
-    launches: float = 0.0  # from the host, which launches several kernels in a row as one graph
-    syncs: float = 0.0  # at which the host waits for a condition that is computed on the device
-    bytes: float = 0.0  # of the arrays that kernels read and write, at most
+    launches: float = 0.0  # by the host, which launches several kernels in a row as one graph
+    syncs: float = 0.0  # waits of the host for a condition that is computed on the device
+    bytes: float = 0.0  # upper bound on what kernels read and write
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
         """The sum with `other`, done so many times."""
@@ -63,7 +63,7 @@ class Counter:
         self.count = functools.cache(self._count)
 
     def _count(self, computation: str) -> Work:
-        """What one call of a computation does."""
+        """The work of one call of a computation."""
         work, shapes, row = Work(), {}, 0
         for op in self.computations.get(computation, []):
             shapes[op.name] = op.shape
@@ -83,7 +83,7 @@ class Counter:
         return work.plus(Work(launches=_launch(row)))
 
     def count_loop(self, op: XlaOperation) -> Work:
-        """A loop; of one whose length is not known, a single iteration and the synchronization at its condition."""
+        """The work of a loop; if its length is unknown, that of one iteration and of waiting for its condition."""
         condition, body = _LOOP.findall(op.rest)[0]
         length = _LENGTH.search(op.rest)
         if length:
@@ -102,10 +102,10 @@ class Counter:
 
 
 def count_per_step(text: str, steps: int) -> Work:
-    """What a program of lanes does per step, where an iteration of its innermost loop of unknown length makes `steps`.
+    """The work per step of a program of lanes whose innermost loop of unknown length makes `steps` steps per iteration.
 
     Args:
-      text: of the compiled `Program.advance`.
+      text: the HLO of the compiled `Program.advance`.
       steps: the stride of its layout, or with a stride of 1 its `unroll`.
     """
     counter = Counter(text)
@@ -119,7 +119,7 @@ def count_per_step(text: str, steps: int) -> Work:
 
 
 def count_scan(text: str, steps: int) -> Work:
-    """What a program that is one scan of `steps` steps does per step."""
+    """The work per step of a program that is one scan of `steps` steps."""
     counter = Counter(text)
     return Work().plus(max(counter.count_loop(op) for op in counter.find_loops(counter.entry)), 1 / steps)
 

@@ -18,7 +18,7 @@ class Layout(NamedTuple):
     """
 
     unroll: int = 1  # steps per iteration of the loop; with 0 a call makes one step, without a loop
-    stride: int = 1  # steps between two checks of whether any lane is running; those that fill none are single steps
+    stride: int = 1  # steps between two checks of whether any lane is running; leftover steps are single
     samples_ahead: bool = False  # whether the batches of a stride are sampled before it
     on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
     compacts: bool = False  # whether the running lanes of a block in which many have ended are advanced by themselves
@@ -26,7 +26,7 @@ class Layout(NamedTuple):
     def choose_monitors(self, watched: Sequence[Monitor]) -> tuple[Monitor, ...]:
         """The monitors of its lanes, whose values are the same to rounding.
 
-        On one vector a reduction is one kernel, not one per leaf; on a CPU a digits MLP takes 1.11 of its time so.
+        On one vector a reduction is one kernel, not one per leaf. On a CPU a digits MLP would take 1.11 of its time.
         """
         reversals, norms = monitors.reversals(), monitors.norms()
         on_vectors = {id(reversals): monitors.reversals(1), id(norms): monitors.norms(1)} if self.on_vectors else {}

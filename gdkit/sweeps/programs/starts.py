@@ -1,4 +1,4 @@
-"""Runs that end at their start: why, as an error where it concerns all of a sweep, and as a warning otherwise."""
+"""Runs that end at step 0, with the cause: an error if all runs of a sweep do, else a warning."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -12,7 +12,7 @@ from gdkit.monitors import EndKind
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.request import SweepRequest
 
-_MOST_LOOKED_AT = 4  # starts, since each takes a compiled gradient
+_MOST_LOOKED_AT = 4  # most starts that are examined, since each compiles a gradient
 
 
 def check_start(request: SweepRequest, groups: Sequence[TracedGroup], columns: Mapping[str, np.ndarray]) -> None:
@@ -34,7 +34,7 @@ def check_start(request: SweepRequest, groups: Sequence[TracedGroup], columns: M
 
 
 def _find_cause(request: SweepRequest, groups: Sequence[TracedGroup], stuck: np.ndarray) -> tuple[str, str] | None:
-    """What is not finite in the first step of the lanes `stuck`, and the remedy; of one lane per group and seed."""
+    """What is not finite in the first step of the lanes `stuck`, and the remedy, from one lane per group and seed."""
     starts = [(group, seed) for group in groups for seed in range(request.seeds)]
     lanes = ((group, seed, _first_point(group, seed, request.seeds, stuck)) for group, seed in starts)
     for group, seed, place in islice((lane for lane in lanes if lane[2] is not None), _MOST_LOOKED_AT):

@@ -1,4 +1,4 @@
-"""Accelerators that are not there: what is known of them, and a device to compile programs for."""
+"""Accelerators that this machine lacks: their properties, and a device to compile programs for."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from gdkit.sweeps.programs.kernels import Work
 
 
 class Target(NamedTuple):
-    """An accelerator, and what its maker says of it."""
+    """An accelerator with the properties that its manufacturer publishes."""
 
     title: str
     memory: int  # bytes
@@ -58,7 +58,7 @@ def is_installed(name: str) -> bool:
 def get_device(name: str) -> jax.Device:
     """A device of a target, for which programs can be compiled but not run.
 
-    Call it before JAX starts its backends: it tells the plugin of CUDA that no driver is needed.
+    Call it before JAX starts its backends: it sets the CUDA plugin to run without a driver.
 
     Raises:
       MissingPackageError: the compiler is not installed.
@@ -83,7 +83,7 @@ def get_device(name: str) -> jax.Device:
 
 
 def estimate_seconds(work: Work, target: Target) -> float:
-    """Seconds per step; of a TPU, whose operations are not measured, those that moving the bytes takes."""
+    """Seconds per step; on a TPU, whose operations are not measured, the time to move the bytes."""
     moving = work.bytes / target.bandwidth
     if target.platform == "tpu":
         return moving

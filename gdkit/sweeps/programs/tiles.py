@@ -14,7 +14,7 @@ from gdkit.sweeps.programs.packing import Packed
 class Checkpoint(NamedTuple):
     """Loads and saves the carry of one block."""
 
-    load: Callable[[Job, int], Carry | None]  # for a device number; None without a saved carry
+    load: Callable[[Job, int], Carry | None]  # takes a device number; returns None without a saved carry
     save: Callable[[Carry], None]
 
 
@@ -24,7 +24,7 @@ class FinishedBlock(NamedTuple):
     job: Job
     block: Block
     output: dict[str, np.ndarray]  # name -> (seeds, points, ...)
-    lanes: Packed | None  # before the last observation; None unless the job returns lanes
+    lanes: Packed | None  # at the last step, before its loss is observed; None unless the job returns lanes
 
 
 class SegmentOutput(NamedTuple):
@@ -32,7 +32,7 @@ class SegmentOutput(NamedTuple):
 
     job: Job
     block: Block
-    step: int  # that its lanes have reached, unless they ended before
+    step: int  # the step that its lanes have reached, unless they ended before
     output: Mapping[str, np.ndarray]  # name -> (seeds, points, ...)
 
 

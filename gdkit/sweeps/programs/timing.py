@@ -1,4 +1,4 @@
-"""The planner: times shapes of blocks on the user's own program, if the sweep is long enough to gain by it."""
+"""The planner: times shapes of blocks on the user's own program, if the sweep is long enough to pay for it."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.job import Job, get_block_inputs, is_out_of_memory
 
-_COMPILE = 1.0  # least estimate, in seconds, for compiling another shape
+_COMPILE = 1.0  # lower bound, in seconds, on the estimated time to compile another shape
 _SAMPLE = 0.1  # seconds per timing: long against the clock, short against the sweep
-_BETTER = 0.97  # a shape is preferred if it takes less than this share of the time, so that noise changes little
+_BETTER = 0.97  # a shape has to take less than this share of the time to be preferred, because of noise
 
-seconds_per_step: dict[str, float] = {}  # of a block, as last measured, by the fingerprint of its program
+seconds_per_step: dict[str, float] = {}  # fingerprint of a program -> seconds per step of a block, as last measured
 
 
 class Choice(NamedTuple):
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 
     shape: Shape
     source: str  # "given", "rule", "timed", "remembered" or "memory": halved until it fitted
-    seconds: float = 0.0  # spent choosing, compiling included
+    seconds: float = 0.0  # time that the choice took, compiling included
 
 
 class PlannerSettings(NamedTuple):

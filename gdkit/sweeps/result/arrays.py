@@ -1,4 +1,4 @@
-"""The lanes of a result from what was trained elsewhere: final values and curves, one per run."""
+"""The lanes of a result from runs that were trained elsewhere: final values and curves, one per run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -82,9 +82,9 @@ def describe_lanes(
     Args:
       sections: the axes.
       seeds: runs per point.
-      shapes: of the values of a lane by name, () or (steps + 1,).
+      shapes: name to the shape of the value of a lane, () or (steps + 1,).
       judging: how runs are compared and judged.
-      settings: attributes that say how the runs were made.
+      settings: attributes that describe how the runs were made.
     """
     lengths = check_lengths("arrays", {name: shape[0] for name, shape in shapes.items() if shape})
     steps = next(iter(lengths.values()), 1) - 1
@@ -97,7 +97,7 @@ def describe_lanes(
 
 
 def check_value_names(argument: str, names: Mapping[str, Any], axes: Sequence[str]) -> None:
-    """Raise for a name of a value that a result cannot hold, or that it has besides."""
+    """Raise for a name that a result cannot hold, or that it uses for another value."""
     taken = built_in_names() - set(_LOSSES) | {"late_change", "peak_change", "late_variation"} | set(axes)
     for name in names:
         checks.check_variable_name(argument, name)

@@ -32,17 +32,17 @@ def assemble(
       described: the sweep.
       columns: name to (lanes, ...); ``end_kind`` is 0 in lanes that have not ended.
       timings: seconds by what they were spent on.
-      narrower: of a run directory, the tiles whose blocks ran with fewer lanes than planned: their widths and depths.
+      narrower: the tiles of a run directory whose blocks ran with fewer lanes than planned: their widths and depths.
     """
     lanes = label_columns(described, columns, timings, narrower)
     return SweepResult(lanes, described.grids)
 
 
 def read_result(path: str | Path, read_thresholds: Callable[[str], Thresholds] | None = None) -> SweepResult:
-    """The result in a file or a run directory, without what it takes to run it again; `gdkit.open` adds that.
+    """The result in a file or a run directory, without its code, which `gdkit.open` adds so that it can be resumed.
 
-    Of a run directory, the file of results is read if it is whole and of this run; else a warning names it, and the
-    tiles are read.
+    In a run directory the file of results is read if it is complete and belongs to this run; else a warning names it,
+    and the tiles are read.
 
     Args:
       path: the file or the directory.

@@ -15,7 +15,7 @@ from gdkit.sweeps.scoring.ranking import Ranking
 from gdkit.sweeps.scoring.scores import find_bracket, rounding_error
 
 UNFINISHED = "not finished yet."  # the end of the caveat that counts unfinished runs
-FEW_ROWS = 100  # below: of an accuracy of 95 %, the standard error is above 2 %
+FEW_ROWS = 100  # with fewer rows the standard error of an accuracy of 95 % exceeds 2 %
 WORSE_ON_TEST = 2.0  # times as far from the optimum on test data as on validation data
 
 # Regimes of runs that reached the optimum, or may have.
@@ -36,7 +36,7 @@ def find_caveats(
 def _about_choice(
     result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking, line: np.ndarray, values: np.ndarray
 ) -> Iterator[str]:
-    """Why the value is what it is, and what speaks against it."""
+    """What limits the choice of the value."""
     if not np.isfinite(ranking.total[line]).any():
         regimes = result.lane_regimes.reshape(-1, result.seeds)[line]
         if (regimes == Regime.DIVERGED).all():
@@ -101,9 +101,9 @@ def _next_range(values: np.ndarray, below: bool) -> tuple[float, float] | None:
 
 
 def _about_data(result: SweepLike, by: str, maximize: bool, ranking: Ranking) -> Iterator[str]:
-    """Whether validation data are few, and whether test data say otherwise."""
+    """Whether there are few validation rows, and whether the score on test data is far worse."""
     mean, rows, scale = float(ranking.mean[ranking.top]), ranking.rows, ranking.scale
-    is_mean = by.removeprefix("validation_") in ("loss", "accuracy", "r2")  # over rows, as far as is known
+    is_mean = by.removeprefix("validation_") in ("loss", "accuracy", "r2")  # other scores may be no mean over rows
     if rows and rows < FEW_ROWS and scale.floor is not None and is_mean:
         resolved = scale.resolution
         if maximize and ranking.optimum == -1.0 and by.endswith("accuracy"):

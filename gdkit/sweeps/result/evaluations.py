@@ -15,8 +15,8 @@ from gdkit.sweeps.scoring.scores import mean_scores
 def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Dataset:
     """The lanes with the values at the evaluation at which their point has the best mean of `by` over its seeds.
 
-    A lane that ended before an evaluation counts there with its value at the end. The variable ``evaluation_step`` is
-    the step of the evaluation of each lane, at most its last step; of several equal ones the first.
+    A lane that ended before an evaluation counts there with its value at the end. Among equal evaluations the first is
+    chosen. The variable ``evaluation_step`` is its step for each lane, at most the last step of the lane.
 
     Raises:
       InputValueError: `by` was not evaluated along the run.
@@ -37,10 +37,10 @@ def best_values(lanes: xr.Dataset, seeds: int, by: str, maximize: bool) -> xr.Da
 
 
 def best_step(lanes: xr.Dataset, lane: int, by: str, maximize: bool) -> int:
-    """The step of the best evaluation of a lane by `by`: of several equal ones the first, at most its last step.
+    """The step of the best evaluation of a lane by `by`, at most its last step; the first among equal evaluations.
 
     Raises:
-      InputValueError: `by` was not evaluated along the run, or is finite at no evaluation.
+      InputValueError: `by` was not evaluated along the run, or no evaluation is finite.
     """
     check_along(lanes, by)
     row = lanes.isel(lane=[lane])

@@ -10,8 +10,8 @@ from gdkit.formatting import count, format_number, html, text_table
 from gdkit.regimes import Regime
 from gdkit.sweeps.scoring.lane_values import SweepLike, hyperparameters_of
 
-_AT_EDGE = 0.95  # of the edge: eigenvalues oscillate around it
-_APART = 1.5  # ratio of an eigenvalue to the next, from which those above are outliers
+_AT_EDGE = 0.95  # share of the edge from which a run counts as at the edge: eigenvalues oscillate around it
+_APART = 1.5  # least ratio of an eigenvalue to the next for which it and those above are outliers
 
 
 class FlowPart(NamedTuple):
@@ -60,7 +60,7 @@ class Explanation:
       runs: the lane, and the last run below and the first run above where divergence begins along `axis`, with the same
         seed and the same other values.
       eigenvalues: the largest of the Hessian on all data at the end of the lane, descending, (k,).
-      outliers: how many of them stand apart from the next; 0 if none does.
+      outliers: the number of them that are well separated from the rest.
       is_preconditioned: whether sharpnesses are of the Hessian in the coordinates that the optimizer rescales.
       flow_note: why there is no central flow; empty where there is.
     """

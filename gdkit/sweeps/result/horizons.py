@@ -13,14 +13,14 @@ from gdkit.monitors import EndKind
 from gdkit.sweeps.scoring.direction import orient
 from gdkit.sweeps.scoring.lane_values import EVALUATION, SweepLike
 
-_BOOTSTRAP = 200  # resamples of the seeds
-_LEAST_SEEDS = 3  # for an interval
+_BOOTSTRAP = 200  # number of resamples of the seeds
+_LEAST_SEEDS = 3  # least number of seeds for an interval
 _LEAST_POINTS = 5  # numbers of steps with a best value between others
 _LEAST_SPAN = 4.0  # ratio of the last of them to the first
 _MOST_POINTS = 24  # numbers of steps that are read, geometrically spaced
-_EARLIEST = 1 / 32  # of the steps: before, the start decides, and not the law
+_EARLIEST = 1 / 32  # share of the steps before which the start decides, not the law
 _MOST_UNCERTAIN = 10.0  # ratio of the ends of an interval beyond which nothing is predicted
-_FARTHEST = 16  # times the measured steps: what tests and studies cover
+_FARTHEST = 16  # multiple of the measured steps up to which tests and studies cover predictions
 
 
 class Horizon(NamedTuple):
@@ -57,7 +57,7 @@ class _Fit(NamedTuple):
 def forecast(
     result: SweepLike, axis: str, by: str, maximize: bool, line: np.ndarray, steps: int
 ) -> tuple[Horizon | None, list[str]]:
-    """The best value of `axis` for `steps` steps and caveats; None if it cannot be told, with the reason as a caveat.
+    """The best value of `axis` for `steps` steps and caveats; None if it is not predicted, with the reason as a caveat.
 
     `line` are the points along the axis, in ascending order of its values. The prediction is midway, on a log scale,
     between a power law and a law whose exponent drifts on as it does along the sweep. The interval is at
@@ -110,7 +110,7 @@ def _find_caveats(found: Horizon, axis: str, values: np.ndarray) -> list[str]:
 
 
 def _refuse_schedules(result: SweepLike, lane: int, steps: int) -> None:
-    """Refuse an optimizer that is known to have a schedule; one inside a factory of one's own is not known."""
+    """Refuse an optimizer that is known to have a schedule; a schedule inside a user's factory is not detected."""
     label = str(result.lanes["optimizer"].values[lane]) if result.optimizers else ""
     if label in json.loads(result.lanes.attrs.get("scheduled", "[]")):
         problem = f"the learning rate{' of ' * bool(label)}{label} has a schedule: no evaluation ends a shorter run"
@@ -176,9 +176,9 @@ def _locate_bests(logs: np.ndarray, means: np.ndarray) -> np.ndarray:
 def _resolution_error(logs: np.ndarray, means: np.ndarray, times: np.ndarray, fit: _Fit) -> float:
     """How far the prediction may be off for the spacing of the values; means are (values, times).
 
-    It is the spacing, or more where the prediction changes by more when every other value is left out. A parabola
-    through three values that are far apart is off by up to about their spacing, and always to the same side, where the
-    score rises at different speeds to both sides.
+    It is the spacing, or the change of the prediction when every other value is left out, if that is larger. Where the
+    score rises faster on one side, the vertex of a parabola through three distant values is off by up to about their
+    spacing, always in the same direction.
     """
     spacing = float(np.diff(logs).max())
     halves = [_locate_bests(logs[start::2], means[start::2]) for start in (0, 1) if len(logs) >= 6]
@@ -203,7 +203,7 @@ def _bootstrap_error(logs: np.ndarray, scores: np.ndarray, times: np.ndarray) ->
     The bootstrap's standard error times Student's quantile, since quantiles of a few seeds are too narrow. Infinite if
     most resamples have no prediction.
     """
-    from scipy.special import stdtrit  # takes long to import, and few results are asked for a longer run
+    from scipy.special import stdtrit  # slow to import, and rarely needed
 
     seeds = scores.shape[1]
     draws = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), _BOOTSTRAP)  # (resamples, seeds)

@@ -1,4 +1,4 @@
-"""Between the lanes of a sweep in a row and their product over the axes and the seeds."""
+"""Conversion between the lanes of a sweep in a row and their product over axes and seeds."""
 
 from collections.abc import Mapping
 from typing import Any

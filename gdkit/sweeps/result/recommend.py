@@ -16,9 +16,9 @@ from gdkit.sweeps.scoring.ranking import Ranking, points_along, rank
 from gdkit.sweeps.scoring.scores import best_point, find_bracket, mean_scores, rounding_error, state_of_seed
 from gdkit.types import State
 
-_BOOTSTRAP = 1000  # resamples of the seeds: the 2.5 % quantile then rests on 25 of them
-_LEAST_SEEDS = 3  # for an interval
-_PLATEAU_SHARE = 0.05  # of the best's distance from a known optimum
+_BOOTSTRAP = 1000  # number of resamples of the seeds, so that 25 lie below the 2.5 % quantile
+_LEAST_SEEDS = 3  # least number of seeds for an interval
+_PLATEAU_SHARE = 0.05  # share of the distance of the best from a known optimum
 
 _TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to",
                "some diverged at", "median edge")  # fmt: skip
@@ -48,7 +48,7 @@ class Recommendation:
     lanes: tuple[int, ...]  # of the recommended point, one per seed
     metrics: dict[str, float]  # means at the best: validation and test losses and metrics
     caveats: tuple[str, ...]
-    finished: int  # runs that have ended, on which all statements rest
+    finished: int  # number of finished runs, on which all statements are based
     runs: int
     horizon: Horizon | None = None  # the law by which `best` was predicted for a longer run; else None
     states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
@@ -153,7 +153,7 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
 def recommend_for(result: SweepLike, axis: str, by: str, maximize: bool, steps: int) -> Recommendation:
     """The value of `axis` that is predicted for a run of `steps` steps, with all other hyperparameters as recommended.
 
-    `best` and `interval` are those of the prediction; nothing is known of the scores there.
+    `best` and `interval` are those of the prediction; the scores there are unknown.
     """
     ranking = rank(result, axis, by, maximize)
     found, line = recommend(result, axis, by, maximize, ranking), points_along(result, axis, ranking.top)
@@ -215,8 +215,8 @@ def _plateau(
 ) -> tuple[float, float] | None:
     """The ends of the unbroken range of values around the best that are as good as it; None if that is not known.
 
-    As good is a mean within the t interval (95 %) of the paired differences between seeds, both as they are and on the
-    scale on which scores compare, or at most 5 % farther from a known optimum.
+    A value is as good if its mean is within the 95 % t interval of the paired differences between seeds, both of the
+    scores themselves and on the scale on which they are compared, or at most 5 % farther from a known optimum.
     """
     scores, mean = ranking.scores[line], ranking.mean[line]
     seeds = scores.shape[1]
@@ -239,7 +239,7 @@ def _plateau(
 
 def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:
     """Mask of values whose mean is within the paired noise of that at `top`, (values,); `scores` is (values, seeds)."""
-    from scipy.special import stdtrit  # its import takes a tenth of that of gdkit
+    from scipy.special import stdtrit  # its import takes a tenth of the time of that of gdkit
 
     with np.errstate(invalid="ignore"):
         difference = scores - scores[top]
@@ -251,7 +251,7 @@ def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:
 def _capped(result: SweepLike, ranking: Ranking, line: np.ndarray) -> np.ndarray:
     """min(score, initial loss) of finished runs, (values, seeds); NaN for others.
 
-    The largest initial loss stands for one that is not finite.
+    An initial loss that is not finite is replaced by the largest finite one.
     """
     start = result.lanes["initial_loss"].values[line[:, None] * result.seeds + np.arange(result.seeds)].astype(float)
     largest = np.max(start, initial=-np.inf, where=np.isfinite(start)) if np.isfinite(start).any() else np.inf

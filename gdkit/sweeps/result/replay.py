@@ -24,6 +24,6 @@ class Replay(NamedTuple):
 
 
 def is_same(stored: np.ndarray, value: np.ndarray) -> bool:
-    """Whether a result stores `value`: as float32 what NumPy has no name for, and a curve up to the last step."""
+    """Whether a result stores `value`: dtypes unknown to NumPy as float32, and curves up to the last step."""
     plain = value.astype(np.float32) if value.dtype.kind == "V" else value
     return np.array_equal(stored, plain[: len(stored)] if stored.ndim else plain, equal_nan=plain.dtype.kind == "f")

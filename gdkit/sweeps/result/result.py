@@ -132,7 +132,7 @@ class SweepResult:
     def lane_regimes(self) -> np.ndarray:
         """The code of the Regime of every lane, in the order of `lanes`; (lanes,).
 
-        Where the ends of runs alone are known, it is DIVERGED where the loss left its bounds, and UNKNOWN elsewhere.
+        If only the ends of runs are known, it is DIVERGED where the loss left its bounds, and UNKNOWN elsewhere.
         """
         known = judging.has_regimes(self.lanes)
         return self._verdict.regime if known else judging.judge_ends(self.lanes)
@@ -292,9 +292,9 @@ class SweepResult:
     ) -> Recommendation:
         """Which value of `axis` to use, and with which values of the other axes: the robust choice.
 
-        The mean scores over seeds are shrunk towards those of their neighbors along every numeric axis, as far as the
-        seeds show that their differences are noise. An isolated or bouncing point has to be the better for it. The rule
-        and how well it does are in docs/recommendation.md; `best` is the plain optimum.
+        The mean scores over seeds are shrunk towards those of their neighbors along every numeric axis, to the extent
+        that the seeds show differences to be noise. An isolated or bouncing point has to be better by a margin.
+        docs/recommendation.md has the rule and how well it does; `best` is the plain optimum.
 
         Args:
           axis: a numeric axis, by default `main_axis`.
@@ -303,7 +303,7 @@ class SweepResult:
           at: as in `best`.
           horizon: a number of steps, T, for which to predict the best value from how it moves with the steps along
             this sweep: from the evaluations (`evaluate_every`), or the curve of `by`. `Recommendation.horizon` has the
-            law. It holds for a constant learning rate, of which a run up to a step is a shorter run;
+            law. It holds for a constant learning rate, where a run up to some step equals a shorter run;
             docs/recommendation.md says when nothing is predicted.
 
         Raises:
@@ -335,7 +335,7 @@ class SweepResult:
         return by
 
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool:
-        """Whether `best` and all that ranks prefer large values of `by`: `maximize`, or as the metric declares it."""
+        """Whether `best` and `recommend` prefer large values of `by`: `maximize`, or as the metric declares it."""
         return is_maximized(maximized_names(self.lanes.attrs), self.score_name(by)) if maximize is None else maximize
 
     def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray:
@@ -389,8 +389,8 @@ class SweepResult:
         The result is that of a sweep of so many steps, bit for bit on CPU.
 
         Raises:
-          InputValueError: no more steps than before, a schedule that depends on their total, a part of a sweep, a
-            result from disk without its code, or lanes too large to keep in memory.
+          InputValueError: `steps` is not larger than before, a schedule depends on it, or the lanes were too large to
+            keep in memory; the result is part of a sweep, or was read from disk without its code.
 
         >>> from gdkit import problems, sgd, sweep
         >>> short = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.2]}, steps=20)

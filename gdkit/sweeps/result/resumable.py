@@ -1,4 +1,4 @@
-"""The part of a result that runs its lanes again, or further."""
+"""Running the lanes of a result again, or for more steps."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -26,7 +26,7 @@ class LaneStates(Protocol):
 
 
 class Resumable(Protocol[_Result]):
-    """What continues a sweep whose problem and optimizer are known; `gdkit.sweeps.resume` has it."""
+    """Continues a sweep whose problem and optimizer are known; implemented in `gdkit.sweeps.resume`."""
 
     def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> _Result:
         """The sweep with `steps` steps in total."""

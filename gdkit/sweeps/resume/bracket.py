@@ -18,7 +18,7 @@ from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.manifest import RunDirectory
 
-_ROUNDS = 8  # of extensions, each as long as half the axis: the best value then lies four axes away
+_ROUNDS = 8  # most extensions, each half as long as the axis, so that the best value may lie four lengths away
 
 
 class _Extension(NamedTuple):
@@ -47,8 +47,8 @@ def extend_until_bracketed(
     """Extend the main axis beyond its ends until the best value lies inside it, or the next one diverges.
 
     Args:
-      result: of the sweep so far.
-      lanes: of the same sweep; None where some lanes have not finished, and nothing is extended.
+      result: the result so far.
+      lanes: those of the same sweep; None if some lanes have not finished, in which case nothing is extended.
       run: runs a request, as `gdkit.sweeps.sweep.run_request` does.
       directory: the run directory of the sweep. Each extension has its own inside it.
 

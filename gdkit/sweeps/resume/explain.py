@@ -34,14 +34,14 @@ from gdkit.sweeps.result.explanation import (
 from gdkit.sweeps.scoring.lane_values import SweepLike
 from gdkit.types import Key, Monitor, OptimizerLike, State
 
-_EIGENVALUES = 12  # at the end
+_EIGENVALUES = 12  # number of eigenvalues at the end
 _NEAR_EDGE = 0.9  # share of the edge at which the comparison with the central flow begins
-_DIRECTIONS, _SUBSTEPS = 3, 2  # of the central flow
+_DIRECTIONS, _SUBSTEPS = 3, 2  # settings of the central flow
 _FLOW_POINTS = 20
 
 
 class LaneArguments(NamedTuple):
-    """What runs one lane alone."""
+    """The arguments with which `descend` runs one lane."""
 
     problem: ProblemLike
     optimizer: OptimizerLike
@@ -60,7 +60,7 @@ def explain(
     points: int,
     flow_steps: int,
 ) -> Explanation:
-    """Why a lane ended as it did; `arguments_of` returns what runs a lane.
+    """Why a lane ended as it did; `arguments_of` returns the arguments of a lane.
 
     Raises:
       InputTypeError, InputValueError: `points` or `flow_steps` is not an integer in range; the lane is a Learner's.
@@ -86,19 +86,19 @@ def explain(
 
 
 class _Recorder(NamedTuple):
-    """What records the runs of lanes with one problem and one optimizer, by one program."""
+    """Records the runs of lanes with one problem and one optimizer, by one compiled program."""
 
     steps: int
     at: np.ndarray  # (points,) the steps of measurements
     monitors: tuple[Monitor, ...]
     is_preconditioned: bool
     has_minibatches: bool
-    reads_batches: bool  # from the host
+    reads_batches: bool  # whether batches come from the host
 
     def run(
         self, own: LaneArguments, result: SweepLike, lane: int, place: str, axis: str | None
     ) -> tuple[ExplainedRun, Trajectory]:
-        """A lane again, with its curvature."""
+        """Run a lane again, with its curvature."""
         seed = {"seed": own.seed} if self.reads_batches else {}
         options: dict[str, Any] = {"key": own.key, "start": own.start, "monitors": self.monitors, **seed}
         end = descent.descend(own.problem, own.optimizer, self.steps, hyperparameters=own.hyperparameters, **options)
@@ -187,7 +187,7 @@ def _compare_flow(own: LaneArguments, run: ExplainedRun, flow_steps: int) -> tup
 
 
 def _find_obstacle(own: LaneArguments, run: ExplainedRun, length: int) -> str:
-    """Why a run has no central flow; empty where nothing is against it."""
+    """Why a run has no central flow; empty if it has one."""
     concrete, _ = binding.resolve_problem(own.problem, own.hyperparameters)
     obstacles = {
         "batches are random": concrete.sample is not None or concrete.batches is not None,

@@ -30,7 +30,7 @@ class PartialSweep(NamedTuple):
 
 
 def merge_sweeps(request: SweepRequest, parts: Sequence[PartialSweep]) -> tuple[SweepResult, ResumableSweep | None]:
-    """The result of `request`, whose points are all in some part, and its lanes where all parts have theirs."""
+    """The result of `request`, whose points are all in some part, and its lanes if all parts have theirs."""
     first = parts[0].result.lanes
     described = describe(
         request,
@@ -81,7 +81,7 @@ def _reported_columns(result: SweepResult) -> dict[str, np.ndarray]:
 def _merge_lanes(
     request: SweepRequest, parts: Sequence[PartialSweep], columns: dict[str, np.ndarray]
 ) -> ResumableSweep | None:
-    """The lanes of all parts as those of `request`; of parts whose lanes memory does not hold, only what is stored."""
+    """The lanes of all parts as those of `request`; of parts whose lanes are not in memory, the stored ones."""
     groups = list(trace_groups(request))
     blocks: list[list[tuple[Block, Any]]] = [[] for _ in groups]
     shapes: dict[int, Shape] = {}

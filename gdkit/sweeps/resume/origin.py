@@ -1,4 +1,4 @@
-"""What continues a result: its request, its lanes, and the function that runs a request."""
+"""The origin of a result, which continues it: its request, its lanes, and the function that runs a request."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ from gdkit.types import PyTree, State
 
 
 def attach_origin(result: SweepResult, lanes: ResumableSweep | None, run: RunRequest) -> SweepResult:
-    """The result with what continues it by `run`; without it where some lanes have not finished."""
+    """The result with its origin, which continues it by `run`; unchanged if some lanes have not finished."""
     if lanes is None:
         return result
     origin = Origin(lambda: lanes, run)
@@ -72,7 +72,7 @@ class Origin:
         return explain(result, lane, self.sweep.request.steps, self._arguments_of, points=points, flow_steps=flow_steps)
 
     def _arguments_of(self, lane: int) -> LaneArguments:
-        """What runs a lane alone."""
+        """The arguments with which `descend` runs a lane."""
         request, (group, place, seed) = self.sweep.request, self._find_lane(lane)
         traced = {name: float(values[place]) for name, values in group.group.traced.items()}
         key, optimizer = jax.random.fold_in(request.key, seed), group.group.section.optimizer

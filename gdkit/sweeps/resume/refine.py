@@ -60,7 +60,7 @@ def refine(
             which = np.flatnonzero(np.isin(offset + group.points, missing))
             if which.size:
                 shape = _find_shape(lanes, group)
-                which = which[pad_places(len(which), shape.width)]  # whole blocks, which the compiled program takes
+                which = which[pad_places(len(which), shape.width)]  # to fill whole blocks of the compiled program
                 more = run(replace_section(request, cut_section(group, which), shape), progress)
                 parts.append(PartialSweep(*more, offset + group.points[which]))
         offset += section.point_count

@@ -40,7 +40,7 @@ def rebuild_request(
     monitors: Sequence[Monitor] = (),
     start: Any = None,
 ) -> SweepRequest:
-    """The request of a whole result, from its axes and settings and the code that a file cannot hold.
+    """The request of a whole result, from its axes and settings, and from the code, which a file cannot store.
 
     Raises:
       InputValueError: the optimizers or the start are not those of the result.
@@ -72,9 +72,9 @@ def rebuild_request(
 def make_resumable(
     result: SweepResult, path: Path, make_request: Callable[[], SweepRequest], run: RunRequest
 ) -> SweepResult:
-    """The result that was read from `path`, with what continues it.
+    """The result that was read from `path`, with its origin, which continues it.
 
-    `make_request` is called when that is first needed, and its request compared with what is on disk.
+    `make_request` is called when the origin is first needed, and its request is compared with the one on disk.
     """
 
     def load() -> ResumableSweep:

@@ -129,8 +129,8 @@ class RunArchive:
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
         """Store the lanes of a tile and write it; the function returned publishes it, and removes its checkpoints.
 
-        Lanes come first: whoever finds the tile, even under its temporary name, takes it for finished and would not
-        store them.
+        Lanes are stored first: a process that finds the tile, even under its temporary name, counts it as finished and
+        would not store them.
         """
         if self.stores_lanes and len(finished) == len(tile.parts):  # unless blocks were halved for lack of memory
             for part, block in zip(tile.parts, finished, strict=True):
@@ -161,7 +161,7 @@ class RunArchive:
 
 
 class UnfinishedRun(NamedTuple):
-    """A run directory, and which of its tiles are left to run."""
+    """A run directory, and the tiles that are still to run."""
 
     archive: RunArchive
     finished: np.ndarray  # (tiles,) bool, whether each was finished when the directory was opened
@@ -207,7 +207,7 @@ class UnfinishedRun(NamedTuple):
         return StoredStates(self.archive.run)
 
     def add(self, finished: FinishedBlock) -> None:
-        """Nothing: workers write the tiles."""
+        """Do nothing: workers write the tiles."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """The values that lanes report, name -> ``(lanes, ...)``; of lanes of missing tiles what `read_columns` has."""

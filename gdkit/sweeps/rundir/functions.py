@@ -16,7 +16,7 @@ from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.rundir.archive import Claims, RunArchive, verify_tiles
 from gdkit.sweeps.rundir.manifest import list_versions, summarize_axes
 
-_MOST_TILES = 256  # of a group: syncing a file for every block of short runs would take longer than the runs
+_MOST_TILES = 256  # per group: syncing a file for every block of short runs would take longer than the runs
 
 
 def open_function_run(
@@ -35,12 +35,12 @@ def open_function_run(
 
     Args:
       path: the directory.
-      groups: of points, each with the number of the first point of its section.
+      groups: groups of points, each with the number of the first point of its section.
       seeds: runs per point.
       width: lanes per block; a directory that exists keeps its own.
       described: the sweep.
-      columns: of some lanes, name -> (lanes, ...).
-      identity: what decides the values of lanes, beside the axes.
+      columns: name -> (lanes, ...), those of a few lanes.
+      identity: what the values of lanes depend on besides the axes.
 
     Raises:
       OtherRunError: it holds another run.

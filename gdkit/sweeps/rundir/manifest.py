@@ -27,9 +27,9 @@ from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import describe_states, verify_tile
 from gdkit.sweeps.rundir.unfinished import describe_progress
 
-STORED_LANE_BYTES = 2**26  # of lanes that a directory stores at their last step, so that they can be resumed
-_TILE_SECONDS = 1.0  # that a tile should take: long against writing its file
-_TILES_PER_PROCESS = 4  # at least, where there are enough blocks, so that all processes end at about the same time
+STORED_LANE_BYTES = 2**26  # most bytes of lanes that a directory stores at their last step, for resuming them
+_TILE_SECONDS = 1.0  # time that a tile should take: long compared with writing its file
+_TILES_PER_PROCESS = 4  # least number if there are enough blocks, so that processes end at about the same time
 _PROGRAM = "program of group "
 
 
@@ -63,10 +63,10 @@ class CompiledSweep(NamedTuple):
     jobs: Sequence[Job]  # one per group
     choices: Sequence[timing.Choice]
     workers: int
-    processes: int  # that run tiles at once in one shard, as far as this process knows
+    processes: int  # number of processes known to run tiles of one shard at once
     description: Description
     stored_lane_bytes: int
-    seconds_per_lane_step: Callable[[Job, int], float]  # of a job run by so many workers
+    seconds_per_lane_step: Callable[[Job, int], float]  # pace of a job with a number of workers
 
     @property
     def recorded_points(self) -> int:
@@ -78,7 +78,7 @@ def stored_shapes(directory: RunDirectory, request: SweepRequest, groups: Sequen
     """The shapes of the run that a directory holds, one per group; None if it holds none.
 
     Raises:
-      OtherRunError: it is another run, by all of its fingerprint that needs no compiling.
+      OtherRunError: it is another run, by the part of its fingerprint that needs no compiling.
       StoreError: the manifest cannot be read.
     """
     if not (directory.path / store.manifest.NAME).exists():
@@ -158,7 +158,7 @@ def _keeps_lanes(sweep: CompiledSweep) -> bool:
 
 
 def explain_other_run(error: OtherRunError) -> OtherRunError:
-    """The same error, with an explanation where only the hashes of programs differ."""
+    """The error with an explanation, if only the hashes of programs differ."""
     if not all(line.startswith(_PROGRAM) for line in error.lines):
         return error
     text = "What the loss, an optimizer or a monitor computes has changed. Comments and line breaks do not count."
@@ -228,7 +228,7 @@ def _partition_groups(sweep: CompiledSweep, shards: int) -> Iterator[store.Store
 
 
 def _choose_tile_size(sweep: CompiledSweep, job: Job, shards: int) -> int:
-    """Blocks that take a worker about a second, but no more than leave enough tiles for all processes."""
+    """Blocks per tile: as many as take a worker about a second, but few enough for tiles for all processes."""
     most = len(job.blocks) // (_TILES_PER_PROCESS * sweep.processes * shards)
     if most <= 1:
         return 1

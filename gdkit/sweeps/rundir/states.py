@@ -26,7 +26,7 @@ class _StoredLeaf:
     """Where the numbers of a leaf are in the lanes of a block; a leaf itself."""
 
     array: int
-    column: int | None  # on the last axis of the array; None for all of it
+    column: int | None  # place on the last axis of the array; None for the whole array
     key: str | None  # the implementation of a typed key, whose data the array holds
 
 
@@ -36,7 +36,7 @@ class StoredStates(NamedTuple):
     run: Store
 
     def state(self, lane: int, step: int | None = None) -> State | PyTree:
-        """The state of a lane at its end, or at an evaluation; what is no dict, list or tuple is a dict of its fields.
+        """The state of a lane at its end, or at an evaluation; classes of the user become dicts of their fields.
 
         Raises:
           InputValueError: the directory does not store it.
@@ -59,7 +59,7 @@ class StoredStates(NamedTuple):
         return self._read(lane, self._layout(lane)) if self.run.manifest.plan.get("states") else None
 
     def read_best(self, lane: int, step: int) -> list[Any] | None:
-        """The leaves of the state of a lane at `step`, if this is its best evaluation, and the directory stores it."""
+        """The leaves of the state of a lane at `step`, if its best evaluation is there and the directory stores it."""
         if not (self.run.manifest.plan.get("states") or {}).get("best"):
             return None
         leaves = self._read(lane, self._layout(lane, "best"))
@@ -148,11 +148,11 @@ def verify_tile(run: Store, tile: int) -> None:
 def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:
     """The structure of the states of each group, as JSON: distinct layouts, and for each group the number of its own.
 
-    Under ``best`` the layouts of what `keep_best` remembers, where states at the best evaluations are kept.
+    Under ``best`` are the layouts of the memory of `keep_best`, if states at the best evaluations are kept.
 
     Args:
       lanes: per group the lanes of a block, as shapes.
-      problem: what they run; a Learner has states of its own form.
+      problem: the problem of the lanes; the states of a Learner have their own structure.
     """
     layouts = [_describe_state(packed, problem) for packed in lanes]
     distinct = [layout for i, layout in enumerate(layouts) if layout not in layouts[:i]]
@@ -166,7 +166,7 @@ def no_states_error() -> InputValueError:
 
 
 def _describe_state(lanes: Packed, problem: ProblemLike) -> tuple[Any, Any]:
-    """The layouts of the states of lanes, and of what `keep_best` remembers; the latter is None without."""
+    """The layouts of the states of lanes, and of the memory of `keep_best`; the latter is None if there is none."""
     key = lambda x: str(jax.random.key_impl(jnp.empty((), x.dtype))) if is_key(x) else None
     leaves = [_StoredLeaf(array, column, key(lanes.arrays[array])) for array, column in lanes.places]
     lane = jax.tree.unflatten(lanes.structure, leaves)

@@ -1,4 +1,4 @@
-"""The lanes of a run directory that have not finished: how far they are, and their curves so far, from checkpoints."""
+"""The unfinished lanes of a run directory: their steps and their curves so far, read from checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,10 +31,10 @@ def describe_progress(job: Job) -> dict[str, Any]:
 
 
 def read_columns(run: Store) -> Columns:
-    """The columns of a run; of lanes that have not finished, what their checkpoint has.
+    """The columns of a run; for unfinished lanes, the values that their checkpoint holds.
 
-    These have ``end_kind`` 0, the step of their last loss as ``end_step``, and their losses and values on validation
-    data so far; all other values are missing.
+    Unfinished lanes have ``end_kind`` 0, the step of their last loss as ``end_step``, and their losses and values on
+    validation data so far; all other values are missing.
     """
     columns, places = run.columns(), run.manifest.plan.get("progress")
     if places is None or columns.finished.all():
@@ -53,7 +53,7 @@ def read_columns(run: Store) -> Columns:
 def _read_block(
     run: Store, block: int, lanes: np.ndarray, places: Mapping[str, Any], described: Description
 ) -> dict[str, np.ndarray]:
-    """What the checkpoint of a block has of its lanes, (points, seeds): name -> (points, seeds, ...)."""
+    """The values of lanes in the checkpoint of a block of (points, seeds): name -> (points, seeds, ...)."""
     evaluations: Mapping[str, int] = places["evaluations"]
     (step, step_column), (kind, kind_column) = places["end_step"], places["end_kind"]
     stored = run.carry_leaves(block, [step, kind, places["curve"], *evaluations.values()])

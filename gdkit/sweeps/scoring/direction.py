@@ -1,4 +1,4 @@
-"""The direction of a variable: whether small or large values are good. Scores are small where they are good."""
+"""The direction of a variable: whether small or large values are good. Small scores are good."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def orient(values: float, maximize: bool) -> float: ...
 @overload
 def orient(values: np.ndarray, maximize: bool) -> np.ndarray: ...
 def orient(values: float | np.ndarray, maximize: bool) -> float | np.ndarray:
-    """Values of a variable as scores, small where it is good; and scores as values of the variable."""
+    """Values of a variable as scores, small if good; and the inverse, scores as values of the variable."""
     return 0 - values if maximize else values  # not −values: no negative zeros
 
 

@@ -18,7 +18,7 @@ def has_all_statistics(lanes: xr.Dataset) -> bool:
 
 
 def has_regimes(lanes: xr.Dataset) -> bool:
-    """Whether more is known of the regimes than which runs diverged."""
+    """Whether the regimes of runs that did not diverge are known too."""
     return bool(lanes.attrs.get("regimes_known", 1))
 
 

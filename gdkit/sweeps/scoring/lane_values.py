@@ -49,9 +49,9 @@ EVALUATION = "evaluation"  # the dimension of values on validation data along th
 
 
 def end_values(lanes: xr.Dataset) -> xr.Dataset:
-    """The lanes with one value of each, that at their end, where values on validation data have several along the run.
+    """The lanes with the value at their end in place of several evaluations along the run.
 
-    What ranks, tabulates or exports lanes reads them here.
+    All that ranks, tabulates or exports lanes uses these.
     """
     if EVALUATION not in lanes.dims:
         return lanes
@@ -59,7 +59,7 @@ def end_values(lanes: xr.Dataset) -> xr.Dataset:
 
 
 def find_best_steps(values: np.ndarray, steps: np.ndarray, end_step: np.ndarray, maximize: bool) -> np.ndarray:
-    """The step of the best of the values of lanes, (lanes, evaluations), the first of several; -1 where none is finite.
+    """The step of the best of the values of lanes, (lanes, evaluations), the first of equal ones; -1 if none is finite.
 
     >>> values, end_step = np.array([[3, 1, 2], [np.nan] * 3, [3, np.nan, 1]]), np.array([15, 0, 7])
     >>> find_best_steps(values, np.array([5, 10, 15]), end_step, False).tolist()

@@ -11,11 +11,11 @@ from gdkit.sweeps.scoring.lane_values import SweepLike
 from gdkit.sweeps.scoring.robust import TIED, Scale, make_scale, robust_scores
 from gdkit.sweeps.scoring.scores import best_point, mean_scores, rankable_points, rounding_error
 
-UNSETTLED = 1.1  # a point half of whose runs keep bouncing counts as this many times worse
+UNSETTLED = 1.1  # factor by which a point counts as worse if half of its runs keep bouncing
 
 
 class Ranking(NamedTuple):
-    """The points of a result with their scores, which are small where they are good."""
+    """The points of a result with their scores, which are small if good."""
 
     scores: np.ndarray  # (points, seeds); infinite where diverged
     finished: np.ndarray  # (points, seeds)
@@ -23,13 +23,13 @@ class Ranking(NamedTuple):
     mean: np.ndarray  # over finished seeds, (points,)
     shrunk: np.ndarray  # (points, seeds), on the scale
     score: np.ndarray  # robust, on the scale, (points,)
-    total: np.ndarray  # the same and worse where runs do not settle; the lowest is recommended, (points,)
+    total: np.ndarray  # (points,), `score` made worse if runs do not settle; the lowest is recommended
     isolated: np.ndarray  # (points,)
     unsettled: np.ndarray  # (points,)
     scale: Scale
     optimum: float | None  # the score of a perfect point, if it is known
-    rows: int | None  # that a score is a mean over, if they are known
-    tie: float  # scores on the scale that differ by no more are equal
+    rows: int | None  # number of rows that a score is a mean over, if known
+    tie: float  # largest difference on the scale at which scores count as equal
     top: int  # the point with the lowest total
     plain: int  # the point with the lowest mean
 
@@ -132,7 +132,7 @@ def _optimum(result: SweepLike, by: str, maximize: bool) -> float | None:
 
 
 def _floor(optimum: float | None, mean: np.ndarray, by: str) -> float | None:
-    """The lowest possible score; 0 for scores none of which is negative."""
+    """The lowest possible score; 0 if no score is negative."""
     finite = mean[np.isfinite(mean)]
     return optimum if optimum is not None else 0.0 if (finite >= 0).all() else None
 

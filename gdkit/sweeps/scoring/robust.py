@@ -1,7 +1,7 @@
 """Robust scores: those of the points of a grid, shrunk towards their neighbors, so that a lucky point does not win.
 
-The best of many noisy means is optimistic. A curve over hyperparameters is smooth, so what a point owes to luck shows
-as its distance from the line through its neighbors, and the seeds tell how much of that distance is noise.
+The best of many noisy means is optimistic. A curve over hyperparameters is smooth, so luck shows as the distance of a
+point from the line through its neighbors, and the spread over seeds shows how much of that distance is noise.
 docs/recommendation.md has the rule and its measured regret.
 """
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-PASSES = 8  # of shrinkage along every axis: noise far above the roughness is averaged over about ±3 neighbors
+PASSES = 8  # passes of shrinkage along every axis: strong noise is averaged over about ±3 neighbors
 NEAR = 3.0  # on the scale: a factor of 20. Points so near the best share one estimate of noise and roughness
 ISOLATED = 3.0  # a point counts as at most this many times better than the better of its neighbors
 TIED = 1e-3  # on the scale: 0.1 %. Points that differ by less tie
-RESOLVED = 1e-3  # of the distance between start and floor: smaller differences between scores decide nothing
+RESOLVED = 1e-3  # share of the distance between start and floor; smaller differences of scores are ignored
 
 
 class Scale(NamedTuple):

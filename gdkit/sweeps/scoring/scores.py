@@ -1,6 +1,6 @@
 """Scores of points over their seeds: which points can be ranked, their means, and the best of several that tie.
 
-A score is small where a point is good, and infinite where a lane diverged; `direction.orient` turns it.
+A score is small if a point is good, and infinite if a lane diverged; `direction.orient` converts values to scores.
 """
 
 import dataclasses
@@ -112,7 +112,7 @@ def best_place(scores: np.ndarray, rounding: float) -> int:
 
 
 def best_point(result: SweepLike, mean: np.ndarray, rounding: float) -> int:
-    """The point with the lowest mean, (points,); of several within `rounding` of it, the one in their middle.
+    """The point with the lowest mean, (points,); of several within `rounding` of it, the one in the middle.
 
     The middle is taken along one axis after another, `main_axis` last: in the order of lanes the middle of ties over
     several axes may lie at the end of one of them.

@@ -38,10 +38,10 @@ def successive_halving(
 ) -> SweepResult:
     """Run all points for a few steps, the best of them for more, and so on (Jamieson and Talwalkar 2016).
 
-    Each round resumes the lanes that are left, in blocks of one shape, so that one program serves every round and no
+    Each round resumes the remaining lanes, in blocks of one shape, so that one program serves every round and no
     step is run twice. Points are ranked by their mean over seeds; those that diverged are dropped first. If `least` is
-    so small that the ranking is not yet that of long runs, good points are lost: large learning rates often look best
-    early.
+    so small that the ranking differs from that of long runs, good points are discarded: large learning rates often look
+    best early.
 
     Args:
       problem, optimizer, axes: as in `sweep`.
@@ -101,7 +101,7 @@ def _round_lengths(points: int, steps: int, least: int | None, keep: float) -> l
 
 
 def narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> Plan:
-    """The plan with blocks so narrow that the few points of later rounds occupy all workers with little padding."""
+    """The plan with narrow blocks, so that the few points of later rounds occupy all workers with little padding."""
     group, plan = group_points(request.sections[0])[0], request.plan
     facts = inspect_loss(request, group)
     if plan.width is not None or facts.runs_step_by_step:

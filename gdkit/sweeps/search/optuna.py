@@ -28,7 +28,7 @@ _OVER_SEEDS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": 
 
 
 class OptunaSearch(NamedTuple):
-    """The study that the sampler saw, and the sweep of all of its points."""
+    """The study that the sampler used, and the sweep of all its points."""
 
     study: Any  # an optuna.Study
     result: SweepResult  # trial i of the search is point i

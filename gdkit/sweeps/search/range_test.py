@@ -25,7 +25,7 @@ class RangeTest(NamedTuple):
 
     learning_rate: np.ndarray  # (steps,)
     loss: np.ndarray  # (seeds, steps), NaN after the end of a run
-    smooth: np.ndarray  # (points,), median over seeds of the smoothed losses, until it blows up
+    smooth: np.ndarray  # (points,), median over seeds of the smoothed losses, up to where it blows up
     suggestions: dict[str, float]  # rule -> learning rate, NaN where the rule has no answer
     trial: SweepResult  # runs of constant learning rates around the suggestions
     limit: CriticalLearningRate | None  # where divergence begins, for seed 0; None if no run diverged
@@ -194,8 +194,9 @@ def _minimum(rates: np.ndarray, loss: np.ndarray) -> float:
 def _valley(rates: np.ndarray, loss: np.ndarray) -> float:
     """The middle of the middle third of the longest decreasing subsequence of losses, as in fastai.
 
-    fastai counts from one point before the subsequence would begin if it had no gaps, −1 for one from the first point
-    on without gaps. For two points this is also its answer, and so the highest learning rate; here it is the lowest.
+    fastai counts from the point before that at which a subsequence of this length without gaps would begin, which is −1
+    if that is the first point. For a curve of two points it then returns −1, the highest learning rate; this returns
+    the lowest.
     """
     length = np.ones(len(loss), int)
     for i in range(1, len(loss)):
