@@ -1,8 +1,8 @@
 """Gradient descent at many learning rates, as written without gdkit.
 
-Every peer does gdkit's own minibatches from gdkit's own start, and comes to its final losses. Two flavours:
+Every peer uses gdkit's minibatches and start, and arrives at its final losses. Two flavours:
 
-- bare: what a person would write: the final loss, the least, and the first step at which it was out of bounds;
+- bare: what one would write by hand: the final loss, the least loss, and the first step with a loss out of bounds;
 - all: gdkit's lane with all of its statistics, in a plain scan.
 """
 
@@ -26,7 +26,7 @@ from gdkit.monitors import Limits
 from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.types import Array, Key, Params, PyTree
 
-BOUND = 1e6  # above the initial loss by this many times its size, a run counts as diverged
+BOUND = 1e6  # a run counts as diverged if its loss rises by this many times the initial one
 CURVE_POINTS = 200
 
 
@@ -88,9 +88,14 @@ def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[
             params, least, first, initial = carry
             value, grad = jax.value_and_grad(objective)(params, t, start)
             initial = jnp.where(t == 0, value, initial)
-            fine = value <= initial + BOUND * jnp.maximum(jnp.abs(initial), 1)  # false for NaN
+            in_bounds = value <= initial + BOUND * jnp.maximum(jnp.abs(initial), 1)  # false for NaN
             params = jax.tree.map(lambda p, g: p - rate * g, params, grad)
-            return (params, jnp.minimum(least, value), jnp.where(fine, first, jnp.minimum(first, t)), initial), None
+            return (
+                params,
+                jnp.minimum(least, value),
+                jnp.where(in_bounds, first, jnp.minimum(first, t)),
+                initial,
+            ), None
 
         carry = start.params, jnp.float32(jnp.inf), jnp.int32(work.steps), jnp.float32(0)
         (params, least, first, _), _ = jax.lax.scan(body, carry, jnp.arange(work.steps), unroll=unroll)
@@ -226,7 +231,7 @@ class Tiled:
     def run(self, tiling: Tiling, seconds: float = math.inf) -> np.ndarray:
         """Final losses of all lanes, or of as many as run in about `seconds`."""
         program, tiles = self.programs[tiling.unroll], self.tiles(tiling.width)
-        if (tiling.width, tiling.unroll) not in self.compiled:  # once, and not by two threads at a time
+        if (tiling.width, tiling.unroll) not in self.compiled:  # compile once, before threads run it
             self.compiled.add((tiling.width, tiling.unroll))
             jax.block_until_ready(program(tiles[0], self.start))
         until, queue = time.perf_counter() + seconds, iter(enumerate(tiles))
@@ -237,8 +242,8 @@ class Tiled:
                 done.append(self._next(program, queue))
             return [found for found in done if found]
 
-        crew = [self.pool.submit(work) for _ in range(tiling.threads)]
-        found = dict(itertools.chain.from_iterable(member.result() for member in crew))
+        futures = [self.pool.submit(work) for _ in range(tiling.threads)]
+        found = dict(itertools.chain.from_iterable(future.result() for future in futures))
         return np.concatenate([found[n] for n in sorted(found)])[: len(self.rates)]
 
     def _next(self, program: Any, queue: Iterator[tuple[int, np.ndarray]]) -> Any:
@@ -268,7 +273,7 @@ def best_tiling(tiled: Tiled, quick: bool) -> Tiling:
         some = [Tiling(width, 1, n) for n in threads if n == 1 or width < len(tiled.rates)]
         speeds |= {tiling: tiled.speed(tiling, 0.1) for tiling in some}
         if max(map(speeds.__getitem__, some)) < 0.5 * max(speeds.values()) and width >= 16:
-            break  # it only falls from here on
+            break  # wider tiles are slower still
     for tiling in _fastest(speeds, 2):
         speeds |= {t: tiled.speed(t, 0.4) for t in (tiling._replace(unroll=u) for u in UNROLLS)}
     (best,) = _fastest({tiling: tiled.speed(tiling, 1.0) for tiling in _fastest(speeds, 3)}, 1)

@@ -55,34 +55,38 @@ def run(*, quick: bool = False) -> dict[str, np.ndarray]:
     for name in rows:
         for split in splits:
             draws = _real_draws(name, split) if name in _PROBLEMS else _synthetic_draws(name, split)
-            rows[name].append(np.mean([_regrets(draw, number) for number, draw in enumerate(draws)], axis=0))
+            rows[name].append(np.mean([_compute_regrets(draw, number) for number, draw in enumerate(draws)], axis=0))
     return {name: np.array(regrets) for name, regrets in rows.items()}
 
 
 # --- rules
 
 
-def _regrets(draw: Draw, key: int) -> list[float]:
-    chosen = [draw.recommended, draw.places[_lowest(draw.scores)], draw.places[_one_standard_error(draw.scores)]]
+def _compute_regrets(draw: Draw, key: int) -> list[float]:
+    chosen = [
+        draw.recommended,
+        draw.places[_find_lowest(draw.scores)],
+        draw.places[_apply_one_standard_error(draw.scores)],
+    ]
     if importlib.util.find_spec("optuna") is not None:
-        chosen.append(_optuna(draw, key))
+        chosen.append(_search_by_optuna(draw, key))
     lowest = draw.fresh.min()
     return [float((draw.fresh[place] - lowest) / (draw.start - lowest)) for place in chosen]
 
 
-def _lowest(scores: np.ndarray) -> int:
+def _find_lowest(scores: np.ndarray) -> int:
     return int(np.argmin(scores.mean(axis=1)))
 
 
-def _one_standard_error(scores: np.ndarray) -> int:
+def _apply_one_standard_error(scores: np.ndarray) -> int:
     """The smallest rate whose mean is within one standard error of the lowest mean."""
-    mean, best = scores.mean(axis=1), _lowest(scores)
+    mean, best = scores.mean(axis=1), _find_lowest(scores)
     error = scores[best].std(ddof=1) / np.sqrt(scores.shape[1])
     return int(np.flatnonzero(mean <= mean[best] + error)[0])
 
 
-def _optuna(draw: Draw, key: int) -> int:
-    """The rate of the best trial of TPE, given as many runs; trials take the seeds in turn."""
+def _search_by_optuna(draw: Draw, key: int) -> int:
+    """The rate of the best trial of TPE with as many runs; trials take the seeds in turn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import optuna
@@ -132,12 +136,12 @@ def _real_draws(name: str, split: int) -> Iterator[Draw]:
         fresh = np.delete(test, seeds, axis=1).mean(axis=1)
         for offset in range(EVERY):
             places = np.arange(offset, RATES, EVERY)
-            best = _subset(result, places, seeds).recommend().best
+            best = _select_lanes(result, places, seeds).recommend().best
             place = int(np.argmin(np.abs(axes["learning_rate"] - best)))
             yield Draw(dense[places][:, seeds], places, dense[:, seeds], place, fresh, start)
 
 
-def _subset(result: gdkit.SweepResult, places: np.ndarray, seeds: np.ndarray) -> gdkit.SweepResult:
+def _select_lanes(result: gdkit.SweepResult, places: np.ndarray, seeds: np.ndarray) -> gdkit.SweepResult:
     """The sweep of some rates and seeds alone."""
     lanes = result.lanes.isel(lane=(places[:, None] * result.seeds + seeds).ravel()).assign_attrs(seeds=len(seeds))
     statistics = {str(name): v.values for name, v in lanes.data_vars.items() if v.dims == ("lane",)}

@@ -82,12 +82,12 @@ def batches(quick: bool) -> dict[str, Any]:
     steps, seeds, calls, lock = 6 if quick else 300, 2, [], threading.Lock()
     source = gdkit.data.from_arrays(_data(1000), batch_size=BATCH)
 
-    def counted(seed: int, t: int) -> Any:
+    def count_reads(seed: int, t: int) -> Any:
         with lock:
             calls.append((seed, t))
         return source(seed, t)
 
-    _sweep(Problem(_loss, _init, batches=counted), steps, seeds=seeds)
+    _sweep(Problem(_loss, _init, batches=count_reads), steps, seeds=seeds)
     blocks = len(RATES["learning_rate"]) // PLAN.width
     return {"ratio": len(calls) / (seeds * (steps + 1)), "steps": steps, "seeds": seeds, "blocks": blocks}
 

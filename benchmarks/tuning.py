@@ -1,9 +1,9 @@
 """Time until a good learning rate of the digits MLP is known: gdkit's grid, and Optuna driving JAX or PyTorch.
 
 Good is a validation loss within a hundredth of the best, and the best is the least running median over five neighbours
-of a dense grid, so that the luck of a single rate does not count. Everybody starts at the same params, draws the same
-batches and is compiled before it is timed. A search one by one can stop at the first good rate, since it is told what
-good is; a sweep knows the losses of all of its rates only at its end, but then of all.
+of a dense grid, so that the luck of a single rate does not count. All start at the same params, draw the same batches
+and are compiled before they are timed. A search of one rate after another knows which losses are good and stops at the
+first good rate; a sweep knows all of its losses at its end.
 """
 
 import functools
@@ -56,7 +56,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _good(work: Workload, key: int, dense: int) -> float:
-    found = scores(work, key, np.geomspace(LOW, HIGH, dense))
+    found = score_by_sweep(work, key, np.geomspace(LOW, HIGH, dense))
     median = np.median(np.lib.stride_tricks.sliding_window_view(found, 5), axis=1)
     return 1.01 * float(median.min())
 
@@ -64,9 +64,11 @@ def _good(work: Workload, key: int, dense: int) -> float:
 def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
     """Searches by name; without Optuna only those of gdkit."""
     ways: dict[str, Callable[[Task], float | None]] = {
-        f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, scores, n) for n in GRIDS
+        f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, score_by_sweep, n) for n in GRIDS
     }
-    ways |= {f"gdkit, successive halving of {n}": lambda task, n=n: by_sweeps(task, halved, n) for n in HALVED}
+    ways |= {
+        f"gdkit, successive halving of {n}": lambda task, n=n: by_sweeps(task, score_by_halving, n) for n in HALVED
+    }
     if importlib.util.find_spec("optuna") is not None:
         ways["Optuna on compiled JAX"] = lambda task: by_optuna(task, _jax_score(task), patience)
         if torch_peers.is_installed():
@@ -91,14 +93,14 @@ def by_sweeps(task: Task, score: Callable[[Workload, int, Any], np.ndarray], cou
     return None
 
 
-def scores(work: Workload, key: int, rates: Any) -> np.ndarray:
+def score_by_sweep(work: Workload, key: int, rates: Any) -> np.ndarray:
     """Validation losses at the end; infinite where a run diverged."""
     result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, steps=work.steps, key=key)
     return np.nan_to_num(result.data["validation_loss"].values[:, 0], nan=np.inf)
 
 
-def halved(work: Workload, key: int, rates: Any) -> np.ndarray:
-    """The same for the lanes that successive halving runs to the end; infinite for others."""
+def score_by_halving(work: Workload, key: int, rates: Any) -> np.ndarray:
+    """Validation losses of the lanes that successive halving runs to the end; infinite for others."""
     axes = {"learning_rate": rates}
     found = gdkit.successive_halving(work.problem, gdkit.sgd, axes, steps=work.steps, key=key).data.isel(seed=0)
     done = found["end_step"].values >= work.steps

@@ -80,7 +80,7 @@ def kills(root: Path, quick: bool) -> dict[str, Any]:
 
 
 def _kill_run(folder: Path, trace: Path, instants: random.Random, results: Counter, *, last: bool) -> bool:
-    """Start a run and kill it at a random instant; False if it ended before, or is the last, which is not killed."""
+    """Start a run and kill it at a random instant; False if it ended before, or is the `last`, which is not killed."""
     process = processes.Process(trace, "run", "small.yaml", "--output", folder)
     first = len(processes.begun(trace))
     early = instants.random() < 0.1  # possibly during its start

@@ -1,9 +1,9 @@
 """A server for ``scripts/torture_command.py``: runs gdkit's command, or opens results, in forked children.
 
 Each line of stdin is a JSON object of words (`do`) and options. The answer is a line of JSON: the exit code of the
-child, negative for a signal, null if it took too long; what it said; and how many operations of the file system it did
-in `folder`. At operation `at` the disk is `full` from then on, or the process is `kill`ed. A child inherits all
-imports, so that a run takes about a second.
+child, negative for a signal, null if it took too long; its stdout and stderr; and how many operations of the file
+system it did in `folder`. From operation `at` on the disk is `full`, or there the process is `kill`ed. A child inherits
+all imports, so that a run takes about a second.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ from gdkit.sweeps.sweep import run_request  # noqa: E402, F401  # the engine
 
 
 def draw_plainly(result, summary, folder):
-    """One quick figure instead of all: its files are published alike."""
+    """Draw one quick figure instead of all; its files are published in the same way."""
     figures.make_folder(folder)
     figure = Figure(figsize=(2, 2))
     figure.subplots().plot([1, 2])
@@ -72,7 +72,7 @@ def draw_plainly(result, summary, folder):
 def run(words, options):
     """The command; its exit code."""
     offset, real = options.get("clock", 0.0), time.time
-    if offset:  # it jumps after the first hundred readings
+    if offset:  # the clock jumps after the first hundred readings
         count = iter(range(10**9))
         time.time = lambda: real() + (offset if next(count) > 100 else 0.0)
     hooks = Hooks(options.get("plan", {}), functools.partial(write_report, draw=draw_plainly))
@@ -80,7 +80,7 @@ def run(words, options):
 
 
 def compare_all(words, options):
-    """Open each path, and append its outcome to the file `lines`: where a child dies, the number of lines tells."""
+    """Open each path and append its outcome to the file `lines`, whose length shows where a child died."""
     with np.load(options["truth"], allow_pickle=False) as file:
         truth = {name: file[name] for name in file.files}
     for path in words:
@@ -92,8 +92,8 @@ def compare_all(words, options):
 
 
 def compare(path, truth):
-    """0 if a result that is opened is the true one, 1 if it is another one, 2 if it is refused, 3 for other errors."""
-    with warnings.catch_warnings(record=True) as told:
+    """0 if the opened result is the true one, 1 if it is another, 2 if it is refused, 3 for other errors."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             lanes = gdkit.open(path).lanes
@@ -103,7 +103,7 @@ def compare(path, truth):
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 3
-    for warning in told:
+    for warning in caught:
         print(warning.message, file=sys.stderr)
     same = set(lanes.variables) == set(truth)
     return 0 if same and all(_as_bytes(lanes[name].values) == _as_bytes(v) for name, v in truth.items()) else 1
@@ -146,8 +146,8 @@ def answer(request):
             os.waitpid(child, 0)
             return {"code": None}
         time.sleep(0.002)
-    said = json.loads(reply.read_text()) if reply.is_file() else {"out": "", "err": "", "done": 0}
-    return said | {"code": os.waitstatus_to_exitcode(status)}
+    result = json.loads(reply.read_text()) if reply.is_file() else {"out": "", "err": "", "done": 0}
+    return result | {"code": os.waitstatus_to_exitcode(status)}
 
 
 if __name__ == "__main__":

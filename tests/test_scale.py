@@ -22,7 +22,7 @@ def test_the_page_is_what_the_program_writes_and_all_that_is_promised_holds():
     )
     for what, unit, most, measured in document.targets(FOUND):
         assert measured <= most, f"{what}: {measured} {unit}"
-    assert all(j.factor <= document.FACTOR for j in model.judged(model.constants(FOUND), FOUND["validation"]))
+    assert all(j.factor <= document.FACTOR for j in model.compare(model.constants(FOUND), FOUND["validation"]))
 
 
 def test_what_does_not_hold_is_said_in_the_page_and_by_the_exit_code(tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_the_program_measures_on_a_small_machine_all_that_the_page_says(tmp_path
         "validation": measure.store(tmp_path, 6000, 128),
     }
     assert document.page(json.loads(json.dumps(found))).count("\n## ") == 5
-    (size, *_) = model.judged(model.constants(found), found["validation"])
+    (size, *_) = model.compare(model.constants(found), found["validation"])
     assert size.what == "bytes of its tiles" and size.factor < 1.01
     assert [row["tiles"] for row in found["coordinators"]] == [4, 320, 16, 32]
     assert found["coordinators"][1]["lists"] > 8 * 5120 and found["coordinators"][0]["lists"] == 0
@@ -58,8 +58,8 @@ def test_the_program_measures_on_a_small_machine_all_that_the_page_says(tmp_path
 
 def test_a_fit_finds_what_the_numbers_were_made_of():
     rows = [(tiles, size, 3 * tiles + 0.5 * size) for tiles, size in ((1, 10), (10, 10), (2, 100))]
-    assert model.fitted(rows) == pytest.approx((3, 0.5))
-    assert model.fitted([(tiles, size, 7 * size) for tiles, size, _ in rows]) == pytest.approx((0, 7), abs=1e-9)
+    assert model.fit_linear(rows) == pytest.approx((3, 0.5))
+    assert model.fit_linear([(tiles, size, 7 * size) for tiles, size, _ in rows]) == pytest.approx((0, 7), abs=1e-9)
 
 
 def test_limits_are_where_totals_meet_their_budgets(constants):

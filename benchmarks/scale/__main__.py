@@ -23,9 +23,9 @@ def main(arguments: list[str]) -> int:
         FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(FOUND.read_text(encoding="utf-8"))
     (DOCS / "scale.md").write_text(document.page(found), encoding="utf-8")
-    judged = model.judged(model.constants(found), found["validation"])
+    predictions = model.compare(model.constants(found), found["validation"])
     holds = all(measured <= most for *_, most, measured in document.targets(found))
-    return 0 if holds and all(j.factor <= document.FACTOR for j in judged) else 1
+    return 0 if holds and all(p.factor <= document.FACTOR for p in predictions) else 1
 
 
 if __name__ == "__main__":

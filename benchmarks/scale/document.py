@@ -67,11 +67,11 @@ def _constants(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
     listed = "; ".join(f"{_time(row['status'])} for {row['tiles']:,} tiles" for row in found["listing"])
     looks = ", ".join(f"{_time(value)} for {int(n):,}" for n, value in found["looking"].items())
     rows = [
-        ("write a tile", f"{_time(c.write.a_tile)} per tile, {_time(c.write.each * 2**20)} per MiB"),
-        ("verify a tile", f"{_time(c.verify.a_tile)} per tile, {_time(c.verify.each * 2**20)} per MiB"),
-        ("read all columns", f"{_time(c.read.a_tile)} per tile, {_time(c.read.each * 2**20)} per MiB"),
-        ("bytes of a file", f"{c.file.a_tile:,.0f} per tile, {c.file.each:.4f} per byte of numbers"),
-        ("`gdkit.open`", f"{_time(c.open.a_tile)} per tile, {_time(c.open.each * 1e6)} per million lanes"),
+        ("write a tile", f"{_time(c.write.per_tile)} per tile, {_time(c.write.each * 2**20)} per MiB"),
+        ("verify a tile", f"{_time(c.verify.per_tile)} per tile, {_time(c.verify.each * 2**20)} per MiB"),
+        ("read all columns", f"{_time(c.read.per_tile)} per tile, {_time(c.read.each * 2**20)} per MiB"),
+        ("bytes of a file", f"{c.file.per_tile:,.0f} per tile, {c.file.each:.4f} per byte of numbers"),
+        ("`gdkit.open`", f"{_time(c.open.per_tile)} per tile, {_time(c.open.each * 1e6)} per million lanes"),
         ("`gdkit.open`, as measured", opened),
         ("`gdkit status`, from its start to its end, as measured", listed),
         ("find a tile by its name", f"{_time(c.list)} per tile"),
@@ -151,7 +151,7 @@ a device, and the bits; scale alone is no reason to change it.
 
 def _validation(found: Mapping[str, Any], c: model.Constants) -> Iterator[str]:
     point = found["validation"]
-    rows = model.judged(c, point)
+    rows = model.compare(c, point)
     yield "## Validation of the model\n"
     yield (f"A store of {_power(point['lanes'])} lanes × {STATISTICS} statistics in {point['tiles']:,} tiles, "
            f"independent of the constants, must agree within a factor of {FACTOR:g}. The store was listed in "

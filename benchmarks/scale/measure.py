@@ -36,13 +36,13 @@ from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import RunDirectory
 
-UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # to prepare what is only read
+UNSYNCED = FILES._replace(fsync=lambda _: None, fsync_folder=lambda _: None)  # for files that are only read
 STATISTICS = 12
 LANES = 10**6
-ROWS = (1024, 8192, 65536)  # lanes a tile
-VALIDATED = (10**7, 8192)  # lanes, and lanes a tile, of a point that the constants do not come from
+ROWS = (1024, 8192, 65536)  # lanes per tile
+VALIDATED = (10**7, 8192)  # lanes, and lanes per tile, of a store that the constants do not come from
 LISTED = (10**5, 10**6)  # tiles
-OPENED = ((LANES, 8192), (8 * 10**5, 8))  # lanes, and lanes a tile: as many as there may be, and many tiles
+OPENED = ((LANES, 8192), (8 * 10**5, 8))  # lanes, and lanes per tile: many lanes, and many tiles
 _TASKS = 1000
 
 
@@ -53,20 +53,20 @@ def everything(folder: Path) -> dict[str, Any]:
     coordinators = ((10**5, 1024), (10**6, 1024), (10**5, 1), (2 * 10**5, 1))
     return {
         "machine": machine(),
-        "columns": alone(columns),
-        "stores": [alone(store, folder, LANES, rows) for rows in ROWS],
-        "listing": [alone(listing, folder, tiles) for tiles in LISTED],
-        "openings": [alone(opening, folder, *sizes) for sizes in OPENED],
-        "coordinators": [alone(coordinator, folder, *sizes) for sizes in coordinators],
-        "tasks": {"a process pool": alone(pool_tasks), "Dask": alone(dask_tasks)},
-        "looking": alone(looking),
+        "columns": run_alone(columns),
+        "stores": [run_alone(store, folder, LANES, rows) for rows in ROWS],
+        "listing": [run_alone(listing, folder, tiles) for tiles in LISTED],
+        "openings": [run_alone(opening, folder, *sizes) for sizes in OPENED],
+        "coordinators": [run_alone(coordinator, folder, *sizes) for sizes in coordinators],
+        "tasks": {"a process pool": run_alone(pool_tasks), "Dask": run_alone(dask_tasks)},
+        "looking": run_alone(looking),
         "worker": worker(folder),
-        "validation": alone(store, folder, *VALIDATED),
+        "validation": run_alone(store, folder, *VALIDATED),
     }
 
 
-def alone(function: Callable, *arguments: Any) -> Any:
-    """Result of a function in its own process."""
+def run_alone(function: Callable, *arguments: Any) -> Any:
+    """Call a function in its own process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -158,7 +158,7 @@ def listing(folder: Path, tiles: int) -> dict[str, float]:
 # A sweep
 
 
-def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points: int = 0) -> SweepRequest:
+def make_request(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points: int = 0) -> SweepRequest:
     """A sweep of a scalar loss."""
     rates = {"learning_rate": np.geomspace(1e-3, 1, lanes)}
     return check_request(problems.parabola(), sgd, rates, steps=steps, curve_points=curve_points, plan=plan)
@@ -166,7 +166,7 @@ def asked(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve_points
 
 def columns() -> dict[str, int]:
     """Bytes per lane in a store with no curve and with 200 points, and its number of statistics."""
-    request = asked(8, plan=Plan(width=8))
+    request = make_request(8, plan=Plan(width=8))
     output = (
         processes.build_job(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
     )
@@ -174,7 +174,7 @@ def columns() -> dict[str, int]:
     return {
         "statistics": len(output),
         "bytes": own,
-        "curve_bytes": 4 * asked(8, curve_points=200, steps=10_000).recorded_points,
+        "curve_bytes": 4 * make_request(8, curve_points=200, steps=10_000).recorded_points,
     }
 
 
@@ -183,22 +183,22 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         paths = (Path(name) / f"run{number}" for number in range(9))
         plan = Plan(width=width, depth=1, tile=1)
-        _prepared(next(paths), asked(width, plan=plan))[1].close()  # imports
+        _open_run(next(paths), make_request(width, plan=plan))[1].close()  # imports
         peak, begin = Peak(), time.perf_counter()
-        request = asked(lanes, plan=plan)
-        jobs, left = _prepared(next(paths), request)
+        request = make_request(lanes, plan=plan)
+        jobs, left = _open_run(next(paths), request)
         found = {"lanes": lanes, "peak": peak.bytes, "prepare": time.perf_counter() - begin}
         begin = time.perf_counter()
         found["tiles"] = len(left.cut_tiles(jobs[0]))
         found["deal"] = time.perf_counter() - begin
         sizes = {f.suffix: f.stat().st_size for f in left.archive.run.path.iterdir() if f.is_file()}
         left.close()
-        more = seconds(lambda: _prepared(next(paths), request)[1].close(), times=2)
+        more = seconds(lambda: _open_run(next(paths), request)[1].close(), times=2)
     found |= {"prepare": min(found["prepare"], more), "manifest": sizes[".json"], "lists": sizes.get(".npz", 0)}
     return found | {"sent": len(processes.pack_sweep(request).pickled)}
 
 
-def _prepared(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
+def _open_run(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
     compiler = JobCompiler(request, list(trace_groups(request)), workers=1)
     return compiler.open_run(RunDirectory(path))
 
@@ -207,7 +207,7 @@ def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:
     """`gdkit.open` of a run with 12 statistics per lane, and of the file that it is saved in."""
     own = ("initial_loss", "final_loss", "min_loss", "late_mean", "end_step", "end_kind", *map(str, range(6)))
     kinds = {name: Kind("int32" if name.startswith("end") else "float32", ()) for name in own}
-    described = describe(asked(lanes), stochastic=False, optimum_known=True, maximized=(), plan={})
+    described = describe(make_request(lanes), stochastic=False, optimum_known=True, maximized=(), plan={})
     wanted = manifest_of(lanes, rows, plan={"result": described.as_json()})._replace(columns=kinds)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         made = Store.create(Path(name) / "run", wanted, files=UNSYNCED)
@@ -234,9 +234,9 @@ def _make_task(number: int, blocks: tuple[Block, ...]) -> processes.Task:
     return processes.Task(0, Shape(1024, 1), "0" * 64, (processes.SentTile(number, blocks),))
 
 
-def dealt(pool: Pool, tasks: int) -> None:
-    """Tasks submitted like tiles by the executors, two for each that the pool runs at once."""
-    request = asked(1024)
+def deal_tasks(pool: Pool, tasks: int) -> None:
+    """Submit tasks as the executors submit tiles: two for each that the pool runs at once."""
+    request = make_request(1024)
     sent, running, left = pool.share(processes.pack_sweep(request)), set(), iter(range(tasks))
     block = cut_blocks(1024, 1, Shape(1024, 1))[0]
     while True:
@@ -270,12 +270,12 @@ def dask_tasks() -> dict[str, float]:
 
 
 def _tasks(pool: Pool) -> dict[str, float]:
-    dealt(pool, 50)  # begins the workers
-    return {"workers": pool.size, "task": seconds(lambda: dealt(pool, _TASKS)) / _TASKS, "message": message()}
+    deal_tasks(pool, 50)  # begins the workers
+    return {"workers": pool.size, "task": seconds(lambda: deal_tasks(pool, _TASKS)) / _TASKS, "message": message()}
 
 
 def looking() -> dict[str, float]:
-    """Seconds of the coordinator per check for finished tasks, by the number of running tasks."""
+    """Seconds that one check for finished tasks takes, by the number of running tasks."""
     found = {}
     for running in (20, 200, 2000):
         futures: set[Future] = {Future() for _ in range(running)}

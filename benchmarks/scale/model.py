@@ -14,16 +14,16 @@ GIB = 2**30
 class Linear(NamedTuple):
     """Seconds or bytes as a sum of a cost per tile and a cost per another unit."""
 
-    a_tile: float
+    per_tile: float
     each: float
 
     def of(self, tiles: float, count: float) -> float:
         """The total."""
-        return self.a_tile * tiles + self.each * count
+        return self.per_tile * tiles + self.each * count
 
 
-def fitted(rows: Sequence[tuple[float, float, float]]) -> Linear:
-    """From (tiles, count, measured): least squares of relative errors, with nothing below zero."""
+def fit_linear(rows: Sequence[tuple[float, float, float]]) -> Linear:
+    """Fit rows of (tiles, count, measured) by least squares of relative errors; costs are not negative."""
     tiles, count, measured = map(np.asarray, zip(*rows, strict=True))
     inputs = np.stack([tiles, count], axis=1) / measured[:, None]
     best, error = (0.0, 0.0), np.inf
@@ -43,25 +43,25 @@ class Constants(NamedTuple):
     read: Linear  # seconds, by tiles and bytes, of one process
     verify: Linear
     file: Linear  # bytes, by tiles and bytes of numbers
-    list: float  # seconds a tile
-    deal: float  # seconds a tile, of who deals them
-    prepare: float  # seconds a lane, of who deals tiles and of every worker
-    prepared: float  # bytes a lane of memory, likewise
-    lists: float  # bytes a lane of a file beside the manifest, and axis
-    sent: float  # bytes a lane that a sweep has on its way to a worker
-    tasks: Mapping[str, float]  # seconds a task, by engine
+    list: float  # seconds per tile
+    deal: float  # seconds per tile, of the process that deals them
+    prepare: float  # seconds per lane, of the process that deals tiles and of every worker
+    prepared: float  # bytes of memory per lane, of the same processes
+    lists: float  # bytes per lane and paired axis, in a file beside the manifest
+    sent: float  # bytes per lane of a sweep that is sent to a worker
+    tasks: Mapping[str, float]  # seconds per task, by engine
     open: Linear  # seconds, by tiles and lanes
     lane: int  # bytes of a lane's statistics
     curve: int  # bytes of a curve
-    held: float  # bytes of memory a lane of a result that is open
+    held: float  # bytes of memory per lane of an open result
 
 
 def constants(found: Mapping[str, Any]) -> Constants:
     """Constants from the measurements."""
-    fit = lambda what: fitted([(s["tiles"], 48 * s["lanes"], s[what]) for s in found["stores"]])
+    fit = lambda what: fit_linear([(s["tiles"], 48 * s["lanes"], s[what]) for s in found["stores"]])
     few, many, narrow, narrower = found["coordinators"]
-    a_lane = lambda what: max(0.0, (many[what] - few[what]) / (many["lanes"] - few["lanes"]))
-    listing = fitted([(0, row["tiles"], row["list"]) for row in found["listing"]])
+    per_lane = lambda what: max(0.0, (many[what] - few[what]) / (many["lanes"] - few["lanes"]))
+    listing = fit_linear([(0, row["tiles"], row["list"]) for row in found["listing"]])
     return Constants(
         write=fit("write"),
         read=fit("read"),
@@ -69,12 +69,12 @@ def constants(found: Mapping[str, Any]) -> Constants:
         file=fit("bytes"),
         list=listing.each,
         deal=(narrower["deal"] - narrow["deal"]) / (narrower["tiles"] - narrow["tiles"]),
-        prepare=a_lane("prepare"),
-        prepared=a_lane("peak"),
-        lists=a_lane("lists"),
-        sent=a_lane("sent"),
+        prepare=per_lane("prepare"),
+        prepared=per_lane("peak"),
+        lists=per_lane("lists"),
+        sent=per_lane("sent"),
         tasks={engine: row["task"] for engine, row in found["tasks"].items()},
-        open=fitted([(o["tiles"], o["lanes"], o["open"]) for o in found["openings"]]),
+        open=fit_linear([(o["tiles"], o["lanes"], o["open"]) for o in found["openings"]]),
         lane=found["columns"]["bytes"],
         curve=found["columns"]["curve_bytes"],
         held=found["openings"][0]["peak"] / found["openings"][0]["lanes"],
@@ -147,9 +147,9 @@ class Limit(NamedTuple):
 
 def limits(c: Constants, rows: int) -> list[Limit]:
     """Number of lanes at which a sweep in tiles of `rows` lanes reaches each budget, the smallest first."""
-    a_lane = lambda linear: linear.a_tile / rows + linear.each * c.lane
+    per_lane = lambda linear: linear.per_tile / rows + linear.each * c.lane
     until = lambda budget, each: budget / each if each else np.inf
-    without = c.file.a_tile / rows + c.file.each * c.lane
+    without = c.file.per_tile / rows + c.file.each * c.lane
     wide, apart = "`Plan(tile=…)`: more blocks per tile", "several sweeps, each of a part of the axes"
     found = [
         Limit("memory of `gdkit.open` and of the result that `sweep` returns", "16 GiB", until(16 * GIB, c.held),
@@ -163,7 +163,7 @@ def limits(c: Constants, rows: int) -> list[Limit]:
               f"{wide}; `--shard I/N`"),
         Limit("the coordinator's list of tiles", "1 minute", until(60 * rows, c.deal), wide),
         Limit("files that list in a few seconds", "10⁶ tiles", 1e6 * rows, wide),
-        Limit("verifying existing tiles before resuming", "10 minutes", until(600, a_lane(c.verify)),
+        Limit("verifying existing tiles before resuming", "10 minutes", until(600, per_lane(c.verify)),
               f"{wide}; a disk that reads faster"),
         Limit("bytes on disk without curves", "1 TiB", until(2**40, without), apart),
         Limit("bytes on disk with curves", "1 TiB", until(2**40, without + c.file.each * c.curve),
@@ -174,7 +174,7 @@ def limits(c: Constants, rows: int) -> list[Limit]:
     return sorted((x for x in found if x.lanes <= 2**40), key=lambda limit: limit.lanes)
 
 
-class Judged(NamedTuple):
+class Prediction(NamedTuple):
     """A prediction and its measurement."""
 
     what: str
@@ -188,13 +188,13 @@ class Judged(NamedTuple):
         return most / least if least else np.inf
 
 
-def judged(c: Constants, point: Mapping[str, float]) -> list[Judged]:
-    """The model against an independent store with 12 statistics in single precision."""
+def compare(c: Constants, point: Mapping[str, float]) -> list[Prediction]:
+    """Compare the model with an independent store of 12 statistics in single precision."""
     tiles, numbers = total(c, int(point["lanes"]), int(point["rows"])).tiles, 48 * point["lanes"]
     return [
-        Judged("bytes of its tiles", c.file.of(tiles, numbers), point["bytes"]),
-        Judged("seconds to write it", c.write.of(tiles, numbers), point["write"]),
-        Judged("seconds to verify it", c.verify.of(tiles, numbers), point["verify"]),
-        Judged("seconds to read all columns", c.read.of(tiles, numbers), point["read"]),
-        Judged("bytes of memory to do so", numbers, point["read_peak"]),
+        Prediction("bytes of its tiles", c.file.of(tiles, numbers), point["bytes"]),
+        Prediction("seconds to write it", c.write.of(tiles, numbers), point["write"]),
+        Prediction("seconds to verify it", c.verify.of(tiles, numbers), point["verify"]),
+        Prediction("seconds to read all columns", c.read.of(tiles, numbers), point["read"]),
+        Prediction("bytes of memory to do so", numbers, point["read_peak"]),
     ]
