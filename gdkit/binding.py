@@ -20,6 +20,7 @@ from gdkit.tracing import jaxprs, user_code
 from gdkit.types import (
     Array,
     ArrayTree,
+    Context,
     Hyperparameters,
     Key,
     Optimizer,
@@ -167,6 +168,12 @@ def get_batch(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:
         return data
     with user_code.translate_errors("sample", problem.sample):
         return problem.sample(key, t, data)
+
+
+def get_run_batch(problem: ProblemLike, context: Context) -> tuple[Problem, PyTree]:
+    """The problem with the hyperparameters of a run that is monitored, and the batch of its step."""
+    concrete, _ = resolve_problem(problem, context.hyperparameters)
+    return concrete, get_batch(concrete, context.t, context.key, context.data)
 
 
 def get_training_data(problem: Problem, t: Array, key: Key, data: PyTree) -> PyTree:

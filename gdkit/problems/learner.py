@@ -302,7 +302,7 @@ def inspect_learner(learner: Learner, hyperparameters: Hyperparameters, key: Key
     reported = reports[0]
     has_gradient = isinstance(reported, Info)
     logs = tuple(reported.logs) if has_gradient else tuple(name for name in reported if name != "loss")
-    random = {0} | {1 + place for place, leaf in enumerate(jax.tree.leaves(own)) if _is_key(leaf)}
+    random = {0} | {1 + place for place, leaf in enumerate(jax.tree.leaves(own)) if _holds_keys(leaf)}
     is_stochastic = any(random & sources for sources in jaxprs.find_sources(program.jaxpr))
     return LearnerFacts(program, logs, has_gradient, is_stochastic)
 
@@ -324,7 +324,7 @@ def _check_state(before: PyTree, after: PyTree) -> None:
         raise bad_type("step", str(jax.tree.structure(after)), "a step changes the structure of the state", remedy)
 
 
-def _is_key(leaf: Any) -> bool:
+def _holds_keys(leaf: Any) -> bool:
     """Whether a leaf holds keys, typed or as pairs of uint32."""
     is_raw = leaf.dtype == jnp.uint32 and leaf.shape[-1:] == (2,)
     return is_raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -227,8 +227,7 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
     """
 
     def measure(sums: Array, before: State, after: State, info: Info, context: Context) -> tuple[Array, Array]:
-        concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
-        batch = binding.get_batch(concrete, context.t, context.key, context.data)
+        concrete, batch = binding.get_run_batch(problem, context)
         loss = binding.objective(concrete, None, batch, before.aux)
         first = optax.tree.vdot(info.grad, info.update)
         last = jnp.asarray(optax.tree.vdot(jax.grad(lambda p: loss(p)[0])(after.params), info.update))

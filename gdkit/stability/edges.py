@@ -43,8 +43,9 @@ def find_edge(
     rate = own.get("learning_rate", 1.0)
     if not factories.is_number(rate) or not rate > 0:
         return None
-    static = tuple((name, factories.hashable(value)) for name, value in sorted(own.items()) if not _is_float(value))
-    traced = {name: jnp.asarray(value, binding.traced_dtype()) for name, value in own.items() if _is_float(value)}
+    floats = {name: value for name, value in own.items() if factories.is_float(value)}
+    traced = {name: jnp.asarray(value, binding.traced_dtype()) for name, value in floats.items()}
+    static = tuple((name, factories.hashable(value)) for name, value in sorted(own.items()) if name not in floats)
     try:
         program, scale = _compile_step(optimizer, static, tuple(traced))
         low, ratio = np.full(len(counts), 0.01 / rate), _SPAN ** (1 / (_CURVATURES - 1))
@@ -61,10 +62,6 @@ def find_edge(
     except (TypeError, ValueError, KeyError, IndexError):  # its update needs params of another form
         return None
     return np.where(known, low * ratio**0.5 * np.asarray(scale(traced, at)), np.inf)
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, float | np.floating)
 
 
 def _find_first_unstable(jacobians: np.ndarray) -> np.ndarray:

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding
+from gdkit.binding import get_run_batch
 from gdkit.checks import check_choice, check_integer
 from gdkit.factories import cache_if_hashable
-from gdkit.problems import Problem, ProblemLike
+from gdkit.problems import ProblemLike
 from gdkit.stability.curvature import MATRICES
 from gdkit.stability.dynamic_state import DynamicState, find_dynamic_state, split_floats, vector_map, widen
 from gdkit.stability.norms import NORMS, generalized_sharpness
 from gdkit.stability.sharpness import gauss_newton, get_learning_rate, largest_preconditioned, sharpness
 from gdkit.stability.spectrum import spectral_density, trace
-from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, PyTree, State
+from gdkit.types import Array, Context, Info, Monitor, OptimizerLike, State
 
 
 class _LyapunovState(NamedTuple):
@@ -132,7 +132,7 @@ def sharpness_every(
     check_choice("which", which, ("largest", "smallest"))
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        concrete, batch = _find_batch(problem, context)
+        concrete, batch = get_run_batch(problem, context)
         at: dict[str, Any] = {"batch": batch, "aux": before.aux}
         spectrum = sharpness(concrete, before.params, which=which, max_iterations=iterations, **at)
         return spectrum.values[0], spectrum.residuals[0]
@@ -162,7 +162,7 @@ def gauss_newton_every(problem: ProblemLike, every: int, *, iterations: int = 20
     """
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        concrete, batch = _find_batch(problem, context)
+        concrete, batch = get_run_batch(problem, context)
         spectrum = gauss_newton(concrete, before.params, batch=batch, max_iterations=iterations)
         return spectrum.values[0], spectrum.residuals[0]
 
@@ -196,7 +196,7 @@ def trace_every(
     check_integer("products", products, at_least=6)
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        concrete, batch = _find_batch(problem, context)
+        concrete, batch = get_run_batch(problem, context)
         at: dict[str, Any] = {"batch": batch, "aux": before.aux}
         found = trace(concrete, before.params, matrix=matrix, products=products, **at)
         return found.value, found.error
@@ -230,7 +230,7 @@ def generalized_sharpness_every(
     check_integer("starts", starts)
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
-        concrete, batch = _find_batch(problem, context)
+        concrete, batch = get_run_batch(problem, context)
         at: dict[str, Any] = {"batch": batch, "aux": before.aux}
         found = generalized_sharpness(concrete, before.params, norm, starts=starts, iterations=iterations, **at)
         return found.value, found.bound - found.value
@@ -276,7 +276,7 @@ def spectral_density_every(
         return _DensityState(nothing, nothing)
 
     def observe(m: _DensityState, before: State, context: Context) -> _DensityState:
-        concrete, batch = _find_batch(problem, context)
+        concrete, batch = get_run_batch(problem, context)
         at: dict[str, Any] = {"batch": batch, "aux": before.aux}
         found = spectral_density(concrete, before.params, matrix=matrix, probes=probes, depth=depth, **at)
         return _DensityState(found.nodes, found.weights)
@@ -291,12 +291,6 @@ def spectral_density_every(
 
 
 _NAMES = {"hessian": "", "gauss_newton": "gauss_newton_"}  # prefixes of the names of statistics
-
-
-def _find_batch(problem: ProblemLike, context: Context) -> tuple[Problem, PyTree]:
-    """The problem with the hyperparameters of the run, and the batch of the step."""
-    concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
-    return concrete, binding.get_batch(concrete, context.t, context.key, context.data)
 
 
 @cache_if_hashable(maxsize=32)
