@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pickle
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -437,12 +438,19 @@ def test_an_orbax_checkpoint_has_the_whole_state(adam, tmp_path):
         assert_same(mine, other)
     with pytest.raises(gdkit.GdkitError, match="it exists"):
         adam.export(5, tmp_path / "checkpoint")
+    one = {**SWEEP, "axes": {"learning_rate": [0.1]}, "seeds": 1}
+    begun, same = (gdkit.sweep(PROBLEM, optax.adam, **one, start=at) for at in (tmp_path / "checkpoint", state))
+    assert_same(begun.state(0), same.state(0))
+    shutil.rmtree(tmp_path / "checkpoint" / "params")
+    with pytest.raises(gdkit.GdkitError, match="not a whole Orbax checkpoint"):
+        gdkit.sweep(PROBLEM, optax.adam, **one, start=tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("none.npz", None, "there is no such file"),
+        ("none", None, "there is no such folder"),
         ("params.pickle", b"1", "neither a .safetensors nor an .npz file"),
         ("cut.npz", b"PK\x03\x04", "not a whole .npz file"),
         ("cut.safetensors", b"\x10", "not a whole .safetensors file"),
@@ -453,6 +461,8 @@ def test_files_that_cannot_be_read_are_refused(name, content, message, tmp_path)
         (tmp_path / name).write_bytes(content)
     with pytest.raises(gdkit.GdkitError, match=message):
         gdkit.sweep(problems.parabola(), gdkit.sgd, {"learning_rate": [0.1]}, steps=3, start=tmp_path / name)
+    with pytest.raises(gdkit.GdkitError, match=r"start=.*: a path, not params\. Read it first"):
+        gdkit.descend(problems.parabola(), gdkit.sgd(0.1), 3, start=str(tmp_path / name))
 
 
 def test_the_command_line_exports_the_recommended_the_best_or_a_numbered_run(tmp_path, capsys):

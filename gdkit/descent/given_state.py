@@ -1,5 +1,6 @@
 """The state that a user gives a run to start from: checked against that of the run, leaf by leaf."""
 
+import os
 from typing import Any
 
 import jax
@@ -14,7 +15,14 @@ _REMEDY = "Pass a state of the same problem and optimizer, or its params alone"
 
 
 def as_state(start: State | PyTree) -> State:
-    """A state, or params alone as a state without aux and optimizer state."""
+    """A state, or params alone as a state without aux and optimizer state.
+
+    Raises:
+      InputTypeError: it is the path of a file, which single runs do not read.
+    """
+    if isinstance(start, str | os.PathLike):
+        remedy = "Read it first, for example with safetensors.numpy.load_file(path); gdkit.sweep reads files itself"
+        raise bad_type("start", start, "a path, not params", remedy)
     return start if isinstance(start, State) else State(start, None, None)
 
 

@@ -30,11 +30,12 @@ def read_start(start: State | PyTree | str | Path) -> State | None:
     if start is None or not isinstance(start, str | Path):
         return None if start is None else as_state(start)
     path = Path(start)
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, "": _read_orbax}
     if path.suffix not in readers:
-        raise bad_value("start", str(path), "neither a .safetensors nor an .npz file", "Export one: result.export")
-    if not path.is_file():
-        raise bad_value("start", str(path), "there is no such file", "Check the path")
+        problem = "neither a .safetensors nor an .npz file, nor the folder of an Orbax checkpoint"
+        raise bad_value("start", str(path), problem, "Export one: result.export")
+    if not (path.is_file() if path.suffix else path.is_dir()):
+        raise bad_value("start", str(path), f"there is no such {'file' if path.suffix else 'folder'}", "Check the path")
     return readers[path.suffix](path)
 
 
@@ -76,7 +77,7 @@ def _write_safetensors(path: Path, state: State, metadata: Mapping[str, Any]) ->
     if clashes := params.keys() & aux.keys():
         raise bad_value("params", min(clashes), "a leaf of aux has this name", "Export to an Orbax checkpoint")
     leaves = params | aux
-    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
+    keys = _list_keys(leaves)
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     arrays = {name: np.array(_as_plain(leaf), order="C") for name, leaf in leaves.items()}
     publish_output(path, [save(arrays, metadata=texts | {_FORMAT: "1", _KEYS: json.dumps(keys)})])
@@ -90,10 +91,11 @@ def _write_orbax(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
     if path.exists():
         raise bad_value("path", str(path), "it exists", "Name another folder")
     parts = {name: jax.tree.map(_as_plain, part) for name, part in state._asdict().items() if jax.tree.leaves(part)}
+    about = {**metadata, _KEYS: {name: _list_keys(name_leaves(part)) for name, part in state._asdict().items()}}
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-            checkpointer.save(path.absolute(), ocp.args.Composite(**items, metadata=ocp.args.JsonSave(dict(metadata))))
+            checkpointer.save(path.absolute(), ocp.args.Composite(**items, metadata=ocp.args.JsonSave(about)))
     except OSError as error:
         raise failed("it cannot be written", path, error, saved="") from error
 
@@ -112,10 +114,31 @@ def _read_safetensors(path: Path) -> State:
     if _FORMAT not in metadata:
         return as_state(leaves)
     keys = json.loads(metadata[_KEYS])
-    leaves |= {name: jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=impl) for name, impl in keys.items()}
+    leaves |= _wrap_keys(leaves, keys)
     params = {name: leaf for name, leaf in leaves.items() if not name.startswith(_AUX)}
     aux = {name.removeprefix(_AUX): leaf for name, leaf in leaves.items() if name.startswith(_AUX)}
     return State(params, aux or None, None)
+
+
+def _read_orbax(path: Path) -> State:
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise missing_package("orbax-checkpoint", "export", "An Orbax checkpoint") from error
+    items = {name: ocp.args.StandardRestore() for name in State._fields if (path / name).is_dir()}
+    if "params" not in items or not (path / "metadata").is_dir():
+        remedy = "Export it again: result.export, or read it with Orbax and pass the params"
+        raise bad_value("start", str(path), "not a whole Orbax checkpoint with params and metadata", remedy)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            arguments = ocp.args.Composite(**items, metadata=ocp.args.JsonRestore())
+            stored = checkpointer.restore(path.absolute(), arguments)
+    except (OSError, ValueError, KeyError) as error:
+        raise bad_value("start", str(path), f"not a whole Orbax checkpoint ({error})", "Export it again") from error
+    keys = stored["metadata"].get(_KEYS, {})
+    leaves = {name: name_leaves(stored[name]) for name in items}
+    parts = {name: own | _wrap_keys(own, keys.get(name, {})) for name, own in leaves.items()}
+    return State(parts["params"], parts.get("aux"), parts.get("opt_state"))
 
 
 def _read_npz(path: Path) -> State:
@@ -124,6 +147,16 @@ def _read_npz(path: Path) -> State:
             return as_state({name: file[name] for name in file.files})
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise bad_value("start", str(path), f"not a whole .npz file of numbers ({error})", "Write it again") from error
+
+
+def _list_keys(leaves: Mapping[str, Any]) -> dict[str, str]:
+    """The implementations of typed keys among leaves, by their names."""
+    return {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
+
+
+def _wrap_keys(leaves: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """The typed keys whose data are among leaves."""
+    return {name: jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=impl) for name, impl in keys.items()}
 
 
 def _is_key(leaf: Any) -> bool:

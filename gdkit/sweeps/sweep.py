@@ -99,10 +99,10 @@ def sweep(
         ``"best"``: with `evaluate_every`, also those at the best evaluation of each lane so far, by what `best`
         compares; ``best(at="best").state()`` then needs no replay. None: none, and `SweepResult.extend` cannot resume
         either.
-      start: where all lanes start, in place of `Problem.init`: a `State`, params alone, or the path of a
-        ``.safetensors`` or ``.npz`` file of params, such as `SweepResult.export` writes. See
-        `descend`; hyperparameters are those of each lane. It belongs to the identity of a run directory, by its
-        numbers.
+      start: where all lanes start, in place of `Problem.init`: a `State`, params alone, or the path of what
+        `SweepResult.export` writes: a ``.safetensors`` file of params, or the folder of an Orbax checkpoint, which has
+        the optimizer state too. A ``.npz`` file of params is read as well. See `descend`; hyperparameters are
+        those of each lane. It belongs to the identity of a run directory, by its numbers.
       store: where to write the result: a netCDF file, ``NAME.nc``, written at the end; or a run directory, written
         while the sweep runs. The same call on the same directory resumes an interrupted run with the same bits, and
         several processes that make this call share the work; under ``jax.distributed`` each starts with its own shard.

@@ -306,7 +306,9 @@ class ConfigSweep(_Model):
         description="stored params and optimizer states: last; best, last included; auto, last if small; null, none",
     )
     start: str | None = Field(
-        None, min_length=1, description="a .safetensors or .npz file of params that all runs start from"
+        None,
+        min_length=1,
+        description="a .safetensors or .npz file of params, or an Orbax checkpoint, that all runs start from",
     )
     stop: ConfigStop | None = Field(None, description="when a run ends before its steps are used up")
 

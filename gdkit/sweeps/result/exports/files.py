@@ -33,7 +33,7 @@ def export(result: SweepLike, lane: int, path: str | Path, *, at: At = "end") ->
     A ``.safetensors`` file holds the params by their paths, such as ``layers/0/w``, and aux by names that begin
     with ``aux/``; a path without a suffix becomes the folder of an Orbax checkpoint, with the items ``params``,
     ``aux``, ``opt_state`` and ``metadata``. Metadata are hyperparameters, seed, step, loss and score.
-    `sweep` starts from ``.safetensors`` files by ``start=``.
+    `sweep` starts from either by ``start=``.
 
     Raises:
       MissingPackageError: safetensors, or orbax-checkpoint, is not installed.
