@@ -264,6 +264,7 @@ def test_a_maximized_value_and_failed_runs():
         (lambda hyperparameters, key: {}, "not a mapping with values"),
         (lambda hyperparameters, key: {"a": jnp.ones((2, 2))}, r"'a' is float32 of shape \(2, 2\)"),
         (lambda hyperparameters, key: {"a": 1j}, "'a' is complex64"),
+        (lambda hyperparameters, key: {"a": "high"}, "'a' is no array: 'high'"),
         (lambda hyperparameters, key: {"learning_rate": 1.0}, "has this name"),
         (lambda hyperparameters, key: {"end_step": 1.0}, "has this name"),
         (lambda hyperparameters, key: {"a/b": 1.0}, "train='a/b'"),

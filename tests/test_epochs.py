@@ -81,3 +81,9 @@ def test_built_in_problems_go_through_epochs(make):
     problem = make(data="digits", batch_size=32, replace=False)
     rows = [problem.sample(jax.random.key(0), t, {"row": np.arange(64)})["row"] for t in range(2)]
     assert sorted(np.concatenate(rows).tolist()) == list(range(64))
+
+
+@pytest.mark.parametrize("replace", ["no", 0, None])
+def test_whether_rows_are_replaced_is_a_bool(replace):
+    with pytest.raises(gdkit.GdkitError, match=r"replace=.*: neither True nor False"):
+        problems.minibatches(4, replace=replace)

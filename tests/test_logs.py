@@ -73,6 +73,10 @@ def test_logs_of_a_sweep_are_curves_at_the_recorded_steps(name):
         np.testing.assert_array_equal(steps, result.lanes["curve_step"])
         np.testing.assert_allclose(found, values[steps], rtol=2e-5, atol=1e-6)
     assert result.lanes["curve_error"].dims == ("lane", "point")
+    for by in ("error", "curve_error", "loss", "learning_rate"):
+        with pytest.raises(InputValueError, match=f"by='{by}': a curve, .*one value per run: .*final_loss"):
+            result.best(by)
+    assert "Dataset" not in repr(result.best("min_loss"))
     end = int(result.lanes["end_step"][2])
     steps, found = result.curve(2, "error")
     assert end < 12 and steps[-1] <= end and np.isfinite(found).all()

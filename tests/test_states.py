@@ -179,7 +179,7 @@ def test_other_kinds_of_states_are_refused(keep_states):
 
 def test_lanes_without_states_are_refused_with_the_remedy(adam, tmp_path):
     adam.save(tmp_path / "results.nc")
-    with pytest.raises(gdkit.GdkitError, match=r"a file of results has none.*run directory"):
+    with pytest.raises(gdkit.GdkitError, match=r"a file of results and a sweep of a function have none.*run directory"):
         gdkit.open(tmp_path / "results.nc").state(0)
     for lane in (9, -1, True, 1.0):
         with pytest.raises(gdkit.GdkitError, match="no such lane"):

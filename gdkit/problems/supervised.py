@@ -87,13 +87,15 @@ def minibatches(batch_size: int, *, replace: bool = True) -> Callable[[Key, Any,
         of an epoch is filled up with the first rows of the next. A row costs the same for data of any size.
 
     Raises:
-      InputValueError, InputTypeError: `batch_size` is not an integer of at least 1.
+      InputValueError, InputTypeError: `batch_size` is not an integer of at least 1, or `replace` not a bool.
 
     >>> sample = minibatches(4)
     >>> sample(jax.random.key(0), 0, np.arange(100.0)).shape
     (4,)
     """
     size = _check_batch_size(batch_size)
+    if not isinstance(replace, bool | np.bool_):
+        raise bad_type("replace", replace, "neither True nor False", "Pass False for epochs without replacement")
 
     def sample(key: Key, t: Any, data: PyTree) -> PyTree:
         rows_of_data = jax.tree.leaves(data)[0].shape[0]

@@ -278,11 +278,19 @@ def _trace(
 
     def call(traced: dict[str, Array], key: Key) -> dict[str, Array]:
         mapping.append(train(group.static | traced, key))
-        return {str(name): jnp.asarray(x) for name, x in mapping[0].items()} if isinstance(mapping[0], Mapping) else {}
+        return (
+            {str(name): as_array(name, x) for name, x in mapping[0].items()} if isinstance(mapping[0], Mapping) else {}
+        )
 
+    def as_array(name: str, x: object) -> Array:
+        try:
+            return jnp.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise bad_type("train", train, f"{name!r} is no array: {x!r:.60}", remedy) from error
+
+    remedy = "Return {name: value}, each value a scalar or a curve (steps + 1,)"
     with user_code.translate_errors("train", train):
         program, values = jax.make_jaxpr(call, return_shape=True)(traced, key)
-    remedy = "Return {name: value}, each value a scalar or a curve (steps + 1,)"
     if not isinstance(mapping[0], Mapping) or not values:
         raise bad_type("train", train, f"it returns {name_type(mapping[0])}, not a mapping with values", remedy)
     check_value_names("train", mapping[0], axes)

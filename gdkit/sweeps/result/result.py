@@ -330,8 +330,12 @@ class SweepResult:
         by = self.lanes.attrs.get("by") if by is None else by
         if by is None:
             return default_score(list(map(str, self.lanes.data_vars)), maximized_names(self.lanes.attrs))
-        if by not in self.lanes:
-            raise unknown_name("by", by, map(str, self.lanes.data_vars))
+        names = [str(name) for name, values in end_values(self.lanes).data_vars.items() if values.dims == ("lane",)]
+        if by not in names and (by in self.lanes or f"curve_{by}" in self.lanes):
+            problem = "a curve, an array or a coordinate, of which a run has no value at its end"
+            raise bad_value("by", by, problem, f"Name a variable with one value per run: {', '.join(sorted(names))}")
+        if by not in names:
+            raise unknown_name("by", by, names)
         return by
 
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool:
@@ -372,7 +376,7 @@ class SweepResult:
         lane = check_lane(self, lane)
         if self.states is None:
             remedy = "Take it from the result of sweep, or from a run directory: sweep(store=DIR), gdkit.open(DIR)"
-            raise bad_value("result", "its states", "a file of results has none", remedy)
+            raise bad_value("result", "its states", "a file of results and a sweep of a function have none", remedy)
         if not self.finished[lane]:
             raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
         checks.check_choice("at", at, ("end", "best"))

@@ -24,7 +24,7 @@ class Best:
     by: str
     score: float  # in the units of `by`: an accuracy of 0.95 is 0.95
     spread: float  # standard deviation over seeds
-    lanes: xr.Dataset  # of this point, dimension lane: one per seed
+    lanes: xr.Dataset = dataclasses.field(repr=False)  # of this point, dimension lane: one per seed
     lane_numbers: tuple[int, ...] = ()  # of these lanes in the result
     states: Callable[[int], State] | None = dataclasses.field(default=None, repr=False, compare=False)  # seed -> state
 
