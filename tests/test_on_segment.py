@@ -85,7 +85,7 @@ def test_threads_of_an_executor_report_and_processes_are_refused():
     assert np.unique(np.concatenate([update.lanes for update in seen])).tolist() == list(range(30))
     with (
         concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes,
-        pytest.raises(GdkitError, match="do not send values meanwhile"),
+        pytest.raises(GdkitError, match="send no values while they run"),
     ):
         run(print, executor=processes)
     with pytest.raises(GdkitError, match="on_segment=3: not a callback"):

@@ -386,4 +386,4 @@ def _check_on_segment(on_segment: Callable[[SegmentUpdate], None] | None, pool: 
         raise bad_type("on_segment", on_segment, "not a callback", "Pass a function of one SegmentUpdate")
     if on_segment is not None and isinstance(pool, Pool):
         remedy = "Leave executor out, or pass one of threads; progress= works with all of them"
-        raise bad_value("on_segment", on_segment, "the processes of the executor do not send values meanwhile", remedy)
+        raise bad_value("on_segment", on_segment, "the processes of the executor send no values while they run", remedy)

@@ -18,7 +18,7 @@ from gdkit.sweeps.description import Description, LaneGrid, list_grids
 from gdkit.sweeps.result.labels import label_columns
 
 _LOSSES = ("loss", "final_loss")  # the names of the training loss
-_NO_CURVES = "no loss curves are given: of the regimes only divergence is known, and other runs are UNKNOWN."
+_NO_CURVES = "no loss curves are given: only divergence is known, and the regime of all other runs is UNKNOWN."
 
 
 class Judging(NamedTuple):

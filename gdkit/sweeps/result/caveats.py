@@ -174,7 +174,7 @@ def _about_effort(result: SweepLike, ranking: Ranking) -> Iterator[str]:
         yield f"{unfinished:,} of {count(result.finished.size, 'run')} {UNFINISHED}"
     yield from _about_stops(result)
     if not result.has_all_statistics:
-        yield "regimes are not available with statistics='ends': runs that keep bouncing are not told from others."
+        yield "regimes are not available with statistics='ends': runs that keep bouncing cannot be identified."
     if result.seeds < 3:
         yield f"{count(result.seeds, 'seed')}: too few to estimate the noise; use at least 3."
     elif not ranking.has_noise:

@@ -15,7 +15,7 @@ from gdkit.sweeps.scoring.lane_values import EVALUATION, SweepLike
 
 _BOOTSTRAP = 200  # number of resamples of the seeds
 _LEAST_SEEDS = 3  # least number of seeds for an interval
-_LEAST_POINTS = 5  # numbers of steps with a best value between others
+_LEAST_POINTS = 5  # least number of step counts whose best value lies inside the axis
 _LEAST_SPAN = 4.0  # ratio of the last of them to the first
 _MOST_POINTS = 24  # numbers of steps that are read, geometrically spaced
 _EARLIEST = 1 / 32  # share of the steps before which the start decides, not the law
@@ -76,7 +76,7 @@ def forecast(
     bests = _locate_bests(np.log(values), scores.mean(axis=1))
     known = np.isfinite(bests)
     if known.sum() < _LEAST_POINTS or times[known][-1] < _LEAST_SPAN * times[known][0] or not known[-1]:
-        where = f"at {int(known.sum())} of {len(times)} numbers of steps the best value lies between others, "
+        where = f"at {int(known.sum())} of {len(times)} numbers of steps the best value lies inside the axis, "
         need = f"and at least {_LEAST_POINTS} over a factor of {_LEAST_SPAN:.0f}, the last included, are needed."
         return None, [unknown + where + need]
     logs = np.log(times / steps)
