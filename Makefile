@@ -22,7 +22,7 @@ CORE_TESTS := bad_input boundary cli config contract data_files datasets dispatc
 LOCKED := app parquet cuda tpu dask test bench docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full test-oldest parity bench browser lint format readme reproduce torture scale docs constraints clean env-app env-test env-parity env-bench env-docs
+.PHONY: help run test test-full test-oldest parity bench browser lint format readme reproduce torture scale accelerators docs constraints clean env-app env-test env-parity env-bench env-docs
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,10 @@ torture: env-test ## kill runs, race them, damage their files, and write docs/re
 scale: env-test ## measure time and memory of sweeps with many lanes, and write docs/scale.md
 	$(PY) -m benchmarks.scale
 
+accelerators: ## count programs compiled for accelerators that are not there, in an environment of its own; select with MODELS=names
+	@VENV=$(VENV)-accelerators sh scripts/setup accelerators
+	$(VENV)-accelerators/bin/python -m benchmarks.accelerators $(MODELS)
+
 readme: env-test ## update the outputs and figures of README.md and the tutorials
 	$(PY) docs/readme.py
 
@@ -87,7 +91,7 @@ constraints: env-app ## write constraints.txt with the newest versions that fit,
 	LC_ALL=C sort -o constraints-oldest.txt constraints.new && rm constraints.new
 
 clean: ## remove build products; keep runs/
-	rm -rf $(VENV) $(VENV).lock $(VENV)-oldest $(VENV)-oldest.lock dist site .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV).lock $(VENV)-oldest $(VENV)-oldest.lock $(VENV)-accelerators $(VENV)-accelerators.lock dist site .jax_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env-app env-test env-parity env-bench env-docs: env-%:

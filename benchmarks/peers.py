@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload
 from gdkit import binding, checks, descent, monitors
 from gdkit.monitors import Limits
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.types import Array, Key, Params, PyTree
+from gdkit.types import Array, Key, OptimizerLike, Params, PyTree
 
 BOUND = 1e6  # a run counts as diverged if its loss rises by this many times the initial one
 CURVE_POINTS = 200
@@ -105,11 +105,13 @@ def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[
     return run
 
 
-def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
+def watched_lane(
+    work: Workload, unroll: int = 1, optimizer: OptimizerLike = gdkit.sgd
+) -> Callable[[Array, Start], dict[str, Array]]:
     """``(rate, start) -> statistics``, with all default statistics of gdkit."""
     problem = work.problem
     watched = (*monitors.DEFAULT, monitors.curve(CURVE_POINTS))
-    step = descent.observed_step(problem, gdkit.sgd, watched)
+    step = descent.observed_step(problem, optimizer, watched)
     floor = math.inf if problem.optimum is not None else BOUND
     limits = Limits(jnp.float32(BOUND), jnp.float32(-math.inf), jnp.float32(floor))
 
@@ -121,7 +123,7 @@ def watched_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], di
             return step(lane, inputs, limits, t == work.steps)[0], None
 
         arrays = binding.get_arrays(problem)._replace(data=start.data)
-        lane = descent.start_lane(problem, gdkit.sgd, watched, chosen, start.init_key, arrays)
+        lane = descent.start_lane(problem, optimizer, watched, chosen, start.init_key, arrays)
         lane, _ = jax.lax.scan(body, lane, jnp.arange(work.steps + 1, dtype=jnp.int32), unroll=unroll)
         return monitors.read(watched, lane.record)
 

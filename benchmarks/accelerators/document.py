@@ -1,0 +1,121 @@
+"""docs/accelerators.md, written from what was counted."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accelerators.counts import MODELS, OPTIMIZERS, WAYS, Case, Row
+from benchmarks.workloads import WORKLOADS
+from gdkit.sweeps.programs import targets
+from gdkit.sweeps.programs.kernels import Work
+
+MEASURED = Path(__file__).parents[1] / "results" / "nvidia-h200-16-cores-plain.json"
+SLACK = {"scalar": 0.0, "attention": 0.06}  # launches beyond those by hand: of a scalar none, of a transformer a share
+MOST_LAUNCHES = 3  # of other models
+HEAD = """# Accelerators
+
+What gdkit's programs do per step on accelerators, counted in the programs that XLA compiles for them on a machine that
+has none. A program wrote this page from `docs/accelerators.json` (`make accelerators`), and
+`gdkit check CONFIG --device NAME` counts the same for a sweep of yours. Nothing here is a measurement, except where it
+says so.
+
+- *Kernels* are launched one after the other, copies among them; XLA puts five or more in a row into one *launch*.
+- A *look* is a condition that the device computes and the host waits for.
+- *Bytes* are those of the arrays that kernels read and write, at most: a part of an array counts as the whole.
+- "By hand" is one `jit(vmap(scan))` with optax: *bare* with the final and least loss and the end of each run, *all*
+  with the statistics of gdkit.
+- All lanes of a workload of the [benchmark](performance.md) are one block.
+"""
+
+
+def page(found: Mapping[Case, Row]) -> str:
+    """The text of the page."""
+    parts = [HEAD, *_differences(found), *_model(found)]
+    for device in targets.TARGETS:
+        rows = [found[case] for case in found if case.device == device]
+        if rows:
+            parts += [f"## {targets.TARGETS[device].title}\n", _count_table(rows)]
+    return "\n".join(parts)
+
+
+def _differences(found: Mapping[Case, Row]) -> Iterator[str]:
+    """Kernels of gdkit beyond those by hand and bare, against the targets."""
+    lines = []
+    for case, row in found.items():
+        bare = found.get(case._replace(way=WAYS[-1]))
+        if case.way != WAYS[0] or bare is None or targets.TARGETS[case.device].platform == "tpu":
+            continue
+        most = SLACK[case.model] * bare.work.kernels if case.model in SLACK else MOST_LAUNCHES
+        more = row.work.kernels - bare.work.kernels
+        name = f"{WORKLOADS[case.model]().title}, {case.optimizer}"
+        counted = (f"{x:.3g}" for x in (bare.work.kernels, row.work.kernels, more, most))
+        lines.append((targets.TARGETS[case.device].title, name, *counted, "yes" if more <= most else "no"))
+    yield "## Kernels per step, against those by hand\n"
+    head = ("device", "program", "by hand, bare", "gdkit, all statistics", "more", "at most", "holds")
+    yield _table(head, lines)
+
+
+def _model(found: Mapping[Case, Row]) -> Iterator[str]:
+    """The time model, against all steps measured on an H200."""
+    yield "## Time per step of an H200: the model, and what was measured\n"
+    yield (
+        "The model adds a time per kernel, per launch and per look, and is at least what moving the bytes takes. Its\n"
+        "three numbers come from steps measured on an H200; the rows below were measured there, by hand, with the\n"
+        "versions that [the benchmark](performance.md) names.\n"
+    )
+    lines = []
+    for case, seconds in _measured_steps():
+        if case in found:
+            model = targets.estimate_seconds(found[case].work, targets.TARGETS["h200"])
+            shown = (f"{1e6 * x:.3g} µs" for x in (model, seconds))
+            lines.append((WORKLOADS[case.model]().title, case.way, *shown, f"{model / seconds:.2f}"))
+    yield _table(("program, sgd", "way", "model", "measured", "ratio"), lines)
+    errors = [abs(np.log(float(line[-1]))) for line in lines]
+    if errors:
+        median, worst = (f"{np.exp(error):.2f}" for error in (np.median(errors), max(errors)))
+        yield f"The median ratio is off by a factor of {median}, the worst by {worst}.\n"
+
+
+def _measured_steps() -> Iterator[tuple[Case, float]]:
+    parts = json.loads(MEASURED.read_text(encoding="utf-8"))["parts"]
+    for model in MODELS:
+        for peer in parts[model]["result"]["peers"] if model in parts else []:
+            if peer["title"] == "jit(vmap(scan))":
+                steps = parts[model]["result"]["steps"]
+                yield Case("h200", model, "sgd", f"by hand, {peer['flavour']}"), peer["seconds"] / steps
+
+
+def _count_table(rows: Sequence[Row]) -> str:
+    order = sorted(rows, key=lambda row: (MODELS.index(row.case.model), OPTIMIZERS.index(row.case.optimizer)))
+    head = (
+        "program",
+        "way",
+        "kernels",
+        "copies",
+        "launches",
+        "looks",
+        "KB per step",
+        "KB per lane",
+        "time",
+        "compiling",
+    )
+    return _table(head, [_describe(row) for row in order])
+
+
+def _describe(row: Row) -> tuple[str, ...]:
+    work: Work = row.work
+    target = targets.TARGETS[row.case.device]
+    seconds = targets.estimate_seconds(work, target)
+    time = f"{'≥ ' if target.platform == 'tpu' else ''}{1e6 * seconds:.3g} µs"
+    counts = (f"{x:.3g}" for x in (work.kernels, work.copies, work.launches, work.looks))
+    sizes = (f"{work.bytes / 1e3:,.0f}", f"{row.memory / row.lanes / 1e3:,.1f}")
+    name = f"{WORKLOADS[row.case.model]().title}, {row.case.optimizer}"
+    return (name, row.case.way, *counts, *sizes, time, f"{row.compile_seconds:.0f} s")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    align = "|".join("---" if column < 2 else "---:" for column in range(len(head)))
+    lines = [" | ".join(head), align, *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" if line is not align else f"|{line}|" for line in lines) + "\n"
