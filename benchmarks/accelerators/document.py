@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accelerators.counts import MODELS, OPTIMIZERS, WAYS, Case, Row
+from benchmarks.accelerators.counts import MODELS, OPTIMIZERS, WAYS, Case, Row, list_cases
 from benchmarks.workloads import WORKLOADS
 from gdkit.sweeps.programs import targets
 from gdkit.sweeps.programs.kernels import Work
@@ -32,7 +32,10 @@ says so.
 
 def page(found: Mapping[Case, Row]) -> str:
     """The text of the page."""
-    parts = [HEAD, *_differences(found), *_model(found)]
+    cases = list(list_cases())
+    counted = sum(case in found for case in cases)
+    rest = f"Counted: {counted} of {len(cases)} programs; the same command counts the others.\n"
+    parts = [HEAD, *([] if len(found) == len(cases) else [rest]), *_differences(found), *_model(found)]
     for device in targets.TARGETS:
         rows = [found[case] for case in found if case.device == device]
         if rows:
@@ -99,7 +102,7 @@ def _count_table(rows: Sequence[Row]) -> str:
         "KB per step",
         "KB per lane",
         "time",
-        "compiling",
+        "CPU time of compiling",
     )
     return _table(head, [_describe(row) for row in order])
 
