@@ -1,5 +1,6 @@
 """Programs of gdkit and by hand, compiled for accelerators that are not there, and counted."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from gdkit.types import Array, Params, PyTree
 
 MODELS = ("scalar", "small_mlp", "digits_mlp", "wide_mlp", "cnn", "attention")
 OPTIMIZERS = ("sgd", "adam")
+COMPARED = (("scalar", "sgd"), ("digits_mlp", "sgd"), ("digits_mlp", "adam"), ("cnn", "sgd"), ("attention", "adam"))
 WAYS = ("gdkit, all", "gdkit, ends", "by hand, all", "by hand, bare")
 
 
@@ -43,10 +45,14 @@ class Row(NamedTuple):
 
 
 def list_cases() -> Iterator[Case]:
-    """All programs: every way for the H200, of which steps were measured, and for other devices the two to compare."""
+    """All programs: for the H200, of whose steps some were measured, all models and ways; else those to compare."""
+    compared = (WAYS[0], WAYS[-1])
     for device in targets.TARGETS:
-        ways = WAYS if device == "h200" else (WAYS[0], WAYS[-1])
-        yield from (Case(device, m, o, way) for m in MODELS for o in OPTIMIZERS for way in ways)
+        is_main = device == "h200"
+        for model, optimizer in itertools.product(MODELS, OPTIMIZERS):
+            if (model, optimizer) in COMPARED or is_main:
+                ways = WAYS if is_main and optimizer == "sgd" else compared
+                yield from (Case(device, model, optimizer, way) for way in ways)
 
 
 def count(case: Case) -> Row:

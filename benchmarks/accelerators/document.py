@@ -22,7 +22,7 @@ has none. A program wrote this page from `docs/accelerators.json` (`make acceler
 says so.
 
 - *Kernels* are launched one after the other, copies among them; XLA puts five or more in a row into one *launch*.
-- A *look* is a condition that the device computes and the host waits for.
+- At a *host sync* the host waits for a condition that the device computes.
 - *Bytes* are those of the arrays that kernels read and write, at most: a part of an array counts as the whole.
 - "By hand" is one `jit(vmap(scan))` with optax: *bare* with the final and least loss and the end of each run, *all*
   with the statistics of gdkit.
@@ -64,7 +64,7 @@ def _model(found: Mapping[Case, Row]) -> Iterator[str]:
     """The time model, against all steps measured on an H200."""
     yield "## Time per step of an H200: the model, and what was measured\n"
     yield (
-        "The model adds a time per kernel, per launch and per look, and is at least what moving the bytes takes. Its\n"
+        "The model adds a time per kernel, per launch and per host sync, and is at least what moving the bytes takes. Its\n"
         "three numbers come from steps measured on an H200; the rows below were measured there, by hand, with the\n"
         "versions that [the benchmark](performance.md) names.\n"
     )
@@ -98,7 +98,7 @@ def _count_table(rows: Sequence[Row]) -> str:
         "kernels",
         "copies",
         "launches",
-        "looks",
+        "host syncs",
         "KB per step",
         "KB per lane",
         "time",
@@ -112,7 +112,7 @@ def _describe(row: Row) -> tuple[str, ...]:
     target = targets.TARGETS[row.case.device]
     seconds = targets.estimate_seconds(work, target)
     time = f"{'≥ ' if target.platform == 'tpu' else ''}{1e6 * seconds:.3g} µs"
-    counts = (f"{x:.3g}" for x in (work.kernels, work.copies, work.launches, work.looks))
+    counts = (f"{x:.3g}" for x in (work.kernels, work.copies, work.launches, work.syncs))
     sizes = (f"{work.bytes / 1e3:,.0f}", f"{row.memory / row.lanes / 1e3:,.1f}")
     name = f"{WORKLOADS[row.case.model]().title}, {row.case.optimizer}"
     return (name, row.case.way, *counts, *sizes, time, f"{row.compile_seconds:.0f} s")
