@@ -126,7 +126,7 @@ def _memory(field: str) -> float:
 
 def divergence(quick: bool) -> dict[str, Any]:
     """An axis whose upper half diverges in the first tenth of the steps, against one without divergence."""
-    problem, below, half, steps = _half_diverging(quick)
+    problem, below, half, steps = half_diverging(quick)
     count = len(below)
     runs = {"none": lambda: _sweep(problem, below, steps), "half": lambda: _sweep(problem, half, steps)}
     results = {name: run() for name, run in runs.items()}
@@ -140,7 +140,7 @@ def divergence(quick: bool) -> dict[str, Any]:
     return {"ratio": ratio, "steps": steps, "latest_end": int(ends.max()), "diverged_of_none": diverged}
 
 
-def _half_diverging(quick: bool) -> tuple[gdkit.Problem, np.ndarray, np.ndarray, int]:
+def half_diverging(quick: bool) -> tuple[gdkit.Problem, np.ndarray, np.ndarray, int]:
     """A problem, learning rates without divergence, others whose upper half diverges at once, and the steps."""
     problem = problems.mlp("digits", widths=(64, 64), batch_size=128, activation="tanh", loss="squared_error")
     count, steps = (4, 50) if quick else (64, 300)
@@ -154,7 +154,7 @@ def repacking(quick: bool) -> dict[str, Any]:
     That is how an accelerator takes them: then nothing ends before the last lane does. The time of half the lanes from
     the first step on is the least that repacking could reach.
     """
-    problem, below, half, steps = _half_diverging(quick)
+    problem, below, half, steps = half_diverging(quick)
     one_block = lambda rates: lambda: _sweep(problem, rates, steps, plan=Plan(width=len(rates), workers=1))
     runs = {"none": one_block(below), "half": one_block(half), "repacked": one_block(below[: len(below) // 2])}
     for run in (*runs.values(), *runs.values()):

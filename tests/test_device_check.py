@@ -12,7 +12,7 @@ import pytest
 
 from gdkit.app.cli import main
 from gdkit.sweeps.programs import targets
-from gdkit.sweeps.programs.kernels import Work, count_per_step, count_scan
+from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step, count_scan
 
 H200 = Path(__file__).parents[1] / "benchmarks/results/nvidia-h200-16-cores-plain.json"
 
@@ -105,6 +105,38 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
     # per step 5 kernels and a copy, in one launch as a graph; per stride a sample, a condition, and a synchronization
     assert work[:4] == (6 + 2 / 4, 1, 1 + 2 / 4, 1 / 4)
     assert work.bytes == 6 * 64 + (64 + 33) / 4
+
+
+TPU_LOOP = """
+%c (x: (s32[], f32[8])) -> pred[] {{
+  {constants}
+  %x = (s32[]{{:T(128)}}, f32[8]{{0:T(128)}}) parameter(0)
+  %i = s32[]{{:T(128)}} get-tuple-element(%x), index=0
+  ROOT %go = pred[]{{:T(512)}} compare(%i, %n), direction={direction}
+}}
+%b (x: (s32[], f32[8])) -> (s32[], f32[8]) {{
+  ROOT %x = (s32[]{{:T(128)}}, f32[8]{{0:T(128)}}) parameter(0)
+}}
+ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {{
+  %x = (s32[]{{:T(128)}}, f32[8]{{0:T(128)}}) parameter(0)
+  ROOT %all = (s32[]{{:T(128)}}, f32[8]{{0:T(128)}}) while(%x), condition=%c, body=%b
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("constants", "direction", "length"),
+    [
+        ("%n = s32[]{:T(128)} constant(8)", "LT", 8),
+        ("%n = s32[]{:T(128)} constant(300)", "LT", 300),
+        ("%n = s32[]{:T(128)} constant(8)", "LE", None),  # it counts from somewhere else
+        ("%n = s32[]{:T(128)} get-tuple-element(%x), index=0", "LT", None),
+    ],
+)
+def test_loops_of_a_tpu_have_the_length_that_their_condition_compares_with(constants, direction, length):
+    counter = Counter(TPU_LOOP.format(constants=constants, direction=direction))
+    (loop,) = counter.find_loops(counter.entry)
+    assert counter.find_length(loop) == length
 
 
 @pytest.mark.parametrize("steps", [3, 10])

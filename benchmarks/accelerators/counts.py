@@ -13,9 +13,12 @@ import optax
 from benchmarks.peers import BOUND, Start, start_of, watched_lane
 from benchmarks.workloads import Workload, make
 from gdkit import sgd
+from gdkit.sweeps.plan.shapes import LANES, Place
 from gdkit.sweeps.programs import targets
 from gdkit.sweeps.programs.groups import compile_absent, trace_groups
-from gdkit.sweeps.programs.kernels import Work, count_per_step, count_scan
+from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step, count_scan
+from gdkit.sweeps.programs.layout import ON_ACCELERATOR
+from gdkit.sweeps.programs.places import get_device
 from gdkit.sweeps.request import check_request
 from gdkit.types import Array, Params, PyTree
 
@@ -42,6 +45,11 @@ class Row(NamedTuple):
     work: Work
     memory: int  # bytes of the program's arguments, outputs and temporaries
     compile_seconds: float
+    collectives: int = 0  # in its loops
+
+
+MESHES = {"h200 × 8": ("h200", "1x1x8"), "v5e × 4": ("v5e", "v5e:2x2")}  # whose devices share the lanes of a block
+LONGER = "gdkit, all, strides of 16"
 
 
 def list_cases() -> Iterator[Case]:
@@ -53,12 +61,14 @@ def list_cases() -> Iterator[Case]:
             if (model, optimizer) in COMPARED or is_main:
                 ways = WAYS if is_main and optimizer == "sgd" else compared
                 yield from (Case(device, model, optimizer, way) for way in ways)
+    yield Case("h200", "digits_mlp", "sgd", LONGER)
+    yield from (Case(mesh, "digits_mlp", "sgd", WAYS[0]) for mesh in MESHES)
 
 
 def count(case: Case) -> Row:
     """Compile a program and count it; its lanes are those of the workload in one block."""
-    work, device = make(case.model), targets.get_device(case.device)
-    kind, statistics = case.way.split(", ")
+    work, place = make(case.model), _get_place(case.device)
+    kind, statistics, *_ = case.way.split(", ")
     factory = {"sgd": sgd, "adam": optax.adam}[case.optimizer]
     begin = time.process_time()  # of all threads, which the load of the machine does not change
     if kind == "gdkit":
@@ -66,17 +76,33 @@ def count(case: Case) -> Row:
             work.problem, factory, {"learning_rate": work.rates}, steps=work.steps, statistics=statistics
         )
         (group,) = trace_groups(request)
-        job = compile_absent(request, group, device)
+        layout = ON_ACCELERATOR._replace(unroll=2, stride=16) if case.way == LONGER else None
+        job = compile_absent(request, group, place, layout)
         compiled, lanes = job.programs[0].advance, job.lanes_per_block
         counted = count_per_step(compiled.as_text(), job.programs[0].layout.stride)
     else:
         lane = hand_lane(work, case.optimizer) if statistics == "bare" else watched_lane(work, optimizer=factory)
-        compiled, lanes = _compile_lanes(lane, work, device), len(work.rates)
+        compiled, lanes = _compile_lanes(lane, work, get_device(place)), len(work.rates)
         counted = count_scan(compiled.as_text(), work.steps)
     seconds = time.process_time() - begin
     analysis: Any = compiled.memory_analysis()
     parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
-    return Row(case, lanes, counted, sum(getattr(analysis, part) for part in parts), seconds)
+    memory = sum(getattr(analysis, part) for part in parts)
+    return Row(case, lanes, counted, memory, seconds, _count_collectives(compiled.as_text()))
+
+
+def _get_place(device: str) -> Place:
+    """The device, or the mesh, of a name."""
+    if device not in MESHES:
+        return targets.get_device(device)
+    return jax.sharding.Mesh(np.array(targets.get_devices(*MESHES[device])), (LANES,))
+
+
+def _count_collectives(text: str) -> int:
+    """Operations in which devices wait for each other, in all loops of a program."""
+    counter = Counter(text)
+    loops = (own for name, own in counter.computations.items() if name != counter.entry)
+    return sum(op.kind.startswith(("all-", "collective-", "reduce-scatter")) for own in loops for op in own)
 
 
 def _compile_lanes(lane: Callable[[Array, Start], Any], work: Workload, device: jax.Device) -> Any:

@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--option"]:
         print(json.dumps(_time_steps(arguments[1], quick=quick)))
         return 0
-    file, begin, found = Path(arguments[0]), time.monotonic(), {"machine": records.machine(), "jax": jax.__version__}
+    file, begin = Path(arguments[0]), time.monotonic()
+    found: dict[str, Any] = {"machine": records.machine(), "jax": jax.__version__}
     for name, measure in _list_parts(quick=quick):
         found[name] = _attempt(measure) if time.monotonic() - begin < SECONDS else {"skipped": "no time was left"}
         found["seconds"] = time.monotonic() - begin

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gdkit import binding, checks, factories
 from gdkit import monitors as monitors_
@@ -16,7 +17,7 @@ from gdkit.monitors import Limits
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, parse_axes
-from gdkit.sweeps.plan.shapes import Plan
+from gdkit.sweeps.plan.shapes import LANES, Place, Plan
 from gdkit.tracing import jaxprs
 from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
 
@@ -162,8 +163,8 @@ def _check_keep_states(keep_states: Any, evaluate_every: int | None) -> None:
         raise bad_value("keep_states", "best", "nothing is evaluated along the run", remedy)
 
 
-def select_devices(plan: Plan) -> list[jax.Device]:
-    """The devices that a sweep uses.
+def select_devices(plan: Plan) -> list[Place]:
+    """The devices that a sweep uses, each by itself or as one mesh.
 
     Raises:
       InputValueError: the plan asks for more devices than there are.
@@ -172,7 +173,8 @@ def select_devices(plan: Plan) -> list[jax.Device]:
     if plan.devices is not None and plan.devices > len(devices):
         remedy = "Use fewer; a CPU is split with XLA_FLAGS=--xla_force_host_platform_device_count=N before JAX starts"
         raise bad_value("plan.devices", plan.devices, f"there are {len(devices)}", remedy)
-    return devices[: plan.devices]
+    chosen = devices[: plan.devices]
+    return [Mesh(np.array(chosen), (LANES,))] if plan.mesh else chosen
 
 
 def depends_on_seed(problem: Problem, key: Key) -> bool:

@@ -111,8 +111,8 @@ def sweep(
         All workers must find a directory in `store`; without one, they send their values back. Batches from the host
         are read once per seed and step with threads, whose number then limits how many blocks work at once; each
         process reads those of its own tiles once.
-      plan: shapes of blocks and tiles, segments, workers, devices. The planner chooses what is not given, by timing
-        where the sweep takes long enough to pay for it.
+      plan: shapes of blocks and tiles, segments, workers, devices, and whether these divide each block among them. The
+        planner chooses what is not given, by timing where the sweep takes long enough to pay for it.
       progress: True for lines on stderr, or a callback, called from worker threads.
       on_segment: a callback for logging, called in the caller's thread with a `SegmentUpdate` for each block and each
         of its segments, about twice per second and core: columns of lanes, hyperparameters and values. It reads the

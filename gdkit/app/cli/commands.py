@@ -1,5 +1,6 @@
 """What each command does. Imports nothing heavy: a command that needs JAX imports it itself."""
 
+import dataclasses
 import json
 import os
 import re
@@ -90,7 +91,7 @@ def run(
 
         if distributed:
             join_processes()
-        plan = Plan(**{"workers": workers, "devices": devices, **hooks.plan})
+        plan = dataclasses.replace(Plan(workers=workers, devices=devices), **hooks.plan)
         with connect_dask(dask) as client:
             _run(loaded, folder, Options(plan, indices, client, live, anyway, show, hooks), new=new)
 

@@ -103,7 +103,7 @@ class BlockFeed:
         source = job.source
         assert source is not None
         if step >= self._end:
-            (where,) = jax.tree.leaves(job.shared[device].limits)[0].devices()
+            where = jax.tree.leaves(job.shared[device].limits)[0].sharding
             self._window = self._feed.get(self._number, step, where, device)
             self._end = (step // source.window_steps + 1) * source.window_steps
         block, shared = inputs

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
@@ -13,10 +12,11 @@ from gdkit.sweeps.description import Description, describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block, cut_lanes
-from gdkit.sweeps.plan.shapes import Plan, Shape, count_workers
+from gdkit.sweeps.plan.shapes import Place, Plan, Shape, count_workers
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.groups import TracedGroup, plan_job
 from gdkit.sweeps.programs.job import Job
+from gdkit.sweeps.programs.places import count_devices
 from gdkit.sweeps.request import SweepRequest, select_devices
 from gdkit.sweeps.rundir.archive import UnfinishedRun
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, stored_shapes
@@ -38,7 +38,7 @@ class JobCompiler:
         self,
         request: SweepRequest,
         groups: list[TracedGroup],
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Place] | None = None,
         workers: int | None = None,
         processes: int = 1,
         settings: ExecutionSettings = DEFAULT_SETTINGS,
@@ -103,7 +103,8 @@ class JobCompiler:
 
     def describe(self, *, optimum_known: bool) -> Description:
         """The description of the sweep, with the plan as it was carried out."""
-        plan = _executed_plan(self.request.plan, self.choices, self.workers, len(self.devices))
+        devices = sum(count_devices(place) for place in self.devices)
+        plan = _executed_plan(self.request.plan, self.choices, self.workers, devices)
         stochastic = any(p.facts.is_stochastic for p in self.groups)
         maximized = dict.fromkeys(name for p in self.groups for name in maximized_names(p.problem))
         return describe(

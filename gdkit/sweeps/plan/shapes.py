@@ -7,9 +7,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gdkit.checks import check_integer
+from gdkit.errors import bad_type, bad_value
 from gdkit.types import Params
+
+LANES = "lanes"  # the axis of a mesh whose devices divide the points of a block
+Place = jax.Device | Mesh  # where a program runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Plan:
         default as many as take about half a second.
       workers: worker threads; by default one per core, or one per accelerator.
       devices: number of devices to use; by default all.
+      mesh: whether one program advances a block on all devices, which divide its points among them
+        (`jax.sharding.Mesh`). By default each device advances blocks of its own.
     """
 
     width: int | None = None
@@ -36,11 +43,16 @@ class Plan:
     segment: int | None = None
     workers: int | None = None
     devices: int | None = None
+    mesh: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.mesh, bool):
+            raise bad_type("plan.mesh", self.mesh, "neither True nor False", "Choose devices with devices=N")
+        if self.mesh and self.workers not in (None, 1):
+            raise bad_value("plan.workers", self.workers, "one worker drives a mesh", "Leave out one of the two")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None:
+            if value is not None and field.name != "mesh":
                 check_integer(f"plan.{field.name}", value, at_least=0 if field.name == "unroll" else 1)
 
 
@@ -131,7 +143,12 @@ def _divide(count: int, most: int) -> list[int]:
 
 
 def count_workers(plan: Plan, devices: int) -> int:
-    """Number of worker threads: that of the plan, else one per core on a CPU, one per device on accelerators."""
+    """Number of worker threads: that of the plan, else one per core on a CPU, one per device on accelerators.
+
+    It is one for a mesh: programs that run on the same devices at once may wait for each other for ever.
+    """
+    if plan.mesh:
+        return 1
     if plan.workers is not None:
         return plan.workers
     return count_visible_cores() if devices == 1 and jax.default_backend() == "cpu" else devices

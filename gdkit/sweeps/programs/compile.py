@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
 from gdkit.factories import cache_if_hashable
@@ -18,6 +19,7 @@ from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
+from gdkit.sweeps.programs.places import CARRY, EVERYWHERE, INPUTS, OUTPUT, Place, describe, divide, get_device
 from gdkit.sweeps.request import Recording
 from gdkit.tracing.jaxprs import depends_on
 from gdkit.types import OptimizerLike, StaticHyperparameters
@@ -54,33 +56,31 @@ def jit_program(
     return Program(start, advance, finish, layout, evaluate=evaluate, observe=observe)
 
 
-def compile_program(program: Program, inputs: tuple[Inputs, Shared], device: jax.Device) -> Program:
-    """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and device."""
-    leaves, treedef = jax.tree.flatten(inputs)
-    sharding = jax.sharding.SingleDeviceSharding(device)
-    return _compile_shapes(program, treedef, tuple(_describe_shape(x, sharding) for x in leaves))
+def compile_program(program: Program, inputs: tuple[Inputs, Shared], place: Place) -> Program:
+    """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
+    leaves, treedef = jax.tree.flatten(describe(inputs, INPUTS, place))
+    return _compile_shapes(divide(program, place) if isinstance(place, Mesh) else program, treedef, (*leaves,), place)
 
 
 @functools.lru_cache(maxsize=64)
-def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> Program:
+def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], place: Place) -> Program:
     begin = time.monotonic()
-    inputs, sharding = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
+    inputs = jax.tree.unflatten(treedef, shapes)
     traced = program.start.trace(*inputs)
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
-    carry = jax.tree.map(lambda x: _describe_shape(x, sharding), traced.out_info)
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
+    carry = describe(traced.out_info, CARRY, place)
+    step = describe(jax.ShapeDtypeStruct((), jnp.int32), EVERYWHERE, place)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
-    (device,) = sharding.device_set
     options = [(start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)]
     if program.evaluate is not None:
         options += [(program.evaluate.lower(*inputs, carry), READ_OPTIONS)]
     if program.observe is not None:
-        values = jax.tree.map(lambda x: _describe_shape(x, sharding), options[3][0].out_info)
+        values = describe(options[3][0].out_info, OUTPUT, place)
         options += [(program.observe.lower(*inputs, carry, values), READ_OPTIONS)]
     texts = tuple(lowered.as_text() for lowered, _ in options)
-    executables = [_find_executable(*each, device) for each in zip(texts, *zip(*options, strict=True), strict=True)]
-    fingerprint = _hash_programs(texts, device)
+    executables = [_find_executable(*each, place) for each in zip(texts, *zip(*options, strict=True), strict=True)]
+    fingerprint = _hash_programs(texts, place)
     compile_seconds[fingerprint] = time.monotonic() - begin
     starts_alike = not any(used[: len(inputs[0].traced)])
     start, advance, finish, *along = executables
@@ -102,7 +102,8 @@ def compile_narrower(jitted: Program, program: Program, inputs: tuple[Inputs, Sh
       carry: that of the narrower block, on the device.
     """
     leaves, treedef = jax.tree.flatten((inputs, carry))
-    shapes = tuple(_describe_shape(x, carry.curve.sharding) for x in leaves)
+    (device,) = carry.curve.sharding.device_set
+    shapes = tuple(describe(leaves, EVERYWHERE, device))
     advance, fingerprint = _compile_advance(jitted, treedef, shapes)
     return program._replace(advance=advance, fingerprint=fingerprint)
 
@@ -120,26 +121,26 @@ _executables: dict[tuple[Any, ...], Compiled] = {}  # executables of this proces
 _MOST_EXECUTABLES = 192  # as many as the programs that `_compile_shapes` holds have
 
 
-def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], device: jax.Device) -> Compiled:
+def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], place: Place) -> Compiled:
     """The executable of a lowered program, shared with equal programs, such as those of a factory defined again.
 
     Programs with callbacks are compiled again: their text does not say which function they call.
     """
     if "callback" in text:
-        return _compile(lowered, device, options)
+        return _compile(lowered, place, options)
     digest = hashlib.sha256(text.encode()).digest()
     avals = str(lowered.in_avals)  # includes arguments that the program does not use, which the text omits
-    key = digest, avals, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), device
-    executable = _executables.pop(key, None) or _compile(lowered, device, options)
+    key = digest, avals, lowered.in_tree, lowered.out_tree, tuple(sorted(options.items())), place
+    executable = _executables.pop(key, None) or _compile(lowered, place, options)
     _executables[key] = executable  # the most recently used last
     while len(_executables) > _MOST_EXECUTABLES:
         _executables.pop(next(iter(_executables)), None)
     return executable
 
 
-def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -> Compiled:
+def _compile(lowered: Lowered, place: Place, options: Mapping[str, Any]) -> Compiled:
     """The executable; options unknown to this version of XLA are omitted."""
-    accepted = dict({"cpu": options, "gpu": GPU_OPTIONS, "cuda": GPU_OPTIONS}.get(device.platform, {}))
+    accepted = dict({"cpu": options, "gpu": GPU_OPTIONS, "cuda": GPU_OPTIONS}.get(get_device(place).platform, {}))
     while True:
         try:
             return lowered.compile(compiler_options=accepted or None)
@@ -150,16 +151,13 @@ def _compile(lowered: Lowered, device: jax.Device, options: Mapping[str, Any]) -
             del accepted[unknown[0]]
 
 
-def _hash_programs(texts: tuple[str, ...], device: jax.Device) -> str:
+def _hash_programs(texts: tuple[str, ...], place: Place) -> str:
     """A hash of lowered programs without source locations, and of what else decides their bits and their speed."""
     options = START_OPTIONS, ADVANCE_OPTIONS, READ_OPTIONS
     versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", ""), options
+    device = get_device(place)
     machine = device.platform, device.device_kind, count_visible_cores()
     return hashlib.sha256(repr((texts, machine, versions)).encode()).hexdigest()
-
-
-def _describe_shape(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:

@@ -1,6 +1,7 @@
 """The groups of a sweep: trace and check them, and compile their jobs."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from gdkit.sweeps.plan.shapes import BlockLimits, Plan, Shape, choose_shape, com
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.job import Job, compile_job
-from gdkit.sweeps.programs.layout import ON_ACCELERATOR
+from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout
+from gdkit.sweeps.programs.places import Place, count_devices, get_device
 from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
 from gdkit.tracing import jaxprs
 from gdkit.types import OptimizerLike, Params, PyTree, State
@@ -62,9 +64,16 @@ class TracedGroup(NamedTuple):
 
     def choose_shape(self, request: SweepRequest) -> Shape:
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
-        usual = count_workers(Plan(), len(select_devices(request.plan)))
+        devices = select_devices(request.plan)
         plan = request.plan if self.problem.batches is None else dataclasses.replace(request.plan, depth=1)
-        return choose_shape(len(self.group.points), request.seeds, self.limits, plan, usual, self.unroll)
+        points, seeds = len(self.group.points), request.seeds
+        size = count_devices(devices[0])
+        if not request.plan.mesh:
+            return choose_shape(points, seeds, self.limits, plan, count_workers(Plan(), len(devices)), self.unroll)
+        shape = choose_shape(
+            math.ceil(points / size), seeds, self.limits, dataclasses.replace(plan, width=None), 1, self.unroll
+        )
+        return shape._replace(width=plan.width or shape.width * size)
 
 
 class LossFacts(NamedTuple):
@@ -215,7 +224,7 @@ def _check_names(
 def build_job(
     request: SweepRequest,
     group: TracedGroup,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Place],
     shape: Shape,
     blocks: list[Block] | None = None,
     **options: Any,
@@ -244,19 +253,20 @@ def build_job(
     )
 
 
-def compile_absent(request: SweepRequest, group: TracedGroup, device: jax.Device) -> Job:
-    """The job of a group compiled for a device that this machine lacks, in the blocks that it would have there."""
-    platform = "gpu" if device.platform == "cuda" else device.platform
+def compile_absent(request: SweepRequest, group: TracedGroup, place: Place, layout: Layout | None = None) -> Job:
+    """The job of a group compiled for devices that this machine lacks, in the blocks that it would have there."""
+    platform = get_device(place).platform
+    platform = "gpu" if platform == "cuda" else platform
     limits = compute_block_limits(group.params, platform)
     unroll = _choose_unroll(group.params, request.statistics, platform)
     shape = choose_shape(len(group.group.points), request.seeds, limits, request.plan, 1, unroll)
-    return build_job(request, group, [device], shape, place=lambda shared, _: shared)
+    return build_job(request, group, [place], shape, layout=layout, place=lambda shared, _: shared)
 
 
 def plan_job(
     request: SweepRequest,
     group: TracedGroup,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Place],
     workers: int,
     *,
     build: Callable[..., Job] = build_job,

@@ -16,6 +16,7 @@ from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
+from gdkit.sweeps.programs.places import Place, count_devices, fit_place, get_device, put
 from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike, PyTree
 
@@ -70,27 +71,29 @@ def compile_job(
     *,
     steps: int,
     blocks: list[Block],
-    devices: Sequence[jax.Device],
+    devices: Sequence[Place],
     unroll: int = 1,
     group: int = 0,
     evaluation_steps: np.ndarray = NO_EVALUATIONS,
     source: Source | None = None,
     layout: Layout | None = None,
-    place: Callable[[Shared, jax.Device], Shared] = jax.device_put,
+    place: Callable[[Shared, Place], Shared] = put,
 ) -> Job:
     """Compile the programs of a group and place its arrays, in the caller's thread.
 
     `layout` is by default that of the platform, with `unroll` steps per iteration.
     """
-    layout = layout or choose_layout(devices[0].platform, unroll)
+    devices = [fit_place(device, len(blocks[0].points)) for device in devices]
+    layout = layout or choose_layout(get_device(devices[0]).platform, unroll)
     dtype = binding.traced_dtype()
     program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, layout)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
     placed = [place(shared, device) for device in devices]
     traced = {name: values.astype(dtype) for name, values in traced.items()}
+    compacts = layout.compacts and count_devices(devices[0]) == 1
     job = Job(
         [], placed, traced, steps, blocks, group, unroll=unroll, source=source, start_cache={},
-        evaluation_steps=evaluation_steps, jitted=program, narrower={} if layout.compacts else None,
+        evaluation_steps=evaluation_steps, jitted=program, narrower={} if compacts else None,
     )  # fmt: skip
     programs = [
         compile_program(program, get_block_inputs(job, blocks[0], number), device)

@@ -16,6 +16,8 @@ _LEAST_OF_A_GRAPH = 5  # fewest kernels in a graph: xla_gpu_graph_min_graph_size
 # Bookkeeping of the compiler, which launches nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier"}
 
+_OF_A_COUNT = {"parameter", "constant", "get-tuple-element"}  # in the condition of a loop of static length, on a TPU
+
 
 class Work(NamedTuple):
     """The work of one step, or of one computation."""
@@ -85,10 +87,22 @@ class Counter:
     def count_loop(self, op: XlaOperation) -> Work:
         """The work of a loop; if its length is unknown, that of one iteration and of waiting for its condition."""
         condition, body = _LOOP.findall(op.rest)[0]
-        length = _LENGTH.search(op.rest)
-        if length:
-            return Work().plus(self.count(body), float(length[1]))
+        length = self.find_length(op)
+        if length is not None:
+            return Work().plus(self.count(body), length)
         return self.count(body).plus(self.count(condition)).plus(Work(syncs=1.0))
+
+    def find_length(self, op: XlaOperation) -> int | None:
+        """The iterations of a loop; None where they are not known when it is compiled.
+
+        The compiler of TPUs does not note them: they are then the constant with which the condition compares a count.
+        """
+        if noted := _LENGTH.search(op.rest):
+            return int(noted[1])
+        *others, root = self.computations[_LOOP.findall(op.rest)[0][0]]
+        constants = [int(other.rest.split(")")[0]) for other in others if other.kind == "constant"]
+        is_count = root.kind == "compare" and "direction=LT" in root.rest and len(constants) == 1
+        return constants[0] if is_count and {other.kind for other in others} <= _OF_A_COUNT else None
 
     def find_loops(self, computation: str) -> list[XlaOperation]:
         """The loops of a computation and of those that it calls, in the order in which they run."""
@@ -110,7 +124,7 @@ def count_per_step(text: str, steps: int) -> Work:
     """
     counter = Counter(text)
     # generators of random numbers have loops too, of known length
-    find_loops = lambda computation: [op for op in counter.find_loops(computation) if not _LENGTH.search(op.rest)]
+    find_loops = lambda computation: [op for op in counter.find_loops(computation) if counter.find_length(op) is None]
     windows, *_ = find_loops(counter.entry) or [None]
     if windows is None:  # a program without a loop makes one step per call
         return counter.count(counter.entry).plus(Work(syncs=1.0))

@@ -56,9 +56,18 @@ def is_installed(name: str) -> bool:
 
 
 def get_device(name: str) -> jax.Device:
-    """A device of a target, for which programs can be compiled but not run.
+    """A device of a target, for which programs can be compiled but not run; otherwise as `get_devices`."""
+    return get_devices(name, TARGETS[name].topology)[0]
+
+
+def get_devices(name: str, topology: str) -> list[jax.Device]:
+    """Devices of a target that are connected, for which programs can be compiled but not run.
 
     Call it before JAX starts its backends: it sets the CUDA plugin to run without a driver.
+
+    Args:
+      name: of the target.
+      topology: for XLA: of GPUs ``1x1xN``, of TPUs their kind and grid, ``v5e:2x2``.
 
     Raises:
       MissingPackageError: the compiler is not installed.
@@ -76,10 +85,10 @@ def get_device(name: str) -> jax.Device:
         jax.config.update("jax_platforms", "cpu")  # this process compiles for the target, and runs nothing there
     from jax.experimental import topologies
 
-    config: dict[str, Any] = {"topology_name": target.topology}
+    config: dict[str, Any] = {"topology_name": topology}
     if target.platform == "cuda":
-        config = {"target_config": _describe(target), "topology": target.topology}
-    return topologies.get_topology_desc(platform=target.platform, **config).devices[0]
+        config = {"target_config": _describe(target), "topology": topology}
+    return topologies.get_topology_desc(platform=target.platform, **config).devices
 
 
 def estimate_seconds(work: Work, target: Target) -> float:

@@ -1,5 +1,6 @@
 """optuna_search: a sampler of Optuna proposes batches of points, and one sweep evaluates each batch."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -130,7 +131,7 @@ def _batch_request(
     axes = paired({name: mark[name]([point[name] for point in points]) for name in distributions})
     plan = options.pop("plan", None) or Plan()
     if plan.width is None and any(map(_is_categorical, distributions.values())):
-        plan = Plan(**(vars(plan) | {"width": _block_width(distributions, batch), "depth": plan.depth or 1}))
+        plan = dataclasses.replace(plan, width=_block_width(distributions, batch), depth=plan.depth or 1)
     return check_request(problem, optimizer, axes, plan=plan, **options)
 
 
