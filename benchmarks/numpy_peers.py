@@ -136,12 +136,12 @@ def peers(work: Workload) -> list[Peer]:
 def _best(work: Workload, flavour: str) -> Peer:
     """In chunks of the size that is fastest on a tenth of the steps."""
     sizes = [size for size in CHUNKS if size < len(work.rates)] + [len(work.rates)]
-    size = min(sizes, key=lambda size: seconds(lambda: _chunked(work, flavour, size, work.steps // 10)))
+    size = min(sizes, key=lambda size: seconds(lambda: _run_chunks(work, flavour, size, work.steps // 10)))
     every = np.arange(len(work.rates))
-    run = lambda: _chunked(work, flavour, size, work.steps)
+    run = lambda: _run_chunks(work, flavour, size, work.steps)
     return Peer("NumPy over lanes, by hand", flavour, run, every, f"{size:,} lanes at a time")
 
 
-def _chunked(work: Workload, flavour: str, size: int, steps: int) -> np.ndarray:
+def _run_chunks(work: Workload, flavour: str, size: int, steps: int) -> np.ndarray:
     chunks = [work.rates[low : low + size] for low in range(0, len(work.rates), size)]
     return np.concatenate([FLAVOURS[flavour](rates, steps)["final_loss"] for rates in chunks])

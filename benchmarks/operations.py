@@ -46,17 +46,17 @@ def _advance(
     program = program_of(work.problem, gdkit.sgd, {}, watching, Layout(unroll=shape.unroll))
     inputs, last = get_block_inputs(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
-    compiled = _compiled(jax.jit(program.advance).lower(*inputs, carry, last, last), ADVANCE_OPTIONS)
+    compiled = _compile(jax.jit(program.advance).lower(*inputs, carry, last, last), ADVANCE_OPTIONS)
     return lambda: compiled(*inputs, carry, last, last), compiled.as_text()
 
 
 def _by_hand(work: Workload, shape: Shape, flavour: str) -> tuple[Callable[[], Any], str]:
     given = work.rates[: shape.width], start_of(work)
-    compiled = _compiled(jax.jit(jax.vmap(LANES[flavour](work, shape.unroll), in_axes=(0, None))).lower(*given), {})
+    compiled = _compile(jax.jit(jax.vmap(LANES[flavour](work, shape.unroll), in_axes=(0, None))).lower(*given), {})
     return lambda: compiled(*given), compiled.as_text()
 
 
-def _compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
+def _compile(lowered: Any, options: Mapping[str, Any]) -> Any:
     """The executable with all its operations visible to the profiler."""
     return lowered.compile(compiler_options={**options, "xla_cpu_enable_xprof_traceme": True})
 
@@ -67,7 +67,7 @@ def _by_kind(run: Callable[[], Any], text: str, steps: int) -> dict[str, float]:
     blocks = lambda: side_by_side(lambda _: run(), range(cores))
     blocks()
     whole = np.median([timing.seconds(blocks) for _ in range(5)]) * 1e6
-    for name, microseconds in _traced(blocks).items():
+    for name, microseconds in _profile(blocks).items():
         if name in kinds:
             spent[kinds[name]] += microseconds / cores
     spent["between operations"] = max(float(whole) - sum(spent.values()), 0.0)
@@ -80,7 +80,7 @@ def side_by_side(run: Callable[[Any], Any], given: Sequence[Any]) -> None:
         list(pool.map(lambda each: jax.block_until_ready(run(each)), given))
 
 
-def _traced(run: Callable[[], Any]) -> dict[str, float]:
+def _profile(run: Callable[[], Any]) -> dict[str, float]:
     """Microseconds of each operation by its name in the compiled program."""
     options, spent = jax.profiler.ProfileOptions(), collections.defaultdict(float)
     options.host_tracer_level, options.python_tracer_level = 3, 0

@@ -148,17 +148,17 @@ def jax_peers(work: Workload, flavour: str) -> Iterator[Peer]:
         yield Peer("jit(shard_map(vmap(scan)))", flavour, lambda: sharded(rates, start)["final_loss"], every)
     if flavour == "all":
         return
-    few = spaced(len(every), work.some)
+    few = space_lanes(len(every), work.some)
     mapped = jax.jit(lambda rates, start: jax.lax.map(lambda rate: lane(rate, start), rates))
     yield Peer("jit(lax.map(scan))", flavour, lambda: mapped(rates[few], start)["final_loss"], few)
     one = jax.jit(lane)
     loop = lambda: [one(rate, start)["final_loss"] for rate in work.rates[few]]
     yield Peer("loop over jit(scan)", flavour, lambda: np.stack(jax.block_until_ready(loop())), few)
-    fewer = spaced(len(every), max(1, work.some // 8))
+    fewer = space_lanes(len(every), max(1, work.some // 8))
     yield Peer("loops over a jitted optax step", flavour, lambda: _stepwise(work, start, fewer), fewer)
 
 
-def spaced(count: int, some: int) -> np.ndarray:
+def space_lanes(count: int, some: int) -> np.ndarray:
     """Indices of `some` of the lanes."""
     return np.unique(np.linspace(0, count - 1, min(some, count)).astype(int))
 

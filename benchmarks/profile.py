@@ -44,7 +44,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _profile(work: Workload, rounds: int) -> dict[str, Any]:
-    job, shape, seconds = _planned(work)
+    job, shape, seconds = _plan(work)
     costs = advance_seconds(work, shape, rounds)
     found = {
         "title": work.title,
@@ -62,7 +62,7 @@ def _profile(work: Workload, rounds: int) -> dict[str, Any]:
     return found
 
 
-def _planned(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
+def _plan(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
     """The job of a sweep, and the seconds of checking, tracing and compiling, and planning."""
     begun = time.perf_counter()
     request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
@@ -83,13 +83,13 @@ def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
     with ThreadPoolExecutor(workers) as pool:
         for _ in range(rounds):
             total = timing.seconds(peer.run)
-            staged = np.sum(list(pool.map(lambda block: _staged(job, block), job.blocks)), axis=0) / workers
+            staged = np.sum(list(pool.map(lambda block: _time_stages(job, block), job.blocks)), axis=0) / workers
             spent.append((*staged, max(total - staged.sum(), 0.0)))
     names = ("start", "advance", "finish", "copy out", "rest")
     return dict(zip(names, np.median(spent, axis=0).tolist(), strict=True))
 
 
-def _staged(job: Job, block: Block) -> list[float]:
+def _time_stages(job: Job, block: Block) -> list[float]:
     """Seconds of each stage of a block."""
     inputs, program, clock = get_block_inputs(job, block), job.programs[0], [time.perf_counter()]
     lanes = jax.block_until_ready(program.start(*inputs))

@@ -199,8 +199,8 @@ def main_job(quick: bool) -> dict[str, Any]:
     spent: dict[str, list[float]] = {"plain": [], "watched": []}
     with tempfile.TemporaryDirectory() as folder:
         fresh = (Path(folder, str(number)) for number in itertools.count())
-        ways = {"plain": lambda: run_checked(request), "watched": lambda: _watched(request, next(fresh))}
-        runs = {name: lambda name=name: _spending(ways[name], spent[name]) for name in ways}
+        ways = {"plain": lambda: run_checked(request), "watched": lambda: _run_watched(request, next(fresh))}
+        runs = {name: lambda name=name: _record_spending(ways[name], spent[name]) for name in ways}
         for run in runs.values():
             run()
         rounds = 1 if quick else 21  # of two jobs whose times differ by chance more than by what is looked for
@@ -211,8 +211,8 @@ def main_job(quick: bool) -> dict[str, Any]:
     return {"share": share(times), "processor_share": share(own), "seconds": seconds, "steps": request.steps}
 
 
-def _watched(request: Any, folder: Path) -> None:
-    """A sweep in a run directory, with the live table."""
+def _run_watched(request: Any, folder: Path) -> None:
+    """Run a sweep in a run directory, with the live table."""
     from rich.console import Console
 
     from gdkit.app import terminal, watcher
@@ -225,7 +225,7 @@ def _watched(request: Any, folder: Path) -> None:
         run_checked(request, callback, directory=RunDirectory(folder))
 
 
-def _spending(run: Callable[[], Any], spent: list[float]) -> None:
+def _record_spending(run: Callable[[], Any], spent: list[float]) -> None:
     """Run the sweep and record the processor time of this process."""
     start = time.process_time()
     run()

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import Peer, on_accelerator, spaced, start_of
+from benchmarks.peers import Peer, on_accelerator, space_lanes, start_of
 from benchmarks.timing import seconds
 from benchmarks.workloads import HEADS, LENGTH, WIDTH, Workload
 from gdkit.sweeps.plan.shapes import count_visible_cores
@@ -31,7 +31,7 @@ def peers(work: Workload) -> list[Peer]:
         return []
     torch = _torch()
     given = _given(torch, work)
-    few = spaced(len(work.rates), max(1, work.some // 4))
+    few = space_lanes(len(work.rates), max(1, work.some // 4))
     every = np.arange(len(work.rates))
     loop = functools.partial(_loop, torch, work, given)
     over = functools.partial(_over_lanes, torch, work, given)
@@ -56,15 +56,15 @@ def _torch() -> Any:
 def _on_best_threads(torch: Any, title: str, run: Callable, lanes: np.ndarray) -> Peer:
     """With one thread or all cores, whichever is faster."""
 
-    def threaded(threads: int, steps: int | None = None) -> np.ndarray:
+    def run_threads(threads: int, steps: int | None = None) -> np.ndarray:
         torch.set_num_threads(threads)
         return run(lanes, steps)
 
     counts = [1] if on_accelerator() else sorted({1, count_visible_cores()})
-    threaded(counts[0], 2)  # warm
-    best = min(counts, key=lambda count: seconds(lambda: threaded(count, 20)))
+    run_threads(counts[0], 2)  # warm
+    best = min(counts, key=lambda count: seconds(lambda: run_threads(count, 20)))
     where = "on the accelerator" if on_accelerator() else f"threads {best}"
-    return Peer(title, "bare", lambda: threaded(best), lanes, where)
+    return Peer(title, "bare", lambda: run_threads(best), lanes, where)
 
 
 def chunks(work: Workload, key: int, size: int) -> Callable[[float], Iterator[float]]:

@@ -114,7 +114,7 @@ def is_traced(factory: Callable, name: str, values: Sequence[Any] | np.ndarray) 
         return any(is_float(v) for v in values) or _is_float_parameter(factory, name, values)
     if not any(is_float(v) for v in values):
         return False
-    raise _undecided(name, values, "it mixes numbers with other values")
+    raise _undecided_error(name, values, "it mixes numbers with other values")
 
 
 def is_number(value: Any) -> bool:
@@ -194,13 +194,13 @@ def _is_float_parameter(factory: Callable, name: str, values: Sequence[Any]) -> 
         return True
     parameter = parameters(factory).get(name)
     if parameter is None or (parameter.default in (parameter.empty, None) and parameter.annotation is parameter.empty):
-        raise _undecided(name, values, "it has integers for a parameter without annotation or default")
+        raise _undecided_error(name, values, "it has integers for a parameter without annotation or default")
     if isinstance(parameter.default, bool | int):
         return False
     return isinstance(parameter.default, float) or "float" in str(parameter.annotation)
 
 
-def _undecided(name: str, values: Sequence[Any], reason: str) -> InputTypeError:
+def _undecided_error(name: str, values: Sequence[Any], reason: str) -> InputTypeError:
     problem = f"{reason}, which does not decide whether this axis is lanes or static"
     remedy = "Pass gdkit.lanes([...]) to trace the values in one program, or gdkit.static([...]) for one per value"
     return bad_type(name, list(values), problem, remedy)

@@ -189,7 +189,7 @@ class Tuned(NamedTuple):
             rows.append([str(i), *(format_number(x, 6) for x in numbers), "yes" if tried.better else "no"])
         return text_table(("round", *names, "final loss", *slopes, "better"), rows)
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def tune(

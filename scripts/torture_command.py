@@ -95,8 +95,8 @@ def full(root: Path, quick: bool) -> dict[str, Any]:
     for at in range(0, operations, operations // 4 if quick else 1):
         folder = root / "full"
         done = server.run(folder, at=at, act="full")
-        _count_full(rows.setdefault(_where(done["err"], folder), Counter()), done)
-        _count_resumed(rows[_where(done["err"], folder)], server.run(folder), folder, reference)
+        _count_full(rows.setdefault(_find_named_file(done["err"], folder), Counter()), done)
+        _count_resumed(rows[_find_named_file(done["err"], folder)], server.run(folder), folder, reference)
         shutil.rmtree(folder, ignore_errors=True)
         print(f"full: {at + 1} of {operations}", flush=True)
     small = list(_small_file_systems(server, reference, range(20, 420, 200 if quick else 20)))
@@ -105,7 +105,7 @@ def full(root: Path, quick: bool) -> dict[str, Any]:
     return {"operations": operations, "rows": table, "small": small, "seconds": round(time.monotonic() - start)}
 
 
-def _where(err: str, folder: Path) -> str:
+def _find_named_file(err: str, folder: Path) -> str:
     """What an error names: a kind of file, or nothing."""
     line = next((line for line in err.splitlines() if line.startswith("error: ")), "")
     name = line.removeprefix(f"error: {folder}").partition(":")[0].strip("/")
@@ -224,29 +224,29 @@ def disturbed(root: Path, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "seconds": round(time.monotonic() - start)}
 
 
-# Each returns whether the processes ended as they should, and the directory in which the run has been resumed.
+# Each scenario returns whether the processes ended as they should, and the directory in which the run was resumed.
 
 
-def _held(server: Server, folder: Path, **options: Any) -> processes.Process:
-    """A run in a process of its own, which waits in the middle."""
+def _start_held(server: Server, folder: Path, **options: Any) -> processes.Process:
+    """Start a run in a process of its own, which waits in the middle."""
     words = ("run", server.root / "small.yaml", "--output", folder)
     process = processes.Process(folder.with_suffix(".trace"), *words, plan=PLAN, hold=2, **options)
     process.until_begun(4)
     return process
 
 
-def _let_go(process: processes.Process) -> tuple[int, str]:
+def _release(process: processes.Process) -> tuple[int, str]:
     process.go.touch()
     return process.ended()
 
 
-def _renamed(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _rename_folder(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The directory is renamed while a process writes to it."""
-    process, moved = _held(server, folder), folder.with_name(f"{folder.name}-moved")
+    process, moved = _start_held(server, folder), folder.with_name(f"{folder.name}-moved")
     folder.rename(moved)
-    code, said = _let_go(process)
+    code, stderr = _release(process)
     shutil.rmtree(folder, ignore_errors=True)
-    return code == 1 and "removed or renamed" in said and server.run(moved)["code"] == 0, moved
+    return code == 1 and "removed or renamed" in stderr and server.run(moved)["code"] == 0, moved
 
 
 def _copy_if_there(source: str, target: str) -> None:
@@ -255,48 +255,48 @@ def _copy_if_there(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _copied(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _copy_folder(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The directory is copied while a process writes to it, and the copy is resumed elsewhere."""
-    process, copy = _held(server, folder), folder.with_name(f"{folder.name}-copy")
+    process, copy = _start_held(server, folder), folder.with_name(f"{folder.name}-copy")
     shutil.copytree(folder, copy, copy_function=_copy_if_there)
     shutil.rmtree(copy / "claims")  # of a process that does not work on the copy
     (copy / "claims").mkdir()
-    code, _ = _let_go(process)
+    code, _ = _release(process)
     return code == 0 and server.run(copy)["code"] == 0, copy
 
 
-def _read_only(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _make_read_only(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The directory is made read-only while a process writes to it, and writable again."""
-    process = _held(server, folder, plain_user=True)
+    process = _start_held(server, folder, plain_user=True)
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(0o555)
-    code, said = _let_go(process)
+    code, stderr = _release(process)
     for path in folders:
         path.chmod(0o755)
-    return code == 1 and "Make it writable" in said and server.run(folder)["code"] == 0, folder
+    return code == 1 and "Make it writable" in stderr and server.run(folder)["code"] == 0, folder
 
 
-def _stopped(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _stop_process(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """A process is stopped for longer than its claims live; another one finishes the run, and the first continues."""
-    process = _held(server, folder)
+    process = _start_held(server, folder)
     process.signal(signal.SIGSTOP)
-    late = server.run(folder, clock=3600.0)  # to whom the claims are an hour old
+    late = server.run(folder, clock=3600.0)  # for this run the claims are an hour old
     process.signal(signal.SIGCONT)
-    code, _ = _let_go(process)
+    code, _ = _release(process)
     return code == 0 and late["code"] == 0 and server.run(folder)["code"] == 0, folder
 
 
-def _clock(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _change_clock(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The clock jumps by a day, forwards or backwards, while another process runs the same."""
-    process = _held(server, folder)
+    process = _start_held(server, folder)
     jumped = server.run(folder.with_name(f"{folder.name}-jump"), clock=86_400.0 * (-1) ** number)
-    code, _ = _let_go(process)
+    code, _ = _release(process)
     again = server.run(folder, clock=-86_400.0 * (-1) ** number)
     return code == jumped["code"] == again["code"] == 0, folder
 
 
-def _two_reports(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _write_two_reports(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """Two processes write the report of one run at the same time, without its results."""
     first = server.run(folder)["code"]
     (folder / "results.nc").unlink()
@@ -306,7 +306,7 @@ def _two_reports(server: Server, folder: Path, operations: int, number: int) -> 
     return [first, *(process.wait(120) for process in both)] == [0, 0, 0], folder
 
 
-def _killed(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
+def _kill_process(server: Server, folder: Path, operations: int, number: int) -> tuple[bool, Path]:
     """The process is killed by SIGKILL at an operation on results, figures or report."""
     outputs = 30  # operations at the end, five per file
     done = server.run(folder, at=operations - outputs + number % outputs, act="kill")
@@ -314,7 +314,8 @@ def _killed(server: Server, folder: Path, operations: int, number: int) -> tuple
 
 
 SCENARIOS: dict[Callable[..., tuple[bool, Path]], int] = {
-    _renamed: 3, _copied: 3, _read_only: 3, _stopped: 3, _clock: 4, _two_reports: 3, _killed: 30,
+    _rename_folder: 3, _copy_folder: 3, _make_read_only: 3, _stop_process: 3, _change_clock: 4,
+    _write_two_reports: 3, _kill_process: 30,
 }  # fmt: skip
 
 
@@ -326,17 +327,19 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
     server, chance, start = Server(root), random.Random(SEED), time.monotonic()
     reference, _ = server.reference(plan={})  # the command of users, which chooses the plan itself
     (root / "runs").mkdir()
-    for warm in ("first", "second"):  # with a warm cache the next ones take as long as the second
+    for warm in ("first", "second"):  # the next ones take as long as the second, which finds compiled programs
         begin = time.monotonic()
-        _signalled(root, root / "runs" / warm, None, 0.0)
+        _signal_command(root, root / "runs" / warm, None, 0.0)
     length, count = time.monotonic() - begin, 4 if quick else 200
     codes: Counter = Counter()
     row = Counter(asked=count)
     for number in range(count):
         folder = root / "runs" / str(number)
-        code, said = _signalled(root, folder, (signal.SIGINT, signal.SIGTERM)[number % 2], chance.uniform(0, length))
+        code, stderr = _signal_command(
+            root, folder, (signal.SIGINT, signal.SIGTERM)[number % 2], chance.uniform(0, length)
+        )
         codes[str(code)] += 1
-        _add(row, signals=1, traceback="Traceback" in said)
+        _add(row, signals=1, traceback="Traceback" in stderr)
         _add(row, equal=server.run(folder, plan={})["code"] == 0 and is_equal(folder, reference))
         shutil.rmtree(folder)
         print(f"signals: {number + 1} of {count}, {row['equal']} equal, exit codes {dict(codes)}", flush=True)
@@ -345,8 +348,8 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
     return {**row, "codes": dict(codes), "seed": SEED, **seconds}
 
 
-def _signalled(root: Path, folder: Path, number: int | None, after: float) -> tuple[int, str]:
-    """Exit code and stderr of the command, which gets a signal some seconds after its first line."""
+def _signal_command(root: Path, folder: Path, number: int | None, after: float) -> tuple[int, str]:
+    """Run the command and signal it some seconds after its first line; its exit code and stderr."""
     command = [sys.executable, "-m", "gdkit", "run", str(root / "small.yaml"), "--output", str(folder)]
     popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=root,
                              env=processes.environment())  # fmt: skip
@@ -355,8 +358,8 @@ def _signalled(root: Path, folder: Path, number: int | None, after: float) -> tu
     if number is not None:
         time.sleep(after)
         popen.send_signal(number)
-    _, said = popen.communicate(timeout=300)
-    return popen.returncode, said
+    _, stderr = popen.communicate(timeout=300)
+    return popen.returncode, stderr
 
 
 def _handles_signals(pid: int) -> bool:

@@ -82,7 +82,7 @@ def test_flops_count_what_a_matmul_does():
 @pytest.mark.full
 def test_the_operations_of_a_step_are_told_apart():
     work = workloads.make("small_mlp", quick=True)
-    job, shape, _ = profile._planned(work)
+    job, shape, _ = profile._plan(work)
     found = operations.operations(work, job, shape, points=4)
     assert len(found) == 4 and all(spent.keys() == set(operations.KINDS) for spent in found.values())
     for spent in found.values():

@@ -17,8 +17,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "
     return f"<div>{above}<table>{head}{body}</table>{below}</div>"
 
 
-def printed(thing: object) -> str:
-    """``str(thing)`` in a fixed-width font, for ``_repr_html_ = html.printed``."""
+def preformat(thing: object) -> str:
+    """``str(thing)`` in a fixed-width font, for ``_repr_html_ = html.preformat``."""
     return f"<pre>{html.escape(str(thing))}</pre>"
 
 

@@ -36,7 +36,7 @@ class FiniteDifference(NamedTuple):
         rows = [_format_row(row) for row in zip(self.step, self.estimate, self.error, strict=True)]
         return text_table(("step", "estimate", "error"), [*rows, ("jax.grad", *_format_row([self.derivative]), "")])
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def finite_difference(
@@ -166,7 +166,7 @@ class Sensitivity(tuple[SensitivityRow, ...]):
         rows = [(row.name, *_format_row([row.value, row.derivative])) for row in self]
         return text_table(("input", "value", "derivative"), rows, "<>>")
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def sensitivity(f: Callable, /, **inputs: float) -> Sensitivity:
@@ -225,7 +225,7 @@ class GradientCheck(NamedTuple):
         heads = ("leaf", "size", "directions", "jax.grad", "difference", "error", "allowed", "verdict")
         return text_table(heads, list(map(_format_leaf, self.leaves)), "<>>>>>><")
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def _format_leaf(row: LeafCheck) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class TrainingTable(tuple[TrainingRow, ...]):
         heads = ("step", "params", "loss", "gradient", "predicted", "actual")
         return text_table(heads, [(str(row.step), *map(_format_cell, row[1:])) for row in self])
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def training_table(

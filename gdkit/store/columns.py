@@ -32,9 +32,11 @@ def read_columns(store: "Store", names: Sequence[str] | None = None) -> Columns:
       DamagedFileError: a tile is not what was written.
       StoreError: this machine has less memory.
     """
-    kinds, lanes = _kinds(store, names), store.partition.lanes
+    kinds, lanes = _select_kinds(store, names), store.partition.lanes
     _check_memory(store, lanes * sum(kind.bytes for kind in kinds.values()))
-    values = {name: np.full((lanes, *kind.shape), _missing(kind.dtype), kind.dtype) for name, kind in kinds.items()}
+    values = {
+        name: np.full((lanes, *kind.shape), _get_missing_value(kind.dtype), kind.dtype) for name, kind in kinds.items()
+    }
     finished, narrower = np.zeros(lanes, bool), {}
     for tile in map(int, np.flatnonzero(store.finished())):
         lanes_of_tile = store.partition.lanes_of(tile)
@@ -67,7 +69,7 @@ def lazy_columns(store: "Store", names: Sequence[str] | None = None) -> "xr.Data
 
     finished = store.finished()
     variables = {}
-    for name, kind in _kinds(store, names).items():
+    for name, kind in _select_kinds(store, names).items():
         dims = [f"{name}_{i}" for i in range(1, 1 + len(kind.shape))]
         dims = ["point"] if name.startswith("curve_") and len(dims) == 1 else dims
         column = indexing.LazilyIndexedArray(_lazy_array(store, name, kind, finished))
@@ -108,7 +110,7 @@ def _read_lanes(
         return x
 
     blank = cut(np.empty((0, *kind.shape), kind.dtype))
-    values = np.full((len(lanes), *blank.shape[1:]), _missing(kind.dtype), kind.dtype)
+    values = np.full((len(lanes), *blank.shape[1:]), _get_missing_value(kind.dtype), kind.dtype)
     tiles, rows = store.partition.tiles_of(lanes)
     order = np.argsort(tiles, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(tiles[order])) + 1):
@@ -117,11 +119,11 @@ def _read_lanes(
     return values
 
 
-def _missing(dtype: str) -> Any:
+def _get_missing_value(dtype: str) -> Any:
     return np.nan if np.dtype(dtype).kind in "fc" else 0
 
 
-def _kinds(store: "Store", names: Sequence[str] | None) -> dict[str, Kind]:
+def _select_kinds(store: "Store", names: Sequence[str] | None) -> dict[str, Kind]:
     known = store.manifest.columns
     for name in names or ():
         if name not in known:

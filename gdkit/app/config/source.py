@@ -172,10 +172,10 @@ class _Reader:
 
     def _convert(self, node: Node, kind: str, path: KeyPath) -> Any:
         if isinstance(node, MappingNode):
-            return self._mapping(node, kind, path)
+            return self._check_mapping(node, kind, path)
         return self._sequence(node, kind, path) if isinstance(node, SequenceNode) else self._scalar(node, kind)
 
-    def _mapping(self, node: MappingNode, kind: str, path: KeyPath) -> dict[str, Any]:
+    def _check_mapping(self, node: MappingNode, kind: str, path: KeyPath) -> dict[str, Any]:
         if kind != "map":
             raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain mapping")
         values: dict[str, Any] = {}

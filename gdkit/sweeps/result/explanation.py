@@ -80,7 +80,7 @@ class Explanation:
     def __str__(self) -> str:
         return f"{self.text}\n\n{self._table()}"
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
     @property
     def sharpness_name(self) -> str:

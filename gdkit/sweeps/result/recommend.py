@@ -84,7 +84,7 @@ class Recommendation:
         lines += [f"{name}: {format_number(value)}" for name, value in self.metrics.items() if name != self.by]
         return "\n".join([*lines, *caveats])
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def _table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...]:

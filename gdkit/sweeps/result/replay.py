@@ -20,7 +20,7 @@ class Replay(NamedTuple):
         ending = "The end is the same, bit for bit." if self.same else "The end differs from that of the sweep."
         return f"{text_table(list(self.watched), rows)}\n{ending}"
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def is_same(stored: np.ndarray, value: np.ndarray) -> bool:

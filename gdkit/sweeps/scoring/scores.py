@@ -46,7 +46,7 @@ class Best:
         seeds = count(self.lanes.sizes["lane"], "seed")
         return f"{point}: {self.by} {format_number(self.score)}, spread {format_number(self.spread)} over {seeds}"
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def state_of_seed(states: Callable[[int], State] | None, seed: int, seeds: int) -> State:

@@ -43,7 +43,7 @@ class RangeTest(NamedTuple):
         lines += [f"{'trial':>9}  {format_number(self.best, 3)}", f"{'limit':>9}  {limit}"]
         return "\n".join([*lines, "", str(self.trial.recommend())])
 
-    _repr_html_ = html.printed
+    _repr_html_ = html.preformat
 
 
 def lr_range_test(
