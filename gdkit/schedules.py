@@ -44,7 +44,7 @@ def bound(
       steps: T, steps of the run.
       peak: γ, the learning rate at a share of 1.
       distance: D, from the start to a minimum.
-      gradient: G, the most norm of a gradient: one number, or one per step (steps,).
+      gradient: G, the largest norm of a gradient: one number, or one per step (steps,).
 
     Returns:
       (steps,) in units of the loss: a bound at the point at which the gradient of each step is taken. Where the share
@@ -115,5 +115,5 @@ def _check(schedule: ScheduleLike, steps: int, gradient: float | np.ndarray) -> 
         raise bad_value("schedule", shares, "its shares are not finite and at least 0, and above 0 at first", remedy)
     if norms.shape not in ((), (steps,)) or not (np.isfinite(norms) & (norms > 0)).all():
         problem = f"not one positive number, or one per step, ({steps},)"
-        raise bad_value("gradient", gradient, problem, "Pass the most norm of a gradient")
+        raise bad_value("gradient", gradient, problem, "Pass the largest norm of a gradient")
     return shares, np.broadcast_to(norms**2, (steps,))

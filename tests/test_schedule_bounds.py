@@ -38,7 +38,7 @@ def subgradient_losses(rates, start, gradient, value):
     return np.array(losses)
 
 
-LOSSES = {  # start, a subgradient, the loss (its minimum is 0), the most norm of a gradient
+LOSSES = {  # start, a subgradient, the loss (its minimum is 0), the largest norm of a gradient
     "|x|": ([1.0], lambda x: np.where(x >= 0, 1.0, -1.0), lambda x: np.abs(x).sum(), 1.0),
     "3 max |x|": ([1.0, -0.7, 0.4], lambda x: 3 * np.sign(x) * (np.arange(3) == np.abs(x).argmax()),
                   lambda x: 3 * np.abs(x).max(), 3.0),

@@ -107,7 +107,9 @@ def from_arrays(arrays: PyTree, *, batch_size: int, key: int = 0) -> BatchFuncti
         raise bad_type("arrays", arrays, "not a pytree of arrays with rows", "Pass for example (x, y) of NumPy arrays")
     counts = sorted({len(x) for x in leaves})
     if len(counts) > 1:
-        raise bad_value("arrays", counts, "the arrays differ in their numbers of rows", "Pass as many rows of each")
+        raise bad_value(
+            "arrays", counts, "the arrays differ in their numbers of rows", "Pass equally many rows of each"
+        )
     return _row_source(_ArrayDataset(arrays), counts[0], batch_size, key)
 
 

@@ -210,7 +210,7 @@ def _find_dropped(names: Sequence[str], options: FileOptions) -> set[str]:
     if options.header is not False and any(isinstance(column, int) for column in options.drop):
         number = next(column for column in options.drop if isinstance(column, int))
         remedy = f'Name the column, in quotes if its name is a number: drop: ["{number}"]'
-        raise bad_type("drop", number, "a number, and the columns have names", remedy)
+        raise bad_type("drop", number, "a number, but the columns have names", remedy)
     dropped = list(map(str, options.drop))
     unknown = [name for name in dropped if name not in names]
     if unknown:

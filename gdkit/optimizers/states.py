@@ -108,7 +108,7 @@ def update(
                 raise
             accepted = changed
     problem = "sam with opaque_mode=True needs grad_fn, and a transform around it does not pass it on"
-    raise bad_type("optimizer", optimizer, problem, "Put sam outside of this transform, or use opaque_mode=False")
+    raise bad_type("optimizer", optimizer, problem, "Put sam outside this transform, or use opaque_mode=False")
 
 
 def _change_accepted(message: str, accepted: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any] | None:
