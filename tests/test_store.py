@@ -187,6 +187,25 @@ def test_carries_come_back_with_their_step_bits_and_dtypes_and_the_last_one_wins
     assert store.carry(5) == (0, [])
 
 
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("tiles", lambda store: put(store, 0)),
+        ("carry", lambda store: store.put_carry(0, 1, [np.zeros(1)])),
+        ("lanes", lambda store: store.put_carry(0, 600, [np.zeros(1)], last=True)),
+    ],
+)
+def test_a_folder_that_was_removed_is_made_again_within_the_directory(store, name, write):
+    shutil.rmtree(store.path / name)
+    write(store)
+    assert len(list((store.path / name).rglob("*.npz"))) == 1
+    shutil.rmtree(store.path)
+    store.made.clear()
+    with pytest.raises(StoreError, match="It was removed or renamed: put it back"):
+        write(store)
+    assert not store.path.exists()
+
+
 @pytest.mark.parametrize("leaf", [[1.0], np.array(["a"]), np.array([{}]), np.zeros(2, "f4,i4"), np.zeros(1, "M8[s]")])
 def test_what_is_no_array_of_numbers_is_no_leaf(store, leaf):
     with pytest.raises(InputTypeError, match=r"leaves\[1\].*not a"):

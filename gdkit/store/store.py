@@ -413,9 +413,16 @@ class Store(NamedTuple):
         return self.path / f"{_TIMINGS}.npz"
 
     def _make_folder(self, path: Path) -> None:
-        if path not in self.made:
+        if path in self.made:
+            return
+        try:
             make_folder(self.files, path)
-            self.made.add(path)
+        except FileNotFoundError:
+            if path.parent.exists():
+                raise
+            make_folder(self.files, path.parent)
+            make_folder(self.files, path)
+        self.made.add(path)
 
     def _tile_path(self, tile: int) -> Path:
         return paths.numbered_path(self.path / _TILES, "tile", tile, self.partition.tiles)
