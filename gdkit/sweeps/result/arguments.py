@@ -5,7 +5,7 @@ import xarray as xr
 
 from gdkit.errors import bad_value, unknown_name
 from gdkit.formatting import count
-from gdkit.sweeps.scoring.lane_values import SweepLike
+from gdkit.sweeps.scoring.lane_values import SweepLike, end_values
 
 
 def check_lane(result: SweepLike, lane: int) -> int:
@@ -20,6 +20,17 @@ def check_finished(result: SweepLike) -> None:
     if not result.finished.any():
         lanes = count(result.finished.size, "lane")
         raise bad_value("result", lanes, "none has finished, so that none is the best", "Resume the sweep first")
+
+
+def check_score_name(result: SweepLike, by: str) -> str:
+    """The name of a variable that has one value per lane."""
+    names = [str(name) for name, values in end_values(result.lanes).data_vars.items() if values.dims == ("lane",)]
+    if by not in names and (by in result.lanes or f"curve_{by}" in result.lanes):
+        problem = "a curve, an array or a coordinate, of which a run has no value at its end"
+        raise bad_value("by", by, problem, f"Name a variable with one value per run: {', '.join(sorted(names))}")
+    if by not in names:
+        raise unknown_name("by", by, names)
+    return by
 
 
 def check_axis(result: SweepLike, axis: str | None, array: xr.Dataset | xr.DataArray) -> str:

@@ -17,7 +17,7 @@ from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.result import resumable
-from gdkit.sweeps.result.arguments import check_axis, check_finished, check_lane
+from gdkit.sweeps.result.arguments import check_axis, check_finished, check_lane, check_score_name
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.evaluations import best_step, best_values
 from gdkit.sweeps.result.exports import files, optuna_study, trackers
@@ -330,13 +330,7 @@ class SweepResult:
         by = self.lanes.attrs.get("by") if by is None else by
         if by is None:
             return default_score(list(map(str, self.lanes.data_vars)), maximized_names(self.lanes.attrs))
-        names = [str(name) for name, values in end_values(self.lanes).data_vars.items() if values.dims == ("lane",)]
-        if by not in names and (by in self.lanes or f"curve_{by}" in self.lanes):
-            problem = "a curve, an array or a coordinate, of which a run has no value at its end"
-            raise bad_value("by", by, problem, f"Name a variable with one value per run: {', '.join(sorted(names))}")
-        if by not in names:
-            raise unknown_name("by", by, names)
-        return by
+        return check_score_name(self, by)
 
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool:
         """Whether `best` and `recommend` prefer large values of `by`: `maximize`, or as the metric declares it."""
