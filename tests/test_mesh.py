@@ -1,4 +1,4 @@
-"""One program for all devices of a mesh: they divide the points of a block, and change no result.
+"""One program for all devices of a mesh: they divide the points of a block, or a lane, and change no result.
 
 The devices are eight parts of this CPU, which have to be set up before JAX starts: so in a process of its own.
 """
@@ -53,6 +53,35 @@ padded = run(13, Plan(mesh=True))  # 16 places for 13 points
 assert padded.plan["width"] == 16
 same(padded, one)
 same(run(13, Plan(mesh=True, width=10)), one)  # of which five devices have two each
+""",
+    "a loss can divide the arrays of each lane": """
+from jax.sharding import NamedSharding, PartitionSpec as P
+from gdkit.sweeps.programs.groups import build_job, trace_groups
+from gdkit.sweeps.request import check_request
+
+over = jax.sharding.Mesh(np.array(jax.devices()), ("model",))
+x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+
+def network(divides):
+    put = lambda x, *spec: jax.lax.with_sharding_constraint(x, NamedSharding(over, P(*spec))) if divides else x
+    place = lambda params: {"up": put(params["up"], None, "model"), "down": put(params["down"], "model", None)}
+    shape = lambda key, *shape: jax.random.normal(key, shape) / 4
+    init = lambda key: place({"up": shape(key, 4, 16), "down": shape(key, 16, 2)})
+    def loss(params, batch):
+        params = place(params)
+        return jnp.mean((jnp.tanh(batch[0] @ params["up"]) @ params["down"] - batch[1]) ** 2)
+    return Problem(loss, init, data=(x, x[:, :2] ** 2))
+
+axes = {"learning_rate": [0.003, 0.03, 0.1]}
+whole, parts = (sweep(network(divides), optax.adam, axes, seeds=2, steps=30) for divides in (False, True))
+assert [parts.plan[name] for name in ("width", "depth", "workers")] == [1, 1, 1], parts.plan
+for name in whole.lanes.data_vars:
+    np.testing.assert_allclose(parts.lanes[name], whole.lanes[name], rtol=2e-3, atol=1e-5, err_msg=name)
+request = check_request(network(True), optax.adam, axes, steps=30)
+(group,) = trace_groups(request)
+carry = build_job(request, group, jax.devices(), group.choose_shape(request)).programs[0].carry
+ups = [x for x in jax.tree.leaves(carry.lanes) if x.shape == (1, 1, 4, 16)]  # the params, both moments, the update
+assert [x.sharding.shard_shape(x.shape) for x in ups] == 4 * [(1, 1, 4, 2)], ups
 """,
     "a stored run is extended": """
 with tempfile.TemporaryDirectory() as folder:

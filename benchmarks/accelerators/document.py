@@ -123,7 +123,7 @@ def _compaction(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Half of the axis diverges early\n"
     shares = [f"{ratios[way]:.2f}" for way in ("compacted", "not compacted")]
     yield _fill(
-        f"Measured on a CPU ({found['device']}) in the layout of accelerators: one block of {found['lanes']} learning "
+        f"Processor time, measured on a CPU in the layout of accelerators: one block of {found['lanes']} learning "
         f"rates and {found['steps']} steps, of which the upper half diverges in the first steps. It takes {shares[0]} "
         f"of the time of an axis where nothing diverges (the target is at most 0.65), and {shares[1]} without "
         "compaction. A program of half the width is compiled first, where the steps that are left save more time than "

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.sharding import Mesh
 
 from gdkit.types import Array
 
@@ -69,6 +70,15 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
         yield equation
         for inner in inner_jaxprs(equation):
             yield from equations(inner)
+
+
+def find_mesh(jaxpr: Jaxpr) -> Mesh | None:
+    """The mesh of several devices among which a program divides arrays; None where it divides none."""
+    for equation in equations(jaxpr):
+        mesh = getattr(equation.params.get("sharding"), "mesh", equation.params.get("mesh"))
+        if isinstance(mesh, Mesh) and mesh.size > 1:
+            return mesh
+    return None
 
 
 def get_lines(equation: JaxprEqn) -> list[tuple[str, int]]:

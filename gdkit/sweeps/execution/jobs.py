@@ -46,6 +46,8 @@ class JobCompiler:
         self.request, self.groups = request, groups
         self.devices = select_devices(request.plan) if devices is None else devices
         self.workers = count_workers(request.plan, len(self.devices)) if workers is None else workers
+        if any(group.facts.mesh for group in groups):
+            self.workers = 1  # as of a mesh that divides lanes
         self.processes, self.settings = processes, settings
         self.choices: list[timing.Choice] = []
         self.compile_seconds = 0.0

@@ -19,7 +19,18 @@ from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
-from gdkit.sweeps.programs.places import CARRY, EVERYWHERE, INPUTS, OUTPUT, Place, describe, divide, get_device
+from gdkit.sweeps.programs.places import (
+    CARRY,
+    EVERYWHERE,
+    INPUTS,
+    OUTPUT,
+    Place,
+    describe,
+    divide,
+    divides_arrays,
+    divides_lanes,
+    get_device,
+)
 from gdkit.sweeps.request import Recording
 from gdkit.tracing.jaxprs import depends_on
 from gdkit.types import OptimizerLike, StaticHyperparameters
@@ -59,7 +70,8 @@ def jit_program(
 def compile_program(program: Program, inputs: tuple[Inputs, Shared], place: Place) -> Program:
     """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
     leaves, treedef = jax.tree.flatten(describe(inputs, INPUTS, place))
-    return _compile_shapes(divide(program, place) if isinstance(place, Mesh) else program, treedef, (*leaves,), place)
+    program = divide(program, place) if isinstance(place, Mesh) and divides_lanes(place) else program
+    return _compile_shapes(program, treedef, tuple(leaves), place)
 
 
 @functools.lru_cache(maxsize=64)
@@ -69,6 +81,9 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     traced = program.start.trace(*inputs)
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
     carry = describe(traced.out_info, CARRY, place)
+    if divides_arrays(place):
+        program, carry = _keep_division(program, carry, start, place)
+        start = program.start.lower(*inputs)
     step = describe(jax.ShapeDtypeStruct((), jnp.int32), EVERYWHERE, place)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
@@ -90,6 +105,22 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
         start, advance, finish, program.layout, fingerprint, carry, output, starts_alike,
         evaluate=evaluate, evaluated=evaluated, observe=observe,
     )  # fmt: skip
+
+
+def _keep_division(program: Program, carry: Carry, start: Lowered, place: Place) -> tuple[Program, Carry]:
+    """The shapes of a carry whose devices divide its arrays as the start divides params, and the program to keep it so.
+
+    Arrays of the shape of such params, such as moments of gradients, are divided like them.
+    """
+    shardings = _find_executable(start.as_text(), start, START_OPTIONS, place).output_shardings
+    divide_as = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    placed = jax.tree.map(divide_as, carry, shardings)
+    params = jax.tree.leaves(placed.lanes.unpack().state.params)
+    divided = {x.shape: x.sharding for x in params if not x.sharding.is_fully_replicated}
+    placed = jax.tree.map(lambda x: divide_as(x, divided.get(x.shape, x.sharding)), placed)
+    keep = functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, placed))
+    observe = program.observe and keep(program.observe)
+    return program._replace(start=keep(program.start), advance=keep(program.advance), observe=observe), placed
 
 
 def compile_narrower(jitted: Program, program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Program:

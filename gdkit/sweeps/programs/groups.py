@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gdkit import binding, descent, factories
 from gdkit.descent import evaluation
@@ -85,12 +86,13 @@ class LossFacts(NamedTuple):
     logs: tuple[str, ...]  # names of what the loss logs
     has_gradient: bool  # whether steps report their gradient
     is_stochastic: bool  # whether the loss is that of a minibatch
+    mesh: Mesh | None = None  # among whose devices the loss divides its arrays
 
     @property
     def limits(self) -> BlockLimits:
         """The limits of a block."""
         limits = compute_block_limits(self.params)
-        return limits._replace(max_lanes=1) if self.runs_step_by_step else limits
+        return limits._replace(max_lanes=1) if self.runs_step_by_step or self.mesh else limits
 
 
 def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:
@@ -166,7 +168,9 @@ def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[s
     # XLA has fast convolutions only outside of loops; those inside are slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(run.program)
     is_impure = binding.is_impure(problem, point, key)
-    return LossFacts(binding.get_params_shape(concrete), runs_step_by_step, is_impure, *run[1:])
+    return LossFacts(
+        binding.get_params_shape(concrete), runs_step_by_step, is_impure, *run[1:], jaxprs.find_mesh(run.program)
+    )
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
@@ -244,7 +248,7 @@ def build_job(
         Shared(request.key, request.get_arrays(group.problem), limits),
         steps=request.steps,
         blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
-        devices=devices,
+        devices=[group.facts.mesh] if group.facts.mesh else devices,
         unroll=shape.unroll,
         group=group.number,
         evaluation_steps=request.evaluation_steps,

@@ -16,7 +16,7 @@ from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
-from gdkit.sweeps.programs.places import Place, count_devices, fit_place, get_device, put
+from gdkit.sweeps.programs.places import Place, count_devices, divides_arrays, fit_place, get_device, put
 from gdkit.sweeps.request import Recording
 from gdkit.types import OptimizerLike, PyTree
 
@@ -85,6 +85,8 @@ def compile_job(
     """
     devices = [fit_place(device, len(blocks[0].points)) for device in devices]
     layout = layout or choose_layout(get_device(devices[0]).platform, unroll)
+    if divides_arrays(devices[0]):
+        layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
     dtype = binding.traced_dtype()
     program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, layout)
     shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))

@@ -1,4 +1,8 @@
-"""Where a program runs: on a device, or on all devices of a mesh, which divide the points of a block among them."""
+"""Where a program runs: on a device, or on all devices of a mesh.
+
+They divide the points of a block among them, on a mesh of the axis `LANES`; or the arrays of one lane, on the mesh that
+the user's loss names in its sharding annotations.
+"""
 
 import functools
 from collections.abc import Callable
@@ -31,9 +35,21 @@ def count_devices(place: Place) -> int:
     return place.size if isinstance(place, Mesh) else 1
 
 
+def divides_lanes(place: Place) -> bool:
+    """Whether the devices of a mesh divide the points of a block among them."""
+    return isinstance(place, Mesh) and LANES in place.axis_names
+
+
+def divides_arrays(place: Place) -> bool:
+    """Whether the devices of a mesh divide the arrays of a lane among them, as the loss says."""
+    return isinstance(place, Mesh) and not divides_lanes(place)
+
+
 def get_sharding(place: Place, spec: P = EVERYWHERE) -> Sharding:
     """How an array is placed: on the device, or on the mesh as `spec` says."""
-    return NamedSharding(place, spec) if isinstance(place, Mesh) else SingleDeviceSharding(place)
+    if isinstance(place, Mesh):
+        return NamedSharding(place, spec if divides_lanes(place) else EVERYWHERE)
+    return SingleDeviceSharding(place)
 
 
 def put(tree: PyTree, place: Place) -> PyTree:
@@ -50,7 +66,7 @@ def describe(tree: PyTree, specs: PyTree, place: Place) -> PyTree:
 
 def fit_place(place: Place, points: int) -> Place:
     """`place`, or as many devices of a mesh as divide the points of a block."""
-    if not isinstance(place, Mesh):
+    if not isinstance(place, Mesh) or not divides_lanes(place):
         return place
     most = next(count for count in range(place.size, 0, -1) if points % count == 0)
     return Mesh(place.devices[:most], place.axis_names)
