@@ -98,7 +98,8 @@ class SlopeQuality(NamedTuple):
 def run(settings: Mapping[str, Any]) -> Landscape:
     """The final loss and its slope over a grid, the sharpness of runs, and a tuning that starts below the edge."""
     settings = complete_settings(settings, DEFAULTS, signed=("key",))
-    first, *others = [_record(settings, settings["key"] + i) for i in range(settings["keys"])]
+    first = _record(settings, settings["key"])
+    others = [_record(settings, settings["key"] + i, above=FAR) for i in range(1, settings["keys"])]
     start, steps = {"learning_rate": settings["tune"]["start"]}, settings["steps"]
     problem = _problem(settings["share"], settings["width"], settings["init_scale"])
     tuned = tune(problem, sgd, start, steps, rounds=settings["tune"]["rounds"], key=settings["key"])
@@ -109,22 +110,27 @@ def run(settings: Mapping[str, Any]) -> Landscape:
     return landscapes[0]._replace(pooled=(int(signs.sum()), len(signs)))
 
 
-def _record(settings: Mapping[str, Any], key: int) -> tuple[Any, ...]:
-    """The first fields of a Landscape after its settings, up to the critical learning rate, from one key."""
+def _record(settings: Mapping[str, Any], key: int, above: float = 0.0) -> tuple[Any, ...]:
+    """The first fields of a Landscape after its settings, up to the critical learning rate, from one key.
+
+    Of the grid the rates above this multiple of the edge: slopes take most of the time.
+    """
     grid, steps = settings["grid"], settings["steps"]
     problem = _problem(settings["share"], settings["width"], settings["init_scale"])
     lane = jax.random.fold_in(jax.random.key(key), 0)  # the key of the only seed of `tune`
     critical = critical_learning_rate(problem, sgd, low=grid["from"], high=100.0, steps=steps, key=lane).value
     rates = np.geomspace(grid["from"], grid["to"] * critical, grid["count"])
+    sharpness = sharpness_runs.largest_sharpness(problem, settings, rates[[0, -1]], lane)
+    edge = sharpness_runs.find_edge(sharpness, steps)
+    rates = rates[rates > above * edge]
 
     def end(rate: jax.Array, lane: jax.Array) -> tuple[jax.Array, jax.Array]:
         loss, slopes = value_and_hypergradient(problem, sgd, {"learning_rate": rate}, steps, key=lane)
         return loss, rate * slopes["learning_rate"]
 
-    sharpness = sharpness_runs.largest_sharpness(problem, settings, rates[[0, -1]], lane)
     over_rates = lambda rates, lane: jax.lax.map(lambda rate: end(rate, lane), rates, batch_size=8)
     ends = jax.jit(over_rates)(jnp.asarray(rates, jnp.float32), lane)
-    return rates, *map(np.asarray, ends), sharpness, sharpness_runs.find_edge(sharpness, steps), critical
+    return rates, *map(np.asarray, ends), sharpness, edge, critical
 
 
 def _compare_signs(result: Landscape, low: float, high: float) -> np.ndarray:
