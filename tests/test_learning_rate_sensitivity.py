@@ -29,14 +29,24 @@ def result():
 
 
 @pytest.mark.full
-def test_every_claim_holds(result):
-    assert len(study.claims(result)) == 5
-    for claim in study.claims(result):
-        # three seeds have few bootstrap samples: a share of them moves by 0.15 with the rounding of one run
-        assert abs(claim.measured - claim.expected) <= max(claim.tolerance, 0.2), claim
+def test_claims_are_the_same_of_both_models_and_checks_hold(result):
+    claims = study.claims(result)
+    assert len(claims) == 11 and all(claim.holds for claim in claims[:2]), claims[:2]
+    for of_mlp, of_transformer in zip(claims[2:6], claims[6:10], strict=True):
+        assert of_mlp.text.replace("mlp", "transformer") == of_transformer.text
 
 
-@pytest.mark.full
+@pytest.mark.parametrize(
+    ("each", "holds"),
+    [([1.0, 1.1, 0.9], True), ([0.3, 0.1, 0.2], True), ([0.3, 0.05, 0.2], False), ([-1.0, -1.1, -0.9], False)],
+)
+def test_a_decrease_is_claimed_if_it_is_above_three_standard_errors(each, holds):
+    error = np.sqrt(np.sum((np.array(each) - np.mean(each)) ** 2) / 2 / 3)
+    claim = study._decrease("lower", "seeds", np.array(each))
+    assert claim.measured == pytest.approx(3 * error / np.mean(each))
+    assert claim.holds == holds == (np.mean(each) > 3 * error)
+
+
 def test_claims_can_fail(result):
     def reversed_rates(runs):  # losses at other learning rates than they were found at, treatments exchanged
         lanes = runs.lanes.assign_coords({name: 1 - runs.lanes[name] for name in ("warmup", "clipping")}).assign(
@@ -45,7 +55,8 @@ def test_claims_can_fail(result):
         return dataclasses.replace(runs, lanes=lanes)
 
     wrong = result._replace(runs={name: reversed_rates(runs) for name, runs in result.runs.items()})
-    assert [claim.holds for claim in study.claims(wrong)] == [True] + [False] * 4
+    assert [claim.holds for claim in study.claims(wrong)[:2]] == [True, False]
+    assert sum(claim.holds for claim in study.claims(wrong)[2:]) < 3
 
 
 @pytest.mark.full
