@@ -190,7 +190,7 @@ def _scaling(part: Mapping[str, Any]) -> Iterable[str]:
 - The MLP sweep by workers: {threads}.
 - An axis whose upper half diverges within {divergence["latest_end"]} of {divergence["steps"]} steps takes
   {divergence["ratio"]:.2f} of the time of one without divergence.
-- In one block of all lanes, as on an accelerator, that axis takes {repacking["half"]:.2f} of the time, since the block
+- In one block of all lanes that is not compacted, that axis takes {repacking["half"]:.2f} of the time, since the block
   runs until its last lane ends. Half of the lanes alone take {repacking["repacked"]:.2f}: the best that moving the
   remaining lanes into a block of half the width could reach on this device.
 - A tile of one lane and one step costs {_seconds(part["dispatch"]["seconds_a_tile"])}; one call of its program
