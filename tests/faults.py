@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class Faults:
         self._unsynced.discard(path.stat().st_ino)
 
     def _replace(self, source: Path, target: Path) -> None:
-        old = target.with_name(f"{target.name}.before{len(self.done)}")  # the inode that a lost rename brings back
+        old = self._name_before(target)  # the inode that a lost rename brings back
         with contextlib.suppress(FileNotFoundError):
             os.link(target, old)
         os.replace(source, target)
@@ -91,12 +92,16 @@ class Faults:
 
         self._names.append((target.parent, undo))
 
+    def _name_before(self, path: Path) -> Path:
+        """A name for what is there now; unique, since several of these objects may see one folder."""
+        return path.with_name(f"{path.name}.before{secrets.token_hex(4)}")
+
     def _link(self, source: Path, target: Path) -> None:
         os.link(source, target)
         self._names.append((target.parent, lambda: _remove(target)))
 
     def _unlink(self, path: Path) -> None:
-        old = path.with_name(f"{path.name}.before{len(self.done)}")
+        old = self._name_before(path)
         os.rename(path, old)
         self._names.append((path.parent, lambda: os.replace(old, path)))
 

@@ -71,6 +71,7 @@ def test_noise_scale_is_that_of_the_gradients_of_single_examples():
     np.testing.assert_allclose(found["gradient_noise_scale"], noise / square, rtol=0.05)
 
 
+@pytest.mark.full
 def test_noise_scale_does_not_depend_on_the_batch_size():
     for size in (2, 6):  # the estimates are unbiased at any size
         rows = lambda key, t, data, size=size: jax.tree.map(

@@ -20,6 +20,7 @@ def synthetic(batch=(1.0, 1.0), full=(0.4, 0.7), start=0.4):
     return study.BatchSharpness(study.DEFAULTS, cases)
 
 
+@pytest.mark.full
 def test_the_study_runs_and_shows_every_case():
     result = study.run(TINY)
     (case,) = result.cases

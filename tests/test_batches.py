@@ -256,6 +256,7 @@ GRAIN = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", quick(GRAIN, "repeated"))
 def test_batches_of_grain_are_those_that_it_iterates_over(case):
     grain = pytest.importorskip("grain", reason="grain is not installed")

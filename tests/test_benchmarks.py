@@ -13,12 +13,9 @@ from benchmarks.__main__ import PARTS, main
 from benchmarks.roofline import flops
 from benchmarks.targets import Target, judge
 
-FAST = ("logistic",)
 
-
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.full) for name in COMPARED]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", COMPARED)
 def test_every_peer_runs_and_comes_to_the_final_losses_of_gdkit(name):
     work = workloads.make(name, quick=True)
     if name == "logistic":  # the statistics are those of the other workloads

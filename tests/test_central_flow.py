@@ -30,6 +30,7 @@ def synthetic(**changes):
     )
 
 
+@pytest.mark.full
 def test_claims_on_paths_hold(result):
     loss, *paths = central_flow.claims(result)
     assert "predicted mean loss" in loss.text
@@ -37,6 +38,7 @@ def test_claims_on_paths_hold(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_flows_start_where_the_sharpness_nears_the_edge(result):
     (case,) = result.cases
     assert case.edge == 10
@@ -69,6 +71,7 @@ def test_claims_fail_where_a_flow_does_not_predict_the_run(changes, failing):
     assert all(any(part in text for text in found) for part in failing)
 
 
+@pytest.mark.full
 def test_table_and_figure_show_every_network(result):
     assert len(str(result).splitlines()) == 3
     axes = central_flow.plot(result)["central_flow"].axes

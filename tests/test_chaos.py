@@ -36,11 +36,13 @@ def multiplier(rate, period):
     return slope
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     for claim in chaos.claims(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     shifted = result._replace(doublings=result.doublings + 0.003 * np.arange(4))
     failed = [not claim.holds for claim in chaos.claims(shifted)]
@@ -51,6 +53,7 @@ def test_claims_can_fail(result):
     assert sum(not claim.holds for claim in chaos.claims(wrong)) >= 6
 
 
+@pytest.mark.full
 def test_doublings_are_where_the_multiplier_found_by_newton_is_minus_one(result):
     brackets = [(0.9, 1.1, 1), (1.15, 1.28, 2), (1.27, 1.295, 4), (1.295, 1.301, 8)]
     exact = [brentq(lambda rate, p=period: multiplier(rate, p) + 1, low, high) for low, high, period in brackets]
@@ -80,11 +83,13 @@ def test_periods_are_the_smallest_powers_of_two():
     np.testing.assert_array_equal(theory.periods(rows), [1, 2, 4, 8, np.inf])
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_doubling(result):
     _, _, *rows = str(result).splitlines()
     assert [row.split("|")[0].strip() for row in rows] == ["1 → 2", "2 → 4", "4 → 8", "8 → 16"]
 
 
+@pytest.mark.full
 def test_figure_shows_iterates_exponents_and_intervals(result):
     figures = chaos.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"chaos": Figure}

@@ -176,12 +176,25 @@ def lane(lanes, index):
     return jax.tree.map(lambda leaf: on_host(leaf)[index], lanes)
 
 
+# Optimizers whose states differ most: factored or not, of one moment or several, with counts, norms or signs.
+MIXED = (
+    "adafactor",
+    "adagrad",
+    "adamw",
+    "ademamix",
+    "lamb",
+    "lion",
+    "muon",
+    "novograd",
+    "rmsprop",
+    "rprop",
+    "sm3",
+    "yogi",
+)
+
+
 def _marks(name, problem):
-    is_quick = (
-        (name, problem) == ("lbfgs", "pytree")
-        or name in ("sgd", "adam")
-        or (name in dir(optax) and problem == "mlp" and name != "lbfgs")
-    )
+    is_quick = (name, problem) == ("lbfgs", "pytree") or name in ("sgd", "adam") or (name in MIXED and problem == "mlp")
     marks = [] if is_quick else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call
         marks.append(pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning"))
@@ -351,6 +364,7 @@ def test_descend_traces_once_for_learning_rates_of_every_kind():
     assert len(traces) == traced + len(KINDS) + 2  # one trace per call, which checks the loss
 
 
+@pytest.mark.full
 def test_minibatches_of_descend_equal_a_plain_loop_over_the_same_samples():
     x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     init, apply = np.zeros(3, np.float32), lambda w, x: x @ w

@@ -158,6 +158,7 @@ def test_curvature_of_params_in_half_precision_is_computed_in_float32(dtype):
     np.testing.assert_allclose(found.farthest.values, [-0.5], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_monitors_of_curvature_take_params_in_half_precision():
     problem, factory = weighted(jnp.bfloat16), functools.partial(optax.rmsprop, eps=1e-3)
     watched = [

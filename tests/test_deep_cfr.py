@@ -36,12 +36,14 @@ def memory():
     return descend(deep_regret.regret_network(iterations=3, period=2, rows=4), sgd(0.0), 12)
 
 
+@pytest.mark.full
 def test_every_claim_holds_with_a_tolerance_for_few_iterations(tiny):
     for claim in deep_cfr.claims(tiny):
         assert claim._replace(tolerance=max(claim.tolerance, LOOSE * (claim.expected == 0))).holds, claim
     assert tiny.tabular[-1] < 1e-3 and tiny.equilibria < 1e-6
 
 
+@pytest.mark.full
 def test_claims_can_fail(tiny):
     swapped = tiny.deep.lanes.assign_coords(optimizer=("lane", tiny.deep.lanes["optimizer"].values[::-1]))
     worse = swapped.assign(exploitability=0.1 + 0 * swapped["exploitability"].fillna(0))
@@ -50,11 +52,13 @@ def test_claims_can_fail(tiny):
     assert not any(claim.holds for claim in deep_cfr.claims(wrong))
 
 
+@pytest.mark.full
 def test_the_memory_holds_the_advantages_of_every_iteration(memory):
     even = jnp.full((*kuhn.SETS, 2), 0.5)
     np.testing.assert_allclose(memory.aux.advantages, np.tile(kuhn.advantages(even), (3, 1, 1, 1, 1)), atol=1e-6)
 
 
+@pytest.mark.full
 def test_strategies_add_up_weighted_by_iteration_and_reach(memory):
     even = jnp.full((*kuhn.SETS, 2), 0.5)
     np.testing.assert_allclose(memory.aux.total, 6 * kuhn.weighted(even), atol=1e-6)  # 1 + 2 + 3
@@ -83,6 +87,7 @@ def test_before_the_second_players_turn_only_the_first_learns():
     assert np.isfinite(memory.exploitability[0]) and np.isnan(memory.exploitability[1:]).all()
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_learning_rate(tiny):
     first, *tables = str(tiny).split("\n\n")
     assert first.startswith("tabular: value -0.05")
@@ -91,6 +96,7 @@ def test_printed_table_has_one_line_per_learning_rate(tiny):
     assert "nan" in sgd[1] and "nan" not in sgd[0]
 
 
+@pytest.mark.full
 def test_figure_shows_tabular_regrets_and_networks(tiny):
     (figure,) = deep_cfr.plot(tiny).values()
     left, right = figure.axes

@@ -37,7 +37,7 @@ DOCUMENTS = {
 }
 
 # Pages that `make test` runs; `make test-full` runs them all.
-EVERY_TIME = ("README.md", LESSON, "docs/quickstart.md", "docs/host_data.md", "docs/character_transformer.md")
+EVERY_TIME = ("README.md", LESSON, "docs/quickstart.md", "docs/character_transformer.md")
 WITH_COMMANDS = [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))]
 
 # Pages that the tests run with smaller sizes than those of the outputs that they show.
@@ -87,7 +87,8 @@ def test_figures_that_a_document_shows_exist_and_are_drawn_by_its_code_or_its_ru
             assert (folder / shown.name).stat().st_size > 5_000
 
 
-@pytest.mark.parametrize("name", quick(WITH_COMMANDS, *EVERY_TIME))
+@pytest.mark.full
+@pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_configs_of_a_document_run_with_its_files(name, printed, monkeypatch, capsys):
     monkeypatch.chdir(printed(name)[0])
     text = (ROOT / name).read_text(encoding="utf-8")

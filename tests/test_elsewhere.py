@@ -312,6 +312,7 @@ def numbers(result):
     return result.lanes.drop_attrs()
 
 
+@pytest.mark.full
 def test_a_function_resumes_from_its_directory_with_the_same_bits(tmp_path):
     FUSE.reset()
     path = tmp_path / "run"

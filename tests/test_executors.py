@@ -125,6 +125,7 @@ def once(action):
     return report, left
 
 
+@pytest.mark.full
 def test_a_process_pool_whose_worker_is_killed_is_restarted(iris, tmp_path):
     settings = SETTINGS._replace(large_request_bytes=0)  # so that both pools read the sweep from a file
     narrow = Plan(width=1, depth=1)

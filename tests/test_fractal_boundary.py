@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shared import quick
 
 import gdkit
 from experiments import fractal_boundary
@@ -51,9 +52,7 @@ def trains(name, width, steps, late, point, key=0):
     return bool(np.mean(losses[-late:]) < losses[0])  # NaN is not below
 
 
-@pytest.mark.parametrize(
-    "name", ["tanh", "linear", "tanh, minibatches", *(pytest.param(n, marks=pytest.mark.full) for n in MORE)]
-)
+@pytest.mark.parametrize("name", quick(["tanh", "linear", "tanh, minibatches", *MORE], "tanh, minibatches"))
 def test_a_network_trains_where_numpy_says_so(name):
     points = np.array([[a, b] for a in (-2.0, 0.5, 1.5, 4.0) for b in (-1.0, 0.8, 1.6, 3.0)])
     answers = fractal_boundary.is_trained(name, 4, 30, 7, 1)(points)

@@ -17,11 +17,13 @@ def result():
     return gradient_flow.run(TINY)
 
 
+@pytest.mark.full
 def test_every_claim_holds(result):
     for claim in gradient_flow.claims(result):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     further = result.distance * (result.rates / result.rates[-1])[:, None] ** 0.2
     cases = [
@@ -59,6 +61,7 @@ def test_distances_are_those_at_the_ends_of_intervals():
     np.testing.assert_allclose(result.lanes["distance"].values, expected, atol=1e-6)
 
 
+@pytest.mark.full
 def test_oscillation_is_the_product_of_its_factors_down_to_rounding(result):
     flat = FlowSharpness(np.arange(0, 4.0), np.ones(4), result.curve.rounding)
     growth = flat.growth(0.5)  # two steps per unit of time, each with factor ½
@@ -69,11 +72,13 @@ def test_oscillation_is_the_product_of_its_factors_down_to_rounding(result):
     assert long.oscillation(0.5).min() == pytest.approx(np.log(np.finfo(np.float32).eps))
 
 
+@pytest.mark.full
 def test_a_run_that_oscillates_from_the_start_is_predicted_to_leave_at_once(result):
     steep = result._replace(sharpness=np.full_like(result.sharpness, 9.0))
     assert list(steep.curve.predicted_departures(np.array([0.5, 0.2]))) == [0.0, np.inf]
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_run(result):
     _, _, first, *rest = str(result).splitlines()
     assert first.split()[0] == "0.5000"
@@ -81,6 +86,7 @@ def test_printed_table_has_one_line_per_run(result):
     assert rest[-1].count("never") == 3
 
 
+@pytest.mark.full
 def test_figure_shows_distances_and_departures(result):
     figures = gradient_flow.plot(result)
     assert {name: type(figure) for name, figure in figures.items()} == {"gradient_flow": Figure}

@@ -102,10 +102,11 @@ def test_one_figure_marks_the_edge_in_every_part(found):
         ({"step": 5}, InputValueError, "Did you mean 'steps'"),
         ({"grid": {"count": 0}}, InputValueError, "settings.grid.count=0"),
         ({"tune": 3}, InputTypeError, "settings.tune=3: not a mapping"),
-        (
+        pytest.param(
             TINY | {"steps": 20, "grid": {"from": 0.02, "to": 0.05, "count": 3}},
             InputValueError,
             "the grid does not cross the edge of stability",
+            marks=pytest.mark.full,
         ),
     ],
 )

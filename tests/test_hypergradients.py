@@ -73,6 +73,7 @@ def network(**options):
     return problems.mlp(widths=[8], activation="tanh", split=(0.2, 0.4, 0.4), **options)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("batch_size", quick([None, 16], 16))
 def test_a_hypergradient_forward_equals_the_one_back_through_descend(batch_size):
     problem = network(batch_size=batch_size)

@@ -47,6 +47,7 @@ def test_a_decrease_is_claimed_if_it_is_above_three_standard_errors(each, holds)
     assert claim.holds == holds == (np.mean(each) > 3 * error)
 
 
+@pytest.mark.full
 def test_claims_can_fail(result):
     def reversed_rates(runs):  # losses at other learning rates than they were found at, treatments exchanged
         lanes = runs.lanes.assign_coords({name: 1 - runs.lanes[name] for name in ("warmup", "clipping")}).assign(

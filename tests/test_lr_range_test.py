@@ -124,11 +124,13 @@ def test_without_noise_the_slope_in_log_rate_finds_the_steepest_point_and_noise_
 # The study
 
 
+@pytest.mark.full
 def test_every_claim_holds_on_one_case(found):
     holds = [claim.holds for claim in lr_range_test.claims(found)]
     assert all(holds), lr_range_test.claims(found)
 
 
+@pytest.mark.full
 def test_regret_is_zero_for_the_best_of_the_sweep_and_a_share_of_the_decrease_for_others(found):
     case = found.cases[0]
     assert case.sweep_regret.min() == 0 and case.best == case.rates[np.argmin(case.sweep_regret)]
@@ -137,6 +139,7 @@ def test_regret_is_zero_for_the_best_of_the_sweep_and_a_share_of_the_decrease_fo
     assert all(np.all(regret > -0.2) for regret in case.regret.values())
 
 
+@pytest.mark.full
 def test_claims_can_fail(found):
     noisy = {rule: 1e-5 * np.ones(3) for rule in found.noisy}
     test = found.cases[0].test
@@ -147,6 +150,7 @@ def test_claims_can_fail(found):
     assert not any(claim.holds for claim in lr_range_test.claims(wrong))
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_case(found):
     off, lost = (part.splitlines() for part in str(found).split("\n\n"))
     numbers = lambda line: [float(cell) for cell in line.split("|")[1:]]
@@ -157,6 +161,7 @@ def test_printed_table_has_one_line_per_case(found):
         assert numbers(line) == pytest.approx(list(case.regrets.values()), abs=0.006)
 
 
+@pytest.mark.full
 def test_figure_shows_curve_noise_and_both_regrets(found):
     figures = lr_range_test.plot(found)
     assert [type(figure) for figure in figures.values()] == [Figure]

@@ -22,6 +22,7 @@ def synthetic(critical=20.0, noise=20.0, power=-1.0):
     return study.NoiseScale(study.DEFAULTS, runs, study.fit_runs(runs))
 
 
+@pytest.mark.full
 def test_the_study_runs_and_shows_every_batch_size():
     result = study.run(TINY)
     assert [one.steps.shape for one in result.runs] == [(2, 2), (2, 2)]

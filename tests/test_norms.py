@@ -70,6 +70,7 @@ def test_the_bound_of_linf_is_tight_where_weights_explain_the_form(search):
         assert np.linalg.eigvalsh(matrix)[-1] * 8 > 1.2 * found.bound
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", quick(range(3), 0))
 def test_spectral_is_the_maximum_over_orthogonal_matrices(seed):
     matrix = random_form(4, seed, rank=2)
@@ -116,6 +117,7 @@ def test_a_step_lowers_a_loss_below_the_threshold_of_its_smoothness_and_not_abov
         assert loss(x - 0.99 * rate * length * direction) < loss(x) < loss(x - 1.01 * rate * length * direction)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("curvature", quick([0.5, 2.0, 8.0], 2.0))
 def test_sign_descent_ends_where_its_rate_is_at_the_threshold(curvature):
     problem, rate, x = problems.quadratic([curvature]), 0.1, 3.03

@@ -44,6 +44,7 @@ def test_no_cell_fails_or_writes_to_stderr(outputs):
         assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "cell, texts",
     [

@@ -127,11 +127,13 @@ def test_the_suite_has_at_least_20_problems_of_every_kind_and_8_optimizers():
 # The race
 
 
+@pytest.mark.full
 def test_every_claim_holds(race):
     for claim in optimizer_race.claims(race):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_steps_on_quadratics_are_those_of_the_recursion_by_hand(race):
     for row, heavy in zip(race.quadratic_steps, (False, True), strict=True):
         for steps, condition in zip(row, TINY["conditions"], strict=True):
@@ -145,12 +147,14 @@ def test_steps_on_quadratics_are_those_of_the_recursion_by_hand(race):
             assert abs(steps - count) <= 1
 
 
+@pytest.mark.full
 def test_default_learning_rates_are_among_those_of_the_sweep(race):
     for name, rate in zip(optimizer_race.OPTIMIZERS, optimizer_race.DEFAULT_RATES, strict=True):
         assert np.isclose(race.rates, rate, rtol=1e-9).sum() == 1, name
     assert (race.times["tuned"] <= race.times["default"]).all()
 
 
+@pytest.mark.full
 def test_claims_can_fail(race):
     best = np.broadcast_to(np.isclose(race.rates, 0.1), race.steps.shape)  # of the sweep, but none solves there
     kinds = np.array(["networks", "functions", "functions"])
@@ -158,6 +162,7 @@ def test_claims_can_fail(race):
     assert [claim.holds for claim in optimizer_race.claims(wrong)] == [True, False, False, False, False]
 
 
+@pytest.mark.full
 def test_figure_shows_a_profile_of_every_optimizer_tuned_and_default(race):
     figures = optimizer_race.plot(race)
     assert [type(figure) for figure in figures.values()] == [Figure]
@@ -168,6 +173,7 @@ def test_figure_shows_a_profile_of_every_optimizer_tuned_and_default(race):
         assert np.diff(heights).min() > 0.05, "labels would overlap"
 
 
+@pytest.mark.full
 def test_printed_table_has_one_line_per_optimizer(race):
     _, _, _, *rows = str(race).splitlines()
     assert [row.split()[0] for row in rows] == list(optimizer_race.OPTIMIZERS)

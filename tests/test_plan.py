@@ -92,6 +92,7 @@ def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
         np.testing.assert_allclose(once.lanes[name], several.lanes[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.full
 def test_a_convolution_is_stepped_by_calls_on_a_cpu():
     def loss(kernel, images):
         made = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -105,6 +106,7 @@ def test_a_convolution_is_stepped_by_calls_on_a_cpu():
     np.testing.assert_allclose(result.lanes["final_loss"][:2], looped.lanes["final_loss"][:2], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_segments_that_adapt_to_the_clock_give_the_same_bits(iris):
     plan = Plan(width=4, unroll=1)
     fixed = sweep(iris, sgd, {"learning_rate": RATES}, steps=200, plan=dataclasses.replace(plan, segment=13))
@@ -169,6 +171,7 @@ def test_what_is_known_of_a_problem_is_asked_again_in_another_precision():
         jax.config.update("jax_enable_x64", before)
 
 
+@pytest.mark.full
 def test_the_shape_does_not_depend_on_the_workers_of_a_run(iris):
     one, two = (sweep(iris, sgd, {"learning_rate": RATES}, seeds=2, steps=20, plan=Plan(workers=n)) for n in (1, 2))
     assert plan_of(one)["width"] == plan_of(two)["width"]
@@ -186,6 +189,7 @@ def test_a_short_sweep_is_not_timed(iris):
 GENEROUS = timing.PlannerSettings(share=1e6, time_lane_step=functools.partial(timing.time_lane_step, sample=0.01))
 
 
+@pytest.mark.full
 def test_a_timed_choice_is_recorded_and_remembered(iris):
     run = functools.partial(run_sweep, settings=DEFAULT_SETTINGS._replace(planner=GENEROUS))
     first = run(iris, sgd, {"learning_rate": RATES}, steps=40)

@@ -416,7 +416,7 @@ def test_file_in_no_folder_is_refused(tmp_path):
         (lambda f: plots.loss_curves(f.sweep, axis="learning_rat"), "Did you mean 'learning_rate'"),
         (lambda f: plots.loss_curves(f.sweep, seed=3), "seed=3: no such seed"),
         (lambda f: plots.loss_curves(f.sweep, at={"beta": 1}), "at='beta': no such name"),
-        (lambda f: plots.final_loss(f.sweep, by="loss"), "by='loss': no such name"),
+        (lambda f: plots.final_loss(f.sweep, by="losses"), "by='losses': no such name"),
         (lambda f: plots.final_loss(f.sweep, optimizer="adam"), "optimizer='adam'"),
         (lambda f: plots.final_loss(f.sweep, threshold="1"), "threshold='1': not a number"),
         (lambda f: plots.final_loss(f.plane, at={"momentum": 0.7}), "the sweep has no such point"),

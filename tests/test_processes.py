@@ -98,7 +98,7 @@ def test_a_first_interrupt_keeps_the_segments_and_says_how_to_go_on(interrupted)
     code, error, status, log = said["interrupt"]
     assert code == 130
     assert re.search(r"stopping once the current segments are checkpointed; interrupt again to stop immediately", error)
-    assert re.search(rf"interrupted\. .*\d of 24 runs are finished, the others are checkpointed\. To resume:\n"
+    assert re.search(rf"interrupted\. .*\d of 24 runs are finished; the others are checkpointed\. To resume:\n"
                      rf"  gdkit run {folder}/config\.yaml --output {folder}\n$", error)  # fmt: skip
     assert "running" not in status, "its claims are given back"
     assert re.search(r"checkpointed: 2 blocks, at steps \d+ to \d+ of 160", status)

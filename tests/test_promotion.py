@@ -44,6 +44,7 @@ def test_steps_and_metrics_of_built_in_problems_trace_under_strict_promotion(nam
         assert all(metric.dtype == jnp.float32 for metric in jax.eval_shape(run, jax.random.key(0)))
 
 
+@pytest.mark.full
 def test_what_compiles_its_own_programs_runs_under_strict_promotion():
     with jax.numpy_dtype_promotion("strict"):
         result = gdkit.sweep(QUADRATIC, sgd, {"learning_rate": [0.1, 0.2]}, steps=3)

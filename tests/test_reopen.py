@@ -45,6 +45,7 @@ def longer(iris):
     return sweep(iris, None, AXES, seeds=3, steps=60, plan=PLAN)
 
 
+@pytest.mark.full
 def test_lanes_are_extended_from_a_directory_in_another_process(iris, folder, longer):
     opened = gdkit.open(folder, problem=iris, optimizer=OPTIMIZERS)
     assert_same_bits(opened.extend(60), longer)

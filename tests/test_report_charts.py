@@ -26,6 +26,7 @@ from report_pages import (
     wait_for,
     write,
 )
+from shared import quick
 
 from gdkit.app import report
 from gdkit.app.config.loading import loads
@@ -72,7 +73,7 @@ def press_plus(page, place, figure):
 
 
 @pytest.mark.parametrize(("figure", "point"), [("score", (0.05, 0.05)), ("curves", (10.0, 0.3))])
-@pytest.mark.parametrize(("gesture", "factor"), [(turn, math.exp(0.6)), (pinch, 2.0)])
+@pytest.mark.parametrize(("gesture", "factor"), quick([(turn, math.exp(0.6)), (pinch, 2.0)], (pinch, 2.0)))
 def test_zooming_keeps_the_values_beneath_the_pointer_or_the_fingers(page, gesture, factor, figure, point):
     place, before = ruler(page, f".{figure}")(*point), spans(page, figure)
     gesture(page, place, figure)
@@ -82,7 +83,8 @@ def test_zooming_keeps_the_values_beneath_the_pointer_or_the_fingers(page, gestu
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [((0.01, 0.02), (0.3, 0.2)), ((0.002, 0.01), (0.05, 0.3)), ((0.1, 0.006), (3.0, 0.09))]
+    ("low", "high"),
+    [((0.01, 0.02), (0.3, 0.2)), *quick([((0.002, 0.01), (0.05, 0.3)), ((0.1, 0.006), (3.0, 0.09))])],
 )
 def test_dragging_selects_a_part_then_pans_and_a_double_click_shows_all(page, low, high):
     before = spans(page, "score")
@@ -153,7 +155,8 @@ def test_a_zoom_is_in_the_address_and_on_the_saved_chart(page, made, figure):
 
 
 @pytest.mark.parametrize(
-    "zoom", ['{"scores":{"x":[0,1],"y":[1,1]}}', '{"scores":{"x":"a"}}', '{"scores":{"x":[-5,1]}}', "[[1]]"]
+    "zoom",
+    quick(['{"scores":{"x":[0,1],"y":[1,1]}}', '{"scores":{"x":"a"}}', '{"scores":{"x":[-5,1]}}', "[[1]]"], "[[1]]"),
 )
 def test_a_zoom_that_no_scale_can_show_is_ignored(tab, made, zoom):
     tab.open("about:blank")
@@ -189,7 +192,7 @@ def losses_of(made, number):
     return curves[0][0], np.stack([losses for _, losses in curves]).astype(float)
 
 
-@pytest.mark.parametrize("number", [0, 4, 8])
+@pytest.mark.parametrize("number", quick([0, 4, 8], 4))
 @pytest.mark.parametrize("kind", ["min–max", "95 % interval"])
 def test_curves_are_drawn_as_mean_and_band_over_seeds(page, made, kind, number):
     choose(page, "Curves of", "sgd")
@@ -233,7 +236,7 @@ def test_pinned_curves_have_colors_and_numbers_of_their_own(page):
 # Cards
 
 
-@pytest.mark.parametrize("width", [1280, 1000, 700])
+@pytest.mark.parametrize("width", quick([1280, 1000, 700], 700))
 def test_a_card_stays_within_its_own_chart(tab, made, width):
     tab.open(made.address, width=width)
     covered = """(() => {

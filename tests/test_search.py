@@ -58,6 +58,7 @@ def test_the_best_points_of_each_round_are_resumed(iris):
     assert len(best & set(np.flatnonzero(result.lanes["end_step"].values > 10))) >= 8
 
 
+@pytest.mark.full
 def test_it_finds_one_of_the_best_quarter_for_a_fraction_of_the_steps(iris):
     axes = {"learning_rate": RATES}
     full, halved = sweep(iris, sgd, axes, steps=270), successive_halving(iris, sgd, axes, steps=270)

@@ -24,6 +24,7 @@ def test_the_matrix_written_down_whole_is_that_of_jax():
     np.testing.assert_allclose(found, dense_hessian(problem, params), atol=1e-4)
 
 
+@pytest.mark.full
 def test_the_study_runs_and_shows_every_network(result):
     (network,) = result.networks
     assert network.loss.shape == network.difference.shape == (3,) and network.loss[-1] < network.loss[0]

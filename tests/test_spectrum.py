@@ -103,6 +103,7 @@ def test_the_trace_is_within_two_standard_errors_as_often_as_it_says():
     assert np.median(error) < hutchinson / 3  # the three large eigenvalues count exactly
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("network", ["squared_error"], indirect=True)
 def test_spectral_density_has_the_moments_and_counts_of_the_dense_matrix(network):
     problem, params, dense = network

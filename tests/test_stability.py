@@ -359,6 +359,7 @@ def test_sharpness_every_is_that_of_the_params_at_its_steps():
     assert "sharpness_curve" not in run.statistics
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("record", quick([3, 8], 3))  # of 6 that are taken
 def test_sharpness_every_records_the_first_of_its_curve(record):
     problem, every, chosen = problems.rosenbrock(), 7, {"learning_rate": 1e-3}
@@ -428,6 +429,7 @@ def test_critical_learning_rate_with_momentum_is_that_of_theory(family, dimensio
     assert critical.value == pytest.approx(stability.stability_threshold(family, 3.0, **chosen), rel=5e-3)
 
 
+@pytest.mark.full
 def test_critical_learning_rate_of_a_network_is_that_of_a_brute_force_sweep(key):
     problem = problems.mlp("iris", widths=(4,), activation="tanh", loss="squared_error")
     problem = dataclasses.replace(problem, init=problem.init(key))  # the same start in both
@@ -613,6 +615,7 @@ def test_preconditioned_sharpness_every_of_a_sweep_is_that_of_each_lane():
     assert not np.allclose(*result.lanes["preconditioned_sharpness_curve"].values)
 
 
+@pytest.mark.full
 def test_preconditioned_sharpness_every_is_not_a_number_where_the_preconditioner_is_not_diagonal():
     problem, chosen = problems.rosenbrock(), {"learning_rate": 0.01}
     watched = [stability.preconditioned_sharpness_every(problem, optax.lamb, 2)]

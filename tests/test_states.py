@@ -220,6 +220,7 @@ def kept():
     return functools.cache(lambda name: keep_best(*CASES[name]))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", quick(CASES, "loss"))
 def test_states_at_the_best_evaluation_are_those_of_a_run_of_so_many_steps(case, kept):
     (problem, optimizer), result = CASES[case], kept(case)
@@ -290,6 +291,7 @@ def test_best_states_need_evaluations_of_validation_data():
 # Halved, extended and sharded sweeps
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("optimizer", quick([gdkit.sgd, optax.adam, optax.adagrad], optax.adam))
 def test_a_halved_sweep_has_the_state_of_each_lane_at_the_end_of_its_last_round(optimizer):
     rates = np.geomspace(1e-3, 10, 9)
@@ -354,6 +356,7 @@ def test_all_lanes_of_a_sweep_start_where_they_are_told(adam, folder, kind):
         assert_close(found.state(lane), run.state)
 
 
+@pytest.mark.full
 def test_injected_hyperparameters_are_those_of_each_lane():
     inject = lambda learning_rate: optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
     axes = {"learning_rate": [0.1, 0.2, 0.4]}

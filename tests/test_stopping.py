@@ -234,6 +234,7 @@ def sweep_noisy(problem, name, steps=150, **options):
     return sweep(problem, sgd, NOISY, steps=steps, seeds=2, evaluate_every=EVERY, monitors=rule, **options)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", quick(NAMES, "validation_loss"))
 def test_patience_with_validation_data_ends_each_run_where_a_loop_over_its_evaluations_does(noisy, name):
     free = sweep(noisy[name], sgd, NOISY, steps=150, seeds=2, evaluate_every=EVERY).lanes

@@ -59,6 +59,7 @@ def test_strides_of_a_swept_problem_can_be_extended():
     assert_same(single, run(PLAIN, steps=37).extend(61))
 
 
+@pytest.mark.full
 def test_batches_that_depend_on_a_swept_value_are_not_sampled_ahead():
     def noisy(scale):
         sample = lambda key, t, data: scale * jax.random.normal(jax.random.fold_in(key, t), (4,))

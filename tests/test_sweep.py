@@ -355,6 +355,7 @@ def test_blocks_hold_every_lane_once_but_for_padding():
         assert seen == {(p, s) for p in range(points) for s in range(seeds)}
 
 
+@pytest.mark.full
 def test_schedule_free_is_judged_at_its_average(iris):
     factory = optax.contrib.schedule_free_sgd
     result = sweep(iris, factory, {"learning_rate": [0.1]}, steps=20)
@@ -438,6 +439,7 @@ def test_what_is_wrong_with_a_later_optimizer_is_found_before_any_runs():
         run_sweep(problems.parabola(), None, axes, steps=5, settings=settings)
 
 
+@pytest.mark.full
 def test_params_of_half_precision_have_statistics_of_single():
     problem = Problem(lambda x: jnp.sum(x.astype(jnp.float32) ** 2), jnp.ones(3, jnp.bfloat16))
     run = descend(problem, sgd, 10, hyperparameters={"learning_rate": 0.1})

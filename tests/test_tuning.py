@@ -150,6 +150,7 @@ def found(optuna, quadratic):
     return search
 
 
+@pytest.mark.full
 def test_values_that_a_study_gets_are_those_of_a_sweep_of_the_same_points(optuna, quadratic, found):
     rates = [t.params["learning_rate"] for t in found.study.trials]
     np.testing.assert_array_equal(found.result.lanes["learning_rate"].values, rates)

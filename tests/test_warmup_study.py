@@ -53,6 +53,7 @@ def test_a_ramp_grows_by_a_share_of_the_peak_per_step_from_its_start(warmup, sta
     np.testing.assert_allclose(found, rates, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_the_sharpness_along_a_warmup_is_over_the_edge_at_its_step(result, starts):
     path, peak = result.paths["sharp"], study.DEFAULTS["peak"]["sharp"]
     np.testing.assert_allclose(path.share, [1 / 6, 3 / 6, 5 / 6, 1, 1, 1])
@@ -62,6 +63,7 @@ def test_the_sharpness_along_a_warmup_is_over_the_edge_at_its_step(result, start
         np.testing.assert_allclose(path.curvature[seed, 0], sharpness * peak / 2, rtol=1e-3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "moment"), [("adam", 1.0), ("gi_adam", 0.001)])  # of ν̂, the share that g² has in it
 def test_preconditioned_sharpnesses_are_those_of_dense_hessians_over_38_by_the_rate(result, starts, name, moment):
     for seed, (g, hessian) in enumerate(starts):
@@ -71,6 +73,7 @@ def test_preconditioned_sharpnesses_are_those_of_dense_hessians_over_38_by_the_r
         np.testing.assert_allclose(result.paths[name].ratio[seed, 0], expected, rtol=0.02)
 
 
+@pytest.mark.full
 def test_the_largest_rate_is_the_largest_that_trains(result):
     trained = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], bool)[:, None]  # (rates, warmups, seeds)
     found = result._replace(rates={"sgd": np.array([1.0, 2.0, 4.0])}, trained={"sgd": trained}).largest("sgd")
@@ -98,6 +101,7 @@ def made(result, **changes):
     return result._replace(**parts | {name: change(parts[name], ramped) for name, change in changes.items()})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("changes", "failing"),
     [

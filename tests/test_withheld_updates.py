@@ -102,6 +102,7 @@ def test_a_skipped_step_does_not_end_a_run_and_is_counted(name):
     assert Regime(int(classify(run.statistics).regime)) != Regime.DIVERGED
 
 
+@pytest.mark.full
 def test_optimizers_that_do_not_skip_still_diverge_beside_those_that_do(tmp_path):
     adam = lambda learning_rate: optax.adam(learning_rate)
     factories = {"skip": SKIPPING["apply_if_finite"], "sgd": sgd, "adam": adam}

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from optax.contrib import sam, schedule_free_eval_params, schedule_free_sgd
-from shared import assert_refused
+from shared import assert_refused, quick
 
 from gdkit import Problem, descend, optimizers, problems, sgd, sweep
 
@@ -168,7 +168,7 @@ SAM_WITHIN = {
 }
 
 
-@pytest.mark.parametrize("name", SAM_WITHIN)
+@pytest.mark.parametrize("name", quick(SAM_WITHIN, "MultiSteps"))
 def test_opaque_sam_gets_its_gradient_function(name):
     optimizer = SAM_WITHIN[name](sharp())
     truth, _ = by_hand(optimizer, grad_fn=lambda params, _: jax.grad(loss)(params))
