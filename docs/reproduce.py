@@ -36,7 +36,7 @@ FRESH = """## Fresh keys
 The studies that draw random numbers, run again at keys that were not used when the tolerances were chosen
 (`make reproduce KEY=...`): the share of published and theory claims that held.
 
-| study | keys | claims that held | which did not |
+| study | keys | claims that held | claims that failed |
 |---|---|---|---|
 """
 
