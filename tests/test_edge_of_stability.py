@@ -46,6 +46,7 @@ def synthetic_run(end, curvature, loss=None):
     return CurvatureRun(0.2, 10.0, end._replace(loss=loss), np.arange(len(curvature)), np.asarray(curvature, float))
 
 
+@pytest.mark.full
 def test_every_claim_of_gradient_descent_holds(plain):
     for claim in edge_of_stability.claims(plain):
         assert claim.holds, claim
@@ -56,12 +57,14 @@ def test_every_claim_of_adam_holds(adaptive):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_edges_are_those_of_the_papers(plain, adaptive):
     found = [r.edge for group in plain.runs.values() for r in group]
     np.testing.assert_allclose(found, [2 / 0.3, 3.6 / 0.6])
     np.testing.assert_allclose([r.edge for r in adaptive.runs], [38 / 3e-3])
 
 
+@pytest.mark.full
 def test_claims_fail_if_the_curvature_stays_elsewhere(plain, adaptive):
     off = lambda r: r._replace(curvature=1.04 * r.edge / r.plateau * r.curvature)
     wrong = plain._replace(runs={name: [off(r) for r in group] for name, group in plain.runs.items()})
@@ -70,6 +73,7 @@ def test_claims_fail_if_the_curvature_stays_elsewhere(plain, adaptive):
     assert [claim.holds for claim in adaptive_edge_of_stability.claims(wrong)][:1] == [False]
 
 
+@pytest.mark.full
 def test_claims_fail_if_no_run_reaches_the_edge(plain):
     below = lambda r: r._replace(curvature=0.99 * np.minimum(r.curvature, r.edge))
     wrong = plain._replace(runs={name: [below(r) for r in group] for name, group in plain.runs.items()}, predicted=0.0)
@@ -108,6 +112,7 @@ def test_loss_at_the_edge_rises_at_times_and_falls_in_the_long_run(bowl, loss, h
     assert not synthetic_run(bowl, [1] * 9, loss=loss).has_descended
 
 
+@pytest.mark.full
 def test_recorded_sharpness_is_that_of_the_dense_hessian(plain):
     problem, (run,) = edge_runs.network(plain.settings["network"]), plain.runs[edge_of_stability.HEAVY]
     top = np.linalg.eigvalsh(dense_hessian(problem, run.end.params))[-1]
@@ -125,6 +130,7 @@ def test_recorded_preconditioned_sharpness_is_that_of_a_dense_matrix(adaptive):
     np.testing.assert_allclose(adaptive.runs[0].curvature[-1], top, rtol=1e-3)
 
 
+@pytest.mark.full
 def test_printed_tables_have_one_line_per_run(plain, adaptive):
     _, _, *rows, last = str(plain).splitlines()
     assert [row.split("|")[0].strip() for row in rows] == ["gradient descent", "heavy ball"]
@@ -132,6 +138,7 @@ def test_printed_tables_have_one_line_per_run(plain, adaptive):
     assert [row.split()[:3:2] for row in str(adaptive).splitlines()[2:]] == [["adam", "0.003"]]
 
 
+@pytest.mark.full
 def test_figures_show_curvature_edge_and_loss_of_every_run(plain, adaptive):
     figures = edge_of_stability.plot(plain) | adaptive_edge_of_stability.plot(adaptive)
     assert {name: type(figure) for name, figure in figures.items()} == {

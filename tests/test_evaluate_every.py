@@ -91,7 +91,7 @@ def run_by_hand(problem, optimizer, rate, seed):
     return seen
 
 
-@pytest.mark.parametrize("case", quick(CASES, "held out", "schedule free"))
+@pytest.mark.parametrize("case", quick(CASES, "held out"))
 def test_values_are_those_of_a_plain_loop_at_the_step_and_no_bit_of_the_training_changes(case):
     problem, optimizer, expected = CASES[case]
     axes = {"learning_rate": [0.1]}

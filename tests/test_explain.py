@@ -61,6 +61,7 @@ def bowl():
     return sweep(problem, sgd, {"learning_rate": [0.1, 0.45, 0.55, 0.6]}, steps=20, seeds=2)
 
 
+@pytest.mark.full
 def test_a_quadratic_is_stable_below_two_over_its_curvature(bowl):
     found = bowl.explain(1, points=5, flow_steps=0)
     places = [(run.lane, run.place) for run in found.runs]

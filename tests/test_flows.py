@@ -174,6 +174,7 @@ def test_complementarity_is_solved(k):
         np.testing.assert_allclose(found, expected, atol=2e-3 * max(np.abs(expected).max(), 1e-9 * size**2))
 
 
+@pytest.mark.full
 def test_what_has_no_central_flow_is_refused():
     bowl, rate = problems.quadratic([1.0, 2.0]), {"learning_rate": 0.1}
     flow = lambda problem, *arguments, **options: central_flow(problem, *arguments, 3, hyperparameters=rate, **options)

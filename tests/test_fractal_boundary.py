@@ -68,6 +68,7 @@ def test_rows_are_those_of_the_paper(name, rows):
     assert sum(leaf.size for leaf in problem.init) == 272
 
 
+@pytest.mark.full
 def test_windows_of_the_trails_are_answered_by_runs(found):
     for key, trail in enumerate(found.trails["linear"]):
         assert [len(frame.x) for frame in trail.frames] == [65] * 4

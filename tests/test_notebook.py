@@ -5,6 +5,8 @@ import struct
 
 import pytest
 
+pytestmark = pytest.mark.full  # a kernel is started
+
 CELLS = [
     "import matplotlib.pyplot as plt\nimport gdkit\nfrom gdkit import problems, sgd",
     "result = gdkit.sweep(problems.parabola(), sgd, {'learning_rate': [0.01, 0.2, 0.8, 1.2]}, steps=50)\nresult",
@@ -37,14 +39,12 @@ def shown(outputs, kind):
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
-@pytest.mark.full
 def test_no_cell_fails_or_writes_to_stderr(outputs):
     assert len(outputs) == len(CELLS)
     for cell in outputs:
         assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     "cell, texts",
     [

@@ -136,6 +136,7 @@ def test_an_interrupted_sweep_leaves_closed_runs():
     assert seen.logged and sorted(seen.closed) == sorted(seen.logged)
 
 
+@pytest.mark.full
 def test_tensorboard_has_the_runs_while_the_sweep_goes_on(tmp_path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed: pip install 'gdkit[tensorboard]'")
     folder, counts = tmp_path / "logs", []

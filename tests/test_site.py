@@ -12,6 +12,8 @@ from test_documents import ROOT, load
 
 import gdkit
 
+pytestmark = pytest.mark.full  # the documentation is built
+
 DOCS = ROOT / "docs"
 LOADING = {
     "script": "src",
@@ -69,7 +71,6 @@ def nav_of(entries):
 # --- the built pages
 
 
-@pytest.mark.full
 def test_pages_load_nothing_from_a_network(pages):
     assert len(pages) >= 20
     for path, page in pages.items():
@@ -78,7 +79,6 @@ def test_pages_load_nothing_from_a_network(pages):
         assert not page.classes & set(FETCHED), path
 
 
-@pytest.mark.full
 def test_styles_load_nothing_from_a_network(site):
     styles = list(site.rglob("*.css"))
     assert styles
@@ -106,7 +106,6 @@ def test_every_public_name_has_an_entry_in_the_reference(site, pages):
     assert {f"gdkit.{name}" for name in set(gdkit.__all__) - modules} <= entries
 
 
-@pytest.mark.full
 @pytest.mark.skipif(browser.find_chromium() is None, reason="there is no Chromium")
 def test_a_browser_reads_and_searches_the_site_from_files(site):
     with browser.open_chromium(browser.find_chromium()) as tab:
