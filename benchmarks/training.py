@@ -71,8 +71,8 @@ def _compare(runs: dict[str, Any], reference: str, quick: bool) -> dict[str, flo
     """Time of each other run as a share beyond that of the reference, and the seconds of the reference."""
     for call in (*runs.values(), *runs.values()):
         call()
-    rounds = 1 if quick else 9
-    times = timing.time_interleaved(runs, reference=reference, budget=10.0, most=rounds, least=min(5, rounds))
+    rounds = 1 if quick else 31
+    times = timing.time_interleaved(runs, reference=reference, budget=45.0, most=rounds, least=min(9, rounds))
     shares = {name: timing.ratio(times, name, reference) - 1 for name in runs if name != reference}
     return shares | {"seconds": timing.median(times[reference])}
 
