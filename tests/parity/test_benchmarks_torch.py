@@ -19,4 +19,4 @@ def test_a_run_in_chunks_is_judged_as_gdkit_judges_it(torch):
     work = workloads.make("digits_mlp")._replace(steps=20)
     work = work._replace(problem=workloads.problems.mlp("digits", widths=(64, 64), batch_size=128))
     *_, last = torch_peers.chunks(work, 3, 10)(0.05)
-    assert last == pytest.approx(float(tuning.scores(work, 3, [0.05])[0]), rel=1e-4)
+    assert last == pytest.approx(float(tuning.score_by_sweep(work, 3, [0.05])[0]), rel=1e-4)
