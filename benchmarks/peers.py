@@ -74,14 +74,21 @@ def gdkit_peer(work: Workload, statistics: str = "all") -> Peer:
 # --- one lane, as a function that can be mapped
 
 
-def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
-    """``(rate, start) -> statistics``, hand-written with bare statistics."""
+def make_objective(work: Workload) -> Callable[[Params, Array, Start], Array]:
+    """``(params, t, start) -> loss`` of the batch of step `t`."""
     loss, sample = work.problem.loss, work.problem.sample
 
     def objective(params: Params, t: Array, start: Start) -> Array:
         if start.data is None:
             return loss(params)
         return loss(params, start.data if sample is None else sample(start.key, t, start.data))
+
+    return objective
+
+
+def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
+    """``(rate, start) -> statistics``, hand-written with bare statistics."""
+    objective = make_objective(work)
 
     def run(rate: Array, start: Start) -> dict[str, Array]:
         def body(carry: tuple, t: Array) -> tuple[tuple, None]:

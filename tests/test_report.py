@@ -351,7 +351,7 @@ def test_differences_need_an_interval_without_zero_and_enough_seeds():
 
 
 @pytest.mark.full
-def test_the_bootstrap_interval_covers_a_known_compare_scores():
+def test_the_bootstrap_interval_covers_a_known_difference():
     generator = np.random.default_rng(1)
     draws = [generator.normal(0.3, 1.0, 20) for _ in range(200)]
     inside = [(d := compare_scores(draw, np.zeros(20), paired=True).interval) and d[0] <= 0.3 <= d[1] for draw in draws]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.peers import BOUND, Start, start_of, watched_lane
+from benchmarks.peers import BOUND, Start, make_objective, start_of, watched_lane
 from benchmarks.workloads import Workload, make
 from gdkit import sgd
 from gdkit.sweeps.plan.shapes import LANES, Place
@@ -20,7 +20,7 @@ from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step, count_s
 from gdkit.sweeps.programs.layout import ON_ACCELERATOR
 from gdkit.sweeps.programs.places import get_device
 from gdkit.sweeps.request import check_request
-from gdkit.types import Array, Params, PyTree
+from gdkit.types import Array, PyTree
 
 MODELS = ("scalar", "small_mlp", "digits_mlp", "wide_mlp", "cnn", "attention")
 OPTIMIZERS = ("sgd", "adam")
@@ -114,12 +114,7 @@ def _compile_lanes(lane: Callable[[Array, Start], Any], work: Workload, device: 
 
 def hand_lane(work: Workload, optimizer: str) -> Callable[[Array, Start], dict[str, Array]]:
     """``(rate, start) -> statistics``: a scan with optax, and the bare statistics that a person would write."""
-    loss, sample = work.problem.loss, work.problem.sample
-
-    def objective(params: Params, t: Array, start: Start) -> Array:
-        if start.data is None:
-            return loss(params)
-        return loss(params, start.data if sample is None else sample(start.key, t, start.data))
+    objective = make_objective(work)
 
     def run(rate: Array, start: Start) -> dict[str, Array]:
         chosen = getattr(optax, optimizer)(rate)

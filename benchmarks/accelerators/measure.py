@@ -72,7 +72,7 @@ def _attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of a part, or what it raised: the other parts are measured all the same."""
     try:
         return measure()
-    except Exception as error:
+    except Exception as error:  # of any kind: a program that a device refuses must not end the other measurements
         return {"error": f"{type(error).__name__}: {error}"[:500]}
 
 

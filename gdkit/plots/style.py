@@ -276,11 +276,15 @@ def tidy_ticks(axis: Any) -> None:
 def cell_edges(axis: Any, values: np.ndarray) -> np.ndarray:
     """Edges of the cells around increasing values, halfway on the scale of the axis; (values + 1,)."""
     scale = axis.get_transform()
-    at = scale.transform(positions(values))
-    if at.size == 1:
-        return scale.inverted().transform(np.array([at[0] - 0.3, at[0] + 0.3]))
-    middles = (at[1:] + at[:-1]) / 2
-    return scale.inverted().transform(np.concatenate([[2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]]))
+    return scale.inverted().transform(find_edges(scale.transform(positions(values))))
+
+
+def find_edges(places: np.ndarray) -> np.ndarray:
+    """Edges of the cells around increasing places: halfway between neighbors, and as far beyond the ends."""
+    if places.size == 1:
+        return places[0] + np.array([-0.3, 0.3])
+    middles = (places[1:] + places[:-1]) / 2
+    return np.concatenate([[2 * places[0] - middles[0]], middles, [2 * places[-1] - middles[-1]]])
 
 
 def positions(values: np.ndarray) -> np.ndarray:
@@ -289,7 +293,7 @@ def positions(values: np.ndarray) -> np.ndarray:
 
 
 def scale_size(points: float) -> float:
-    """`points`, a size that suits text of 10 points, scale_size to the font size that is set."""
+    """`points`, a size that suits text of 10 points, scaled to the font size that is set."""
     return points * mpl.rcParams["font.size"] / 10
 
 

@@ -33,7 +33,7 @@ from gdkit.app.summary import (
     short_range,
 )
 from gdkit.formatting import count
-from gdkit.plots.style import REGIME_COLORS, REGIME_COLORS_DARK
+from gdkit.plots.style import REGIME_COLORS, REGIME_COLORS_DARK, find_edges
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import is_log
 
@@ -316,17 +316,9 @@ def _place_cells(rows: Sequence[SummaryRow]) -> list[np.ndarray]:
     """The edges of the cells of every row on one scale, from 0 to the width of a strip, each (cells + 1,)."""
     values = [np.array([cell.value for cell in row.cells]) for row in rows]
     scale = np.log if is_log(np.concatenate(values)) else np.asarray
-    edges = [_find_edges(scale(own)) for own in values]
+    edges = [find_edges(scale(own)) for own in values]
     low, high = min(own[0] for own in edges), max(own[-1] for own in edges)
     return [_STRIP_CELLS * (own - low) / (high - low) for own in edges]
-
-
-def _find_edges(places: np.ndarray) -> np.ndarray:
-    """The edges of cells around increasing places: halfway between neighbors, and as far beyond the ends."""
-    if len(places) == 1:
-        return places[0] + np.array([-0.5, 0.5])
-    middle = (places[1:] + places[:-1]) / 2
-    return np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
 
 
 def _render_strip(row: SummaryRow, edges: np.ndarray) -> str:
