@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 SOURCE = "Andreyev and Beneventano 2024"
 
 
-class Case(NamedTuple):
+class SharpnessCurves(NamedTuple):
     """Runs of one batch size and learning rate."""
 
     batch_size: int
@@ -57,7 +57,7 @@ class BatchSharpness(NamedTuple):
     """Result of the study."""
 
     settings: dict[str, Any]
-    cases: list[Case]
+    cases: list[SharpnessCurves]
 
     def __str__(self) -> str:
         start = [float(np.mean(case.batch[:, 0])) * case.learning_rate / 2 for case in self.cases]
@@ -77,7 +77,7 @@ def run(settings: Mapping[str, Any]) -> BatchSharpness:
     return BatchSharpness(settings, [_record(settings, *pair) for pair in pairs])
 
 
-def _record(settings: Mapping[str, Any], batch_size: int, rate: float) -> Case:
+def _record(settings: Mapping[str, Any], batch_size: int, rate: float) -> SharpnessCurves:
     """The runs of one batch size, with both curves."""
     every, record = settings["every"], settings["steps"] // settings["every"] + 1
     problem = network(tuple(settings["network"]["widths"]), settings["network"]["init_scale"], batch_size)
@@ -89,7 +89,7 @@ def _record(settings: Mapping[str, Any], batch_size: int, rate: float) -> Case:
     options |= {"monitors": monitors, "statistics": "ends", "curve_points": 0}
     lanes = sweep(problem, sgd, {"learning_rate": [rate]}, **options).lanes
     curves = (lanes[name].values.astype(float) for name in ("batch_sharpness_curve", "sharpness_curve"))
-    return Case(batch_size, rate, every * np.arange(record), *curves)
+    return SharpnessCurves(batch_size, rate, every * np.arange(record), *curves)
 
 
 @functools.cache  # compiled programs belong to one problem

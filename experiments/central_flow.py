@@ -50,7 +50,7 @@ SOURCE = "Cohen et al., Understanding optimization in deep learning with central
 WINDOW = 50  # steps over which the figure averages
 
 
-class Case(NamedTuple):
+class FlowComparison(NamedTuple):
     """One network from one key: a run from near the edge on, and both flows beside it; NaN if it does not come near."""
 
     degree: int
@@ -77,7 +77,7 @@ class CentralFlowStudy(NamedTuple):
     """Result of the study."""
 
     settings: dict[str, Any]
-    cases: list[Case]
+    cases: list[FlowComparison]
 
     def __str__(self) -> str:
         transient, cases = self.settings["transient"], self.cases
@@ -119,7 +119,7 @@ def chebyshev(widths: tuple[int, ...], rows: int) -> ProblemLike:
     return fit
 
 
-def compare(settings: Mapping[str, Any], degree: int, rate: float, key: int) -> Case:
+def compare(settings: Mapping[str, Any], degree: int, rate: float, key: int) -> FlowComparison:
     """Gradient descent from one key, and both flows beside it from where its sharpness nears the edge."""
     problem, steps, every = chebyshev(tuple(settings["widths"]), settings["rows"]), settings["steps"], settings["every"]
     chosen, length = {"learning_rate": rate, "problem.degree": float(degree)}, settings["approach"] + steps
@@ -140,7 +140,7 @@ def compare(settings: Mapping[str, Any], degree: int, rate: float, key: int) -> 
     step, path = np.asarray(central.step), _vectors(run.params_history)[begin:]
     distance = lambda flow: np.linalg.norm(_vectors(flow.params_history) - path[step], axis=1)
     known = 1.0 if near.size else np.nan
-    return Case(
+    return FlowComparison(
         degree, key, edge, begin, step, known * np.asarray(run.loss, float)[begin : begin + steps + 1],
         np.asarray(central.predicted_loss, float), np.asarray(central.loss, float),
         np.interp(begin + step, np.arange(len(curve)) * every, curve), np.asarray(central.sharpness, float),
@@ -190,7 +190,7 @@ def claims(result: CentralFlowStudy) -> list[Claim]:
     ]  # fmt: skip
 
 
-def _claims_of(cases: list[Case], transient: int) -> list[Claim]:
+def _claims_of(cases: list[FlowComparison], transient: int) -> list[Claim]:
     """The claims on one network; NaN at one key is the worst."""
     name = f"degree {cases[0].degree}, worst of {len(cases)} keys"
     errors = [case.error(case.predicted, transient) for case in cases]

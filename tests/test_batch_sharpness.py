@@ -15,7 +15,8 @@ def synthetic(batch=(1.0, 1.0), full=(0.4, 0.7), start=0.4):
     rise = np.minimum(np.linspace(0, 2, 31), 1)
     curve = lambda level: np.tile((start + (level - start) * rise) * 2 / 0.1, (2, 1))
     cases = [
-        study.Case(size, 0.1, np.arange(31), curve(b), curve(f)) for size, b, f in zip((4, 8), batch, full, strict=True)
+        study.SharpnessCurves(size, 0.1, np.arange(31), curve(b), curve(f))
+        for size, b, f in zip((4, 8), batch, full, strict=True)
     ]
     return study.BatchSharpness(study.DEFAULTS, cases)
 

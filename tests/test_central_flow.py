@@ -6,7 +6,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from experiments import central_flow
-from experiments.central_flow import Case
+from experiments.central_flow import FlowComparison
 from gdkit.errors import InputTypeError, InputValueError
 
 TINY = {
@@ -24,7 +24,8 @@ def synthetic(**changes):
     """A run whose loss alternates around 2, at the edge 10, and a flow that predicts it."""
     step = np.arange(0, 101, 10)
     loss, flat = 2 + (-1.0) ** np.arange(101), np.full(11, 2.0)
-    case = Case(3, 0, 10.0, 40, step, loss, flat, 0.5 * flat, 5 * flat, 5 * flat[:, None], 0.01 * flat, 0.5 * flat)
+    paths = flat, 0.5 * flat, 5 * flat, 5 * flat[:, None]
+    case = FlowComparison(3, 0, 10.0, 40, step, loss, *paths, 0.01 * flat, 0.5 * flat)
     return central_flow.CentralFlowStudy(
         central_flow.DEFAULTS | {"degrees": [3], "starts": 1, "transient": 50}, [case._replace(**changes)]
     )

@@ -82,6 +82,12 @@ def test_a_study_imports_nothing_that_is_not_copied_with_it(monkeypatch):
             _forget_studies()
 
 
+def test_every_study_is_in_the_overview_of_its_package():
+    package = ROOT / "experiments"
+    listed = set(re.findall(r"\w+", (package / "__init__.py").read_text(encoding="utf-8")))
+    assert {path.stem for path in package.glob("*.py")} - {"__init__"} - listed == set()
+
+
 def test_every_example_is_described_by_a_sentence():
     assert [
         name for name in examples.example_names() if not re.fullmatch(r"\S.{20,}[.?]", examples.describe_example(name))
