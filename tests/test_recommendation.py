@@ -181,6 +181,8 @@ def test_a_value_many_times_the_best_for_every_seed_is_not_as_good(factors):
     result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0))
     found = result.recommend()
     assert found.plateau == (pytest.approx(RATES[12]), pytest.approx(RATES[12]))
+    card = answers.answer_cards(summarize(result))[1]
+    assert (card.value, card.detail) == ("no other value", "all others: beyond the noise of the seeds")
 
 
 def test_the_plateau_is_within_the_paired_noise_of_the_seeds():
@@ -193,6 +195,40 @@ def test_the_plateau_is_within_the_paired_noise_of_the_seeds():
     low, high = (index(bound) for bound in found.plateau)
     assert alike[low : high + 1].all() and not alike[low - 1] and not alike[high + 1]
     assert np.max(CURVES["a bowl"][low : high + 1]) < 1.1 * 0.05
+
+
+NOISY = np.array([[1.6, 0.9, 0.5], [1.0, 0.4, 1.6], [0.7, 1.9, 0.4]])  # seeds that disagree by far, (values, seeds)
+
+
+@pytest.mark.parametrize(
+    ("by", "alike", "scores"),
+    [
+        ("validation_loss", "not distinguishable", 0.2 * NOISY * [[2.1], [1.0], [1.6]]),
+        ("validation_loss", "about as good", 0.2 * NOISY),
+        ("validation_accuracy", "not distinguishable", 1 - 0.1 * NOISY * [[1.0], [0.9], [1.6]]),
+        ("validation_accuracy", "about as good", 1 - 0.001 * (300 + 10 * NOISY)),
+    ],
+)
+def test_a_mean_that_noise_hides_but_is_a_tenth_worse_is_not_called_as_good(by, alike, scores):
+    bad = np.full((1, 3), 0.0 if by == "validation_accuracy" else 9.0)
+    result = made(np.vstack([bad, scores, bad]), rates=np.geomspace(1e-2, 1, 5), by=by)
+    result = dataclasses.replace(result, lanes=result.lanes.assign_attrs(optimum_known=0))
+    found, means = result.recommend(by=by), scores.mean(axis=1)
+    shown = summarize(result, by)
+    distance = lambda mean: 1 - mean if by == "validation_accuracy" else mean
+    assert np.allclose(found.plateau, (10**-1.5, 10**-0.5)), "the noise hides the differences of all three"
+    worst = max(means, key=distance)
+    expected = worst if distance(worst) > 1.1 * distance(found.mean) else None
+    assert found.plateau_mean == (None if expected is None else pytest.approx(expected))
+    assert (expected is None) == (alike == "about as good") == ("About as good: 0.0316" in str(found))
+    card = answers.answer_cards(shown)[1]
+    assert (card.name, card.value) == (alike, "0.0316–0.316")
+    times = "" if by == "validation_accuracy" else f", {format_number(means.max() / found.mean, 3)} × the best"
+    where = "down to" if by == "validation_accuracy" else "up to"
+    if expected is not None:
+        assert card.detail == f"with 3 seeds: mean {by.replace('_', ' ')} {where} {format_number(expected, 3)}{times}"
+        assert card.detail.removeprefix("with 3 seeds: ") in answers.format_details(shown)
+        assert "Not distinguishable with 3 seeds" in str(found)
 
 
 @pytest.mark.parametrize(("optimum", "seeds", "known"), [(1, 1, True), (0, 1, False), (0, 2, False), (0, 3, True)])

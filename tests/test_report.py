@@ -80,8 +80,9 @@ def test_the_answer_names_value_interval_edge_and_least_sensitive_optimizer(made
     ("change", "step"),
     [
         ({"seeds": 1}, "Next: at least 3 seeds, which give an interval."),
-        ({"edge": 100.0}, "Next: higher values of the learning rate."),
-        ({"edge": 1e-3}, "Next: lower values of the learning rate."),
+        ({"edge": 100.0}, "Next: a learning rate of 10–285."),  # as wide as the last four steps
+        ({"edge": 1e-3}, "Next: a learning rate of 3.51e-5–0.001."),
+        ({"rates": 1}, "Next: a learning rate of 0.0001–0.01."),
     ],
 )
 def test_the_first_screen_names_the_next_step(change, step):
@@ -260,6 +261,15 @@ def test_where_every_run_diverged_the_next_range_is_named(sharpness, answer, tmp
     assert not any("more steps" in text for text in summary.caveats)
     page = report.write_result_report(result, tmp_path, figures=[]).read_text()
     assert "<h2>Summary</h2>" not in page  # a table of dashes
+
+
+@pytest.mark.parametrize(("finished", "part"), [(2, "sgd with"), (5, "sgd"), (15, "The best is|Use")])
+def test_a_partial_answer_says_so_and_to_finish_the_other_runs(finished, part):
+    made = synthetic.result(("sgd",), rates=8, seeds=3)
+    kinds = np.where(np.arange(24) < finished, made.lanes["end_kind"].values, 0)
+    summary = summarize(dataclasses.replace(made, lanes=made.lanes.assign(end_kind=("lane", kinds))))
+    assert re.match(f"Partial: {finished} of 24 runs finished. .*({part})", answers.format_headline(summary))
+    assert answers.format_details(summary).endswith("Next: finish the other runs.")
 
 
 def test_one_value_is_reported_as_what_it_is():

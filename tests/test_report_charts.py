@@ -28,6 +28,7 @@ from report_pages import (
 )
 from shared import quick
 
+from gdkit import SweepResult
 from gdkit.app import report
 from gdkit.app.config.loading import loads
 from gdkit.app.report import write_result_report
@@ -405,6 +406,27 @@ def test_runs_of_nothing_have_words_and_scales_that_suit_them(tab, tmp_path, nam
     assert rim == ([f"{(result.lanes['validation_loss'].values == 0).sum()} at 0 ↓"] if "decades" in name else [])
     said = "Every run diverged." in tab.evaluate("document.querySelector('#scores .picture').textContent")
     assert said == (is_linear is None)
+
+
+@pytest.mark.parametrize("losses", [np.geomspace(1e3, 1e20, 8), np.geomspace(1e6, 1e9, 8), np.geomspace(300, 1e30, 8)])
+def test_curves_that_leave_in_one_step_do_so_at_their_own_slope(tab, tmp_path, losses):
+    curves = np.stack([np.full(8, 2.0), losses, np.full(8, np.inf)], axis=1)[:, None]  # (values, seeds, steps)
+    result = SweepResult.from_arrays({"learning_rate": np.geomspace(1e-3, 1, 8)}, {"loss": curves})
+    tab.open(write_result_report(result, tmp_path / "a.html", figures=[]).as_uri())
+    ends = np.array(
+        tab.evaluate(
+            """[...document.querySelectorAll("#scores .curves .curve")].map((path) => {
+          const at = (length) => path.getPointAtLength(length);
+          const [first, last] = [at(0), at(path.getTotalLength())];
+          return [last.x - first.x, last.y];
+        })"""
+        )
+    )
+    assert len(ends) == 8 and np.ptp(ends[:, 1]) < 0.1, "all leave at the top"
+    slopes = 1 / ends[:, 0]  # on a log axis in proportion to the decades of the step
+    assert slopes / slopes[-1] == pytest.approx(np.log(losses / 2) / np.log(losses[-1] / 2), rel=0.02)
+    ticks = "document.querySelectorAll('#scores .curves .ticks text[text-anchor=middle]:not(.title)')"
+    assert tab.evaluate(f"[...{ticks}].map((t) => t.textContent)") == ["0", "1", "2"] and tab.problems == []
 
 
 @pytest.mark.parametrize("finished", [0, 5, 20])

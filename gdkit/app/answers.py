@@ -16,7 +16,7 @@ from gdkit.app.summary import (
 )
 from gdkit.formatting import count
 from gdkit.regimes import Regime
-from gdkit.sweeps.result.caveats import MAY_HAVE_CONVERGED
+from gdkit.sweeps.result.caveats import MAY_HAVE_CONVERGED, next_range
 from gdkit.sweeps.result.recommend import Recommendation
 
 
@@ -50,7 +50,8 @@ def format_headline(summary: Summary) -> str:
         is_single = recommendation is not None and len(row.cells) == 1
         at = f" with {humanize(str(summary.axis))} {short_number(row.cells[0].value)}" if is_single else ""
         name = row.optimizer or ("The run" if summary.runs == 1 else "The best run")
-        return f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
+        reached = f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
+        return f"{_describe_progress(summary)}{reached}"
     choice = _name_choice(row, recommendation)
     are_regimes_known = any(row.cells for row in summary.rows)
     if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in MAY_HAVE_CONVERGED):
@@ -62,11 +63,11 @@ def format_details(summary: Summary) -> str:
     """The sentences after the headline: how good the value is, how certain, and where runs diverge."""
     row, recommendation = summary.best, summary.best.recommendation
     if recommendation is None or recommendation.best is None:
-        return ""
+        return _describe_comparison(summary, row)
     sentences = [
         _describe_quality(summary, row, recommendation),
         "" if _describe_axis_end(summary, row) else _describe_certainty(recommendation),
-        _describe_plateau(recommendation),
+        _describe_plateau(summary, recommendation),
         _describe_divergence(recommendation),
         _describe_sensitivity(summary),
         _describe_next(summary, row, recommendation),
@@ -93,17 +94,9 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     )
     end = _describe_axis_end(summary, row).removeprefix(", ")
     interval = f"{end}: the best value may lie beyond it" if end and recommendation.interval else interval
-    plateau = (
-        "within the noise of the seeds"
-        if recommendation.interval
-        else "at most 5 % farther from the optimum than the best"
-    )
-    unknown = "needs seeds that differ" if alike else "needs 3 seeds"
     cards = [
         AnswerCard(f"best {humanize(recommendation.axis)}", short_number(recommendation.best), interval),
-        AnswerCard(
-            "about as good", short_range(recommendation.plateau), plateau if recommendation.plateau else unknown
-        ),
+        _make_plateau_card(summary, recommendation, "needs seeds that differ" if alike else "needs 3 seeds"),
     ]
     cards += filter(None, [_make_edge_card(recommendation)])
     details = ["corrected for choosing the best"] * (
@@ -111,6 +104,25 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     )
     details += filter(None, [_format_metric(summary, recommendation)])
     return [*cards, AnswerCard(humanize(summary.by), short_number(recommendation.score), "; ".join(details))]
+
+
+def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown: str) -> AnswerCard:
+    values = short_range(recommendation.plateau)
+    if recommendation.plateau is None:
+        return AnswerCard("about as good", values, unknown)
+    if recommendation.plateau[0] == recommendation.plateau[1]:
+        beyond = (
+            "beyond the noise of the seeds" if recommendation.interval else "more than 5 % farther from the optimum"
+        )
+        return AnswerCard("about as good", "no other value", f"all others: {beyond}")
+    if recommendation.plateau_mean is not None:
+        seeds = count(len(recommendation.lanes), "seed")
+        return AnswerCard("not distinguishable", values, f"with {seeds}: {_describe_worst(summary, recommendation)}")
+    return AnswerCard(
+        "about as good",
+        values,
+        "within the noise of the seeds" if recommendation.interval else "at most 5 % farther from the optimum",
+    )
 
 
 def _make_edge_card(recommendation: Recommendation) -> AnswerCard | None:
@@ -140,6 +152,14 @@ def other_settings(row: SummaryRow) -> str:
     recommendation = row.recommendation
     others = recommendation.at if recommendation is not None and recommendation.best is not None else {}
     return ", ".join(f"{humanize(name)} {short_value(value)}" for name, value in others.items() if name != "optimizer")
+
+
+def format_plateau(recommendation: Recommendation) -> str:
+    """The values that are about as good, with their worst mean where few seeds hide that it is much worse."""
+    worst = recommendation.plateau_mean
+    return short_range(recommendation.plateau) + (
+        "" if worst is None else f" (mean of the worst: {short_number(worst)})"
+    )
 
 
 def first_divergence(row: SummaryRow) -> str:
@@ -178,7 +198,9 @@ def _describe_failure(summary: Summary) -> str:
     """Why there is no best: all runs diverged, or at least one seed of every point did."""
     if any(number for row in summary.rows for regime, number in row.counts.items() if regime != Regime.DIVERGED):
         why = f"at every value some seed diverged or has no finite {humanize(summary.by)}"
-        return f"{_describe_progress(summary)}No value can be recommended: {why}."
+        is_stable = any(not row.cells or not row.cells[0].counts[Regime.DIVERGED] for row in summary.rows)
+        remedy = "" if summary.unfinished or is_stable else f" {_suggest_range(summary)}"
+        return f"{_describe_progress(summary)}No value can be recommended: {why}.{remedy}"
     if summary.unfinished:
         return "Every finished run diverged."
     return f"Every run diverged. {_suggest_range(summary)}"
@@ -226,10 +248,22 @@ def _describe_certainty(recommendation: Recommendation) -> str:
     return f"95 % bootstrap interval over seeds: {short_range(recommendation.interval)}."
 
 
-def _describe_plateau(recommendation: Recommendation) -> str:
+def _describe_plateau(summary: Summary, recommendation: Recommendation) -> str:
     if recommendation.plateau is None or recommendation.plateau[0] == recommendation.plateau[1]:
         return ""
-    return f"A {humanize(recommendation.axis)} of {short_range(recommendation.plateau)} does about as well."
+    values = f"a {humanize(recommendation.axis)} of {short_range(recommendation.plateau)}"
+    if recommendation.plateau_mean is None:
+        return f"A{values[1:]} does about as well."
+    seeds = count(len(recommendation.lanes), "seed")
+    return f"With {seeds}, {values} cannot be distinguished from it: {_describe_worst(summary, recommendation)}."
+
+
+def _describe_worst(summary: Summary, recommendation: Recommendation) -> str:
+    """How bad the mean is that noise does not distinguish from the best: ``mean test loss up to 2, 2.1 × the best``."""
+    mean, worst = recommendation.mean or 0.0, recommendation.plateau_mean or 0.0
+    times = f", {short_number(worst / mean)} × the best" if mean > 0 and not summary.maximize else ""
+    where = "down to" if summary.maximize else "up to"
+    return f"mean {humanize(summary.by)} {where} {short_number(worst)}{times}"
 
 
 def _describe_divergence(recommendation: Recommendation) -> str:
@@ -256,12 +290,27 @@ def _describe_next(summary: Summary, row: SummaryRow, recommendation: Recommenda
     if len(near) < 2:
         return ""
     if _describe_axis_end(summary, row):
-        return f"Next: {'lower' if place == 0 else 'higher'} values of the {humanize(recommendation.axis)}."
+        beyond = next_range(np.array(values), below=place == 0)
+        axis = humanize(recommendation.axis)
+        return f"Next: a {axis} of {short_range(beyond)}." if beyond else f"Next: other values of the {axis}."
     if len(row.seeds) < 3:
         return "Next: at least 3 seeds, which give an interval."
     if recommendation.interval and (recommendation.interval[0] < near[0] or recommendation.interval[1] > near[-1]):
         return "Next: more seeds, which narrow the interval."
+    alike = recommendation.plateau if recommendation.plateau_mean is None else None
+    if alike and alike[0] <= near[0] and near[-1] <= alike[1]:
+        return "Next: train with it."
     return f"Next: train with it, or sweep {short_range((near[0], near[-1]))} for a closer value."
+
+
+def _describe_comparison(summary: Summary, row: SummaryRow) -> str:
+    """The next step where values were not compared: finish runs, or run others; empty where that is not known."""
+    if not np.isfinite(row.score) or row.recommendation is None:
+        return ""
+    if summary.unfinished:
+        return "Next: finish the other runs."
+    value = row.cells[0].value if len(row.cells) == 1 else 0.0
+    return f"Next: a {humanize(str(summary.axis))} of {short_range((value / 10, value * 10))}." if value > 0 else ""
 
 
 def _describe_sensitivity(summary: Summary) -> str:

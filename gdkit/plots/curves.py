@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
+from matplotlib.ticker import MaxNLocator
 
 from gdkit.checks import check_integer
 from gdkit.errors import bad_value
@@ -91,7 +92,10 @@ def curves(
     style.set_loss_axis(ax, np.concatenate(bounded or around_start or [np.zeros(0)]), linear=linear)
     if log_steps:
         ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
-    ax.set_xlim(0, max([float(steps[-1]) for steps, *_ in drawn], default=1.0) * (1.06 if log_steps else 1.02))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = max([1.0, *(float(steps[-1]) for steps, *_ in drawn)])
+    ax.set_xlim(0, last * (1.06 if log_steps else 1.02))
     shades = _make_color_map(line)
     for steps, values, place in drawn:
         is_finished = line.result.finished[line.rows[place, seed]]

@@ -257,6 +257,8 @@ def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: 
         ax.set_ylim(10 ** (bottom - 0.05 * width), 10 ** (top + (0.05 + margin / (1 - margin)) * width))
         tidy_ticks(ax.yaxis)
         return
+    if not losses.size:
+        ax.set_yticks([])
     low, high = (float(losses.min()), float(losses.max())) if losses.size else (0.0, 1.0)
     width = high - low or 1.0
     ax.set_ylim(low - 0.05 * width, high + (0.05 + margin / (1 - margin)) * width)

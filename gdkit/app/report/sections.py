@@ -13,6 +13,7 @@ from gdkit.app.answers import (
     first_divergence,
     format_details,
     format_headline,
+    format_plateau,
     other_settings,
 )
 from gdkit.app.directory import UNFINISHED
@@ -293,9 +294,7 @@ def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
     cells = [row.optimizer or "all runs"]
     cells.append(short_number(recommendation.best if recommendation else None))
     cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += (
-        [short_range(recommendation.interval), short_range(recommendation.plateau)] if recommendation else ["–"] * 2
-    )
+    cells += [short_range(recommendation.interval), format_plateau(recommendation)] if recommendation else ["–"] * 2
     cells.append(short_number(row.score))
     if summary.metric:
         cells.append(

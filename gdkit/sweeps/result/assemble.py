@@ -173,4 +173,5 @@ def _read_timings(run: store.Store) -> Mapping[str, float]:
 def seconds_of(run: Path) -> float:
     """Seconds from the manifest of a run to its last tile, over all processes, pauses included."""
     begin = (run / store.manifest.NAME).stat().st_mtime
-    return max((folder.stat().st_mtime for folder in (run / "tiles").iterdir()), default=begin) - begin
+    ends = (folder.stat().st_mtime for folder in (run / "tiles").iterdir())
+    return max(begin, max(ends, default=begin)) - begin  # a copy may have other times

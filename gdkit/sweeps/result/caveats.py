@@ -64,8 +64,8 @@ def _about_choice(
         yield f"the best {axis} is the {which} that has finished; finish the other runs before you change the axis."
     elif place in (0, len(values) - 1):
         side, end = ("below", values[0]) if place == 0 else ("above", values[-1])
-        next_range = _next_range(values, place == 0)
-        remedy = f"; try {format_range(next_range)}" if next_range else ""
+        beyond = next_range(values, below=place == 0)
+        remedy = f"; try {format_range(beyond)}" if beyond else ""
         yield f"the best {axis} is at the end of the axis; a better one may lie {side} {format_number(end)}{remedy}."
     if ranking.unsettled[ranking.top]:
         yield f"runs at {axis} {format_number(values[place])} keep bouncing; a decay of the learning rate may help."
@@ -85,12 +85,13 @@ def _about_plain_best(result: SweepLike, axis: str, by: str, maximize: bool, ran
     reason = (
         "it is isolated: its neighbors are far worse" if ranking.isolated[plain]
         else "its runs keep bouncing" if ranking.unsettled[plain] and not ranking.unsettled[top]
+        else "the difference is too small to matter" if not ranking.has_noise
         else "it is not better by more than the noise, estimated from seeds and neighbors"
     )  # fmt: skip
     yield f"the best mean {by} is {score}, at {where}; it is not recommended because {reason}."
 
 
-def _next_range(values: np.ndarray, below: bool) -> tuple[float, float] | None:
+def next_range(values: np.ndarray, *, below: bool) -> tuple[float, float] | None:
     """The range beyond an end of the axis, as wide as its nearest four steps; None if it would hold negative values."""
     ends = (values[0], values[min(4, len(values) - 1)]) if below else (values[-1], values[-min(5, len(values))])
     end, inner = map(float, ends)

@@ -19,6 +19,7 @@ from gdkit.types import State
 _BOOTSTRAP = 1000  # number of resamples of the seeds, so that 25 lie below the 2.5 % quantile
 _LEAST_SEEDS = 3  # least number of seeds for an interval
 _PLATEAU_SHARE = 0.05  # share of the distance of the best from a known optimum
+_ALIKE = 1.1  # times the distance of the best from the lowest possible score; up to it a value is about as good
 
 _TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to",
                "some diverged at", "median edge")  # fmt: skip
@@ -41,7 +42,8 @@ class Recommendation:
     safe: float | None  # largest value up to which no seed diverged
     unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
-    plateau: tuple[float, float] | None  # values as good as `best`: within paired noise, or 5 % from the optimum
+    plateau: tuple[float, float] | None  # values not worse than `best` beyond paired noise, or 5 % from the optimum
+    plateau_mean: float | None  # worst mean over seeds in `plateau`, if worse by more than a tenth; else None
     sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, initial loss) − lowest mean
     profile: tuple[tuple[float, float], ...]  # values of `axis`, and there the mean of min(score, initial loss)
     at: dict[str, Any]  # the other hyperparameters
@@ -75,14 +77,19 @@ class Recommendation:
         if self.interval:
             lines.append(f"95 % bootstrap interval over seeds: {format_range(self.interval)}.")
         if self.plateau:
-            alone = self.plateau[0] == self.plateau[1]
-            lines.append(f"About as good: {'no other value' if alone else format_range(self.plateau)}.")
+            lines.append(self._describe_plateau(self.plateau))
         if self.safe is not None and self.unsafe is not None:  # otherwise a caveat says that none diverged
             lines.append(f"No run diverged up to {format_number(self.safe)}.")
         if self.unsafe is not None:
             lines.append(f"At least one seed diverged at {format_number(self.unsafe)}.")
         lines += [f"{name}: {format_number(value)}" for name, value in self.metrics.items() if name != self.by]
         return "\n".join([*lines, *caveats])
+
+    def _describe_plateau(self, plateau: tuple[float, float]) -> str:
+        if self.plateau_mean is not None:
+            seeds, worst = len(self.lanes), format_number(self.plateau_mean)
+            return f"Not distinguishable with {seeds} seeds: {format_range(plateau)}; their worst mean is {worst}."
+        return f"About as good: {'no other value' if plateau[0] == plateau[1] else format_range(plateau)}."
 
     _repr_html_ = html.preformat
 
@@ -92,7 +99,8 @@ def _table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...
     best, score = (format_number(value) for value in (found.best, found.score))
     bracket = (format_number(value) for value in (found.safe, found.unsafe, found.edge))
     interval, plateau = format_range(found.interval), format_range(found.plateau)
-    return (", ".join(labels) or "–", found.axis, best, score, interval, plateau, *bracket)
+    worst = "" if found.plateau_mean is None else f" (worst mean {format_number(found.plateau_mean)})"
+    return (", ".join(labels) or "–", found.axis, best, score, interval, f"{plateau}{worst}", *bracket)
 
 
 def to_html(head: str, counts: str, found: Mapping[tuple[str, ...], Recommendation], optimizers: int) -> str:
@@ -127,7 +135,7 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
         plain_best=float(plain) if np.isfinite(ranking.mean[ranking.plain]) else None, interval=None,
         safe=float(values[stable - 1]) if stable else None,
         unsafe=float(values[stable]) if stable < len(values) else None,
-        edge=_median_edge(values, diverged), plateau=None, sensitivity=None, profile=(), lanes=(),
+        edge=_median_edge(values, diverged), plateau=None, plateau_mean=None, sensitivity=None, profile=(), lanes=(),
         at={n: v for n, v in hyperparameters_of(result, ranking.top * result.seeds).items() if n != axis},
         metrics={}, caveats=find_caveats(result, axis, by, maximize, ranking, line),
         finished=int(np.sum(result.finished)), runs=result.finished.size,
@@ -136,13 +144,15 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
         return found
     top = int(np.flatnonzero(line == ranking.top)[0])
     enough = result.seeds >= _LEAST_SEEDS and ranking.has_noise and bool(result.finished[lanes].all())
+    alike = _plateau(ranking, line, top, rounding_error(result.lanes["initial_loss"].values))
     return dataclasses.replace(
         found,
         best=float(values[top]),
         score=orient(_corrected_score(ranking), maximize),
         mean=orient(float(ranking.mean[ranking.top]), maximize),
         interval=_bootstrap_interval(values, ranking, line, top) if enough else None,
-        plateau=_plateau(values, ranking, line, top, rounding_error(result.lanes["initial_loss"].values)),
+        plateau=None if alike is None else (float(values[alike[0]]), float(values[alike[-1]])),
+        plateau_mean=None if alike is None else _worse_mean(ranking, line[alike], maximize),
         sensitivity=None if maximize else _sensitivity(result, ranking, line),
         profile=() if maximize else _profile(result, ranking, line, values),
         lanes=tuple(lanes[top].tolist()),
@@ -162,7 +172,8 @@ def recommend_for(result: SweepLike, axis: str, by: str, maximize: bool, steps: 
         found,
         best=None if horizon is None else horizon.value,
         interval=None if horizon is None else horizon.interval,
-        score=None, mean=None, plateau=None, lanes=(), metrics={}, horizon=horizon, caveats=tuple(caveats),
+        score=None, mean=None, plateau=None, plateau_mean=None, lanes=(), metrics={}, horizon=horizon,
+        caveats=tuple(caveats),
     )  # fmt: skip
 
 
@@ -210,12 +221,10 @@ def _bootstrap_interval(values: np.ndarray, ranking: Ranking, line: np.ndarray, 
     return float(low), float(high)
 
 
-def _plateau(
-    values: np.ndarray, ranking: Ranking, line: np.ndarray, top: int, rounding: float
-) -> tuple[float, float] | None:
-    """The ends of the unbroken range of values around the best that are as good as it; None if that is not known.
+def _plateau(ranking: Ranking, line: np.ndarray, top: int, rounding: float) -> np.ndarray | None:
+    """Places of the unbroken range of values around the best that are not worse than it; None if that is not known.
 
-    A value is as good if its mean is within the 95 % t interval of the paired differences between seeds, both of the
+    A value is not worse if its mean is within the 95 % t interval of the paired differences between seeds, both of the
     scores themselves and on the scale on which they are compared, or at most 5 % farther from a known optimum.
     """
     scores, mean = ranking.scores[line], ranking.mean[line]
@@ -223,7 +232,7 @@ def _plateau(
     enough = seeds >= _LEAST_SEEDS and ranking.has_noise and bool(ranking.finished[line].all())
     if not enough and ranking.optimum is None:
         return None
-    good = np.zeros(len(values), bool)
+    good = np.zeros(len(line), bool)
     if enough:
         good |= _within_noise(ranking.scale.apply(scores), top, ranking.tie) & _within_noise(scores, top, rounding)
     if ranking.optimum is not None:
@@ -232,9 +241,19 @@ def _plateau(
     low = high = top
     while low > 0 and good[low - 1]:
         low -= 1
-    while high < len(values) - 1 and good[high + 1]:
+    while high < len(line) - 1 and good[high + 1]:
         high += 1
-    return float(values[low]), float(values[high])
+    return np.arange(low, high + 1)
+
+
+def _worse_mean(ranking: Ranking, points: np.ndarray, maximize: bool) -> float | None:
+    """The worst mean of points, in the units of scores, if it is more than a tenth worse than the best point's.
+
+    Wide noise of few seeds hides large differences: such points are not about as good, only not distinguished.
+    """
+    worst = float(ranking.mean[points].max())
+    distance = ranking.scale.apply(np.array([worst, ranking.mean[ranking.top]]))
+    return orient(worst, maximize) if distance[0] - distance[1] > np.log(_ALIKE) else None
 
 
 def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:

@@ -24,6 +24,7 @@ function curveFigure(app, holder, view) {
     figure.overlay = svg("g", { class: "overlay" });
     picture.append(ends, figure.overlay);
     if (!figure.curves.length) picture.append(note(box, "This page holds no curves of these runs."));
+    else if (!figure.points.length && !view.window) picture.append(note(box, "No curve has a finite value."));
     mount(app, figure, picture, `${figure.curves.length} curves of ${humanize(view.what)}`);
     figure.mark();
   };
@@ -95,6 +96,7 @@ function curveScales(sweep, curves, view, box) {
   const losses = stayed.length ? stayed.flatMap((curve) => curve.points.map((point) => point[1])) : first;
   const last = Math.max(1, largest(curves.map((curve) => curve.points.at(-1)[0])));
   const x = scaleOf(view.log && last > 10 ? "symlog" : "linear", 0, last, box.left, box.right, 1);
+  if (last <= 10) x.marks = Array.from({ length: last + 1 }, (_, step) => step);
   return [x, lossScale(losses, box.bottom, box.top, view.linear ?? false, null)];
 }
 
@@ -107,7 +109,8 @@ function pathOf(figure, points) {
   while (last > 0 && path[last][1] < box.top) last--;
   if (path[last]?.[1] < box.top) return figure.view.window ? [] : [[path[0][0], box.top]];
   if (last + 1 < path.length) {
-    const [[a, b], [c, d]] = [path[last], path[last + 1]];
+    const [[a, b], [c]] = [path[last], path[last + 1]];
+    const d = figure.y.of(points[last + 1][1]); // its true height: one step may be many decades
     path.length = last + 1;
     path.push([a + ((c - a) * (b - box.top)) / (b - d), box.top]);
   }
