@@ -177,20 +177,7 @@ def lane(lanes, index):
 
 
 # Optimizers whose states differ most: factored or not, of one moment or several, with counts, norms or signs.
-MIXED = (
-    "adafactor",
-    "adagrad",
-    "adamw",
-    "ademamix",
-    "lamb",
-    "lion",
-    "muon",
-    "novograd",
-    "rmsprop",
-    "rprop",
-    "sm3",
-    "yogi",
-)
+MIXED = ("adafactor", "lion", "muon", "novograd", "rprop")  # with states of different kinds
 
 
 def _marks(name, problem):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from optax.contrib import reduce_on_plateau
-from shared import dense_hessian
+from shared import dense_hessian, quick
 
 from gdkit import Problem, descend, problems, sgd, stability
 from gdkit.optimizers import SgdState
@@ -112,7 +112,7 @@ STORING = {
 }
 
 
-@pytest.mark.parametrize("name", STORING)
+@pytest.mark.parametrize("name", quick(STORING, "hyperparameters", "average of params", "statistics of batches"))
 def test_numbers_that_a_state_only_stores_are_no_directions(name):
     problem, optimizer = STORING[name]
     watched = [stability.lyapunov_exponent(problem, optimizer, burn_in=30)]

@@ -37,7 +37,7 @@ DOCUMENTS = {
 }
 
 # Pages that `make test` runs; `make test-full` runs them all.
-EVERY_TIME = ("README.md", LESSON, "docs/quickstart.md", "docs/character_transformer.md")
+EVERY_TIME = ("README.md", LESSON, "docs/quickstart.md")
 WITH_COMMANDS = [name for name in TUTORIALS if COMMAND.search((ROOT / name).read_text("utf-8"))]
 
 # Pages that the tests run with smaller sizes than those of the outputs that they show.

@@ -25,7 +25,7 @@ def noisy(learning_rate):  # its state holds a key
     return optax.noisy_sgd(learning_rate, key=jax.random.key(3))
 
 
-AXES = {"optimizer": {"sgd": sgd, "adam": optax.adam, "noisy": noisy}, "learning_rate": RATES}
+AXES = {"optimizer": {"adam": optax.adam, "noisy": noisy}, "learning_rate": RATES}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_extending_twice_equals_extending_once(short):
         np.testing.assert_array_equal(once.lanes[name].values, twice.lanes[name].values, err_msg=name)
 
 
-@pytest.mark.parametrize("lane", [0, 9, 13, 27])
+@pytest.mark.parametrize("lane", [0, 9, 13, 17])
 def test_a_replayed_lane_ends_the_same(short, lane):
     replay = short.replay(lane, around=3)
     assert replay.same
@@ -79,7 +79,7 @@ def test_a_replay_reports_a_lane_that_ends_otherwise(short):
     [
         (lambda r: r.extend(37), "steps=37: the sweep has run 37 already"),
         (lambda r: r.extend(0), "steps=0"),
-        (lambda r: r.select(optimizer="sgd").extend(50), "its problem and optimizer are not known"),
+        (lambda r: r.select(optimizer="adam").extend(50), "its problem and optimizer are not known"),
         (lambda r: r.replay(99), "lane=99: no such lane"),
         (lambda r: r.replay(0, around=0), "around=0"),
     ],
@@ -111,11 +111,11 @@ def test_lanes_too_large_to_keep_are_not_kept():
 
 
 def test_only_the_points_named_are_continued(short):
-    some = [np.array([1, 3]), np.array([], int), np.array([0])]
+    some = [np.array([1, 3]), np.array([], int)]
     result, _ = resume_lanes(short.origin.sweep, 60, some)
-    ends = result.lanes["end_step"].values.reshape(3, len(RATES), 2)
-    ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(3)]
-    assert ran[1] == set() and ran[0] <= {1, 3} and ran[2] == {0}
+    ends = result.lanes["end_step"].values.reshape(2, len(RATES), 2)
+    ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(2)]
+    assert ran[1] == set() and ran[0] and ran[0] <= {1, 3}
     full = short.extend(60)
     rows = np.flatnonzero(result.lanes["end_step"].values > 37)
     np.testing.assert_array_equal(result.lanes["final_loss"].values[rows], full.lanes["final_loss"].values[rows])

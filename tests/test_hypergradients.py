@@ -31,7 +31,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", quick(RUNS, "heavy ball", "adam", "problem"))
 def test_hypergradients_equal_central_differences_in_float64(name):
     make, factory, hyperparameters = RUNS[name]
     with enable_x64():
@@ -140,7 +140,7 @@ def brute_force(eigenvalues, steps):
     return rates[np.argmin(losses)], losses.min()
 
 
-@pytest.mark.parametrize("start", [1e-4, 0.3, 0.49])
+@pytest.mark.parametrize("start", quick([1e-4, 0.3, 0.49], 1e-4))
 @pytest.mark.parametrize(
     ("eigenvalues", "steps"), [([4.0], 2), ([1.0, 4.0], 3), ([1.0, 4.0], 20), ([1.0, 2.0, 4.0], 8)]
 )

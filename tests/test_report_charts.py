@@ -384,7 +384,7 @@ NOTHING = {  # result -> what the answer says, whether the axis of losses is lin
 }
 
 
-@pytest.mark.parametrize("name", NOTHING)
+@pytest.mark.parametrize("name", quick(NOTHING, "all diverged", "one run", "unfinished", "all zero", "negative"))
 def test_runs_of_nothing_have_words_and_scales_that_suit_them(tab, tmp_path, name):
     make_result, answer, is_linear = NOTHING[name]
     result = make_result()

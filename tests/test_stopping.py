@@ -1,5 +1,6 @@
 """Stopping rules: a run ends where the memory of a monitor says so, and is not taken for one that diverged."""
 
+import functools
 import threading
 
 import jax
@@ -31,7 +32,7 @@ def iris():
 
 @pytest.fixture(scope="module")
 def unstopped(iris):
-    return {f: sweep(iris, f, RATES, steps=STEPS, curve_points=2000) for f in (sgd, optax.adam)}
+    return functools.cache(lambda factory: sweep(iris, factory, RATES, steps=STEPS, curve_points=2000))
 
 
 def end_by_hand(losses, checks, every, min_delta=0.0):
@@ -62,7 +63,7 @@ def stop_at(step):
     ],
 )
 def test_patience_ends_each_run_where_a_loop_over_its_losses_does(iris, unstopped, factory, rule):
-    full = unstopped[factory].lanes
+    full = unstopped(factory).lanes
     assert full.sizes["point"] == STEPS + 1, "every loss is recorded"
     found = sweep(iris, factory, RATES, steps=STEPS, curve_points=2000, monitors=[monitors.patience("loss", **rule)])
     lanes = found.lanes

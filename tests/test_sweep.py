@@ -149,9 +149,11 @@ def test_a_block_whose_lanes_have_ended_stops_at_once():
 
 def test_axes_of_floats_are_lanes_and_of_strings_are_static():
     axes = {"problem.activation": ["relu", "tanh"], "problem.init_scale": [0.5, 1.0], "learning_rate": [0.01, 0.1]}
-    factory = lambda activation, init_scale=1.0: problems.mlp(
-        "iris", widths=(4,), activation=activation, init_scale=init_scale
-    )
+
+    def factory(activation, init_scale=1.0):
+        squash = {"relu": jax.nn.relu, "tanh": jnp.tanh}[activation]
+        return Problem(lambda w: jnp.sum((squash(w) - 1) ** 2), lambda key: init_scale * jax.random.normal(key, (3,)))
+
     result = sweep(factory, sgd, axes, steps=5)
     assert result.data.sizes == {"problem.activation": 2, "problem.init_scale": 2, "learning_rate": 2, "seed": 1} | {
         "point": result.data.sizes["point"]
