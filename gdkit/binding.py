@@ -49,6 +49,26 @@ def get_arrays(problem: Problem) -> Arrays:
     return Arrays(init, data, problem.get_held_out("validation"), problem.get_held_out("test"))
 
 
+def replace_data(problem: ProblemLike, hyperparameters: Hyperparameters, arrays: Arrays, data: PyTree) -> Arrays:
+    """`arrays` with `data` in place of the problem's; of None as they are.
+
+    Raises:
+      InputValueError: the loss of the problem takes no data.
+    """
+    if data is None:
+        return arrays
+    if not isinstance(problem, Learner):
+        check_takes_data("data", data, resolve_problem(problem, hyperparameters)[0])
+    return arrays._replace(data=data)
+
+
+def check_takes_data(argument: str, data: PyTree, problem: Problem) -> None:
+    """Raise if `data` are given for a problem whose loss takes none."""
+    if data is not None and _get_loss_arguments(problem) == ("params",):
+        remedy = "Leave it out, or pass Problem(loss, init, data=...) with a loss of params and a batch"
+        raise bad_value(argument, data, "the loss of this problem takes no data", remedy)
+
+
 def bind(
     problem: ProblemLike,
     optimizer: OptimizerLike,
@@ -275,8 +295,7 @@ def check_run(
         _check_evaluation(concrete, key, arrays)
         _check_effects(concrete, facts.program.jaxpr)
         return RunFacts(facts.program.jaxpr, facts.logs, facts.has_gradient, facts.is_stochastic)
-    closed, loss, leaves = _trace_loss(concrete, built, key, arrays)
-    checks.check_scalar("loss", loss)
+    closed, leaves = _trace_loss(concrete, built, key, arrays)
     _check_evaluation(concrete, key, arrays)
     if not any(jaxprs.depends_on(closed.jaxpr)[:leaves]):
         remedy = "Use the params in it; an array computed from them before the call is a constant"
@@ -294,10 +313,8 @@ def _check_effects(problem: Problem, loss: Jaxpr) -> None:
             raise bad_value("loss", problem.name or problem.loss, f"{effect}, which is not pure", remedy)
 
 
-def _trace_loss(
-    problem: Problem, optimizer: Optimizer | None, key: Key, arrays: Arrays
-) -> tuple[ClosedJaxpr, Any, int]:
-    """The loss as a program of params, batch and aux; the shape it returns; and the number of leaves of the params."""
+def _trace_loss(problem: Problem, optimizer: Optimizer | None, key: Key, arrays: Arrays) -> tuple[ClosedJaxpr, int]:
+    """The loss as a program of params, batch and aux, and the number of leaves of the params."""
     start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
     params, aux = split_aux(problem, start)
     checks.check_floats("params", params)
@@ -308,13 +325,15 @@ def _trace_loss(
     def loss(
         params: Params, batch: PyTree, aux: PyTree
     ) -> Array:  # a new function each time, since JAX caches traces by function
-        return objective(problem, optimizer, batch, aux)(params)[0]
+        value = objective(problem, optimizer, batch, aux)(params)[0]
+        checks.check_scalar("loss", value)
+        return value
 
     with user_code.translate_errors("loss", problem.loss):
-        closed, out = jax.make_jaxpr(loss, return_shape=True)(params, batch, aux)
+        closed = jax.make_jaxpr(loss)(params, batch, aux)
         if any(isinstance(constant, Tracer) for constant in closed.consts):
             raise jax.errors.UnexpectedTracerError("a constant of the loss belongs to an earlier trace")
-    return closed, out, len(jax.tree.leaves(params))
+    return closed, len(jax.tree.leaves(params))
 
 
 def _get_loss_arguments(problem: Problem) -> tuple[str, ...]:

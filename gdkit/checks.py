@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -44,8 +44,65 @@ def check_number(argument: str, value: Any, *, above: float = -math.inf, at_leas
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`, with the nearest one."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise unknown_name(argument, value, choices)
+
+
+def check_flag(argument: str, value: Any) -> None:
+    """Raise unless `value` is True or False: "no", 0 and None would otherwise count as one of them."""
+    if not isinstance(value, bool | np.bool_):
+        raise bad_type(argument, value, "neither True nor False", "Pass True or False")
+
+
+def check_named(argument: str, values: Any, remedy: str) -> None:
+    """Raise unless `values` maps names to values; `remedy` has an example."""
+    if not isinstance(values, Mapping):
+        raise bad_type(argument, values, "not a mapping of names to values", remedy)
+    for name in values:
+        if not isinstance(name, str):
+            raise bad_type(argument, name, "a name must be a string", remedy)
+
+
+def check_instances(argument: str, values: Any, kind: type, remedy: str) -> None:
+    """Raise unless `values` is a sequence, or a set, of objects of one class."""
+    name = "string" if kind is str else kind.__name__
+    if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping):
+        raise bad_type(argument, values, f"not a sequence of {name}s", remedy)
+    for value in values:
+        if not isinstance(value, kind):
+            raise bad_type(argument, value, f"not a {name}", remedy)
+
+
+def as_hyperparameters(values: Any, *, varied: str | None = None) -> dict[str, Any]:
+    """The values by name; raise for a number that is not finite, or a learning rate that is no number or schedule.
+
+    `varied` is a name that the caller gives values of its own, which would replace one of the user.
+    """
+    values = {} if values is None else values
+    check_named("hyperparameters", values, 'Pass for example {"learning_rate": 0.1}')
+    if varied in values:
+        raise bad_value("hyperparameters", dict(values), f"the search sets {varied} itself", f"Leave {varied} out")
+    for name, value in values.items():
+        argument = f"hyperparameters[{name!r}]"
+        if is_number(value):
+            check_number(argument, value)
+        elif name == "learning_rate" and not callable(value):
+            raise bad_type(argument, value, "neither a number nor a schedule", "Pass a finite number")
+    return dict(values)
+
+
+def check_diverged_above(value: Any) -> None:
+    """Raise unless `value` is a positive number or infinite."""
+    if not is_number(value):
+        raise bad_type("diverged_above", value, "not a number", "Leave it out for 1e6")
+    if not value > 0:
+        raise bad_value("diverged_above", value, "not positive", "Leave it out for 1e6")
+
+
+def check_optimum(value: Any) -> None:
+    """Raise unless `value`, the lowest possible loss, is None or a finite number."""
+    if value is not None:
+        check_number("optimum", value)
 
 
 def is_finite(value: Any) -> bool:
@@ -88,6 +145,8 @@ def check_floats(argument: str, tree: PyTree, *, finite: bool = False) -> None:
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             remedy = "Pass floats, arrays of them, or a pytree of these; use closures for other values"
             raise bad_type(where, leaf, "not a number or an array", remedy)
+        if getattr(getattr(leaf, "dtype", None), "kind", "f") in "OSUMm":
+            raise bad_type(where, leaf, f"its dtype is {leaf.dtype}", "Pass an array of floats")
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             problem = f"its dtype is {dtype}, which has no derivative"

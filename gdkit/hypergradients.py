@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import binding, checks, descent, factories
+from gdkit import binding, checks, descent
 from gdkit.descent import Lane, StepInputs
 from gdkit.errors import bad_type, bad_value, unknown_name
 from gdkit.factories import cache_if_hashable
@@ -116,7 +116,7 @@ def value_and_hypergradient(
     >>> [float(x) for x in (*loss, *slopes["learning_rate"])]
     [0.5625, 0.0, -9.0, 0.0]
     """
-    chosen = dict(hyperparameters)
+    chosen = checks.as_hyperparameters(hyperparameters)
     program, traced, arrays = _bind(problem, optimizer, chosen, steps, key)
     if not traced:
         remedy = "Pass at least one float, for example {'learning_rate': 0.1}"
@@ -135,9 +135,6 @@ def _bind(
 ) -> tuple[Callable[..., tuple[Array, dict[str, Array]]], dict[str, Array], binding.Arrays]:
     """Check the arguments; the compiled program, the traced hyperparameters and the problem's arrays."""
     checks.check_integer("steps", steps)
-    for name, value in chosen.items():
-        if factories.is_number(value) and not checks.is_finite(value):
-            raise bad_value(f"hyperparameters[{name!r}]", value, "not finite", "Pass finite numbers")
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)
     return _compile_slopes(problem, optimizer, static), traced, arrays
@@ -249,7 +246,7 @@ def tune(
     for argument, value in (("rounds", rounds), ("seeds", seeds)):
         checks.check_integer(argument, value)
     checks.check_number("rate", rate, above=0)
-    chosen = dict(hyperparameters)
+    chosen = checks.as_hyperparameters(hyperparameters)
     program, traced, arrays = _bind(problem, optimizer, chosen, steps, key)
     names = _check_names(names, chosen, traced)
     fixed = {name: value for name, value in traced.items() if name not in names}

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.checks import check_integer, check_number
-from gdkit.errors import bad_value
+from gdkit.checks import as_scalar, check_call, check_integer, check_number
+from gdkit.errors import bad_type, bad_value
 
 ScheduleLike = Callable[[Any], Any] | np.ndarray | jax.Array  # count -> share of the peak, or the shares (steps,)
 
@@ -104,9 +104,10 @@ def _check(schedule: ScheduleLike, steps: int, gradient: float | np.ndarray) -> 
     """The shares, and the squares of the gradients' norms, (steps,) each."""
     check_integer("steps", steps)
     if callable(schedule):
+        check_call("schedule", schedule, ("count",), "Pass a function of the count of steps")
         share: Callable[[Any], Any] = schedule
-        schedule = jax.vmap(lambda count: jnp.asarray(share(count), float))(jnp.arange(steps))
-    shares, norms = np.asarray(schedule, float), np.asarray(gradient, float)
+        schedule = jax.vmap(lambda count: as_scalar("schedule(count)", share(count)))(jnp.arange(steps))
+    shares, norms = _as_floats("schedule", schedule), _as_floats("gradient", gradient)
     if shares.shape != (steps,):
         problem = f"not one share per step, ({steps},)"
         raise bad_value("schedule", shares.shape, problem, "Pass a function of the count, or an array of this shape")
@@ -117,3 +118,10 @@ def _check(schedule: ScheduleLike, steps: int, gradient: float | np.ndarray) -> 
         problem = f"not one positive number, or one per step, ({steps},)"
         raise bad_value("gradient", gradient, problem, "Pass the largest norm of a gradient")
     return shares, np.broadcast_to(norms**2, (steps,))
+
+
+def _as_floats(argument: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise bad_type(argument, values, "neither a number nor an array of numbers", "Pass real numbers") from error

@@ -93,7 +93,7 @@ SETTINGS = {
     "steps": ({"steps": 0}, "steps=0: must be at least 1"),
     "fractional steps": ({"steps": 1.5}, "steps=1.5: not an integer"),
     "seeds": ({"seeds": 0}, "seeds=0: must be at least 1"),
-    "curve_points": ({"curve_points": -1}, "curve_points=-1: must be at least 1"),
+    "curve_points": ({"curve_points": -1}, "curve_points=-1: must be at least 0"),
     "diverged_above": ({"diverged_above": 0.0}, "diverged_above=0.0: not positive"),
     "executor": ({"executor": "threads"}, "executor='threads': not an executor"),
     "problem": ({"problem": 3}, "problem=3: neither a Problem nor a factory"),
@@ -182,7 +182,7 @@ WORDS = {
     "text as key": ({"key": "a"}, "key='a': neither an integer nor a JAX key"),
     "text as target": ({"target": "a"}, "target='a': not a number"),
     "number as progress": ({"progress": 3}, "progress=3: not a callback"),
-    "list as axes": ({"axes": [0.1, 0.2]}, "axes=0.1: neither a mapping"),
+    "list as axes": ({"axes": [0.1, 0.2]}, "axes=0.1: not a mapping"),
     "a loss with aux and a bare start": (
         {"problem": Problem(lambda x, batch, aux: (x**2, aux), 1.0, has_aux=True)},
         "init=1.0: has_aux is set, and it is not a pair of params and aux",

@@ -212,7 +212,7 @@ def test_maximize_names_what_is_better_when_larger_of_metrics_and_of_evaluate(na
     ({"metrics": {"worst": worst}, "evaluate": without_loss}, "metrics=.*evaluate replaces the loss and the metrics"),
     ({"evaluate": 3}, "evaluate=3: not callable"),
     ({"metrics": {"accuracy": worst}, "maximize": ["acuracy"]}, "maximize='acuracy'.*'accuracy'"),
-    ({"metrics": {"accuracy": worst}, "maximize": "accuracy"}, "maximize='accuracy': not a sequence of names"),
+    ({"metrics": {"accuracy": worst}, "maximize": "accuracy"}, "maximize='accuracy': not a sequence of strings"),
     ({"evaluate": lambda w, d: {"f1": worst(w, d)}, "maximize": ["f2"]}, "maximize='f2'.*'f1'"),
     ({"evaluate": lambda w: {"a": 0.0}}, r"evaluate=.*cannot be called as evaluate\(params, data\)"),
     ({"evaluate": lambda w, d, aux, more: {}}, r"evaluate=.*cannot be called as evaluate\(params, data, aux\)"),

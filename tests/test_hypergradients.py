@@ -249,7 +249,7 @@ BAD = {
     "name": (lambda: hypergradient(problems.parabola(), sgd, {"rate": 0.1}, 2), "'rate': no such name"),
     "NaN": (
         lambda: hypergradient(problems.parabola(), sgd, {"learning_rate": math.nan}, 2),
-        r"hyperparameters\['learning_rate'\]=nan: not finite. Pass finite numbers",
+        r"hyperparameters\['learning_rate'\]=nan: must be a finite number",
     ),
     "nothing": (
         lambda: hypergradient(problems.parabola(), lambda: sgd(0.1), {}, 2),
@@ -283,7 +283,10 @@ BAD = {
         trial({"learning_rate": 0.1, "momentum": 1.0}, names=("momentum",)),
         r"hyperparameters\['momentum'\]=1.0: not between 0 and 1. Start with a number between 0 and 1",
     ),
-    "tune NaN": (trial({"learning_rate": math.nan}), r"hyperparameters\['learning_rate'\]=nan: not finite"),
+    "tune NaN": (
+        trial({"learning_rate": math.nan}),
+        r"hyperparameters\['learning_rate'\]=nan: must be a finite number",
+    ),
     "tune what diverges": (
         lambda: tune(Problem(jnp.log, 1.0), sgd, {"learning_rate": 0.4}, 10),
         "hyperparameters={'learning_rate': 0.4}: the run diverges there. Start with hyperparameters",

@@ -180,7 +180,7 @@ def test_stability_threshold_takes_arrays_and_knows_no_border_without_curvature(
     [
         ("sdg", {}, "Did you mean 'sgd'"),
         ("sgd", {"momentum": 0.9}, "momentum"),
-        ("momentum", {}, "missing 1 required"),
+        ("momentum", {}, "its threshold depends on momentum"),
         ("adam", {"b3": 0.9}, "Did you mean 'b1'"),
     ],
 )

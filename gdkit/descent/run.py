@@ -131,10 +131,14 @@ def descend(
         ("evaluate_every", 1 if evaluate_every is None else evaluate_every),
     ):
         checks.check_integer(argument, value)
-    chosen, optimizer = dict(hyperparameters or {}), learners.choose_optimizer(problem, optimizer)
+    checks.check_flag("record_params", record_params)
+    checks.check_instances("monitors", monitors, Monitor, "Pass for example [gdkit.monitors.time_to(0.1)]")
+    if seed is not None:
+        checks.check_integer("seed", seed, at_least=0, at_most=checks.MAX_KEY)
+    chosen, optimizer = checks.as_hyperparameters(hyperparameters), learners.choose_optimizer(problem, optimizer)
     arrays, static, traced = binding.bind(problem, optimizer, chosen, reads_batches=True)
     if data is not None:
-        arrays = arrays._replace(data=data)
+        arrays = binding.replace_data(problem, chosen, arrays, data)
     else:
         arrays = _read_batches(problem, chosen, arrays, key if seed is None else seed, steps)
     key = checks.as_key(key)

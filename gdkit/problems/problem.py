@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from gdkit.checks import check_arrays, check_variable_name
+from gdkit.checks import check_arrays, check_flag, check_instances, check_optimum, check_variable_name
 from gdkit.data import Source
 from gdkit.data.held_out import HeldOutSource
 from gdkit.errors import bad_type, bad_value, unknown_name
@@ -40,6 +40,7 @@ class Metric:
     def __post_init__(self):
         if not callable(self.function):
             raise bad_type("function", self.function, "not callable", "Pass Metric(function, maximize=True)")
+        check_flag("maximize", self.maximize)
 
     def __call__(self, *args: Any) -> Any:
         """The value of the function."""
@@ -81,10 +82,10 @@ class Problem:
       caveats: what is suspicious about the data, one sentence each; recommendations and reports repeat them.
 
     Raises:
-      InputTypeError: `loss`, `sample`, `batches` or `evaluate` is not callable, there is no `data` to sample from, or
-        `metrics` is not a mapping of functions.
+      InputTypeError: `loss`, `sample`, `batches` or `evaluate` is not callable, there is no `data` to sample from,
+        `metrics` is not a mapping of functions, or another argument has a wrong type.
       InputValueError: there are both `metrics` and `evaluate`, or both `data` and `batches`, or `maximize` names what
-        neither `metrics` nor `evaluate` has.
+        neither `metrics` nor `evaluate` has, or `optimum` is not finite.
     """
 
     loss: Callable[..., Any]
@@ -112,6 +113,12 @@ class Problem:
             raise bad_type("sample", self.sample, "there is no data to sample from", "Pass data= as well")
         if self.sample is not None and not callable(self.sample):
             raise bad_type("sample", self.sample, "not callable", "Pass sample(key, t, data) -> batch")
+        for name in ("has_aux", "has_logs"):
+            check_flag(name, getattr(self, name))
+        check_optimum(self.optimum)
+        if self.name is not None and not isinstance(self.name, str):
+            raise bad_type("name", self.name, "not a string", "Pass text, or leave it out")
+        check_instances("caveats", self.caveats, str, "Pass one sentence per caveat, for example ('few rows',)")
         check_metrics(self.metrics)
         _check_evaluate(self)
         _check_batches(self)
@@ -240,8 +247,7 @@ def _check_evaluate(problem: Problem) -> None:
     if evaluate is not None and problem.metrics is not None:
         remedy = "Return the metrics from evaluate as well, or leave evaluate out"
         raise bad_value("metrics", list(problem.metrics), "evaluate replaces the loss and the metrics", remedy)
-    if isinstance(maximize, str) or not all(isinstance(name, str) for name in maximize):
-        raise bad_type("maximize", maximize, "not a sequence of names", "Pass for example maximize=('accuracy',)")
+    check_instances("maximize", maximize, str, "Pass for example maximize=('accuracy',)")
     for name in maximize:
         if evaluate is None and not problem.metrics:
             raise bad_value(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from gdkit.checks import check_number
+from gdkit.checks import check_diverged_above, check_number
 from gdkit.monitors import EndKind
 
 
@@ -98,6 +98,7 @@ def classify(
     1.0 BOUNCING
     1.2 DIVERGED
     """
+    check_diverged_above(diverged_above)
     s, stochastic = _as_float64(statistics, thresholds)
     with np.errstate(all="ignore"):
         gaps = _compute_gaps(s, optimum, stochastic)

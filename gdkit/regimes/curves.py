@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gdkit import monitors
-from gdkit.checks import check_number
+from gdkit.checks import check_diverged_above
 from gdkit.errors import bad_type, bad_value
 from gdkit.monitors import Limits, Record
 from gdkit.regimes.classification import DEFAULT_THRESHOLDS, Thresholds, Verdict, classify
@@ -90,7 +90,7 @@ def curve_statistics(
       is_optimum_known: whether a run that falls without bound has not diverged.
       diverged_above: as in `sweep`.
     """
-    check_number("diverged_above", diverged_above, above=0)
+    check_diverged_above(diverged_above)
     limits = Limits(diverged_above, unbounded_below=np.inf if is_optimum_known else diverged_above)
     read = {name: np.asarray(x) for name, x in _replay(jnp.asarray(losses), limits).items()}
     found = {_CHANGES.get(name, name): x for name, x in read.items() if name not in ("grad_norm", "skipped_steps")}

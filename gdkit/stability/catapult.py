@@ -58,7 +58,7 @@ def catapult_rate(
     checks.check_integer("lanes", lanes, at_least=3)
     if not low < high:
         raise bad_value("high", high, f"not above low={low}", "Pass low < high")
-    chosen = dict(hyperparameters or {}) | {"learning_rate": low}
+    chosen = checks.as_hyperparameters(hyperparameters, varied="learning_rate") | {"learning_rate": low}
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)
     program, dtype = _compile_runs(problem, optimizer, static, steps), traced["learning_rate"].dtype

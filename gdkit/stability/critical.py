@@ -82,7 +82,9 @@ def critical_learning_rate(
     low, high = _check_interval(low, high, rtol)
     checks.check_integer("steps", steps)
     checks.check_integer("lanes", lanes, at_least=3)
-    diverge = _make_trial(problem, optimizer, dict(hyperparameters or {}), key, steps, diverged_above, low)
+    checks.check_diverged_above(diverged_above)
+    others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
+    diverge = _make_trial(problem, optimizer, others, key, steps, diverged_above, low)
     tried: dict[float, bool] = {}
     bracket = low, high
     while True:

@@ -66,6 +66,7 @@ def check_curvature(problem: Problem, params: Params, matrix: str) -> None:
 def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree, aux: PyTree) -> Curvature:
     """The matrix of that name at `params`; half precision is converted to float32."""
     check_curvature(problem, params, matrix)
+    binding.check_takes_data("batch", batch, problem)
     params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
     if matrix == "gauss_newton":

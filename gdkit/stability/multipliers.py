@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from gdkit import binding, descent
+from gdkit import binding, checks, descent
 from gdkit.descent import Trajectory
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
@@ -78,10 +78,10 @@ def multipliers(
     >>> round(float(spectra.farthest.values[0].real), 4)  # 1 − 0.6 · 4
     -1.4
     """
-    chosen = dict(hyperparameters or {})
+    chosen = checks.as_hyperparameters(hyperparameters)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = as_state(problem, optimizer, chosen, state, arrays)
-    state, data = widen(state, arrays.data if data is None else data)
+    state, data = widen(state, binding.replace_data(problem, chosen, arrays, data).data)
     arguments = (state, traced, jnp.int32(t), descent.split_key(key)[1], data)
     dynamic = cached_dynamic_state(problem, optimizer, static, freeze, arguments)
     size = sum(jax.tree.leaves(state)[i].size for i in dynamic.moving)

@@ -1,6 +1,7 @@
 """Sharpness, the curvature that limits the learning rate, and the limits that theory derives from it."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -136,6 +137,7 @@ def find_spectrum(
 ) -> Spectrum:
     """The k outermost eigenvalues of a matrix of second derivatives, and their vectors like the params."""
     check_curvature(problem, params, matrix)
+    binding.check_takes_data("batch", batch, problem)
     checks.check_choice("which", which, ("largest", "smallest", "both"))
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     depth = check_search(k, size, tolerance, max_iterations, ends=1 + (which == "both"))
@@ -186,7 +188,8 @@ def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any)
       A learning rate of the shape of `curvature`; infinite where there is no curvature, NaN where it is negative.
 
     Raises:
-      InputValueError: an unknown family, a hyperparameter that it does not have, or one that is missing.
+      InputValueError, InputTypeError: an unknown family, a hyperparameter that it does not have, or one that is missing
+        or outside of the theory, such as a momentum of 1; a curvature that is no number.
 
     >>> stability_threshold("sgd", 4.0), stability_threshold("momentum", 4.0, momentum=0.5)
     (0.5, 0.75)
@@ -196,12 +199,30 @@ def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any)
     checks.check_choice("family", family, _THRESHOLDS)
     formula = _THRESHOLDS[family]
     factories.check_names("hyperparameters", formula, hyperparameters)
-    times_curvature = factories.call("family", formula, hyperparameters)
+    for name, parameter in factories.parameters(formula).items():
+        value = hyperparameters.get(name, parameter.default)
+        if value is parameter.empty:
+            raise bad_value("family", family, f"its threshold depends on {name}", f"Pass {name}=")
+        _check_threshold_argument(name, value, below=math.inf if name == "dual_norm" else 1)
+    _check_threshold_argument("curvature", curvature)
+    times_curvature = formula(**hyperparameters)
     if isinstance(curvature, jax.Array):
         return jnp.where(curvature >= 0, times_curvature / curvature, jnp.nan)
     with np.errstate(divide="ignore"):
         rate = np.where(np.asarray(curvature) >= 0, times_curvature / np.asarray(curvature, float), np.nan)
     return float(rate) if rate.ndim == 0 else rate
+
+
+def _check_threshold_argument(name: str, value: Any, below: float | None = None) -> None:
+    """Raise unless `value` is a real number or an array of them, and from 0 to `below` where this is given."""
+    if isinstance(value, Tracer):
+        return
+    values = np.asarray(value)
+    if values.dtype.kind not in "fiuV":  # V: bfloat16
+        raise bad_type(name, value, "neither a number nor an array of numbers", "Pass real numbers")
+    if below is not None and not np.all((values >= 0) & (values < below)):
+        bound = f" and below {below:g}" if below < math.inf else ""
+        raise bad_value(name, value, "outside of the theory", f"Pass finite numbers of at least 0{bound}")
 
 
 _THRESHOLDS: dict[str, Callable[..., Any]] = {
@@ -261,13 +282,13 @@ def preconditioned_sharpness(
     >>> bool(spectrum.converged[0])
     True
     """
-    chosen = dict(hyperparameters or {})
+    chosen = checks.as_hyperparameters(hyperparameters)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     rate = get_learning_rate(chosen, learning_rate)
     state = as_state(problem, optimizer, chosen, state, arrays)
     depth = check_search(k, sum(leaf.size for leaf in jax.tree.leaves(state.params)), tolerance, max_iterations)
     program = _compile_preconditioned(problem, optimizer, static, k, depth)
-    data = arrays.data if data is None else data
+    data = binding.replace_data(problem, chosen, arrays, data).data
     arguments = state, traced, jnp.int32(t), descent.split_key(key)[1], data, rate, tolerance
     spectrum, is_diagonal, is_positive = program(*arguments)
     if not is_diagonal:

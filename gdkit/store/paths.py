@@ -20,9 +20,13 @@ def as_path(argument: str, path: str | os.PathLike[str]) -> Path:
 
     Raises:
       InputTypeError: it is neither text nor a path.
+      InputValueError: it is empty, or holds a null character.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise bad_type(argument, path, "not a path", "Pass a string or a pathlib.Path")
+    remedy = "Pass a string or a pathlib.Path"
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise bad_type(argument, path, "not a path", remedy)
+    if not os.fspath(path) or "\0" in os.fspath(path):
+        raise bad_value(argument, path, "no file can have this name", f"{remedy}; . is the current folder")
     return Path(path)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gdkit import factories, optimizers
-from gdkit.checks import MAX_KEY, check_integer
+from gdkit.checks import MAX_KEY, check_integer, check_named
 from gdkit.errors import bad_type, bad_value, without_addresses
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import check_no_optimizer, no_optimizer
@@ -141,9 +141,7 @@ def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes
         return parse_free_axes(axes)
     parts = [axes] if isinstance(axes, Mapping) else list(axes) if isinstance(axes, list | tuple) else [axes]
     for part in parts:
-        if not isinstance(part, Mapping):
-            remedy = 'Pass a mapping, for example {"learning_rate": [0.1, 0.01]}'
-            raise bad_type("axes", part, "neither a mapping of names to values nor a list of mappings", remedy)
+        check_named("axes", part, 'Pass {"learning_rate": [0.1, 0.01]}, or a list of such mappings')
     single = [(name, values) for part in parts if not isinstance(part, Paired) for name, values in part.items()]
     pairs = [part for part in parts if isinstance(part, Paired)]
     choices = dict(single).get("optimizer")
@@ -384,11 +382,15 @@ def _plain_values(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any
     """The values of an axis: an array where all are integers or all are floats, else a tuple."""
     if isinstance(values, MarkedValues):
         return _plain_values(list(values.values), argument)
-    if isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
+    has_values = hasattr(values, "__len__") and hasattr(values, "__iter__") and getattr(values, "ndim", 1) > 0
+    if isinstance(values, str | bytes | Mapping | set | frozenset) or not has_values:
         raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1 and values.dtype.kind in "fiu":
         return np.array(values)
     plain = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+    for value in plain:
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise bad_value(argument, value, "an integer of more than 64 bits", "Give floats, for example 1e30")
     return np.array(plain) if set(map(type, plain)) in ({int}, {float}) else plain
 
 

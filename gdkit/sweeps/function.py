@@ -23,10 +23,11 @@ from gdkit.store.paths import as_path
 from gdkit.sweeps.axes import Group, group_points, parse_free_axes
 from gdkit.sweeps.description import Description, describe_origin
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from gdkit.sweeps.plan.shapes import Plan, count_workers
+from gdkit.sweeps.plan.shapes import Plan, check_plan, count_workers
 from gdkit.sweeps.programs.tiles import Tile
 from gdkit.sweeps.result.arrays import (
     Judging,
+    check_judging,
     check_lengths,
     check_value_names,
     choose_score,
@@ -98,6 +99,7 @@ def sweep_function(
     ({'learning_rate': 0.3}, 1.2)
     """
     checks.check_integer("seeds", seeds)
+    check_plan(plan)
     if not callable(train):
         raise bad_type("train", train, "not a function", "Pass train(hyperparameters, key) -> {name: value}")
     begin, plan, root, sections = time.monotonic(), plan or Plan(), checks.as_key(key), parse_free_axes(axes)
@@ -105,6 +107,7 @@ def sweep_function(
     offsets = np.cumsum([0, *(section.point_count for section in sections)])
     groups = [(g, offset) for s, offset in zip(sections, offsets[:-1], strict=True) for g in group_points(s)]
     judging = Judging(by, maximize, optimum, stochastic, diverged_above, curve_points)
+    check_judging(judging)
     names = [axis.name for section in sections for dimension in section.dimensions for axis in dimension.axes]
     traced = [_trace(train, group, root, names, by) for group, _ in groups]  # all are checked before the first one runs
     shapes = _merge_shapes([own for _, own in traced])

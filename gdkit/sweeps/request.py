@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gdkit import binding, checks, factories
+from gdkit import binding, checks
 from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
 from gdkit.descent import evaluation
@@ -17,7 +17,7 @@ from gdkit.monitors import Limits
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.sweeps import checkpoints
 from gdkit.sweeps.axes import Section, parse_axes
-from gdkit.sweeps.plan.shapes import LANES, Place, Plan
+from gdkit.sweeps.plan.shapes import LANES, Place, Plan, check_plan
 from gdkit.tracing import jaxprs
 from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
 
@@ -114,19 +114,15 @@ def check_request(
     """Check the arguments of `sweep`, without tracing."""
     checks.check_integer("steps", steps)
     checks.check_integer("seeds", seeds)
-    if curve_points != 0:
-        checks.check_integer("curve_points", curve_points)
+    checks.check_integer("curve_points", curve_points, at_least=0)
     if evaluate_every is not None:
         checks.check_integer("evaluate_every", evaluate_every)
-    for name, value in (("diverged_above", diverged_above), ("target", 0.0 if target is None else target)):
-        if not factories.is_number(value):
-            raise bad_type(name, value, "not a number", "Leave it out for the default")
-    if not diverged_above > 0:
-        raise bad_value("diverged_above", diverged_above, "not positive", "Leave it out for 1e6")
+    checks.check_diverged_above(diverged_above)
+    if target is not None:
+        checks.check_number("target", target)
+    check_plan(plan)
     checks.check_choice("statistics", statistics, monitors_.BUILT_IN)
-    for monitor in monitors:
-        if not isinstance(monitor, Monitor):
-            raise bad_type("monitors", monitor, "not a Monitor", "Pass for example gdkit.monitors.time_to(0.1)")
+    checks.check_instances("monitors", monitors, Monitor, "Pass for example [gdkit.monitors.time_to(0.1)]")
     _check_keep_states(keep_states, evaluate_every)
     if not isinstance(problem, Problem | Learner) and not callable(problem):
         raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
@@ -156,8 +152,8 @@ def check_request(
 
 def _check_keep_states(keep_states: Any, evaluate_every: int | None) -> None:
     """Raise unless `keep_states` names states that the sweep can keep."""
-    if keep_states is not None and keep_states not in ("auto", "last", "best"):
-        raise bad_value("keep_states", keep_states, "no such kind", 'Pass "auto", "last", "best" or None')
+    if keep_states is not None:
+        checks.check_choice("keep_states", keep_states, ("auto", "last", "best"))
     if keep_states == "best" and evaluate_every is None:
         remedy = "Pass evaluate_every= too, for example evaluate_every=100"
         raise bad_value("keep_states", "best", "nothing is evaluated along the run", remedy)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gdkit import checks
 from gdkit.errors import StoreError, bad_type, bad_value
 from gdkit.problems import ProblemLike
 from gdkit.store import Store
@@ -135,6 +136,7 @@ def sweep(
         evaluate_every=evaluate_every, curve_points=curve_points, target=target, diverged_above=diverged_above,
         plan=plan, keep_states=keep_states, start=start,
     )  # fmt: skip
+    checks.check_flag("until_bracketed", until_bracketed)
     pool, report_progress = parse_executor(executor), _progress_callback(progress)
     _check_on_segment(on_segment, pool)
     path = None if store is None else as_path("store", store)

@@ -92,7 +92,8 @@ def gradient_flow(
     """
     checks.check_number("learning_rate", learning_rate, above=0)
     checks.check_number("rtol", rtol, above=0)
-    chosen = dict(hyperparameters or {}) | {"learning_rate": learning_rate}
+    checks.check_flag("record_params", record_params)
+    chosen = checks.as_hyperparameters(hyperparameters) | {"learning_rate": learning_rate}
     arrays, static, traced = _bind(problem, optimizers.sgd, chosen, steps, record_every, start, key)
     program = _compile_gradient_flow(problem, static, steps, record_every, record_params, float(rtol))
     return program(traced, checks.as_key(key), arrays)
@@ -157,7 +158,8 @@ def central_flow(
     """
     checks.check_integer("substeps", substeps)
     checks.check_integer("k", 1 if k is None else k)
-    chosen = dict(hyperparameters or {})
+    checks.check_flag("record_params", record_params)
+    chosen = checks.as_hyperparameters(hyperparameters)
     arrays, static, traced = _bind(problem, optimizer, chosen, steps, record_every, start, key)
     size = sum(x.size for x in jax.tree.leaves(binding.get_params_shape(binding.resolve_problem(problem, chosen)[0])))
     k = min(4, size) if k is None else k

@@ -56,6 +56,12 @@ class Plan:
                 check_integer(f"plan.{field.name}", value, at_least=0 if field.name == "unroll" else 1)
 
 
+def check_plan(plan: Plan | None) -> None:
+    """Raise unless `plan` is a Plan or None."""
+    if plan is not None and not isinstance(plan, Plan):
+        raise bad_type("plan", plan, "not a Plan", "Pass for example gdkit.Plan(width=8)")
+
+
 class Shape(NamedTuple):
     """The size of blocks, and the steps per iteration of their program's loop."""
 

@@ -25,7 +25,7 @@ def check_finished(result: SweepLike) -> None:
 def check_score_name(result: SweepLike, by: str) -> str:
     """The name of a variable that has one value per lane."""
     names = [str(name) for name, values in end_values(result.lanes).data_vars.items() if values.dims == ("lane",)]
-    if by not in names and (by in result.lanes or f"curve_{by}" in result.lanes):
+    if isinstance(by, str) and by not in names and (by in result.lanes or f"curve_{by}" in result.lanes):
         problem = "a curve, an array or a coordinate, of which a run has no value at its end"
         raise bad_value("by", by, problem, f"Name a variable with one value per run: {', '.join(sorted(names))}")
     if by not in names:
@@ -38,7 +38,7 @@ def check_axis(result: SweepLike, axis: str | None, array: xr.Dataset | xr.DataA
     axis = result.main_axis if axis is None else axis
     if axis is None:
         raise bad_value("axis", None, "the sweep has no numeric axis", "Sweep one, for example learning_rate")
-    if axis not in array.coords:
+    if not isinstance(axis, str) or axis not in result.axes or axis not in array.coords:
         raise unknown_name("axis", axis, result.axes)
     if array[axis].dtype.kind not in "fiu":
         raise bad_value("axis", axis, "its values are not numbers", "Choose a numeric axis")

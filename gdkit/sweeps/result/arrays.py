@@ -32,8 +32,19 @@ class Judging(NamedTuple):
     curve_points: int = 200
 
 
+def check_judging(judging: Judging) -> None:
+    """Raise for settings that are no bool, number or name."""
+    if isinstance(judging.maximize, str) or not isinstance(judging.maximize, bool | list | tuple | set | frozenset):
+        raise bad_type("maximize", judging.maximize, "neither a bool nor a sequence of names", "Pass maximize=True")
+    checks.check_flag("stochastic", judging.stochastic)
+    checks.check_optimum(judging.optimum)
+    checks.check_diverged_above(judging.diverged_above)
+    checks.check_integer("curve_points", judging.curve_points, at_least=0)
+
+
 def arrange_arrays(axes: Any, arrays: Mapping[str, Any], judging: Judging) -> tuple[xr.Dataset, tuple[LaneGrid, ...]]:
     """The lanes and grids of `SweepResult.from_arrays`."""
+    check_judging(judging)
     sections = parse_free_axes(axes)
     shape = sections[0].shape
     if any(section.shape != shape for section in sections):

@@ -203,8 +203,7 @@ class SweepResult:
         if optimizer is not None and self.optimizers != (optimizer,):
             return self.select(optimizer=optimizer).along(*axes, at=at)
         for name in axes:
-            if name not in self.axes:
-                raise unknown_name("axis", name, self.axes)
+            checks.check_choice("axis", name, self.axes)
         dimensions = tuple(dimension for dimension in self.grids[0].dimensions if set(axes) & set(dimension[1]))
         fixed = [name for name in self.axes if not any(name in names for _, names, _ in dimensions)]
         for name in at or {}:
@@ -219,7 +218,13 @@ class SweepResult:
         return self._take(rows, LaneGrid(self.grids[0].label, dimensions))
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
-        """The same lanes, with regimes by other thresholds."""
+        """The same lanes, with regimes by other thresholds, those of `Thresholds` by name.
+
+        Raises:
+          InputValueError, InputTypeError: there is no such threshold, or it is no finite number.
+        """
+        for name in changes:
+            checks.check_choice("thresholds", name, [field.name for field in dataclasses.fields(Thresholds)])
         return dataclasses.replace(self, thresholds=dataclasses.replace(self.thresholds, **changes))
 
     def curve(self, lane: int, name: str = "loss") -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +236,10 @@ class SweepResult:
             name (`Problem.has_logs`), at the recorded steps.
 
         Raises:
-          InputValueError: nothing of this name was recorded.
+          InputValueError: nothing of this name was recorded; no such lane.
         """
         checks.check_choice("name", name, curve_names(self.lanes))
-        return read_curve(self.lanes, lane, name)
+        return read_curve(self.lanes, check_lane(self, lane), name)
 
     # Questions
 
@@ -334,7 +339,10 @@ class SweepResult:
 
     def is_maximized(self, by: str | None = None, maximize: bool | None = None) -> bool:
         """Whether `best` and `recommend` prefer large values of `by`: `maximize`, or as the metric declares it."""
-        return is_maximized(maximized_names(self.lanes.attrs), self.score_name(by)) if maximize is None else maximize
+        if maximize is None:
+            return is_maximized(maximized_names(self.lanes.attrs), self.score_name(by))
+        checks.check_flag("maximize", maximize)
+        return maximize
 
     def scores(self, by: str | None = None, maximize: bool | None = None) -> np.ndarray:
         """The variable that `best` compares, per lane, its sign such that less is better; infinite if diverged."""

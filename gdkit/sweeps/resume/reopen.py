@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -55,7 +56,7 @@ def rebuild_request(
         axes, one = _axes_of(result, result.grids[0], 0), cast(OptimizerLike, optimizer)
     asked = json.loads(attrs["asked"])
     key = jax.random.wrap_key_data(jnp.asarray(json.loads(attrs["key"]), jnp.uint32), impl=asked.pop("impl"))
-    settings = {name: value for name, value in asked.items() if value is not None}
+    settings = {"diverged_above": math.inf} | {name: value for name, value in asked.items() if value is not None}
     if settings.get("keep_states") == "none":
         settings["keep_states"] = None
     seeds, steps = int(attrs["seeds"]), int(attrs["steps"])

@@ -1,6 +1,7 @@
 """The regimes of the lanes of a result, and where divergence begins."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def judge_lanes(lanes: xr.Dataset, thresholds: Thresholds) -> Verdict:
     statistics: dict[str, Any] = {str(n): v.values for n, v in lanes.data_vars.items() if v.dims == ("lane",)}
     statistics["stochastic"] = bool(lanes.attrs["stochastic"])
     optimum = lanes["reference_loss"].values if lanes.attrs["optimum_known"] else None
-    above = _asked(lanes).get("diverged_above") or 1e6
+    above = _asked(lanes).get("diverged_above", 1e6)
+    above = math.inf if above is None else above  # JSON has no infinity
     verdict = classify(statistics, optimum=optimum, thresholds=thresholds, diverged_above=above)
     is_finished = lanes["end_kind"].values != EndKind.RUNNING
     return verdict._replace(regime=np.where(is_finished, verdict.regime, np.int8(Regime.SLOW)))

@@ -102,7 +102,7 @@ def lr_range_test(
         seeds = 3 if request.depends_on_seed(concrete, checks.as_key(key)) else 1
     for argument, value in (("seeds", seeds), ("trials", trials)):
         checks.check_integer(argument, value)
-    others = dict(hyperparameters or {})
+    others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
     log_ratio = math.log(high / low) / (steps - 1)
 
     def growing(low: float) -> Optimizer:
