@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.checks import check_choice, check_integer
+from gdkit.checks import as_bounds, check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
-from gdkit.factories import is_number
 from gdkit.formatting import format_number
 from gdkit.problems import ProblemLike
 from gdkit.regimes import has_left_bounds
@@ -423,19 +422,10 @@ def _check_answers(answers: Any, count: int) -> np.ndarray:
 
 
 def _make_grid(x: tuple[float, float], y: tuple[float, float], cells: int, coarse: int) -> _Grid:
-    grid = _Grid(_check_bounds("x", x), _check_bounds("y", y), _check_power("cells", cells))
+    grid = _Grid(as_bounds("x", x), as_bounds("y", y), _check_power("cells", cells))
     if _check_power("coarse", coarse) > cells:
         raise bad_value("coarse", coarse, f"more than the {cells} cells of the finest lattice", "Pass a smaller number")
     return grid
-
-
-def _check_bounds(name: str, bounds: Any) -> tuple[float, float]:
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(map(is_number, bounds)):
-        raise bad_type(name, bounds, "not (low, high)", "Pass two numbers")
-    low, high = map(float, bounds)
-    if not -math.inf < low < high < math.inf:
-        raise bad_value(name, bounds, "not two finite numbers low < high", "Pass (low, high)")
-    return low, high
 
 
 def _is_power(value: Any) -> bool:

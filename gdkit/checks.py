@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,24 @@ def check_number(argument: str, value: Any, *, above: float = -math.inf, at_leas
         value = value.item()  # in float32 the largest float64 would overflow
     if not (abs(value) <= float(np.finfo(np.float64).max) and value > above and value >= at_least):
         raise bad_value(argument, value, f"must be a finite number{bound}", f"Pass a finite number{bound}")
+
+
+def check_representable(argument: str, values: Any) -> None:
+    """Raise for a number so large that it would be infinite as a hyperparameter, float32 or float64 under x64."""
+    dtype, numbers = np.dtype(jnp.result_type(float)), np.atleast_1d(np.asarray(values, float))
+    for value in numbers[np.abs(numbers) > float(np.finfo(dtype).max)]:
+        raise bad_value(argument, value.item(), f"{dtype} cannot hold it", "Pass a smaller number")
+
+
+def as_bounds(argument: str, bounds: Any, *, above: float = -math.inf) -> tuple[float, float]:
+    """Two finite numbers low < high as floats."""
+    form = "low < high" if above == -math.inf else f"{above:g} < low < high"
+    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(map(is_number, bounds)):
+        raise bad_type(argument, bounds, "not a pair of numbers", "Pass (low, high)")
+    low, high = map(float, bounds)
+    if not above < low < high < math.inf:
+        raise bad_value(argument, bounds, f"not two finite numbers {form}", "Pass (low, high)")
+    return low, high
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> None:
@@ -86,6 +104,8 @@ def as_hyperparameters(values: Any, *, varied: str | None = None) -> dict[str, A
         argument = f"hyperparameters[{name!r}]"
         if is_number(value):
             check_number(argument, value)
+            if not isinstance(value, Tracer):
+                check_representable(argument, value)
         elif name == "learning_rate" and not callable(value):
             raise bad_type(argument, value, "neither a number nor a schedule", "Pass a finite number")
     return dict(values)

@@ -2,7 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 import gdkit
 from gdkit import (
@@ -53,6 +55,8 @@ KINDS = {
     "values of an axis": {
         "array without dimensions": (lambda: run({"learning_rate": np.array(0.1)}), "an axis is a sequence"),
         "set": (lambda: run({"learning_rate": {0.1, 0.2}}), "an axis is a sequence"),
+        "too large": (lambda: run({"learning_rate": [1e300]}), "=1e.300: float32 cannot hold it. Pass a smaller"),
+        "too large for one run": (lambda: single(hyperparameters={"learning_rate": 1e39}), "float32 cannot hold it"),
         "integer of more than 64 bits": (lambda: run({"learning_rate": [10**30]}), "more than 64 bits. Give floats"),
     },
     "hyperparameters": {
@@ -118,6 +122,18 @@ KINDS = {
         "lane from the end": (lambda: RESULT.curve(-3), "lane=-3: no such lane"),
         "bool as lane": (lambda: RESULT.curve(True), "lane=True: no such lane"),
     },
+    "bounds": {
+        "random_axes": (lambda: gdkit.random_axes({"learning_rate": 0.1}, 3), "learning_rate.*=0.1: not a pair"),
+        "random_axes of texts": (lambda: gdkit.random_axes({"learning_rate": ("a", "b")}, 3), "not a pair of numbers"),
+        "names of random_axes": (lambda: gdkit.random_axes([0.1], 3), r"axes=\[0.1\]: not a mapping of names"),
+        "names of paired": (lambda: gdkit.paired([0.1]), r"axes=\[0.1\]: not a mapping of names"),
+        "window": (lambda: gdkit.boundary.explore(max, (0.0, "a"), (0.0, 1.0)), "x=.*: not a pair of numbers"),
+        "optuna": (
+            lambda: gdkit.optuna_search(BOWL, sgd, {"learning_rate": (0.1, None)}, steps=2, trials=2),
+            "space.*: not a pair of numbers",
+        ),
+        "keep": (lambda: gdkit.successive_halving(BOWL, sgd, RATES, steps=9, keep="a"), "keep='a': not a number"),
+    },
     "objects": {
         "plan": (lambda: run(plan={}), "plan={}: not a Plan. Pass for example gdkit.Plan"),
         "plan as number": (lambda: gdkit.sweep_function(max, RATES, plan=4), "plan=4: not a Plan"),
@@ -166,6 +182,14 @@ def test_a_wrong_argument_is_named_with_its_value(kind):
     for name, (call, match) in KINDS[kind].items():
         with pytest.raises(GdkitError, match=match):
             pytest.fail(f"{name} gives {call()}")
+
+
+def test_axes_are_arrays_of_any_library():
+    values = np.array([0.1, 0.2])
+    frame = pd.DataFrame({"rate": values})
+    for rates in (jnp.asarray(values), frame["rate"], xr.DataArray(values), np.array([0.1, 0.2], object)):
+        axes = SweepResult.from_arrays({"learning_rate": rates}, {"loss": [1.0, 2.0]}).axes
+        np.testing.assert_allclose(axes["learning_rate"], values, rtol=1e-6)
 
 
 HIGH = np.array([1.0, 1e3, 1e8, 1e4, 1.0, *np.geomspace(1e-1, 1e-9, 25)])

@@ -166,7 +166,7 @@ def test_descend_refuses_hyperparameters_of_a_finished_optimizer():
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (1.0, 0.5), (-1.0, 1.0)])
 def test_random_axes_need_positive_increasing_bounds(bounds):
-    with pytest.raises(GdkitError, match="not two bounds 0 < low < high"):
+    with pytest.raises(GdkitError, match="not two finite numbers 0 < low < high"):
         random_axes({"learning_rate": bounds}, 4)
 
 

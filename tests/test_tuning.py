@@ -106,8 +106,8 @@ def test_paired_axes_keep_the_values_of_the_best_point(quadratic):
 
 
 def test_what_cannot_be_refined_is_named(coarse, quadratic):
-    assert_refused(lambda: coarse.refine(around="top"), "around='top': not a place on the axis")
-    assert_refused(lambda: coarse.refine(around=(2.0, 1.0)), "around=.*: not two values")
+    assert_refused(lambda: coarse.refine(around="top"), "around='top': no such name. Known: best, edge")
+    assert_refused(lambda: coarse.refine(around=(2.0, 1.0)), "around=.*: not two finite numbers")
     assert_refused(lambda: coarse.refine(count=0), "count=0")
     assert_refused(lambda: coarse.refine("rate"), "axis='rate'")
     assert_refused(lambda: coarse.along("learning_rate").refine(), "result=.*its problem and optimizer are not known")
@@ -226,7 +226,7 @@ def test_what_cannot_be_searched_is_named(optuna, quadratic):
     assert_refused(lambda: search(batch=0), "batch=0")
     assert_refused(lambda: search(over_seeds="worst"), "over_seeds='worst'.*mean")
     assert_refused(lambda: search({}), "space={}: not a mapping")
-    assert_refused(lambda: search({"learning_rate": (1.0, 0.1)}), "not two bounds")
+    assert_refused(lambda: search({"learning_rate": (1.0, 0.1)}), "not two finite numbers")
     assert_refused(lambda: search({"learning_rate": [0.1, 1.0, 2.0]}), "neither two bounds nor a distribution")
     assert_refused(lambda: search({"optimizer": (0.1, 1.0)}), "a search has one optimizer")
     assert_refused(lambda: search(study=optuna.create_study(direction="maximize")), "study='maximize'")

@@ -12,7 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
 from gdkit.boundary import Frame, Trail
-from gdkit.errors import bad_type, bad_value
+from gdkit.checks import check_number
+from gdkit.errors import bad_type
 from gdkit.plots import style
 
 # Of different lightness, so that answers can be distinguished in gray
@@ -73,8 +74,7 @@ def zoom(
     """
     if not isinstance(trail, Trail):
         raise bad_type("trail", trail, "not a Trail", "Pass what boundary.zoom returned")
-    if not seconds > 0:
-        raise bad_value("seconds", seconds, "not above 0", "Leave it out for 1.5")
+    check_number("seconds", seconds, above=0)
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     ax = answers(trail.frames[0], names=names, ax=figure.subplots())
     for depth, frame in enumerate(trail.frames[1:], start=1):

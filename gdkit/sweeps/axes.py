@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from gdkit import factories, optimizers
-from gdkit.checks import MAX_KEY, check_integer, check_named
+from gdkit.checks import MAX_KEY, as_bounds, check_integer, check_named, check_representable
 from gdkit.errors import bad_type, bad_value, without_addresses
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import check_no_optimizer, no_optimizer
@@ -47,6 +46,7 @@ def paired(axes: Mapping[str, Sequence[Any]]) -> Paired:
     >>> paired({"learning_rate": [0.1, 0.01], "momentum": [0.0, 0.9]})["momentum"]
     [0.0, 0.9]
     """
+    check_named("axes", axes, 'Pass for example {"learning_rate": [0.1, 0.01], "momentum": [0.0, 0.9]}')
     lengths = {name: len(_plain_values(values)) for name, values in axes.items()}
     if not lengths or len(set(lengths.values())) > 1:
         raise bad_value("paired", lengths, "paired axes differ in length", "Give each axis the same number of values")
@@ -59,12 +59,13 @@ def random_axes(axes: Mapping[str, tuple[float, float]], n: int, *, key: int = 0
     >>> len(random_axes({"learning_rate": (1e-4, 1.0), "b1": (0.5, 0.99)}, 16)["b1"])
     16
     """
+    check_named("axes", axes, 'Pass for example {"learning_rate": (1e-4, 1.0)}')
     check_integer("n", n)
     check_integer("key", key, at_least=0, at_most=MAX_KEY)
     generator = np.random.default_rng(key)
     sampled = {}
     for name, bounds in axes.items():
-        low, high = _check_bounds(name, bounds)
+        low, high = as_bounds(f"axes[{name!r}]", bounds, above=0)
         sampled[name] = np.exp(generator.uniform(math.log(low), math.log(high), n)).tolist()
     return paired(sampled)
 
@@ -302,6 +303,8 @@ def _make_axis(
     traced = values.traced if isinstance(values, MarkedValues) else factories.is_traced(factory, short, plain)
     if traced and not all(map(factories.is_number, () if isinstance(plain, np.ndarray) else plain)):
         raise bad_type(argument, list(plain), "lanes must be numbers", "Use gdkit.static for other values")
+    if traced:
+        check_representable(argument, plain)
     return Axis(name, np.asarray(plain, float) if traced else plain, traced)
 
 
@@ -385,8 +388,10 @@ def _plain_values(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any
     has_values = hasattr(values, "__len__") and hasattr(values, "__iter__") and getattr(values, "ndim", 1) > 0
     if isinstance(values, str | bytes | Mapping | set | frozenset) or not has_values:
         raise bad_type(argument, values, "an axis is a sequence of values", "Put it in a list")
-    if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1 and values.dtype.kind in "fiu":
-        return np.array(values)
+    if hasattr(values, "__array__") and getattr(values, "ndim", 0) == 1:  # of NumPy, JAX, pandas, xarray
+        values = np.asarray(values)
+        if values.dtype.kind in "fiu":
+            return np.array(values)
     plain = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
     for value in plain:
         if type(value) is int and not -(2**63) <= value < 2**63:
@@ -396,10 +401,3 @@ def _plain_values(values: Any, argument: str = "axes") -> np.ndarray | tuple[Any
 
 def _label(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", None) or without_addresses(str(value))
-
-
-def _check_bounds(name: str, bounds: Any) -> tuple[float, float]:
-    low, high = bounds
-    if not 0 < low < high < math.inf:
-        raise bad_value(f"axes[{name!r}]", bounds, "not two bounds 0 < low < high", "Give (low, high)")
-    return low, high

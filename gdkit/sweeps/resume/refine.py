@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gdkit import checks, factories
-from gdkit.errors import bad_type, bad_value
+from gdkit import checks
+from gdkit.errors import bad_value, unknown_name
 from gdkit.sweeps.axes import Dimension, Group, Section, group_points, is_log, renumber_points
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
@@ -129,11 +129,9 @@ def _choose_values(one: SweepResult, axis: str, around: Around, count: int, find
         return _values_around(values, float(find_best(one)[axis].values[0]), count, space)
     if around == "edge":
         return space(*_edge_bracket(one.along(axis).edge(axis)), count + 2)[1:-1]
-    if not isinstance(around, tuple) or len(around) != 2 or not all(map(factories.is_number, around)):
-        raise bad_type("around", around, "not a place on the axis", "Pass 'best', 'edge' or (low, high)")
-    if not 0 < around[0] < around[1] < np.inf:
-        raise bad_value("around", around, "not two values 0 < low < high", "Pass (low, high)")
-    return space(*around, count)
+    if isinstance(around, str):
+        raise unknown_name("around", around, ("best", "edge"))
+    return space(*checks.as_bounds("around", around, above=0), count)
 
 
 def _edge_bracket(edges: xr.Dataset) -> tuple[float, float]:

@@ -56,7 +56,8 @@ def rebuild_request(
         axes, one = _axes_of(result, result.grids[0], 0), cast(OptimizerLike, optimizer)
     asked = json.loads(attrs["asked"])
     key = jax.random.wrap_key_data(jnp.asarray(json.loads(attrs["key"]), jnp.uint32), impl=asked.pop("impl"))
-    settings = {"diverged_above": math.inf} | {name: value for name, value in asked.items() if value is not None}
+    settings: dict[str, Any] = {"diverged_above": math.inf}  # JSON has no infinity
+    settings |= {name: value for name, value in asked.items() if value is not None}
     if settings.get("keep_states") == "none":
         settings["keep_states"] = None
     seeds, steps = int(attrs["seeds"]), int(attrs["steps"])

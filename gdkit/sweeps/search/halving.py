@@ -66,6 +66,7 @@ def successive_halving(
     [[10, 41], [30, 14], [90, 5], [270, 2]]
     """
     checks.check_integer("steps", steps)
+    checks.check_number("keep", keep)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
     request = check_request(problem, optimizer, axes, steps=steps, **options)

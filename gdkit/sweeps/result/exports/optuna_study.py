@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gdkit.checks import as_bounds
 from gdkit.errors import bad_type, bad_value, missing_package
 from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.scoring.lane_values import SweepLike, finite_curve, finite_scores, hyperparameters_of, outcome_of
@@ -96,11 +97,9 @@ def _distribution(optuna: Any, name: str, entry: Any) -> Any:
     if isinstance(entry, optuna.distributions.BaseDistribution):
         return entry
     remedy = "Pass (low, high), or one of optuna.distributions"
-    if not isinstance(entry, tuple) or len(entry) != 2:
+    if not isinstance(entry, tuple):
         raise bad_type(argument, entry, "neither two bounds nor a distribution", remedy)
-    if not 0 < entry[0] < entry[1] < np.inf:
-        raise bad_value(argument, entry, "not two bounds 0 < low < high", remedy)
-    return optuna.distributions.FloatDistribution(*map(float, entry), log=True)
+    return optuna.distributions.FloatDistribution(*as_bounds(argument, entry, above=0), log=True)
 
 
 def _distributions_of(result: SweepLike) -> dict[str, Any]:
