@@ -159,7 +159,7 @@ def _claims_of(name: str, phases: Phases) -> list[Claim]:
               float(np.mean(phases.sharpness[catapults] * scaled[catapults] < 2))),
         Claim.published(f"{name}: learning rate at which divergence begins in the sweep, times λ₀", source, 4.0, 0.12,
               edge * phases.kernel),
-        Claim.published(f"{name}: critical learning rate, times λ₀", source, 4.0, 0.12, phases.upper),
+        Claim.published(f"{name}: critical learning rate, times λ₀", source, 4.0, 0.04, phases.upper),
     ]  # fmt: skip
 
 

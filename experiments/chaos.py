@@ -123,23 +123,27 @@ def claims(result: Chaos) -> list[Claim]:
     grid = result.settings["doublings"]["learning_rates"]
     point = theory.FEIGENBAUM**2 * (1 / 4 - 1 / 6) / grid  # what one of its points is in the ratio
     first, second = theory.DOUBLINGS
+    width = lambda k: float(np.ptp(theory.doubling_window(result.doublings[:k]))) / (grid - 1)  # between grid points
+    length = result.settings["steps"] - result.settings["burn_in"]
+    slow = 1.5 * np.log(result.settings["steps"] / result.settings["burn_in"]) / length  # the exponent at a doubling
     return [
-        Claim.theory("learning rate of the first doubling", "2/λ", first, 2e-3, float(result.doublings[0])),
+        Claim.theory("learning rate of the first doubling", "2/λ", first, width(0), float(result.doublings[0])),
         Claim.theory("learning rate of the second doubling", "(1 + η)² = 5, where the cycle's multiplier is −1",
-              second, 2e-3, float(result.doublings[1])),
-        *(Claim.theory(f"Lyapunov exponent at η = {value:.4f}", "a multiplier of −1", 0.0, 0.01,
+              second, width(1), float(result.doublings[1])),
+        *(Claim.theory(f"Lyapunov exponent at η = {value:.4f}", "−(3/2) log(T/B)/(T − B) from step B to T: "
+                "distances shrink as t^(−1/2)", -slow, 0.25 * slow,
                 float(exponents[rates == value].max())) for value in theory.DOUBLINGS),
-        Claim.theory("below 2/λ: largest error of the growth of a perturbation per step", "|1 − ηλ|", 0.0, 0.01,
+        Claim.theory("below 2/λ: largest error of the growth of a perturbation per step", "|1 − ηλ|", 0.0, slow,
               error(0, first)),
-        Claim.theory("from there to the second doubling: the same error", "|9 − 2 (1 + η)²|^½", 0.0, 0.01,
+        Claim.theory("from there to the second doubling: the same error", "|9 − 2 (1 + η)²|^½", 0.0, slow,
               error(first, second)),
         Claim.theory("share of runs with the expected period, well between doublings", "2ᵏ after k doublings", 1.0, 0.0,
               theory.share_with_expected_period(rates, result.runs.lanes["iterates"].values, result.doublings)),
         Claim.published("last ratio of an interval between doublings to the next", "Feigenbaum 1978", theory.FEIGENBAUM,
-              0.02 + 2 * point, float(result.ratios[-1])),
-        Claim.theory("largest exponent up to the last doubling", "attracting cycles", 0.0, 0.01,
+              0.005 + 2 * point, float(result.ratios[-1])),
+        Claim.theory("largest exponent up to the last doubling", "attracting cycles", 0.0, slow,
               float(exponents[rates <= result.doublings[-1]].max())),
-        Claim.theory("largest exponent of all", "log 3, of Chebyshev's T₃ at 4/λ", float(np.log(3)), 0.03,
+        Claim.theory("largest exponent of all", "log 3, of Chebyshev's T₃ at 4/λ", float(np.log(3)), 3 / length,
               float(np.nanmax(exponents))),
         Claim.theory("first learning rate at which both wells are visited", "3√3/2 − 1", theory.BOTH_WELLS, 5 * spacing,
               float(rates[crossed & np.isfinite(exponents)].min(initial=np.inf))),

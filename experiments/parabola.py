@@ -20,6 +20,7 @@ from gdkit import Problem, Regime, SweepResult, Thresholds, descend, plots, prob
 from gdkit.gradients import TrainingTable
 
 CURVATURE = 2.0
+EPSILON = float(np.finfo(np.float32).eps)  # a step rounds x by half of it at most, and shrinks earlier errors
 DEFAULTS: dict[str, Any] = {
     "center": 3.0,
     "start": 0.0,
@@ -112,15 +113,16 @@ def claims(result: Parabola) -> list[Claim]:
     spacing = float(np.diff(np.log(rates)).max())
     first = lambda regime: float(rates[codes == regime].min(initial=np.inf))
     return [
-        Claim.theory("largest error of x_t in the table against the closed form", "c + (s − c)(1 − 2η)^t", 0.0, 1e-5,
-              _largest_error(result)),
+        Claim.theory("largest error of x_t in the table against the closed form", "c + (s − c)(1 − 2η)^t", 0.0,
+              EPSILON, _largest_error(result)),
         Claim.theory("share of learning rates, away from borders, with the regime that theory predicts",
               "|1 − λη| against 0, 1", 1.0, 0.0, float(agrees[~is_near].mean()) if (~is_near).any() else float("nan")),
         Claim.theory("first learning rate that converges in time", "(1 − gap^(1/2t)) / λ", at.convergence,
               at.convergence * (spacing + 0.01), first(Regime.CONVERGED)),
         Claim.theory("first learning rate that oscillates", "1/λ", at.overshoot, at.overshoot * (spacing + 0.01),
               first(Regime.OSCILLATING)),
-        Claim.theory("learning rate that bounces", "2/λ", at.divergence, 0.01 * at.divergence, first(Regime.BOUNCING)),
+        Claim.theory("learning rate that bounces", "2/λ", at.divergence, EPSILON * at.divergence,
+              first(Regime.BOUNCING)),
         Claim.theory("first learning rate that diverges", "2/λ", at.divergence, at.divergence * (spacing + 0.01),
               first(Regime.DIVERGED)),
     ]  # fmt: skip
