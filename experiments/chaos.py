@@ -123,7 +123,9 @@ def claims(result: Chaos) -> list[Claim]:
     grid = result.settings["doublings"]["learning_rates"]
     point = theory.FEIGENBAUM**2 * (1 / 4 - 1 / 6) / grid  # what one of its points is in the ratio
     first, second = theory.DOUBLINGS
-    width = lambda k: float(np.ptp(theory.doubling_window(result.doublings[:k]))) / (grid - 1)  # between grid points
+    width = lambda k: (
+        float(np.ptp(theory.doubling_window(list(result.doublings[:k])))) / (grid - 1)
+    )  # between grid points
     length = result.settings["steps"] - result.settings["burn_in"]
     slow = 1.5 * np.log(result.settings["steps"] / result.settings["burn_in"]) / length  # the exponent at a doubling
     return [

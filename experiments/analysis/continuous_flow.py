@@ -1,6 +1,5 @@
 """The continuous flow dθ/dt = −∇L: its integration, the distance of runs from it, and when they should leave it."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from gdkit import Problem, descend
-from gdkit.types import Array, Context, Info, Monitor, Optimizer, PyTree, State
+from gdkit.types import Array, Context, Info, Key, Monitor, Optimizer, PyTree, State
 
 
 def runge_kutta(learning_rate: Any) -> Optimizer:
@@ -41,40 +40,61 @@ def distance_monitor(flow: np.ndarray, interval: float) -> Monitor:
     return Monitor(lambda state: jnp.full((last + 1,), jnp.nan, flow.dtype), update, lambda m: {"distance": m})
 
 
-def integrate(
-    problem: Problem, length: float, count: int, steps: int, monitors: Sequence[Monitor] = ()
-) -> tuple[np.ndarray, dict[str, Array]]:
-    """Params (count + 1, params) of the flow at the ends of `count` intervals of `steps`, and the run's statistics."""
-    options: dict[str, Any] = {"hyperparameters": {"learning_rate": length / steps}, "monitors": monitors}
+def integrate(problem: Problem, length: float, count: int, steps: int, *, key: Key) -> np.ndarray:
+    """Params (count + 1, params) of the flow at the ends of `count` intervals of `steps`."""
+    options: dict[str, Any] = {"hyperparameters": {"learning_rate": length / steps}, "key": key}
     run = descend(problem, runge_kutta, steps * count, record_every=steps, record_params=True, **options)
-    vectors = jax.vmap(lambda params: ravel_pytree(params)[0])(run.params_history)
-    return np.asarray(vectors), run.statistics
+    return flatten_params(run.params_history)
+
+
+def flatten_params(history: PyTree) -> np.ndarray:
+    """Params at recorded steps as (steps, params)."""
+    return np.asarray(jax.vmap(lambda params: ravel_pytree(params)[0])(history))
 
 
 class FlowSharpness(NamedTuple):
-    """The flow's sharpness as a function of time, and what it predicts of runs."""
+    """The sharpness along the flow and along runs, and what it predicts of the oscillation of runs.
 
-    time: np.ndarray  # (fine times,)
-    values: np.ndarray  # (fine times,)
-    rounding: float  # log ε of the params
+    A run's deviation along the top direction is multiplied by 1 − ηλ at each step, and rounding adds to it.
+    """
+
+    time: np.ndarray  # (times,)
+    values: np.ndarray  # (times,) of the flow
+    slope: np.ndarray  # (times,) of a run's sharpness in its η, at η = 0
+    rounding: np.ndarray  # (times,) root mean square of what rounding adds at a step
+
+    def steps(self, rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """The time of every step of a run, and |1 − ηλ| there, with λ to first order in η; (steps + 1,) each."""
+        time = rate * np.arange(round(self.time[-1] / rate) + 1)
+        return time, np.abs(1 - rate * np.interp(time, self.time, self.values + rate * self.slope))
 
     def growth(self, rate: float) -> np.ndarray:
-        """Log-growth, since the start, of a run's oscillation along the top direction, (fine times,)."""
-        slope = np.log(np.maximum(np.abs(rate * self.values - 1), 1e-9)) / rate  # per unit of time, 1/η steps
-        return np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(self.time))])
+        """Log-growth of a deviation since the start of a run, (steps + 1,)."""
+        return np.append(0, np.cumsum(np.log(np.maximum(self.steps(rate)[1][:-1], 1e-9))))
 
     def oscillation(self, rate: float) -> np.ndarray:
-        """Log of the oscillation, which rounding keeps at ε or above, (fine times,)."""
-        unbounded = self.growth(rate)
-        return unbounded + np.maximum.accumulate(np.maximum(self.rounding - unbounded, 0))
+        """Root mean square of the deviation that grows from rounding, (steps + 1,)."""
+        time, factors = self.steps(rate)
+        added, variance = np.interp(time, self.time, self.rounding) ** 2, np.zeros(len(time))
+        for i in range(len(time) - 1):
+            variance[i + 1] = factors[i] ** 2 * variance[i] + added[i]
+        return np.sqrt(variance)
 
     def crossing_times(self, rates: np.ndarray) -> np.ndarray:
-        """The first time at which the sharpness exceeds 2/η, infinite if it never does; like `rates`."""
-        return np.array([self._first_time(rate * self.values > 2) for rate in rates])
+        """The first time at which the flow's sharpness exceeds 2/η, infinite if it never does; like `rates`."""
+        fine = np.linspace(0, self.time[-1], 6001)
+        values = np.interp(fine, self.time, self.values)
+        return np.array([_first_time(fine, rate * values > 2) for rate in rates])
 
-    def predicted_departures(self, rates: np.ndarray) -> np.ndarray:
-        """The first time past 2/η at which the oscillation is as large as at the start; like `rates`."""
-        return np.array([self._first_time((rate * self.values > 2) & (self.oscillation(rate) >= 0)) for rate in rates])
+    def predicted_departures(self, rates: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """The first time at which the oscillation is at η times `limit`, (times,), or above; like `rates`."""
+        times = []
+        for rate in rates:
+            time = self.steps(rate)[0]
+            has_left = self.oscillation(rate) >= rate * np.interp(time, self.time, limit)
+            times.append(_first_time(time, has_left))
+        return np.array(times)
 
-    def _first_time(self, condition: np.ndarray) -> float:
-        return float(self.time[condition.argmax()]) if condition.any() else np.inf
+
+def _first_time(time: np.ndarray, condition: np.ndarray) -> float:
+    return float(time[condition.argmax()]) if condition.any() else np.inf
