@@ -34,7 +34,8 @@ before they run.
 FRESH = """## Fresh keys
 
 The studies that draw random numbers, run again at keys that were not used when the tolerances were chosen
-(`make reproduce KEY=...`): the share of published and theory claims that held.
+(`make reproduce KEY=...`): the share of published and theory claims that held. A study with several keys takes those
+that follow the named one.
 
 | study | keys | claims that held | claims that failed |
 |---|---|---|---|

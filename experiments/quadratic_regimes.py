@@ -174,7 +174,7 @@ def _claims_of(family: MeasuredCase, beta: float) -> list[Claim]:
         Claim.theory(f"{name}: learning rate at which runs begin to diverge, over theory's", theory.THRESHOLDS[name],
               1.0, float(np.log(family.rates[1] / family.rates[0])), family.edge / family.case.threshold),
         Claim.theory(f"{name}: multiplier farthest from 1 at theory's learning rate", theory.POLYNOMIALS[name], -1.0,
-              1e-5, family.crossing),
+              1e-4 if name == "adam" else 1e-5, family.crossing),
         Claim.theory(f"{name}: largest error of a multiplier, relative to the spectral radius",
               theory.POLYNOMIALS[name], 0.0, 1e-4 if name == "adam" else ROUNDING, float(errors.max())),
         Claim.theory(f"{name}: largest error of a Lyapunov exponent", "log of the largest modulus", 0.0,
