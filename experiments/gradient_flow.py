@@ -13,8 +13,8 @@ brings its distance to 1.5 times ηD. The rounding of gradients is left out; it 
 
 An earlier version took the flow's own sharpness for λ and 1 for the size at which a run has left, and claimed the
 growth between, −log ε, of one key. At three of five fresh keys it failed: runs are less sharp than the flow by a first
-order in η, which over the steps of the growth makes up to a factor of 30. The claims below, over five keys, were made
-before the runs at these keys.
+order in η, which over the steps of the growth makes a factor of ten and more. The claims below, over five keys, were
+made before the runs at these keys.
 """
 
 import functools
