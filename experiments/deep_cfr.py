@@ -119,11 +119,11 @@ def plot(result: DeepCfr) -> dict[str, Figure]:
     at = result.tabular[min(result.settings["iterations"], len(result.tabular)) - 1]
     right.axhline(at, color=INK, linestyle="--", label="tabular")
     left.set(xlabel="iteration", ylabel="exploitability, antes per game", xscale="log", yscale="log")
-    left.set_title("networks at their best learning rate, range of seeds")
+    left.set_title("at the best learning rate, range of seeds")
     right.set(
         xlabel="learning rate",
         xscale="log",
-        title=f"after {result.settings['iterations']} iterations, each seed and the mean",
+        title=f"after {result.settings['iterations']} iterations, seeds and mean",
     )
     for ax in (left, right):
         place_legend_below(ax, 4)

@@ -37,7 +37,7 @@ def format_answer(summary: Summary) -> str:
     mean, score = short_number(recommendation.mean), short_number(recommendation.score)
     corrected = f" ({score} when corrected for choosing the best)" * (mean != score)
     quality = ", ".join(filter(None, [f"{humanize(summary.by)} {mean}{corrected}", metric]))
-    answer = f"{_describe_progress(summary)}Use {_name_choice(row, recommendation)}: {quality}."
+    answer = f"{format_headline(summary).removesuffix('.')}: {quality}."
     return " ".join(filter(None, [answer, _describe_divergence(recommendation)]))
 
 
@@ -107,22 +107,19 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
 
 
 def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown: str) -> AnswerCard:
-    values = short_range(recommendation.plateau)
-    if recommendation.plateau is None:
-        return AnswerCard("about as good", values, unknown)
-    if recommendation.plateau[0] == recommendation.plateau[1]:
+    as_good, hidden = recommendation.as_good, _describe_hidden(summary, recommendation)
+    if as_good is None:
+        return AnswerCard("about as good", short_range(as_good), unknown)
+    if hidden:
+        alone = "no other value" if as_good[0] == as_good[1] else short_range(as_good)
+        return AnswerCard("about as good", alone, f"mean at most a quarter worse; {hidden}")
+    if as_good[0] == as_good[1]:
         beyond = (
             "beyond the noise of the seeds" if recommendation.interval else "more than 5 % farther from the optimum"
         )
         return AnswerCard("about as good", "no other value", f"all others: {beyond}")
-    if recommendation.plateau_mean is not None:
-        seeds = count(len(recommendation.lanes), "seed")
-        return AnswerCard("not distinguishable", values, f"with {seeds}: {_describe_worst(summary, recommendation)}")
-    return AnswerCard(
-        "about as good",
-        values,
-        "within the noise of the seeds" if recommendation.interval else "at most 5 % farther from the optimum",
-    )
+    within = "within the noise of the seeds" if recommendation.interval else "at most 5 % farther from the optimum"
+    return AnswerCard("about as good", short_range(as_good), within)
 
 
 def _make_edge_card(recommendation: Recommendation) -> AnswerCard | None:
@@ -152,14 +149,6 @@ def other_settings(row: SummaryRow) -> str:
     recommendation = row.recommendation
     others = recommendation.at if recommendation is not None and recommendation.best is not None else {}
     return ", ".join(f"{humanize(name)} {short_value(value)}" for name, value in others.items() if name != "optimizer")
-
-
-def format_plateau(recommendation: Recommendation) -> str:
-    """The values that are about as good, with their worst mean where few seeds hide that it is much worse."""
-    worst = recommendation.plateau_mean
-    return short_range(recommendation.plateau) + (
-        "" if worst is None else f" (mean of the worst: {short_number(worst)})"
-    )
 
 
 def first_divergence(row: SummaryRow) -> str:
@@ -249,21 +238,20 @@ def _describe_certainty(recommendation: Recommendation) -> str:
 
 
 def _describe_plateau(summary: Summary, recommendation: Recommendation) -> str:
-    if recommendation.plateau is None or recommendation.plateau[0] == recommendation.plateau[1]:
+    as_good, hidden = recommendation.as_good, _describe_hidden(summary, recommendation)
+    if as_good is None or as_good[0] == as_good[1]:
+        return f"{hidden}." if hidden else ""
+    alike = f"A {humanize(recommendation.axis)} of {short_range(as_good)} does about as well"
+    return f"{alike}; {hidden}." if hidden else f"{alike}."
+
+
+def _describe_hidden(summary: Summary, recommendation: Recommendation) -> str:
+    """Values that the noise hides to be worse: ``3 seeds do not distinguish 0.01–0.3 (mean test loss up to 2)``."""
+    if recommendation.plateau == recommendation.as_good:
         return ""
-    values = f"a {humanize(recommendation.axis)} of {short_range(recommendation.plateau)}"
-    if recommendation.plateau_mean is None:
-        return f"A{values[1:]} does about as well."
-    seeds = count(len(recommendation.lanes), "seed")
-    return f"With {seeds}, {values} cannot be distinguished from it: {_describe_worst(summary, recommendation)}."
-
-
-def _describe_worst(summary: Summary, recommendation: Recommendation) -> str:
-    """How bad the mean is that noise does not distinguish from the best: ``mean test loss up to 2, 2.1 × the best``."""
-    mean, worst = recommendation.mean or 0.0, recommendation.plateau_mean or 0.0
-    times = f", {short_number(worst / mean)} × the best" if mean > 0 and not summary.maximize else ""
-    where = "down to" if summary.maximize else "up to"
-    return f"mean {humanize(summary.by)} {where} {short_number(worst)}{times}"
+    mean = f"mean {humanize(summary.by)} {'down' if summary.maximize else 'up'} to"
+    which = f"{short_range(recommendation.plateau)} ({mean} {short_number(recommendation.worst_mean)})"
+    return f"{count(len(recommendation.lanes), 'seed')} do not distinguish {which}"
 
 
 def _describe_divergence(recommendation: Recommendation) -> str:
@@ -297,7 +285,7 @@ def _describe_next(summary: Summary, row: SummaryRow, recommendation: Recommenda
         return "Next: at least 3 seeds, which give an interval."
     if recommendation.interval and (recommendation.interval[0] < near[0] or recommendation.interval[1] > near[-1]):
         return "Next: more seeds, which narrow the interval."
-    alike = recommendation.plateau if recommendation.plateau_mean is None else None
+    alike = recommendation.as_good
     if alike and alike[0] <= near[0] and near[-1] <= alike[1]:
         return "Next: train with it."
     return f"Next: train with it, or sweep {short_range((near[0], near[-1]))} for a closer value."

@@ -91,9 +91,9 @@ def _record_recommendation(recommendation: Recommendation) -> dict[str, Any]:
         "values": values,
         "mean": _as_finite(recommendation.mean),
         "interval": pair(recommendation.interval),
-        "about_as_good": pair(recommendation.plateau) if recommendation.plateau_mean is None else None,
-        "not_distinguishable": pair(recommendation.plateau) if recommendation.plateau_mean is not None else None,
-        "not_distinguishable_mean": _as_finite(recommendation.plateau_mean),
+        "about_as_good": pair(recommendation.as_good),
+        "within_noise": pair(recommendation.plateau),
+        "worst_mean_within_noise": _as_finite(recommendation.worst_mean),
         "edge": {
             "none_up_to": _as_finite(recommendation.safe),
             "some_at": _as_finite(recommendation.unsafe),

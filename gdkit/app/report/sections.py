@@ -13,7 +13,6 @@ from gdkit.app.answers import (
     first_divergence,
     format_details,
     format_headline,
-    format_plateau,
     other_settings,
 )
 from gdkit.app.directory import UNFINISHED
@@ -145,7 +144,7 @@ def render_importances(importances: Mapping[str, Sequence[AxisImportance]], by: 
     parts = "".join(_render_importance(label, axes) for label, axes in importances.items())
     note = (
         f"Shares of the variance of the ranks by {humanize(by)}, over the values of this sweep; points with a diverged "
-        "seed rank last. Dark: the axis alone. Light: with its interactions, which count for every axis involved, so "
+        "seed rank last. Inner bar: the axis alone. Outer bar: with its interactions, which count for every axis, so "
         "that these shares can exceed 100 %."
     )
     return f'<section><h2>Importance of each axis</h2>{parts}<p class="soft">{escape(note)}</p></section>'
@@ -174,8 +173,8 @@ def _explain_split(rows: Sequence[SummaryRow]) -> str:
     varied = sorted(others - {"optimizer"})
     if not varied:
         return "Split columns: seeds disagree."
-    seeds = ["seed"] * any(len(row.seeds) > 1 for row in rows)
-    return f"Split columns: runs differ by {', '.join(seeds + varied)}."
+    seeds = "seeds and " * any(len(row.seeds) > 1 for row in rows)
+    return f"Split columns: outcomes differ between {seeds}values of {', '.join(varied)}."
 
 
 def render_figure(figure: SavedFigure) -> str:
@@ -294,7 +293,9 @@ def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
     cells = [row.optimizer or "all runs"]
     cells.append(short_number(recommendation.best if recommendation else None))
     cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += [short_range(recommendation.interval), format_plateau(recommendation)] if recommendation else ["–"] * 2
+    cells += (
+        [short_range(recommendation.interval), short_range(recommendation.as_good)] if recommendation else ["–"] * 2
+    )
     cells.append(short_number(row.score))
     if summary.metric:
         cells.append(

@@ -19,7 +19,7 @@ from gdkit.types import State
 _BOOTSTRAP = 1000  # number of resamples of the seeds, so that 25 lie below the 2.5 % quantile
 _LEAST_SEEDS = 3  # least number of seeds for an interval
 _PLATEAU_SHARE = 0.05  # share of the distance of the best from a known optimum
-_ALIKE = 1.1  # times the distance of the best from the lowest possible score; up to it a value is about as good
+_ALIKE = 1.25  # times the distance of the best from the lowest possible score; up to it a value is about as good
 
 _TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to",
                "some diverged at", "median edge")  # fmt: skip
@@ -43,7 +43,8 @@ class Recommendation:
     unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
     plateau: tuple[float, float] | None  # values not worse than `best` beyond paired noise, or 5 % from the optimum
-    plateau_mean: float | None  # worst mean over seeds in `plateau`, if worse by more than a tenth; else None
+    as_good: tuple[float, float] | None  # values of `plateau` around `best` whose mean is at most a quarter worse
+    worst_mean: float | None  # of the values of `plateau`
     sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, initial loss) − lowest mean
     profile: tuple[tuple[float, float], ...]  # values of `axis`, and there the mean of min(score, initial loss)
     at: dict[str, Any]  # the other hyperparameters
@@ -76,20 +77,19 @@ class Recommendation:
         lines = [f"{some}{self.axis}: use {best} ({measured}: {mean}{corrected})."]
         if self.interval:
             lines.append(f"95 % bootstrap interval over seeds: {format_range(self.interval)}.")
-        if self.plateau:
-            lines.append(self._describe_plateau(self.plateau))
+        if self.as_good:
+            alone = self.as_good[0] == self.as_good[1]
+            lines.append(f"About as good: {'no other value' if alone else format_range(self.as_good)}.")
+        if self.plateau != self.as_good:
+            side = "up" if (self.worst_mean or 0.0) > (self.mean or 0.0) else "down"
+            worst = f"mean {side} to {format_number(self.worst_mean)}"
+            lines.append(f"Not distinguished by {len(self.lanes)} seeds: {format_range(self.plateau)} ({worst}).")
         if self.safe is not None and self.unsafe is not None:  # otherwise a caveat says that none diverged
             lines.append(f"No run diverged up to {format_number(self.safe)}.")
         if self.unsafe is not None:
             lines.append(f"At least one seed diverged at {format_number(self.unsafe)}.")
         lines += [f"{name}: {format_number(value)}" for name, value in self.metrics.items() if name != self.by]
         return "\n".join([*lines, *caveats])
-
-    def _describe_plateau(self, plateau: tuple[float, float]) -> str:
-        if self.plateau_mean is not None:
-            seeds, worst = len(self.lanes), format_number(self.plateau_mean)
-            return f"Not distinguishable with {seeds} seeds: {format_range(plateau)}; their worst mean is {worst}."
-        return f"About as good: {'no other value' if plateau[0] == plateau[1] else format_range(plateau)}."
 
     _repr_html_ = html.preformat
 
@@ -98,9 +98,8 @@ def _table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...
     """The recommendation of one optimizer, in the columns of `_TABLE_HEADS`."""
     best, score = (format_number(value) for value in (found.best, found.score))
     bracket = (format_number(value) for value in (found.safe, found.unsafe, found.edge))
-    interval, plateau = format_range(found.interval), format_range(found.plateau)
-    worst = "" if found.plateau_mean is None else f" (worst mean {format_number(found.plateau_mean)})"
-    return (", ".join(labels) or "–", found.axis, best, score, interval, f"{plateau}{worst}", *bracket)
+    interval, as_good = format_range(found.interval), format_range(found.as_good)
+    return (", ".join(labels) or "–", found.axis, best, score, interval, as_good, *bracket)
 
 
 def to_html(head: str, counts: str, found: Mapping[tuple[str, ...], Recommendation], optimizers: int) -> str:
@@ -135,7 +134,8 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
         plain_best=float(plain) if np.isfinite(ranking.mean[ranking.plain]) else None, interval=None,
         safe=float(values[stable - 1]) if stable else None,
         unsafe=float(values[stable]) if stable < len(values) else None,
-        edge=_median_edge(values, diverged), plateau=None, plateau_mean=None, sensitivity=None, profile=(), lanes=(),
+        edge=_median_edge(values, diverged), plateau=None, as_good=None, worst_mean=None,
+        sensitivity=None, profile=(), lanes=(),
         at={n: v for n, v in hyperparameters_of(result, ranking.top * result.seeds).items() if n != axis},
         metrics={}, caveats=find_caveats(result, axis, by, maximize, ranking, line),
         finished=int(np.sum(result.finished)), runs=result.finished.size,
@@ -144,15 +144,14 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
         return found
     top = int(np.flatnonzero(line == ranking.top)[0])
     enough = result.seeds >= _LEAST_SEEDS and ranking.has_noise and bool(result.finished[lanes].all())
-    alike = _plateau(ranking, line, top, rounding_error(result.lanes["initial_loss"].values))
+    plateau = _plateau(ranking, line, top, rounding_error(result.lanes["initial_loss"].values))
     return dataclasses.replace(
         found,
         best=float(values[top]),
         score=orient(_corrected_score(ranking), maximize),
         mean=orient(float(ranking.mean[ranking.top]), maximize),
         interval=_bootstrap_interval(values, ranking, line, top) if enough else None,
-        plateau=None if alike is None else (float(values[alike[0]]), float(values[alike[-1]])),
-        plateau_mean=None if alike is None else _worse_mean(ranking, line[alike], maximize),
+        **_about_plateau(values, ranking, line, top, plateau, maximize),
         sensitivity=None if maximize else _sensitivity(result, ranking, line),
         profile=() if maximize else _profile(result, ranking, line, values),
         lanes=tuple(lanes[top].tolist()),
@@ -172,7 +171,7 @@ def recommend_for(result: SweepLike, axis: str, by: str, maximize: bool, steps: 
         found,
         best=None if horizon is None else horizon.value,
         interval=None if horizon is None else horizon.interval,
-        score=None, mean=None, plateau=None, plateau_mean=None, lanes=(), metrics={}, horizon=horizon,
+        score=None, mean=None, plateau=None, as_good=None, worst_mean=None, lanes=(), metrics={}, horizon=horizon,
         caveats=tuple(caveats),
     )  # fmt: skip
 
@@ -238,22 +237,33 @@ def _plateau(ranking: Ranking, line: np.ndarray, top: int, rounding: float) -> n
     if ranking.optimum is not None:
         good |= mean - ranking.optimum <= (1 + _PLATEAU_SHARE) * (mean[top] - ranking.optimum) + rounding
     good &= np.isfinite(mean)
+    return _around(top, good)
+
+
+def _around(top: int, good: np.ndarray) -> np.ndarray:
+    """Places of the unbroken range around `top` in which `good` holds; `top` belongs to it."""
     low = high = top
     while low > 0 and good[low - 1]:
         low -= 1
-    while high < len(line) - 1 and good[high + 1]:
+    while high < len(good) - 1 and good[high + 1]:
         high += 1
     return np.arange(low, high + 1)
 
 
-def _worse_mean(ranking: Ranking, points: np.ndarray, maximize: bool) -> float | None:
-    """The worst mean of points, in the units of scores, if it is more than a tenth worse than the best point's.
+def _about_plateau(
+    values: np.ndarray, ranking: Ranking, line: np.ndarray, top: int, plateau: np.ndarray | None, maximize: bool
+) -> dict[str, Any]:
+    """The plateau, the part of it that is about as good as the best, and its worst mean.
 
-    Wide noise of few seeds hides large differences: such points are not about as good, only not distinguished.
+    The wide noise of few seeds hides large differences, so that a value of the plateau may have twice the loss.
     """
-    worst = float(ranking.mean[points].max())
-    distance = ranking.scale.apply(np.array([worst, ranking.mean[ranking.top]]))
-    return orient(worst, maximize) if distance[0] - distance[1] > np.log(_ALIKE) else None
+    if plateau is None:
+        return {}
+    distance = ranking.scale.apply(ranking.mean[line])
+    alike = np.isin(np.arange(len(line)), plateau) & (distance - distance[top] <= np.log(_ALIKE))
+    ends = lambda places: (float(values[places[0]]), float(values[places[-1]]))
+    worst = orient(float(ranking.mean[line[plateau]].max()), maximize)
+    return {"plateau": ends(plateau), "as_good": ends(_around(top, alike)), "worst_mean": worst}
 
 
 def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:

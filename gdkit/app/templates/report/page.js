@@ -252,7 +252,8 @@ function validateAxes(sweep, view) {
 }
 
 function mapKey(sweep, view, holder) {
-  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), html("li", {}, ["line: where divergence begins"]), ...starKey(sweep));
+  const border = countOf(sweep, DIVERGED) ? [html("li", {}, ["line: where divergence begins"])] : [];
+  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), ...border, ...starKey(sweep));
   const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
   const [low, high] = view.range ?? [NaN, NaN];
