@@ -251,7 +251,7 @@ def test_a_changed_comment_is_the_same_run_and_a_changed_loss_another(tmp_path, 
     assert run_with("# a bowl", "jnp.sum(x**2)")[0] == 0
     first = tiles(tmp_path / "runs" / "mine")
     code, error = run_with('"""A bowl, in other words."""\n', "jnp.sum(\n        x**2)")
-    assert code == 0 and "runs/mine: already finished: only missing or damaged outputs are written" in error
+    assert code == 0 and "runs/mine: already finished; only missing or damaged outputs are written" in error
     code, error = run_with("# a bowl", "2 * jnp.sum(x**2)")
     assert code == 2
     assert "runs/mine: it holds another run:\n  program of group 0: hash" in error and "beside it with --new" in error

@@ -27,7 +27,9 @@ from gdkit.store.files import FILES
 from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution import processes
 from gdkit.sweeps.execution.executors import Pool, make_pool
+from gdkit.sweeps.execution.head_start import HeadStart
 from gdkit.sweeps.execution.jobs import JobCompiler
+from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import trace_groups
@@ -200,7 +202,8 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
 
 def _open_run(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
     compiler = JobCompiler(request, list(trace_groups(request)), workers=1)
-    return compiler.open_run(RunDirectory(path))
+    with HeadStart(0, None, DEFAULT_SETTINGS) as ahead:
+        return compiler.open_run(RunDirectory(path), ahead)
 
 
 def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:

@@ -19,6 +19,7 @@ from gdkit.store.paths import as_path
 from gdkit.sweeps.description import Description, list_grids
 from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
+from gdkit.sweeps.execution.head_start import HeadStart
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
 from gdkit.sweeps.execution.memory import MemoryColumns
@@ -31,6 +32,7 @@ from gdkit.sweeps.programs.starts import check_start
 from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, extract_rows
 from gdkit.sweeps.request import KeepStates, SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
+from gdkit.sweeps.result.labels import import_array_types
 from gdkit.sweeps.result.product import lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
@@ -191,11 +193,13 @@ def run_request(
     if finished is not None:
         meter.complete()
         return _read_finished(compiler, finished)
-    jobs, destination = _compile(compiler, directory, resumed, points)
-    lanes = _make_collector(request, resumed, destination, pool, settings)
-    with contextlib.closing(destination):
-        report = _segment_reporter(compiler, on_segment) if on_segment else None
-        columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event(), report)
+    workers = compiler.workers - 1 if executor is None and on_segment is None else 0
+    with HeadStart(workers, request.plan.segment, settings) as ahead:
+        jobs, destination = _compile(compiler, ahead, directory, resumed, points)
+        lanes = _make_collector(request, resumed, destination, pool, settings)
+        with contextlib.closing(destination):
+            report = _segment_reporter(compiler, on_segment) if on_segment else None
+            columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event(), report)
     check_start(request, compiler.groups, columns)
     result = _assemble_result(compiler, destination, columns, begin)
     if result.missing:
@@ -228,13 +232,14 @@ def _trace(
 
 def _compile(
     compiler: JobCompiler,
+    ahead: HeadStart,
     directory: RunDirectory | None,
     resumed: ResumableSweep | None,
     points: list[np.ndarray] | None,
 ) -> tuple[Iterable[Job], UnfinishedRun | MemoryColumns]:
-    """The jobs of a sweep, and where their blocks go. In memory, a job is compiled while earlier ones run."""
+    """The jobs of a sweep, and where their blocks go. A job is compiled while earlier ones run."""
     if directory is not None:
-        return compiler.open_run(directory)
+        return compiler.open_run(directory, ahead)
     columns = MemoryColumns(compiler.request, compiler.groups, resumed)
     return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
 
@@ -251,8 +256,13 @@ def _execute(
 ) -> dict[str, np.ndarray]:
     """Run all jobs, and return the columns of the sweep."""
     meter.add_resumed(destination.lanes_done * compiler.request.steps, destination.lanes_done)
-    jobs = (job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes) for job in jobs)
-    for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop, report_output):
+
+    def take_jobs() -> Iterator[Job]:
+        for job in jobs:
+            yield job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes)
+        import_array_types()  # while the workers run the jobs
+
+    for finished in _run_jobs(compiler, take_jobs(), destination, pool, meter, stop, report_output):
         destination.add(finished)  # not in workers, which would be slower: they share caches and Python's lock
         lanes.add(finished)
         meter.add(0, finished.block.lanes)

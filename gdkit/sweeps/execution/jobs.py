@@ -9,6 +9,7 @@ import numpy as np
 from gdkit.errors import OtherRunError
 from gdkit.problems.problem import count_validation_rows, maximized_names
 from gdkit.sweeps.description import Description, describe
+from gdkit.sweeps.execution.head_start import HeadStart
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block, cut_lanes
@@ -78,19 +79,28 @@ class JobCompiler:
             self._record(choice, begin)
             yield from resumed.resume(job)
 
-    def open_run(self, directory: RunDirectory) -> tuple[list[Job], UnfinishedRun]:
-        """All jobs, and the run in a directory; in the shapes of the run that the directory holds, if it holds one."""
+    def open_run(self, directory: RunDirectory, ahead: HeadStart) -> tuple[list[Job], UnfinishedRun]:
+        """All jobs, and the run in a directory; in the shapes of the run that the directory holds, if it holds one.
+
+        Blocks of a new run, unless it has shards, are started in `ahead` while later jobs are compiled.
+        """
         while True:
             shapes = stored_shapes(directory, self.request, self.groups)
             self.choices.clear()
-            jobs = list(self.compile_jobs(shapes))
+            jobs = []
+            for job in self.compile_jobs(shapes):
+                jobs.append(job)
+                if shapes is None and directory.shard == (0, 1) and len(jobs) < len(self.groups):
+                    ahead.add(job)
             description = self.describe(optimum_known="optimum" in jobs[0].programs[0].output)
             compiled = CompiledSweep(
                 self.request, self.groups, jobs, self.choices, self.workers, self.processes, description,
                 self.settings.stored_lane_bytes, self.settings.seconds_per_lane_step,
             )  # fmt: skip
             try:
-                return jobs, UnfinishedRun.open(compiled, directory, self.settings.store_class)
+                run = UnfinishedRun.open(compiled, directory, self.settings.store_class)
+                self.settings = ahead.stop(self.settings)
+                return jobs, run
             except OtherRunError:
                 if shapes is not None:
                     raise  # else another process has just made the directory, perhaps with other shapes

@@ -16,6 +16,11 @@ from gdkit.sweeps.scoring.direction import maximized_names
 from gdkit.sweeps.scoring.lane_values import EVALUATION, find_best_steps
 
 
+def import_array_types() -> None:
+    """Import what xarray imports before it makes its first array: dask, if it is installed, which takes a second."""
+    xr.Variable((), 0)
+
+
 def label_columns(
     described: Description,
     columns: Mapping[str, np.ndarray],

@@ -1,0 +1,99 @@
+"""Blocks that run while later jobs are compiled, before there is a run directory to store them in."""
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+from gdkit.sweeps.execution.settings import ExecutionSettings
+from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.programs.build import Carry
+from gdkit.sweeps.programs.job import Job, count_carry_bytes
+from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock
+
+
+class HeadStart:
+    """Runs the first blocks of a sweep by threads, and keeps in memory what they reach.
+
+    A run directory needs the programs of all jobs, and compiling those takes one core. Later, `run_block` continues
+    the blocks from there. The threads have ended after the ``with`` statement.
+
+    Args:
+      workers: number of threads; without threads nothing runs.
+      segment_steps: as in `run_block`.
+      settings: how blocks run.
+    """
+
+    def __init__(self, workers: int, segment_steps: int | None, settings: ExecutionSettings):
+        self._segment_steps, self._settings = segment_steps, settings
+        self._bytes_left = settings.lane_bytes if workers > 0 else 0
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="gdkit-head-start")
+        self._begun: dict[tuple, tuple[Future, list[Carry]]] = {}  # the list holds the last checkpoint
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, job: Job) -> None:
+        """Run blocks of a job, as many as memory allows; none if it has several devices or its data on the host."""
+        if len(job.programs) > 1 or job.source is not None:
+            return
+        size = max(count_carry_bytes(job), 1)
+        for block in job.blocks[: self._bytes_left // size]:
+            saved: list[Carry] = []
+            self._begun[_identify(job, block)] = self._pool.submit(self._run, job, block, saved), saved
+            self._bytes_left -= size
+
+    def stop(self, settings: ExecutionSettings) -> ExecutionSettings:
+        """End each block at the end of its segment, without waiting; returns settings that continue the blocks."""
+        self._stop.set()
+        return settings._replace(run_block=self.run_block) if self._begun else settings
+
+    def run_block(
+        self,
+        job: Job,
+        block: Block,
+        *,
+        report_steps: Callable[[int], None],
+        checkpoint: Checkpoint | None = None,
+        **options: Any,
+    ) -> FinishedBlock | None:
+        """Run a block as `block.run_block` does, from the step that it has reached.
+
+        A block that failed runs again, so that its error is raised where errors are handled.
+        """
+        future, saved = self._begun.pop(_identify(job, block), (None, []))
+        is_begun = future is not None and not future.cancel() and future.exception() is None
+        finished = future.result() if future and is_begun else None
+        if finished is not None:
+            report_steps(job.steps)
+            return finished._replace(job=job, lanes=finished.lanes if job.returns_lanes else None)
+        if saved and checkpoint is not None:
+            checkpoint.save(saved[0])
+            checkpoint = checkpoint._replace(load=lambda *_: saved[0])
+        run = functools.partial(self._settings.run_block, report_steps=report_steps, checkpoint=checkpoint)
+        return run(job, block, **options)
+
+    def _run(self, job: Job, block: Block, saved: list[Carry]) -> FinishedBlock | None:
+        if self._stop.is_set():
+            return None
+        segments = self._settings.segments
+        return self._settings.run_block(
+            job._replace(returns_lanes=True),
+            block,
+            device=0,
+            segment_steps=self._segment_steps,
+            report_steps=lambda steps: None,
+            stop=self._stop,
+            checkpoint=Checkpoint(lambda *_: None, lambda carry: saved.__setitem__(slice(None), [carry])),
+            settings=segments._replace(checkpoint_seconds=segments.seconds),
+        )
+
+
+def _identify(job: Job, block: Block) -> tuple[str, int, bytes, bytes]:
+    return job.programs[0].fingerprint, job.group, block.points.tobytes(), block.seeds.tobytes()
