@@ -52,6 +52,7 @@ def test_every_claim_of_gradient_descent_holds(plain):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_every_claim_of_adam_holds(adaptive):
     for claim in adaptive_edge_of_stability.claims(adaptive):
         assert claim.holds, claim
@@ -120,6 +121,7 @@ def test_recorded_sharpness_is_that_of_the_dense_hessian(plain):
     np.testing.assert_allclose(run.curvature[-1], top, rtol=1e-3)
 
 
+@pytest.mark.full
 def test_recorded_preconditioned_sharpness_is_that_of_a_dense_matrix(adaptive):
     problem, end = edge_runs.network(adaptive.settings["network"]), adaptive.runs[0].end
     grad, _ = ravel_pytree(jax.jit(jax.grad(problem.loss))(end.params, problem.data))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import quick
 
 import gdkit
 from gdkit import (
@@ -49,7 +50,7 @@ KINDS = [  # problems whose regimes show in the losses
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("problem, rates, optimum, expected", KINDS)
+@pytest.mark.parametrize("problem, rates, optimum, expected", quick(KINDS, KINDS[0], KINDS[1], KINDS[3]))
 def test_a_curve_has_the_regime_of_its_run(problem, rates, optimum, expected):
     losses, statistics = curves_of(problem, rates)
     judged, own = classify_curve(losses, optimum=optimum), classify(statistics, optimum=optimum)

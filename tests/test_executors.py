@@ -42,7 +42,7 @@ PARENT = "GDKIT_TEST_PARENT"
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(5,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 SETTINGS = DEFAULT_SETTINGS._replace(progress_seconds=0.0)  # progress reports every tile

@@ -18,7 +18,7 @@ RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(5,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 def noisy(learning_rate):  # its state holds a key

@@ -39,7 +39,7 @@ def plain(optimizer, problem, steps):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("adam", jnp.bfloat16), ("adam", jnp.float16), ("momentum", jnp.float16), ("adamw, cosine", jnp.bfloat16)],
+    [("adam", jnp.bfloat16), ("momentum", jnp.float16), ("adamw, cosine", jnp.bfloat16)],
 )
 def test_traced_hyperparameters_act_as_numbers_do_in_a_plain_loop_with_optax(name, dtype):
     factory, hyperparameters = FACTORIES[name]

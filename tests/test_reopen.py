@@ -30,7 +30,7 @@ AXES = {"optimizer": {"sgd": (sgd, {"momentum": 0.5}), "noisy": (noisy, {})}, "l
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(5,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_every_kind_of_axis_is_found_again(tmp_path):
 
 
 def test_another_problem_is_refused_with_what_differs(iris, folder):
-    other = problems.mlp("wine", widths=(5,), batch_size=16)
+    other = problems.logistic_regression("wine", batch_size=16)
     with pytest.raises(OtherRunError, match="data"):
         gdkit.open(folder, problem=other, optimizer=OPTIMIZERS).replay(0)
     with pytest.raises(InputValueError, match=r"optimizer=.*not a mapping of the labels.*\['sgd', 'noisy'\]"):

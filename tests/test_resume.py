@@ -35,7 +35,7 @@ AXES = {"optimizer": {"sgd": sgd, "noisy": (noisy, {})}, "learning_rate": RATES}
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(5,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 PLAN = Plan(width=2, depth=1, tile=2)

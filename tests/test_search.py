@@ -21,7 +21,7 @@ RATES = np.geomspace(1e-4, 100, 27)
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(5,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ RATES = {"learning_rate": [1e-3, 0.1, 0.5, 2.0]}
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(3,), batch_size=16)
+    return problems.logistic_regression("iris", batch_size=16)
 
 
 @pytest.fixture(scope="module")

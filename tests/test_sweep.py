@@ -40,7 +40,7 @@ RATES = np.geomspace(1e-3, 1.0, 7)
 
 @pytest.fixture(scope="module")
 def iris():
-    return problems.mlp("iris", widths=(8,), batch_size=16)
+    return problems.mlp("iris", widths=(), batch_size=16)
 
 
 @pytest.fixture(scope="module")
