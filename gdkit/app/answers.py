@@ -6,14 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gdkit.app.labels import humanize
-from gdkit.app.summary import (
-    Summary,
-    SummaryRow,
-    format_metric,
-    short_number,
-    short_range,
-    short_value,
-)
+from gdkit.app.summary import Summary, SummaryRow, format_metric, short_number, short_range, short_value
 from gdkit.formatting import count
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import MAY_HAVE_CONVERGED, next_range

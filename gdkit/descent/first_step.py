@@ -16,14 +16,7 @@ from gdkit.descent.step import lane_step
 from gdkit.errors import bad_value
 from gdkit.problems import ProblemLike
 from gdkit.tracing import jaxprs
-from gdkit.types import (
-    Array,
-    Hyperparameters,
-    Info,
-    Key,
-    OptimizerLike,
-    State,
-)
+from gdkit.types import Array, Hyperparameters, Info, Key, OptimizerLike, State
 
 LOSS_REMEDY = "Look at init and at the data"
 GRADIENT_REMEDY = (

@@ -6,9 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdkit import (
-    monitors,
-)
+from gdkit import monitors
 from gdkit.binding import Arrays
 from gdkit.descent import evaluation
 from gdkit.descent.start import initial_state, withholds_updates
@@ -16,17 +14,7 @@ from gdkit.descent.step import lane_step
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.trees import select
-from gdkit.types import (
-    Array,
-    Context,
-    Hyperparameters,
-    Info,
-    Key,
-    Monitor,
-    OptimizerLike,
-    PyTree,
-    State,
-)
+from gdkit.types import Array, Context, Hyperparameters, Info, Key, Monitor, OptimizerLike, PyTree, State
 
 
 class Lane(NamedTuple):

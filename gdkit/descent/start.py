@@ -16,15 +16,7 @@ from gdkit.problems import Learner, ProblemLike
 from gdkit.problems import learner as learners
 from gdkit.tracing import jaxprs
 from gdkit.trees import statistics_dtype
-from gdkit.types import (
-    Array,
-    Hyperparameters,
-    Key,
-    OptimizerLike,
-    Params,
-    PyTree,
-    State,
-)
+from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, Params, PyTree, State
 
 
 def withholds_updates(

@@ -11,16 +11,7 @@ from gdkit.optimizers import states
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems import learner as learners
 from gdkit.tracing import user_code
-from gdkit.types import (
-    Array,
-    Hyperparameters,
-    Info,
-    Key,
-    Optimizer,
-    OptimizerLike,
-    PyTree,
-    State,
-)
+from gdkit.types import Array, Hyperparameters, Info, Key, Optimizer, OptimizerLike, PyTree, State
 
 Step = Callable[[State, Hyperparameters, Array, Key, PyTree], tuple[State, Info]]
 

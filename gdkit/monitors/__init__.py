@@ -8,17 +8,7 @@ The constructors of monitors are cached, so that equal monitors are one object a
 from gdkit.monitors.curves import curve, curve_steps, log_curves
 from gdkit.monitors.defaults import BUILT_IN, DEFAULT, built_in
 from gdkit.monitors.losses import loss_ends, loss_statistics, time_to
-from gdkit.monitors.record import (
-    EndKind,
-    Limits,
-    Record,
-    apply_stops,
-    end_record,
-    fold,
-    read,
-    roll,
-    start_record,
-)
+from gdkit.monitors.record import EndKind, Limits, Record, apply_stops, end_record, fold, read, roll, start_record
 from gdkit.monitors.stopping import patience
 from gdkit.monitors.updates import changes, norms, reversals
 from gdkit.monitors.windows import empty_windows, merge_windows, next_window, push_value, shift_windows, starts_window

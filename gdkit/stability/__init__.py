@@ -16,12 +16,7 @@ from gdkit.stability.monitors import (
     trace_every,
 )
 from gdkit.stability.multipliers import Multipliers, multipliers
-from gdkit.stability.norms import (
-    GeneralizedSharpness,
-    directional_smoothness,
-    dual_norm,
-    generalized_sharpness,
-)
+from gdkit.stability.norms import GeneralizedSharpness, directional_smoothness, dual_norm, generalized_sharpness
 from gdkit.stability.sharpness import gauss_newton, preconditioned_sharpness, sharpness, stability_threshold
 from gdkit.stability.spectrum import SpectralDensity, Trace, spectral_density, trace
 

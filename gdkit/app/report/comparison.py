@@ -22,15 +22,7 @@ from gdkit.app.report import figures, sections
 from gdkit.app.report.differences import Difference, compare_scores
 from gdkit.app.report.embed import EmbeddedSweep, SeriesStyle, assign_styles, embed_sweeps, split_by_optimizer
 from gdkit.app.report.page import escape, fill_interactive, fill_page
-from gdkit.app.summary import (
-    Summary,
-    SummaryRow,
-    describe_run,
-    short_number,
-    short_range,
-    summarize,
-    unfinished_caveat,
-)
+from gdkit.app.summary import Summary, SummaryRow, describe_run, short_number, short_range, summarize, unfinished_caveat
 from gdkit.errors import bad_value
 from gdkit.plots import style
 from gdkit.regimes import Regime
