@@ -14,7 +14,18 @@ from gdkit.descent.step import lane_step
 from gdkit.monitors import EndKind, Limits, Record
 from gdkit.problems import ProblemLike
 from gdkit.trees import select
-from gdkit.types import Array, Context, Hyperparameters, Info, Key, Monitor, OptimizerLike, PyTree, State
+from gdkit.types import (
+    Array,
+    Context,
+    Hyperparameters,
+    Info,
+    Key,
+    Monitor,
+    OptimizerLike,
+    PyTree,
+    State,
+    StaticHyperparameters,
+)
 
 
 class Lane(NamedTuple):
@@ -31,6 +42,10 @@ class StepInputs(NamedTuple):
     t: Array  # () int32, the step
     key: Key  # the key that samples, from `split_key`
     data: PyTree
+
+    def with_static(self, static: StaticHyperparameters) -> "StepInputs":
+        """The inputs with the hyperparameters that are constant in a program."""
+        return self._replace(hyperparameters=dict(static) | dict(self.hyperparameters))
 
 
 def start_lane(

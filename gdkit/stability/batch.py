@@ -1,7 +1,7 @@
 """Monitors of minibatches: their sharpness along their own gradients, their noise, and how far a step goes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,52 +13,8 @@ from gdkit.errors import bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import Problem, ProblemLike
 from gdkit.stability.dynamic_state import widen
-from gdkit.trees import statistics_dtype
+from gdkit.stability.measuring import measure_every
 from gdkit.types import Array, Context, Info, Monitor, Params, PyTree, State
-
-
-class _Measurements(NamedTuple):
-    sums: Array  # (sums,), what is averaged along the run
-    values: Array  # (values,) of the last measurement, NaN before the first
-    most: Array  # () largest first value
-    curve: Array  # (record,) first values, NaN where not yet measured
-
-
-Measure = Callable[[Array, State, State, Info, Context], tuple[Array, Array]]  # sums before -> sums, values
-
-
-def _watch_every(
-    names: tuple[str, ...], sums: int, measure: Measure, every: int, record: int, *, of_updates: bool = False
-) -> Monitor:
-    """A monitor of the values that `measure` returns at each `every`-th step, and of the curve of the first value.
-
-    With `of_updates` the last loss of a run, which no update follows, leaves the values as they are.
-    """
-    check_integer("every", every)
-    check_integer("record", record, at_least=0)
-
-    def init(state: State) -> _Measurements:
-        dtype = statistics_dtype(state.params)
-        nothing = lambda *shape: jnp.full(shape, jnp.nan, dtype)
-        return _Measurements(jnp.zeros((sums,), dtype), nothing(len(names)), nothing(), nothing(record))
-
-    def observe(m: _Measurements, before: State, after: State, info: Info, context: Context) -> _Measurements:
-        total, values = measure(m.sums, before, after, info, context)
-        values = values.astype(m.values.dtype)
-        curve = jnp.where(jnp.arange(record) == context.t // every, values[0], m.curve)
-        last = jnp.where(context.moves, values, m.values) if of_updates else values
-        return _Measurements(total.astype(m.sums.dtype), last, jnp.fmax(m.most, values[0]), curve)
-
-    def update(m: _Measurements, before: State, after: State, info: Info, context: Context) -> _Measurements:
-        # all lanes are at the same step, so that this stays a branch under vmap
-        is_due = context.t % every == 0
-        return jax.lax.cond(is_due, observe, lambda m, *_: m, m, before, after, info, context)
-
-    def read(m: _Measurements) -> dict[str, Array]:
-        statistics = dict(zip(names, m.values, strict=True)) | {f"{names[0]}_max": m.most}
-        return statistics | ({f"{names[0]}_curve": m.curve} if record else {})
-
-    return Monitor(init, update, read)
 
 
 def _map_batches(
@@ -108,7 +64,7 @@ def batch_sharpness_every(problem: ProblemLike, every: int, *, batches: int = 8,
     """
     check_integer("batches", batches)
 
-    def measure(sums: Array, before: State, after: State, info: Info, context: Context) -> tuple[Array, Array]:
+    def measure(sums: Any, before: State, after: State, info: Info, context: Context) -> tuple[Any, tuple[Array, ...]]:
         params, data, aux = widen(before.params, context.data, before.aux)
 
         def ratio(concrete: Problem, batch: PyTree) -> Array:
@@ -121,9 +77,9 @@ def batch_sharpness_every(problem: ProblemLike, every: int, *, batches: int = 8,
         ratios = _map_batches(problem, batches, ratio, context._replace(data=data))
         count = len(ratios)
         error = jnp.std(ratios, ddof=1) / count**0.5 if count > 1 else jnp.full((), jnp.nan, ratios.dtype)
-        return sums, jnp.stack([jnp.mean(ratios), error])
+        return sums, (jnp.mean(ratios), error)
 
-    return _watch_every(("batch_sharpness", "batch_sharpness_error"), 0, measure, every, record)
+    return measure_every(("batch_sharpness", "batch_sharpness_error"), measure, every, record)
 
 
 @cache_if_hashable(maxsize=32)
@@ -166,7 +122,7 @@ def gradient_noise_scale(
     check_integer("batches", batches, at_least=2)
     check_number("memory", memory, at_least=1)
 
-    def measure(sums: Array, before: State, after: State, info: Info, context: Context) -> tuple[Array, Array]:
+    def measure(sums: Any, before: State, after: State, info: Info, context: Context) -> tuple[Any, tuple[Array, ...]]:
         params, data, aux = widen(before.params, context.data, before.aux)
         concrete, _ = binding.resolve_problem(problem, context.hyperparameters)
         if concrete.sample is None:
@@ -191,9 +147,10 @@ def gradient_noise_scale(
         sums = (1 - 1 / memory) * sums + seen.astype(sums.dtype)
         noise, mean = sums[0] / sums[2], sums[1] / sums[2]
         scale = jnp.where(mean > 0, noise / jnp.where(mean > 0, mean, 1), jnp.inf)
-        return sums, jnp.stack([scale, noise, mean])
+        return sums, (scale, noise, mean)
 
-    return _watch_every(("gradient_noise_scale", "gradient_noise_trace", "gradient_square"), 3, measure, every, record)
+    names = "gradient_noise_scale", "gradient_noise_trace", "gradient_square"
+    return measure_every(names, measure, every, record, sums=3)
 
 
 @cache_if_hashable(maxsize=32)
@@ -226,7 +183,7 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
     0.6
     """
 
-    def measure(sums: Array, before: State, after: State, info: Info, context: Context) -> tuple[Array, Array]:
+    def measure(sums: Any, before: State, after: State, info: Info, context: Context) -> tuple[Any, tuple[Array, ...]]:
         concrete, batch = binding.get_run_batch(problem, context)
         loss = binding.objective(concrete, None, batch, before.aux)
         first = optax.tree.vdot(info.grad, info.update)
@@ -234,6 +191,6 @@ def step_alpha_every(problem: ProblemLike, every: int, *, record: int = 0) -> Mo
         is_known = context.moves & (first != 0)
         alpha = jnp.where(is_known, -last / jnp.where(is_known, first, 1), jnp.nan)
         sums = sums + jnp.where(is_known, jnp.stack([alpha, jnp.ones_like(alpha)]), 0).astype(sums.dtype)
-        return sums, jnp.stack([alpha, (sums[0] / sums[1]).astype(alpha.dtype)])
+        return sums, (alpha, sums[0] / sums[1])
 
-    return _watch_every(("step_alpha", "step_alpha_mean"), 2, measure, every, record, of_updates=True)
+    return measure_every(("step_alpha", "step_alpha_mean"), measure, every, record, sums=2, of_updates=True)

@@ -10,12 +10,12 @@ from jax.flatten_util import ravel_pytree
 
 from gdkit import descent
 from gdkit.binding import Arrays
-from gdkit.descent import Trajectory
+from gdkit.descent import StepInputs, Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.tracing import jaxprs
-from gdkit.types import Array, Hyperparameters, Key, OptimizerLike, PyTree, State, StaticHyperparameters
+from gdkit.types import Array, Hyperparameters, OptimizerLike, PyTree, State, StaticHyperparameters
 
 # The names of running means or sums of squared gradients in optax.
 SECOND_MOMENTS = frozenset({"nu", "nu_max", "sum_of_squares", "exp_avg_sq", "grad_sum_sq"})
@@ -43,21 +43,14 @@ def _is_float(leaf: Any) -> bool:
 
 
 def find_dynamic_state(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    freeze: bool,
-    state: State,
-    hyperparameters: Hyperparameters,
-    t: Array,
-    key: Key,
-    data: PyTree,
+    problem: ProblemLike, optimizer: OptimizerLike, freeze: bool, state: State, inputs: StepInputs
 ) -> DynamicState:
     """The params, and the float leaves of `state` that params move and that move params, by the derivative of a step.
 
     It excludes numbers that a state only stores, such as hyperparameters, and averages that no update reads.
     """
     floats, leaves = split_floats(state, freeze), jax.tree.leaves(state)
-    step = _step_of_leaves(problem, optimizer, floats, state, hyperparameters, t, key, data)
+    step = _step_of_leaves(problem, optimizer, floats, state, inputs)
     at = [leaves[i] for i in floats.moving]
     push = lambda tangents: jax.jvp(step, (at,), (tangents,))[1]
     sources = jaxprs.find_sources(jax.make_jaxpr(push)(at).jaxpr)  # of each leaf after the step: places before it
@@ -68,33 +61,24 @@ def find_dynamic_state(
 
 
 def cached_dynamic_state(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    static: StaticHyperparameters,
-    freeze: bool,
-    arguments: tuple[State, dict[str, Array], Array, Key, PyTree],
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, freeze: bool, *at: State | StepInputs
 ) -> DynamicState:
-    """`find_dynamic_state` for arguments of a compiled program; only their shapes and dtypes count."""
+    """`find_dynamic_state` at a state and inputs without `static`; only their shapes and dtypes count."""
     shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
-    leaves, treedef = jax.tree.flatten(jax.tree.map(shape, arguments))
+    leaves, treedef = jax.tree.flatten(jax.tree.map(shape, at))
     return _find_by_shapes(problem, optimizer, static, freeze, treedef, tuple(leaves))
 
 
 @cache_if_hashable(maxsize=64)
 def _find_by_shapes(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    static: StaticHyperparameters,
-    freeze: bool,
-    treedef: Any,
-    shapes: tuple[jax.ShapeDtypeStruct, ...],
+    problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, freeze: bool, tree: Any, shapes: Any
 ) -> DynamicState:
     found: list[DynamicState] = []
 
-    def trace(state: State, traced: dict[str, Array], t: Array, key: Key, data: PyTree) -> None:
-        found.append(find_dynamic_state(problem, optimizer, freeze, state, dict(static) | traced, t, key, data))
+    def trace(state: State, inputs: StepInputs) -> None:
+        found.append(find_dynamic_state(problem, optimizer, freeze, state, inputs.with_static(static)))
 
-    jax.eval_shape(trace, *jax.tree.unflatten(treedef, shapes))
+    jax.eval_shape(trace, *jax.tree.unflatten(tree, shapes))
     return found[0]
 
 
@@ -117,26 +101,19 @@ def get_field_names(path: tuple[Any, ...]) -> list[str]:
 
 
 def vector_map(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    dynamic: DynamicState,
-    state: State,
-    hyperparameters: Hyperparameters,
-    t: Array,
-    key: Key,
-    data: PyTree,
+    problem: ProblemLike, optimizer: OptimizerLike, dynamic: DynamicState, state: State, inputs: StepInputs
 ) -> tuple[Callable[[Array], Array], Array]:
     """The step map from vector to vector, and the vector of `state`."""
-    step = _step_of_leaves(problem, optimizer, dynamic, state, hyperparameters, t, key, data)
+    step = _step_of_leaves(problem, optimizer, dynamic, state, inputs)
     leaves = jax.tree.leaves(state)
     vector, unravel = ravel_pytree([leaves[i] for i in dynamic.moving])
     return (lambda x: ravel_pytree(step(unravel(x)))[0]), vector
 
 
 def _step_of_leaves(
-    problem: ProblemLike, optimizer: OptimizerLike, dynamic: DynamicState, state: State, *inputs: Any
+    problem: ProblemLike, optimizer: OptimizerLike, dynamic: DynamicState, state: State, inputs: StepInputs
 ) -> Callable[[list[Array]], list[Array]]:
-    """The step map from the moving leaves to the moving leaves; `inputs` are those of a step besides the state."""
+    """The step map from the moving leaves to the moving leaves."""
     step = descent.step_map(problem, optimizer)
     leaves, treedef = jax.tree.flatten(state)
 
@@ -158,11 +135,7 @@ def widen(*trees: PyTree) -> tuple[Any, ...]:
 
 
 def as_state(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    hyperparameters: Hyperparameters,
-    state: State | Trajectory,
-    arrays: Arrays,
+    problem: ProblemLike, optimizer: OptimizerLike, chosen: Hyperparameters, state: State | Trajectory, arrays: Arrays
 ) -> State:
     """`state`, or the last state of a Trajectory, with the dtypes of the step map.
 
@@ -172,7 +145,7 @@ def as_state(
     if not all(hasattr(state, name) for name in State._fields):
         raise bad_type("state", state, "not a State", "Pass a State(params, aux, opt_state), or a Trajectory")
     state = State(state.params, state.aux, state.opt_state)
-    start = functools.partial(descent.initial_state, problem, optimizer, hyperparameters)
+    start = functools.partial(descent.initial_state, problem, optimizer, chosen)
     like = jax.eval_shape(lambda: start(jax.random.key(0), arrays))
     if jax.tree.structure(state) != jax.tree.structure(like):
         remedy = f"This optimizer's has the structure {jax.tree.structure(like)}"

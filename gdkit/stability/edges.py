@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import binding, descent, factories
+from gdkit.descent import StepInputs
 from gdkit.problems import Problem
 from gdkit.stability.dynamic_state import find_dynamic_state, split_floats, vector_map
 from gdkit.stability.sharpness import compute_gain
@@ -97,26 +98,26 @@ def _compile_step(
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """Jacobians of a step at counts (c,) and curvatures (c, n), (c, n, d, d); and the unit of the sharpness, (c,)."""
 
-    def place(traced: dict[str, Array], count: Array, curvature: Array) -> tuple[Any, ...]:
+    def place(traced: dict[str, Array], count: Array, curvature: Array) -> tuple[Problem, State, StepInputs]:
         chosen = dict(static) | traced
-        state = _make_state(optimizer, chosen, curvature, count)
-        return _make_bowl(curvature), optimizer, state, chosen, count, jax.random.key(0), None
+        inputs = StepInputs(chosen, count, jax.random.key(0), None)
+        return _make_bowl(curvature), _make_state(optimizer, chosen, curvature, count), inputs
 
     def jacobian(traced: dict[str, Array], count: Array, curvature: Array) -> Array:
-        problem, _, state, *rest = place(traced, count, curvature)
-        dynamic = find_dynamic_state(problem, optimizer, True, state, *rest)
-        advance, vector = vector_map(problem, optimizer, dynamic, state, *rest)
+        problem, state, inputs = place(traced, count, curvature)
+        dynamic = find_dynamic_state(problem, optimizer, True, state, inputs)
+        advance, vector = vector_map(problem, optimizer, dynamic, state, inputs)
         return jax.jacfwd(advance)(vector)
 
     def unit(traced: dict[str, Array], count: Array) -> Array:
         """The preconditioned sharpness of a curvature of 1."""
-        problem, _, state, chosen, *rest = place(traced, count, jnp.float32(1))
+        problem, state, inputs = place(traced, count, jnp.float32(1))
         if not split_floats(state, True).held:
             return jnp.float32(1)
-        dynamic = find_dynamic_state(problem, optimizer, True, state, chosen, *rest)
-        built = binding.resolve(problem, optimizer, chosen)[1]
+        dynamic = find_dynamic_state(problem, optimizer, True, state, inputs)
+        built = binding.resolve(problem, optimizer, inputs.hyperparameters)[1]
         gain, _ = compute_gain(built, state, dynamic, jnp.float32(1e-6), lambda x: 0.5 * x**2)
-        return -gain[0] / chosen.get("learning_rate", 1.0)
+        return -gain[0] / inputs.hyperparameters.get("learning_rate", 1.0)
 
     over_curvatures = jax.vmap(jacobian, (None, None, 0))
     return jax.jit(jax.vmap(over_curvatures, (None, 0, 0))), jax.jit(jax.vmap(unit, (None, 0)))

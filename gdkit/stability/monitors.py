@@ -10,10 +10,12 @@ from jax.flatten_util import ravel_pytree
 
 from gdkit.binding import get_run_batch
 from gdkit.checks import check_choice, check_integer
+from gdkit.descent import StepInputs
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.stability.curvature import MATRICES
 from gdkit.stability.dynamic_state import DynamicState, find_dynamic_state, split_floats, vector_map, widen
+from gdkit.stability.measuring import measure_every
 from gdkit.stability.norms import NORMS, generalized_sharpness
 from gdkit.stability.sharpness import gauss_newton, get_learning_rate, largest_preconditioned, sharpness
 from gdkit.stability.spectrum import spectral_density, trace
@@ -65,7 +67,7 @@ def lyapunov_exponent(
 
     def update(m: _LyapunovState, before: State, after: State, info: Info, context: Context) -> _LyapunovState:
         before, data = widen(before, context.data)
-        at = before, context.hyperparameters, context.t, context.key, data
+        at = before, StepInputs(context.hyperparameters, context.t, context.key, data)
         floats, dynamic = split_floats(before, freeze), find_dynamic_state(problem, optimizer, freeze, *at)
         advance, vector = vector_map(problem, optimizer, floats, *at)
         tangent = _restrict(m.tangent, before, floats, dynamic)
@@ -92,13 +94,6 @@ def _restrict(vector: Array, state: State, floats: DynamicState, dynamic: Dynami
     leaves = jax.tree.leaves(state)
     mask = np.concatenate([np.full(jnp.size(leaves[i]), i in dynamic.moving) for i in floats.moving])
     return jnp.where(mask, vector, 0)
-
-
-class _CurvatureState(NamedTuple):
-    value: Array  # () of the last measurement, NaN before the first
-    residual: Array  # () of the last value
-    most: Array  # () largest value
-    curve: Array  # (record,) first values, NaN where not yet measured
 
 
 @cache_if_hashable(maxsize=32)
@@ -133,9 +128,8 @@ def sharpness_every(
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
         concrete, batch = get_run_batch(problem, context)
-        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
-        spectrum = sharpness(concrete, before.params, which=which, max_iterations=iterations, **at)
-        return spectrum.values[0], spectrum.residuals[0]
+        found = sharpness(concrete, before.params, which=which, max_iterations=iterations, batch=batch, aux=before.aux)
+        return found.values[0], found.residuals[0]
 
     name = "sharpness" if which == "largest" else "smallest_curvature"
     return _curvature_every(name, measure, every, iterations, record)
@@ -197,8 +191,7 @@ def trace_every(
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
         concrete, batch = get_run_batch(problem, context)
-        at: dict[str, Any] = {"batch": batch, "aux": before.aux}
-        found = trace(concrete, before.params, matrix=matrix, products=products, **at)
+        found = trace(concrete, before.params, matrix=matrix, products=products, batch=batch, aux=before.aux)
         return found.value, found.error
 
     return _curvature_every(_NAMES[matrix] + "trace", measure, every, 1, record)
@@ -330,9 +323,11 @@ def preconditioned_sharpness_every(
 
     def measure(before: State, context: Context) -> tuple[Array, Array]:
         rate = get_learning_rate(context.hyperparameters, learning_rate)
-        at = context.hyperparameters, context.t, context.key, context.data, rate, 1e-4
+        inputs = StepInputs(context.hyperparameters, context.t, context.key, context.data)
         depth = min(iterations, ravel_pytree(before.params)[0].size)
-        spectrum, diagonal, positive = largest_preconditioned(problem, optimizer, before, *at, k=1, depth=depth)
+        spectrum, diagonal, positive = largest_preconditioned(
+            problem, optimizer, before, inputs, rate, 1e-4, k=1, depth=depth
+        )
         or_nan = lambda x: jnp.where(diagonal & positive, x[0], jnp.nan)
         return or_nan(spectrum.values), or_nan(spectrum.residuals)
 
@@ -343,25 +338,6 @@ def _curvature_every(
     name: str, measure: Callable[[State, Context], tuple[Array, Array]], every: int, iterations: int, record: int
 ) -> Monitor:
     """A monitor of what `measure` returns, value and residual, at each `every`-th step."""
-    for argument, value in (("every", every), ("iterations", iterations)):
-        check_integer(argument, value)
-    check_integer("record", record, at_least=0)
-
-    def init(state: State) -> _CurvatureState:
-        nothing = jnp.full((), jnp.nan, ravel_pytree(widen(state.params)[0])[0].dtype)
-        return _CurvatureState(nothing, nothing, nothing, jnp.full((record,), jnp.nan, nothing.dtype))
-
-    def observe(m: _CurvatureState, before: State, context: Context) -> _CurvatureState:
-        value, residual = measure(before, context)
-        curve = jnp.where(jnp.arange(record) == context.t // every, value, m.curve)
-        return _CurvatureState(value, residual, jnp.fmax(m.most, value), curve)
-
-    def update(m: _CurvatureState, before: State, after: State, info: Info, context: Context) -> _CurvatureState:
-        # all lanes are at the same step, so that this stays a branch under vmap
-        return jax.lax.cond(context.t % every == 0, observe, lambda m, *_: m, m, before, context)
-
-    def read(m: _CurvatureState) -> dict[str, Array]:
-        statistics = {name: m.value, f"{name}_residual": m.residual, f"{name}_max": m.most}
-        return statistics | ({f"{name}_curve": m.curve} if record else {})
-
-    return Monitor(init, update, read)
+    check_integer("iterations", iterations)
+    without_sums = lambda sums, before, after, info, context: (sums, measure(before, context))
+    return measure_every((name, f"{name}_residual"), without_sums, every, record)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gdkit import binding, checks, descent
-from gdkit.descent import Trajectory
+from gdkit.descent import StepInputs, Trajectory
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.stability.dynamic_state import DynamicState, as_state, cached_dynamic_state, vector_map, widen
@@ -82,8 +82,8 @@ def multipliers(
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = as_state(problem, optimizer, chosen, state, arrays)
     state, data = widen(state, binding.replace_data(problem, chosen, arrays, data).data)
-    arguments = (state, traced, jnp.int32(t), descent.split_key(key)[1], data)
-    dynamic = cached_dynamic_state(problem, optimizer, static, freeze, arguments)
+    arguments = state, StepInputs(traced, jnp.int32(t), descent.split_key(key)[1], data)
+    dynamic = cached_dynamic_state(problem, optimizer, static, freeze, *arguments)
     size = sum(jax.tree.leaves(state)[i].size for i in dynamic.moving)
     depth = check_search(k, size, tolerance, max_iterations)
     program = _compile_jacobian(problem, optimizer, static, dynamic)
@@ -96,7 +96,7 @@ def multipliers(
 
 
 class _Jacobian(NamedTuple):
-    """Two compiled programs with J − I of a step, whose arguments are ``(state, hyperparameters, t, key, data)``."""
+    """Two compiled programs with J − I of a step, whose arguments are ``(state, inputs)``."""
 
     whole: Callable[..., Array]  # -> (n, n)
     extend: Callable[..., Krylov]  # krylov, ... -> krylov after up to 16 more products
@@ -106,16 +106,16 @@ class _Jacobian(NamedTuple):
 def _compile_jacobian(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, dynamic: DynamicState
 ) -> _Jacobian:
-    def displacement(state: State, traced: Hyperparameters, *rest: Any) -> tuple[Callable[[Array], Array], Array]:
-        advance, vector = vector_map(problem, optimizer, dynamic, state, dict(static) | dict(traced), *rest)
+    def displacement(state: State, inputs: StepInputs) -> tuple[Callable[[Array], Array], Array]:
+        advance, vector = vector_map(problem, optimizer, dynamic, state, inputs.with_static(static))
         return (lambda v: jax.jvp(advance, (vector,), (v,))[1] - v), vector
 
-    def whole(*arguments: Any) -> Array:
-        apply, vector = displacement(*arguments)
+    def whole(state: State, inputs: StepInputs) -> Array:
+        apply, vector = displacement(state, inputs)
         return jax.vmap(apply, out_axes=1)(jnp.eye(vector.size, dtype=vector.dtype))
 
-    def extend_krylov(krylov: Krylov, *arguments: Any) -> Krylov:
-        apply, _ = displacement(*arguments)
+    def extend_krylov(krylov: Krylov, state: State, inputs: StepInputs) -> Krylov:
+        apply, _ = displacement(state, inputs)
         end = jnp.minimum(krylov.count + 16, len(krylov.basis))
         return jax.lax.while_loop(lambda old: old.count < end, functools.partial(extend, apply), krylov)
 
@@ -123,7 +123,7 @@ def _compile_jacobian(
 
 
 def _run_arnoldi(
-    program: _Jacobian, arguments: tuple[Any, ...], size: int, k: int, tolerance: float, depth: int
+    program: _Jacobian, arguments: tuple[State, StepInputs], size: int, k: int, tolerance: float, depth: int
 ) -> tuple[Spectrum, Spectrum]:
     krylov = start_krylov(size, depth, k, jax.random.key(0), ravel_pytree(arguments[0].params)[0].dtype)
     while True:

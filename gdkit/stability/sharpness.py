@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from gdkit import binding, checks, descent, factories
-from gdkit.descent import Trajectory
+from gdkit.descent import StepInputs, Trajectory
 from gdkit.errors import bad_type, bad_value
 from gdkit.optimizers import states
 from gdkit.problems import Problem, ProblemLike
@@ -159,10 +159,8 @@ def _make_search(
 
 
 @factories.cache_if_hashable(maxsize=8)
-def _compile_search(
-    problem: Problem, matrix: str, k: int, which: str, tolerance: float, depth: int
-) -> Callable[[Params, PyTree, PyTree, Key], Spectrum]:
-    return jax.jit(_make_search(problem, matrix, k, which, tolerance, depth))
+def _compile_search(*settings: Any) -> Callable[[Params, PyTree, PyTree, Key], Spectrum]:
+    return jax.jit(_make_search(*settings))
 
 
 def stability_threshold(family: str, curvature: Numeric, **hyperparameters: Any) -> Any:
@@ -289,8 +287,8 @@ def preconditioned_sharpness(
     depth = check_search(k, sum(leaf.size for leaf in jax.tree.leaves(state.params)), tolerance, max_iterations)
     program = _compile_preconditioned(problem, optimizer, static, k, depth)
     data = binding.replace_data(problem, chosen, arrays, data).data
-    arguments = state, traced, jnp.int32(t), descent.split_key(key)[1], data, rate, tolerance
-    spectrum, is_diagonal, is_positive = program(*arguments)
+    inputs = StepInputs(traced, jnp.int32(t), descent.split_key(key)[1], data)
+    spectrum, is_diagonal, is_positive = program(state, inputs, rate, tolerance)
     if not is_diagonal:
         remedy = "Use sharpness, or multipliers, which need no preconditioner"
         raise bad_type("optimizer", optimizer, "its preconditioner is not diagonal", remedy)
@@ -304,8 +302,8 @@ def preconditioned_sharpness(
 def _compile_preconditioned(
     problem: ProblemLike, optimizer: OptimizerLike, static: StaticHyperparameters, k: int, depth: int
 ) -> Callable[..., tuple[Spectrum, Array, Array]]:
-    def search(state: State, traced: dict[str, Array], *rest: Any) -> tuple[Spectrum, Array, Array]:
-        return largest_preconditioned(problem, optimizer, state, dict(static) | traced, *rest, k=k, depth=depth)
+    def search(state: State, inputs: StepInputs, *rest: Numeric) -> tuple[Spectrum, Array, Array]:
+        return largest_preconditioned(problem, optimizer, state, inputs.with_static(static), *rest, k=k, depth=depth)
 
     return jax.jit(search)
 
@@ -314,10 +312,7 @@ def largest_preconditioned(
     problem: ProblemLike,
     optimizer: OptimizerLike,
     state: State,
-    hyperparameters: Hyperparameters,
-    t: Array,
-    key: Key,
-    data: PyTree,
+    inputs: StepInputs,
     rate: Numeric,
     tolerance: Numeric,
     *,
@@ -325,11 +320,12 @@ def largest_preconditioned(
     depth: int,
 ) -> tuple[Spectrum, Array, Array]:
     """The k largest eigenvalues of P⁻¹H; whether P is diagonal, and whether it is positive and finite."""
-    state, data = widen(state, data)
-    dynamic = find_dynamic_state(problem, optimizer, True, state, hyperparameters, t, key, data)
+    state, data = widen(state, inputs.data)
+    inputs = inputs._replace(data=data)
+    dynamic = find_dynamic_state(problem, optimizer, True, state, inputs)
     _check_moments(state, dynamic)
-    concrete, built = binding.resolve(problem, optimizer, hyperparameters)
-    loss = binding.objective(concrete, built, binding.get_batch(concrete, t, key, data), state.aux)
+    concrete, built = binding.resolve(problem, optimizer, inputs.hyperparameters)
+    loss = binding.objective(concrete, built, binding.get_batch(concrete, *inputs[1:]), state.aux)
     vector, unravel = ravel_pytree(state.params)
     gradient = jax.grad(lambda x: loss(unravel(x))[0])
     gain, is_diagonal = compute_gain(built, state, dynamic, unravel(gradient(vector)), lambda params: loss(params)[0])

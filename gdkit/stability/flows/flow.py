@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdkit import binding, checks, descent, optimizers
 from gdkit.binding import Arrays
-from gdkit.descent import given_state
+from gdkit.descent import StepInputs, given_state
 from gdkit.errors import GdkitWarning, bad_type, bad_value
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
@@ -296,15 +296,15 @@ def _integrate_central_flow(
     arrays: Arrays,
     rate: Array,
 ) -> tuple[CentralFlow, Array]:
-    hyperparameters = dict(static) | traced
-    system, flow = _start(problem, optimizer, hyperparameters, key, arrays, rate, k)
-    first, (_, unravel) = flow.vector, ravel_pytree(system.preconditioner.state.params)
+    preconditioner, loss, _ = _resolve(problem, optimizer, dict(static) | traced, key, arrays)
+    system, flow = _start(preconditioner, loss, rate, k)
+    first, (_, unravel) = flow.vector, ravel_pytree(preconditioner.state.params)
     at = _record_steps(steps, record_every)
     lengths = np.append(np.diff(at), 0)  # of the intervals; a substep whose result is dropped records the last point
 
     def substep(i: Array, carry: tuple[Flow, Point]) -> tuple[Flow, Point]:
         after, point = advance(system, carry[0], k, 1.0 / substeps)
-        counted = system.preconditioner.update(jnp.zeros_like(first), after.moments, after.opt_state)[2]
+        counted = preconditioner.update(jnp.zeros_like(first), after.moments, after.opt_state)[2]
         ends_step = (i + 1) % substeps == 0
         after = after._replace(opt_state=select(ends_step, counted, after.opt_state))
         return after, select(i == 0, point, carry[1])  # that of the start of an interval
@@ -326,17 +326,8 @@ def _integrate_central_flow(
     return flow, points.outside
 
 
-def _start(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    hyperparameters: Hyperparameters,
-    key: Key,
-    arrays: Arrays,
-    rate: Array,
-    k: int,
-) -> tuple[System, Flow]:
+def _start(preconditioner: Preconditioner, loss: Callable[[Array], Array], rate: Array, k: int) -> tuple[System, Flow]:
     """The functions of a flow, and where it starts: with the second moments after the first gradient."""
-    preconditioner, loss, _ = _resolve(problem, optimizer, hyperparameters, key, arrays)
     state = preconditioner.state
     vector, _ = ravel_pytree(state.params)
     before = preconditioner.get_moments(state.opt_state)
@@ -358,7 +349,8 @@ def _resolve(
     init_key, sample_key = descent.split_key(key)
     state = descent.initial_state(problem, optimizer, hyperparameters, init_key, arrays)
     state, data = widen(state, arrays.data)
-    dynamic = find_dynamic_state(problem, optimizer, True, state, hyperparameters, jnp.int32(0), sample_key, data)
+    inputs = StepInputs(hyperparameters, jnp.int32(0), sample_key, data)
+    dynamic = find_dynamic_state(problem, optimizer, True, state, inputs)
     offset = len(jax.tree.leaves((state.params, state.aux)))
     within = lambda places: tuple(i - offset for i in places if i >= offset)
     _, unravel = ravel_pytree(state.params)
