@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from gdkit.errors import missing_package
+from gdkit.errors import import_package
 
 _FLAG = "--xla_backend_extra_options"
 
@@ -63,10 +63,7 @@ def cache_programs(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _user_cache() -> Path:
-    try:
-        import platformdirs
-    except ImportError as error:
-        raise missing_package("platformdirs", "app", "The folder of the user's cache") from error
+    platformdirs = import_package("platformdirs", "app", "The folder of the user's cache")
     return Path(platformdirs.user_cache_dir("gdkit"))
 
 

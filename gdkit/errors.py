@@ -1,11 +1,13 @@
 """Typed errors whose messages name the argument, its value and the remedy. Imports only the standard library."""
 
 import difflib
+import importlib
 import re
 import reprlib
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 
 class GdkitError(Exception):
@@ -81,6 +83,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
     """The error for a missing `package`, which `purpose` needs and which the extra installs."""
     return MissingPackageError(f"{purpose} needs {package}, which is not installed. Run: pip install 'gdkit[{extra}]'")
+
+
+def import_package(module: str, extra: str, purpose: str, package: str = "") -> Any:
+    """A `module`, which `purpose` needs and which the extra installs.
+
+    Raises:
+      MissingPackageError: `package`, by default of the same name, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_package(package or module, extra, purpose) from error
 
 
 def warn(text: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gdkit.datasets.array_files import PARTS, as_numbers, check_finite, check_rows
 from gdkit.datasets.dataset import Dataset, Features, Scale, Table, TableColumn
-from gdkit.errors import bad_value, missing_package
+from gdkit.errors import bad_value, import_package
 from gdkit.formatting import count
 
 
@@ -122,13 +122,10 @@ def _encode_features(features: Features, train: np.ndarray) -> tuple[np.ndarray,
 
 
 def _make_encoder(categorical: str) -> Any:
-    try:
-        from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
-    except ImportError:
-        raise missing_package("scikit-learn", "app", f"categorical={categorical!r}") from None
+    preprocessing = import_package("sklearn.preprocessing", "app", f"categorical={categorical!r}", "scikit-learn")
     if categorical == "one_hot":
-        return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+        return preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
 
 
 def _fill(values: np.ndarray, columns: Sequence[TableColumn], train: np.ndarray) -> np.ndarray:
@@ -139,13 +136,10 @@ def _fill(values: np.ndarray, columns: Sequence[TableColumn], train: np.ndarray)
     unknown = [column.name for column, lacks in zip(columns, is_missing[train].T, strict=True) if lacks.all()]
     if unknown:
         raise bad_value("missing", "mean", f"no training row has a value of {unknown}", "Drop these columns")
-    try:
-        from sklearn.impute import SimpleImputer
-    except ImportError:
-        raise missing_package("scikit-learn", "app", "missing='mean'") from None
+    impute = import_package("sklearn.impute", "app", "missing='mean'", "scikit-learn")
     is_codes = columns[0].numbers is None
     settings = {"missing_values": -1, "strategy": "most_frequent"} if is_codes else {"strategy": "mean"}
-    return SimpleImputer(**settings).fit(values[train]).transform(values)
+    return impute.SimpleImputer(**settings).fit(values[train]).transform(values)
 
 
 def _standardize(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, Scale]:

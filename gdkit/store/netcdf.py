@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gdkit.errors import DamagedFileError, bad_value, missing_package
+from gdkit.errors import DamagedFileError, bad_value, import_package
 from gdkit.seals import Seal
 from gdkit.store.arrays import digest
 from gdkit.store.files import FILES, Files, failed, publish_output
@@ -36,7 +36,7 @@ def save(lanes: "xr.Dataset", path: str | os.PathLike[str], *, files: Files = FI
       InputValueError: `path` is a directory, or its folder does not exist.
       StoreError: the system refused, for example since the disk is full; a file there is as before.
     """
-    _require()
+    import_package("h5netcdf", "app", "Saving and opening results")
     path = as_path("path", path)
     if path.is_dir():
         raise bad_value("path", str(path), "it is a directory", f"Name a file, for example {path / RESULTS}")
@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> "xr.Dataset":
       InputValueError: there is no file.
       DamagedFileError: the file is not what `save` wrote; the message ends with `remedy`.
     """
-    _require()
+    import_package("h5netcdf", "app", "Saving and opening results")
     path = as_path("path", path)
     if path.is_dir() and not (path / RESULTS).is_file():
         remedy = "Run the config first, or wait until the programs of its run are compiled"
@@ -141,10 +141,3 @@ def checksum(values: np.ndarray) -> str:
     (True, True)
     """
     return digest(json.dumps(values.astype(str).tolist()) if values.dtype.kind in "OUS" else values)
-
-
-def _require() -> None:
-    try:
-        import h5netcdf  # noqa: F401
-    except ImportError as error:
-        raise missing_package("h5netcdf", "app", "Saving and opening results") from error

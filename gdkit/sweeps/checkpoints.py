@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.descent.given_state import as_state
-from gdkit.errors import bad_value, missing_package
+from gdkit.errors import bad_value, import_package
 from gdkit.store import digest
 from gdkit.store.files import failed, publish_output
 from gdkit.trees import name_leaves
@@ -68,10 +68,7 @@ def write_params(path: Path, state: State | PyTree, metadata: Mapping[str, Any])
 
 
 def _write_safetensors(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise missing_package("safetensors", "export", "A .safetensors file") from error
+    save = import_package("safetensors.numpy", "export", "A .safetensors file", "safetensors").save
     params = {name or "params": leaf for name, leaf in name_leaves(state.params).items()}
     aux = {_AUX + (name or "params"): leaf for name, leaf in name_leaves(state.aux).items()}
     if clashes := params.keys() & aux.keys():
@@ -84,10 +81,7 @@ def _write_safetensors(path: Path, state: State, metadata: Mapping[str, Any]) ->
 
 
 def _write_orbax(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise missing_package("orbax-checkpoint", "export", "An Orbax checkpoint") from error
+    ocp = import_package("orbax.checkpoint", "export", "An Orbax checkpoint", "orbax-checkpoint")
     if path.exists():
         raise bad_value("path", str(path), "it exists", "Name another folder")
     parts = {name: jax.tree.map(_as_plain, part) for name, part in state._asdict().items() if jax.tree.leaves(part)}
@@ -101,15 +95,12 @@ def _write_orbax(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
 
 
 def _read_safetensors(path: Path) -> State:
+    safetensors = import_package("safetensors", "export", "A .safetensors file")
     try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise missing_package("safetensors", "export", "A .safetensors file") from error
-    try:
-        with safe_open(path, "numpy") as file:
+        with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:
         raise bad_value("start", str(path), f"not a whole .safetensors file ({error})", "Export it again") from error
     if _FORMAT not in metadata:
         return as_state(leaves)
@@ -121,10 +112,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_orbax(path: Path) -> State:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise missing_package("orbax-checkpoint", "export", "An Orbax checkpoint") from error
+    ocp = import_package("orbax.checkpoint", "export", "An Orbax checkpoint", "orbax-checkpoint")
     items = {name: ocp.args.StandardRestore() for name in State._fields if (path / name).is_dir()}
     if "params" not in items or not (path / "metadata").is_dir():
         remedy = "Export it again: result.export, or read it with Orbax and pass the params"

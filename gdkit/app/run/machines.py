@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from gdkit.errors import RunError, bad_value, missing_package
+from gdkit.errors import RunError, bad_value, import_package
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -24,10 +24,7 @@ def connect_dask(address: str | None) -> "Generator[Client | None]":
     if address is None:
         yield None
         return
-    try:
-        import distributed
-    except ImportError:
-        raise missing_package("dask.distributed", "dask", "--dask") from None
+    distributed = import_package("distributed", "dask", "--dask", "dask.distributed")
     options = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     try:
         client = distributed.Client(**options, timeout="10s", set_as_default=False)

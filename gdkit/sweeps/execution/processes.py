@@ -90,24 +90,13 @@ def run_tiles(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
     Raises:
       RunError: this worker compiles another program than the process that sent the task.
     """
-    sweep = _worker_sweep(sent)
+    sweep, stop = _worker_sweep(sent), threads.LinkedEvent(sent.stop_file.exists if sent.stop_file else None)
     finished = threads.run_jobs(
         [sweep.job(task)], cut_tiles=lambda job: [sweep.tile(job, tile) for tile in task.tiles], workers=1,
         segment_steps=sweep.request.plan.segment, report=lambda *_: None, halve_block=sweep.compiler.halve_block,
-        archive=sweep.archive, stop=_FileEvent(sent.stop_file), settings=sweep.settings,
+        archive=sweep.archive, stop=stop, settings=sweep.settings,
     )  # fmt: skip
     return [BlockOutput(f.block, {} if sweep.archive else f.output) for f in finished] or None
-
-
-class _FileEvent(threading.Event):
-    """An event that is also set while a file exists."""
-
-    def __init__(self, file: Path | None):
-        super().__init__()
-        self._file = file
-
-    def is_set(self) -> bool:
-        return super().is_set() or (self._file is not None and self._file.exists())
 
 
 class _WorkerSweep:

@@ -135,7 +135,7 @@ def run_jobs(
     gdkit; only as many of these work at once as the executor has threads. `report_output` is called in the caller's
     thread while that thread waits; its error ends every worker too.
     """
-    stop = _LinkedEvent(stop)
+    stop = LinkedEvent(stop.is_set if stop else None)
     work = _Workload(
         queue.SimpleQueue(),
         queue.SimpleQueue(),
@@ -223,15 +223,15 @@ def _queue_blocks(blocks: list[_QueuedBlock], work: _Workload) -> None:
         work.queued.put(block)
 
 
-class _LinkedEvent(threading.Event):
-    """An event that is also set while another one is."""
+class LinkedEvent(threading.Event):
+    """An event that is also set while `is_set_elsewhere` returns True, if that is given."""
 
-    def __init__(self, other: threading.Event | None):
+    def __init__(self, is_set_elsewhere: Callable[[], bool] | None):
         super().__init__()
-        self._other = other
+        self._is_set_elsewhere = is_set_elsewhere
 
     def is_set(self) -> bool:
-        return super().is_set() or (self._other is not None and self._other.is_set())
+        return super().is_set() or (self._is_set_elsewhere is not None and self._is_set_elsewhere())
 
 
 def _work(worker: int, work: _Workload) -> None:

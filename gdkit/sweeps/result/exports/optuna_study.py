@@ -1,27 +1,19 @@
 """A sweep as a study of Optuna: one trial per lane; and search spaces and studies that are passed in, checked."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gdkit.checks import as_bounds
-from gdkit.errors import bad_type, bad_value, missing_package
+from gdkit.errors import bad_type, bad_value, import_package
 from gdkit.sweeps.axes import is_log
 from gdkit.sweeps.scoring.lane_values import SweepLike, finite_curve, finite_scores, hyperparameters_of, outcome_of
 
 
 def import_optuna() -> Any:
-    """The package.
-
-    Raises:
-      MissingPackageError: it is not installed.
-    """
-    try:
-        return importlib.import_module("optuna")
-    except ImportError as error:
-        raise missing_package("optuna", "optuna", "a study") from error
+    """The package; raises if it is not installed."""
+    return import_package("optuna", "optuna", "a study")
 
 
 def to_optuna(result: SweepLike, study: Any = None, *, by: str | None = None, maximize: bool | None = None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdkit.errors import bad_value, missing_package
+from gdkit.errors import bad_value, import_package
 from gdkit.store.paths import as_path
 from gdkit.sweeps.scoring.lane_values import (
     SweepLike,
@@ -191,15 +191,8 @@ def name_lane(number: str, params: Mapping[str, Any]) -> str:
 
 
 def import_tracker(name: str, extra: str) -> Any:
-    """The package `name`.
-
-    Raises:
-      MissingPackageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise missing_package(name, extra, f"logging a sweep to {name}") from error
+    """The package `name`; raises if it is not installed."""
+    return import_package(name, extra, f"logging a sweep to {name}")
 
 
 def _word(value: Any) -> str:
