@@ -23,7 +23,7 @@ from gdkit.sweeps.result.evaluations import best_step, best_values
 from gdkit.sweeps.result.exports import files, optuna_study, trackers
 from gdkit.sweeps.result.product import distinct, find_rows, unstack
 from gdkit.sweeps.result.recommend import Recommendation, central_lane, recommend, recommend_for, to_html
-from gdkit.sweeps.result.resumable import LaneStates, Resumable, check_resumable
+from gdkit.sweeps.result.resumable import LaneStates, Refinement, Resumable, check_resumable
 from gdkit.sweeps.scoring import judging
 from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
 from gdkit.sweeps.scoring.lane_values import At, curve_names, end_values, plain_values, read_curve
@@ -440,8 +440,8 @@ class SweepResult:
         >>> bool(abs(fine.recommend().edge - 1.0) < 0.1)
         True
         """
-        axis = check_axis(self, axis, self.lanes)
-        return check_resumable(self.origin).refine(self, axis, around, count, progress, by=by, maximize=maximize)
+        wanted = Refinement(check_axis(self, axis, self.lanes), around, count, by, maximize)
+        return check_resumable(self.origin).refine(self, wanted, progress)
 
     replay = resumable.replay
     explain = resumable.explain

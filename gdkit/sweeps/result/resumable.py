@@ -1,7 +1,7 @@
 """Running the lanes of a result again, or for more steps."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,16 @@ from gdkit.types import State
 _Result = TypeVar("_Result")
 
 
+class Refinement(NamedTuple):
+    """The values that `SweepResult.refine` adds to an axis."""
+
+    axis: str
+    around: str | tuple[float, float]
+    count: int
+    by: str | None = None  # the variable that points are compared by
+    maximize: bool | None = None
+
+
 class LaneStates(Protocol):
     """Returns the state of a lane, at its end or at the step of an evaluation."""
 
@@ -31,18 +41,8 @@ class Resumable(Protocol[_Result]):
     def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> _Result:
         """The sweep with `steps` steps in total."""
 
-    def refine(
-        self,
-        result: _Result,
-        axis: str,
-        around: str | tuple[float, float],
-        count: int,
-        progress: Callable[[Any], None] | None = None,
-        *,
-        by: str | None = None,
-        maximize: bool | None = None,
-    ) -> _Result:
-        """The sweep with `count` more values of `axis`."""
+    def refine(self, result: _Result, wanted: Refinement, progress: Callable[[Any], None] | None = None) -> _Result:
+        """The sweep with more values of an axis."""
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What a lane does around the step `onset`, step by step, and all columns that it reports at its end."""

@@ -22,8 +22,9 @@ from gdkit.sweeps.programs.packing import take_lane
 from gdkit.sweeps.request import select_devices
 from gdkit.sweeps.result.explanation import Explanation
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.resumable import Refinement
 from gdkit.sweeps.resume.explain import LaneArguments, explain
-from gdkit.sweeps.resume.refine import Around, RunRequest, refine
+from gdkit.sweeps.resume.refine import RunRequest, refine
 from gdkit.sweeps.rundir.states import no_states_error
 from gdkit.types import PyTree, State
 
@@ -132,20 +133,11 @@ class Origin:
         return group, place, lane % self.sweep.request.seeds
 
     def refine(
-        self,
-        result: SweepResult,
-        axis: str,
-        around: Around,
-        count: int,
-        progress: Callable[[Progress], None] | None = None,
-        *,
-        by: str | None = None,
-        maximize: bool | None = None,
+        self, result: SweepResult, wanted: Refinement, progress: Callable[[Progress], None] | None = None
     ) -> SweepResult:
-        """The sweep with `count` more values of `axis`."""
-        find_best = lambda one: one.best(by, maximize=maximize).lanes
-        more = refine(result, self.sweep, axis, around, count, progress, self.run, find_best)
-        return attach_origin(*more, self.run)
+        """The sweep with more values of an axis."""
+        run = lambda request: self.run(request, progress)
+        return attach_origin(*refine(result, self.sweep, wanted, run), self.run)
 
     def _find_place(self, group: TracedGroup, lane: int) -> int | None:
         """The place of a lane's point in a group; None if the point is in another group."""

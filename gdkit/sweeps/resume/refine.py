@@ -11,9 +11,9 @@ from gdkit import checks
 from gdkit.errors import bad_value, unknown_name
 from gdkit.sweeps.axes import Dimension, Group, Section, group_points, is_log, renumber_points
 from gdkit.sweeps.execution.lanes import ResumableSweep
-from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.result.result import SweepResult
+from gdkit.sweeps.result.resumable import Refinement
 from gdkit.sweeps.resume.merge import (
     PartialSweep,
     cut_section,
@@ -25,29 +25,20 @@ from gdkit.sweeps.resume.merge import (
 
 # Runs a checked request, from its start or from the last step of earlier lanes: `gdkit.sweeps.sweep.run_request`.
 RunRequest = Callable[..., tuple[SweepResult, ResumableSweep | None]]
-Around = str | tuple[float, float]
-FindBest = Callable[[SweepResult], xr.Dataset]  # the lanes of the best point
 
 
 def refine(
-    result: SweepResult,
-    lanes: ResumableSweep,
-    axis: str,
-    around: Around,
-    count: int,
-    progress: Callable[[Progress], None] | None,
-    run: RunRequest,
-    find_best: FindBest,
+    result: SweepResult, lanes: ResumableSweep, wanted: Refinement, run: RunRequest
 ) -> tuple[SweepResult, ResumableSweep | None]:
-    """The sweep with more values of `axis`; see `SweepResult.refine`."""
-    checks.check_integer("count", count)
+    """The sweep with more values of an axis; see `SweepResult.refine`."""
+    checks.check_integer("count", wanted.count)
     sections, old, offset = [], [], 0
     for section in lanes.request.sections:
         one = result.select(optimizer=section.label) if section.label is not None else result
-        home = next((d for d in section.dimensions for own in d.axes if own.name == axis), None)
+        home = next((d for d in section.dimensions for own in d.axes if own.name == wanted.axis), None)
         new, places = section, np.arange(section.point_count)
         if home is not None:
-            new, places = _extend_section(section, home, one, axis, around, count, find_best)
+            new, places = _extend_section(section, home, one, wanted)
         sections.append(new)
         old.append(offset + places)
         offset += new.point_count
@@ -61,7 +52,7 @@ def refine(
             if which.size:
                 shape = _find_shape(lanes, group)
                 which = which[pad_places(len(which), shape.width)]  # to fill whole blocks of the compiled program
-                more = run(replace_section(request, cut_section(group, which), shape), progress)
+                more = run(replace_section(request, cut_section(group, which), shape))
                 parts.append(PartialSweep(*more, offset + group.points[which]))
         offset += section.point_count
     return merge_sweeps(request, parts)
@@ -77,32 +68,26 @@ def _find_shape(lanes: ResumableSweep, group: Group) -> Shape:
 
 
 def _extend_section(
-    section: Section,
-    home: Dimension,
-    one: SweepResult,
-    axis: str,
-    around: Around,
-    count: int,
-    find_best: FindBest,
+    section: Section, home: Dimension, one: SweepResult, wanted: Refinement
 ) -> tuple[Section, np.ndarray]:
     """A section with more values of an axis, and the places that its earlier points have there, (points,)."""
-    own = next(a for a in home.axes if a.name == axis)
+    own = next(a for a in home.axes if a.name == wanted.axis)
     if not own.traced:
-        raise bad_value("axis", axis, "its values are static, one program each", "Sweep again with more of them")
+        raise bad_value("axis", wanted.axis, "its values are static, one program each", "Sweep again with more of them")
     values = np.asarray(own.values, float)
-    extra = np.unique(_choose_values(one, axis, around, count, find_best))
+    extra = np.unique(_choose_values(one, wanted))
     extra = extra[~np.isclose(extra[:, None], values, rtol=1e-6, atol=0.0).any(axis=1)]
     if not extra.size:
-        raise bad_value("around", around, "every value there has been run", "Pass a larger count")
+        raise bad_value("around", wanted.around, "every value there has been run", "Pass a larger count")
     if len(home.axes) == 1:
         union = np.union1d(values, extra)
         places = np.searchsorted(union, values)
         axes = (dataclasses.replace(own, values=union),)
     else:  # axes paired with this one keep the values of the best point
         places = np.arange(home.size)
-        repeated = np.append(places, np.full(len(extra), _best_place(find_best(one), home)))
+        repeated = np.append(places, np.full(len(extra), _best_place(_find_best(one, wanted), home)))
         axes = tuple(
-            dataclasses.replace(a, values=np.append(values, extra) if a.name == axis else _take(a.values, repeated))
+            dataclasses.replace(a, values=np.append(values, extra) if a is own else _take(a.values, repeated))
             for a in home.axes
         )
     dimensions = tuple(dataclasses.replace(d, axes=axes) if d is home else d for d in section.dimensions)
@@ -121,12 +106,18 @@ def _best_place(best: xr.Dataset, home: Dimension) -> int:
     return int(np.flatnonzero(np.all(is_best, axis=0))[0])
 
 
-def _choose_values(one: SweepResult, axis: str, around: Around, count: int, find_best: FindBest) -> np.ndarray:
+def _find_best(one: SweepResult, wanted: Refinement) -> xr.Dataset:
+    """The lanes of the best point."""
+    return one.best(wanted.by, maximize=wanted.maximize).lanes
+
+
+def _choose_values(one: SweepResult, wanted: Refinement) -> np.ndarray:
     """The values to add; some of them may have been run already."""
+    axis, around, count, *_ = wanted
     values = np.unique(one.lanes[axis].values.astype(float))
     space = np.geomspace if is_log(values) else np.linspace
     if around == "best":
-        return _values_around(values, float(find_best(one)[axis].values[0]), count, space)
+        return _values_around(values, float(_find_best(one, wanted)[axis].values[0]), count, space)
     if around == "edge":
         return space(*_edge_bracket(one.along(axis).edge(axis)), count + 2)[1:-1]
     if isinstance(around, str):

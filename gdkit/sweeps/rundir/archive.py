@@ -1,8 +1,8 @@
 """A run directory as a sweep uses it: its tiles, checkpoints of blocks, lanes at the last step, claims."""
 
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -119,12 +119,8 @@ class RunArchive:
         if not self.run.has_carry(block):
             return None
         like, tree = jax.tree.flatten(describe_checkpoint(job, device))
-        try:
-            stored = self.run.carry(block, [get_host_shape(x) for x in like])
-        except DamagedFileError as error:
-            warn(f"{error} Its lanes start again from step 0.")
-            return None
-        return None if stored is None else jax.tree.unflatten(tree, map(to_device, stored.leaves, like))
+        leaves = _read_carry(self.run, block, like)
+        return None if leaves is None else jax.tree.unflatten(tree, map(to_device, leaves, like))
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
         """Store the lanes of a tile and write it; the function returned publishes it, and removes its checkpoints.
@@ -229,17 +225,19 @@ def load_last_lanes(run: Store, job: Job) -> list[tuple[Block, Packed]]:
       StoreError: they cannot be read.
     """
     like, tree = jax.tree.flatten(job.programs[0].carry.lanes)
-    kinds = [get_host_shape(x) for x in like]
-    lanes = []
-    for block, number in zip(job.blocks, run.partition.blocks_in(job.group), strict=True):
-        try:
-            stored = run.carry(number, kinds, last=True)
-        except DamagedFileError as error:
-            warn(f"{error} Its lanes start again from step 0.")
-            continue
-        if stored is not None:
-            lanes.append((block, jax.tree.unflatten(tree, stored.leaves)))
-    return lanes
+    pairs = zip(job.blocks, run.partition.blocks_in(job.group), strict=True)
+    lanes = [(block, _read_carry(run, number, like, last=True)) for block, number in pairs]
+    return [(block, jax.tree.unflatten(tree, leaves)) for block, leaves in lanes if leaves is not None]
+
+
+def _read_carry(run: Store, block: int, like: Sequence[Any], *, last: bool = False) -> Sequence[np.ndarray] | None:
+    """The leaves of the carry of a block; None if it is missing or, with a warning, damaged."""
+    try:
+        stored = run.carry(block, [get_host_shape(x) for x in like], last=last)
+    except DamagedFileError as error:
+        warn(f"{error} Its lanes start again from step 0.")
+        return None
+    return None if stored is None else stored.leaves
 
 
 def verify_tiles(run: Store) -> np.ndarray:

@@ -1,20 +1,17 @@
 """The run directory of a sweep of a function: a tile is some blocks of lanes, stored once they have returned."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from gdkit.errors import OtherRunError
 from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, make_group
 from gdkit.sweeps.axes import Group
 from gdkit.sweeps.description import Description
-from gdkit.sweeps.plan.shapes import count_visible_cores
 from gdkit.sweeps.rundir.archive import Claims, RunArchive, verify_tiles
-from gdkit.sweeps.rundir.manifest import list_versions, summarize_axes
+from gdkit.sweeps.rundir.manifest import describe_machine, fingerprint_machine, summarize_axes
 
 _MOST_TILES = 256  # per group: syncing a file for every block of short runs would take longer than the runs
 
@@ -46,15 +43,11 @@ def open_function_run(
       OtherRunError: it holds another run.
       StoreError: it cannot be made or read.
     """
-    device = jax.devices()[0]
     fingerprint = {
         **{name: text for group, _ in groups for name, text in summarize_axes(group.section)},
         **identity,
         "seeds": seeds,
-        "versions": ", ".join(f"{name} {version}" for name, version in list_versions().items()),
-        "device": f"{device.platform} {device.device_kind}",
-        "cores": count_visible_cores(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **fingerprint_machine(),
     }
     manifest = Manifest(
         fingerprint,
@@ -64,8 +57,7 @@ def open_function_run(
         steps=int(described.attrs["steps"]),
         dtype="float64",
         plan={"result": described.as_json()},
-        versions=list_versions(),
-        device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
+        **describe_machine(),
     )
     try:
         run = Store.create(path, manifest)

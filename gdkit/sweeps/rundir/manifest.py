@@ -125,7 +125,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
     """The manifest of a sweep that starts now."""
     request, groups = sweep.request, sweep.groups
     programs = {f"{_PROGRAM}{p.number}": j.programs[0].fingerprint for p, j in zip(groups, sweep.jobs, strict=True)}
-    device, keeps_lanes = jax.devices()[0], _keeps_lanes(sweep)
+    keeps_lanes = _keeps_lanes(sweep)
     lanes = [job.programs[0].carry.lanes for job in sweep.jobs]
     return Manifest(
         _fingerprint(request, groups, directory.config) | programs,
@@ -145,8 +145,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "progress": [describe_progress(job) for job in sweep.jobs],
             "result": sweep.description.as_json(),
         },
-        versions=list_versions(),
-        device={"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()},
+        **describe_machine(),
         config=directory.config,
     )
 
@@ -169,7 +168,6 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
     """The fingerprint of a sweep without its programs."""
     finite = lambda value: float(value) if math.isfinite(value) else None
     arrays = {id(p.problem): p.problem for p in groups}.values()
-    device = jax.devices()[0]
     return {
         "config": None if config is None else digest(config),
         "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
@@ -185,10 +183,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         **({"evaluate_every": request.evaluate_every} if request.evaluate_every else {}),
         **({"keep_states": "best"} if request.keep_states == "best" else {}),
         "dtype": str(_dtype(groups)),
-        "versions": ", ".join(f"{name} {version}" for name, version in list_versions().items()),
-        "device": f"{device.platform} {device.device_kind}",
-        "cores": count_visible_cores(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **fingerprint_machine(),
     }
 
 
@@ -198,6 +193,24 @@ def _dtype(groups: Sequence[TracedGroup]) -> Any:
 
 def _numbers(x: Any) -> np.ndarray:
     return to_host(x) if isinstance(x, jax.Array) else np.asarray(x)
+
+
+def fingerprint_machine() -> dict[str, Any]:
+    """What else than code and arguments decides the bits of a run."""
+    device = jax.devices()[0]
+    return {
+        "versions": ", ".join(f"{name} {version}" for name, version in list_versions().items()),
+        "device": f"{device.platform} {device.device_kind}",
+        "cores": count_visible_cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """The versions and the device of a run, as fields of its manifest."""
+    device = jax.devices()[0]
+    kind = {"platform": device.platform, "kind": device.device_kind, "cores": count_visible_cores()}
+    return {"versions": list_versions(), "device": kind}
 
 
 def list_versions() -> dict[str, str]:
