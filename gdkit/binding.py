@@ -173,8 +173,7 @@ def get_log_names(problem: Problem, key: Key, arrays: Arrays) -> tuple[str, ...]
     """The names of what a loss with `has_logs` reports, in the order of the alphabet."""
     if not problem.has_logs:
         return ()
-    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
-    params, aux = split_aux(problem, start)
+    params, aux = get_start(problem, key, arrays.init)
     batch = check_batch(problem, key, arrays.data)
     logs = lambda params, batch, aux: logged_objective(problem, None, batch, aux)(params)[1][1]
     return tuple(jax.eval_shape(logs, params, batch, aux))
@@ -212,16 +211,17 @@ def get_params_dtype(problem: Problem) -> np.dtype:
 def get_params_shape(problem: Problem) -> Params:
     """The params as shapes and dtypes."""
     key = jax.eval_shape(jax.random.key, 0)
-    start = get_start_shape(problem, key) if problem.init_is_function else problem.init
-    params, _ = split_aux(problem, start)
+    params, _ = get_start(problem, key, problem.init)
     checks.check_floats("params", params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
 
 
-def get_start_shape(problem: Problem, key: Key) -> PyTree:
-    """What the function `Problem.init` returns, as shapes and dtypes."""
-    with user_code.translate_errors("init", problem.init):
-        return jax.eval_shape(problem.init, key)
+def get_start(problem: Problem, key: Key, init: PyTree) -> tuple[Params, PyTree]:
+    """The params and the aux of `init`; if `Problem.init` is a function, of what it returns, as shapes and dtypes."""
+    if problem.init_is_function:
+        with user_code.translate_errors("init", problem.init):
+            init = jax.eval_shape(problem.init, key)
+    return split_aux(problem, init)
 
 
 def get_dtype(params: Params) -> np.dtype:
@@ -315,16 +315,14 @@ def _check_effects(problem: Problem, loss: Jaxpr) -> None:
 
 def _trace_loss(problem: Problem, optimizer: Optimizer | None, key: Key, arrays: Arrays) -> tuple[ClosedJaxpr, int]:
     """The loss as a program of params, batch and aux, and the number of leaves of the params."""
-    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
-    params, aux = split_aux(problem, start)
+    params, aux = get_start(problem, key, arrays.init)
     checks.check_floats("params", params)
     remedy = "Give it these arguments; a loss takes a batch where the Problem has data, and aux with has_aux"
     checks.check_call("loss", problem.loss, _get_loss_arguments(problem), remedy)
     batch = check_batch(problem, key, arrays.data)
 
-    def loss(
-        params: Params, batch: PyTree, aux: PyTree
-    ) -> Array:  # a new function each time, since JAX caches traces by function
+    # a new function each time, since JAX caches traces by function
+    def loss(params: Params, batch: PyTree, aux: PyTree) -> Array:
         value = objective(problem, optimizer, batch, aux)(params)[0]
         checks.check_scalar("loss", value)
         return value
@@ -388,14 +386,12 @@ def get_evaluated_shapes(problem: Problem, key: Key, arrays: Arrays) -> dict[str
       InputValueError, InputTypeError: they are not scalars by name.
     """
 
-    def evaluate(start: PyTree, arrays: Arrays, key: Key) -> dict[str, Array]:
-        params, aux = split_aux(problem, start)
+    def evaluate(params: Params, aux: PyTree, arrays: Arrays, key: Key) -> dict[str, Array]:
         held_out = [data for data in (arrays.validation, arrays.test) if data is not None]
         data = held_out[0] if held_out else get_training_data(problem, jnp.int32(0), key, arrays.data)
         return call_evaluate(problem, params, data, aux)
 
-    start = get_start_shape(problem, key) if problem.init_is_function else arrays.init
-    return jax.eval_shape(evaluate, start, arrays, key)
+    return jax.eval_shape(evaluate, *get_start(problem, key, arrays.init), arrays, key)
 
 
 def call_evaluate(problem: Problem, params: Params, data: PyTree, aux: PyTree) -> dict[str, Array]:

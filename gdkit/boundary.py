@@ -66,9 +66,7 @@ class FractalDimension(NamedTuple):
     low: float  # 95 % bootstrap interval over the blocks of the window
     high: float
     sizes: np.ndarray  # (sizes,) int, sides of boxes in cells: 1, 2, 4, ...
-    counts: (
-        np.ndarray
-    )  # (sizes,) boxes on the boundary, averaged over the offsets of their grid; sides if rougher along
+    counts: np.ndarray  # (sizes,) boxes on the boundary, a mean over offsets of the grid; their sides if rougher along
     rougher_along: str | None = None  # "x" or "y" for a boundary that is rougher along one direction, else None
 
     def __str__(self) -> str:
@@ -314,9 +312,7 @@ def _choose_window(border: np.ndarray, side: int, *, rough: bool) -> tuple[int, 
     within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     middles = np.argwhere(border)
     starts = np.clip(middles - side // 2, 0, cells - side)
-    distances = ((2 * middles + 1 - cells) ** 2).sum(
-        axis=1
-    )  # squared, from the middle; integers, so that ties are exact
+    distances = ((2 * middles + 1 - cells) ** 2).sum(axis=1)  # squared integers, so that ties are exact
     row, column = starts[np.lexsort((distances, -within[*starts.T] * rough))[0]]
     return int(row), int(column)
 

@@ -60,6 +60,14 @@ def as_bounds(argument: str, bounds: Any, *, above: float = -math.inf) -> tuple[
     return low, high
 
 
+def check_interval(low: Any, high: Any, **others: Any) -> None:
+    """Raise unless 0 < low < high, and the others are positive too, all of them finite numbers."""
+    for argument, value in {"low": low, "high": high, **others}.items():
+        check_number(argument, value, above=0)
+    if not low < high:
+        raise bad_value("high", high, f"not above low={low}", "Pass low < high")
+
+
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`, with the nearest one."""
     if not isinstance(value, str) or value not in choices:

@@ -65,9 +65,7 @@ class TableColumn(NamedTuple):
 
     name: str
     numbers: np.ndarray | None  # (rows,) float64, NaN where missing; None for text
-    codes: (
-        np.ndarray
-    )  # (rows,) of text, the number of each cell in `levels`, -1 where missing; without rows for numbers
+    codes: np.ndarray  # (rows,) number of each cell in `levels`, -1 where missing; without rows for numbers
     levels: np.ndarray  # (levels,) distinct texts, sorted; empty for numbers
 
     @property

@@ -34,9 +34,8 @@ def observe_gate(gate: Gate, info: Info, t: Array, moves: Array) -> tuple[Gate, 
     """The gate after a step, and whether the optimizer skipped it."""
     finite = jnp.isfinite(info.loss) & all_entries(jnp.isfinite, info.grad)
     finite_update, is_zero = all_entries(jnp.isfinite, info.update), all_entries(lambda u: u == 0, info.update)
-    skips = (
-        finite_update & ~finite & (is_zero | ~jnp.isinf(info.loss))
-    )  # a nonzero step away from an infinite loss is no skip
+    # a nonzero step away from an infinite loss is no skip
+    skips = finite_update & ~finite & (is_zero | ~jnp.isinf(info.loss))
     return Gate(
         skipped=gate.skipped + (moves & skips).astype(jnp.int32),
         finite=jnp.where(moves & finite, t, gate.finite),

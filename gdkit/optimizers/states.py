@@ -1,6 +1,7 @@
 """States of optimizers: where they start, one update with what an optimizer asks for, and the params to evaluate."""
 
 import contextlib
+import functools
 import inspect
 import logging
 import re
@@ -98,10 +99,11 @@ def update(
     extra = {"value": value, "grad": grads, "value_fn": value_fn}
     accepted = {name: extra[name] for name in extra_arguments(optimizer)}
     extra["grad_fn"] = lambda masked, _: _mask_like(jax.grad(value_fn)(fill_masked(masked, params)), masked)
-    call = _update_both if isinstance(state, _OuterSlowParams) else _update
+    is_pair = isinstance(state, _OuterSlowParams)
+    call = functools.partial(_update_both, optimizer) if is_pair else optimizer.update
     for _ in range(2 * len(extra)):
         try:
-            return call(optimizer, grads, state, params, **accepted)
+            return call(grads, state, params, **accepted)
         except (TypeError, ValueError) as error:
             changed = _change_accepted(str(error), accepted, extra)
             if changed is None:
@@ -119,10 +121,6 @@ def _change_accepted(message: str, accepted: Mapping[str, Any], extra: Mapping[s
     if refused is None or refused[1] not in accepted:
         return None
     return {name: x for name, x in accepted.items() if name != refused[1]}
-
-
-def _update(optimizer: Optimizer, grads: Params, state: PyTree, params: Params, **extra: Any) -> tuple[Params, PyTree]:
-    return optimizer.update(grads, state, params, **extra)
 
 
 def _update_both(

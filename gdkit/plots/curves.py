@@ -79,7 +79,8 @@ def curves(
         raise bad_value("seed", seed, "no such seed", f"Use 0 to {result.seeds - 1}")
     ax = style.get_axes(ax)
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
-    name = _choose_curve(result) if name is None else name
+    if name is None:  # what lanes are compared by if it was evaluated along the run, else the loss
+        name = result.score_name() if result.score_name() in curve_names(result.lanes) else "loss"
     found = [
         (*_get_curve(line.result, row, name), place) for row, place in zip(line.rows[shown, seed], shown, strict=True)
     ]
@@ -105,11 +106,6 @@ def curves(
     style.draw_legend(ax, style.regime_handles(regimes))
     _draw_color_bar(ax, shades, style.format_name(axis))
     return add_title(ax, result, line)
-
-
-def _choose_curve(result: SweepResult) -> str:
-    """The value that lanes are compared by if it was evaluated along the run, else the loss."""
-    return result.score_name() if result.score_name() in curve_names(result.lanes) else "loss"
 
 
 def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +147,6 @@ def _make_color_map(line: Line) -> ScalarMappable:
 
 
 def _draw_color_bar(ax: Axes, shades: ScalarMappable, label: str) -> None:
-    has_layout = (
-        style.get_figure(ax).get_layout_engine() is not None
-    )  # without a layout engine the axes keep their place
+    has_layout = style.get_figure(ax).get_layout_engine() is not None  # without one the axes keep their place
     bar = ax.figure.colorbar(shades, ax=ax, label=label, pad=0.02, use_gridspec=has_layout)
     style.tidy_ticks(bar.ax.yaxis)

@@ -154,16 +154,13 @@ def split_state(own: PyTree) -> State:
 
 def join_state(state: State) -> PyTree:
     """The state of a learner from that of a lane."""
-    return jax.tree.map(lambda x, other: other if x is None else x, state.params, state.aux, is_leaf=_is_none)
+    is_none = lambda x: x is None
+    return jax.tree.map(lambda x, other: other if is_none(x) else x, state.params, state.aux, is_leaf=is_none)
 
 
 def own_state(problem: Any, state: State) -> PyTree:
     """The state that users see: that of a learner as its `init` makes it, or that of a lane."""
     return join_state(state) if isinstance(problem, Learner) else state
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 # Steps

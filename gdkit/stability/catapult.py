@@ -52,12 +52,9 @@ def catapult_rate(
     >>> abs(rate - 2 / 4) < 0.001
     True
     """
-    for argument, value in (("low", low), ("high", high), ("rtol", rtol)):
-        checks.check_number(argument, value, above=0)
+    checks.check_interval(low, high, rtol=rtol)
     checks.check_integer("steps", steps)
     checks.check_integer("lanes", lanes, at_least=3)
-    if not low < high:
-        raise bad_value("high", high, f"not above low={low}", "Pass low < high")
     chosen = checks.as_hyperparameters(hyperparameters, varied="learning_rate") | {"learning_rate": low}
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     binding.check_run(problem, optimizer, chosen, checks.as_key(key), arrays)

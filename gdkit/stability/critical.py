@@ -79,14 +79,16 @@ def critical_learning_rate(
     >>> abs(critical.value - 2 / 4) < 0.01 * critical.value, critical.simple
     (True, True)
     """
-    low, high = _check_interval(low, high, rtol)
+    checks.check_interval(low, high, rtol=rtol)
+    if rtol < 1e-6:
+        raise bad_value("rtol", rtol, "below the rounding of a learning rate in float32", "Pass at least 1e-6")
     checks.check_integer("steps", steps)
     checks.check_integer("lanes", lanes, at_least=3)
     checks.check_diverged_above(diverged_above)
     others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
-    diverge = _make_trial(problem, optimizer, others, key, steps, diverged_above, low)
+    diverge = _make_trial(problem, optimizer, others, key, steps, diverged_above, float(low))
     tried: dict[float, bool] = {}
-    bracket = low, high
+    bracket = float(low), float(high)
     while True:
         rates = np.geomspace(*bracket, lanes)
         rates[[0, -1]] = bracket
@@ -97,16 +99,6 @@ def critical_learning_rate(
         if bracket[1] <= bracket[0] * (1 + rtol):
             below = profile.learning_rate <= bracket[0]
             return CriticalLearningRate(bracket[0], bracket, profile, not profile.diverged[below].any())
-
-
-def _check_interval(low: float, high: float, rtol: float) -> tuple[float, float]:
-    for argument, value in (("low", low), ("high", high), ("rtol", rtol)):
-        checks.check_number(argument, value, above=0)
-    if not low < high:
-        raise bad_value("high", high, f"not above low={low}", "Pass low < high")
-    if rtol < 1e-6:
-        raise bad_value("rtol", rtol, "below the rounding of a learning rate in float32", "Pass at least 1e-6")
-    return float(low), float(high)
 
 
 def _find_bracket(profile: Profile) -> tuple[float, float]:

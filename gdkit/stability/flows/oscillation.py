@@ -68,9 +68,8 @@ def find_directions(system: System, vector: Array, inverse: Array, starts: Array
         basis, images = jnp.concatenate([basis, added], 1), jnp.concatenate([images, product(added)], 1)
     inside = basis.T @ images
     values, rows = jnp.linalg.eigh(0.5 * (inside + inside.T))
-    vectors, _ = jnp.linalg.qr(
-        basis @ rows[:, ::-1][:, : len(starts)]
-    )  # orthonormal again: rounding would grow from step to step
+    # orthonormal again: rounding would grow from step to step
+    vectors, _ = jnp.linalg.qr(basis @ rows[:, ::-1][:, : len(starts)])
     return values[::-1][: len(starts)], vectors.T
 
 

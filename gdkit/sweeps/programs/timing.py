@@ -102,7 +102,8 @@ def _try_neighbors(
 ) -> tuple[Job, Shape]:
     """The fastest shape found by widening, narrowing and unrolling, each for as long as it helps."""
     double_width = lambda shape: shape._replace(width=2 * shape.width)
-    changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, _double_unroll)
+    double_unroll = lambda shape: shape._replace(unroll=2 * shape.unroll)
+    changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, double_unroll)
     best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
         while (other := change(shape)) not in tried and other.lanes <= 4 * most and time.monotonic() < until:
@@ -141,10 +142,6 @@ def halve(shape: Shape) -> Shape:
     if shape.width > 1:
         return shape._replace(width=(shape.width + 1) // 2)
     return shape._replace(depth=(shape.depth + 1) // 2)
-
-
-def _double_unroll(shape: Shape) -> Shape:
-    return shape._replace(unroll=2 * shape.unroll)
 
 
 def time_lane_step(job: Job, workers: int, sample: float = _SAMPLE) -> float:

@@ -42,7 +42,7 @@ class StoredStates(NamedTuple):
           InputValueError: the directory does not store it.
           StoreError: it cannot be read.
         """
-        if self._keep_states() is None:
+        if self.run.manifest.plan.get("keep_states", "auto") is None:
             raise no_states_error()
         is_end = step is None or step >= self.run.columns(["end_step"]).values["end_step"][lane]
         leaves = self.read_leaves(lane) if is_end else self.read_best(lane, step)
@@ -74,9 +74,6 @@ class StoredStates(NamedTuple):
     def _layout(self, lane: int, kind: str = "layouts") -> Any:
         states = self.run.manifest.plan["states"]
         return states[kind][states["groups"][self.run.partition.find_lane(lane).group]]
-
-    def _keep_states(self) -> str | None:
-        return self.run.manifest.plan.get("keep_states", "auto")
 
 
 class MergedStates(NamedTuple):

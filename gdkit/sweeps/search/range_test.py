@@ -135,12 +135,7 @@ def lr_range_test(
 
 
 def _find_limit(
-    problem: ProblemLike,
-    optimizer: OptimizerFactory,
-    others: dict[str, Any],
-    key: Key,
-    steps: int,
-    around: np.ndarray,
+    problem: ProblemLike, optimizer: OptimizerFactory, others: dict[str, Any], key: Key, steps: int, around: np.ndarray
 ) -> CriticalLearningRate | None:
     """Where divergence begins for seed 0, between the lowest trial and ten times the highest."""
     ends = {"low": around[0], "high": 10 * around[-1]}
@@ -222,10 +217,7 @@ RULES = {"steepest": _steepest, "minimum": _minimum, "valley": _valley, "slide":
 
 
 def _check_range(low: float, high: float, steps: int, stop: float, smoothing: float) -> None:
-    for argument, value in (("low", low), ("high", high), ("stop", stop), ("smoothing", smoothing)):
-        checks.check_number(argument, value, above=0)
-    if not low < high:
-        raise bad_value("high", high, f"not above low={low}", "Pass low < high")
+    checks.check_interval(low, high, stop=stop, smoothing=smoothing)
     checks.check_integer("steps", steps)
     if steps < 8:
         raise bad_value("steps", steps, "too few for a curve", "Pass at least 8")
