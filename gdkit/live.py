@@ -10,13 +10,13 @@ of an interrupted sweep are whole too.
 ...     sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=1000, on_segment=log)
 """
 
+import contextlib
 import functools
 import importlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class LaneLog(NamedTuple):
     close: Callable[[], None]
 
 
-class LiveTracker:
+class LiveTracker(contextlib.AbstractContextManager):
     """A callback for ``on_segment`` that logs one run per lane, and a context that closes them.
 
     Args:
@@ -77,12 +77,7 @@ class LiveTracker:
         if self._close is not None:
             self._close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

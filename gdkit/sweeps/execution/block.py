@@ -15,10 +15,16 @@ from gdkit.data.held_out import raise_source_errors
 from gdkit.errors import RunError
 from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.compaction import Compaction, choose_compaction
-from gdkit.sweeps.execution.evaluations import end_evaluations, read_latest, start_evaluations, write_evaluations
+from gdkit.sweeps.execution.evaluations import (
+    Evaluations,
+    end_evaluations,
+    read_latest,
+    start_evaluations,
+    write_evaluations,
+)
 from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
+from gdkit.sweeps.programs.build import BlockInputs, Carry, Program
 from gdkit.sweeps.programs.compile import advance_block, evaluate_along, evaluate_block, read_block
 from gdkit.sweeps.programs.job import NO_EVALUATIONS, HostLanes, Job, get_block_inputs
 from gdkit.sweeps.programs.packing import Packed, to_device
@@ -100,21 +106,15 @@ def run_block(
         if report_output and step < job.steps:
             output = read_block(program, inputs, carry) | read_latest(evaluations, job, step)
             report_output(SegmentOutput(job, block, step, output))
-    output = _end_block(job, block, inputs, carry, evaluations, device=device, feed=feed)
+    output = _end_block(job, device, inputs, carry, evaluations, feed)
+    _check_end(job, block, output)
     if report_output:
         report_output(SegmentOutput(job, block, job.steps, output | read_latest(evaluations, job, job.steps)))
     return FinishedBlock(job, block, output, carry.lanes if job.returns_lanes else None)
 
 
 def _end_block(
-    job: Job,
-    block: Block,
-    inputs: tuple[Inputs, Shared],
-    carry: Carry,
-    evaluations: dict[str, np.ndarray],
-    *,
-    device: int,
-    feed: BlockFeed | None,
+    job: Job, device: int, inputs: BlockInputs, carry: Carry, evaluations: Evaluations, feed: BlockFeed | None
 ) -> dict[str, np.ndarray]:
     """What a block whose carry is at its last step reports at its end, its last evaluations included."""
     program = job.programs[device]
@@ -125,7 +125,6 @@ def _end_block(
     if evaluations:
         write_evaluations(evaluations, [(-1, evaluate_block(program, inputs, carry))])
         output |= end_evaluations(evaluations, job, output["end_step"])
-    _check_end(job, block, output)
     return output
 
 
@@ -146,13 +145,7 @@ def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None
 
 
 def _advance_segment(
-    job: Job,
-    program: Program,
-    inputs: tuple[Inputs, Shared],
-    carry: Carry,
-    step: int,
-    end: int,
-    compaction: Compaction | None = None,
+    job: Job, program: Program, inputs: BlockInputs, carry: Carry, step: int, end: int, compaction: Compaction | None
 ) -> tuple[Carry, int, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the step reached: the last one where every lane has ended.
 
@@ -168,13 +161,7 @@ def _advance_segment(
 
 
 def _advance_and_evaluate(
-    job: Job,
-    program: Program,
-    inputs: tuple[Inputs, Shared],
-    carry: Carry,
-    step: int,
-    end: int,
-    compaction: Compaction | None = None,
+    job: Job, program: Program, inputs: BlockInputs, carry: Carry, step: int, end: int, compaction: Compaction | None
 ) -> tuple[Carry, list[tuple[int, Packed]]]:
     """The carry advanced from `step` to `end`, and the places and values of the evaluations after `step`.
 
@@ -261,9 +248,7 @@ def run_until(job: Job, block: Block, step: int) -> Packed:
         return _advance_to(job, inputs, batches, job.programs[0].start(*inputs), 0, step).lanes
 
 
-def _advance_to(
-    job: Job, inputs: tuple[Inputs, Shared], batches: BlockFeed | None, carry: Carry, step: int, end: int
-) -> Carry:
+def _advance_to(job: Job, inputs: BlockInputs, batches: BlockFeed | None, carry: Carry, step: int, end: int) -> Carry:
     """The carry advanced from `step` to `end`; evaluated on the way where its monitors observe that."""
     program = job.programs[0]
     if program.observe is None:
@@ -271,8 +256,8 @@ def _advance_to(
     while batches and step < end and bool(carry.going):
         served, batches_end = batches.serve(job, inputs, step, 0)
         step, begin = min(end, batches_end), step
-        carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step)
-    return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end)[0]
+        carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step, None)
+    return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end, None)[0]
 
 
 def _replay(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.monitors import EndKind
-from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
+from gdkit.sweeps.programs.build import BlockInputs, Carry, Inputs, Program
 from gdkit.sweeps.programs.compile import advance_block, compile_narrower, compile_seconds
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.packing import Packed
@@ -57,12 +57,12 @@ class Compaction(NamedTuple):
     program: Program  # of the narrower block; of its functions only `advance` is compiled for it
     selection: Selection
 
-    def advance(self, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
+    def advance(self, inputs: BlockInputs, carry: Carry, t0: int, t1: int, steps: int) -> Carry:
         """As `advance_block`, of the whole block."""
         narrow = advance_block(self.program, self.take(inputs), gather(carry, self.selection), t0, t1, steps)
         return scatter(carry, narrow, self.selection)
 
-    def take(self, inputs: tuple[Inputs, Shared]) -> tuple[Inputs, Shared]:
+    def take(self, inputs: BlockInputs) -> BlockInputs:
         """The inputs of the narrower block."""
         own, shared = inputs
         points = np.minimum(self.selection.points, len(own.points) - 1)
@@ -72,7 +72,7 @@ class Compaction(NamedTuple):
 
 
 def choose_compaction(
-    job: Job, inputs: tuple[Inputs, Shared], carry: Carry, device: int, steps_left: int, least_gain: float
+    job: Job, inputs: BlockInputs, carry: Carry, device: int, steps_left: int, least_gain: float
 ) -> Compaction | None:
     """The compaction of the next segment; None where the layout has none, or a narrower block would save too little.
 

@@ -4,14 +4,13 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 
 from gdkit.data import BatchWindow, Source
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.programs.build import Inputs, Shared
+from gdkit.sweeps.programs.build import BlockInputs
 from gdkit.sweeps.programs.job import Job, count_carry_bytes
 
 MAX_IN_STEP = 1024  # most blocks that advance in step, each in its own thread
@@ -90,7 +89,7 @@ class BatchFeed:
         self._changed.notify_all()
 
 
-class BlockFeed:
+class BlockFeed(contextlib.AbstractContextManager):
     """The batches of one block."""
 
     def __init__(self, feed: BatchFeed, number: int):
@@ -98,7 +97,7 @@ class BlockFeed:
         self._window: BatchWindow | None = None
         self._end = -1
 
-    def serve(self, job: Job, inputs: tuple[Inputs, Shared], step: int, device: int) -> tuple[Any, int]:
+    def serve(self, job: Job, inputs: BlockInputs, step: int, device: int) -> tuple[Any, int]:
         """The arguments of a program with the batches from `step` on, and the step at which these end."""
         source = job.source
         assert source is not None
@@ -113,12 +112,7 @@ class BlockFeed:
         """Record that the block has read all its batches."""
         self._feed.leave(self._number)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.leave()
 
 

@@ -47,6 +47,9 @@ class Inputs(NamedTuple):
     seeds: np.ndarray  # (seeds,) int32
 
 
+BlockInputs = tuple[Inputs, Shared]  # the arguments with which a program is called for a block
+
+
 class Carry(NamedTuple):
     """A block of lanes at one step: an outer product of seeds and points."""
 

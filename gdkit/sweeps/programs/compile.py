@@ -16,7 +16,7 @@ from jax.stages import Compiled, Lowered
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared, program_of
+from gdkit.sweeps.programs.build import BlockInputs, Carry, Program, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.programs.places import (
@@ -67,7 +67,7 @@ def jit_program(
     return Program(start, advance, finish, layout, evaluate=evaluate, observe=observe)
 
 
-def compile_program(program: Program, inputs: tuple[Inputs, Shared], place: Place) -> Program:
+def compile_program(program: Program, inputs: BlockInputs, place: Place) -> Program:
     """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
     leaves, treedef = jax.tree.flatten(describe(inputs, INPUTS, place))
     program = divide(program, place) if isinstance(place, Mesh) and divides_lanes(place) else program
@@ -123,7 +123,7 @@ def _keep_division(program: Program, carry: Carry, start: Lowered, place: Place)
     return program._replace(start=keep(program.start), advance=keep(program.advance), observe=observe), placed
 
 
-def compile_narrower(jitted: Program, program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Program:
+def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, carry: Carry) -> Program:
     """`program` with the function `advance` of blocks of the shapes of `inputs` and `carry`, compiled once.
 
     Args:
@@ -191,24 +191,24 @@ def _hash_programs(texts: tuple[str, ...], place: Place) -> str:
     return hashlib.sha256(repr((texts, machine, versions)).encode()).hexdigest()
 
 
-def advance_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry, t0: int, t1: int, steps: int) -> Carry:
+def advance_block(program: Program, inputs: BlockInputs, carry: Carry, t0: int, t1: int, steps: int) -> Carry:
     """Advance a carry from step `t0` to `t1`: in one call, or in one call per step where the program has no loop."""
     for end in (t1,) if program.layout.unroll else range(t0 + 1, t1 + 1):
         carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
     return carry
 
 
-def evaluate_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> Packed:
+def evaluate_block(program: Program, inputs: BlockInputs, carry: Carry) -> Packed:
     """Evaluate a block on validation data, without waiting for it: name -> (seeds, points)."""
     return program.evaluate(*inputs, carry)
 
 
-def evaluate_along(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> tuple[Carry, Packed]:
+def evaluate_along(program: Program, inputs: BlockInputs, carry: Carry) -> tuple[Carry, Packed]:
     """Evaluate a block along its run: also the carry after its monitors have observed the values."""
     values = evaluate_block(program, inputs, carry)
     return (carry if program.observe is None else program.observe(*inputs, carry, values)), values
 
 
-def read_block(program: Program, inputs: tuple[Inputs, Shared], carry: Carry) -> dict[str, np.ndarray]:
+def read_block(program: Program, inputs: BlockInputs, carry: Carry) -> dict[str, np.ndarray]:
     """Copy the statistics and evaluations of a block to the host: name -> (seeds, points, ...)."""
     return jax.device_get(program.finish(*inputs, carry)).unpack()

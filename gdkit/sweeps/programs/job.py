@@ -12,7 +12,7 @@ from gdkit.data import Source
 from gdkit.monitors import Limits
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
-from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
+from gdkit.sweeps.programs.build import BlockInputs, Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
@@ -104,7 +104,7 @@ def compile_job(
     return job._replace(programs=programs)
 
 
-def get_block_inputs(job: Job, block: Block, device: int = 0) -> tuple[Inputs, Shared]:
+def get_block_inputs(job: Job, block: Block, device: int = 0) -> BlockInputs:
     """The arguments before the carry of the programs of `job`, for `block`."""
     traced = {name: values[block.points] for name, values in job.traced.items()}
     return Inputs(traced, block.points.astype(np.int32), block.seeds.astype(np.int32)), job.shared[device]
