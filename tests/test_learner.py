@@ -240,7 +240,7 @@ def test_a_config_names_a_learner_in_place_of_problem_and_optimizer(text, own_mo
         ("size: 3", "sise: 3", "line 2|:2: learner.sise = 3: unknown key. Did you mean 'size'"),
         ("size: 3", "size: three", ":2: learner.size = 'three': must be a number"),
         ("own_steps:make", "own_steps:make_it", "own_steps has no 'make_it'"),
-        ("own_steps:make", "own_steps:finished", "a Learner takes no settings"),
+        ("own_steps:make", "own_steps:finished", "a Learner takes no arguments"),
         ("own_steps:make", "own_steps:gdkit", "neither a Learner nor a function"),
         ("use: 'own_steps:make'", "name: make", "there are no built-in learners"),
         ("name: own", "name: own\noptimizer: {name: adam}", "Remove optimizer"),

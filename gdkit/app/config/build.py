@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from gdkit import factories, monitors, optimizers, problems, stability
-from gdkit.app.config.schema import Config, ConfigAxis, ConfigMonitor, ConfigOptimizer, LearnerConfig, SweepConfig
+from gdkit.app.config.schema import (
+    Config,
+    ConfigAxis,
+    ConfigFactory,
+    ConfigMonitor,
+    ConfigOptimizer,
+    LearnerConfig,
+    SweepConfig,
+)
 from gdkit.app.config.source import ConfigError, KeyPath
 from gdkit.app.examples import example_names
 from gdkit.errors import InputTypeError, InputValueError, MissingPackageError, OtherRunError, nearest
@@ -68,49 +76,29 @@ def _list_optimizers(axes: Sequence[Mapping[str, Any]]) -> list[OptimizerFactory
 
 def build_problem(config: SweepConfig) -> ProblemLike:
     """The Problem, or a factory of it where the sweep varies its arguments; or the Learner in its place."""
-    if isinstance(config, LearnerConfig):
-        return _build_learner(config)
-    section = config.problem
+    key, kind, form = ("problem", Problem, "gdkit.Problem(loss, init)")
     varied = [name.removeprefix(PROBLEM_PREFIX) for name in _get_shared_axes(config) if name.startswith(PROBLEM_PREFIX)]
-    if section.use:
-        factory = resolve(config, ("problem", "use"), section.use)
-    else:
-        remedy = "gdkit list problems shows all"
-        factory = _look_up(config, ("problem", "name"), str(section.name), problems.names(), remedy)
-    if isinstance(factory, Problem):
+    if isinstance(config, LearnerConfig):
+        key, kind, form, varied = "learner", Learner, "gdkit.Learner(init, step)", []
+    section, use = config.problem, (key, "use")
+    factory = _find_factory(config, (key,), section, problems.names(), "problems")
+    if isinstance(factory, kind):
         if section.arguments or varied:
-            raise config.error(("problem", "use"), "a Problem takes no arguments. Name a function that returns one")
+            raise config.error(use, f"a {kind.__name__} takes no arguments. Name a function that returns one")
         return factory
     if not callable(factory):
-        raise config.error(("problem", "use"), "not a function. Name one that returns gdkit.Problem(loss, init)")
-    _check_arguments(config, ("problem",), factory, section.arguments)
+        raise config.error(use, f"neither a {kind.__name__} nor a function. Name a function that returns {form}")
+    _check_arguments(config, (key,), factory, section.arguments)
     for name in varied:
         _check_arguments(config, _get_axis_path(config, PROBLEM_PREFIX + name), factory, {name: None})
     if varied:
-        return functools.partial(factory, **section.arguments)
-    with locate_errors(config, ("problem",)):
-        problem = factories.call("problem", factory, section.arguments)
-    if not isinstance(problem, Problem):
-        raise config.error(("problem", "use"), f"it returned {type(problem).__name__}, not gdkit.Problem(loss, init)")
+        partial: Any = functools.partial(factory, **section.arguments)
+        return partial
+    with locate_errors(config, (key,)):
+        problem = factories.call(key, factory, section.arguments)
+    if not isinstance(problem, kind):
+        raise config.error(use, f"it returned {type(problem).__name__}, not {form}")
     return problem
-
-
-def _build_learner(config: LearnerConfig) -> Learner:
-    """The Learner that a module holds, or that a function makes of the settings."""
-    section, path = config.problem, ("learner", "use")
-    found = resolve(config, path, str(section.use))
-    if isinstance(found, Learner):
-        if section.arguments:
-            raise config.error(path, "a Learner takes no settings. Name a function that returns one")
-        return found
-    if not callable(found):
-        raise config.error(path, "neither a Learner nor a function. Name a function that returns one")
-    _check_arguments(config, ("learner",), found, section.arguments)
-    with locate_errors(config, ("learner",)):
-        learner = factories.call("learner", found, section.arguments)
-    if not isinstance(learner, Learner):
-        raise config.error(path, f"it returned {type(learner).__name__}, not gdkit.Learner(init, step)")
-    return learner
 
 
 def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
@@ -178,9 +166,7 @@ def get_monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect
 
 
 def _find_monitor_factory(config: SweepConfig, path: KeyPath, section: ConfigMonitor) -> Callable[..., Monitor]:
-    if not section.use:
-        return _look_up(config, (*path, "name"), str(section.name), MONITORS, "gdkit list monitors shows all")
-    factory = resolve(config, (*path, "use"), section.use)
+    factory = _find_factory(config, path, section, MONITORS, "monitors")
     if isinstance(factory, Monitor) or not callable(factory):
         raise config.error((*path, "use"), "not a function. Name one that returns a gdkit.monitors.Monitor")
     return factory
@@ -274,15 +260,12 @@ def _build_optimizer(
 ) -> tuple[OptimizerFactory, dict[str, Any]]:
     """The factory with its schedule and clipping, and the values and axes of this optimizer alone."""
     path: KeyPath = ("optimizer", number)
-    if section.use:
-        factory = resolve(config, (*path, "use"), section.use)
-        if not callable(factory):
-            raise config.error((*path, "use"), "not a function. Name one that returns an optax optimizer")
-    else:
-        remedy = "gdkit list optimizers shows all"
-        _look_up(config, (*path, "name"), str(section.name), optimizers.names(), remedy)
+    factory = _find_factory(config, path, section, optimizers.names(), "optimizers")
+    if not callable(factory):
+        raise config.error((*path, "use"), "not a function. Name one that returns an optax optimizer")
+    if section.name:
         with locate_errors(config, (*path, "name")):
-            factory = optimizers.by_name(str(section.name))
+            factory = optimizers.by_name(section.name)
     if section.ema is not None:
         factory = optimizers.ema(factory, section.ema)
     _check_arguments(config, path, factory, section.fixed | dict(section.axes))
@@ -346,11 +329,16 @@ def _is_numeric(text: str) -> bool:
         return False
 
 
-def _look_up(
-    config: SweepConfig, path: KeyPath, name: str, known: Mapping[str, Callable[..., Any]], remedy: str
-) -> Callable[..., Any]:
+def _find_factory(
+    config: SweepConfig, path: KeyPath, section: ConfigFactory, known: Mapping[str, Callable[..., Any]], kind: str
+) -> Any:
+    """What the section at `path` names: an object of the user, or a built-in factory."""
+    if section.use:
+        return resolve(config, (*path, "use"), section.use)
+    name = str(section.name)
     if name not in known:
-        raise config.error(path, f"no such name. {nearest(name, known) or remedy}")
+        remedy = nearest(name, known) or f"gdkit list {kind} shows all"
+        raise config.error((*path, "name"), f"no such name. {remedy}")
     return known[name]
 
 

@@ -181,7 +181,7 @@ class Schedule(_Model):
         return self
 
 
-class _ConfigFactory(_Model):
+class ConfigFactory(_Model):
     """A built-in name, or ``module:function`` of the user; every other key is an argument of that factory."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -190,7 +190,7 @@ class _ConfigFactory(_Model):
     use: Reference | None = Field(None, description="your own module:function, looked up from the current folder")
 
     @pydantic.model_validator(mode="after")
-    def _check_reference(self) -> "_ConfigFactory":
+    def _check_reference(self) -> "ConfigFactory":
         if (self.name is None) == (self.use is None):
             raise ValueError("give either name (built-in) or use (your own module:function)")
         for argument in self.arguments:
@@ -204,7 +204,7 @@ class _ConfigFactory(_Model):
         return dict(self.__pydantic_extra__ or {})
 
 
-class ConfigProblem(_ConfigFactory):
+class ConfigProblem(ConfigFactory):
     """The problem to minimize; keys besides name and use are arguments of its factory."""
 
 
@@ -223,7 +223,7 @@ class ConfigLearner(ConfigProblem):
         return self
 
 
-class ConfigOptimizer(_ConfigFactory):
+class ConfigOptimizer(ConfigFactory):
     """An optimizer; keys besides those listed are its hyperparameters, fixed values or axes of its own."""
 
     __pydantic_extra__: dict[str, Hyperparameter]  # ty: ignore[incompatible-mutable-override]  # how pydantic reads it
@@ -251,7 +251,7 @@ class ConfigOptimizer(_ConfigFactory):
         return {name: value for name, value in self.arguments.items() if not isinstance(value, ConfigAxis)}
 
 
-class ConfigMonitor(_ConfigFactory):
+class ConfigMonitor(ConfigFactory):
     """A monitor; keys besides name and use are arguments of its factory."""
 
 
