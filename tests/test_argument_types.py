@@ -134,6 +134,38 @@ KINDS = {
         ),
         "keep": (lambda: gdkit.successive_halving(BOWL, sgd, RATES, steps=9, keep="a"), "keep='a': not a number"),
     },
+    "options of searches": {
+        "halving": (
+            lambda: gdkit.successive_halving(BOWL, sgd, RATES, steps=9, curve_point=5),
+            "options='curve_point': no such name. Did you mean 'curve_points'",
+        ),
+        "optuna": (
+            lambda: gdkit.optuna_search(BOWL, sgd, {"learning_rate": (0.1, 1.0)}, steps=2, trials=2, seed=3),
+            "options='seed': no such name. Did you mean 'seeds'",
+        ),
+        "range test": (
+            lambda: gdkit.lr_range_test(BOWL, sgd, hyperparameters={"momentun": 0.9}),
+            "hyperparameters='momentun': no such name. Did you mean 'momentum'",
+        ),
+        "score of one round": (
+            lambda: gdkit.successive_halving(BOWL, sgd, RATES, steps=2, by="final_los"),
+            "by='final_los': no such name. Did you mean 'final_loss'",
+        ),
+    },
+    "what a function returns": {
+        "arguments": (
+            lambda: gdkit.sweep_function(lambda rate: {"loss": rate}, RATES),
+            "train.*it cannot be called as train",
+        ),
+        "maximize": (
+            lambda: SweepResult.from_arrays(RATES, {"accuracy": [1.0, 2.0]}, maximize=["acuracy"]),
+            "'acuracy': no such name. Did you mean 'accuracy'",
+        ),
+        "maximize of a function": (
+            lambda: gdkit.sweep_function(lambda h, key: {"loss": h["learning_rate"]}, RATES, maximize=["x"]),
+            "maximize='x': no such name",
+        ),
+    },
     "objects": {
         "plan": (lambda: run(plan={}), "plan={}: not a Plan. Pass for example gdkit.Plan"),
         "plan as number": (lambda: gdkit.sweep_function(max, RATES, plan=4), "plan=4: not a Plan"),

@@ -99,6 +99,13 @@ def test_report_and_status_take_files_of_results(made, tmp_path, capsys):
     assert not (tmp_path / "other.html").exists()
 
 
+def test_the_status_of_what_is_no_run_is_bad_input(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for words in (["nope"], ["empty"], ["nope", "--json"]):
+        assert main(["status", str(tmp_path / words[0]), *words[1:]]) == 2
+        assert f"DIR='{tmp_path / words[0]}': not the folder of a run. Give a folder" in capsys.readouterr().err
+
+
 def test_an_unfinished_run_of_the_library_is_reported_as_such(tmp_path, capsys):
     run = tmp_path / "part"
     sweep(problems.parabola(), sgd, {"learning_rate": RATES}, steps=60, store=run, plan=gdkit.Plan(width=2, tile=1))

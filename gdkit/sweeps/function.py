@@ -102,6 +102,7 @@ def sweep_function(
     check_plan(plan)
     if not callable(train):
         raise bad_type("train", train, "not a function", "Pass train(hyperparameters, key) -> {name: value}")
+    checks.check_call("train", train, ("hyperparameters", "key"), "Give it these arguments")
     begin, plan, root, sections = time.monotonic(), plan or Plan(), checks.as_key(key), parse_free_axes(axes)
     path = None if store is None else as_path("store", store)
     offsets = np.cumsum([0, *(section.point_count for section in sections)])

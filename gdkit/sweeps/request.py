@@ -1,5 +1,6 @@
 """The checked request of a sweep."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -148,6 +149,12 @@ def check_request(
         begin,
         evaluate_every,
     )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise for a further argument of a search that no sweep has."""
+    for name in options:
+        checks.check_choice("options", name, [*inspect.signature(check_request).parameters][3:])
 
 
 def _check_keep_states(keep_states: Any, evaluate_every: int | None) -> None:

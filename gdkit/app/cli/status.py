@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gdkit.app.directory import REPORT, find_report_damage, is_library_run, resume_command
-from gdkit.errors import StoreError
+from gdkit.errors import bad_value
 from gdkit.formatting import count
 from gdkit.store import RESULTS, Status, Store, load, open_with_extensions, run_digest
 from gdkit.store.manifest import NAME
@@ -19,12 +19,12 @@ def describe_status(folder: Path) -> str:
     """The finished, running and missing tiles of the run in `folder`, and the command that continues it.
 
     Raises:
-      StoreError: it is not the folder of a run, or the run cannot be read.
+      InputValueError: it is not the folder of a run.
+      StoreError: the run cannot be read.
     """
-    if folder.is_dir() and not (folder / NAME).exists():
-        raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
     if folder.is_file():
         return _describe_file(folder)
+    _check_run(folder)
     run = open_with_extensions(folder)
     finished = [_describe_finished(part.path, part.status()) for part in run[:-1]]
     return "\n".join([*finished, *_describe(folder, run[-1], run_digest(run))])
@@ -34,13 +34,12 @@ def status_record(folder: Path) -> dict[str, Any]:
     """The same counts for other programs.
 
     Raises:
-      StoreError: as `describe_status`.
+      InputValueError, StoreError: as `describe_status`.
     """
     if folder.is_file():
         ends = load(folder)["end_kind"].values
         return {"folder": str(folder), "runs": int(ends.size), "finished": int((ends != 0).sum())}
-    if not (folder / NAME).exists():
-        raise StoreError(f"{folder}: not the folder of a run. {_suggest_runs(folder)}")
+    _check_run(folder)
     run = open_with_extensions(folder)
     states = [store.status() for store in run]
     report = folder / REPORT
@@ -117,11 +116,16 @@ def _describe_checkpoints(status: Status, steps: int) -> Iterator[str]:
         yield f"checkpointed: {count(len(done), 'block')}, at steps {min(done):,} to {max(done):,} of {steps:,}"
 
 
+def _check_run(folder: Path) -> None:
+    if not (folder / NAME).exists():
+        raise bad_value("DIR", str(folder), "not the folder of a run", _suggest_runs(folder))
+
+
 def _suggest_runs(folder: Path) -> str:
     runs = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
     if not runs:
-        return "Give a folder that gdkit run has written to."
-    return f"It contains the runs {_join_first(runs)}. Give one."
+        return "Give a folder that gdkit run has written to"
+    return f"It contains the runs {_join_first(runs)}. Give one"
 
 
 def _join_first(values: Sequence[object]) -> str:

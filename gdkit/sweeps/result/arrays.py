@@ -97,6 +97,8 @@ def describe_lanes(
       judging: how runs are compared and judged.
       settings: attributes that describe how the runs were made.
     """
+    for name in () if isinstance(judging.maximize, bool) else judging.maximize:
+        checks.check_choice("maximize", name, shapes)
     lengths = check_lengths("arrays", {name: shape[0] for name, shape in shapes.items() if shape})
     steps = next(iter(lengths.values()), 1) - 1
     at = monitors.curve_steps(judging.curve_points) if judging.curve_points and lengths else np.zeros(0, np.int32)

@@ -16,7 +16,7 @@ from gdkit.sweeps.axes import group_points
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.shapes import Plan, count_workers
 from gdkit.sweeps.programs.groups import inspect_loss
-from gdkit.sweeps.request import SweepRequest, check_request, select_devices
+from gdkit.sweeps.request import SweepRequest, check_options, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.sweep import resume_lanes, run_request
@@ -69,11 +69,13 @@ def successive_halving(
     checks.check_number("keep", keep)
     if not 0 < keep < 1:
         raise bad_value("keep", keep, "not a share between 0 and 1", "Leave it out for a third")
+    check_options(options)
     request = check_request(problem, optimizer, axes, steps=steps, **options)
     points = request.lane_count // request.seeds
     lengths = _round_lengths(points, steps, least, keep)
     first = request._replace(steps=lengths[0], plan=narrow_plan(request, lengths, keep))
     result, lanes = run_request(first, progress)
+    by, maximize = result.score_name(by), result.is_maximized(by, maximize)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
         if lanes is None:

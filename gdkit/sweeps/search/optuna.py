@@ -15,7 +15,7 @@ from gdkit.problems.problem import maximized_names
 from gdkit.regimes import Regime
 from gdkit.sweeps.axes import lanes, paired, static
 from gdkit.sweeps.plan.shapes import Plan
-from gdkit.sweeps.request import SweepRequest, check_request
+from gdkit.sweeps.request import SweepRequest, check_options, check_request
 from gdkit.sweeps.result.exports import optuna_study
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
@@ -77,6 +77,7 @@ def optuna_search(
     for argument, value in (("trials", trials), ("batch", batch)):
         checks.check_integer(argument, value)
     checks.check_choice("over_seeds", over_seeds, _OVER_SEEDS)
+    check_options(options)
     distributions = optuna_study.read_space(space)
     maximize = _is_maximized(problem, distributions, by) if maximize is None else maximize
     study = _check_or_create_study(study, maximize, options.get("key", 0))

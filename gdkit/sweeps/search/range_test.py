@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit import checks, factories
+from gdkit import binding, checks, factories
 from gdkit.errors import InputValueError, bad_type, bad_value
 from gdkit.formatting import format_number, html
 from gdkit.problems import Learner, Problem, ProblemLike
@@ -103,6 +103,7 @@ def lr_range_test(
     for argument, value in (("seeds", seeds), ("trials", trials)):
         checks.check_integer(argument, value)
     others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
+    binding.check_hyperparameters(problem, optimizer, ["learning_rate", *others])
     log_ratio = math.log(high / low) / (steps - 1)
 
     def growing(low: float) -> Optimizer:
