@@ -54,7 +54,8 @@ def test_a_sweep_evaluates_at_the_average_and_varies_the_decay():
     result = sweep(PROBLEM, ema(sgd), axes, steps=STEPS)
     for lane in range(6):
         rate, decay = (float(result.lanes[name][lane]) for name in axes)
-        history = descend(PROBLEM, sgd(rate), STEPS, record_params=True).params_history
+        given = {"hyperparameters": {"learning_rate": rate}, "record_params": True}
+        history = descend(PROBLEM, sgd, STEPS, **given).params_history
         assert float(result.lanes["validation_b"][lane]) == pytest.approx(averaged(history["b"], decay), rel=1e-5)
 
 

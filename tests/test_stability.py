@@ -70,9 +70,12 @@ def test_sharpness_equals_dense_eigenvalues_with_their_multiplicity(eigenvalues,
     assert spectrum.converged.all() and spectrum.products <= 6
 
 
+_sharpness_of_one_dimension = jax.jit(lambda c: stability.sharpness(Problem(lambda x: c / 2 * x**2, 1.0), 3.0))
+
+
 @pytest.mark.parametrize("curvature", [7.0, -7.0, 0.0, 1e-6])
 def test_sharpness_of_one_dimension_is_its_second_derivative(curvature):
-    spectrum = stability.sharpness(Problem(lambda x: curvature / 2 * x**2, 1.0), 3.0)
+    spectrum = _sharpness_of_one_dimension(curvature)
     np.testing.assert_allclose(spectrum.values, [curvature], rtol=1e-6)
     assert spectrum.converged.all() and spectrum.products == 1
 
