@@ -5,9 +5,9 @@ linear warm-up the sharpness stays near 2/η or below, in two regimes. From a sh
 start it rises by itself, up to 2/η, which the growing η pushes down. For Adam the same holds of the preconditioned
 sharpness and 38/η (β₁ = 0.9): it is at its highest at the start, since Adam divides by the size of a single gradient.
 The benefit of warm-up is that larger rates train. Two remedies replace it in part. A warm-up may start at the catapult
-rate, from which on the loss rises in the first steps, since lower rates change nothing (`gdkit.stability.
-catapult_rate`); and Adam whose second moments start at the squares of the first gradient (GI-Adam) starts at a
-preconditioned sharpness √(1 − β₂) times as high.
+rate, from which on the loss rises in the first steps, since lower rates change nothing
+(`gdkit.stability.catapult_rate`); and Adam whose second moments start at the squares of the first gradient (GI-Adam)
+starts at a preconditioned sharpness √(1 − β₂) times as high.
 
 Small networks learn a share of the digits, full batch, with squared error: ReLU for the sharp start, and tanh with
 small initial weights for the flat one. A rate trains if the loss ends below half of that of a network whose outputs are

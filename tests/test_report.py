@@ -310,6 +310,19 @@ def test_a_claim_is_shown_with_its_tolerance_and_its_deviation(expected, toleran
     assert '<a href="https://example.org/a?b=1">' in page
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("by `a.b_c` and", "by <code>a.b_c</code> and"),
+        ("``x``: one", "<code>x</code>: one"),
+        ("5`<b>`", "5<code>&lt;b&gt;</code>"),
+    ],
+)
+def test_code_in_the_abstract_of_a_study_is_shown_as_code(text, shown):
+    assert f"<p>{shown}</p>" in sections.render_abstract(text)
+    assert sections.render_abstract(f"a ` tick\n\n{text}").count("<p>") == 2
+
+
 # Safety
 
 

@@ -86,6 +86,12 @@ def test_styles_load_nothing_from_a_network(site):
         assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style
 
 
+@pytest.mark.parametrize("page", ["index", "reference/regimes", "reproductions"])
+def test_asterisks_of_formulas_are_not_emphasis(site, page):
+    text = re.sub(r"<[^>]+>", "", (site / f"{page}.html").read_text(encoding="utf-8"))
+    assert re.search(r"\(L − L\*\)\s*/\s*\(L₀ − L\*\)", text)
+
+
 def test_links_between_pages_and_their_anchors_lead_somewhere(pages):
     followed = 0
     for path, page in pages.items():

@@ -154,7 +154,8 @@ def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
         return f"{headline}, significantly below {'all others' if len(others) > 1 else 'the other'}."
     if len(others) == 1:
         return f"{headline}, but the difference is not significant ({_compare(others[0], best).objection})."
-    return f"{headline}, but not significantly below {ties} of {len(others)} others."
+    which = "any of the others" if ties == len(others) else f"{ties} of the {len(others)} others"
+    return f"{headline}, but not significantly below {which}."
 
 
 def _format_details(best: _Entry, merged: Summary) -> str:

@@ -53,17 +53,19 @@ def render_index(
     folder: Path, runs: Sequence[RunRecord], *, live: bool = False, reload_seconds: int | None = None
 ) -> str:
     """The page; with `live`, unfinished runs without a report have links too, since a server renders their pages."""
-    heads = ("run", "status", "answer", "changed")
-    head = "".join(f'<th scope="col"{_TEXT}>{name}</th>' for name in heads)
+    head = "".join(f'<th scope="col"{_TEXT}>{name}</th>' for name in ("run", *_COLUMNS))
     body = "".join(_render_run(folder, run, live) for run in sorted(runs, key=lambda run: -run.changed))
     region = 'class="wide" tabindex="0" role="region" aria-label="Runs"'
-    table = f'<div {region}><table class="index"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = (
+        f'<div {region}><table class="cards index"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
     finished = sum(run.is_finished for run in runs)
     subtitle = f"{count(len(runs), 'run folder')}, {finished:,} finished"
     return fill_page("Runs", folder.absolute().name, subtitle, [f"<section>{table}</section>"], None, reload_seconds)
 
 
 _TEXT = ' class="text"'
+_COLUMNS = ("status", "answer", "changed")
 
 
 def _render_run(folder: Path, run: RunRecord, live: bool) -> str:
@@ -71,7 +73,8 @@ def _render_run(folder: Path, run: RunRecord, live: bool) -> str:
     has_page = (run.folder / REPORT).is_file() or (live and run.kind == "sweep")
     title = f'<a href="{escape(quote(f"{name}/{REPORT}"))}">{escape(name)}</a>' if has_page else escape(name)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-    rest = "".join(f'<td class="text long">{escape(text)}</td>' for text in (run.status, run.answer, when))
+    cells = zip(_COLUMNS, (run.status, run.answer, when), strict=True)
+    rest = "".join(f'<td class="text long" data-name="{name}">{escape(text)}</td>' for name, text in cells)
     return f'<tr><th scope="row"{_TEXT}>{title}</th>{rest}</tr>'
 
 

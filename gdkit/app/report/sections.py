@@ -214,6 +214,7 @@ def render_claims(claims: Sequence[StudyClaim]) -> str:
 def render_abstract(text: str) -> str:
     """What a study is about: the paragraphs of its docstring."""
     paragraphs = "".join(f"<p>{escape(' '.join(part.split()))}</p>" for part in re.split(r"\n\s*\n", text.strip()))
+    paragraphs = re.sub("`+([^`<]+)`+", r"<code>\1</code>", paragraphs)
     return f'<section class="abstract">{link_sources(paragraphs)}</section>' if text.strip() else ""
 
 
