@@ -827,7 +827,7 @@ def test_a_study_reports_whether_its_claims_hold(settings, code, expected, capsy
 # Fuzz: any file and any words give an exit code and no traceback
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_file_exits_2_without_a_traceback(capsys, content):
     Path("fuzz.yaml").write_bytes(content)
@@ -837,7 +837,7 @@ def test_any_file_exits_2_without_a_traceback(capsys, content):
     assert "Traceback" not in shown
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.text(max_size=8) | st.sampled_from(["run", "small.yaml", "a=b", "--new", "--output", "-x", "--"]), max_size=5

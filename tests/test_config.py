@@ -360,13 +360,13 @@ def outcome(text: str, *overrides: str) -> None:
         assert math.isfinite(sum(config.lanes_per_optimizer))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text() | st.text(alphabet="ab:-[]{},&*!|>#'\"%@?~<. \n\t1e", max_size=60))
 def test_any_text_is_a_config_or_a_config_error(text):
     outcome(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_change_of_a_valid_config_is_a_config_or_a_config_error(data):
     text = data.draw(st.sampled_from([FULL, SMALL, STUDY]))
@@ -379,7 +379,7 @@ def test_any_change_of_a_valid_config_is_a_config_or_a_config_error(data):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from([FULL, SMALL, STUDY]), st.data(), trees)
 def test_any_value_anywhere_is_a_config_or_a_config_error(text, data, tree):
     keys = st.sampled_from(
@@ -393,7 +393,7 @@ def test_any_value_anywhere_is_a_config_or_a_config_error(text, data, tree):
     outcome(text, f"{path}={value}")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), trees, max_size=4))
 def test_settings_of_any_content_survive_the_round_trip(content):
     outcome(STUDY, f"settings={json.dumps(content)}")

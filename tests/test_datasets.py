@@ -428,7 +428,7 @@ contents = st.one_of(
     tables.map(lambda lines: "\r\n".join(lines).encode()),
 )
 CHANGES = itertools.count(1)
-fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.filterwarnings("ignore::gdkit.errors.GdkitWarning")

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from shared import assert_refused
+from shared import assert_refused, quick
 
 from gdkit import SweepResult, optimizers, problems, schedules, sgd, sweep
 
@@ -65,7 +65,7 @@ def noisy_quadratic(rates, steps, curvature, noise):
     return 0.5 * curvature * (shrink + level * (1 - shrink))
 
 
-@pytest.mark.parametrize("values", [15, 60])
+@pytest.mark.parametrize("values", quick([15, 60], 60))
 @pytest.mark.parametrize(("curvature", "noise"), [(1.0, 0.3), (0.2, 0.1), (5.0, 3.0)])
 def test_the_best_rate_of_a_noisy_quadratic_is_predicted_from_shorter_runs(curvature, noise, values):
     """Its law, about log t / t, bends."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import quick
 
 import gdkit
 from gdkit import Problem, descend, monitors, optimizers, problems, sgd, sweep
@@ -19,7 +20,7 @@ def windows_by_hand(steps):
     return [s for s in starts if s <= steps]
 
 
-@pytest.mark.parametrize("steps", [3, 17, 64, 150])
+@pytest.mark.parametrize("steps", quick([3, 17, 64, 150], 3, 17, 150))
 def test_late_and_earlier_means_are_those_of_the_last_dyadic_windows(steps):
     run = descend(problems.rosenbrock(), sgd, steps, hyperparameters={"learning_rate": 1e-3})
     losses, starts = np.asarray(run.loss), windows_by_hand(steps)

@@ -99,7 +99,7 @@ def test_figure_refuses_what_is_no_axes(name, parabola, noisy, plane, walks):
 
 
 @pytest.mark.parametrize("layout", ["constrained", None])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, "loss_curves", "final_loss", "regime_map"))
 def test_legend_overlaps_neither_axes_nor_label(name, layout, parabola, noisy, plane, walks):
     ax = plt.figure(layout=layout).add_subplot()
     every(parabola, noisy, plane, walks)[name](ax=ax)

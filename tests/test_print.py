@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import synthetic
+from shared import quick
 from test_plots import SIGHT, lab
 
 from gdkit import Regime, plots
@@ -28,7 +29,9 @@ def close_figures():
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-@pytest.mark.parametrize("draw", [plots.final_loss, plots.loss_curves, MAP, plots.regime_strip])
+@pytest.mark.parametrize(
+    "draw", quick([plots.final_loss, plots.loss_curves, MAP, plots.regime_strip], plots.final_loss, MAP)
+)
 def test_figures_are_legible_at_the_width_of_a_paper(draw, columns):
     result = synthetic.result(("sgd", "momentum", "adam", "lion"), others={"momentum": [0.0, 0.9]}, rates=12)
     with mpl.rc_context(plots.paper(columns)):

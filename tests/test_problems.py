@@ -111,7 +111,7 @@ TRACED = [
 ]
 
 
-@pytest.mark.parametrize(("factory", "floats", "static"), TRACED)
+@pytest.mark.parametrize(("factory", "floats", "static"), quick(TRACED, TRACED[0], TRACED[2], TRACED[7]))
 def test_a_traced_hyperparameter_gives_what_the_same_number_gives(factory, floats, static):
     def value_and_slope(floats, data):
         problem = factory(**floats, **static)
@@ -305,7 +305,9 @@ MODELS = [plain, plain_params, flax_linen, flax_nnx, equinox_partition, equinox_
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the model libraries themselves
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", quick(MODELS, plain, flax_linen, equinox_module, haiku_transform), ids=lambda model: model.__name__
+)
 def test_models_of_any_library_are_the_same_kind_of_problem(model):
     init, apply = model()
     problem = problems.supervised(init, apply, "cross_entropy", toy(), batch_size=4)

@@ -252,7 +252,7 @@ def test_a_folder_below_a_file_is_refused(output, capsys, tmp_path):
     assert f"{output}: {output.partition('/')[0]} is a file, and a run needs a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("columns", [40, 50, 80, 120])
+@pytest.mark.parametrize("columns", quick([40, 50, 80, 120], 40, 80, 120))
 def test_the_answer_shows_every_number_at_every_width(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     undrawn = Hooks(write_report=functools.partial(write_report, draw=lambda *_: []))
