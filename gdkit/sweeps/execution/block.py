@@ -91,8 +91,7 @@ def run_block(
             inputs, batches_end = feed.serve(job, inputs, step, device)
             end = min(end, batches_end)
         with slots:
-            gain = settings.compaction_gain
-            compaction = choose_compaction(job, inputs, carry, device, job.steps - step, gain) if step else None
+            compaction = choose_compaction(job, inputs, carry, device, step, settings.compaction_gain)
             carry, reached, pending = _advance_segment(job, program, inputs, carry, step, end, compaction)
             write_evaluations(evaluations, pending)
             report_steps(reached - step)

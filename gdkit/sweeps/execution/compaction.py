@@ -72,14 +72,14 @@ class Compaction(NamedTuple):
 
 
 def choose_compaction(
-    job: Job, inputs: BlockInputs, carry: Carry, device: int, steps_left: int, least_gain: float
+    job: Job, inputs: BlockInputs, carry: Carry, device: int, step: int, least_gain: float
 ) -> Compaction | None:
-    """The compaction of the next segment; None where the layout has none, or a narrower block would save too little.
+    """The compaction of the segment after `step`; None at the start, or where a narrower block would save too little.
 
     A program of another width has to be compiled, which has to save `least_gain` times as many seconds as it takes; and
     where the device is not busy with so few lanes, a narrower block takes as long.
     """
-    if job.narrower is None or job.jitted is None:
+    if step == 0 or job.narrower is None or job.jitted is None:
         return None
     program = job.programs[device]
     selection = Selection.of_running(np.asarray(_find_running(carry.lanes)))
@@ -89,7 +89,7 @@ def choose_compaction(
     if narrower := job.narrower.get(key):
         is_slower = seconds_per_step.get(narrower.fingerprint, 0) > pace
         return None if is_slower else Compaction(narrower, selection)
-    saved = (1 - selection.lanes / job.lanes_per_block) * pace * steps_left
+    saved = (1 - selection.lanes / job.lanes_per_block) * pace * (job.steps - step)
     if saved < least_gain * compile_seconds.get(program.fingerprint, 0):
         return None
     compaction = Compaction(program, selection)

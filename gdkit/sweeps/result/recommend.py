@@ -1,7 +1,7 @@
 """The recommendation: which value of an axis to use, and how reliable that is."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,6 @@ _BOOTSTRAP = 1000  # number of resamples of the seeds, so that 25 lie below the 
 _LEAST_SEEDS = 3  # least number of seeds for an interval
 _PLATEAU_SHARE = 0.05  # share of the distance of the best from a known optimum
 _ALIKE = 1.25  # times the distance of the best from the lowest possible score; up to it a value is about as good
-
-_TABLE_HEADS = ("optimizer", "axis", "best", "score", "95 % over seeds", "about as good", "none diverged up to",
-               "some diverged at", "median edge")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,31 +89,6 @@ class Recommendation:
         return "\n".join([*lines, *caveats])
 
     _repr_html_ = html.preformat
-
-
-def _table_row(labels: tuple[str, ...], found: Recommendation) -> tuple[str, ...]:
-    """The recommendation of one optimizer, in the columns of `_TABLE_HEADS`."""
-    best, score = (format_number(value) for value in (found.best, found.score))
-    bracket = (format_number(value) for value in (found.safe, found.unsafe, found.edge))
-    interval, as_good = format_range(found.interval), format_range(found.as_good)
-    return (", ".join(labels) or "–", found.axis, best, score, interval, as_good, *bracket)
-
-
-def to_html(head: str, counts: str, found: Mapping[tuple[str, ...], Recommendation], optimizers: int) -> str:
-    """A table of the recommendations for the optimizers of a sweep, by their labels, with their caveats below it.
-
-    Where there are none it is `counts` alone, the number of lanes per regime.
-    """
-    if not found:
-        return html.table((), [(counts,)], title=head)
-    owners: dict[str, list[str]] = {}  # caveat -> the optimizers that have it
-    for labels, one in found.items():
-        for text in one.caveats:
-            owners.setdefault(text, []).extend(labels)
-    prefix = lambda labels: f"{', '.join(labels)}: " if len(labels) < optimizers else ""
-    note = "\n".join(f"Caveat: {prefix(labels)}{text}" for text, labels in owners.items())
-    rows = [_table_row(labels, one) for labels, one in found.items()]
-    return html.table(_TABLE_HEADS, rows, title=f"{head}\n{counts}", note=note)
 
 
 def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ranking | None = None) -> Recommendation:

@@ -12,7 +12,6 @@ from jax.typing import ArrayLike
 
 from gdkit import checks
 from gdkit.errors import bad_value, unknown_name
-from gdkit.formatting import count
 from gdkit.monitors import EndKind
 from gdkit.regimes import DEFAULT_THRESHOLDS, Regime, Thresholds, Verdict
 from gdkit.sweeps.description import LaneGrid
@@ -21,8 +20,9 @@ from gdkit.sweeps.result.arguments import check_axis, check_finished, check_lane
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.evaluations import best_step, best_values
 from gdkit.sweeps.result.exports import files, optuna_study, trackers
+from gdkit.sweeps.result.printing import summarize, to_html
 from gdkit.sweeps.result.product import distinct, find_rows, unstack
-from gdkit.sweeps.result.recommend import Recommendation, central_lane, recommend, recommend_for, to_html
+from gdkit.sweeps.result.recommend import Recommendation, central_lane, recommend, recommend_for
 from gdkit.sweeps.result.resumable import LaneStates, Refinement, Resumable, check_resumable
 from gdkit.sweeps.scoring import judging
 from gdkit.sweeps.scoring.direction import default_score, is_maximized, maximized_names, orient
@@ -458,23 +458,13 @@ class SweepResult:
     save = files.save
 
     def __repr__(self) -> str:
-        lines = self._summary_lines()
+        lines = summarize(self)
         return "\n".join([*lines, str(self.recommend())] if self._can_recommend else lines)
 
     def _repr_html_(self) -> str:
         parts = [self.select(optimizer=label) for label in self.optimizers] or [self]
         found = {part.optimizers: part.recommend() for part in parts if part._can_recommend}
-        return to_html(*self._summary_lines(), found, len(self.optimizers))
-
-    def _summary_lines(self) -> tuple[str, str]:
-        """The sizes of the sweep, and the number of lanes per regime."""
-        codes, numbers = np.unique(self.lane_regimes[self.finished], return_counts=True)
-        counts = [f"{number} {self.regime_names[int(code)]}" for code, number in zip(codes, numbers, strict=True)]
-        counts += [f"{self.missing} not finished"] if self.missing else []
-        axes = ", ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
-        steps = int(self.lanes.attrs["steps"])  # 0: runs from elsewhere, without curves
-        sizes = f"SweepResult: {count(self.lanes.sizes['lane'], 'lane')}" + f" of {count(steps, 'step')}" * (steps > 0)
-        return "; ".join(filter(None, [sizes, axes, count(self.seeds, "seed")])), ", ".join(counts)
+        return to_html(*summarize(self), found, len(self.optimizers))
 
     # Inside
 
