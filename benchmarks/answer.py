@@ -1,4 +1,4 @@
-"""Seconds of the command line around the arithmetic of the main job: to the answer, to the end, on a finished run."""
+"""Seconds around the arithmetic of the main job: to the answer, to the end, on a finished run, from a fresh clone."""
 
 import os
 import statistics
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def run(*, quick: bool = False) -> dict[str, Any]:
             first, again = _time_command(overrides, output), _time_command(overrides, output)
             for name, seconds in zip(rounds, (run_alone(), *first, again[1]), strict=True):
                 rounds[name].append(seconds)
+        fresh = {} if quick else {"fresh": _time_fresh_clone(Path(folder, "clone"))}
     seconds = {name: statistics.median(taken) for name, taken in rounds.items()}
     beyond = {f"{name}_beyond": seconds[name] - 1.3 * seconds["steps"] for name in ("answer", "end")}
-    return seconds | beyond | {"imports": _time_imports(1 if quick else 3)}
+    return seconds | beyond | {"imports": _time_imports(1 if quick else 3)} | fresh
 
 
 def _prepare_steps(overrides: tuple[str, ...]) -> Any:
@@ -48,13 +50,44 @@ def _prepare_steps(overrides: tuple[str, ...]) -> Any:
     return lambda: timing.seconds(lambda: run_request(request))
 
 
-def _time_command(overrides: tuple[str, ...], output: Path) -> tuple[float, float]:
+def _time_fresh_clone(clone: Path) -> dict[str, float]:
+    """What a new user waits for: the installation from a fresh clone, and the first run, whose programs are compiled.
+
+    Returns seconds of the installation, of the first answer and of the answer of a second run; packages, and bytes of
+    their files.
+    """
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    inherited = ("VIRTUAL_ENV", "VENV", "PYTHONPATH", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
+    environment |= {"XDG_CACHE_HOME": str(clone / "cache"), "PYTHON": sys.executable}
+    install = lambda: subprocess.run(["make", "--silent", "env-app"], cwd=clone, env=environment, check=True)
+    seconds = timing.seconds(install)
+    python = clone / ".venv" / "bin" / "python"
+    (packages,) = clone.glob(".venv/lib/*/site-packages")
+    time_run = lambda name: _time_command((), clone / name, python=python, root=clone, environment=environment)
+    return {
+        "install": seconds,
+        "first_answer": time_run("first")[0],
+        "second_answer": time_run("second")[0],
+        "packages": len(list(packages.glob("*.dist-info"))),
+        "bytes": sum(path.stat().st_size for path in packages.rglob("*") if path.is_file()),
+    }
+
+
+def _time_command(
+    overrides: tuple[str, ...],
+    output: Path,
+    *,
+    python: str | Path = sys.executable,
+    root: Path = ROOT,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[float, float]:
     """Seconds from the start of the command to its printed answer, and to its end."""
-    words = [sys.executable, "-m", "gdkit", "run", CONFIG, *overrides, "--output", str(output)]
-    environment, answered = os.environ | {"PYTHONUNBUFFERED": "1"}, None
+    words = [str(python), "-m", "gdkit", "run", CONFIG, *overrides, "--output", str(output)]
+    environment, answered = {**environment, "PYTHONUNBUFFERED": "1"}, None
     begin = time.perf_counter()
     with subprocess.Popen(
-        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        words, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         for line in process.stdout or ():
             if line.startswith(ANSWER) and answered is None:

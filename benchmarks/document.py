@@ -155,8 +155,20 @@ def _answer(part: Mapping[str, Any]) -> Iterable[str]:
     yield _table(("imports of a process", "time"), [(f"`{n}`", _seconds(t)) for n, t in part["imports"].items()])
     yield """\
 Compiled programs come from the cache of an earlier run. Before the first step the command imports JAX, traces and
-lowers the programs of all groups for the manifest, and loads them; after the last one it draws figures. `sys` is Python
-alone.
+lowers the program of the first group, and loads it. Tracing those of the other groups, which the manifest needs, keeps
+one core busy while another runs blocks. After the last step the command draws figures. `sys` is Python alone.
+"""
+    if "fresh" in part:
+        yield _fresh(part["fresh"])
+
+
+def _fresh(fresh: Mapping[str, float]) -> str:
+    size = f"{fresh['packages']} packages of {fresh['bytes'] / 2**20:.0f} MiB"
+    compiling = fresh["first_answer"] - fresh["second_answer"]
+    return f"""\
+From a fresh clone, `make run` installs {size} in {_seconds(fresh["install"])}, downloads included, and prints its
+answer {_seconds(fresh["first_answer"])} later. A second run takes {_seconds(fresh["second_answer"])}: the first one
+compiles programs, and Python compiles the packages, for {_seconds(compiling)}.
 """
 
 
