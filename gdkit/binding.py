@@ -120,6 +120,7 @@ def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> t
     of_optimizer, of_problem = factories.split_hyperparameters(values)
     if isinstance(problem, Problem):
         return problem, of_optimizer
+    _check_problem(problem)
     concrete = factories.call("problem", problem, of_problem)
     if not isinstance(concrete, Problem):
         raise bad_type("problem", concrete, "the factory returned no Problem", "Return gdkit.Problem(loss, init, ...)")
@@ -254,8 +255,7 @@ def check_hyperparameters(
         name = factories.PROBLEM_PREFIX + next(iter(of_problem))
         remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
         raise bad_value("hyperparameters", name, "a finished Problem takes no hyperparameters", remedy)
-    if not isinstance(problem, Problem) and not callable(problem):
-        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+    _check_problem(problem)
     if optimizers.is_optimizer(optimizer):
         optimizers.build(optimizer, of_optimizer)
     elif callable(optimizer):
@@ -264,6 +264,11 @@ def check_hyperparameters(
         raise bad_type("optimizer", optimizer, "neither an optimizer nor a factory", "Pass for example optax.adam")
     if not isinstance(problem, Problem):
         factories.check_names("hyperparameters", problem, of_problem)
+
+
+def _check_problem(problem: Any) -> None:
+    if not isinstance(problem, Problem) and not callable(problem):
+        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
 
 
 def describe_steps(

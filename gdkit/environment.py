@@ -1,11 +1,16 @@
 """Settings of the process that XLA reads when JAX first computes. The library itself changes none of them."""
 
+import functools
 import os
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from gdkit.errors import import_package
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _FLAG = "--xla_backend_extra_options"
 
@@ -109,3 +114,30 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
     from jax.experimental import enable_x64 as experimental  # only here before JAX 0.8
 
     return experimental(enabled)
+
+
+def keep_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` for another thread, where it computes with the precision of this one.
+
+    `jax.enable_x64` holds in the thread that enters it, and a program takes arrays of the precision that it was
+    compiled for.
+
+    >>> import threading, jax.numpy as jnp
+    >>> dtypes = []
+    >>> with enable_x64():
+    ...     thread = threading.Thread(target=keep_precision(lambda: dtypes.append(jnp.asarray(1.5).dtype)))
+    >>> thread.start(), thread.join(), dtypes
+    (None, None, [dtype('float64')])
+    """
+    import jax
+
+    wide = jax.config.read("jax_enable_x64")
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if jax.config.read("jax_enable_x64") == wide:
+            return function(*args, **kwargs)
+        with enable_x64(wide):
+            return function(*args, **kwargs)
+
+    return call

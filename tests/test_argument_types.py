@@ -118,6 +118,8 @@ KINDS = {
         "optimum of a vector": (lambda: of(optimum=jnp.zeros(2)), "optimum=.*: not a number"),
         "diverged_above": (lambda: classify_curve([1.0], diverged_above=np.nan), "diverged_above=nan: not positive"),
         "seed": (lambda: single(seed=-1), "seed=-1: must be at least 0"),
+        "loss to reach": (lambda: gdkit.monitors.time_to(np.nan), "target=nan: must be a finite number"),
+        "text to reach": (lambda: gdkit.monitors.time_to("a"), "target='a': not a number"),
         "lane": (lambda: RESULT.curve(7), "lane=7: no such lane. Pass 0 to 1"),
         "lane from the end": (lambda: RESULT.curve(-3), "lane=-3: no such lane"),
         "bool as lane": (lambda: RESULT.curve(True), "lane=True: no such lane"),
@@ -177,6 +179,16 @@ KINDS = {
         "array of objects as params": (lambda: run_loss(init=np.array([1.0], object)), "its dtype is object"),
         "text as loss": (lambda: run_loss(lambda x: "high"), "loss='str': it does not return a scalar"),
     },
+    "problems": {
+        "None": (lambda: watch(None), "problem=None: neither a Problem nor a factory"),
+        "number": (lambda: watch(1), "problem=1: neither a Problem nor a factory"),
+        "text": (lambda: watch("parabola"), "problem='parabola': neither a Problem nor a factory"),
+    },
+    "rows": {
+        "validation": (lambda: of(validation=np.zeros((0, 2))), r"validation=\[\(0, 2\)\]: an array has no rows"),
+        "test": (lambda: of(test=(np.zeros((0, 2)), np.zeros(0))), "test=.*: an array has no rows"),
+        "one leaf": (lambda: of(validation={"x": np.ones(2), "y": np.zeros(0)}), "validation=.*: an array has no rows"),
+    },
     "data": {
         "descend": (lambda: single(data=jnp.zeros(2)), "data=.*: the loss of this problem takes no data"),
         "sharpness": (
@@ -203,6 +215,10 @@ KINDS = {
         "gradient": (lambda: schedules.best_rate(np.ones(9), 9, gradient="a"), "gradient='a': neither a number nor"),
     },
 }
+
+
+def watch(problem):
+    return run(monitors=[stability.sharpness_every(problem, 1)])
 
 
 def run_loss(loss=jnp.sum, **settings):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gdkit.checks import check_number
 from gdkit.monitors.windows import Windows, empty_windows, merge_windows, push_value, shift_windows
 from gdkit.trees import statistics_dtype
 from gdkit.types import Array, Context, Info, Monitor, State
@@ -97,7 +98,12 @@ def loss_ends() -> Monitor:
 
 @functools.cache
 def time_to(target: float) -> Monitor:
-    """The first step whose loss is at most `target`, −1 if none was: ``time_to_TARGET``."""
+    """The first step whose loss is at most `target`, −1 if none was: ``time_to_TARGET``.
+
+    Raises:
+      InputTypeError, InputValueError: `target` is not a finite number.
+    """
+    check_number("target", target)
 
     def update(m: Array, before: State, after: State, info: Info, context: Context) -> Array:
         return jnp.where((m < 0) & (info.loss <= target), context.t, m)

@@ -125,6 +125,7 @@ class Problem:
         for part in ("data", "validation", "test"):
             if part not in self.held_out_sources:
                 check_arrays(part, getattr(self, part))
+                _check_rows(part, getattr(self, part))
         for part in self.held_out_sources.values():
             if not hasattr(part.source, "read_chunk"):
                 remedy = "Pass data, or for example gdkit.data.from_arrays(arrays, batch_size=64)"
@@ -223,6 +224,13 @@ def check_metrics(metrics: Any) -> None:
         check_variable_name("metrics", name)
         if name == "loss":
             raise bad_value("metrics", name, "validation_loss is the loss itself", "Give the metric another name")
+
+
+def _check_rows(part: str, data: PyTree) -> None:
+    """Raise for arrays to evaluate on that have no rows: a mean over none is not finite."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)] if part != "data" else []
+    if any(shape[:1] == (0,) for shape in shapes):
+        raise bad_value(part, shapes, "an array has no rows", "Pass at least one row, or leave it out")
 
 
 def _check_batches(problem: Problem) -> None:

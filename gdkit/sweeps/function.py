@@ -16,6 +16,7 @@ from jax.stages import Compiled
 
 from gdkit import checks
 from gdkit.binding import traced_dtype
+from gdkit.environment import keep_precision
 from gdkit.errors import StoreError, bad_type, bad_value, name_type
 from gdkit.factories import cache_if_hashable
 from gdkit.store import Store
@@ -242,7 +243,7 @@ def _run_tasks(run: Callable[[T], R], tasks: Iterable[T], workers: int) -> Itera
     """What `run` returns for each task, in order; after an error or an interruption no other task begins."""
     with ThreadPoolExecutor(workers, thread_name_prefix="gdkit") as pool:
         try:
-            yield from pool.map(run, tasks)
+            yield from pool.map(keep_precision(run), tasks)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
+from gdkit.environment import keep_precision
 from gdkit.sweeps.execution.settings import ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry
@@ -46,7 +47,7 @@ class HeadStart:
         size = max(count_carry_bytes(job), 1)
         for block in job.blocks[: self._bytes_left // size]:
             saved: list[Carry] = []
-            self._begun[_identify(job, block)] = self._pool.submit(self._run, job, block, saved), saved
+            self._begun[_identify(job, block)] = self._pool.submit(keep_precision(self._run), job, block, saved), saved
             self._bytes_left -= size
 
     def stop(self, settings: ExecutionSettings) -> ExecutionSettings:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
+from gdkit.environment import keep_precision
 from gdkit.sweeps.execution.feed import MAX_IN_STEP, BlockFeed, open_feed, open_shared_feeds
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
@@ -178,11 +179,12 @@ def _open_workers(number: int, work: _Workload, executor: Executor | None) -> Ge
     be busy. At the end they are stopped and waited for.
     """
     own = ThreadPoolExecutor(number + MAX_IN_STEP, thread_name_prefix="gdkit")  # starts a thread when it is needed
-    futures = [(executor or own).submit(_work, worker, work) for worker in range(number)]
+    run = keep_precision(_work)
+    futures = [(executor or own).submit(run, worker, work) for worker in range(number)]
 
     def add_workers(in_step: int) -> None:
         total = in_step + (number if executor else 0)
-        futures.extend(own.submit(_work, worker, work) for worker in range(len(futures), total))
+        futures.extend(own.submit(run, worker, work) for worker in range(len(futures), total))
 
     try:
         yield add_workers

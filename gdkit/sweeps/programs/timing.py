@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gdkit.environment import keep_precision
 from gdkit.sweeps.plan.shapes import Plan, Shape
 from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.compile import advance_block
@@ -176,7 +177,7 @@ def _time_steps(job: Job, workers: int, steps: int) -> float:
         jax.block_until_ready(advance_block(job.programs[device], inputs, carry, 0, steps, job.steps))
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run, *arguments) for arguments in started]
+        futures = [pool.submit(keep_precision(run), *arguments) for arguments in started]
         gate.wait()
         start = time.perf_counter()
         for future in futures:
