@@ -27,6 +27,10 @@ user calls it, from `gdkit.sweep(...)` to the labeled result. Loops over lanes a
 smallest loss, and the first step that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX
 with gdkit's own lane in a plain scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them;
 *ends* is gdkit with `statistics="ends"`, which has what bare peers have and the curve.
+
+**Real training.** The evaluations themselves are timed by the same program on as many workers, each call after as many
+steps: steps and evaluations take the caches from each other, in any loop. Memory is measured with one arena of glibc's
+allocator: arenas of single threads retain freed memory, by chance up to a tenth of the peak, in runs of any length.
 """
 
 WHY = """Known reasons for targets that are not met:

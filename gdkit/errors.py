@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+OTHER_DIRECTORY = "Name another directory, or on the command line start a new run beside it with --new"
+
 
 class GdkitError(Exception):
     """Base class of all errors that gdkit raises deliberately."""
@@ -39,15 +41,14 @@ class DamagedFileError(StoreError):
 
 
 class OtherRunError(InputValueError):
-    """A run directory holds another run; `lines` name the parts that differ."""
+    """A run directory holds another run; `lines` name the parts that differ, `remedy` what to do instead."""
 
-    def __init__(self, path: object, lines: Iterable[str]):
-        self.path, self.lines = path, tuple(lines)
-        remedy = "Name another directory, or start a new run beside it with --new."
+    def __init__(self, path: object, lines: Iterable[str], remedy: str = f"{OTHER_DIRECTORY}."):
+        self.path, self.lines, self.remedy = path, tuple(lines), remedy
         super().__init__("\n  ".join([f"{path}: it holds another run:", *self.lines, remedy]))
 
     def __reduce__(self) -> tuple:  # for pickling: worker processes return errors
-        return type(self), (self.path, self.lines)
+        return type(self), (self.path, self.lines, self.remedy)
 
 
 class GdkitWarning(UserWarning):

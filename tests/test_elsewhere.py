@@ -124,8 +124,9 @@ def test_a_result_from_elsewhere_is_saved_and_exported(trained, tmp_path):
     again = gdkit.open(tmp_path / "other.nc")
     assert again.recommend() == other.recommend()
     assert len(other.to_dataframe()) == 15
-    with pytest.raises(GdkitError, match="problem and optimizer are not known"):
-        other.extend(200)
+    for call in (lambda: other.extend(200), lambda: again.replay(0), lambda: other.refine("learning_rate")):
+        with pytest.raises(GdkitError, match="come from a function or from arrays.*Call sweep_function again"):
+            call()
 
 
 def test_final_values_are_compared_in_their_direction():

@@ -117,7 +117,7 @@ def test_bad_arguments_are_named(bowl):
     assert_refused(lambda: bowl.explain(0, points=0), "points=0")
     assert_refused(lambda: bowl.explain(0, flow_steps=-1), "flow_steps=-1")
     elsewhere = SweepResult.from_arrays({"learning_rate": [0.1, 0.2]}, {"loss": np.ones((2, 1, 5))})
-    assert_refused(lambda: elsewhere.explain(0), "its problem and optimizer are not known")
+    assert_refused(lambda: elsewhere.explain(0), "they come from a function or from arrays")
     step = lambda state, hyperparameters, t, key, data: (hyperparameters["rate"] * state, {"loss": jnp.sum(state)})
     walk = sweep(Learner(lambda key, h: jnp.ones(2), step), None, {"rate": [0.1, 0.2]}, steps=3)
     assert_refused(lambda: walk.explain(0), "a Learner has no loss with a curvature")

@@ -64,19 +64,24 @@ x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 
 def network(divides):
     put = lambda x, *spec: jax.lax.with_sharding_constraint(x, NamedSharding(over, P(*spec))) if divides else x
-    place = lambda params: {"up": put(params["up"], None, "model"), "down": put(params["down"], "model", None)}
+    place = lambda params: params | {"up": put(params["up"], None, "model"), "down": put(params["down"], "model", None)}
     shape = lambda key, *shape: jax.random.normal(key, shape) / 4
-    init = lambda key: place({"up": shape(key, 4, 16), "down": shape(key, 16, 2)})
+    init = lambda key: place({"up": shape(key, 4, 16), "down": shape(key, 16, 2), "shift": jnp.zeros(())})
     def loss(params, batch):
         params = place(params)
-        return jnp.mean((jnp.tanh(batch[0] @ params["up"]) @ params["down"] - batch[1]) ** 2)
-    return Problem(loss, init, data=(x, x[:, :2] ** 2))
+        hidden = jnp.tanh(batch[0] @ params["up"] + params["shift"])
+        return jnp.mean((hidden @ params["down"] - batch[1]) ** 2)
+    return Problem(loss, init, data=(x, x[:, :2] ** 2), validation=(x[:8], x[:8, 1:3]))
 
 axes = {"learning_rate": [0.003, 0.03, 0.1]}
-whole, parts = (sweep(network(divides), optax.adam, axes, seeds=2, steps=30) for divides in (False, True))
+options = {"seeds": 2, "steps": 30, "evaluate_every": 5, "keep_states": "best"}
+whole, parts = (sweep(network(divides), optax.adam, axes, **options) for divides in (False, True))
 assert [parts.plan[name] for name in ("width", "depth", "workers")] == [1, 1, 1], parts.plan
 for name in whole.lanes.data_vars:
     np.testing.assert_allclose(parts.lanes[name], whole.lanes[name], rtol=2e-3, atol=1e-5, err_msg=name)
+for lane in range(6):
+    ends = (result.state(lane, at="best").params for result in (whole, parts))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), *ends)
 request = check_request(network(True), optax.adam, axes, steps=30)
 (group,) = trace_groups(request)
 carry = build_job(request, group, jax.devices(), group.choose_shape(request)).programs[0].carry

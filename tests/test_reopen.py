@@ -1,6 +1,8 @@
 """A result from disk can be extended and replayed once its code is known; otherwise the error says what is missing."""
 
 import pickle
+import shutil
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from shared import assert_same_bits, run_sweep
 
 import gdkit
-from gdkit import Plan, Problem, problems, sgd, static, sweep
+from gdkit import Plan, Problem, monitors, problems, sgd, static, sweep
 from gdkit.app.cli import main
 from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
 from gdkit.store import Store
@@ -88,10 +90,10 @@ def test_every_kind_of_axis_is_found_again(tmp_path):
 
     pairs = gdkit.paired({"learning_rate": [0.1, 0.2, 0.3], "problem.scale": [1.0, 2.0, 1.0]})
     axes = [{"problem.power": static([2, 4]), "momentum": [0.1, 0.5]}, pairs]
-    monitors = [gdkit.monitors.time_to(0.5)]
-    settings = {"steps": 7, "target": 1e-9, "diverged_above": 10.0, "curve_points": 5, "key": 3, "monitors": monitors}
+    watched = [gdkit.monitors.time_to(0.5)]
+    settings = {"steps": 7, "target": 1e-9, "diverged_above": 10.0, "curve_points": 5, "key": 3, "monitors": watched}
     whole = sweep(quadratic, sgd, axes, store=tmp_path, plan=Plan(width=2), **settings)
-    opened = gdkit.open(tmp_path, problem=quadratic, optimizer=sgd, monitors=monitors)
+    opened = gdkit.open(tmp_path, problem=quadratic, optimizer=sgd, monitors=watched)
     assert opened.replay(0).same and opened.replay(11).same
     assert_same_bits(opened.extend(11), whole.extend(11))
 
@@ -146,3 +148,73 @@ def test_a_run_of_a_config_finds_its_code(tmp_path):
     assert set(np.unique(longer.lanes["end_step"])) >= {60}
     assert opened.replay(3).same
     assert Store.open(tmp_path / "run").manifest.plan["keeps_lanes"]
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A problem, and monitors that report: one of the user, one that stops, one of the library."""
+    problem = Problem(lambda w: jnp.sum(w**2), jnp.ones(2))
+    largest = monitors.Monitor(
+        lambda state: jnp.float32(0), lambda m, before, *_: jnp.maximum(m, before.params[0]), lambda m: {"largest": m}
+    )
+    return problem, [largest, monitors.patience("loss", checks=30), monitors.time_to(0.5)]
+
+
+@pytest.fixture(scope="module")
+def watched_run(watched, tmp_path_factory):
+    problem, all_monitors = watched
+    path = tmp_path_factory.mktemp("watched") / "run"
+    axes = {"learning_rate": [0.1, 0.2, 0.3, 0.4]}
+    sweep(problem, sgd, axes, steps=8, monitors=all_monitors, plan=Plan(width=1, tile=1), store=path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "missing, call",
+    [
+        ("largest", lambda result: result.extend(12)),
+        ("patience_loss", lambda result: result.replay(0)),
+        ("time_to_0.5", lambda result: result.refine("learning_rate")),
+    ],
+)
+def test_monitors_that_the_run_had_are_asked_for_by_name(watched, watched_run, missing, call):
+    problem, all_monitors = watched
+    number = ["largest", "patience_loss", "time_to_0.5"].index(missing)
+    opened = gdkit.open(
+        watched_run, problem=problem, optimizer=sgd, monitors=[m for i, m in enumerate(all_monitors) if i != number]
+    )
+    with pytest.raises(InputValueError, match=rf"monitors=.* has {missing}, which none .*monitors=\[\.\.\.\]"):
+        call(opened)
+    assert float(opened.state(0).params[0]) == pytest.approx(0.8**8, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "problem, optimizer",
+    [
+        (lambda problem: problem, optax.sign_sgd),
+        (lambda problem: problem, optax.adam),
+        (lambda problem: Problem(lambda w: jnp.sum(w**4), jnp.ones(2)), sgd),
+    ],
+)
+def test_a_run_is_not_extended_by_what_computes_something_else(watched, watched_run, problem, optimizer):
+    own, all_monitors = watched
+    opened = gdkit.open(watched_run, problem=problem(own), optimizer=optimizer, monitors=all_monitors)
+    with pytest.raises(OtherRunError, match=r"(?s)it holds another run.*computes.*Pass to gdkit\.open what"):
+        opened.extend(12)
+
+
+def test_files_of_lanes_that_cannot_be_read_are_one_warning(watched, watched_run, tmp_path):
+    problem, all_monitors = watched
+    shutil.copytree(watched_run, tmp_path / "run")
+    for file in (tmp_path / "run" / "lanes").rglob("*.npz"):
+        file.write_bytes(file.read_bytes()[:-100])
+    opened = gdkit.open(tmp_path / "run", problem=problem, optimizer=sgd, monitors=all_monitors)
+    with pytest.warns(GdkitWarning) as warned:
+        longer = opened.extend(12)
+    (text,) = [str(each.message) for each in warned]
+    assert text.endswith("Its lanes start again from step 0, and so do those of 3 other files.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same_bits(
+            longer, gdkit.open(watched_run, problem=problem, optimizer=sgd, monitors=all_monitors).extend(12)
+        )

@@ -932,7 +932,7 @@ def test_a_missing_manifest_is_made_anew_only_where_it_fits_the_tiles(full):
 
 def test_where_there_is_no_run_it_is_told(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(StoreError, match=r"no run is stored here\. Name a directory that gdkit run has written"):
+        with pytest.raises(StoreError, match=r"no run is stored here\. Name a directory that `gdkit run` or"):
             Store.open(path)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").write_text("")

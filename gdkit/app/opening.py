@@ -38,8 +38,8 @@ def open(
     No answer uses them.
 
     `SweepResult.extend`, `SweepResult.refine` and `SweepResult.replay` need the problem and the optimizer. The run of a
-    config finds them by itself; for other results pass them here. They are compared with the stored run before anything
-    runs.
+    config finds them by itself; for other results pass them here. What they and the monitors compute is compared with a
+    run directory before anything is extended, refined or replayed: where it differs, this is an error.
 
     Args:
       path: the file, or the run directory.

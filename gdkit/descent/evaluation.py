@@ -223,6 +223,18 @@ def find_best(record: Record) -> BestState | None:
     return next((memory for memory in record.monitors if isinstance(memory, BestState)), None)
 
 
+def set_best_aside(record: Record) -> Record:
+    """The record without the memory of `keep_best`, which no step changes: a loop that carries it copies it."""
+    kept = tuple(() if isinstance(memory, BestState) else memory for memory in record.monitors)
+    return record._replace(monitors=kept)
+
+
+def put_best_back(record: Record, before: Record) -> Record:
+    """The record with the memory of `keep_best` that `before` has."""
+    pairs = zip(record.monitors, before.monitors, strict=True)
+    return record._replace(monitors=tuple(old if isinstance(old, BestState) else new for new, old in pairs))
+
+
 def watched_value(problem: Problem) -> str | None:
     """The name of the value on validation data that runs of a problem are compared by; None without such data."""
     names = [name for name in evaluation_names(problem) if is_along(name)]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gdkit
-from gdkit.errors import DamagedFileError, StoreError, bad_value
+from gdkit.errors import OTHER_DIRECTORY, DamagedFileError, StoreError, bad_value
 from gdkit.store import lists
 from gdkit.store.arrays import ABOUT, CHECKSUM, PLAIN, Kind, digest, read_json
 from gdkit.store.files import Files
@@ -133,8 +133,7 @@ def read_manifest(files: Files, path: Path) -> Manifest:
         except (ValueError, OSError, RecursionError) as error:
             if isinstance(error, StoreError):
                 raise
-            remedy = "Name another directory, or start a new run beside it with --new"
-            raise DamagedFileError(f"{path}: it is damaged: {error}. {remedy}.") from error
+            raise DamagedFileError(f"{path}: it is damaged: {error}. {OTHER_DIRECTORY}.") from error
 
 
 def _open_lists(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[str, StoredList]:

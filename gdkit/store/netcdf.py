@@ -55,7 +55,7 @@ def load(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> "xr.Dataset":
     import_package("h5netcdf", "app", "Saving and opening results")
     path = as_path("path", path)
     if path.is_dir() and not (path / RESULTS).is_file():
-        remedy = "Run the config first, or wait until the programs of its run are compiled"
+        remedy = "Run the config or the sweep first, or wait until its programs are compiled"
         raise bad_value("path", str(path), "there is no result: no run has begun in this folder", remedy)
     path = path / RESULTS if path.is_dir() else path
     if not path.is_file():

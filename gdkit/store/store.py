@@ -92,7 +92,9 @@ class Store(NamedTuple):
         except FileNotFoundError as error:
             if next(paths.list_numbers(files, path / _TILES), None) is not None:
                 raise _no_manifest_error(path) from error
-            raise StoreError(f"{path}: no run is stored here. Name a directory that gdkit run has written.") from error
+            raise StoreError(
+                f"{path}: no run is stored here. Name a directory that `gdkit run` or sweep(store=...) has written."
+            ) from error
         except OSError as error:
             raise failed("the manifest cannot be read", path / manifest.NAME, error) from error
         return cls(path, stored, stored.run, files, set())

@@ -29,6 +29,7 @@ class ResumableSweep(NamedTuple):
     parts: list[list[BlockLanes]] | None  # one per group; None where memory does not hold the lanes
     load: Callable[[Job], list[BlockLanes]] | None = None  # reads the lanes from a run directory that stores them
     states: StoredStates | MergedStates | None = None  # states in the run directory, or in those of its parts
+    check: Callable[[], None] = lambda: None  # raises if the request computes something else than the run on disk
 
     def resume(self, job: Job) -> Iterator[Job]:
         """The job of a longer sweep from the last step of this one; blocks whose lanes are missing, from step 0.

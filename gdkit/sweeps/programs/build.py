@@ -63,11 +63,12 @@ class Carry(NamedTuple):
 class Program(NamedTuple):
     """Pure functions over a block of lanes.
 
-    Lanes of one seed share their batches: the seed's key is not batched over the points.
+    Lanes of one seed share their batches: the seed's key is not batched over the points. `moved` is a carry without the
+    arrays that stay the same, which a program would copy (`keep_unchanged`).
     """
 
     start: Any  # (inputs, shared) -> carry
-    advance: Any  # (inputs, shared, carry, t1, steps) -> carry at step t1, or where its last lane has ended
+    advance: Any  # (inputs, shared, carry, t1, steps) -> moved: at step t1, or where its last lane has ended
     finish: Any  # (inputs, shared, carry) -> Packed, name -> (seeds, points, ...)
     layout: Layout = ON_CPU
     # of compiled programs only
@@ -77,7 +78,7 @@ class Program(NamedTuple):
     starts_alike: bool = False  # whether lanes of one seed start alike at every point
     evaluate: Any = None  # (inputs, shared, carry) -> Packed, name -> (seeds, points); where `Recording.evaluates`
     evaluated: PyTree = None  # the shapes of what `evaluate` returns, of compiled programs only
-    observe: Any = None  # (inputs, shared, carry, evaluated) -> carry; where monitors observe evaluations
+    observe: Any = None  # (inputs, shared, carry, evaluated) -> moved; where monitors observe evaluations
 
 
 class Definition(NamedTuple):
@@ -125,9 +126,15 @@ def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry
     _, keys = _make_seed_keys(inputs, shared)  # made here, not at every step
     block = _BlockCall(definition, inputs, shared, keys, steps)
     position = _unpack(definition, carry)
+    record = position.carry.lanes.record
+    position = _replace_record(position, evaluation.set_best_aside(record))
     if definition.layout.unroll == 0:
-        return _pack(_step(block, _roll(block, position)).carry)
-    return _pack(_run_until(t1, functools.partial(_run_window, block, t1), position).carry)
+        position = _step(block, _roll(block, position))
+    else:
+        position = _run_until(t1, functools.partial(_run_window, block, t1), position)
+    position = _replace_record(position, evaluation.put_best_back(position.carry.lanes.record, record))
+    moved = _pack(position.carry)
+    return moved._replace(lanes=_omit_unchanged(carry.lanes, moved.lanes))
 
 
 def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
@@ -174,7 +181,17 @@ def observe_evaluation(
 
     keys = _make_seed_keys(inputs, shared)[1]
     lanes = _over_block(definition, observe, inputs, keys, carry.lanes.unpack(), evaluated.unpack())
-    return _pack(carry._replace(lanes=lanes))
+    return _omit_unchanged(carry, carry._replace(lanes=Packed.pack(lanes)))
+
+
+def _omit_unchanged(before: PyTree, after: PyTree) -> PyTree:
+    """`after` with None in place of each array of `before`."""
+    return jax.tree.map(lambda old, new: None if new is old else new, before, after)
+
+
+def keep_unchanged(before: Carry, moved: Carry) -> Carry:
+    """The carry after `before`, of what a program returned for it."""
+    return jax.tree.map(lambda new, old: old if new is None else new, moved, before, is_leaf=lambda x: x is None)
 
 
 def _end_at_start(lane: Lane) -> Record:
@@ -309,6 +326,11 @@ def _pack(carry: Carry) -> Carry:
 def _unpack(definition: Definition, carry: Carry) -> _Position:
     carry = carry._replace(lanes=carry.lanes.unpack())
     return _Position(carry, jnp.sum(definition.curve_steps < carry.t, dtype=jnp.int32))
+
+
+def _replace_record(position: _Position, record: Record) -> _Position:
+    lanes = position.carry.lanes._replace(record=record)
+    return position._replace(carry=position.carry._replace(lanes=lanes))
 
 
 def _is_running(lanes: Lane) -> Array:

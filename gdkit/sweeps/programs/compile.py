@@ -16,7 +16,7 @@ from jax.stages import Compiled, Lowered
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
-from gdkit.sweeps.programs.build import BlockInputs, Carry, Program, program_of
+from gdkit.sweeps.programs.build import BlockInputs, Carry, Program, keep_unchanged, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.programs.places import (
@@ -82,7 +82,7 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
     carry = describe(traced.out_info, CARRY, place)
     if divides_arrays(place):
-        program, carry = _keep_division(program, carry, start, place)
+        program, carry = _keep_division(program, inputs, carry, start, place)
         start = program.start.lower(*inputs)
     step = describe(jax.ShapeDtypeStruct((), jnp.int32), EVERYWHERE, place)
     advance = program.advance.lower(*inputs, carry, step, step)
@@ -107,7 +107,9 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     )  # fmt: skip
 
 
-def _keep_division(program: Program, carry: Carry, start: Lowered, place: Place) -> tuple[Program, Carry]:
+def _keep_division(
+    program: Program, inputs: BlockInputs, carry: Carry, start: Lowered, place: Place
+) -> tuple[Program, Carry]:
     """The shapes of a carry whose devices divide its arrays as the start divides params, and the program to keep it so.
 
     Arrays of the shape of such params, such as moments of gradients, are divided like them.
@@ -115,12 +117,20 @@ def _keep_division(program: Program, carry: Carry, start: Lowered, place: Place)
     shardings = _find_executable(start.as_text(), start, START_OPTIONS, place).output_shardings
     divide_as = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     placed = jax.tree.map(divide_as, carry, shardings)
-    params = jax.tree.leaves(placed.lanes.unpack().state.params)
+    params = [x for x in jax.tree.leaves(placed.lanes.unpack().state.params) if x.sharding]  # scalars are stacked
     divided = {x.shape: x.sharding for x in params if not x.sharding.is_fully_replicated}
     placed = jax.tree.map(lambda x: divide_as(x, divided.get(x.shape, x.sharding)), placed)
-    keep = functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, placed))
-    observe = program.observe and keep(program.observe)
-    return program._replace(start=keep(program.start), advance=keep(program.advance), observe=observe), placed
+
+    def keep(function: Any, *arguments: Any) -> Any:
+        moved = jax.eval_shape(function, *inputs, *arguments)
+        keep_sharding = lambda x, like: None if x is None else like.sharding
+        divided = jax.tree.map(keep_sharding, moved, placed, is_leaf=lambda x: x is None)
+        return jax.jit(function, out_shardings=divided)
+
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    observe = program.observe and keep(program.observe, placed, jax.eval_shape(program.evaluate, *inputs, placed))
+    advance = keep(program.advance, placed, step, step)
+    return program._replace(start=keep(program.start), advance=advance, observe=observe), placed
 
 
 def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, carry: Carry) -> Program:
@@ -194,7 +204,7 @@ def _hash_programs(texts: tuple[str, ...], place: Place) -> str:
 def advance_block(program: Program, inputs: BlockInputs, carry: Carry, t0: int, t1: int, steps: int) -> Carry:
     """Advance a carry from step `t0` to `t1`: in one call, or in one call per step where the program has no loop."""
     for end in (t1,) if program.layout.unroll else range(t0 + 1, t1 + 1):
-        carry = program.advance(*inputs, carry, np.int32(end), np.int32(steps))
+        carry = keep_unchanged(carry, program.advance(*inputs, carry, np.int32(end), np.int32(steps)))
     return carry
 
 
@@ -206,7 +216,9 @@ def evaluate_block(program: Program, inputs: BlockInputs, carry: Carry) -> Packe
 def evaluate_along(program: Program, inputs: BlockInputs, carry: Carry) -> tuple[Carry, Packed]:
     """Evaluate a block along its run: also the carry after its monitors have observed the values."""
     values = evaluate_block(program, inputs, carry)
-    return (carry if program.observe is None else program.observe(*inputs, carry, values)), values
+    if program.observe is not None:
+        carry = keep_unchanged(carry, program.observe(*inputs, carry, values))
+    return carry, values
 
 
 def read_block(program: Program, inputs: BlockInputs, carry: Carry) -> dict[str, np.ndarray]:

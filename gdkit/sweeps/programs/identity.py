@@ -14,7 +14,12 @@ from gdkit.types import Array, Key
 
 
 def digest_lane(request: SweepRequest, group: TracedGroup) -> str:
-    """A hash of one lane of a group: its start, an observed step, and what is read out at its end.
+    """A hash of one lane of a group, as `trace_lane`."""
+    return trace_lane(request, group)[0]
+
+
+def trace_lane(request: SweepRequest, group: TracedGroup) -> tuple[str, set[str]]:
+    """A hash of one lane of a group: its start, an observed step, and what is read out at its end; and its names.
 
     Groups with equal hashes compute the same under one version of gdkit, which decides all else of a program. Tracing
     one lane takes an eighth of the time of tracing and lowering the programs of its blocks.
@@ -39,4 +44,6 @@ def digest_lane(request: SweepRequest, group: TracedGroup) -> str:
     traced = dict.fromkeys(group.group.traced, number)
     limits = monitors.Limits(*(number for _ in request.limits))
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    return jaxprs.digest_program(jax.make_jaxpr(lane)(traced, request.key, arrays, limits, step))
+    program, shapes = jax.make_jaxpr(lane, return_shape=True)(traced, request.key, arrays, limits, step)
+    *_, statistics, values = shapes
+    return jaxprs.digest_program(program), {*statistics, *values}

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 from gdkit.sweeps.plan.shapes import LANES, Place
 from gdkit.sweeps.programs.build import Carry, Inputs, Program, Shared
-from gdkit.sweeps.programs.packing import Packed
 from gdkit.types import Array, PyTree
 
 # How a mesh divides the arguments and results of a program; P() is an array that every device has.
@@ -89,15 +88,12 @@ def divide(program: Program, mesh: Mesh) -> Program:
     def advance(inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
         return _agree(program.advance(inputs, shared, carry, t1, steps))
 
-    def observe(inputs: Inputs, shared: Shared, carry: Carry, evaluated: Packed) -> Carry:
-        return _agree(program.observe(inputs, shared, carry, evaluated))
-
     return program._replace(
         start=spread(start, INPUTS, CARRY),
         advance=spread(advance, (*arguments, EVERYWHERE, EVERYWHERE), CARRY),
         finish=spread(program.finish, arguments, OUTPUT),
         evaluate=program.evaluate and spread(program.evaluate, arguments, OUTPUT),
-        observe=program.observe and spread(observe, (*arguments, OUTPUT), CARRY),
+        observe=program.observe and spread(program.observe, (*arguments, OUTPUT), CARRY),
     )
 
 

@@ -182,6 +182,11 @@ def _judge_ends(values: Mapping[str, np.ndarray], judging: Judging, steps: int) 
     return found | final | ({"optimum": np.full(lanes, optimum, float)} if known else {})
 
 
+def is_of_arrays(lanes: xr.Dataset) -> bool:
+    """Whether the lanes of a result come from arrays, such as those that a function returned, and not from a sweep."""
+    return "statistics" not in json.loads(lanes.attrs["asked"])
+
+
 def _describe(grids: tuple[LaneGrid, ...], seeds: int, steps: int, judging: Judging, by: str) -> dict[str, Any]:
     maximize = judging.maximize
     names = ([by] if maximize else []) if isinstance(maximize, bool) else list(maximize)

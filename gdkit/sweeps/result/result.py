@@ -403,7 +403,7 @@ class SweepResult:
         >>> [int(step) for step in short.extend(50).lanes["end_step"]]
         [50, 50]
         """
-        longer = check_resumable(self.origin).extend(steps, progress=progress)
+        longer = check_resumable(self.origin, self.lanes).extend(steps, progress=progress)
         return dataclasses.replace(longer, thresholds=self.thresholds)
 
     def refine(
@@ -441,7 +441,7 @@ class SweepResult:
         True
         """
         wanted = Refinement(check_axis(self, axis, self.lanes), around, count, by, maximize)
-        return check_resumable(self.origin).refine(self, wanted, progress)
+        return check_resumable(self.origin, self.lanes).refine(self, wanted, progress)
 
     replay = resumable.replay
     explain = resumable.explain

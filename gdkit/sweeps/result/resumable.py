@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import xarray as xr
 
 from gdkit import checks
 from gdkit.errors import bad_value
 from gdkit.sweeps.result.arguments import check_finished, check_lane
+from gdkit.sweeps.result.arrays import is_of_arrays
 from gdkit.sweeps.result.explanation import Explanation
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.replay import Replay, is_same
@@ -56,12 +58,17 @@ class ResumableResult(SweepLike, Protocol):
 
     @property
     def origin(self) -> Resumable[Any] | None: ...
+    @property
+    def lanes(self) -> xr.Dataset: ...
     def best(self) -> Best: ...
     def recommend(self) -> Recommendation: ...
 
 
-def check_resumable(origin: Resumable[_Result] | None) -> Resumable[_Result]:
-    """The origin of a result; raises if it has none."""
+def check_resumable(origin: Resumable[_Result] | None, lanes: xr.Dataset) -> Resumable[_Result]:
+    """The origin of a result with these lanes; raises if it has none."""
+    if origin is None and is_of_arrays(lanes):
+        remedy = "Call sweep_function again with more steps or other values, or pass what was trained to from_arrays"
+        raise bad_value("result", "its lanes", "they come from a function or from arrays, and have no step map", remedy)
     if origin is None:
         remedy = "Use the whole result of a sweep; open one from disk by gdkit.open(path, problem=..., optimizer=...)"
         raise bad_value("result", "its lanes", "its problem and optimizer are not known", remedy)
@@ -83,7 +90,7 @@ def replay(result: ResumableResult, lane: int, *, around: int = 5) -> Replay:
     onsets = judge_lanes(result.lanes, result.thresholds).onset if result.has_all_statistics else -1
     onset = int(np.broadcast_to(onsets, result.lanes.sizes["lane"])[lane])
     onset = onset if onset >= 0 else int(result.lanes["end_step"].values[lane])
-    watched, end = check_resumable(result.origin).replay(lane, onset, around)
+    watched, end = check_resumable(result.origin, result.lanes).replay(lane, onset, around)
     row = result.lanes.isel(lane=lane)
     same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
     return Replay(lane, onset, watched, same)
@@ -122,4 +129,4 @@ def explain(
     lane = check_lane(result, lane)
     if not result.finished[lane]:
         raise bad_value("lane", lane, "it has not finished", "Resume the sweep first")
-    return check_resumable(result.origin).explain(result, lane, points=points, flow_steps=flow_steps)
+    return check_resumable(result.origin, result.lanes).explain(result, lane, points=points, flow_steps=flow_steps)

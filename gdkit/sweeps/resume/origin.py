@@ -56,6 +56,7 @@ class Origin:
         if steps <= request.steps:
             problem = f"the sweep has run {request.steps} already"
             raise bad_value("steps", steps, problem, "Pass the total number of steps")
+        self.sweep.check()
         for section in request.sections:
             if optimizers.depends_on_steps(section.optimizer):
                 remedy = "Run the sweep again with more steps"
@@ -64,6 +65,7 @@ class Origin:
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Norms of a lane step by step around `onset`, and all columns that it reports at its end."""
+        self.sweep.check()
         group, place, seed = self._find_lane(lane)
         job, block = self._build_job(group, place, seed)
         return replay(job, block, _find_in_block(block, place, seed), onset, around)
@@ -136,6 +138,7 @@ class Origin:
         self, result: SweepResult, wanted: Refinement, progress: Callable[[Progress], None] | None = None
     ) -> SweepResult:
         """The sweep with more values of an axis."""
+        self.sweep.check()
         run = lambda request: self.run(request, progress)
         return attach_origin(*refine(result, self.sweep, wanted, run), self.run)
 

@@ -1,6 +1,7 @@
 """Make results from disk resumable, once their problem and optimizer are known."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.errors import bad_value
+from gdkit.errors import OtherRunError, bad_value
 from gdkit.problems import Learner, ProblemLike
 from gdkit.store import Store, extension_folders, manifest
 from gdkit.sweeps import checkpoints
@@ -19,7 +20,8 @@ from gdkit.sweeps.axes import paired
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.groups import trace_groups
+from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
+from gdkit.sweeps.programs.identity import trace_lane
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import adopt_extensions
@@ -29,6 +31,8 @@ from gdkit.sweeps.rundir.archive import load_last_lanes
 from gdkit.sweeps.rundir.manifest import RunDirectory, stored_shapes
 from gdkit.sweeps.rundir.states import StoredStates, open_states
 from gdkit.types import Monitor, OptimizerLike
+
+_SAME_AS_SWEEP = "Pass to gdkit.open what was passed to sweep: problem=, optimizer=, monitors= and start=."
 
 # One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
 Optimizers = OptimizerLike | Mapping[str, Any]
@@ -91,12 +95,36 @@ def make_resumable(
             shapes = _planned_shapes(result, len(groups))
             return ResumableSweep(request, groups, shapes, columns, None, states=states)
         store = Store.open(path)
-        shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
+        try:
+            shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
+        except OtherRunError as error:
+            raise OtherRunError(path, error.lines, _SAME_AS_SWEEP) from error
         load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
-        return ResumableSweep(request, groups, shapes, columns, None, load_lanes, StoredStates(store))
+        check = functools.partial(_check_code, store, request, groups)
+        return ResumableSweep(request, groups, shapes, columns, None, load_lanes, StoredStates(store), check)
 
     origin = Origin(load, run)
     return dataclasses.replace(result, origin=origin, states=origin.state)
+
+
+def _check_code(store: Store, request: SweepRequest, groups: Sequence[TracedGroup]) -> None:
+    """Raise unless the lanes of the groups compute what those in a run directory have computed.
+
+    Raises:
+      InputValueError: monitors are missing.
+      OtherRunError: the problem, an optimizer or a monitor is another one.
+    """
+    lanes = [trace_lane(request, group) for group in groups]
+    if store.manifest.plan.get("code") in (None, [code for code, _ in lanes]):
+        return
+    known = set.union(*(names for _, names in lanes))
+    missing = sorted(n for n in store.manifest.columns if n not in known and not n.startswith("curve_"))
+    if missing:
+        problem = f"the run in {store.path} has {', '.join(missing)}, which none of them reports"
+        remedy = "Pass the monitors that were passed to sweep, as gdkit.open(path, ..., monitors=[...])"
+        raise bad_value("monitors", list(request.monitors), problem, remedy)
+    line = "what the loss, an optimizer or a monitor computes is not what this directory has"
+    raise OtherRunError(store.path, [line], _SAME_AS_SWEEP)
 
 
 def _labeled_optimizers(

@@ -18,6 +18,8 @@ from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_ot
 from gdkit.sweeps.rundir.states import StoredStates, verify_tile
 from gdkit.sweeps.rundir.unfinished import read_columns
 
+_STARTS_AGAIN = "Its lanes start again from step 0"
+
 
 class Claims:
     """The claims of this process, renewed until they are released, so that a long segment does not make one stale."""
@@ -119,7 +121,9 @@ class RunArchive:
         if not self.run.has_carry(block):
             return None
         like, tree = jax.tree.flatten(describe_checkpoint(job, device))
-        leaves = _read_carry(self.run, block, like)
+        errors: list[DamagedFileError] = []
+        leaves = _read_carry(self.run, block, like, errors)
+        _warn_of_damage(errors, _STARTS_AGAIN)
         return None if leaves is None else jax.tree.unflatten(tree, map(to_device, leaves, like))
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
@@ -225,28 +229,39 @@ def load_last_lanes(run: Store, job: Job) -> list[tuple[Block, Packed]]:
       StoreError: they cannot be read.
     """
     like, tree = jax.tree.flatten(job.programs[0].carry.lanes)
+    errors: list[DamagedFileError] = []
     pairs = zip(job.blocks, run.partition.blocks_in(job.group), strict=True)
-    lanes = [(block, _read_carry(run, number, like, last=True)) for block, number in pairs]
+    lanes = [(block, _read_carry(run, number, like, errors, last=True)) for block, number in pairs]
+    _warn_of_damage(errors, _STARTS_AGAIN, "so do those of {} other files")
     return [(block, jax.tree.unflatten(tree, leaves)) for block, leaves in lanes if leaves is not None]
 
 
-def _read_carry(run: Store, block: int, like: Sequence[Any], *, last: bool = False) -> Sequence[np.ndarray] | None:
-    """The leaves of the carry of a block; None if it is missing or, with a warning, damaged."""
+def _read_carry(
+    run: Store, block: int, like: Sequence[Any], errors: list[DamagedFileError], *, last: bool = False
+) -> Sequence[np.ndarray] | None:
+    """The leaves of the carry of a block; None if it is missing or damaged, which is then one of `errors`."""
     try:
         stored = run.carry(block, [get_host_shape(x) for x in like], last=last)
     except DamagedFileError as error:
-        warn(f"{error} Its lanes start again from step 0.")
+        errors.append(error)
         return None
     return None if stored is None else stored.leaves
 
 
 def verify_tiles(run: Store) -> np.ndarray:
-    """Mask of tiles that are finished and undamaged, ``(tiles,)`` bool; warns of the damaged ones."""
-    finished = run.finished()
+    """Mask of tiles that are finished and undamaged, ``(tiles,)`` bool; warns of the damaged ones, once."""
+    finished, errors = run.finished(), []
     for tile in map(int, np.flatnonzero(finished)):
         try:
             verify_tile(run, tile)
         except DamagedFileError as error:
-            warn(f"{error} It is computed again.")
+            errors.append(error)
             finished[tile] = False
+    _warn_of_damage(errors, "It is computed again", "so are {} other tiles")
     return finished
+
+
+def _warn_of_damage(errors: Sequence[DamagedFileError], consequence: str, others: str = "") -> None:
+    """Warn once of all files of a run that cannot be used, by the first of them and the number of the others."""
+    if errors:
+        warn(f"{errors[0]} {consequence}" + (f", and {others.format(len(errors) - 1)}." if errors[1:] else "."))
