@@ -125,7 +125,7 @@ def test_a_result_from_elsewhere_is_saved_and_exported(trained, tmp_path):
     assert again.recommend() == other.recommend()
     assert len(other.to_dataframe()) == 15
     for call in (lambda: other.extend(200), lambda: again.replay(0), lambda: other.refine("learning_rate")):
-        with pytest.raises(GdkitError, match="come from a function or from arrays.*Call sweep_function again"):
+        with pytest.raises(GdkitError, match=r"come from a function or from arrays.*Call sweep_function again"):
             call()
 
 
