@@ -6,6 +6,7 @@ runs it in a run directory; the trace gets one line per segment that begins (pro
 processes, and kill them.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ def squares(params: Any, batch: Any) -> Any:
     return jnp.mean((x @ params - y) ** 2)
 
 
-def make_request(**options: Any) -> SweepRequest:
+@functools.cache  # all runs of a process share its programs
+def make_request() -> SweepRequest:
     """The sweep: blocks of two learning rates and one seed, which advance in step."""
     problem = Problem(
         squares,
@@ -46,7 +48,7 @@ def make_request(**options: Any) -> SweepRequest:
     stop = [monitors.patience("validation_loss", checks=3)]
     plan = Plan(width=2, depth=1, tile=1, workers=WORKERS, segment=SEGMENT)
     settings = {"evaluate_every": 10, "keep_states": "best", "monitors": stop, "plan": plan}
-    return check_request(problem, sgd, {"learning_rate": RATES}, steps=STEPS, seeds=SEEDS, **settings | options)
+    return check_request(problem, sgd, {"learning_rate": RATES}, steps=STEPS, seeds=SEEDS, **settings)
 
 
 class Slots:

@@ -63,7 +63,7 @@ def test_predicted_decrease_tends_to_the_actual_one_as_the_learning_rate_falls()
 
 
 def test_statistics_of_plain_descent_from_its_gradients_equal_those_from_its_updates():
-    problem, axes = problems.mlp("iris", widths=(5,), batch_size=16), {"learning_rate": [0, *np.geomspace(1e-3, 30, 9)]}
+    problem, axes = problems.mlp("iris", widths=(), batch_size=16), {"learning_rate": [0, *np.geomspace(1e-3, 30, 9)]}
     lanes_of_both = [sweep(problem, factory, axes, steps=60).lanes for factory in (sgd, optax.sgd)]
     np.testing.assert_array_equal(*(lanes["final_loss"] for lanes in lanes_of_both))
     for name in ("reversal", "reversal_step", "grad_norm", "update_norm", "peak_update_norm", "late_predicted"):

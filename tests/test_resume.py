@@ -133,20 +133,21 @@ def small(problem, folder, rates=(0.1, 0.2), **options):
 
 
 def test_a_changed_comment_changes_nothing_and_all_else_is_named(tmp_path):
-    small(bowl(), tmp_path)
+    problem = bowl()
+    small(problem, tmp_path)
     small(bowl_with_other_words(), tmp_path)
     changed = {
         r"program of group 0: hash \w{10}… in this directory, hash \w{10}… now\n  What the loss": lambda: small(
             bowl(2.0), tmp_path
         ),
         r"another run:\n  program of group 0": lambda: small(bowl(shift=jnp.array([0.0, 1.0])), tmp_path),
-        "data: hash": lambda: small(dataclasses.replace(bowl(), data=jnp.ones(3)), tmp_path),
-        "steps: 5 in this directory, 6 now": lambda: small(bowl(), tmp_path, steps=6),
-        "seeds: 1 in": lambda: small(bowl(), tmp_path, seeds=2),
-        r"key: '.*\[0, 0\]' in this directory, '.*\[0, 1\]' now": lambda: small(bowl(), tmp_path, key=1),
-        "learning_rate: '2 values, 0.1 to 0.2": lambda: small(bowl(), tmp_path, (0.1, 0.3)),
-        "target: null in this directory, 0.5 now": lambda: small(bowl(), tmp_path, target=0.5),
-        "curve_points: 200 in": lambda: small(bowl(), tmp_path, curve_points=3),
+        "data: hash": lambda: small(dataclasses.replace(problem, data=jnp.ones(3)), tmp_path),
+        "steps: 5 in this directory, 6 now": lambda: small(problem, tmp_path, steps=6),
+        "seeds: 1 in": lambda: small(problem, tmp_path, seeds=2),
+        r"key: '.*\[0, 0\]' in this directory, '.*\[0, 1\]' now": lambda: small(problem, tmp_path, key=1),
+        "learning_rate: '2 values, 0.1 to 0.2": lambda: small(problem, tmp_path, (0.1, 0.3)),
+        "target: null in this directory, 0.5 now": lambda: small(problem, tmp_path, target=0.5),
+        "curve_points: 200 in": lambda: small(problem, tmp_path, curve_points=3),
     }
     for said, call in changed.items():
         alike = pytest.warns(GdkitWarning, match="seeds=2") if "seeds" in said else contextlib.nullcontext()
