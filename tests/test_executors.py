@@ -237,10 +237,8 @@ def test_a_process_reads_each_batch_once_for_all_of_its_tiles(workers, stored, t
 def test_tiles_with_batches_whose_worker_died_are_run_one_by_one(tmp_path):
     source, executor = Logged(tmp_path), Pickling(dies=[1])
     executor._max_workers = 1
-    run_it = lambda **more: sweep(
-        Problem(distance, jnp.zeros(2), batches=source), sgd, {"learning_rate": [0.1, 0.2, 0.3]}, steps=9,
-        plan=Plan(width=1, depth=1, tile=1), **more,
-    )  # fmt: skip
+    problem, plan = Problem(distance, jnp.zeros(2), batches=source), Plan(width=1, depth=1, tile=1)
+    run_it = lambda **more: sweep(problem, sgd, {"learning_rate": [0.1, 0.2, 0.3]}, steps=9, plan=plan, **more)
     assert_same_bits(run_it(executor=RestartingPool(executor)), run_it())
     assert executor.calls == 4
 
