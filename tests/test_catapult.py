@@ -33,6 +33,7 @@ def test_descent_on_one_datum_is_the_map_of_distance_and_curvature():
     np.testing.assert_allclose(kernel * rate, measured[1, 0], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     problem, kernel = network(x, np.zeros(6, np.float32), width=16, key=3)
@@ -42,6 +43,7 @@ def test_tangent_kernel_is_the_sharpness_where_the_residual_is_zero():
     np.testing.assert_allclose(kernel, top, rtol=1e-4)
 
 
+@pytest.mark.full
 def test_optimum_is_least_squares():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=20).astype(np.float32)

@@ -4,7 +4,7 @@ A pair of optimizer and problem compiles one program, the step of a block of lan
 (and the block's start); every property is read off it. Which pairs cannot keep a promise, and why, stands in
 `REFUSED`, `SURVIVES_ANY_RATE` and `optimizers.UNSUPPORTED`, and tests hold those lists to the truth.
 
-The factories of optax.contrib are marked `full`.
+`make test` runs a few pairs of each kind; the others are marked `full`.
 """
 
 import dataclasses
@@ -177,11 +177,12 @@ def lane(lanes, index):
 
 
 # Optimizers whose states differ most: factored or not, of one moment or several, with counts, norms or signs.
+EVERY_TIME = {"scalar": ("sgd",), "vector": ("adam",), "pytree": ("sgd", "lbfgs"), "mlp": ("adam",)}
 MIXED = ("adafactor", "lion", "muon", "novograd", "rprop")  # with states of different kinds
 
 
 def _marks(name, problem):
-    is_quick = (name, problem) == ("lbfgs", "pytree") or name in ("sgd", "adam") or (name in MIXED and problem == "mlp")
+    is_quick = name in EVERY_TIME.get(problem, ()) or (name in MIXED and problem == "mlp")
     marks = [] if is_quick else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call
         marks.append(pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning"))

@@ -59,6 +59,7 @@ def test_every_key_has_a_start_of_its_own():
     assert not np.allclose(first.distance[:, -1], second.distance[:, -1], rtol=1e-3)
 
 
+@pytest.mark.full
 def test_runge_kutta_is_of_order_four():
     curvatures = np.array([0.5, 2.0])
     problem = problems.quadratic(curvatures.tolist())

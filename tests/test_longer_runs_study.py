@@ -25,6 +25,7 @@ def result():
     return study.run(TINY)
 
 
+@pytest.mark.full
 def test_the_truth_moves_with_the_steps_and_the_table_shows_it(result):
     truths = [result.truths["quadratic", times].best[0] for times in study.TIMES]
     assert truths[1] < truths[0]  # about log T / T

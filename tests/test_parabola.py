@@ -70,6 +70,7 @@ def test_every_claim_holds(result, request):
         assert claim.holds, claim
 
 
+@pytest.mark.full
 def test_claims_hold_from_another_start_to_another_center():
     for claim in parabola.claims(parabola.run({"center": -1.0, "start": 4.0, "learning_rate": 0.6})):
         assert claim.holds, claim

@@ -52,6 +52,7 @@ def test_closed_form_has_the_eigenvalues_of_the_step_written_as_a_matrix(family)
     np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(np.linalg.eigvals(step)), rtol=1e-9)
 
 
+@pytest.mark.full
 def test_preconditioner_by_hand_is_the_one_that_preconditioned_sharpness_reads_off():
     curvatures, rate = np.array([1.0, 4.0]), {"learning_rate": 0.02}
     problem, adam = problems.quadratic([1.0, 4.0], start=[1.0, 0.3]), functools.partial(optax.adam, b1=0.8)
