@@ -103,6 +103,12 @@ KINDS = {
         "has_logs": (lambda: of(has_logs=None), "has_logs=None: neither True nor False"),
         "maximize of a metric": (lambda: gdkit.Metric(max, maximize="no"), "maximize='no': neither True nor False"),
         "maximize": (lambda: RESULT.best(maximize="no"), "maximize='no': neither True nor False"),
+        "replace without minibatches": (
+            lambda: problems.mlp("iris", replace="no"),
+            "replace='no': neither True nor False",
+        ),
+        "zero_last": (lambda: problems.mlp("iris", zero_last=None), "zero_last=None: neither True nor False"),
+        "freeze": (lambda: gdkit.lyapunov_exponent(BOWL, sgd, freeze="no"), "freeze='no': neither True nor False"),
         "stochastic": (
             lambda: SweepResult.from_arrays(RATES, {"loss": [1.0, 2.0]}, stochastic="no"),
             "stochastic='no': neither True nor False",

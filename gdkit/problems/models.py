@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import datasets
-from gdkit.checks import check_choice, check_integer, check_number
+from gdkit.checks import check_choice, check_flag, check_integer, check_number
 from gdkit.datasets import SPLIT, DataLike, Dataset
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import cache_plain_calls
@@ -116,6 +116,7 @@ def mlp(
     widths = _check_widths(widths)
     check_choice("activation", activation, ACTIVATIONS)
     check_number("init_scale", init_scale, at_least=0)
+    check_flag("zero_last", zero_last)
     _, gain = ACTIVATIONS[activation]
     dataset = _load_rows(data, split, split_key)
     sizes = (_count_features(dataset), *widths, dataset.outputs)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit import datasets
-from gdkit.checks import check_integer
+from gdkit.checks import check_flag, check_integer
 from gdkit.datasets import SPLIT, DataLike
 from gdkit.errors import bad_type, bad_value
 from gdkit.problems.epochs import epoch_rows
@@ -56,6 +56,7 @@ def supervised(
     """
     if not callable(apply):
         raise bad_type("apply", apply, "not callable", "Pass apply(params, x) -> outputs")
+    check_flag("replace", replace)
     dataset = datasets.load(data, split=split, split_key=split_key)
     train, validation, test = jax.tree.map(np.asarray, (dataset.train, dataset.validation, dataset.test))
     if metrics is None:
@@ -94,8 +95,7 @@ def minibatches(batch_size: int, *, replace: bool = True) -> Callable[[Key, Any,
     (4,)
     """
     size = _check_batch_size(batch_size)
-    if not isinstance(replace, bool | np.bool_):
-        raise bad_type("replace", replace, "neither True nor False", "Pass False for epochs without replacement")
+    check_flag("replace", replace)
 
     def sample(key: Key, t: Any, data: PyTree) -> PyTree:
         rows_of_data = jax.tree.leaves(data)[0].shape[0]

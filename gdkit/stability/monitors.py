@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gdkit.binding import get_run_batch
-from gdkit.checks import check_choice, check_integer
+from gdkit.checks import check_choice, check_flag, check_integer
 from gdkit.descent import StepInputs
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
@@ -48,7 +48,7 @@ def lyapunov_exponent(
         meet a second moment of zero.
 
     Raises:
-      InputTypeError, InputValueError: `burn_in` is not an integer of at least 0.
+      InputTypeError, InputValueError: `burn_in` is not an integer of at least 0, or `freeze` not a bool.
 
     >>> from gdkit import descend, problems, sgd
     >>> watched = [lyapunov_exponent(problems.quadratic([1.0, 4.0]), sgd, burn_in=50)]
@@ -57,6 +57,7 @@ def lyapunov_exponent(
     -0.1054
     """
     check_integer("burn_in", burn_in, at_least=0)
+    check_flag("freeze", freeze)
 
     def init(state: State) -> _LyapunovState:
         leaves = jax.tree.leaves(widen(state)[0])

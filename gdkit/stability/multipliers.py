@@ -78,6 +78,7 @@ def multipliers(
     >>> round(float(spectra.farthest.values[0].real), 4)  # 1 − 0.6 · 4
     -1.4
     """
+    checks.check_flag("freeze", freeze)
     chosen = checks.as_hyperparameters(hyperparameters)
     arrays, static, traced = binding.bind(problem, optimizer, chosen)
     state = as_state(problem, optimizer, chosen, state, arrays)
