@@ -176,14 +176,14 @@ def lane(lanes, index):
     return jax.tree.map(lambda leaf: on_host(leaf)[index], lanes)
 
 
-# Optimizers whose states differ most: factored or not, of one moment or several, with counts, norms or signs.
-EVERY_TIME = {"scalar": ("sgd",), "vector": ("adam",), "pytree": ("sgd", "lbfgs"), "mlp": ("adam",)}
-MIXED = ("adafactor", "lion", "muon", "novograd", "rprop")  # with states of different kinds
+# Pairs that `make test` runs. On the MLP these are of optimizers whose states differ most: factored or not, of one
+# moment or several, with norms or signs.
+MIXED = ("adafactor", "adam", "lion", "muon", "novograd", "rprop")
+EVERY_TIME = {"scalar": ("sgd",), "vector": ("adam",), "pytree": ("sgd", "lbfgs"), "mlp": MIXED}
 
 
 def _marks(name, problem):
-    is_quick = name in EVERY_TIME.get(problem, ()) or (name in MIXED and problem == "mlp")
-    marks = [] if is_quick else [pytest.mark.full]
+    marks = [] if name in EVERY_TIME[problem] else [pytest.mark.full]
     if name == "optimistic_adam":  # it works and says so at every call
         marks.append(pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning"))
     return marks
