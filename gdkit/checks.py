@@ -92,7 +92,7 @@ def check_named(argument: str, values: Any, remedy: str) -> None:
 def check_instances(argument: str, values: Any, kind: type, remedy: str) -> None:
     """Raise unless `values` is a sequence, or a set, of objects of one class."""
     name = "string" if kind is str else kind.__name__
-    if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping):
+    if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping | kind):
         raise bad_type(argument, values, f"not a sequence of {name}s", remedy)
     for value in values:
         if not isinstance(value, kind):

@@ -84,6 +84,7 @@ KINDS = {
         "a function": (lambda: run(monitors=gdkit.monitors.time_to), "monitors=.*: not a sequence of Monitors"),
         "None": (lambda: single(monitors=None), "monitors=None: not a sequence of Monitors"),
         "no monitor": (lambda: single(monitors=[1]), "monitors=1: not a Monitor"),
+        "one monitor": (lambda: single(monitors=gdkit.monitors.time_to(0.1)), "not a sequence of Monitors"),
         "maximize": (lambda: of(metrics={"a": max}, maximize=1), "maximize=1: not a sequence of strings"),
         "caveats": (lambda: of(caveats="few rows"), "caveats='few rows': not a sequence"),
     },

@@ -172,6 +172,8 @@ def test_random_axes_need_positive_increasing_bounds(bounds):
 
 WORDS = {
     "text as learning rate": ({"axes": {"learning_rate": ["0.1"]}}, r"axes\['learning_rate'\]='0.1': not a number"),
+    "one monitor": ({"monitors": gdkit.monitors.time_to(0.1)}, r"monitors=Monitor.*: not a sequence of Monitors.*\["),
+    "a stopping rule": ({"monitors": gdkit.monitors.patience(checks=3)}, "monitors=Monitor.*: not a sequence of Mon"),
     "a function as monitor": ({"monitors": [lambda state: state]}, "monitors=.*: not a Monitor"),
     "a loss that wants data": ({"problem": Problem(lambda p, b: p * b, 1.0)}, r"it cannot be called as loss\(params\)"),
     "a sample that wants less": (
