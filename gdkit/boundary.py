@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gdkit.checks import as_bounds, check_choice, check_integer
+from gdkit.checks import as_bounds, check_callable, check_choice, check_integer
 from gdkit.errors import bad_type, bad_value
 from gdkit.formatting import format_number
 from gdkit.problems import ProblemLike
@@ -120,7 +120,7 @@ def explore(ask: Ask, x: tuple[float, float], y: tuple[float, float], *, cells: 
     >>> print(dimension(frame))
     1.000 (95 %: 0.910 to 1.064)
     """
-    grid = _make_grid(x, y, cells, coarse)
+    grid = _make_grid(ask, x, y, cells, coarse)
     return _refine(ask, grid, _unknown_answers(cells), coarse)
 
 
@@ -157,7 +157,7 @@ def zoom(
     >>> [round(measured.value, 2) for measured in trail.dimensions if measured]
     [1.0, 1.01, 1.01]
     """
-    grid = _make_grid(x, y, cells, coarse)
+    grid = _make_grid(ask, x, y, cells, coarse)
     if not _is_power(factor) or not 2 <= factor <= cells // 2:
         raise bad_value("factor", factor, f"not a power of two from 2 to {cells // 2}", "Leave it out for 8")
     check_integer("frames", frames)
@@ -417,7 +417,8 @@ def _check_answers(answers: Any, count: int) -> np.ndarray:
     return answers
 
 
-def _make_grid(x: tuple[float, float], y: tuple[float, float], cells: int, coarse: int) -> _Grid:
+def _make_grid(ask: Any, x: tuple[float, float], y: tuple[float, float], cells: int, coarse: int) -> _Grid:
+    check_callable("ask", ask, "Pass a function of points (n, 2) that returns one answer each")
     grid = _Grid(as_bounds("x", x), as_bounds("y", y), _check_power("cells", cells))
     if _check_power("coarse", coarse) > cells:
         raise bad_value("coarse", coarse, f"more than the {cells} cells of the finest lattice", "Pass a smaller number")

@@ -207,8 +207,15 @@ def check_scalar(argument: str, value: Any, *, finite: bool = False) -> None:
         raise bad_value(argument, float(value), "its value is not finite here", "Choose another point")
 
 
+def check_callable(argument: str, function: Any, remedy: str) -> None:
+    """Raise unless `function` can be called."""
+    if not callable(function):
+        raise bad_type(argument, function, "not callable", remedy)
+
+
 def check_call(argument: str, function: Callable[..., Any], names: tuple[str, ...], remedy: str) -> None:
     """Raise unless `function` can be called with these positional arguments; a function without a signature passes."""
+    check_callable(argument, function, remedy)
     try:
         inspect.signature(function).bind(*names)
     except TypeError as error:

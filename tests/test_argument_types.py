@@ -175,6 +175,22 @@ KINDS = {
             "maximize='x': no such name",
         ),
     },
+    "functions": {
+        "finite_difference": (lambda: gdkit.finite_difference(None, 1.0, [0.1]), "f=None: not callable"),
+        "of no arguments": (lambda: gdkit.finite_difference(lambda: 1.0, 1.0, [0.1]), "it cannot be called as f"),
+        "partial_derivative": (lambda: gdkit.partial_derivative(3, 0, (1.0,)), "f=3: not callable"),
+        "chain_rule_trace": (lambda: gdkit.chain_rule_trace("x", 1.0), "f='x': not callable"),
+        "ascent": (lambda: gdkit.ascent(None), "optimizer=None: not callable. Pass an optimizer"),
+        "ema": (lambda: gdkit.ema("adam"), "optimizer='adam': not callable. Pass a factory"),
+        "with_clipping": (lambda: gdkit.optimizers.with_clipping(3, 1.0), "optimizer=3: not callable"),
+        "clip_norm": (
+            lambda: gdkit.optimizers.with_clipping(sgd, -1.0),
+            "clip_norm=-1.0: must be a finite number above",
+        ),
+        "with_schedule": (lambda: gdkit.optimizers.with_schedule(sgd, 0.5), "share=0.5: not callable"),
+        "explore": (lambda: gdkit.boundary.explore(None, (0.0, 1.0), (0.0, 1.0)), "ask=None: not callable"),
+        "range test": (lambda: gdkit.lr_range_test(3, sgd), "problem=3: neither a Problem nor a factory"),
+    },
     "objects": {
         "plan": (lambda: run(plan={}), "plan={}: not a Plan. Pass for example gdkit.Plan"),
         "plan as number": (lambda: gdkit.sweep_function(max, RATES, plan=4), "plan=4: not a Plan"),

@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from gdkit import factories
-from gdkit.checks import check_floats, check_scalar
+from gdkit.checks import check_callable, check_floats, check_scalar
 from gdkit.errors import bad_value
 from gdkit.formatting import format_number, html, text_table
 from gdkit.gradients.differentiable import derivative_error, get_name
@@ -101,6 +101,7 @@ def chain_rule_trace(f: Callable[..., Any], *args: PyTree) -> ChainRuleTrace:
     v2 | add(v1, 1)           |     3 | 1                |       6
     v3 | integer_pow[y=2](v2) |     9 | 6                |       1
     """
+    check_callable("f", f, "Pass a function of these arguments")
     named = _name_arguments(f, args)
     for name, value in named:
         check_floats(name, value, finite=True)

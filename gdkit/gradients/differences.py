@@ -73,6 +73,7 @@ def finite_difference(
     """
     checks.check_choice("method", method, ("forward", "central"))
     checks.check_choice("dtype", dtype, ("float32", "float64"))
+    checks.check_call("f", f, ("x",), "Pass a function of one number")
     check_float("x", x)
     steps = _check_steps(step_sizes)
     with enable_x64(dtype == "float64"):
@@ -125,6 +126,7 @@ def partial_derivative(f: Callable, argnum: int | str, at: Sequence[Any] | Mappi
     """
     if not isinstance(at, list | tuple | Mapping):
         raise bad_type("at", at, "neither a tuple nor a mapping of inputs", "Pass for example (0.5, 0.3)")
+    checks.check_callable("f", f, "Pass a function of these inputs")
     position = _find_position(f, argnum, at)
     names, inputs = (list(at), list(at.values())) if isinstance(at, Mapping) else (None, list(at))
     checks.check_floats(f"at[{position if names is None else names[position]!r}]", inputs[position], finite=True)

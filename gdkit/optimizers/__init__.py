@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from gdkit import factories
-from gdkit.checks import check_choice, check_integer, check_number
+from gdkit.checks import check_callable, check_choice, check_integer, check_number
 from gdkit.errors import bad_type
 from gdkit.optimizers.averaging import ema as ema
 from gdkit.optimizers.parametrization import mup as mup
@@ -97,6 +97,7 @@ def ascent(optimizer: OptimizerLike) -> OptimizerLike:
     [-9.0, -12.96, -18.66]
     """
     if not is_optimizer(optimizer):
+        check_callable("optimizer", optimizer, "Pass an optimizer, or a factory such as optax.adam")
         wrap: Any = functools.wraps(optimizer)
         return wrap(lambda **hyperparameters: ascent(optimizer(**hyperparameters)))
     # The step map differentiates the negated loss, so the inner optimizer minimizes.
@@ -210,6 +211,8 @@ def with_schedule(optimizer: OptimizerFactory, share: Schedule) -> OptimizerFact
     >>> round(float(updates), 2)
     -0.1
     """
+    check_callable("optimizer", optimizer, "Pass a factory, for example optax.adam")
+    check_callable("share", share, 'Pass for example optimizers.schedule("cosine", steps)')
 
     @functools.wraps(optimizer)
     def scheduled(*, learning_rate: float | Array, **hyperparameters: Any) -> Optimizer:
@@ -227,6 +230,8 @@ def with_clipping(optimizer: OptimizerFactory, clip_norm: float | Array) -> Opti
     >>> float(updates)
     -1.0
     """
+    check_callable("optimizer", optimizer, "Pass a factory, for example optax.adam")
+    check_number("clip_norm", clip_norm, above=0)
 
     @functools.wraps(optimizer)
     def clipped(**hyperparameters: Any) -> Optimizer:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gdkit.checks import check_callable
 from gdkit.errors import bad_type, bad_value
 from gdkit.factories import is_number
 from gdkit.optimizers.states import fill_masked
@@ -46,6 +47,7 @@ def ema(optimizer: OptimizerFactory, decay: float = 0.999) -> OptimizerFactory:
     >>> float(optimizers.evaluation_params(state, jnp.float32(-2.0)))
     -1.0
     """
+    check_callable("optimizer", optimizer, "Pass a factory, for example optax.adam")
     if not is_number(decay) or not 0 <= decay <= 1:
         raise bad_value("decay", decay, "not a number in [0, 1]", "Pass for example 0.999")
 

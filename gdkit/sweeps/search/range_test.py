@@ -97,13 +97,13 @@ def lr_range_test(
     _check_range(low, high, steps, stop, smoothing)
     if isinstance(problem, Learner):
         raise bad_type("problem", problem, "a Learner has no optimizer with a schedule", "Sweep its learning rate")
+    others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
+    binding.check_hyperparameters(problem, optimizer, ["learning_rate", *others])
     if seeds is None:
         concrete = problem if isinstance(problem, Problem) else factories.call("problem", problem, {})
         seeds = 3 if request.depends_on_seed(concrete, checks.as_key(key)) else 1
     for argument, value in (("seeds", seeds), ("trials", trials)):
         checks.check_integer(argument, value)
-    others = checks.as_hyperparameters(hyperparameters, varied="learning_rate")
-    binding.check_hyperparameters(problem, optimizer, ["learning_rate", *others])
     log_ratio = math.log(high / low) / (steps - 1)
 
     def growing(low: float) -> Optimizer:
