@@ -201,6 +201,6 @@ def _claims_of(cases: list[FlowComparison], transient: int) -> list[Claim]:
                         0.05, float(np.max(errors))),
         Claim.published(f"{name}: distance of the central flow from the run at the end, over that of gradient flow",
                         SOURCE, 0.0, 0.2, float(np.max(ratios))),
-        Claim.theory(f"{name}: largest sharpness of the central flow over 2/η", "H ⪯ 2/η", 1.0, 0.01,
+        Claim.theory(f"{name}: largest sharpness of the central flow over 2/η", "H ⪯ 2/η", 1.0, 1e-3,
                      float(np.max(levels))),
     ]  # fmt: skip
