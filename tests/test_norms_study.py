@@ -54,6 +54,17 @@ def test_claims_fail_away_from_the_edge(result, smoothness, sharpness, failing):
     assert sum(not claim.holds for claim in study.claims(result._replace(runs=runs))) == failing
 
 
+@pytest.mark.parametrize(("lower", "holds"), [(0, True), (2, True), (3, False)])
+def test_the_smoothness_is_that_of_the_median_key(lower, holds):
+    at_edge, curve = np.full(9, 20.0), np.arange(9)
+    runs = [
+        study.NormRun("linf", key, 20.0, np.ones(9), curve, at_edge, at_edge * (0.2 if key < lower else 1))
+        for key in range(5)
+    ]
+    claims = study.claims(study.Norms({}, runs, {"linf": (0.5, 0.5)}))
+    assert [claim.holds for claim in claims if "smoothness" in claim.text] == [holds]
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
