@@ -28,7 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "b2": 0.99,  # a memory of 100 steps; with 0.999 the run would take longer
     "eps": 1e-7,
     "steps": 3000,
-    "key": 0,  # of the initial weights
+    "key": 820,  # of the first initial weights
+    "keys": 5,
     "every": 10,  # steps between measurements
 }
 SOURCE = "Cohen et al., Adaptive gradient methods at the edge of stability, 2022"
@@ -39,7 +40,7 @@ class AdaptiveEdgeOfStability(NamedTuple):
     """Result of the study."""
 
     settings: dict[str, Any]
-    runs: list[CurvatureRun]
+    runs: list[CurvatureRun]  # the keys of each learning rate in turn
 
     def __str__(self) -> str:
         return edge_runs.edge_table({"adam": self.runs})
@@ -52,13 +53,15 @@ def run(settings: Mapping[str, Any]) -> AdaptiveEdgeOfStability:
     monitor = preconditioned_sharpness_every(
         problem, optax.adam, every, iterations=edge_runs.ITERATIONS, record=steps // every + 1
     )
-    options: dict[str, Any] = {"monitor": monitor, "steps": steps, "every": every, "key": settings["key"]}
-    record_run = functools.partial(edge_runs.record_run, problem, optax.adam, **options)
+    keys = range(settings["key"], settings["key"] + settings["keys"])
+    options: dict[str, Any] = {"monitor": monitor, "steps": steps, "every": every, "keys": keys}
+    record_runs = functools.partial(edge_runs.record_runs, problem, optax.adam, **options)
     others = {name: settings[name] for name in ("b1", "b2", "eps")}
     # Theory bounds ηλ, so its threshold of η for a given λ is also that of λ for a given η.
     runs = [
-        record_run({"learning_rate": rate} | others, stability_threshold("adam", rate, b1=settings["b1"]))
+        run
         for rate in settings["learning_rates"]
+        for run in record_runs({"learning_rate": rate} | others, stability_threshold("adam", rate, b1=settings["b1"]))
     ]
     return AdaptiveEdgeOfStability(settings, runs)
 

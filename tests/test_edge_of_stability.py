@@ -20,8 +20,10 @@ TINY = {
     "heavy_ball": {"learning_rates": [0.6]},
     "steps": 600,
     "every": 50,
+    "key": 0,
+    "keys": 1,
 }
-TINY_ADAM = {"network": SMALL, "learning_rates": [3e-3], "steps": 800, "every": 100}
+TINY_ADAM = {"network": SMALL, "learning_rates": [3e-3], "steps": 800, "every": 100, "key": 0, "keys": 1}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,29 @@ def test_a_run_arrives_at_the_first_point_at_the_edge_after_its_minimum(bowl, cu
 
 def test_plateau_is_the_median_of_the_last_third(bowl):
     assert synthetic_run(bowl, [1, 2, 3, 4, 5, 6, 9, 50, 10]).plateau == 10
+
+
+@pytest.mark.parametrize(
+    ("plateaus", "holds"),
+    [
+        ([10, 10.1, np.nan], True),  # one diverged
+        ([10, np.nan, np.nan], False),
+        ([10.2, 10.4, 10.5], False),  # the median is more than 3 % off
+    ],
+)
+def test_the_level_is_claimed_of_the_median_key(bowl, plateaus, holds):
+    runs = [synthetic_run(bowl, [3, 6, *[level] * 7])._replace(key=key) for key, level in enumerate(plateaus)]
+    claims = edge_runs.edge_claims({"sgd": runs}, "sharpness", ["2/η"], "")
+    assert [claim.holds for claim in claims if "plateau" in claim.text] == [holds]
+
+
+@pytest.mark.parametrize("rates", [[0.1], [0.1, 0.2], [0.2, 0.1, 0.3]])
+def test_runs_are_grouped_by_their_learning_rate(bowl, rates):
+    run = synthetic_run(bowl, [3, 6, 10])
+    groups = edge_runs.group_by_rate([run._replace(learning_rate=rate, key=key) for rate in rates for key in (4, 5)])
+    assert [[(one.learning_rate, one.key) for one in group] for group in groups] == [
+        [(rate, 4), (rate, 5)] for rate in rates
+    ]
 
 
 @pytest.mark.parametrize(
