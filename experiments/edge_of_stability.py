@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 3000,
     "key": 820,  # of the first initial weights
     "keys": 5,
-    "every": 10,  # steps between measurements
+    "every": 30,  # steps between measurements
 }
 SOURCE = "Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability, 2021"
 PLAIN, HEAVY = "gradient descent", "heavy ball"
