@@ -1,5 +1,6 @@
 """A result from disk can be extended and replayed once its code is known; otherwise the error says what is missing."""
 
+import os
 import pickle
 import shutil
 import warnings
@@ -218,3 +219,13 @@ def test_files_of_lanes_that_cannot_be_read_are_one_warning(watched, watched_run
         assert_same_bits(
             longer, gdkit.open(watched_run, problem=problem, optimizer=sgd, monitors=all_monitors).extend(12)
         )
+
+
+@pytest.mark.parametrize("call", [lambda r: r.extend(12), lambda r: r.replay(0), lambda r: r.refine("learning_rate")])
+def test_states_are_read_in_an_environment_in_which_lanes_cannot_run_again(watched, watched_run, call, monkeypatch):
+    problem, all_monitors = watched
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", "") + " --xla_cpu_enable_fast_math=true")
+    opened = gdkit.open(watched_run, problem=problem, optimizer=sgd, monitors=all_monitors)
+    assert float(opened.state(1).params[0]) == pytest.approx(0.6**8, rel=1e-5)
+    with pytest.raises(OtherRunError, match=r"(?s)xla_flags: .*under its XLA_FLAGS.*gdkit\.faster_cpu"):
+        call(opened)

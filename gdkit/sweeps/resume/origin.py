@@ -112,6 +112,7 @@ class Origin:
 
     def _run_again(self, group: TracedGroup, place: int, seed: int, step: int) -> BlockLanes:
         """The lanes of the block that has a lane, at `step`; blocks of the same shape have the same bits."""
+        self.sweep.check()
         job, block = self._build_job(group, place, seed)
         return block, run_until(job, block, step)
 

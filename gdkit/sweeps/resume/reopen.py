@@ -28,10 +28,15 @@ from gdkit.sweeps.resume.bracket import adopt_extensions
 from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
 from gdkit.sweeps.rundir.archive import load_last_lanes
-from gdkit.sweeps.rundir.manifest import RunDirectory, stored_shapes
+from gdkit.sweeps.rundir.manifest import RunDirectory, shapes_of, stored_shapes
 from gdkit.sweeps.rundir.states import StoredStates, open_states
 from gdkit.types import Monitor, OptimizerLike
 
+_ENVIRONMENT = "versions: ", "device: ", "cores: ", "xla_flags: "  # parts that decide bits, but not what is computed
+_SAME_ENVIRONMENT = (
+    "Its lanes run again with the same bits only as they ran: with its versions, on its device, under its XLA_FLAGS. "
+    "Those of `gdkit run` are set by gdkit.faster_cpu(), called before JAX computes anything."
+)
 _SAME_AS_SWEEP = "Pass to gdkit.open what was passed to sweep: problem=, optimizer=, monitors= and start=."
 
 # One optimizer; or for several, label -> optimizer or (optimizer, fixed values).
@@ -95,25 +100,32 @@ def make_resumable(
             shapes = _planned_shapes(result, len(groups))
             return ResumableSweep(request, groups, shapes, columns, None, states=states)
         store = Store.open(path)
+        other_environment = None
         try:
-            shapes = stored_shapes(RunDirectory(path, store.manifest.config), request, groups) or []
+            stored_shapes(RunDirectory(path, store.manifest.config), request, groups)
         except OtherRunError as error:
-            raise OtherRunError(path, error.lines, _SAME_AS_SWEEP) from error
+            if not all(line.startswith(_ENVIRONMENT) for line in error.lines):
+                raise OtherRunError(path, error.lines, _SAME_AS_SWEEP) from error
+            other_environment = OtherRunError(path, error.lines, _SAME_ENVIRONMENT)  # its states can be read
         load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
-        check = functools.partial(_check_code, store, request, groups)
-        return ResumableSweep(request, groups, shapes, columns, None, load_lanes, StoredStates(store), check)
+        check = functools.partial(_check_same, store, request, groups, other_environment)
+        return ResumableSweep(request, groups, shapes_of(store), columns, None, load_lanes, StoredStates(store), check)
 
     origin = Origin(load, run)
     return dataclasses.replace(result, origin=origin, states=origin.state)
 
 
-def _check_code(store: Store, request: SweepRequest, groups: Sequence[TracedGroup]) -> None:
-    """Raise unless the lanes of the groups compute what those in a run directory have computed.
+def _check_same(
+    store: Store, request: SweepRequest, groups: Sequence[TracedGroup], other_environment: OtherRunError | None
+) -> None:
+    """Raise unless the lanes of the groups compute what those in a run directory have computed, with the same bits.
 
     Raises:
       InputValueError: monitors are missing.
-      OtherRunError: the problem, an optimizer or a monitor is another one.
+      OtherRunError: the problem, an optimizer, a monitor or the environment is another one.
     """
+    if other_environment is not None:
+        raise other_environment
     lanes = [trace_lane(request, group) for group in groups]
     if store.manifest.plan.get("code") in (None, [code for code, _ in lanes]):
         return
