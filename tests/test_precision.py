@@ -22,10 +22,14 @@ def by_sweep(**options):
     return sweep(problems.quadratic([1.0, 4.0]), sgd, {"learning_rate": RATES}, steps=STEPS, **options)
 
 
-def by_host_batches():
+def by_host_batches(make=np.array):
     loss = lambda x, batch: 0.5 * jnp.sum(batch * x**2)
-    problem = Problem(loss, np.ones(2), batches=lambda seed, t: np.array([1.0, 4.0]))
+    problem = Problem(loss, np.ones(2), batches=lambda seed, t: make([1.0, 4.0]))
     return sweep(problem, sgd, {"learning_rate": RATES}, steps=STEPS)
+
+
+def by_jax_batches():
+    return by_host_batches(jnp.array)
 
 
 def by_function():
@@ -43,7 +47,7 @@ def by_executor():
         return by_sweep(executor=executor)
 
 
-@pytest.mark.parametrize("run", [by_sweep, by_host_batches, by_function, by_executor])
+@pytest.mark.parametrize("run", [by_sweep, by_host_batches, by_jax_batches, by_function, by_executor])
 def test_sweeps_within_enable_x64_are_in_float64(run):
     narrow = run().lanes["final_loss"].values
     with enable_x64():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gdkit.data import BatchWindow, Source
+from gdkit.environment import keep_precision
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import BlockInputs
 from gdkit.sweeps.programs.job import Job, count_carry_bytes
@@ -76,7 +77,8 @@ class BatchFeed:
     def _read(self, number: int, begin: int) -> _Read:
         first = number * self._source.window_steps
         end = min(first + self._source.window_steps, self._steps + 1)
-        return _Read(begin, self._reader.submit(self._source.read_window, self._seed, first, begin, end), {})
+        read = keep_precision(self._source.read_window)  # the user's function may compute its batches by JAX
+        return _Read(begin, self._reader.submit(read, self._seed, first, begin, end), {})
 
     def _discard_passed(self) -> None:
         """Discard windows that all blocks have passed, and wake the blocks that waited for them."""

@@ -68,23 +68,28 @@ class HeadStart:
 
         A block that failed runs again, so that its error is raised where errors are handled.
         """
-        future, saved = self._begun.pop(_identify(job, block), (None, []))
-        is_begun = future is not None and not future.cancel() and future.exception() is None
-        finished = future.result() if future and is_begun else None
+        finished, saved = self._take(job, block)
         if finished is not None:
             report_steps(job.steps)
             return finished._replace(job=job, lanes=finished.lanes if job.returns_lanes else None)
         if saved and checkpoint is not None:
             checkpoint.save(saved[0])
-            checkpoint = checkpoint._replace(load=lambda *_: saved[0])
+            checkpoint = checkpoint._replace(load=lambda *_: saved.pop())  # pop: memory holds it no longer than needed
         run = functools.partial(self._settings.run_block, report_steps=report_steps, checkpoint=checkpoint)
         return run(job, block, **options)
+
+    def _take(self, job: Job, block: Block) -> tuple[FinishedBlock | None, list[Carry]]:
+        """A block if it has finished, and otherwise its last checkpoint, if there is one; waits for its segment."""
+        future, saved = self._begun.pop(_identify(job, block), (None, []))
+        if future is None or future.cancel() or future.exception() is not None:
+            return None, saved
+        return future.result(), saved
 
     def _run(self, job: Job, block: Block, saved: list[Carry]) -> FinishedBlock | None:
         if self._stop.is_set():
             return None
         segments = self._settings.segments
-        return self._settings.run_block(
+        finished = self._settings.run_block(
             job._replace(returns_lanes=True),
             block,
             device=0,
@@ -94,6 +99,9 @@ class HeadStart:
             checkpoint=Checkpoint(lambda *_: None, lambda carry: saved.__setitem__(slice(None), [carry])),
             settings=segments._replace(checkpoint_seconds=segments.seconds),
         )
+        if finished is not None:
+            saved.clear()
+        return finished
 
 
 def _identify(job: Job, block: Block) -> tuple[str, int, bytes, bytes]:
