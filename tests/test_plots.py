@@ -387,6 +387,14 @@ def test_files_are_the_same_bytes_twice(tmp_path, noisy):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.1e-3.{e}" for n in "ab" for e in ("png", "svg")]
 
 
+def test_saving_a_figure_leaves_its_canvas_resolution_and_window(tmp_path):
+    figure, sizes = plt.figure(dpi=50), []
+    canvas = figure.canvas
+    canvas.manager = SimpleNamespace(resize=lambda *size: sizes.append(size))
+    plots.save(figure, tmp_path / "a", dpi=40)
+    assert (figure.canvas, figure.dpi, sizes) == (canvas, 50, [])
+
+
 @pytest.mark.full
 def test_very_many_points_are_an_image_within_the_svg_and_few_are_not(tmp_path):
     sizes = []

@@ -105,7 +105,7 @@ def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown
         return AnswerCard("about as good", short_range(as_good), unknown)
     if hidden:
         alone = "no other value" if as_good[0] == as_good[1] else short_range(as_good)
-        return AnswerCard("about as good", alone, f"mean at most a quarter worse; {hidden}")
+        return AnswerCard("about as good", alone, f"mean close to the best; {hidden}")
     if as_good[0] == as_good[1]:
         beyond = (
             "beyond the noise of the seeds" if recommendation.interval else "more than 5 % farther from the optimum"

@@ -106,7 +106,7 @@ def render_optimizers(summary: Summary) -> str:
     is_corrected = any(short_number(one.mean) != short_number(one.score) for one in recommendations)
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many." if is_corrected else ""
     if any(one.as_good and one.interval for one in recommendations):
-        note += " About as good: within the noise of the seeds, and with a mean at most a quarter worse."
+        note += " About as good: within the noise of the seeds, and with a mean close to the best."
     if summary.window:
         within = f"within a factor of {short_number(summary.window.factor)} of the best {axis}"
         note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."

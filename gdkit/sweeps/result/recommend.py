@@ -19,7 +19,7 @@ from gdkit.types import State
 _BOOTSTRAP = 1000  # number of resamples of the seeds, so that 25 lie below the 2.5 % quantile
 _LEAST_SEEDS = 3  # least number of seeds for an interval
 _PLATEAU_SHARE = 0.05  # share of the distance of the best from a known optimum
-_ALIKE = 1.25  # times the distance of the best from the lowest possible score; up to it a value is about as good
+_ALIKE = np.log(1.25)  # a value is about as good up to this difference on the scale: a quarter farther from the floor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Recommendation:
     unsafe: float | None  # smallest value at which some seed diverged
     edge: float | None  # median over seeds of where divergence begins
     plateau: tuple[float, float] | None  # values not worse than `best` beyond paired noise, or 5 % from the optimum
-    as_good: tuple[float, float] | None  # values of `plateau` around `best` whose mean is at most a quarter worse
+    as_good: tuple[float, float] | None  # values of `plateau` around `best` with a mean close to the best
     worst_mean: float | None  # of the values of `plateau`
     sensitivity: float | None  # Wortsman et al. 2023: mean over the axis of min(score, initial loss) − lowest mean
     profile: tuple[tuple[float, float], ...]  # values of `axis`, and there the mean of min(score, initial loss)
@@ -232,7 +232,7 @@ def _about_plateau(
     if plateau is None:
         return {}
     distance = ranking.scale.apply(ranking.mean[line])
-    alike = np.isin(np.arange(len(line)), plateau) & (distance - distance[top] <= np.log(_ALIKE))
+    alike = np.isin(np.arange(len(line)), plateau) & (distance - distance[top] <= _ALIKE)
     ends = lambda places: (float(values[places[0]]), float(values[places[-1]]))
     worst = orient(float(ranking.mean[line[plateau]].max()), maximize)
     return {"plateau": ends(plateau), "as_good": ends(_around(top, alike)), "worst_mean": worst}
