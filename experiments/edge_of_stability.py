@@ -6,8 +6,8 @@ sharpening") until it reaches 2/η. There the multiplier along the top direction
 much as it was off. Above, the oscillation grows and pushes the sharpness down again. So the sharpness stays, and the
 loss continues to fall, though no longer at every step. Heavy-ball momentum β puts the edge at (2 + 2β)/η.
 
-Several keys run at each learning rate, and the level is claimed of the median: of thirty runs of an earlier version,
-with one key, at five fresh keys one diverged (heavy ball at the largest rate), and its claims failed at that key.
+Several keys run at each learning rate, and the level is claimed of the median key. An earlier version ran one key; of
+its thirty runs at five fresh keys one diverged (heavy ball at the largest rate), and its claims failed at that key.
 """
 
 import functools

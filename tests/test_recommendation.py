@@ -182,7 +182,7 @@ def test_a_value_many_times_the_best_for_every_seed_is_not_as_good(factors):
     found = result.recommend()
     assert found.plateau == (pytest.approx(RATES[12]), pytest.approx(RATES[12]))
     card = answers.answer_cards(summarize(result))[1]
-    assert (card.value, card.detail) == ("no other value", "all others: beyond the noise of the seeds")
+    assert (card.value, card.detail) == ("no other value", "its neighbors: beyond the noise of the seeds")
 
 
 def test_the_plateau_is_within_the_paired_noise_of_the_seeds():

@@ -110,7 +110,7 @@ def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown
         beyond = (
             "beyond the noise of the seeds" if recommendation.interval else "more than 5 % farther from the optimum"
         )
-        return AnswerCard("about as good", "no other value", f"all others: {beyond}")
+        return AnswerCard("about as good", "no other value", f"its neighbors: {beyond}")
     within = "within the noise of the seeds" if recommendation.interval else "at most 5 % farther from the optimum"
     return AnswerCard("about as good", short_range(as_good), within)
 

@@ -77,8 +77,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200, run: str | None = 
             if _count_points(artist) > _MAX_VECTOR_POINTS:
                 artist.set_rasterized(True)
     pixels, paths = io.BytesIO(), io.BytesIO()
-    options = {"svg.hashsalt": "gdkit", "svg.fonttype": "path"}
-    with mpl.rc_context(options), _open_canvas(figure, dpi) as canvas:
+    with mpl.rc_context({"svg.hashsalt": "gdkit", "svg.fonttype": "path"}), _open_canvas(figure, dpi) as canvas:
         about = {"Software": None} | ({"gdkit-run": run} if run else {})
         canvas.print_png(pixels, metadata=about)
         about = {"Date": None, "Creator": None, "Identifier": run and f"gdkit-run:{run}"}
