@@ -1,6 +1,7 @@
 """Blocks that run while the programs of later groups are compiled, before there is a run directory."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import optax
@@ -9,7 +10,10 @@ from shared import assert_same_bits, run_sweep
 
 from gdkit import Plan, problems
 from gdkit.store import Store
+from gdkit.sweeps.execution.head_start import HeadStart
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
+from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.programs.tiles import Checkpoint
 
 SGD, MOMENTUM = optax.sgd, lambda learning_rate: optax.sgd(learning_rate, 0.9)
 AXES = {"optimizer": {"sgd": SGD, "momentum": MOMENTUM}, "learning_rate": np.geomspace(0.01, 1.2, 4)}
@@ -100,6 +104,29 @@ def test_nothing_runs_ahead_without_a_core_or_memory_for_it_or_where_tiles_are_s
     result = run(tmp_path, plan, build_job=compilation.build_job, run_block=compilation.run_block, lane_bytes=memory)
     assert_same_bits(result, straight)
     assert compilation.calls and not [name for name, *_ in compilation.calls if "head-start" in name]
+
+
+@pytest.mark.parametrize(("stored", "first", "written"), [(None, "early", ["early"]), ("later", "later", [])])
+def test_a_block_continues_from_a_checkpoint_that_another_process_has_stored(stored, first, written):
+    block, saved, begun = Block(np.arange(1), np.arange(1)), [], threading.Event()
+
+    def run_block(job, block, *, stop=None, checkpoint, **options):
+        if stop is None:
+            return checkpoint.load(job, 0)
+        checkpoint.save("early")
+        begun.set()
+        assert stop.wait(60)
+        return None
+
+    program = SimpleNamespace(fingerprint="a", carry=np.zeros(1))
+    job = SimpleNamespace(programs=[program], source=None, group=0, blocks=[block], _replace=lambda **_: job)
+    with HeadStart(1, 5, DEFAULT_SETTINGS._replace(run_block=run_block)) as head_start:
+        head_start.add(job)
+        assert begun.wait(60)
+        settings = head_start.stop(DEFAULT_SETTINGS)
+        checkpoint = Checkpoint(lambda *_: stored, saved.append)
+        assert settings.run_block(job, block, device=0, report_steps=None, checkpoint=checkpoint) == first
+    assert saved == written
 
 
 def test_no_thread_is_left(tmp_path):

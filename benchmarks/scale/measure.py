@@ -202,8 +202,8 @@ def coordinator(folder: Path, lanes: int, width: int) -> dict[str, float]:
 
 def _open_run(path: Path, request: SweepRequest) -> tuple[list[Job], UnfinishedRun]:
     compiler = JobCompiler(request, list(trace_groups(request)), workers=1)
-    with HeadStart(0, None, DEFAULT_SETTINGS) as ahead:
-        return compiler.open_run(RunDirectory(path), ahead)
+    with HeadStart(0, None, DEFAULT_SETTINGS) as head_start:
+        return compiler.open_run(RunDirectory(path), head_start)
 
 
 def opening(folder: Path, lanes: int, rows: int) -> dict[str, float]:

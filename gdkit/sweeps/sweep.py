@@ -194,8 +194,8 @@ def run_request(
         meter.complete()
         return _read_finished(compiler, finished)
     workers = compiler.workers - 1 if executor is None and on_segment is None else 0
-    with HeadStart(workers, request.plan.segment, settings) as ahead:
-        jobs, destination = _compile(compiler, ahead, directory, resumed, points)
+    with HeadStart(workers, request.plan.segment, settings) as head_start:
+        jobs, destination = _compile(compiler, head_start, directory, resumed, points)
         lanes = _make_collector(request, resumed, destination, pool, settings)
         with contextlib.closing(destination):
             report = _segment_reporter(compiler, on_segment) if on_segment else None
@@ -232,14 +232,14 @@ def _trace(
 
 def _compile(
     compiler: JobCompiler,
-    ahead: HeadStart,
+    head_start: HeadStart,
     directory: RunDirectory | None,
     resumed: ResumableSweep | None,
     points: list[np.ndarray] | None,
 ) -> tuple[Iterable[Job], UnfinishedRun | MemoryColumns]:
     """The jobs of a sweep, and where their blocks go. A job is compiled while earlier ones run."""
     if directory is not None:
-        return compiler.open_run(directory, ahead)
+        return compiler.open_run(directory, head_start)
     columns = MemoryColumns(compiler.request, compiler.groups, resumed)
     return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
 

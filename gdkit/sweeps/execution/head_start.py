@@ -31,7 +31,7 @@ class HeadStart:
         self._bytes_left = settings.lane_bytes if workers > 0 else 0
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="gdkit-head-start")
-        self._begun: dict[tuple, tuple[Future, list[Carry]]] = {}  # the list holds the last checkpoint
+        self._futures: dict[tuple, tuple[Future, list[Carry]]] = {}  # the list holds the last checkpoint
 
     def __enter__(self) -> Self:
         return self
@@ -47,13 +47,14 @@ class HeadStart:
         size = max(count_carry_bytes(job), 1)
         for block in job.blocks[: self._bytes_left // size]:
             saved: list[Carry] = []
-            self._begun[_identify(job, block)] = self._pool.submit(keep_precision(self._run), job, block, saved), saved
+            future = self._pool.submit(keep_precision(self._run), job, block, saved)
+            self._futures[_identify(job, block)] = future, saved
             self._bytes_left -= size
 
     def stop(self, settings: ExecutionSettings) -> ExecutionSettings:
         """End each block at the end of its segment, without waiting; returns settings that continue the blocks."""
         self._stop.set()
-        return settings._replace(run_block=self.run_block) if self._begun else settings
+        return settings._replace(run_block=self.run_block) if self._futures else settings
 
     def run_block(
         self,
@@ -66,13 +67,14 @@ class HeadStart:
     ) -> FinishedBlock | None:
         """Run a block as `block.run_block` does, from the step that it has reached.
 
-        A block that failed runs again, so that its error is raised where errors are handled.
+        A block that failed runs again, so that its error is raised where errors are handled. A stored checkpoint, which
+        another process wrote later, takes precedence.
         """
         finished, saved = self._take(job, block)
         if finished is not None:
             report_steps(job.steps)
             return finished._replace(job=job, lanes=finished.lanes if job.returns_lanes else None)
-        if saved and checkpoint is not None:
+        if saved and checkpoint is not None and checkpoint.load(job, options["device"]) is None:
             checkpoint.save(saved[0])
             checkpoint = checkpoint._replace(load=lambda *_: saved.pop())  # pop: memory holds it no longer than needed
         run = functools.partial(self._settings.run_block, report_steps=report_steps, checkpoint=checkpoint)
@@ -80,7 +82,7 @@ class HeadStart:
 
     def _take(self, job: Job, block: Block) -> tuple[FinishedBlock | None, list[Carry]]:
         """A block if it has finished, and otherwise its last checkpoint, if there is one; waits for its segment."""
-        future, saved = self._begun.pop(_identify(job, block), (None, []))
+        future, saved = self._futures.pop(_identify(job, block), (None, []))
         if future is None or future.cancel() or future.exception() is not None:
             return None, saved
         return future.result(), saved

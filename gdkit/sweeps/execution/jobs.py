@@ -79,10 +79,10 @@ class JobCompiler:
             self._record(choice, begin)
             yield from resumed.resume(job)
 
-    def open_run(self, directory: RunDirectory, ahead: HeadStart) -> tuple[list[Job], UnfinishedRun]:
+    def open_run(self, directory: RunDirectory, head_start: HeadStart) -> tuple[list[Job], UnfinishedRun]:
         """All jobs, and the run in a directory; in the shapes of the run that the directory holds, if it holds one.
 
-        Blocks of a new run, unless it has shards, are started in `ahead` while later jobs are compiled.
+        Blocks of a new run, unless it has shards, are started in `head_start` while later jobs are compiled.
         """
         while True:
             shapes = stored_shapes(directory, self.request, self.groups)
@@ -91,7 +91,7 @@ class JobCompiler:
             for job in self.compile_jobs(shapes):
                 jobs.append(job)
                 if shapes is None and directory.shard == (0, 1) and len(jobs) < len(self.groups):
-                    ahead.add(job)
+                    head_start.add(job)
             description = self.describe(optimum_known="optimum" in jobs[0].programs[0].output)
             compiled = CompiledSweep(
                 self.request, self.groups, jobs, self.choices, self.workers, self.processes, description,
@@ -99,7 +99,7 @@ class JobCompiler:
             )  # fmt: skip
             try:
                 run = UnfinishedRun.open(compiled, directory, self.settings.store_class)
-                self.settings = ahead.stop(self.settings)
+                self.settings = head_start.stop(self.settings)
                 return jobs, run
             except OtherRunError:
                 if shapes is not None:
