@@ -209,10 +209,10 @@ def _plateau(ranking: Ranking, line: np.ndarray, top: int, rounding: float) -> n
     if ranking.optimum is not None:
         good |= mean - ranking.optimum <= (1 + _PLATEAU_SHARE) * (mean[top] - ranking.optimum) + rounding
     good &= np.isfinite(mean)
-    return _around(top, good)
+    return _expand_range(top, good)
 
 
-def _around(top: int, good: np.ndarray) -> np.ndarray:
+def _expand_range(top: int, good: np.ndarray) -> np.ndarray:
     """Places of the unbroken range around `top` in which `good` holds; `top` belongs to it."""
     low = high = top
     while low > 0 and good[low - 1]:
@@ -235,7 +235,7 @@ def _about_plateau(
     alike = np.isin(np.arange(len(line)), plateau) & (distance - distance[top] <= _ALIKE)
     ends = lambda places: (float(values[places[0]]), float(values[places[-1]]))
     worst = orient(float(ranking.mean[line[plateau]].max()), maximize)
-    return {"plateau": ends(plateau), "as_good": ends(_around(top, alike)), "worst_mean": worst}
+    return {"plateau": ends(plateau), "as_good": ends(_expand_range(top, alike)), "worst_mean": worst}
 
 
 def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:

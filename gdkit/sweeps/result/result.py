@@ -440,8 +440,8 @@ class SweepResult:
         >>> bool(abs(fine.recommend().edge - 1.0) < 0.1)
         True
         """
-        wanted = Refinement(check_axis(self, axis, self.lanes), around, count, by, maximize)
-        return check_resumable(self.origin, self.lanes).refine(self, wanted, progress)
+        refinement = Refinement(check_axis(self, axis, self.lanes), around, count, by, maximize)
+        return check_resumable(self.origin, self.lanes).refine(self, refinement, progress)
 
     replay = resumable.replay
     explain = resumable.explain

@@ -43,7 +43,7 @@ class Resumable(Protocol[_Result]):
     def extend(self, steps: int, *, progress: Callable[[Any], None] | None = None) -> _Result:
         """The sweep with `steps` steps in total."""
 
-    def refine(self, result: _Result, wanted: Refinement, progress: Callable[[Any], None] | None = None) -> _Result:
+    def refine(self, result: _Result, refinement: Refinement, progress: Callable[[Any], None] | None = None) -> _Result:
         """The sweep with more values of an axis."""
 
     def replay(self, lane: int, onset: int, around: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -136,12 +136,12 @@ class Origin:
         return group, place, lane % self.sweep.request.seeds
 
     def refine(
-        self, result: SweepResult, wanted: Refinement, progress: Callable[[Progress], None] | None = None
+        self, result: SweepResult, refinement: Refinement, progress: Callable[[Progress], None] | None = None
     ) -> SweepResult:
         """The sweep with more values of an axis."""
         self.sweep.check()
         run = lambda request: self.run(request, progress)
-        return attach_origin(*refine(result, self.sweep, wanted, run), self.run)
+        return attach_origin(*refine(result, self.sweep, refinement, run), self.run)
 
     def _find_place(self, group: TracedGroup, lane: int) -> int | None:
         """The place of a lane's point in a group; None if the point is in another group."""

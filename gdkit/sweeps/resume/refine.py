@@ -28,17 +28,17 @@ RunRequest = Callable[..., tuple[SweepResult, ResumableSweep | None]]
 
 
 def refine(
-    result: SweepResult, lanes: ResumableSweep, wanted: Refinement, run: RunRequest
+    result: SweepResult, lanes: ResumableSweep, refinement: Refinement, run: RunRequest
 ) -> tuple[SweepResult, ResumableSweep | None]:
     """The sweep with more values of an axis; see `SweepResult.refine`."""
-    checks.check_integer("count", wanted.count)
+    checks.check_integer("count", refinement.count)
     sections, old, offset = [], [], 0
     for section in lanes.request.sections:
         one = result.select(optimizer=section.label) if section.label is not None else result
-        home = next((d for d in section.dimensions for own in d.axes if own.name == wanted.axis), None)
+        home = next((d for d in section.dimensions for own in d.axes if own.name == refinement.axis), None)
         new, places = section, np.arange(section.point_count)
         if home is not None:
-            new, places = _extend_section(section, home, one, wanted)
+            new, places = _extend_section(section, home, one, refinement)
         sections.append(new)
         old.append(offset + places)
         offset += new.point_count
@@ -68,24 +68,26 @@ def _find_shape(lanes: ResumableSweep, group: Group) -> Shape:
 
 
 def _extend_section(
-    section: Section, home: Dimension, one: SweepResult, wanted: Refinement
+    section: Section, home: Dimension, one: SweepResult, refinement: Refinement
 ) -> tuple[Section, np.ndarray]:
     """A section with more values of an axis, and the places that its earlier points have there, (points,)."""
-    own = next(a for a in home.axes if a.name == wanted.axis)
+    own = next(a for a in home.axes if a.name == refinement.axis)
     if not own.traced:
-        raise bad_value("axis", wanted.axis, "its values are static, one program each", "Sweep again with more of them")
+        raise bad_value(
+            "axis", refinement.axis, "its values are static, one program each", "Sweep again with more of them"
+        )
     values = np.asarray(own.values, float)
-    extra = np.unique(_choose_values(one, wanted))
+    extra = np.unique(_choose_values(one, refinement))
     extra = extra[~np.isclose(extra[:, None], values, rtol=1e-6, atol=0.0).any(axis=1)]
     if not extra.size:
-        raise bad_value("around", wanted.around, "every value there has been run", "Pass a larger count")
+        raise bad_value("around", refinement.around, "every value there has been run", "Pass a larger count")
     if len(home.axes) == 1:
         union = np.union1d(values, extra)
         places = np.searchsorted(union, values)
         axes = (dataclasses.replace(own, values=union),)
     else:  # axes paired with this one keep the values of the best point
         places = np.arange(home.size)
-        repeated = np.append(places, np.full(len(extra), _best_place(_find_best(one, wanted), home)))
+        repeated = np.append(places, np.full(len(extra), _best_place(_find_best(one, refinement), home)))
         axes = tuple(
             dataclasses.replace(a, values=np.append(values, extra) if a is own else _take(a.values, repeated))
             for a in home.axes
@@ -106,18 +108,18 @@ def _best_place(best: xr.Dataset, home: Dimension) -> int:
     return int(np.flatnonzero(np.all(is_best, axis=0))[0])
 
 
-def _find_best(one: SweepResult, wanted: Refinement) -> xr.Dataset:
+def _find_best(one: SweepResult, refinement: Refinement) -> xr.Dataset:
     """The lanes of the best point."""
-    return one.best(wanted.by, maximize=wanted.maximize).lanes
+    return one.best(refinement.by, maximize=refinement.maximize).lanes
 
 
-def _choose_values(one: SweepResult, wanted: Refinement) -> np.ndarray:
+def _choose_values(one: SweepResult, refinement: Refinement) -> np.ndarray:
     """The values to add; some of them may have been run already."""
-    axis, around, count, *_ = wanted
+    axis, around, count, *_ = refinement
     values = np.unique(one.lanes[axis].values.astype(float))
     space = np.geomspace if is_log(values) else np.linspace
     if around == "best":
-        return _values_around(values, float(_find_best(one, wanted)[axis].values[0]), count, space)
+        return _values_around(values, float(_find_best(one, refinement)[axis].values[0]), count, space)
     if around == "edge":
         return space(*_edge_bracket(one.along(axis).edge(axis)), count + 2)[1:-1]
     if isinstance(around, str):
