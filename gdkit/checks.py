@@ -52,9 +52,10 @@ def check_representable(argument: str, values: Any) -> None:
 def as_bounds(argument: str, bounds: Any, *, above: float = -math.inf) -> tuple[float, float]:
     """Two finite numbers low < high as floats."""
     form = "low < high" if above == -math.inf else f"{above:g} < low < high"
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(map(is_number, bounds)):
+    pair = bounds.tolist() if isinstance(bounds, np.ndarray) else bounds
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(map(is_number, pair)):
         raise bad_type(argument, bounds, "not a pair of numbers", "Pass (low, high)")
-    low, high = map(float, bounds)
+    low, high = map(float, pair)
     if not above < low < high < math.inf:
         raise bad_value(argument, bounds, f"not two finite numbers {form}", "Pass (low, high)")
     return low, high

@@ -286,3 +286,11 @@ def test_an_infinite_bound_lets_runs_go_on_and_judges_them_by_it_wherever_they_a
         assert read.lane_regimes == [wanted]
     again = gdkit.open(tmp_path / "run", problem=replayed()).extend(len(HIGH))
     assert again.lanes["end_step"].values == [len(HIGH)] and again.lane_regimes == [wanted]
+
+
+@pytest.mark.parametrize(
+    "bounds", [[0.1, 1.0], np.array([0.1, 1.0]), (np.float64(0.1), 1)], ids=["list", "array", "mixed"]
+)
+def test_bounds_are_any_pair_of_numbers(bounds):
+    expected = gdkit.random_axes({"learning_rate": (0.1, 1.0)}, 3)
+    assert gdkit.random_axes({"learning_rate": bounds}, 3) == expected
