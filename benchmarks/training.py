@@ -59,9 +59,9 @@ def _init(key: Any) -> list[Any]:
 def _loss(params: list[Any], batch: Any) -> Any:
     x, y = batch
     for weight, bias in params[:-1]:
-        x = jax.nn.relu(x @ weight + bias)
+        x = jax.nn.relu(x @ weight + bias[None])
     weight, bias = params[-1]
-    return optax.softmax_cross_entropy_with_integer_labels(x @ weight + bias, y).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(x @ weight + bias[None], y).mean()
 
 
 def _sweep(problem: Problem, steps: int, **options: Any) -> gdkit.SweepResult:

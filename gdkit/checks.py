@@ -29,8 +29,18 @@ def check_integer(argument: str, value: Any, *, at_least: int = 1, at_most: int 
         raise bad_value(argument, value, f"must be at most {at_most}", f"Pass an integer of at most {at_most}")
 
 
-def check_number(argument: str, value: Any, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
-    """Raise unless `value` is a finite real number within its bounds; of a traced one only the type is checked."""
+def check_number(
+    argument: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    or_infinite: bool = False,
+) -> None:
+    """Raise unless `value` is a finite real number within its bounds; of a traced one only the type is checked.
+
+    With `or_infinite` it may be positive infinity too.
+    """
     bound = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" if at_least > -math.inf else ""
     if not is_number(value):
         raise bad_type(argument, value, "not a number", f"Pass a finite number{bound}")
@@ -38,6 +48,8 @@ def check_number(argument: str, value: Any, *, above: float = -math.inf, at_leas
         return
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = value.item()  # in float32 the largest float64 would overflow
+    if or_infinite and value == math.inf:
+        return
     if not (abs(value) <= float(np.finfo(np.float64).max) and value > above and value >= at_least):
         raise bad_value(argument, value, f"must be a finite number{bound}", f"Pass a finite number{bound}")
 

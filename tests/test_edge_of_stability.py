@@ -23,7 +23,7 @@ TINY = {
     "key": 0,
     "keys": 1,
 }
-TINY_ADAM = {"network": SMALL, "learning_rates": [3e-3], "steps": 800, "every": 100, "key": 0, "keys": 1}
+TINY_ADAM = {"network": SMALL, "learning_rates": [3e-3], "steps": 800, "every": 40, "key": 0, "keys": 1}
 
 
 @pytest.fixture(scope="module")

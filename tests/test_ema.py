@@ -43,7 +43,8 @@ FACTORIES = {
 def test_the_average_is_that_of_the_history_and_the_training_is_unchanged(name, decay):
     factory, given = FACTORIES[name], {"hyperparameters": {"learning_rate": 0.1}, "record_params": True}
     plain, run = (descend(PROBLEM, one, STEPS, **given) for one in (factory, ema(factory, decay)))
-    jax.tree.map(np.testing.assert_array_equal, run.params_history, plain.params_history)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    jax.tree.map(close, run.params_history, plain.params_history)
     found = optimizers.evaluation_params(run.opt_state, run.params)
     right = jax.tree.map(lambda history: averaged(history, decay), plain.params_history)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, right)

@@ -34,12 +34,13 @@ def both(request):
     return run("all"), run("ends")
 
 
-def test_the_ends_have_the_bits_that_they_have_with_all_statistics(both):
+def test_the_ends_are_those_with_all_statistics(both):
     full, ends = both
     names = {"initial_loss", "final_loss", "min_loss", "min_step", "end_step", "end_kind", "curve_loss"}
     assert names <= set(ends.lanes.data_vars) < set(full.lanes.data_vars)
     for name in set(ends.lanes.data_vars) - {"reference_loss"}:
-        np.testing.assert_array_equal(ends.lanes[name], full.lanes[name], err_msg=name)
+        # to rounding: programs of the ends make several steps per iteration
+        np.testing.assert_allclose(ends.lanes[name], full.lanes[name], rtol=1e-4, err_msg=name)
     assert not {"late_mean", "reversal", "update_norm"} & set(ends.lanes.data_vars)
 
 

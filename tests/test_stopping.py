@@ -130,7 +130,8 @@ def test_a_block_ends_with_its_last_lane_and_a_stopped_run_stays_stopped():
 
 
 @pytest.mark.full
-def test_an_interrupted_sweep_resumes_with_the_memory_of_its_rules(iris, tmp_path):
+def test_an_interrupted_sweep_resumes_with_the_memory_of_its_rules(tmp_path):
+    iris = problems.mlp("iris", widths=(3,), batch_size=16)
     rule, plan = [monitors.patience(checks=2, every=10)], Plan(width=2, depth=1, segment=16, workers=1)
     options = {"steps": 80, "monitors": rule, "plan": plan}
     straight = sweep(iris, sgd, RATES, **options)

@@ -225,13 +225,15 @@ def with_schedule(optimizer: OptimizerFactory, share: Schedule) -> OptimizerFact
 def with_clipping(optimizer: OptimizerFactory, clip_norm: float | Array) -> OptimizerFactory:
     """The factory `optimizer`, with gradients scaled to a global norm of at most `clip_norm`, which may be traced.
 
+    With an infinite `clip_norm` no gradient is scaled.
+
     >>> clipped = with_clipping(sgd, 1.0)(learning_rate=1.0)
     >>> updates, _ = clipped.update(jnp.float32(4.0), clipped.init(jnp.float32(0.0)))
     >>> float(updates)
     -1.0
     """
     check_callable("optimizer", optimizer, "Pass a factory, for example optax.adam")
-    check_number("clip_norm", clip_norm, above=0)
+    check_number("clip_norm", clip_norm, above=0, or_infinite=True)
 
     @functools.wraps(optimizer)
     def clipped(**hyperparameters: Any) -> Optimizer:
