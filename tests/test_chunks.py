@@ -77,7 +77,10 @@ def evaluate_at(problem, arrays, static=None, traced=None):
     return compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes
 
 
-PARAMS = init(jax.random.key(1))
+PARAMS = {
+    "a": 0.5 * RNG.normal(size=(4, WIDTH)).astype(np.float32),
+    "b": 0.1 * RNG.normal(size=(WIDTH, 2)).astype(np.float32),
+}
 BOUND = 1.2 * CHUNK_BYTES  # without chunks the hidden layer of all rows takes twice as much
 
 
