@@ -60,9 +60,9 @@ def interrupt(iris, folder, after, **plan):
     written = []
 
     class InterruptingStore(Store):
-        def put_carry(self, *arguments, **options):
-            super().put_carry(*arguments, **options)
-            written.append(arguments)
+        def put_carry(self, *arguments, last=False):
+            super().put_carry(*arguments, last=last)
+            written.extend([] if last else [arguments])
             if len(written) >= after:
                 raise InterruptError
 

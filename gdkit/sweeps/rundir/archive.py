@@ -249,15 +249,14 @@ def _read_carry(
 
 
 def verify_tiles(run: Store) -> np.ndarray:
-    """Mask of tiles that are finished and undamaged, ``(tiles,)`` bool; warns of the damaged ones, once."""
-    finished, errors = run.finished(), []
+    """Mask of tiles that are finished and undamaged, ``(tiles,)`` bool; warns of each damaged one."""
+    finished = run.finished()
     for tile in map(int, np.flatnonzero(finished)):
         try:
             verify_tile(run, tile)
         except DamagedFileError as error:
-            errors.append(error)
+            warn(f"{error} It is computed again.")
             finished[tile] = False
-    _warn_of_damage(errors, "It is computed again", "so are {} other tiles")
     return finished
 
 
