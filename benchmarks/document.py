@@ -272,9 +272,10 @@ MLP 64-64-64-10, batch 128, Adam, 16 learning rates.
 - Batches from the host: {batches["blocks"]} blocks per seed read {batches["ratio"]:.3f} batches per seed and step.
 - A sweep over a memory map takes {waiting["share"]:+.1%} longer than over one batch that is in memory. A batch takes
   {_seconds(waiting["batch_seconds"])} to read, a step of all learning rates {_seconds(waiting["step_seconds"])}.
-- Evaluating 2000 rows every {evaluation["every"]} of {evaluation["steps"]} steps costs {evaluation["whole"]:.1%}; all
+- Evaluating 2000 rows every {evaluation["every"]} of {evaluation["steps"]} steps costs {evaluation["whole"]:+.1%}; all
   but {evaluation["share"]:+.1%} is the evaluations themselves.
 - Keeping the last states costs {states["last"]:+.1%}, the best ones {states["best"]:+.1%}.
+- A negative cost means that rounds of the benchmark differ by more than what it measures.
 - Peak memory, the cache of the file not counted: {", ".join(peaks)}.
 """
 

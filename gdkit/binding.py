@@ -120,7 +120,7 @@ def resolve_problem(problem: ProblemLike, hyperparameters: Hyperparameters) -> t
     of_optimizer, of_problem = factories.split_hyperparameters(values)
     if isinstance(problem, Problem):
         return problem, of_optimizer
-    _check_problem(problem)
+    check_problem(problem)
     concrete = factories.call("problem", problem, of_problem)
     if not isinstance(concrete, Problem):
         raise bad_type("problem", concrete, "the factory returned no Problem", "Return gdkit.Problem(loss, init, ...)")
@@ -255,7 +255,7 @@ def check_hyperparameters(
         name = factories.PROBLEM_PREFIX + next(iter(of_problem))
         remedy = "Pass a factory, for example gdkit.problems.quadratic, not a finished Problem"
         raise bad_value("hyperparameters", name, "a finished Problem takes no hyperparameters", remedy)
-    _check_problem(problem)
+    check_problem(problem)
     if optimizers.is_optimizer(optimizer):
         optimizers.build(optimizer, of_optimizer)
     elif callable(optimizer):
@@ -266,9 +266,10 @@ def check_hyperparameters(
         factories.check_names("hyperparameters", problem, of_problem)
 
 
-def _check_problem(problem: Any) -> None:
-    if not isinstance(problem, Problem) and not callable(problem):
-        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+def check_problem(value: Any) -> None:
+    """Raise unless `value` is a Problem or can be called for one."""
+    if not isinstance(value, Problem) and not callable(value):
+        raise bad_type("problem", value, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
 
 
 def describe_steps(

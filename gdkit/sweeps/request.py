@@ -13,7 +13,7 @@ from gdkit import binding, checks
 from gdkit import monitors as monitors_
 from gdkit.binding import Arrays
 from gdkit.descent import evaluation
-from gdkit.errors import bad_type, bad_value
+from gdkit.errors import bad_value
 from gdkit.monitors import Limits
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.sweeps import checkpoints
@@ -125,8 +125,8 @@ def check_request(
     checks.check_choice("statistics", statistics, monitors_.BUILT_IN)
     checks.check_instances("monitors", monitors, Monitor, "Pass for example [gdkit.monitors.time_to(0.1)]")
     _check_keep_states(keep_states, evaluate_every)
-    if not isinstance(problem, Problem | Learner) and not callable(problem):
-        raise bad_type("problem", problem, "neither a Problem nor a factory of one", "Pass gdkit.Problem(loss, init)")
+    if not isinstance(problem, Learner):
+        binding.check_problem(problem)
     sections = parse_axes(problem, optimizer, axes)
     for section in sections:
         names = [axis.name for dimension in section.dimensions for axis in dimension.axes]
