@@ -16,6 +16,7 @@ from typing import Any
 
 from gdkit.app.config.loading import load
 from gdkit.app.config.schema import StudyConfig
+from gdkit.formatting import format_number
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reproductions.md"
@@ -135,7 +136,7 @@ def _cell(text: str) -> str:
 
 
 def _format(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    return format_number(value) if isinstance(value, int | float) else str(value)
 
 
 def main(words: list[str]) -> int:

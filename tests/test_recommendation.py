@@ -359,6 +359,24 @@ def test_the_edge_is_given_with_its_bracket(first):
     assert card.value == f"{found.edge:.3g}" and card.detail == bracket
 
 
+@pytest.mark.parametrize(("end", "first"), [(0.05, None), (0.05, 22), (0.5, None), (0.02, None)])
+def test_the_value_from_which_on_no_run_converges_is_named(end, first):
+    losses = 0.01 + (end - 0.01) * np.maximum(OFFSETS / 2, 0)  # of a start at 3: up to 0.03, the gap is at most 1 %
+    scores = column(losses)
+    scores[first:] = np.inf if first else scores[first:]
+    finite = np.where(np.isfinite(scores), scores, 3).ravel()
+    summary = summarize(made(scores, by="final_loss", late_mean=finite, min_loss=finite), "final_loss")
+    beyond = RATES[np.argmax(losses > 0.03)] if end > 0.03 else None
+    sentence = f"No run converges from {beyond:.3g} on" if beyond else "No run converges from"
+    ending = "." if first else ", and none diverged up to 10."
+    for text in (answers.format_details(summary), answers.format_answer(summary)):
+        assert (f"{sentence}{ending}" in text) if beyond else (sentence not in text)
+    cards = {card.name: (card.value, card.detail) for card in answers.answer_cards(summary)}
+    if not first:
+        found = ("no run converges from", f"{beyond:.3g}") if beyond else ("no divergence up to", "10")
+        assert cards[found[0]][0] == found[1]
+
+
 @pytest.mark.parametrize("question", ["best", "recommend"])
 def test_a_result_without_finished_lanes_has_neither_best_nor_recommendation(question):
     result = made(column(CURVES["a bowl"]), end_kind=int(EndKind.RUNNING))

@@ -31,7 +31,7 @@ def format_answer(summary: Summary) -> str:
     corrected = f" ({score} when corrected for choosing the best)" * (mean != score)
     quality = ", ".join(filter(None, [f"{humanize(summary.by)} {mean}{corrected}", metric]))
     answer = f"{format_headline(summary).removesuffix('.')}: {quality}."
-    return " ".join(filter(None, [answer, _describe_divergence(recommendation)]))
+    return " ".join(filter(None, [answer, _describe_unsettled(row), _describe_divergence(recommendation)]))
 
 
 def format_headline(summary: Summary) -> str:
@@ -61,6 +61,7 @@ def format_details(summary: Summary) -> str:
         _describe_quality(summary, row, recommendation),
         "" if _describe_axis_end(summary, row) else _describe_certainty(recommendation),
         _describe_plateau(summary, recommendation),
+        _describe_unsettled(row),
         _describe_divergence(recommendation),
         _describe_sensitivity(summary),
         _describe_next(summary, row, recommendation),
@@ -91,7 +92,7 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
         AnswerCard(f"best {humanize(recommendation.axis)}", short_number(recommendation.best), interval),
         _make_plateau_card(summary, recommendation, "needs seeds that differ" if alike else "needs 3 seeds"),
     ]
-    cards += filter(None, [_make_edge_card(recommendation)])
+    cards += filter(None, [_make_edge_card(recommendation, _find_unsettled(row))])
     details = ["corrected for choosing the best"] * (
         short_number(recommendation.mean) != short_number(recommendation.score)
     )
@@ -115,10 +116,12 @@ def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown
     return AnswerCard("about as good", short_range(as_good), within)
 
 
-def _make_edge_card(recommendation: Recommendation) -> AnswerCard | None:
+def _make_edge_card(recommendation: Recommendation, unsettled: float | None) -> AnswerCard | None:
     safe, unsafe, edge = recommendation.safe, recommendation.unsafe, recommendation.edge
     if safe is None:
         return None
+    if unsafe is None and unsettled is not None:
+        return AnswerCard("no run converges from", short_number(unsettled), f"none diverged up to {short_number(safe)}")
     if unsafe is None:
         return AnswerCard("no divergence up to", short_number(safe), "no divergence found")
     bracket = f"no run diverged up to {short_number(safe)}, some did at {short_number(unsafe)}"
@@ -245,6 +248,28 @@ def _describe_hidden(summary: Summary, recommendation: Recommendation) -> str:
     mean = f"mean {humanize(summary.by)} {'down' if summary.maximize else 'up'} to"
     which = f"{short_range(recommendation.plateau)} ({mean} {short_number(recommendation.worst_mean)})"
     return f"{count(len(recommendation.lanes), 'seed')} do not distinguish {which}"
+
+
+def _find_unsettled(row: SummaryRow) -> float | None:
+    """The value above the best from which on no run converges; None where divergence is all that begins there."""
+    recommendation = row.recommendation
+    if recommendation is None or recommendation.best is None:
+        return None
+    found = None
+    for cell in reversed(row.cells):
+        if any(cell.counts[regime] for regime in MAY_HAVE_CONVERGED):
+            break
+        found = cell.value
+    settles = found is not None and found > recommendation.best
+    return found if settles and (recommendation.unsafe is None or found < recommendation.unsafe) else None
+
+
+def _describe_unsettled(row: SummaryRow) -> str:
+    value = _find_unsettled(row)
+    if value is None or row.recommendation is None:
+        return ""
+    end = "" if row.recommendation.unsafe else f", and none diverged up to {short_number(row.recommendation.safe)}"
+    return f"No run converges from {short_number(value)} on{end}."
 
 
 def _describe_divergence(recommendation: Recommendation) -> str:
