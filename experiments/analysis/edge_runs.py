@@ -134,9 +134,9 @@ def edge_table(runs: Mapping[str, Sequence[CurvatureRun]]) -> str:
         "optimizer": ("", [name for name, _ in rows]),
         "η": ("g", [run.learning_rate for _, run in rows]),
         "key": ("d", [run.key for _, run in rows]),
-        "lowest": (".5g", [run.curvature.min() for _, run in rows]),
-        "edge": (".5g", [run.edge for _, run in rows]),
-        "plateau": (".5g", [run.plateau for _, run in rows]),
+        "lowest": (",.1f", [run.curvature.min() for _, run in rows]),
+        "edge": (",.1f", [run.edge for _, run in rows]),
+        "plateau": (",.1f", [run.plateau for _, run in rows]),
         "of edge": (".3f", [run.plateau / run.edge for _, run in rows]),
         "last loss": (".1e", [run.loss[-1] for _, run in rows]),
     })  # fmt: skip
