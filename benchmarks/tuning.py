@@ -95,16 +95,21 @@ def by_sweeps(task: Task, score: Callable[[Workload, int, Any], np.ndarray], cou
 
 def score_by_sweep(work: Workload, key: int, rates: Any) -> np.ndarray:
     """Validation losses at the end; infinite where a run diverged."""
-    result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, steps=work.steps, key=key)
+    result = gdkit.sweep(work.problem, gdkit.sgd, {"learning_rate": rates}, **_settings(work, key))
     return np.nan_to_num(result.data["validation_loss"].values[:, 0], nan=np.inf)
 
 
 def score_by_halving(work: Workload, key: int, rates: Any) -> np.ndarray:
     """Validation losses of the lanes that successive halving runs to the end; infinite for others."""
     axes = {"learning_rate": rates}
-    found = gdkit.successive_halving(work.problem, gdkit.sgd, axes, steps=work.steps, key=key).data.isel(seed=0)
+    found = gdkit.successive_halving(work.problem, gdkit.sgd, axes, **_settings(work, key)).data.isel(seed=0)
     done = found["end_step"].values >= work.steps
     return np.nan_to_num(np.where(done, found["validation_loss"].values, np.inf), nan=np.inf)
+
+
+def _settings(work: Workload, key: int) -> dict[str, Any]:
+    """Arguments of a search; the other searches, too, compute no statistics along the runs."""
+    return {"steps": work.steps, "key": key, "statistics": "ends"}
 
 
 # --- Optuna
