@@ -14,8 +14,8 @@ from gdkit.seals import Seal
 CONFIG, REPORT = "config.yaml", "report.html"
 SEAL = Seal(b"<!-- sha256 ", b" -->\n")  # at the end of a report
 UNFINISHED = '<p class="standing"'  # only reports of unfinished runs contain it
-_MANIFEST = "manifest.json"  # `gdkit.store.manifest.NAME`, whose import would take NumPy
-_RESULT_FILES = (_MANIFEST, "results.nc", REPORT)  # a folder without them has no results to protect
+_MANIFEST, _RESULTS = "manifest.json", "results.nc"  # as in `gdkit.store`, whose import would take NumPy
+_RESULT_FILES = (_MANIFEST, _RESULTS, REPORT)  # a folder without them has no results to protect
 _EXAMPLE = "Give the folder of a run, for example runs/digits_mlp."
 
 
@@ -130,6 +130,18 @@ def contains_runs(folder: Path) -> bool:
 def resume_command(folder: Path) -> str:
     """The command that resumes the run in `folder`."""
     return shlex.join(["gdkit", "run", str(folder / CONFIG), "--output", str(folder)])
+
+
+def describe_interruption(folder: Path) -> str:
+    """How much of an interrupted run is saved in `folder`, and the command that resumes it."""
+    if not (folder / CONFIG).is_file():
+        return "interrupted before the first run. To start again, run the same command."
+    text, purpose = "interrupted.", "resume"
+    if (folder / _RESULTS).is_file():
+        text, purpose = "interrupted. All runs are finished and saved, but the report is not written.", "write it"
+    elif (folder / _MANIFEST).is_file():
+        text = "interrupted. Finished runs are saved; the others resume from their last checkpoint."
+    return f"{text} To {purpose}:\n  {resume_command(folder)}"
 
 
 def _find_conflict(config: Config, folder: Path) -> str:

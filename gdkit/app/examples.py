@@ -1,14 +1,16 @@
-"""The examples that gdkit comes with: configs, and the studies that some of them run."""
+"""What ``gdkit new`` writes: a config and a problem to start from, or an example: a config and the study it runs."""
 
 import ast
 import itertools
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
-from gdkit.errors import InputValueError, unknown_name
+from gdkit.errors import InputValueError, bad_value, unknown_name
 
-_PACKAGED = Path(__file__).parent / "templates" / "examples"  # of an installed wheel
+_TEMPLATES = Path(__file__).parent / "templates"
+_PACKAGED = _TEMPLATES / "examples"  # of an installed wheel
 _ROOT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]  # of a checkout
 
 
@@ -60,6 +62,27 @@ def copy_example(name: str, folder: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[path])
     return written
+
+
+def write_starter(name: str, folder: Path) -> tuple[Path, Path]:
+    """Write NAME.yaml and NAME_problem.py; return their paths.
+
+    Raises:
+      InputValueError: the name cannot be that of a file and a module, or a file exists.
+    """
+    name = name.removesuffix(".yaml")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,80}", name):
+        remedy = "Begin with a letter, then letters, digits and . _ - only"
+        raise bad_value("NAME", name, "not a valid name", remedy)
+    module = re.sub(r"\W", "_", name) + "_problem"
+    config, problem = folder / f"{name}.yaml", folder / f"{module}.py"
+    for path in (config, problem):
+        if path.exists():
+            raise InputValueError(f"{path}: the file exists and is not overwritten. Choose another name.")
+    for path, template in ((config, "config.yaml.txt"), (problem, "problem.py.txt")):
+        text = string.Template((_TEMPLATES / template).read_text(encoding="utf-8"))
+        path.write_text(text.substitute(name=name, module=module), encoding="utf-8")
+    return config, problem
 
 
 def _get_config_path(name: str) -> Path:

@@ -1,18 +1,21 @@
 """SIGINT and SIGTERM end the process of the command with exit code 130 and a message, at any moment.
 
-The process ends within the handler. An exception would be raised at an arbitrary place instead: it aborts imports of
-extension modules, and code that catches all exceptions swallows it. Imports nothing heavy.
+While a sweep runs, the first signal makes it store checkpoints and end. Otherwise the process ends within the handler:
+an exception would be raised at an arbitrary place, aborts imports of extension modules, and is swallowed by code that
+catches all exceptions. Imports nothing heavy.
 """
 
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
 _AGAIN = "interrupted. Run the same command again."
+_STOPPING = b"\nstopping once the current segments are checkpointed; interrupt again to stop immediately\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _descriptions: list[Callable[[], str]] = []
 
@@ -50,6 +53,28 @@ def explain_interruption(describe: Callable[[], str]) -> Generator[None]:
         raise error if error.args else KeyboardInterrupt(describe()) from None
     finally:
         _descriptions.pop()
+
+
+@contextmanager
+def stop_on_signal() -> Generator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second ends the process immediately."""
+    stop = threading.Event()
+
+    def handle(*_: Any) -> None:
+        if stop.is_set():
+            exit_interrupted()
+        stop.set()
+        os.write(2, _STOPPING)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
+        yield stop
+        return
+    handlers = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def describe_error(error: KeyboardInterrupt) -> str:

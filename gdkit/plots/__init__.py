@@ -9,9 +9,8 @@ leaves the axes is drawn up to their edge, with a marker there.
 from gdkit.plots.boundary import FPS, answer_handles, answers, zoom
 from gdkit.plots.curves import curves, loss_curves
 from gdkit.plots.derivatives import chain_rule, difference_error, tangent
-from gdkit.plots.explained import curvature, flow
 from gdkit.plots.maps import regime_map
-from gdkit.plots.runs import coordinate_check, descent_1d, trajectories
+from gdkit.plots.runs import coordinate_check, curvature, descent_1d, flow, trajectories
 from gdkit.plots.style import (
     REGIME_COLORS,
     REGIME_LABELS,

@@ -13,7 +13,7 @@ import cyclopts
 
 import gdkit
 from gdkit import environment
-from gdkit.app import resources
+from gdkit.app import examples, resources
 from gdkit.app.interrupts import explain_interruption
 from gdkit.app.run.hooks import Hooks
 from gdkit.errors import DamagedFileError, InputValueError, OtherRunError, bad_value
@@ -82,7 +82,7 @@ def run(
     loaded = _load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
-    from gdkit.app.run.interruption import describe_interruption
+    from gdkit.app.directory import describe_interruption
 
     with explain_interruption(lambda: describe_interruption(folder)):
         from gdkit.app.run.machines import connect_dask, join_processes
@@ -316,15 +316,11 @@ def new(name: str | None = None, /, *, example: bool = False) -> None:
     elif name is None:
         raise InputValueError(f"gdkit new: NAME is missing.\n{describe_usage('new')}")
     elif example:
-        from gdkit.app.examples import copy_example
-
-        written = copy_example(name, Path())
+        written = examples.copy_example(name, Path())
         print("\n".join(f"wrote {path}" for path in written) or "All files of this example exist already.")
         print(f"run it:  gdkit run configs/{name}.yaml")
     else:
-        from gdkit.app.cli.starter import write_starter
-
-        config, problem = write_starter(name, Path())
+        config, problem = examples.write_starter(name, Path())
         print(f"wrote {config} and {problem}\nrun it:  gdkit run {config}")
 
 

@@ -16,10 +16,10 @@ from gdkit.app.config.build import build_arguments, build_thresholds, locate_err
 from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, SweepConfig
 from gdkit.app.directory import REPORT, resume_command
+from gdkit.app.interrupts import stop_on_signal
 from gdkit.app.resources import Resources
 from gdkit.app.run.caches import store_plans, use_program_cache
 from gdkit.app.run.hooks import Hooks
-from gdkit.app.run.interruption import stop_on_signal
 from gdkit.app.run.log import log_run, raise_store_errors, write_log
 from gdkit.app.run.outputs import Show, write_partial_report, write_report
 from gdkit.app.run.study import run_study

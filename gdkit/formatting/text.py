@@ -1,5 +1,6 @@
-"""Numbers, ranges, durations and counts as text."""
+"""Numbers, ranges, durations, counts and tables as text."""
 
+from collections.abc import Sequence
 from typing import SupportsFloat
 
 
@@ -46,3 +47,23 @@ def count(number: int, noun: str) -> str:
     ('1 lane', '12,000 lanes')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str = ">") -> str:
+    """Columns under their heads, as wide as their longest cell.
+
+    Args:
+      heads: the names of the columns.
+      rows: the cells, row by row.
+      align: ``<`` or ``>`` for each column, or one character for all columns.
+
+    >>> print(text_table(["name", "loss"], [["sgd", "0.25"], ["adam", "0.5"]], "<>"))
+    name | loss
+    -----------
+    sgd  | 0.25
+    adam |  0.5
+    """
+    align = align if len(align) > 1 else align * len(heads)
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [" | ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)) for row in (heads, *rows)]
+    return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
