@@ -160,8 +160,8 @@ def test_regime_colours_are_told_apart_in_grey():
 def crosses(ax):
     """Where the marks of diverged lanes stand, on the scale of the axes (0 to 1)."""
     marks = [line for line in ax.lines if line.get_marker() == plots.REGIME_MARKERS[Regime.DIVERGED]]
-    at = [ax.transLimits.transform(ax.transScale.transform(line.get_xydata()[0])) for line in marks]
-    return np.array(at).reshape(-1, 2)
+    at = [point for line in marks for point in line.get_xydata()]
+    return ax.transLimits.transform(ax.transScale.transform(np.array(at).reshape(-1, 2)))
 
 
 def test_diverged_lanes_are_drawn_to_the_top_of_the_axes(ax, parabola):
@@ -180,15 +180,15 @@ def test_loss_axis_is_that_of_the_lanes_that_did_not_diverge(ax, parabola):
 
 def test_every_lane_has_a_line_and_a_mark(ax, parabola):
     plots.loss_curves(parabola, ax=ax)
-    marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
-    assert len(marks) == len(RATES)
-    assert len(ax.lines) == 2 * len(RATES)
+    marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert sum(len(line.get_xdata()) for line in marks) == len(RATES)
+    assert len(ax.lines) == len(RATES) + len(marks)
 
 
 def test_lines_without_recorded_curves_join_the_first_and_the_last_loss(ax):
     result = sweep(problems.parabola(), sgd, {"learning_rate": [0.01, 0.1]}, steps=20, curve_points=0)
     plots.loss_curves(result, ax=ax)
-    lines = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) > 1]
+    lines = [line.get_xydata() for line in ax.lines if line.get_linestyle() != "None"]
     np.testing.assert_allclose([line[0] for line in lines], [(0, 9.0)] * 2, rtol=1e-5)
     np.testing.assert_allclose([line[-1, 1] for line in lines], result.lanes["final_loss"].values, rtol=1e-5)
 

@@ -97,11 +97,11 @@ def curves(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     last = max([1.0, *(float(steps[-1]) for steps, *_ in drawn)])
     ax.set_xlim(0, last * (1.06 if log_steps else 1.02))
+    style.tidy_ticks(ax.xaxis)
     shades = _make_color_map(line)
-    for steps, values, place in drawn:
-        is_finished = line.result.finished[line.rows[place, seed]]
-        regime = Regime(int(line.regimes[place, seed])) if is_finished else None
-        _draw_curve(ax, steps, values, shades.to_rgba(line.values[place]), regime)
+    ends = [_draw_curve(ax, steps, values, shades.to_rgba(line.values[place])) for steps, values, place in drawn]
+    places = [place for *_, place in drawn]
+    _draw_ends(ax, np.array(ends), line.regimes[places, seed], line.result.finished[line.rows[places, seed]])
     ax.set(xlabel="step", ylabel=style.format_name(name))
     style.draw_legend(ax, style.regime_handles(regimes))
     _draw_color_bar(ax, shades, style.format_name(axis))
@@ -120,7 +120,8 @@ def _get_curve(result: SweepResult, lane: int, name: str) -> tuple[np.ndarray, n
     return steps, losses.astype(float)
 
 
-def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, regime: Regime | None) -> None:
+def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any) -> np.ndarray:
+    """Draw a curve up to the edge of the axes; returns the point where it ends, (2,)."""
     bottom, top = ax.get_ylim()
     losses = np.maximum(np.nan_to_num(losses, nan=1e300, posinf=1e300), bottom)
     scale = ax.transScale
@@ -128,8 +129,13 @@ def _draw_curve(ax: Axes, steps: np.ndarray, losses: np.ndarray, color: Any, reg
     low, high = scale.transform([(0.0, bottom), (max(steps[-1], 1), top)])
     path = scale.inverted().transform(style.clip_path(points, low, high))
     ax.plot(*path.T, color=color, linewidth=1.3, solid_joinstyle="round", zorder=2)
-    if regime is not None:
-        ax.plot(*path[-1], **style.mark(regime, 6.5), clip_on=False, zorder=4)
+    return path[-1]
+
+
+def _draw_ends(ax: Axes, ends: np.ndarray, regimes: np.ndarray, finished: np.ndarray) -> None:
+    """Draw the marker of its regime at the end of each finished curve; ends: (curves, 2)."""
+    for regime in sorted({Regime(int(code)) for code in regimes[finished]}):
+        ax.plot(*ends[finished & (regimes == regime)].T, **style.mark(regime, 6.5), clip_on=False, zorder=4)
 
 
 def _make_color_map(line: Line) -> ScalarMappable:

@@ -176,6 +176,7 @@ def _plots() -> Any:
 def _draw(spec: _FigureSpec) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.6, spec.height), layout="constrained")
+    figure = Figure(figsize=(7.6, spec.height))
+    figure.set_layout_engine("tight", pad=0.4)  # a figure takes a fifth less time than with a constrained layout
     spec.draw(figure.subplots())
     return figure
