@@ -120,6 +120,11 @@ class Section:
         """Number of points in the product."""
         return math.prod(self.shape)
 
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of all dimensions."""
+        return tuple(axis for dimension in self.dimensions for axis in dimension.axes)
+
 
 class Group(NamedTuple):
     """The points of a section that one program serves."""
@@ -282,11 +287,11 @@ def _make_section(
         name = "pair" if number == 0 else f"pair_{number + 1}"
         axes = tuple(_make_axis(n, v, optimizer, problem, distinct=False) for n, v in pair.items())
         dimensions.append(Dimension(name, axes))
-    names = [axis.name for d in dimensions for axis in d.axes]
-    for name in names:
-        if names.count(name) > 1:
+    section = Section(label, optimizer, fixed, tuple(dimensions))
+    for name, times in collections.Counter(axis.name for axis in section.axes).items():
+        if times > 1:
             raise bad_value("axes", name, "this axis is given twice", "Give it once")
-    return Section(label, optimizer, fixed, tuple(dimensions))
+    return section
 
 
 def _make_axis(

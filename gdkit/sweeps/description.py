@@ -1,6 +1,7 @@
 """The description of a sweep: its axes, its arguments, and where it ran."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -26,9 +27,23 @@ class LaneGrid(NamedTuple):
     dimensions: tuple[tuple[str, tuple[str, ...], int], ...]  # name, axes, size
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each dimension."""
+        return tuple(size for _, _, size in self.dimensions)
+
+    @property
     def points(self) -> int:
         """Points of the product, seeds not counted."""
-        return int(np.prod([size for _, _, size in self.dimensions], dtype=np.int64))
+        return math.prod(self.shape)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of all dimensions."""
+        return tuple(axis for _, axes, _ in self.dimensions for axis in axes)
+
+    def find_dimension(self, axis: str) -> int:
+        """The number of the dimension that has `axis`, one of `axes`."""
+        return [axis in axes for _, axes, _ in self.dimensions].index(True)
 
 
 GridAxes = tuple[LaneGrid, dict[str, np.ndarray]]  # the values of its axes by name
@@ -110,9 +125,7 @@ def describe_origin(key: Key, plan: Mapping[str, Any]) -> dict[str, Any]:
 def list_grids(sections: Iterable[Section]) -> list[GridAxes]:
     """The lanes of each section as a product, and the values of its axes."""
     dimensions = lambda s: tuple((d.name, tuple(a.name for a in d.axes), d.size) for d in s.dimensions)
-    return [
-        (LaneGrid(s.label, dimensions(s)), {a.name: a.labels for d in s.dimensions for a in d.axes}) for s in sections
-    ]
+    return [(LaneGrid(s.label, dimensions(s)), {axis.name: axis.labels for axis in s.axes}) for s in sections]
 
 
 def extend_grids(grids: Iterable[GridAxes], more: Iterable[GridAxes]) -> tuple[list[GridAxes], np.ndarray, np.ndarray]:
@@ -145,15 +158,12 @@ def _extend_grid(
 ) -> tuple[GridAxes, np.ndarray, np.ndarray]:
     """The product of all values with its axes, and where the points of either product are in it."""
     axis = next(name for name in own if not np.array_equal(own[name], added[name]))
-    dimension = next(i for i, (_, names, _) in enumerate(grid.dimensions) if axis in names)
+    dimension, dimensions = grid.find_dimension(axis), list(grid.dimensions)
     union = np.union1d(own[axis], added[axis])
-    name, names, _ = grid.dimensions[dimension]
-    dimensions = (*grid.dimensions[:dimension], (name, names, len(union)), *grid.dimensions[dimension + 1 :])
-    points = [
-        renumber_points(tuple(size for *_, size in part.dimensions), dimension, places, len(union))
-        for part, places in ((grid, np.searchsorted(union, own[axis])), (more, np.searchsorted(union, added[axis])))
-    ]
-    return (LaneGrid(grid.label, dimensions), own | {axis: union}), points[0], points[1]
+    dimensions[dimension] = (*dimensions[dimension][:2], len(union))
+    renumber = lambda shape, values: renumber_points(shape, dimension, np.searchsorted(union, values), len(union))
+    extended = LaneGrid(grid.label, tuple(dimensions)), own | {axis: union}
+    return extended, renumber(grid.shape, own[axis]), renumber(more.shape, added[axis])
 
 
 def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:
@@ -165,20 +175,15 @@ def read_grids(content: Iterable[Any]) -> tuple[LaneGrid, ...]:
 def _get_settings(request: SweepRequest) -> dict[str, Any]:
     """Arguments of the sweep that are in no other attribute, but are needed to run its lanes again."""
     limits = {name: float(getattr(request.limits, name)) for name in ("diverged_above", "target")}
-    finite = {name: value if np.isfinite(value) else None for name, value in limits.items()}
-    kept: dict[str, Any] = {} if request.keep_states == "auto" else {"keep_states": request.keep_states or "none"}
-    started = {} if request.start is None else {"start": checkpoints.digest_start(request.start)}
-    kept |= {} if request.evaluate_every is None else {"evaluate_every": request.evaluate_every}
-    return (
-        finite
-        | kept
-        | started
-        | {
-            "statistics": request.statistics,
-            "curve_points": request.curve_points,
-            "impl": str(jax.random.key_impl(request.key)),
-        }
-    )
+    settings: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in limits.items()}
+    if request.keep_states != "auto":
+        settings["keep_states"] = request.keep_states or "none"
+    if request.evaluate_every is not None:
+        settings["evaluate_every"] = request.evaluate_every
+    if request.start is not None:
+        settings["start"] = checkpoints.digest_start(request.start)
+    settings |= {"statistics": request.statistics, "curve_points": request.curve_points}
+    return settings | {"impl": str(jax.random.key_impl(request.key))}
 
 
 def _column_as_json(values: np.ndarray) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def sweep_function(
     groups = [(g, offset) for s, offset in zip(sections, offsets[:-1], strict=True) for g in group_points(s)]
     judging = Judging(by, maximize, optimum, stochastic, diverged_above, curve_points)
     check_judging(judging)
-    names = [axis.name for section in sections for dimension in section.dimensions for axis in dimension.axes]
+    names = [axis.name for section in sections for axis in section.axes]
     traced = [_trace(train, group, root, names, by) for group, _ in groups]  # all are checked before the first one runs
     shapes = _merge_shapes([own for _, own in traced])
     width, workers = plan.width or _default_width(), count_workers(plan, 1)

@@ -129,26 +129,15 @@ def check_request(
         binding.check_problem(problem)
     sections = parse_axes(problem, optimizer, axes)
     for section in sections:
-        names = [axis.name for dimension in section.dimensions for axis in dimension.axes]
-        binding.check_hyperparameters(problem, section.optimizer, [*names, *section.fixed])
+        names = [*(axis.name for axis in section.axes), *section.fixed]
+        binding.check_hyperparameters(problem, section.optimizer, names)
     key = checks.as_key(key)
     limits = Limits(diverged_above, -np.inf if target is None else target)
     begin = checkpoints.read_start(start)
     return SweepRequest(
-        problem,
-        sections,
-        seeds,
-        steps,
-        key,
-        tuple(monitors),
-        curve_points,
-        limits,
-        plan or Plan(),
-        keep_states,
-        statistics,
-        begin,
-        evaluate_every,
-    )
+        problem, sections, seeds, steps, key, tuple(monitors), curve_points, limits, plan or Plan(), keep_states,
+        statistics, begin, evaluate_every,
+    )  # fmt: skip
 
 
 def check_options(options: Mapping[str, Any]) -> None:

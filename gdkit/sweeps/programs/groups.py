@@ -202,8 +202,7 @@ def _check_names(
     request: SweepRequest, group: Group, problem: Problem, static: Mapping[str, Any], logs: Sequence[str]
 ) -> None:
     """Raise for a name that two of statistics, monitors, axes and dimensions of a result have."""
-    dimensions = [dimension for section in request.sections for dimension in section.dimensions]
-    axes = {axis.name for dimension in dimensions for axis in dimension.axes}
+    axes = {axis.name for section in request.sections for axis in section.axes}
     if request.evaluate_every is not None:
         evaluation.check_evaluate_every(request.evaluate_every, problem)
     if request.keep_states == "best" and evaluation.watched_value(problem) is None:
@@ -218,7 +217,7 @@ def _check_names(
         arrays = request.get_arrays(problem)
         raw, optimizer = descent.raw_initial_state, group.section.optimizer
         start = lambda: raw(request.problem, optimizer, point, request.key, arrays)
-        taken = columns | axes | {dimension.name for dimension in dimensions}
+        taken = columns | axes | {dimension.name for section in request.sections for dimension in section.dimensions}
         names.check_monitor_names(request.monitors, taken, start)
         descent.check_observers(
             request.problem, optimizer, point, request.key, arrays, request.monitors, request.evaluate_every

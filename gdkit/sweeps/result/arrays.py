@@ -76,7 +76,7 @@ def arrange_lanes(
       values: name to final values, (lanes,), or to curves, (lanes, steps + 1).
       judging: how runs are compared and judged.
     """
-    check_value_names("arrays", values, [axis.name for s in sections for d in s.dimensions for axis in d.axes])
+    check_value_names("arrays", values, [axis.name for s in sections for axis in s.axes])
     described = describe_lanes(sections, seeds, {name: v.shape[1:] for name, v in values.items()}, judging)
     return label_columns(described, judge_lanes(values, judging, described.curve_step), {}), described.grids
 

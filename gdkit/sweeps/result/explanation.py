@@ -216,11 +216,9 @@ def choose_lanes(result: SweepLike, lane: int) -> tuple[str | None, dict[int, st
 def _find_line(result: SweepLike, lane: int, axis: str) -> np.ndarray:
     """The finished lanes that differ from a lane in `axis` and what is paired with it, in ascending order of it."""
     paired = {name for grid in result.grids for _, names, _ in grid.dimensions if axis in names for name in names}
-    others = [
-        name for name in (*result.axes, "optimizer", "seed") if name not in paired and name in result.lanes.coords
-    ]
+    others = {*result.axes, "optimizer", "seed"} - paired
     mine = result.finished.copy()
-    for name in others:
+    for name in others & set(result.lanes.coords):
         values = result.lanes[name].values
         both_lack_it = values.dtype.kind == "f" and np.isnan(values) & np.isnan(values[lane])
         mine &= (values == values[lane]) | both_lack_it

@@ -15,8 +15,7 @@ def lane_coordinates(described: Description) -> dict[str, Any]:
     names = dict.fromkeys(name for own in described.axes for name in own)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for grid, axes in zip(grids, described.axes, strict=True):
-        shape = tuple(size for *_, size in grid.dimensions)
-        places = np.indices(shape).reshape(len(shape), grid.points)
+        places = np.indices(grid.shape).reshape(len(grid.shape), grid.points)
         along = zip(grid.dimensions, places, strict=True)
         own = {name: axes[name][place] for (_, listed, _), place in along for name in listed}
         for name in names:
@@ -33,13 +32,11 @@ def lane_coordinates(described: Description) -> dict[str, Any]:
 def unstack(lanes: xr.Dataset, grids: tuple[LaneGrid, ...], seeds: int) -> xr.Dataset:
     """`lanes` reshaped to the product over axes and seeds; unchanged where the optimizers have different axes."""
     first = grids[0]
-    names = [axis for _, axes, _ in first.dimensions for axis in axes]
     rows = first.points * seeds
     for number, grid in enumerate(grids):
         mine = slice(number * rows, (number + 1) * rows)
-        if grid.dimensions != first.dimensions or any(
-            not np.array_equal(lanes[name].values[mine], lanes[name].values[:rows]) for name in names
-        ):
+        has_values = lambda name, mine=mine: np.array_equal(lanes[name].values[mine], lanes[name].values[:rows])
+        if grid.dimensions != first.dimensions or not all(map(has_values, first.axes)):
             return lanes
     sizes = {name: size for name, _, size in first.dimensions} | {"seed": seeds}
     several = len(grids) > 1
@@ -48,7 +45,7 @@ def unstack(lanes: xr.Dataset, grids: tuple[LaneGrid, ...], seeds: int) -> xr.Da
     coords: dict[str, Any] = {"seed": ("seed", np.arange(seeds))}
     if first.label is not None:
         coords["optimizer"] = ("optimizer", [grid.label for grid in grids]) if several else first.label
-    places = np.arange(rows).reshape([size for _, _, size in first.dimensions] + [seeds])
+    places = np.arange(rows).reshape(*first.shape, seeds)
     for i, (dimension, axes, _) in enumerate(first.dimensions):
         along = np.moveaxis(places, i, 0).reshape(places.shape[i], -1)[:, 0]
         coords |= {axis: (dimension, lanes[axis].values[along]) for axis in axes}

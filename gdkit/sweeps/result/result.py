@@ -145,7 +145,7 @@ class SweepResult:
     @property
     def axes(self) -> dict[str, np.ndarray]:
         """Name to values of every axis, over all optimizers."""
-        names = dict.fromkeys(axis for grid in self.grids for _, axes, _ in grid.dimensions for axis in axes)
+        names = dict.fromkeys(axis for grid in self.grids for axis in grid.axes)
         return {name: distinct(self.lanes[name].values) for name in names}
 
     @property
@@ -187,8 +187,8 @@ class SweepResult:
             raise unknown_name("optimizer", optimizer, self.optimizers)
         grid = next(g for g in self.grids if g.label == optimizer)
         rows = np.flatnonzero(self.lanes["optimizer"].values == optimizer)
-        part, used = self._take(rows, grid), {axis for _, axes, _ in grid.dimensions for axis in axes}
-        return dataclasses.replace(part, lanes=part.lanes.drop_vars([name for name in self.axes if name not in used]))
+        part, unused = self._take(rows, grid), self.axes.keys() - set(grid.axes)
+        return dataclasses.replace(part, lanes=part.lanes.drop_vars(unused))
 
     def along(self, *axes: str, optimizer: str | None = None, at: Mapping[str, Any] | None = None) -> "SweepResult":
         """The lanes of one optimizer that vary along `axes` only.
@@ -204,8 +204,8 @@ class SweepResult:
             return self.select(optimizer=optimizer).along(*axes, at=at)
         for name in axes:
             checks.check_choice("axis", name, self.axes)
-        dimensions = tuple(dimension for dimension in self.grids[0].dimensions if set(axes) & set(dimension[1]))
-        fixed = [name for name in self.axes if not any(name in names for _, names, _ in dimensions)]
+        line = LaneGrid(self.grids[0].label, tuple(d for d in self.grids[0].dimensions if set(axes) & set(d[1])))
+        fixed = [name for name in self.axes if name not in line.axes]
         for name in at or {}:
             if name not in fixed:
                 raise unknown_name("at", name, fixed)
@@ -215,7 +215,7 @@ class SweepResult:
         if not rows.size:
             choices = {name: self.axes[name].tolist() for name in chosen}
             raise bad_value("at", dict(at or {}), "the sweep has no such point", f"Choose from {choices}")
-        return self._take(rows, LaneGrid(self.grids[0].label, dimensions))
+        return self._take(rows, line)
 
     def with_thresholds(self, **changes: float) -> "SweepResult":
         """The same lanes, with regimes by other thresholds, those of `Thresholds` by name.

@@ -158,12 +158,11 @@ def _labeled_optimizers(
 
 def _axes_of(result: SweepResult, grid: LaneGrid, first: int) -> list[dict[str, Any]]:
     """The axes of one optimizer, as `sweep` takes them; `first` is the place of its first point."""
-    seeds, sizes = result.seeds, [size for *_, size in grid.dimensions]
-    rows = slice(first * seeds, (first + grid.points) * seeds, seeds)
+    rows = slice(first * result.seeds, (first + grid.points) * result.seeds, result.seeds)
     axes = []
     for place, (_, names, _) in enumerate(grid.dimensions):
-        along = tuple(slice(None) if i == place else 0 for i in range(len(sizes)))
-        values = {n: _as_axis(result.lanes[n].values[rows].reshape(sizes)[along]) for n in names}
+        along = tuple(slice(None) if i == place else 0 for i in range(len(grid.shape)))
+        values = {n: _as_axis(result.lanes[n].values[rows].reshape(grid.shape)[along]) for n in names}
         axes.append(paired(values) if len(names) > 1 else values)
     return axes
 

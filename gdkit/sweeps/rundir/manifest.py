@@ -222,7 +222,7 @@ def summarize_axes(section: Section) -> Iterator[tuple[str, str]]:
     """Each axis of a section, in words that a reader recognizes and with a few digits of its hash."""
     label = "" if section.label is None else f" of {section.label}"
     yield f"optimizer{label}", ", ".join(f"{name}={value!r:.60}" for name, value in section.fixed.items())
-    for axis in (a for d in section.dimensions for a in d.axes):
+    for axis in section.axes:
         values = axis.labels.astype(str) if axis.labels.dtype.kind == "O" else axis.labels
         text = f"{len(values)} values, {values[0]} to {values[-1]} ({digest(values)[:10]})"
         yield f"{axis.name}{label}", text

@@ -44,7 +44,7 @@ def rank(result: SweepLike, axis: str, by: str, maximize: bool) -> Ranking:
     """Rank the points of the optimizers that have `axis`."""
     finished = result.finished.reshape(-1, result.seeds)
     scores = result.scores(by, maximize).reshape(finished.shape)
-    has_axis = np.concatenate([np.full(grid.points, _find_dimension(grid, axis) is not None) for grid in result.grids])
+    has_axis = np.repeat([axis in grid.axes for grid in result.grids], [grid.points for grid in result.grids])
     ranked = rankable_points(np.where(has_axis[:, None], scores, np.inf), finished) & has_axis
     mean = np.where(has_axis, mean_scores(scores, finished), np.inf)
     optimum = _optimum(result, by, maximize)
@@ -71,11 +71,10 @@ def rank(result: SweepLike, axis: str, by: str, maximize: bool) -> Ranking:
 def points_along(result: SweepLike, axis: str, point: int) -> np.ndarray:
     """The points that differ from `point` along the dimension of `axis` only, by increasing value; (values,)."""
     for grid, part in zip(result.grids, _cut_points(result), strict=True):
-        dimension = _find_dimension(grid, axis)
-        if dimension is not None and part.start <= point < part.stop:
-            points = np.arange(part.start, part.stop).reshape([size for *_, size in grid.dimensions])
-            place = list(np.unravel_index(point - part.start, points.shape))
-            line = points[tuple(slice(None) if d == dimension else i for d, i in enumerate(place))]
+        if axis in grid.axes and part.start <= point < part.stop:
+            points = np.arange(part.start, part.stop).reshape(grid.shape)
+            points = np.moveaxis(points, grid.find_dimension(axis), -1)
+            line = points[(points == point).any(axis=-1)][0]
             return line[np.argsort(result.lanes[axis].values[line * result.seeds], kind="stable")]
     raise ValueError(f"point {point} has no {axis}")
 
@@ -84,11 +83,6 @@ def _cut_points(result: SweepLike) -> list[slice]:
     """The points of each grid."""
     ends = np.cumsum([grid.points for grid in result.grids]).tolist()
     return [slice(end - grid.points, end) for grid, end in zip(result.grids, ends, strict=True)]
-
-
-def _find_dimension(grid: LaneGrid, axis: str) -> int | None:
-    """The number of the dimension that has an axis."""
-    return next((number for number, (_, names, _) in enumerate(grid.dimensions) if axis in names), None)
 
 
 def _robust_grid(
@@ -101,16 +95,12 @@ def _robust_grid(
     scale: Scale,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shrunk scores (points, seeds), robust scores and the mask of isolated points of one grid."""
-    sizes = [size for *_, size in grid.dimensions]
-    shape = lambda array: array[part].reshape(*sizes, *array.shape[1:])
-    places = np.arange(part.start, part.stop).reshape(sizes)
-    positions = [_positions(result, names, _first_line(places, d)) for d, (_, names, _) in enumerate(grid.dimensions)]
+    shape = lambda array: array[part].reshape(*grid.shape, *array.shape[1:])
+    places = np.arange(part.start, part.stop).reshape(grid.shape)
+    first_line = lambda d: np.moveaxis(places, d, 0).reshape(places.shape[d], -1)[:, 0]
+    positions = [_positions(result, names, first_line(d)) for d, (_, names, _) in enumerate(grid.dimensions)]
     found = robust_scores(shape(scores), shape(finished), shape(mean), positions, scale)
     return found.shrunk.reshape(-1, result.seeds), found.score.ravel(), found.isolated.ravel()
-
-
-def _first_line(places: np.ndarray, dimension: int) -> np.ndarray:
-    return places[tuple(slice(None) if d == dimension else 0 for d in range(places.ndim))]
 
 
 def _positions(result: SweepLike, names: tuple[str, ...], points: np.ndarray) -> np.ndarray | None:

@@ -123,7 +123,7 @@ def best_point(result: SweepLike, mean: np.ndarray, rounding: float) -> int:
     ends = np.cumsum([grid.points for grid in result.grids])
     number = int(np.searchsorted(ends, point, side="right"))
     grid, end = result.grids[number], int(ends[number])
-    points = np.arange(end - grid.points, end).reshape([size for *_, size in grid.dimensions])
+    points = np.arange(end - grid.points, end).reshape(grid.shape)
     for i in sorted(range(points.ndim), key=lambda i: result.main_axis in grid.dimensions[i][1]):
         place = np.argwhere(points == point)[0]
         line = points[(*place[:i], slice(None), *place[i + 1 :])]
