@@ -10,7 +10,7 @@ from gdkit.app.run.hooks import Hooks
 from gdkit.errors import RunError
 from gdkit.store import Store
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from gdkit.sweeps.sweep import resume_lanes
+from gdkit.sweeps.sweep import run_request
 
 RATES = {"learning_rate": [0.01, 0.1, 0.2, 0.3]}
 PLAN = Plan(width=2, depth=1, tile=1, workers=1)
@@ -59,8 +59,9 @@ def test_a_program_that_does_not_reach_the_last_step_is_an_error_and_stores_noth
 
 def test_a_resumed_block_that_stays_is_an_error():
     result = sweep(problems.parabola(), sgd, RATES, steps=30, plan=PLAN)
+    short, settings = result.origin.sweep, settings_with(stays, only_resumed=True)
     with pytest.raises(RunError, match=r"2 of 2 lanes at step \d+ of 50"):
-        resume_lanes(result.origin.sweep, 50, settings=settings_with(stays, only_resumed=True))
+        run_request(short.request._replace(steps=50), resumed=short, settings=settings)
     assert (result.extend(50).lanes["end_step"] == 50).all()
 
 

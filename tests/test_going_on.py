@@ -11,7 +11,7 @@ import gdkit
 from gdkit import Plan, Problem, optimizers, problems, sgd, sweep
 from gdkit.errors import InputTypeError, InputValueError
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from gdkit.sweeps.sweep import resume_lanes
+from gdkit.sweeps.sweep import run_request
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 
@@ -112,7 +112,8 @@ def test_lanes_too_large_to_keep_are_not_kept():
 
 def test_only_the_points_named_are_continued(short):
     some = [np.array([1, 3]), np.array([], int)]
-    result, _ = resume_lanes(short.origin.sweep, 60, some)
+    earlier = short.origin.sweep
+    result, _ = run_request(earlier.request._replace(steps=60), resumed=earlier, points=some)
     ends = result.lanes["end_step"].values.reshape(2, len(RATES), 2)
     ran = [set(np.flatnonzero((ends[g] > 37).any(axis=1))) for g in range(2)]
     assert ran[1] == set() and ran[0] and ran[0] <= {1, 3}

@@ -17,7 +17,7 @@ from gdkit.app.cli import main
 from gdkit.errors import GdkitWarning, InputValueError, OtherRunError
 from gdkit.store import Store
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
-from gdkit.sweeps.sweep import resume_lanes
+from gdkit.sweeps.sweep import run_request
 
 RATES = [1e-3, 1e-2, 0.1, 1.0, 1e3]
 PLAN = Plan(width=2, depth=1, tile=2)
@@ -122,8 +122,9 @@ def test_lanes_that_are_missing_or_damaged_start_again_and_large_ones_are_not_st
         return DEFAULT_SETTINGS.run_block(job, *arguments, **options)
 
     resumable = gdkit.open(tmp_path / "a", problem=iris, optimizer=sgd).origin.sweep
+    settings = DEFAULT_SETTINGS._replace(run_block=run_block)
     with pytest.warns(GdkitWarning, match=f"{files[2].name}.*Its lanes start again from step 0"):
-        extended, _ = resume_lanes(resumable, 30, settings=DEFAULT_SETTINGS._replace(run_block=run_block))
+        extended, _ = run_request(resumable.request._replace(steps=30), resumed=resumable, settings=settings)
     assert_same_bits(extended, expected)
     assert sorted(begins) == [0, 0] + [20] * (len(files) - 2)
     for file in files:

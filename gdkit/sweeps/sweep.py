@@ -173,12 +173,11 @@ def run_request(
     Args:
       request: the sweep.
       report_progress: a callback, called from worker threads.
-      executor: as in `sweep`.
-      resumed: a shorter sweep whose lanes are continued.
+      executor, on_segment: as in `sweep`.
+      resumed: a shorter sweep whose lanes are continued; others stay as they are.
       points: the points that are continued, per group of `resumed`; by default all.
       directory: the run directory. A run that it holds is resumed.
       stop: an event that interrupts the sweep at the end of a segment.
-      on_segment: as in `sweep`.
       settings: how the sweep is executed.
 
     Returns:
@@ -187,20 +186,28 @@ def run_request(
     """
     begin = time.monotonic()
     pool = parse_executor(executor, settings.large_request_bytes)
-    compiler = _trace(request, pool, resumed, settings)
+    groups = resumed.groups if resumed else list(trace_groups(request))  # which checks all before the first one runs
+    compiler = JobCompiler(request, groups, processes=pool.size if isinstance(pool, Pool) else 1, settings=settings)
     meter = Meter(report_progress, request.lane_count, request.steps, settings.progress_seconds)
-    finished = open_finished(directory, request, compiler.groups, settings.store_class) if directory else None
-    if finished is not None:
+    finished_run = open_finished(directory, request, groups, settings.store_class) if directory else None
+    if finished_run is not None:
         meter.complete()
-        return _read_finished(compiler, finished)
+        return _read_finished(compiler, finished_run)
     workers = compiler.workers - 1 if executor is None and on_segment is None else 0
     with HeadStart(workers, request.plan.segment, settings) as head_start:
         jobs, destination = _compile(compiler, head_start, directory, resumed, points)
-        lanes = _make_collector(request, resumed, destination, pool, settings)
         with contextlib.closing(destination):
-            report = _segment_reporter(compiler, on_segment) if on_segment else None
-            columns = _execute(compiler, jobs, destination, lanes, pool, meter, stop or threading.Event(), report)
-    check_start(request, compiler.groups, columns)
+            lanes = _make_collector(request, resumed, destination, pool, settings)
+            jobs = _mark_jobs(jobs, lanes, destination)
+            meter.add_resumed(destination.lanes_done * request.steps, destination.lanes_done)
+            report_output = _segment_reporter(compiler, on_segment) if on_segment else None
+            stop = stop or threading.Event()
+            for finished in _run_jobs(compiler, jobs, destination, pool, meter, stop, report_output):
+                destination.add(finished)  # not in workers, which would be slower: they share caches and Python's lock
+                lanes.add(finished)
+                meter.add(0, finished.block.lanes)
+            columns = destination.columns()
+    check_start(request, groups, columns)
     result = _assemble_result(compiler, destination, columns, begin)
     if result.missing:
         return result, None
@@ -208,26 +215,7 @@ def run_request(
     return result, _resumable_sweep(compiler, destination, columns, lanes)
 
 
-def resume_lanes(
-    sweep: ResumableSweep, steps: int, points: list[np.ndarray] | None = None, **options: Any
-) -> tuple[SweepResult, ResumableSweep | None]:
-    """Continue a sweep to `steps`: all its lanes, or per group those of some points; others stay as they are."""
-    return run_request(sweep.request._replace(steps=steps), resumed=sweep, points=points, **options)
-
-
 # The stages
-
-
-def _trace(
-    request: SweepRequest,
-    pool: ParsedExecutor,
-    resumed: ResumableSweep | None,
-    settings: ExecutionSettings,
-) -> JobCompiler:
-    """Trace the groups of a sweep, which checks all of them before the first one runs."""
-    groups = resumed.groups if resumed else list(trace_groups(request))
-    processes = pool.size if isinstance(pool, Pool) else 1
-    return JobCompiler(request, groups, processes=processes, settings=settings)
 
 
 def _compile(
@@ -244,29 +232,11 @@ def _compile(
     return compiler.compile_resumed_jobs(resumed, points) if resumed else compiler.compile_jobs(), columns
 
 
-def _execute(
-    compiler: JobCompiler,
-    jobs: Iterable[Job],
-    destination: UnfinishedRun | MemoryColumns,
-    lanes: LaneCollector,
-    pool: ParsedExecutor,
-    meter: Meter,
-    stop: threading.Event,
-    report_output: Callable[[SegmentOutput], None] | None,
-) -> dict[str, np.ndarray]:
-    """Run all jobs, and return the columns of the sweep."""
-    meter.add_resumed(destination.lanes_done * compiler.request.steps, destination.lanes_done)
-
-    def take_jobs() -> Iterator[Job]:
-        for job in jobs:
-            yield job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes)
-        import_array_types()  # while the workers run the jobs
-
-    for finished in _run_jobs(compiler, take_jobs(), destination, pool, meter, stop, report_output):
-        destination.add(finished)  # not in workers, which would be slower: they share caches and Python's lock
-        lanes.add(finished)
-        meter.add(0, finished.block.lanes)
-    return destination.columns()
+def _mark_jobs(jobs: Iterable[Job], lanes: LaneCollector, destination: UnfinishedRun | MemoryColumns) -> Iterator[Job]:
+    """The jobs, marked where finished blocks carry their lanes, to be kept in memory or in the run directory."""
+    for job in jobs:
+        yield job._replace(returns_lanes=lanes.reserve(job) or destination.stores_lanes)
+    import_array_types()  # while the workers run the jobs
 
 
 def _run_jobs(

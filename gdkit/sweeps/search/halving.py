@@ -19,7 +19,7 @@ from gdkit.sweeps.programs.groups import inspect_loss
 from gdkit.sweeps.request import SweepRequest, check_options, check_request, select_devices
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.origin import Origin
-from gdkit.sweeps.sweep import resume_lanes, run_request
+from gdkit.sweeps.sweep import run_request
 from gdkit.types import OptimizerLike
 
 
@@ -73,8 +73,8 @@ def successive_halving(
     request = check_request(problem, optimizer, axes, steps=steps, **options)
     points = request.lane_count // request.seeds
     lengths = _round_lengths(points, steps, least, keep)
-    first = request._replace(steps=lengths[0], plan=narrow_plan(request, lengths, keep))
-    result, lanes = run_request(first, progress)
+    request = request._replace(plan=narrow_plan(request, lengths, keep))
+    result, lanes = run_request(request._replace(steps=lengths[0]), progress)
     by, maximize = result.score_name(by), result.is_maximized(by, maximize)
     rounds = [[lengths[0], points]]
     for length in lengths[1:]:
@@ -86,7 +86,7 @@ def successive_halving(
             break
         rounds.append([length, int(best.size)])
         places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.groups]
-        result, lanes = resume_lanes(lanes, length, places, report_progress=progress)
+        result, lanes = run_request(request._replace(steps=length), progress, resumed=lanes, points=places)
     states = None if lanes is None else Origin(lambda: lanes, run_request).state
     return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)), states=states)
 
