@@ -1,4 +1,4 @@
-"""Operations on whole pytrees: select, norm, one vector, the dtype of statistics."""
+"""Operations on whole pytrees and their leaves: select, norm, one vector, the dtype of statistics, keys, names."""
 
 from typing import Any
 
@@ -33,6 +33,16 @@ def norm(tree: PyTree) -> Array:
 def statistics_dtype(params: Params) -> np.dtype:
     """The dtype of the params, but at least float32, in which sums keep their digits."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of typed keys."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def to_host(leaf: Any) -> np.ndarray:
+    """A leaf as an array of NumPy; typed keys as their data."""
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def children(tree: PyTree) -> list[tuple[Any, PyTree]]:

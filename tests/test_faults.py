@@ -278,10 +278,6 @@ def an_archive(tmp_path):
         yield make
 
 
-def tile(number):
-    return Tile([], number)
-
-
 def until(condition):
     end = time.monotonic() + 30
     while not condition():
@@ -291,7 +287,7 @@ def until(condition):
 
 def test_claims_are_renewed_while_their_run_lives_and_released_after_it(an_archive):
     run, shelf = an_archive(renew_seconds=0.005)
-    assert shelf.take(tile(0)) and shelf.take(tile(1))
+    assert shelf.take(0) and shelf.take(1)
     for _ in range(2):
         for number in (0, 1):
             os.utime(run._claim_path(number), (0, 0))  # a segment that takes long
@@ -304,21 +300,21 @@ def test_claims_are_renewed_while_their_run_lives_and_released_after_it(an_archi
 def test_a_tile_that_another_process_has_finished_meanwhile_is_left_alone(an_archive):
     run, shelf = an_archive()
     run.put_tile(1, {"x": np.zeros(1, np.float32)})
-    assert shelf.take(tile(0)) and not shelf.take(tile(1)) and shelf.is_done(tile(1))
+    assert shelf.take(0) and not shelf.take(1) and shelf.is_done(1)
     assert set(run.claims()) == {0}
     path = next(run.path.glob("tiles/*/*.npz"))
     path.write_bytes(b"")  # then it is not finished
-    assert not shelf.is_done(tile(1)) and shelf.take(tile(1))
+    assert not shelf.is_done(1) and shelf.take(1)
 
 
 def test_a_claim_for_many_tiles_is_kept_until_none_of_them_is_worked_on(an_archive):
     run, shelf = an_archive(tiles=20_000)
     assert run.tiles_of_claim(0) == range(2)
     run.put_tile(1, {"x": np.zeros(1, np.float32)})
-    assert shelf.take(tile(0)) and not shelf.take(tile(1))
+    assert shelf.take(0) and not shelf.take(1)
     assert set(run.claims()) == {0}
     block = Block(np.arange(1), np.arange(1))
-    shelf.write(tile(0), [FinishedBlock(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
+    shelf.write(Tile([], 0), [FinishedBlock(None, block, {"x": np.zeros((1, 1), np.float32)}, None)])()
     assert run.claims() == {}
 
 
@@ -337,8 +333,8 @@ def test_a_process_that_has_ended_is_not_alive_though_nobody_asked_how(an_archiv
     run, shelf = an_archive()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-    assert shelf.take(tile(0))
+    assert shelf.take(0)
     claim = run._claim_path(0)
     claim.write_text(claim.read_text().replace(str(os.getpid()), str(ended.pid)))
-    assert not run.claimed(0) and shelf.take(tile(0))
+    assert not run.claimed(0) and shelf.take(0)
     ended.wait()

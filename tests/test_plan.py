@@ -27,8 +27,9 @@ from gdkit.sweeps.plan.shapes import BlockLimits, Shape, choose_shape
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.compile import _compile
 from gdkit.sweeps.programs.groups import build_job, trace_groups
-from gdkit.sweeps.programs.packing import Packed, to_host
+from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import check_request
+from gdkit.trees import to_host
 
 RATES = np.geomspace(1e-3, 1.5, 11)
 

@@ -14,7 +14,7 @@ from gdkit.descent.given_state import as_state
 from gdkit.errors import bad_value, import_package
 from gdkit.store import digest
 from gdkit.store.files import failed, publish_output
-from gdkit.trees import name_leaves
+from gdkit.trees import is_key, name_leaves, to_host
 from gdkit.types import PyTree, State
 
 _AUX, _KEYS = "aux/", "keys"  # the prefix of names of aux; in the metadata, the implementations of typed keys
@@ -44,7 +44,7 @@ def digest_start(start: State) -> str:
     parts = {
         f"{name}/{path}": leaf for name in start._fields for path, leaf in name_leaves(getattr(start, name)).items()
     }
-    return digest(*(x for name, leaf in sorted(parts.items()) for x in (name, _as_plain(leaf))))
+    return digest(*(x for name, leaf in sorted(parts.items()) for x in (name, to_host(leaf))))
 
 
 def write_params(path: Path, state: State | PyTree, metadata: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ def _write_safetensors(path: Path, state: State, metadata: Mapping[str, Any]) ->
     leaves = params | aux
     keys = _list_keys(leaves)
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    arrays = {name: np.array(_as_plain(leaf), order="C") for name, leaf in leaves.items()}
+    arrays = {name: np.array(to_host(leaf), order="C") for name, leaf in leaves.items()}
     publish_output(path, [save(arrays, metadata=texts | {_FORMAT: "1", _KEYS: json.dumps(keys)})])
 
 
@@ -84,7 +84,7 @@ def _write_orbax(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
     ocp = import_package("orbax.checkpoint", "export", "An Orbax checkpoint", "orbax-checkpoint")
     if path.exists():
         raise bad_value("path", str(path), "it exists", "Name another folder")
-    parts = {name: jax.tree.map(_as_plain, part) for name, part in state._asdict().items() if jax.tree.leaves(part)}
+    parts = {name: jax.tree.map(to_host, part) for name, part in state._asdict().items() if jax.tree.leaves(part)}
     about = {**metadata, _KEYS: {name: _list_keys(name_leaves(part)) for name, part in state._asdict().items()}}
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -139,18 +139,9 @@ def _read_npz(path: Path) -> State:
 
 def _list_keys(leaves: Mapping[str, Any]) -> dict[str, str]:
     """The implementations of typed keys among leaves, by their names."""
-    return {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
+    return {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if is_key(leaf)}
 
 
 def _wrap_keys(leaves: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
     """The typed keys whose data are among leaves."""
     return {name: jax.random.wrap_key_data(jnp.asarray(leaves[name]), impl=impl) for name, impl in keys.items()}
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _as_plain(leaf: Any) -> np.ndarray:
-    """A leaf as an array of NumPy; a typed key as its data."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)

@@ -25,7 +25,6 @@ from gdkit.sweeps.axes import Group, group_points, parse_free_axes
 from gdkit.sweeps.description import Description, describe_origin
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.plan.shapes import Plan, check_plan, count_workers
-from gdkit.sweeps.programs.tiles import Tile
 from gdkit.sweeps.result.arrays import (
     Judging,
     check_judging,
@@ -113,7 +112,8 @@ def sweep_function(
     names = [axis.name for section in sections for axis in section.axes]
     traced = [_trace(train, group, root, names, by) for group, _ in groups]  # all are checked before the first one runs
     shapes = _merge_shapes([own for _, own in traced])
-    width, workers = plan.width or _default_width(), count_workers(plan, 1)
+    on_cpu, workers = jax.default_backend() == "cpu", count_workers(plan, 1)
+    width = plan.width or (8 if on_cpu else 1024)  # few lanes stay in the caches of a core, and all cores have a block
     settings = describe_origin(root, {"width": width, "workers": workers, "chosen": "rule"})
     described = describe_lanes(sections, seeds, shapes, judging, settings)
     work = _TrainWorkload(train, groups, seeds, root, width, shapes, judging, described)
@@ -212,19 +212,18 @@ def _run_in_archive(work: _TrainWorkload, archive: RunArchive, finished: np.ndar
 
     def store_tile(tile: _TrainTile) -> bool:
         """Store a tile; False if another process works on it, or has finished it."""
-        claimed = Tile([], tile.number)
-        if not archive.take(claimed):
+        if not archive.take(tile.number):
             return False
         rows = [work.judge(block.run()) for block in tile.blocks]
         archive.run.put_tile(tile.number, {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
-        archive.release(claimed)
+        archive.release(tile.number)
         return True
 
     missing = list(_missing_tiles(work, archive.run, finished))
     while missing:
         stored = _run_tasks(store_tile, missing, workers)
         others = [tile for tile, is_stored in zip(missing, stored, strict=True) if not is_stored]
-        missing = [tile for tile in others if not archive.is_done(Tile([], tile.number))]
+        missing = [tile for tile in others if not archive.is_done(tile.number)]
         if missing:
             time.sleep(DEFAULT_SETTINGS.claim_poll_seconds)
 
@@ -316,8 +315,3 @@ def _merge_shapes(programs: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str
                 problem = f"{name!r} has shape {shapes[name]} for some static values and {shape} for others"
                 raise bad_value("train", shape, problem, "Return values of one shape")
     return shapes
-
-
-def _default_width() -> int:
-    """Lanes per block: on a CPU few, so that they stay in the caches of a core, and all cores have a block."""
-    return 8 if jax.default_backend() == "cpu" else 1024

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from gdkit.monitors import EndKind
 from gdkit.sweeps.execution.compaction import Compaction, choose_compaction
 from gdkit.sweeps.execution.evaluations import (
     Evaluations,
-    end_evaluations,
+    mask_after_end,
     read_latest,
     start_evaluations,
     write_evaluations,
@@ -26,7 +25,7 @@ from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import BlockInputs, Carry, Program
 from gdkit.sweeps.programs.compile import advance_block, evaluate_along, evaluate_block, read_block
-from gdkit.sweeps.programs.job import NO_EVALUATIONS, HostLanes, Job, get_block_inputs
+from gdkit.sweeps.programs.job import NO_EVALUATIONS, HostLanes, Job, count_carry_bytes, get_block_inputs
 from gdkit.sweeps.programs.packing import Packed, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, SegmentOutput
 from gdkit.sweeps.programs.timing import seconds_per_step
@@ -123,7 +122,8 @@ def _end_block(
     output = read_block(program, inputs, carry)
     if evaluations:
         write_evaluations(evaluations, [(-1, evaluate_block(program, inputs, carry))])
-        output |= end_evaluations(evaluations, job, output["end_step"])
+        mask = lambda values: mask_after_end(values, job.evaluation_steps, output["end_step"])
+        output |= {name: mask(values) for name, values in evaluations.items()}
     return output
 
 
@@ -208,8 +208,7 @@ def _start_carry(job: Job, block: Block, device: int, cache_bytes: int) -> Carry
     carry = job.start_cache.get(seeds)
     if carry is None:
         carry = program.start(*get_block_inputs(job, block, device))
-        size = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(program.carry))
-        if (len(job.start_cache) + 1) * size <= cache_bytes:
+        if (len(job.start_cache) + 1) * count_carry_bytes(job) <= cache_bytes:
             job.start_cache[seeds] = carry
     return carry
 

@@ -42,11 +42,6 @@ def read_latest(evaluations: Evaluations, job: Job, step: int) -> Evaluations:
     return {name: latest(values) for name, values in evaluations.items()}
 
 
-def end_evaluations(evaluations: Evaluations, job: Job, end_step: np.ndarray) -> Evaluations:
-    """The evaluations of a block of lanes that ended at `end_step`, (seeds, points)."""
-    return {name: mask_after_end(values, job.evaluation_steps, end_step) for name, values in evaluations.items()}
-
-
 def lengthen_evaluations(
     columns: Mapping[str, np.ndarray], names: Sequence[str], steps: int, evaluation_steps: np.ndarray
 ) -> Evaluations:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gdkit.errors import RunError, bad_type, bad_value
 
@@ -23,14 +23,17 @@ class DaskClient(Protocol):
     nthreads: Callable[..., Any]
 
 
-class SharedData(Protocol):
-    """The data that all tasks of a sweep share: a NamedTuple whose pickled bytes can be read from a file instead."""
+class SentSweep(NamedTuple):
+    """A sweep as it is sent to workers: the data that all its tasks share."""
 
-    @property
-    def pickled(self) -> bytes: ...
-    @property
-    def digest(self) -> str: ...
-    def _replace(self, *, pickled: bytes, file: Path) -> Any: ...
+    digest: str
+    pickled: bytes  # of the SweepRequest, its key as numbers, and of the ExecutionSettings
+    jax_options: dict[str, Any]
+    xla_flags: str
+    import_paths: tuple[str, ...]
+    directory: Path | None  # the run directory
+    stop_file: Path | None  # exists once workers should stop
+    file: Path | None = None  # holds the pickled bytes where `pickled` is empty
 
 
 class Pool:
@@ -52,17 +55,17 @@ class Pool:
         sizes = (getattr(self._executor, name, None) for name in ("num_workers", "_max_workers"))
         return next((n for n in sizes if isinstance(n, int) and n > 0), os.cpu_count() or 1)
 
-    def share(self, data: SharedData) -> Any:
-        """`data` as an argument of many tasks: where it is large, processes of this machine read it from a file."""
+    def share(self, sent: SentSweep) -> Any:
+        """`sent` as an argument of many tasks: where it is large, processes of this machine read it from a file."""
         is_local = _is_loky(self._executor) or isinstance(self._executor, ProcessPoolExecutor)
-        if not is_local or len(data.pickled) <= self._large_bytes:
-            return data
+        if not is_local or len(sent.pickled) <= self._large_bytes:
+            return sent
         with contextlib.suppress(OSError):  # it is then sent with every task
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="gdkit-")
-            path = Path(self._folder.name, data.digest)
-            path.write_bytes(data.pickled)
-            return data._replace(pickled=b"", file=path)
-        return data
+            path = Path(self._folder.name, sent.digest)
+            path.write_bytes(sent.pickled)
+            return sent._replace(pickled=b"", file=path)
+        return sent
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
         """A future of ``function(*arguments)``."""
@@ -109,14 +112,14 @@ class DaskPool(Pool):
         """How many tasks run at once now."""
         return sum(self._client.nthreads().values()) or 1
 
-    def share(self, data: SharedData) -> Any:
-        """`data` as the result of a task, which the scheduler runs again when workers die with every copy.
+    def share(self, sent: SentSweep) -> Any:
+        """`sent` as the result of a task, which the scheduler runs again when workers die with every copy.
 
         Scattered data would be lost in this case, and tasks that need them could wait forever.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
-            return self._client.submit(_identity, data, pure=False)
+            return self._client.submit(_identity, sent, pure=False)
 
     def restart(self) -> None:
         """Do nothing: the scheduler replaces workers that died."""

@@ -110,12 +110,8 @@ class BlockFeed(contextlib.AbstractContextManager):
         block, shared = inputs
         return (block, shared._replace(arrays=shared.arrays._replace(data=self._window))), self._end
 
-    def leave(self) -> None:
-        """Record that the block has read all its batches."""
-        self._feed.leave(self._number)
-
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self._feed.leave(self._number)
 
 
 def open_feed(job: Job, block: Block) -> contextlib.AbstractContextManager[BlockFeed | None]:

@@ -16,7 +16,6 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +25,7 @@ from jax._src import xla_bridge  # no public function says whether JAX has read 
 from gdkit.errors import GdkitWarning, RunError, bad_value
 from gdkit.problems import Learner, Problem
 from gdkit.sweeps.execution import threads
-from gdkit.sweeps.execution.executors import Pool
+from gdkit.sweeps.execution.executors import Pool, SentSweep
 from gdkit.sweeps.execution.jobs import JobCompiler
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
@@ -43,19 +42,6 @@ _JAX_OPTIONS = (
     "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes",
 )  # fmt: skip
-
-
-class SentSweep(NamedTuple):
-    """A sweep as it is sent to workers."""
-
-    digest: str
-    pickled: bytes  # of the SweepRequest, its key as numbers, and of the ExecutionSettings
-    jax_options: dict[str, Any]
-    xla_flags: str
-    import_paths: tuple[str, ...]
-    directory: Path | None  # the run directory
-    stop_file: Path | None  # exists once workers should stop
-    file: Path | None = None  # holds the pickled bytes where `pickled` is empty
 
 
 class SentTile(NamedTuple):
@@ -310,7 +296,7 @@ class _TileScheduler:
             self._deaths = 0
             if self._archive:
                 for tile in tiles:
-                    self._archive.release(tile)
+                    self._archive.release(tile.number)
             for block, output in outputs or ():
                 job = tiles[0].parts[0].job
                 self._report(block, job.steps)
@@ -339,13 +325,13 @@ class _TileScheduler:
             tiles = self._waiting.popleft()
             taken: list[Tile] = []
             for tile in tiles:
-                is_taken = not self._archive or self._archive.take(tile)
+                is_taken = not self._archive or self._archive.take(tile.number)
                 (taken if is_taken else self._claimed_elsewhere).append(tile)
             if taken:
                 self._start(taken)
         if self._archive and self._claimed_elsewhere and not self._running:
             self._stop.wait(self._claim_poll_seconds)
-            self._waiting.extend([tile] for tile in self._claimed_elsewhere if not self._archive.is_done(tile))
+            self._waiting.extend([t] for t in self._claimed_elsewhere if not self._archive.is_done(t.number))
             self._claimed_elsewhere.clear()
 
     def _start(self, tiles: list[Tile]) -> None:

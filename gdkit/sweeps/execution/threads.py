@@ -13,7 +13,8 @@ from gdkit.sweeps.execution.feed import MAX_IN_STEP, BlockFeed, open_feed, open_
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
-from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, TileArchive, TileBlock
+from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, TileBlock
+from gdkit.sweeps.rundir.archive import RunArchive
 
 _Place = tuple[int, ...]  # the place of a block in its tile; halves of a block have its place and a further number
 _WHOLE_TILE: _Place = ()
@@ -54,11 +55,11 @@ class _TileRun:
         """The blocks of the tile for the queue."""
         return [_QueuedBlock(self, (number,), part) for number, part in enumerate(self.tile.parts)]
 
-    def may_run(self, archive: TileArchive | None, stop: threading.Event) -> bool:
+    def may_run(self, archive: RunArchive | None, stop: threading.Event) -> bool:
         """Whether to run a block of the tile now; the first worker that asks takes the tile."""
         with self._lock:
             if self._is_taken is None and not stop.is_set():
-                self._is_taken = archive is None or archive.take(self.tile)
+                self._is_taken = archive is None or archive.take(self.tile.number)
             return bool(self._is_taken) and not stop.is_set()
 
     def add_finished(self, place: _Place, finished: FinishedBlock | None) -> bool:
@@ -107,7 +108,7 @@ class _Workload(NamedTuple):
     segment_steps: int | None
     report: Callable[[Block, int], None]
     stop: threading.Event
-    archive: TileArchive | None
+    archive: RunArchive | None
     reports_output: bool
     slots: contextlib.AbstractContextManager  # limit how many segments with batches from the host run at once
     settings: ExecutionSettings
@@ -122,7 +123,7 @@ def run_jobs(
     report: Callable[[Block, int], None],
     halve_block: Callable[[Job, Block], Job],
     executor: Executor | None = None,
-    archive: TileArchive | None = None,
+    archive: RunArchive | None = None,
     stop: threading.Event | None = None,
     report_output: Callable[[SegmentOutput], None] | None = None,
     settings: ExecutionSettings = DEFAULT_SETTINGS,
@@ -166,7 +167,7 @@ def run_jobs(
                 held += [tile_run.tile] if tile_run.is_taken_elsewhere else []
             if tiles is None and archive and held:
                 stop.wait(settings.claim_poll_seconds)
-                held = [] if stop.is_set() else [t for t in held if not archive.is_done(t)]
+                held = [] if stop.is_set() else [t for t in held if not archive.is_done(t.number)]
                 _queue_tiles(held, work, shares=False)
                 running, held = running + len(held), []
 
@@ -259,27 +260,25 @@ def _work(worker: int, work: _Workload) -> None:
 
 def _run_queued(worker: int, queued: _QueuedBlock, work: _Workload) -> FinishedBlock | None:
     """Run a block; None if its tile is not to be run now, or `stop` was set before its last step."""
-    with queued.feed or open_feed(*queued.part[:2]) as feed:
-        return _run_part(worker, queued, feed, work) if queued.tile_run.may_run(work.archive, work.stop) else None
+    job, block, number = queued.part
+    with queued.feed or open_feed(job, block) as feed:
+        if not queued.tile_run.may_run(work.archive, work.stop):
+            return None
+        return work.settings.run_block(
+            job,
+            block,
+            device=worker % len(job.programs),
+            segment_steps=work.segment_steps,
+            report_steps=functools.partial(work.report, block),
+            stop=work.stop,
+            checkpoint=work.archive.checkpoint(number) if work.archive else None,
+            settings=work.settings.segments,
+            **({"report_output": work.done.put} if work.reports_output else {}),
+            **({"feed": feed, "slots": work.slots} if feed else {}),
+        )
 
 
-def _run_part(worker: int, queued: _QueuedBlock, feed: BlockFeed | None, work: _Workload) -> FinishedBlock | None:
-    job, block, _ = queued.part
-    return work.settings.run_block(
-        job,
-        block,
-        device=worker % len(job.programs),
-        segment_steps=work.segment_steps,
-        report_steps=functools.partial(work.report, block),
-        stop=work.stop,
-        checkpoint=work.archive.checkpoint(queued.tile_run.tile, queued.part) if work.archive else None,
-        settings=work.settings.segments,
-        **({"report_output": work.done.put} if work.reports_output else {}),
-        **({"feed": feed, "slots": work.slots} if feed else {}),
-    )
-
-
-def _write_tile(tile_run: _TileRun, archive: TileArchive | None) -> Callable[[], None] | None:
+def _write_tile(tile_run: _TileRun, archive: RunArchive | None) -> Callable[[], None] | None:
     """Write a tile whose blocks have all finished; returns the function that publishes it, if there is one."""
     finished = tile_run.finished_blocks
     if not finished or archive is None:

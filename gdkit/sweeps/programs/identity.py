@@ -13,15 +13,8 @@ from gdkit.tracing import jaxprs
 from gdkit.types import Array, Key
 
 
-def digest_lane(request: SweepRequest, group: TracedGroup) -> str:
-    """The hash that `trace_lane` returns."""
-    return trace_lane(request, group)[0]
-
-
 def trace_lane(request: SweepRequest, group: TracedGroup) -> tuple[str, set[str]]:
-    """A hash of one lane of a group, and the names of what the lane reports at its end.
-
-    The hash is that of its start, an observed step, and what is read out.
+    """A hash of one lane of a group: its start, an observed step, and what is read out; and the names of the latter.
 
     Groups with equal hashes compute the same under one version of gdkit, which decides all else of a program. Tracing
     one lane takes an eighth of the time of tracing and lowering the programs of its blocks.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdkit.sweeps.plan.blocks import Block
+from gdkit.trees import is_key, to_host
 from gdkit.types import PyTree
 
 _STATIC = {"static": True}
@@ -61,11 +62,6 @@ def to_jax(x: Any) -> Any:
     return jnp.asarray(x) if jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype else x
 
 
-def to_host(x: Any) -> np.ndarray:
-    """A leaf of lanes as a NumPy array; a typed key as its data."""
-    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
-
-
 def to_device(x: np.ndarray, like: jax.ShapeDtypeStruct) -> Any:
     """The inverse of `to_host`: a leaf as a program takes it, of the dtype and sharding of `like`."""
     if not is_key(like):
@@ -92,11 +88,6 @@ def gather_lanes(parts: Sequence[tuple[Block, Packed]], points: int, seeds: int)
         for target, x in zip(jax.tree.leaves(merged), jax.tree.leaves(lanes), strict=True):
             target[at] = np.swapaxes(to_host(x), 0, 1)
     return merged
-
-
-def is_key(x: Any) -> bool:
-    """Whether an array holds typed keys."""
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _take(x: Any, at: int) -> Any:

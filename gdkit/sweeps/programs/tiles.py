@@ -1,7 +1,7 @@
 """Tiles: the blocks that are dispatched and stored together."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,22 +49,6 @@ class Tile(NamedTuple):
 
     parts: list[TileBlock]
     number: int = -1  # in the run directory; -1 without one
-
-
-class TileArchive(Protocol):
-    """Where workers store tiles and checkpoints."""
-
-    def take(self, tile: Tile) -> bool:
-        """Claim a tile for this process; False if another process works on it or has finished it."""
-
-    def checkpoint(self, tile: Tile, part: TileBlock) -> Checkpoint | None:
-        """The checkpoint of a block; None if it has none."""
-
-    def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
-        """Write a tile; return the function that publishes it and waits for the disk."""
-
-    def is_done(self, tile: Tile) -> bool:
-        """Whether a tile is finished."""
 
 
 def cut_tiles(job: Job, size: int) -> list[Tile]:

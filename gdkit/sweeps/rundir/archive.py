@@ -12,13 +12,12 @@ from gdkit.store import STALE, Store
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import Carry
 from gdkit.sweeps.programs.job import Job, describe_checkpoint
-from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device, to_host
+from gdkit.sweeps.programs.packing import Packed, get_host_shape, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, Tile, TileBlock, extract_rows
 from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_other_run, make_manifest
 from gdkit.sweeps.rundir.states import StoredStates, verify_tile
 from gdkit.sweeps.rundir.unfinished import read_columns
-
-_STARTS_AGAIN = "Its lanes start again from step 0"
+from gdkit.trees import to_host
 
 
 class Claims:
@@ -58,7 +57,7 @@ class Claims:
 
 
 class RunArchive:
-    """The tiles of a run directory as workers use them: a `TileArchive`.
+    """Where workers store tiles and checkpoints: a run directory.
 
     A worker process has no claims: the process that sends it tiles has them.
     """
@@ -77,38 +76,37 @@ class RunArchive:
         blocks = zip(job.blocks[low:high], self.run.partition.blocks_of(number), strict=True)
         return Tile([TileBlock(job, block, place) for block, place in blocks], number)
 
-    def take(self, tile: Tile) -> bool:
-        """Whether to run a tile now: unless another process works on it, or has finished it meanwhile."""
+    def take(self, tile: int) -> bool:
+        """Claim a tile for this process; False if another process works on it, or has finished it meanwhile."""
         if self._claims is None:
             return True
-        if not self._claims.take(tile.number):
+        if not self._claims.take(tile):
             return False
         if self.is_done(tile):
             self.release(tile)
             return False
         return True
 
-    def release(self, tile: Tile) -> None:
+    def release(self, tile: int) -> None:
         """Release the claim of a tile."""
         if self._claims is not None:
-            self._claims.release(tile.number)
+            self._claims.release(tile)
 
     def close(self) -> None:
         """Release all claims of this process."""
         if self._claims is not None:
             self._claims.close()
 
-    def is_done(self, tile: Tile) -> bool:
+    def is_done(self, tile: int) -> bool:
         """Whether a tile is stored and whole."""
         try:
-            verify_tile(self.run, tile.number)
+            verify_tile(self.run, tile)
         except StoreError:
             return False
         return True
 
-    def checkpoint(self, tile: Tile, part: TileBlock) -> Checkpoint | None:
-        """The checkpoint of a block; None for a part of a block."""
-        number = part.number
+    def checkpoint(self, number: int | None) -> Checkpoint | None:
+        """The checkpoint of the block of this number; None without one, as for a part of a block."""
         if number is None:
             return None
 
@@ -123,7 +121,7 @@ class RunArchive:
         like, tree = jax.tree.flatten(describe_checkpoint(job, device))
         errors: list[DamagedFileError] = []
         leaves = _read_carry(self.run, block, like, errors)
-        _warn_of_damage(errors, _STARTS_AGAIN)
+        _warn_of_damage(errors)
         return None if leaves is None else jax.tree.unflatten(tree, map(to_device, leaves, like))
 
     def write(self, tile: Tile, finished: list[FinishedBlock]) -> Callable[[], None]:
@@ -132,9 +130,11 @@ class RunArchive:
         Lanes are stored first: a process that finds the tile, even under its temporary name, counts it as finished and
         would not store them.
         """
+        numbers = self.run.partition.blocks_of(tile.number)
         if self.stores_lanes and len(finished) == len(tile.parts):  # unless blocks were halved for lack of memory
-            for part, block in zip(tile.parts, finished, strict=True):
-                self._store_lanes(part, block)
+            for number, block in zip(numbers, finished, strict=True):
+                leaves = [to_host(x) for x in jax.tree.leaves(block.lanes)]
+                self.run.put_carry(number, block.job.steps, leaves, last=True)
         rows = [extract_rows(f.block, f.output, self._recorded_points) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         unnamed = self.run.write_tile(tile.number, columns, self._narrower_shapes(tile, finished))
@@ -142,16 +142,11 @@ class RunArchive:
         def publish() -> None:
             if unnamed is not None:
                 self.run.name_tile(tile.number, unnamed)
-            for number in self.run.partition.blocks_of(tile.number):
+            for number in numbers:
                 self.run.remove_carry(number)
-            self.release(tile)
+            self.release(tile.number)
 
         return publish
-
-    def _store_lanes(self, part: TileBlock, finished: FinishedBlock) -> None:
-        if part.number is not None:
-            leaves = [to_host(x) for x in jax.tree.leaves(finished.lanes)]
-            self.run.put_carry(part.number, part.job.steps, leaves, last=True)
 
     def _narrower_shapes(self, tile: Tile, finished: list[FinishedBlock]) -> set[tuple[int, int]]:
         """Width and depth of the blocks that ran smaller than planned, for lack of memory."""
@@ -232,7 +227,7 @@ def load_last_lanes(run: Store, job: Job) -> list[tuple[Block, Packed]]:
     errors: list[DamagedFileError] = []
     pairs = zip(job.blocks, run.partition.blocks_in(job.group), strict=True)
     lanes = [(block, _read_carry(run, number, like, errors, last=True)) for block, number in pairs]
-    _warn_of_damage(errors, _STARTS_AGAIN, "so do those of {} other files")
+    _warn_of_damage(errors)
     return [(block, jax.tree.unflatten(tree, leaves)) for block, leaves in lanes if leaves is not None]
 
 
@@ -260,7 +255,8 @@ def verify_tiles(run: Store) -> np.ndarray:
     return finished
 
 
-def _warn_of_damage(errors: Sequence[DamagedFileError], consequence: str, others: str = "") -> None:
-    """Warn once of all files of a run that cannot be used, by the first of them and the number of the others."""
+def _warn_of_damage(errors: Sequence[DamagedFileError]) -> None:
+    """Warn once of all files with lanes that cannot be used, by the first of them and the number of the others."""
     if errors:
-        warn(f"{errors[0]} {consequence}" + (f", and {others.format(len(errors) - 1)}." if errors[1:] else "."))
+        others = f", and so do those of {len(errors) - 1} other files" if errors[1:] else ""
+        warn(f"{errors[0]} Its lanes start again from step 0{others}.")

@@ -20,12 +20,13 @@ from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.groups import TracedGroup
-from gdkit.sweeps.programs.identity import digest_lane
+from gdkit.sweeps.programs.identity import trace_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
-from gdkit.sweeps.programs.packing import get_host_dtype, to_host
+from gdkit.sweeps.programs.packing import get_host_dtype
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import describe_states, verify_tile
 from gdkit.sweeps.rundir.unfinished import describe_progress
+from gdkit.trees import to_host
 
 STORED_LANE_BYTES = 2**26  # most bytes of lanes that a directory stores at their last step, for resuming them
 _TILE_SECONDS = 1.0  # time that a tile should take: long compared with writing its file
@@ -110,7 +111,7 @@ def open_finished(
         return None
     run = store_class.open(directory.path)
     code = run.manifest.plan.get("code")
-    if not run.finished().all() or code != [digest_lane(request, group) for group in groups]:
+    if not run.finished().all() or code != [trace_lane(request, group)[0] for group in groups]:
         return None
     run.clean_up()
     try:
@@ -133,12 +134,12 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
         _column_kinds(sweep),
         seeds=request.seeds,
         steps=request.steps,
-        dtype=str(_dtype(groups)),
+        dtype=_get_dtype(groups),
         plan={
             "unroll": [choice.shape.unroll for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
             "workers": sweep.workers,
-            "code": [digest_lane(request, group) for group in groups],
+            "code": [trace_lane(request, group)[0] for group in groups],
             "keeps_lanes": keeps_lanes,
             "keep_states": request.keep_states,
             "states": describe_states(lanes, request.problem) if keeps_lanes else None,
@@ -170,7 +171,7 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
     arrays = {id(p.problem): p.problem for p in groups}.values()
     return {
         "config": None if config is None else digest(config),
-        "data": digest(*(_numbers(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
+        "data": digest(*(to_host(x) for problem in arrays for x in jax.tree.leaves(binding.get_arrays(problem)))),
         **({} if request.start is None else {"start": checkpoints.digest_start(request.start)}),
         **{name: text for section in request.sections for name, text in summarize_axes(section)},
         "key": f"{jax.random.key_impl(request.key)} {np.asarray(jax.random.key_data(request.key)).tolist()}",
@@ -182,17 +183,13 @@ def _fingerprint(request: SweepRequest, groups: Sequence[TracedGroup], config: s
         "curve_points": request.curve_points,
         **({"evaluate_every": request.evaluate_every} if request.evaluate_every else {}),
         **({"keep_states": "best"} if request.keep_states == "best" else {}),
-        "dtype": str(_dtype(groups)),
+        "dtype": _get_dtype(groups),
         **fingerprint_machine(),
     }
 
 
-def _dtype(groups: Sequence[TracedGroup]) -> Any:
-    return binding.get_params_dtype(groups[0].problem)
-
-
-def _numbers(x: Any) -> np.ndarray:
-    return to_host(x) if isinstance(x, jax.Array) else np.asarray(x)
+def _get_dtype(groups: Sequence[TracedGroup]) -> str:
+    return str(binding.get_params_dtype(groups[0].problem))
 
 
 def fingerprint_machine() -> dict[str, Any]:

@@ -16,8 +16,8 @@ from gdkit.problems import ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.store import Store
 from gdkit.sweeps.description import Description, extend_grids
-from gdkit.sweeps.programs.packing import Packed, is_key, to_jax
-from gdkit.trees import children
+from gdkit.sweeps.programs.packing import Packed, to_jax
+from gdkit.trees import children, is_key
 from gdkit.types import PyTree, State
 
 
