@@ -205,8 +205,8 @@ def get_training_data(problem: Problem, t: Array, key: Key, data: PyTree) -> PyT
 
 
 def get_params_dtype(problem: Problem) -> np.dtype:
-    """The dtype of a run: that of the params."""
-    return get_dtype(get_params_shape(problem))
+    """The dtype of a run, to which the leaves of its params promote."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(get_params_shape(problem))))
 
 
 def get_params_shape(problem: Problem) -> Params:
@@ -223,11 +223,6 @@ def get_start(problem: Problem, key: Key, init: PyTree) -> tuple[Params, PyTree]
         with user_code.translate_errors("init", problem.init):
             init = jax.eval_shape(problem.init, key)
     return split_aux(problem, init)
-
-
-def get_dtype(params: Params) -> np.dtype:
-    """The dtype that the leaves of `params` promote to, canonical."""
-    return jax.dtypes.canonicalize_dtype(jnp.result_type(*jax.tree.leaves(params)))
 
 
 def split_aux(problem: Problem, start: Any) -> tuple[Params, PyTree]:

@@ -10,7 +10,7 @@ import synthetic
 from gdkit import chain_rule_trace, check_gradient, finite_difference, problems, sgd, training_table, tune
 from gdkit.descent import Trajectory
 from gdkit.formatting import html
-from gdkit.sweeps.result.replay import Replay
+from gdkit.sweeps.result.resumable import Replay
 
 
 def cells(page: str) -> list[list[str]]:

@@ -464,7 +464,7 @@ def test_a_damaged_tile_is_found_and_written_anew(full):
     status = full.status(verify=True)
     assert status.damaged == (1, 4) and status.missing == 2
     with pytest.raises(DamagedFileError, match="its number is 3 and should be 4"):
-        full.verify(4)
+        full.read_tile(4)
     with pytest.raises(DamagedFileError, match="damaged"):
         full.columns()
     assert put(full, 1) and put(full, 4)

@@ -20,9 +20,7 @@ class Columns(NamedTuple):
 
     values: dict[str, np.ndarray]  # name -> (lanes, ...); NaN, of integers 0, where a lane is not finished
     finished: np.ndarray  # (lanes,) bool
-    narrower: dict[
-        int, tuple[tuple[int, int], ...]
-    ]  # tile -> widths and depths of blocks that ran smaller than planned
+    narrower: dict[int, tuple[tuple[int, int], ...]]  # tile -> widths and depths of blocks smaller than planned
 
 
 def read_columns(store: "Store", names: Sequence[str] | None = None) -> Columns:

@@ -37,8 +37,8 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+def _fsync(path: Path, flags: int = os.O_RDWR | getattr(os, "O_BINARY", 0)) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -46,13 +46,8 @@ def _fsync(path: Path) -> None:
 
 
 def _fsync_folder(path: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open directories, and makes renames durable itself
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open directories, and makes renames durable itself
+        _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _open(path: Path) -> BinaryIO:

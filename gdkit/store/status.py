@@ -57,6 +57,6 @@ def read_status(store: "Store", *, verify: bool, younger_than: float) -> Status:
 def _find_damaged(store: "Store", finished: np.ndarray) -> Iterator[int]:
     for tile in map(int, np.flatnonzero(finished)):
         try:
-            store.verify(tile)
+            store.read_tile(tile)
         except DamagedFileError:
             yield tile

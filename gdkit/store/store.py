@@ -147,7 +147,7 @@ class Store(NamedTuple):
                 raise bad_value(f"columns[{name!r}]", tuple(given), "not as the manifest says", f"Pass {tuple(kind)}")
         if path.exists():
             with contextlib.suppress(DamagedFileError):
-                self.verify(tile)
+                self.read_tile(tile)
                 return None
         about = self._about("tile", tile)
         if narrower:
@@ -190,10 +190,6 @@ class Store(NamedTuple):
             with contextlib.suppress(StoreError):  # the tile is not stored yet, or damaged
                 narrower[tile] = self.read_tile(tile).narrower
         return {tile: shapes for tile, shapes in narrower.items() if shapes}
-
-    def verify(self, tile: int) -> None:
-        """Check that a tile can be read; raises as `tile`."""
-        self.tile(tile)
 
     def finished(self) -> np.ndarray:
         """Mask of stored tiles, ``(tiles,)`` bool, by the names of files alone."""

@@ -157,9 +157,9 @@ def parse_axes(problem: ProblemLike, optimizer: OptimizerLike | str | None, axes
     if optimizer is not None:
         remedy = "Pass None for it, or leave the axis out"
         raise bad_value("optimizer", optimizer, "axes has an 'optimizer' axis as well", remedy)
+    labeled = [(label, *_split_choice(choice)) for label, choice in _label_choices(choices)]
     sections = tuple(
-        _make_section(label, problem, *_split_choice(choice, single, pairs))
-        for label, choice in _label_choices(choices)
+        _make_section(label, problem, _resolve_optimizer(choice), single, pairs, own) for label, choice, own in labeled
     )
     for name, values in single:
         if all(name in section.fixed for section in sections):
@@ -184,10 +184,8 @@ def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     free: dict[str, Any] = {}
     for name, values in part.items():
         if name == "optimizer" and not isinstance(part, Paired):
-            pairs = [
-                (label, choice if _has_own_axes(choice) else (choice, {})) for label, choice in _label_choices(values)
-            ]
-            free[name] = {label: (no_optimizer, {**_free_part(own), name: choice}) for label, (choice, own) in pairs}
+            labeled = [(label, *_split_choice(choice)) for label, choice in _label_choices(values)]
+            free[name] = {label: (no_optimizer, {**_free_part(own), name: choice}) for label, choice, own in labeled}
             continue
         plain = values if isinstance(values, MarkedValues) else _plain_values(values, f"axes[{name!r}]")
         are_integers = not isinstance(plain, MarkedValues) and not any(map(factories.is_float, plain))
@@ -195,8 +193,10 @@ def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return Paired(free) if isinstance(part, Paired) else free
 
 
-def _has_own_axes(choice: Any) -> bool:
-    return isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
+def _split_choice(choice: Any) -> tuple[Any, Mapping[str, Any]]:
+    """An optimizer, and its own values where it is paired with some."""
+    has_own = isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
+    return choice if has_own else (choice, {})
 
 
 def group_points(section: Section) -> list[Group]:
@@ -372,14 +372,6 @@ def _label_choices(choices: Any) -> list[tuple[str, Any]]:
         remedy = "Give at least one optimizer, each with its own label: {'label': factory, ...}"
         raise bad_value("axes['optimizer']", labels, "labels are missing or occur twice", remedy)
     return labeled
-
-
-def _split_choice(
-    choice: Any, single: list[tuple[str, Any]], pairs: list[Paired]
-) -> tuple[OptimizerLike, list[tuple[str, Any]], list[Paired], Mapping[str, Any]]:
-    """The arguments of `_make_section` for an optimizer, or for a pair of an optimizer and its own values."""
-    optimizer, own = choice if _has_own_axes(choice) else (choice, {})
-    return _resolve_optimizer(optimizer), single, pairs, own
 
 
 def _is_axis(value: Any) -> bool:

@@ -16,21 +16,11 @@ from jax.stages import Compiled, Lowered
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
+from gdkit.sweeps.programs import places
 from gdkit.sweeps.programs.build import BlockInputs, Carry, Program, keep_unchanged, program_of
 from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.programs.packing import Packed
-from gdkit.sweeps.programs.places import (
-    CARRY,
-    EVERYWHERE,
-    INPUTS,
-    OUTPUT,
-    Place,
-    describe,
-    divide,
-    divides_arrays,
-    divides_lanes,
-    get_device,
-)
+from gdkit.sweeps.programs.places import Place
 from gdkit.sweeps.request import Recording
 from gdkit.tracing.jaxprs import depends_on
 from gdkit.types import OptimizerLike, StaticHyperparameters
@@ -69,8 +59,8 @@ def jit_program(
 
 def compile_program(program: Program, inputs: BlockInputs, place: Place) -> Program:
     """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
-    leaves, treedef = jax.tree.flatten(describe(inputs, INPUTS, place))
-    program = divide(program, place) if isinstance(place, Mesh) and divides_lanes(place) else program
+    leaves, treedef = jax.tree.flatten(places.describe(inputs, places.INPUTS, place))
+    program = places.divide(program, place) if isinstance(place, Mesh) and places.divides_lanes(place) else program
     return _compile_shapes(program, treedef, tuple(leaves), place)
 
 
@@ -80,18 +70,18 @@ def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtype
     inputs = jax.tree.unflatten(treedef, shapes)
     traced = program.start.trace(*inputs)
     start, used = traced.lower(), depends_on(traced.jaxpr.jaxpr)
-    carry = describe(traced.out_info, CARRY, place)
-    if divides_arrays(place):
+    carry = places.describe(traced.out_info, places.CARRY, place)
+    if places.divides_arrays(place):
         program, carry = _keep_division(program, inputs, carry, start, place)
         start = program.start.lower(*inputs)
-    step = describe(jax.ShapeDtypeStruct((), jnp.int32), EVERYWHERE, place)
+    step = places.describe(jax.ShapeDtypeStruct((), jnp.int32), places.EVERYWHERE, place)
     advance = program.advance.lower(*inputs, carry, step, step)
     finish = program.finish.lower(*inputs, carry)
     options = [(start, START_OPTIONS), (advance, ADVANCE_OPTIONS), (finish, READ_OPTIONS)]
     if program.evaluate is not None:
         options += [(program.evaluate.lower(*inputs, carry), READ_OPTIONS)]
     if program.observe is not None:
-        values = describe(options[3][0].out_info, OUTPUT, place)
+        values = places.describe(options[3][0].out_info, places.OUTPUT, place)
         options += [(program.observe.lower(*inputs, carry, values), READ_OPTIONS)]
     texts = tuple(lowered.as_text() for lowered, _ in options)
     executables = [_find_executable(*each, place) for each in zip(texts, *zip(*options, strict=True), strict=True)]
@@ -144,7 +134,7 @@ def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, car
     """
     leaves, treedef = jax.tree.flatten((inputs, carry))
     (device,) = carry.curve.sharding.device_set
-    shapes = tuple(describe(leaves, EVERYWHERE, device))
+    shapes = tuple(places.describe(leaves, places.EVERYWHERE, device))
     advance, fingerprint = _compile_advance(jitted, treedef, shapes)
     return program._replace(advance=advance, fingerprint=fingerprint)
 
@@ -181,7 +171,8 @@ def _find_executable(text: str, lowered: Lowered, options: Mapping[str, Any], pl
 
 def _compile(lowered: Lowered, place: Place, options: Mapping[str, Any]) -> Compiled:
     """The executable; options unknown to this version of XLA are omitted."""
-    accepted = dict({"cpu": options, "gpu": GPU_OPTIONS, "cuda": GPU_OPTIONS}.get(get_device(place).platform, {}))
+    platform = places.get_device(place).platform
+    accepted = dict({"cpu": options, "gpu": GPU_OPTIONS, "cuda": GPU_OPTIONS}.get(platform, {}))
     while True:
         try:
             return lowered.compile(compiler_options=accepted or None)
@@ -196,7 +187,7 @@ def _hash_programs(texts: tuple[str, ...], place: Place) -> str:
     """A hash of lowered programs without source locations, and of what else decides their bits and their speed."""
     options = START_OPTIONS, ADVANCE_OPTIONS, READ_OPTIONS
     versions = jax.__version__, jax.lib.__version__, os.environ.get("XLA_FLAGS", ""), options
-    device = get_device(place)
+    device = places.get_device(place)
     machine = device.platform, device.device_kind, count_visible_cores()
     return hashlib.sha256(repr((texts, machine, versions)).encode()).hexdigest()
 

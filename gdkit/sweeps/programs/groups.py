@@ -43,6 +43,10 @@ class TracedGroup(NamedTuple):
     unroll: int  # steps per iteration of the loop, unless the plan sets it
     facts: "LossFacts"
 
+    def number_points(self, seeds: int) -> np.ndarray:
+        """The numbers of its points in a sweep of `seeds` seeds, (points,)."""
+        return self.offset // seeds + self.group.points
+
     def number_lanes(self, block: Block, seeds: int) -> np.ndarray:
         """The numbers of a block's lanes in a sweep of `seeds` seeds, (seeds, points)."""
         return self.offset + self.group.points[block.points][None, :] * seeds + block.seeds[:, None]

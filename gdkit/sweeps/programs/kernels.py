@@ -145,14 +145,10 @@ def _launch(row: int) -> int:
 
 def _size(shape: str) -> float:
     """Bytes of the arrays of a shape."""
-    return float(
-        sum(
-            _bytes_of(dtype) * math.prod(map(int, filter(None, dims.split(","))))
-            for dtype, dims in _ARRAY.findall(shape)
-        )
-    )
+    count = lambda sizes: math.prod(map(int, filter(None, sizes.split(","))))
+    return sum(_bytes_of(dtype) * count(sizes) for dtype, sizes in _ARRAY.findall(shape))
 
 
 def _bytes_of(dtype: str) -> float:
     bits = re.search(r"\d+", dtype.removeprefix("b"))
-    return 1.0 if dtype == "pred" or bits is None else max(int(bits[0]) // 8, 1)
+    return 1.0 if bits is None else max(int(bits[0]) // 8, 1)

@@ -103,7 +103,24 @@ def describe_lanes(
     steps = next(iter(lengths.values()), 1) - 1
     at = monitors.curve_steps(judging.curve_points) if judging.curve_points and lengths else np.zeros(0, np.int32)
     grids, axes = zip(*list_grids(sections), strict=True)
-    attrs = _describe(grids, seeds, steps, judging, choose_score(shapes, judging.by)) | dict(settings or {})
+    by, maximize = choose_score(shapes, judging.by), judging.maximize
+    names = ([by] if maximize else []) if isinstance(maximize, bool) else list(maximize)
+    asked = {"diverged_above": judging.diverged_above, "target": None, "curve_points": judging.curve_points}
+    attrs = {
+        "steps": steps,
+        "seeds": seeds,
+        "key": "null",
+        "stochastic": int(judging.stochastic),
+        "optimum_known": int(judging.optimum is not None),
+        "maximized": json.dumps(names),
+        "validation_rows": 0,
+        "by": by,
+        "forms": json.dumps(grids),
+        "asked": json.dumps(asked),
+        "plan": "{}",
+        "versions": json.dumps({"gdkit": gdkit.__version__, "numpy": np.__version__}),
+        **(settings or {}),
+    }
     if _loss_name(shapes) not in lengths:
         attrs["regimes_known"], attrs["caveats"] = 0, json.dumps([_NO_CURVES])
     return Description(grids, axes, at[at <= steps], attrs)
@@ -185,23 +202,3 @@ def _judge_ends(values: Mapping[str, np.ndarray], judging: Judging, steps: int) 
 def is_of_arrays(lanes: xr.Dataset) -> bool:
     """Whether the lanes of a result come from arrays, such as those that a function returned, and not from a sweep."""
     return "statistics" not in json.loads(lanes.attrs["asked"])
-
-
-def _describe(grids: tuple[LaneGrid, ...], seeds: int, steps: int, judging: Judging, by: str) -> dict[str, Any]:
-    maximize = judging.maximize
-    names = ([by] if maximize else []) if isinstance(maximize, bool) else list(maximize)
-    asked = {"diverged_above": judging.diverged_above, "target": None, "curve_points": judging.curve_points}
-    return {
-        "steps": steps,
-        "seeds": seeds,
-        "key": "null",
-        "stochastic": int(judging.stochastic),
-        "optimum_known": int(judging.optimum is not None),
-        "maximized": json.dumps(names),
-        "validation_rows": 0,
-        "by": by,
-        "forms": json.dumps(grids),
-        "asked": json.dumps(asked),
-        "plan": "{}",
-        "versions": json.dumps({"gdkit": gdkit.__version__, "numpy": np.__version__}),
-    }

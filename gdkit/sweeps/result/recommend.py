@@ -124,8 +124,7 @@ def recommend(result: SweepLike, axis: str, by: str, maximize: bool, ranking: Ra
         mean=orient(float(ranking.mean[ranking.top]), maximize),
         interval=_bootstrap_interval(values, ranking, line, top) if enough else None,
         **_about_plateau(values, ranking, line, top, plateau, maximize),
-        sensitivity=None if maximize else _sensitivity(result, ranking, line),
-        profile=() if maximize else _profile(result, ranking, line, values),
+        **({} if maximize else _about_sensitivity(result, ranking, line, values)),
         lanes=tuple(lanes[top].tolist()),
         metrics=_mean_metrics(result, lanes[top][ranking.finished[ranking.top]]),
     )
@@ -249,26 +248,17 @@ def _within_noise(scores: np.ndarray, top: int, tie: float) -> np.ndarray:
         return difference.mean(axis=1) <= noise + tie
 
 
-def _capped(result: SweepLike, ranking: Ranking, line: np.ndarray) -> np.ndarray:
-    """min(score, initial loss) of finished runs, (values, seeds); NaN for others.
+def _about_sensitivity(result: SweepLike, ranking: Ranking, line: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    """The sensitivity and its profile, from min(score, initial loss) of the finished runs.
 
     An initial loss that is not finite is replaced by the largest finite one.
     """
     start = result.lanes["initial_loss"].values[line[:, None] * result.seeds + np.arange(result.seeds)].astype(float)
     largest = np.max(start, initial=-np.inf, where=np.isfinite(start)) if np.isfinite(start).any() else np.inf
     capped = np.minimum(ranking.scores[line], np.where(np.isfinite(start), start, largest))
-    return np.where(ranking.finished[line], capped, np.nan)
-
-
-def _sensitivity(result: SweepLike, ranking: Ranking, line: np.ndarray) -> float:
-    return float(np.nanmean(_capped(result, ranking, line)) - np.min(ranking.mean[line]))
-
-
-def _profile(
-    result: SweepLike, ranking: Ranking, line: np.ndarray, values: np.ndarray
-) -> tuple[tuple[float, float], ...]:
-    means = np.nanmean(_capped(result, ranking, line), axis=1)
-    return tuple(zip(values.tolist(), means.tolist(), strict=True))
+    capped = np.where(ranking.finished[line], capped, np.nan)  # (values, seeds)
+    profile = tuple(zip(values.tolist(), np.nanmean(capped, axis=1).tolist(), strict=True))
+    return {"sensitivity": float(np.nanmean(capped) - np.min(ranking.mean[line])), "profile": profile}
 
 
 def _mean_metrics(result: SweepLike, rows: np.ndarray) -> dict[str, float]:

@@ -8,11 +8,11 @@ import xarray as xr
 
 from gdkit import checks
 from gdkit.errors import bad_value
+from gdkit.formatting import format_number, html, text_table
 from gdkit.sweeps.result.arguments import check_finished, check_lane
 from gdkit.sweeps.result.arrays import is_of_arrays
 from gdkit.sweeps.result.explanation import Explanation
 from gdkit.sweeps.result.recommend import Recommendation
-from gdkit.sweeps.result.replay import Replay, is_same
 from gdkit.sweeps.scoring.judging import judge_lanes
 from gdkit.sweeps.scoring.lane_values import SweepLike
 from gdkit.sweeps.scoring.scores import Best
@@ -29,6 +29,22 @@ class Refinement(NamedTuple):
     count: int
     by: str | None = None  # the variable that points are compared by
     maximize: bool | None = None
+
+
+class Replay(NamedTuple):
+    """A lane that was run again; prints as a table."""
+
+    lane: int
+    onset: int  # the step at which its regime began, or its last
+    watched: dict[str, np.ndarray]  # step, loss, and norm and update of each leaf of the params; (watched steps,)
+    same: bool  # whether it ended with the same bits as before
+
+    def __str__(self) -> str:
+        rows = [[format_number(value) for value in row] for row in zip(*self.watched.values(), strict=True)]
+        ending = "The end is the same, bit for bit." if self.same else "The end differs from that of the sweep."
+        return f"{text_table(list(self.watched), rows)}\n{ending}"
+
+    _repr_html_ = html.preformat
 
 
 class LaneStates(Protocol):
@@ -92,8 +108,14 @@ def replay(result: ResumableResult, lane: int, *, around: int = 5) -> Replay:
     onset = onset if onset >= 0 else int(result.lanes["end_step"].values[lane])
     watched, end = check_resumable(result.origin, result.lanes).replay(lane, onset, around)
     row = result.lanes.isel(lane=lane)
-    same = all(is_same(row[name].values, value) for name, value in end.items() if name in row)
+    same = all(_is_same(row[name].values, value) for name, value in end.items() if name in row)
     return Replay(lane, onset, watched, same)
+
+
+def _is_same(stored: np.ndarray, value: np.ndarray) -> bool:
+    """Whether a result stores `value`: dtypes unknown to NumPy as float32, and curves up to the last step."""
+    plain = value.astype(np.float32) if value.dtype.kind == "V" else value
+    return np.array_equal(stored, plain[: len(stored)] if stored.ndim else plain, equal_nan=plain.dtype.kind == "f")
 
 
 def explain(

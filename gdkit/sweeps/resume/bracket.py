@@ -28,6 +28,17 @@ class _Extension(NamedTuple):
     dimension: int
     values: np.ndarray  # (values,)
 
+    @property
+    def part(self) -> Section:
+        """The section with these values only."""
+        return _with_values(self.section, self.dimension, self.values)
+
+    @property
+    def whole(self) -> Section:
+        """The section with these values and those that it has."""
+        values = np.union1d(_axis_values(self.section, self.dimension), self.values)
+        return _with_values(self.section, self.dimension, values)
+
 
 def check_bracketable(request: SweepRequest) -> None:
     """Check that each section has an axis of numbers that varies by itself.
@@ -36,9 +47,7 @@ def check_bracketable(request: SweepRequest) -> None:
       InputValueError: some section has none.
     """
     for section in request.sections:
-        if _find_axis(section) is None:
-            remedy = "Sweep the learning rate, or another number, unpaired; or leave until_bracketed out"
-            raise bad_value("until_bracketed", True, "there is no axis of numbers that varies by itself", remedy)
+        _find_axis(section)
 
 
 def extend_until_bracketed(
@@ -62,7 +71,7 @@ def extend_until_bracketed(
         own = None
         if directory is not None:
             own = dataclasses.replace(directory, path=extension_folder(directory.path, number))
-        more = run(lanes.request._replace(sections=tuple(map(_extended_part, extensions))), directory=own)
+        more = run(lanes.request._replace(sections=tuple(e.part for e in extensions)), directory=own)
         result, lanes = _merge(result, lanes, extensions, *more)
     return result, lanes
 
@@ -88,16 +97,11 @@ def _merge(
     more_lanes: ResumableSweep | None,
 ) -> tuple[SweepResult, ResumableSweep | None]:
     """The sweep of all values; without lanes where some have not finished."""
-    by_label = {extension.section.label: extension for extension in extensions}
-    sections = list(lanes.request.sections)
-    for i, section in enumerate(sections):
-        extension = by_label.get(section.label)
-        if extension is not None:
-            union = np.union1d(_axis_values(section, extension.dimension), extension.values)
-            sections[i] = _with_values(section, extension.dimension, union)
-    _, old, new = extend_grids(list_grids(lanes.request.sections), list_grids(map(_extended_part, extensions)))
+    whole = {extension.section.label: extension.whole for extension in extensions}
+    sections = tuple(whole.get(section.label, section) for section in lanes.request.sections)
+    _, old, new = extend_grids(list_grids(lanes.request.sections), list_grids(e.part for e in extensions))
     parts = [PartialSweep(result, lanes, old), PartialSweep(more, more_lanes, new)]
-    merged, merged_lanes = merge_sweeps(lanes.request._replace(sections=tuple(sections)), parts)
+    merged, merged_lanes = merge_sweeps(lanes.request._replace(sections=sections), parts)
     return merged, None if merged.missing else merged_lanes
 
 
@@ -106,10 +110,9 @@ def _choose_extensions(result: SweepResult, request: SweepRequest) -> list[_Exte
     extensions = []
     for section in request.sections:
         dimension = _find_axis(section)
-        if dimension is not None:
-            one = result.select(optimizer=section.label) if section.label is not None else result
-            axis, values = _axis(section, dimension).name, np.sort(_axis_values(section, dimension))
-            extensions.append(_Extension(section, dimension, _values_beyond(one, axis, values)))
+        one = result.select(optimizer=section.label) if section.label is not None else result
+        axis, values = _axis(section, dimension).name, np.sort(_axis_values(section, dimension))
+        extensions.append(_Extension(section, dimension, _values_beyond(one, axis, values)))
     if len({_axis_values(e.section, e.dimension).tobytes() for e in extensions}) == 1:
         union = np.unique(np.concatenate([extension.values for extension in extensions]))
         extensions = [extension._replace(values=union) for extension in extensions]
@@ -137,16 +140,14 @@ def _continue(values: np.ndarray, count: int) -> np.ndarray:
     return np.asarray([float(f"{value:.12g}") for value in more if value > 0])  # 0.3, not 0.30000000000000004
 
 
-def _extended_part(extension: _Extension) -> Section:
-    """The section with the further values only."""
-    return _with_values(extension.section, extension.dimension, extension.values)
-
-
-def _find_axis(section: Section) -> int | None:
+def _find_axis(section: Section) -> int:
     """The dimension of the main axis of a section: the learning rate, else the first traced one that is not paired."""
     single = [i for i, d in enumerate(section.dimensions) if len(d.axes) == 1 and d.axes[0].traced]
     rates = [i for i in single if section.dimensions[i].axes[0].name == "learning_rate"]
-    return next(iter([*rates, *single]), None)
+    if not single:
+        remedy = "Sweep the learning rate, or another number, unpaired; or leave until_bracketed out"
+        raise bad_value("until_bracketed", True, "there is no axis of numbers that varies by itself", remedy)
+    return [*rates, *single][0]
 
 
 def _axis(section: Section, dimension: int) -> Axis:

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdkit.sweeps.axes import Axis, Dimension, Group, Section
 from gdkit.sweeps.description import describe
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.plan.blocks import Block
@@ -56,23 +55,6 @@ def pad_places(count: int, width: int) -> np.ndarray:
     return np.minimum(np.arange(math.ceil(count / width) * width), count - 1)
 
 
-def cut_section(group: Group, places: np.ndarray) -> Section:
-    """Some points of a group as a section that the same program serves."""
-    axes = tuple(Axis(name, values[places], traced=True) for name, values in group.traced.items())
-    return Section(group.section.label, group.section.optimizer, group.static, (Dimension("pair", axes),))
-
-
-def replace_section(request: SweepRequest, section: Section, shape: Shape) -> SweepRequest:
-    """The request with `section` as its only one, in blocks of `shape`."""
-    plan = dataclasses.replace(request.plan, width=shape.width, depth=shape.depth, unroll=shape.unroll)
-    return request._replace(sections=(section,), plan=plan)
-
-
-def has_same_static(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two groups have the same static values: the same objects, or equal ones."""
-    return a.keys() == b.keys() and all(a[name] is b[name] or a[name] == b[name] for name in a)
-
-
 def _reported_columns(result: SweepResult) -> dict[str, np.ndarray]:
     """All columns but the reference loss, which depends on the lanes of all parts; `assemble` computes it."""
     return {str(name): v.values for name, v in result.lanes.data_vars.items() if name != "reference_loss"}
@@ -90,8 +72,8 @@ def _merge_lanes(
             return None
         in_memory = part.lanes.parts or [[] for _ in part.lanes.groups]
         for source, shape, own in zip(part.lanes.groups, part.lanes.shapes, in_memory, strict=True):
-            numbers = part.points[_point_numbers(source, request.seeds)]
-            home = next(g for g in groups if numbers[0] in _point_numbers(g, request.seeds))
+            numbers = part.points[source.number_points(request.seeds)]
+            home = next(g for g in groups if numbers[0] in g.number_points(request.seeds))
             shapes.setdefault(home.number, shape)
             for block, lanes in own:
                 places = _find_places(home, numbers[block.points], request.seeds)
@@ -106,13 +88,8 @@ def _merge_lanes(
     return ResumableSweep(request, groups, ordered, columns, None, states=states)
 
 
-def _point_numbers(group: TracedGroup, seeds: int) -> np.ndarray:
-    """The places of a group's points in the whole sweep, (points,)."""
-    return group.offset // seeds + group.group.points
-
-
 def _find_places(group: TracedGroup, points: np.ndarray, seeds: int) -> np.ndarray:
     """The places in a group of points that are numbered over the whole sweep."""
-    numbers = _point_numbers(group, seeds)
+    numbers = group.number_points(seeds)
     order = np.argsort(numbers)
     return order[np.searchsorted(numbers, points, sorter=order)]

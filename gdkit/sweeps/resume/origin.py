@@ -131,9 +131,10 @@ class Origin:
 
     def _find_lane(self, lane: int) -> tuple[TracedGroup, int, int]:
         """The group of a lane, the place of its point in the group, and its seed."""
-        candidates = ((g, self._find_place(g, lane)) for g in reversed(self.sweep.groups) if g.offset <= lane)
-        group, place = next((g, place) for g, place in candidates if place is not None)
-        return group, place, lane % self.sweep.request.seeds
+        point, seed = divmod(lane, self.sweep.request.seeds)
+        places = ((group, group.number_points(self.sweep.request.seeds) == point) for group in self.sweep.groups)
+        group, is_there = next((group, is_there) for group, is_there in places if is_there.any())
+        return group, int(np.argmax(is_there)), seed
 
     def refine(
         self, result: SweepResult, refinement: Refinement, progress: Callable[[Progress], None] | None = None
@@ -142,11 +143,6 @@ class Origin:
         self.sweep.check()
         run = lambda request: self.run(request, progress)
         return attach_origin(*refine(result, self.sweep, refinement, run), self.run)
-
-    def _find_place(self, group: TracedGroup, lane: int) -> int | None:
-        """The place of a lane's point in a group; None if the point is in another group."""
-        places = np.flatnonzero(group.group.points == (lane - group.offset) // self.sweep.request.seeds)
-        return int(places[0]) if places.size else None
 
 
 def _find_in_block(block: Block, place: int, seed: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Add values to an axis of a finished sweep."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,19 +9,13 @@ import xarray as xr
 
 from gdkit import checks
 from gdkit.errors import bad_value, unknown_name
-from gdkit.sweeps.axes import Dimension, Group, Section, group_points, is_log, renumber_points
+from gdkit.sweeps.axes import Axis, Dimension, Group, Section, group_points, is_log, renumber_points
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.plan.shapes import Shape
+from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.result.resumable import Refinement
-from gdkit.sweeps.resume.merge import (
-    PartialSweep,
-    cut_section,
-    has_same_static,
-    merge_sweeps,
-    pad_places,
-    replace_section,
-)
+from gdkit.sweeps.resume.merge import PartialSweep, merge_sweeps, pad_places
 
 # Runs a checked request, from its start or from the last step of earlier lanes: `gdkit.sweeps.sweep.run_request`.
 RunRequest = Callable[..., tuple[SweepResult, ResumableSweep | None]]
@@ -52,7 +46,7 @@ def refine(
             if which.size:
                 shape = _find_shape(lanes, group)
                 which = which[pad_places(len(which), shape.width)]  # to fill whole blocks of the compiled program
-                more = run(replace_section(request, cut_section(group, which), shape))
+                more = run(_replace_section(request, _cut_section(group, which), shape))
                 parts.append(PartialSweep(*more, offset + group.points[which]))
         offset += section.point_count
     return merge_sweeps(request, parts)
@@ -63,8 +57,25 @@ def _find_shape(lanes: ResumableSweep, group: Group) -> Shape:
     return next(
         shape
         for before, shape in zip(lanes.groups, lanes.shapes, strict=True)
-        if before.group.section.label == group.section.label and has_same_static(before.group.static, group.static)
+        if before.group.section.label == group.section.label and _has_same_static(before.group.static, group.static)
     )
+
+
+def _cut_section(group: Group, places: np.ndarray) -> Section:
+    """Some points of a group as a section that the same program serves."""
+    axes = tuple(Axis(name, values[places], traced=True) for name, values in group.traced.items())
+    return Section(group.section.label, group.section.optimizer, group.static, (Dimension("pair", axes),))
+
+
+def _replace_section(request: SweepRequest, section: Section, shape: Shape) -> SweepRequest:
+    """The request with `section` as its only one, in blocks of `shape`."""
+    plan = dataclasses.replace(request.plan, width=shape.width, depth=shape.depth, unroll=shape.unroll)
+    return request._replace(sections=(section,), plan=plan)
+
+
+def _has_same_static(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two groups have the same static values: the same objects, or equal ones."""
+    return a.keys() == b.keys() and all(a[name] is b[name] or a[name] == b[name] for name in a)
 
 
 def _extend_section(

@@ -85,7 +85,7 @@ def successive_halving(
         if not best.size:
             break
         rounds.append([length, int(best.size)])
-        places = [np.flatnonzero(np.isin(g.offset // request.seeds + g.group.points, best)) for g in lanes.groups]
+        places = [np.flatnonzero(np.isin(g.number_points(request.seeds), best)) for g in lanes.groups]
         result, lanes = run_request(request._replace(steps=length), progress, resumed=lanes, points=places)
     states = None if lanes is None else Origin(lambda: lanes, run_request).state
     return dataclasses.replace(result, lanes=result.lanes.assign_attrs(rounds=json.dumps(rounds)), states=states)
