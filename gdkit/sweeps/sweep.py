@@ -171,14 +171,12 @@ def run_request(
     """Run a checked sweep, and return its result and its lanes at the last step.
 
     Args:
-      request: the sweep.
       report_progress: a callback, called from worker threads.
       executor, on_segment: as in `sweep`.
-      resumed: a shorter sweep whose lanes are continued; others stay as they are.
-      points: the points that are continued, per group of `resumed`; by default all.
+      resumed: a shorter sweep whose lanes are continued.
+      points: the points that are continued, per group of `resumed`, while others stay as they are; by default all.
       directory: the run directory. A run that it holds is resumed.
       stop: an event that interrupts the sweep at the end of a segment.
-      settings: how the sweep is executed.
 
     Returns:
       The result; lanes are missing where `stop` was set, or where other processes have not finished their shards. And
@@ -270,9 +268,8 @@ def _segment_reporter(
 ) -> Callable[[SegmentOutput], None]:
     """A function that calls `on_segment` with the values of a block as columns."""
     request, groups = compiler.request, compiler.groups
-    grids, axes = zip(*list_grids(request.sections), strict=True)
-    described = Description(grids, axes, np.zeros(0, np.int32), {"seeds": request.seeds})
-    hyperparameters = {name: values for name, (_, values) in lane_coordinates(described).items()}
+    coordinates = lane_coordinates(*zip(*list_grids(request.sections), strict=True), request.seeds)
+    hyperparameters = {name: values for name, (_, values) in coordinates.items()}
 
     def report(segment: SegmentOutput) -> None:
         lanes = groups[segment.job.group].number_rows(segment.block, request.seeds)

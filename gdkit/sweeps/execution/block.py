@@ -191,17 +191,15 @@ def _end_segment(step: int, count: int, steps: int, program: Program) -> int:
 
 
 def _first_carry(job: Job, block: Block, device: int, checkpoint: Checkpoint | None, cache_bytes: int) -> Carry:
-    """The carry that a block begins with: its checkpoint, else the lanes that the job resumes, else its start."""
+    """The carry that a block begins with: its checkpoint, else the lanes that the job resumes, else its start.
+
+    A start is computed once where only the seeds decide it.
+    """
     saved = checkpoint.load(job, device) if checkpoint else None
     if saved is not None:
         return saved
     if job.resumed is not None:
         return _resumed_carry(job, job.resumed, block, device)
-    return _start_carry(job, block, device, cache_bytes)
-
-
-def _start_carry(job: Job, block: Block, device: int, cache_bytes: int) -> Carry:
-    """The carry of a block at step 0, computed once where only the seeds decide it."""
     program, seeds = job.programs[device], (device, block.seeds.tobytes())
     if job.start_cache is None or not program.starts_alike:
         return program.start(*get_block_inputs(job, block, device))

@@ -18,12 +18,7 @@ class HeadStart:
     """Runs the first blocks of a sweep by threads, and keeps in memory what they reach.
 
     A run directory needs the programs of all jobs, and compiling those takes one core. Later, `run_block` continues
-    the blocks from there. The threads have ended after the ``with`` statement.
-
-    Args:
-      workers: number of threads; without threads nothing runs.
-      segment_steps: as in `run_block`.
-      settings: how blocks run.
+    the blocks from there. The threads have ended after the ``with`` statement; with 0 `workers` nothing runs.
     """
 
     def __init__(self, workers: int, segment_steps: int | None, settings: ExecutionSettings):

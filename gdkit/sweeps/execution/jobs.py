@@ -26,13 +26,8 @@ from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, stored_sha
 class JobCompiler:
     """Compiles the jobs of a sweep, and records their shapes and how long it took.
 
-    Args:
-      request: the sweep.
-      groups: its traced groups.
-      devices: where the jobs run; by default those of the plan.
-      workers: threads that run blocks at once; by default as the plan says.
-      processes: number of processes that run tiles at once.
-      settings: how the sweep is executed.
+    `devices` and `workers`, the threads that run blocks at once, are by default those of the plan; `processes` is the
+    number of processes that run tiles at once.
     """
 
     def __init__(
@@ -117,14 +112,12 @@ class JobCompiler:
         """The description of the sweep, with the plan as it was carried out."""
         devices = sum(count_devices(place) for place in self.devices)
         plan = _executed_plan(self.request.plan, self.choices, self.workers, devices)
-        stochastic = any(p.facts.is_stochastic for p in self.groups)
-        maximized = dict.fromkeys(name for p in self.groups for name in maximized_names(p.problem))
         return describe(
             self.request,
-            stochastic=stochastic,
+            stochastic=any(group.facts.is_stochastic for group in self.groups),
             optimum_known=optimum_known,
-            maximized=maximized,
-            validation_rows=min(count_validation_rows(p.problem) for p in self.groups),
+            maximized=dict.fromkeys(name for group in self.groups for name in maximized_names(group.problem)),
+            validation_rows=min(count_validation_rows(group.problem) for group in self.groups),
             plan=plan,
         )
 

@@ -124,13 +124,9 @@ def _keep_division(
 
 
 def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, carry: Carry) -> Program:
-    """`program` with the function `advance` of blocks of the shapes of `inputs` and `carry`, compiled once.
+    """`program`, whose functions are those of `jitted`, with `advance` for a narrower block, compiled once.
 
-    Args:
-      jitted: the jitted functions of `program`.
-      program: the program of wider blocks.
-      inputs: those of a narrower block.
-      carry: that of the narrower block, on the device.
+    `inputs` and `carry`, which is on the device, are those of the narrower block.
     """
     leaves, treedef = jax.tree.flatten((inputs, carry))
     (device,) = carry.curve.sharding.device_set

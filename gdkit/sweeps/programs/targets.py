@@ -63,11 +63,8 @@ def get_device(name: str) -> jax.Device:
 def get_devices(name: str, topology: str) -> list[jax.Device]:
     """Devices of a target that are connected, for which programs can be compiled but not run.
 
-    Call it before JAX starts its backends: it sets the CUDA plugin to run without a driver.
-
-    Args:
-      name: of the target.
-      topology: for XLA: of GPUs ``1x1xN``, of TPUs their kind and grid, ``v5e:2x2``.
+    Call it before JAX starts its backends: it sets the CUDA plugin to run without a driver. The topology, for XLA, is
+    ``1x1xN`` of GPUs, and of TPUs their kind and grid, ``v5e:2x2``.
 
     Raises:
       MissingPackageError: the compiler is not installed.

@@ -46,20 +46,12 @@ def choose_job(
     workers: int,
     settings: PlannerSettings,
 ) -> tuple[Job, Choice]:
-    """A compiled job, and how its shape was chosen.
+    """A job compiled by `make`, and how its shape was chosen.
 
-    Starts from `shape` and moves to neighboring shapes that are faster, as long as compiling and timing them stays
-    within a twentieth of the expected time of the sweep. Choices are cached in the process, by program, device and
-    versions.
-
-    Args:
-      make: compiles the job of a shape.
-      shape: the shape that `choose_shape` chose.
-      plan: the user's plan, whose fields are not varied.
-      most: largest number of lanes per block.
-      lanes: number of lanes of the group.
-      workers: number of blocks that run at once.
-      settings: how shapes are timed, and for how long.
+    Starts from `shape`, which `choose_shape` chose, and moves to neighboring shapes that are faster, as long as
+    compiling and timing them stays within a twentieth of the expected time of the sweep. What `plan` sets is not
+    varied. `most` is the largest number of lanes per block, `lanes` the number of lanes of the group, and `workers` the
+    number of blocks that run at once. Choices are cached in the process, by program, device and versions.
     """
     start = time.monotonic()
     job, shape, halved = _fit_memory(make, shape)

@@ -68,14 +68,7 @@ def arrange_arrays(axes: Any, arrays: Mapping[str, Any], judging: Judging) -> tu
 def arrange_lanes(
     sections: Sequence[Section], seeds: int, values: Mapping[str, np.ndarray], judging: Judging
 ) -> tuple[xr.Dataset, tuple[LaneGrid, ...]]:
-    """The lanes and grids of a result, from values in the order of its lanes.
-
-    Args:
-      sections: the axes.
-      seeds: runs per point.
-      values: name to final values, (lanes,), or to curves, (lanes, steps + 1).
-      judging: how runs are compared and judged.
-    """
+    """The lanes and grids of a result, from final values, (lanes,), and curves, (lanes, steps + 1), by name."""
     check_value_names("arrays", values, [axis.name for s in sections for axis in s.axes])
     described = describe_lanes(sections, seeds, {name: v.shape[1:] for name, v in values.items()}, judging)
     return label_columns(described, judge_lanes(values, judging, described.curve_step), {}), described.grids
@@ -88,14 +81,9 @@ def describe_lanes(
     judging: Judging,
     settings: Mapping[str, Any] | None = None,
 ) -> Description:
-    """The description of a result.
+    """The description of a result, from the shapes of the values of a lane, () or (steps + 1,), by name.
 
-    Args:
-      sections: the axes.
-      seeds: runs per point.
-      shapes: name to the shape of the value of a lane, () or (steps + 1,).
-      judging: how runs are compared and judged.
-      settings: attributes that describe how the runs were made.
+    `settings` are attributes that describe how the runs were made.
     """
     for name in () if isinstance(judging.maximize, bool) else judging.maximize:
         checks.check_choice("maximize", name, shapes)

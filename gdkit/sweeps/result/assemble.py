@@ -26,13 +26,10 @@ def assemble(
     timings: Mapping[str, Any],
     narrower: Mapping[int, Any] | None = None,
 ) -> SweepResult:
-    """The result of a sweep, from its description and the columns that its lanes report.
+    """The result of a sweep, from its description and the columns that its lanes report, name to (lanes, ...).
 
-    Args:
-      described: the sweep.
-      columns: name to (lanes, ...); ``end_kind`` is 0 in lanes that have not ended.
-      timings: seconds by what they were spent on.
-      narrower: the tiles of a run directory whose blocks ran with fewer lanes than planned: their widths and depths.
+    ``end_kind`` is 0 in lanes that have not ended; `timings` are seconds by what they were spent on; `narrower` has the
+    widths and depths of the blocks that ran with fewer lanes than planned, by the tiles of a run directory.
     """
     lanes = label_columns(described, columns, timings, narrower)
     return SweepResult(lanes, described.grids)
@@ -42,11 +39,7 @@ def read_result(path: str | Path, read_thresholds: Callable[[str], Thresholds] |
     """The result in a file or a run directory, without its code, which `gdkit.open` adds so that it can be resumed.
 
     In a run directory the file of results is read if it is complete and belongs to this run; else a warning names it,
-    and the tiles are read.
-
-    Args:
-      path: the file or the directory.
-      read_thresholds: the thresholds in the text of a config; tiles do not have them.
+    and the tiles are read. Tiles do not have thresholds: `read_thresholds` finds those in the text of a config.
 
     Raises:
       GdkitError: there is no result, or it is damaged or of another run.

@@ -28,7 +28,7 @@ def label_columns(
     narrower: Mapping[int, Any] | None = None,
 ) -> xr.Dataset:
     """The lanes of a sweep, each variable on the dimension ``lane``; the arguments are those of `assemble`."""
-    coords = lane_coordinates(described)
+    coords = lane_coordinates(described.grids, described.axes, described.attrs["seeds"])
     variables: dict[str, Any] = {name: ("lane", v) for name, v in columns.items() if v.ndim == 1}
     variables |= {
         name: (("lane", *(f"{name}_{i}" for i in range(1, v.ndim))), v) for name, v in columns.items() if v.ndim > 1

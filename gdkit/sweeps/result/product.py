@@ -1,20 +1,21 @@
 """Conversion between the lanes of a sweep in a row and their product over axes and seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from gdkit.sweeps.description import Description, LaneGrid
+from gdkit.sweeps.description import LaneGrid
 
 
-def lane_coordinates(described: Description) -> dict[str, Any]:
+def lane_coordinates(
+    grids: Sequence[LaneGrid], values: Sequence[Mapping[str, np.ndarray]], seeds: int
+) -> dict[str, Any]:
     """Axes, optimizer and seed as coordinates on ``lane``; NaN or "" where an optimizer lacks the axis."""
-    seeds, grids = described.attrs["seeds"], described.grids
-    names = dict.fromkeys(name for own in described.axes for name in own)
+    names = dict.fromkeys(name for own in values for name in own)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for grid, axes in zip(grids, described.axes, strict=True):
+    for grid, axes in zip(grids, values, strict=True):
         places = np.indices(grid.shape).reshape(len(grid.shape), grid.points)
         along = zip(grid.dimensions, places, strict=True)
         own = {name: axes[name][place] for (_, listed, _), place in along for name in listed}

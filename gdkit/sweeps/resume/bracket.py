@@ -53,16 +53,10 @@ def check_bracketable(request: SweepRequest) -> None:
 def extend_until_bracketed(
     result: SweepResult, lanes: ResumableSweep | None, run: RunRequest, directory: RunDirectory | None = None
 ) -> tuple[SweepResult, ResumableSweep | None]:
-    """Extend the main axis beyond its ends until the best value lies inside it, or the next one diverges.
+    """Extend the main axis of a result beyond its ends until the best value lies inside it, or the next one diverges.
 
-    Args:
-      result: the result so far.
-      lanes: those of the same sweep; None if some lanes have not finished, in which case nothing is extended.
-      run: runs a request, as `gdkit.sweeps.sweep.run_request` does.
-      directory: the run directory of the sweep. Each extension has its own inside it.
-
-    Returns:
-      The result and its lanes. Lanes are missing where a run was interrupted.
+    Nothing is extended without `lanes`, as where some have not finished. Each extension has its own run directory
+    inside `directory`. Returns the result and its lanes; lanes are missing where a run was interrupted.
     """
     for number in range(1, _ROUNDS + 1):
         extensions = _choose_extensions(result, lanes.request) if lanes is not None else []

@@ -84,10 +84,6 @@ class Origin:
     def state(self, lane: int, step: int | None = None) -> State | PyTree:
         """The state of a lane at its end, or at an evaluation, from memory or the run directory; else it is run again.
 
-        Args:
-          lane: its number.
-          step: of the evaluation; None for the end.
-
         Raises:
           InputValueError: the sweep keeps no states.
         """

@@ -28,16 +28,9 @@ def open_function_run(
 ) -> tuple[RunArchive, np.ndarray]:
     """The run directory of a sweep of a function, made if it does not exist, and which of its tiles are finished.
 
-    The archive has the claims of this process, until it is closed.
-
-    Args:
-      path: the directory.
-      groups: groups of points, each with the number of the first point of its section.
-      seeds: runs per point.
-      width: lanes per block; a directory that exists keeps its own.
-      described: the sweep.
-      columns: name -> (lanes, ...), those of a few lanes.
-      identity: what the values of lanes depend on besides the axes.
+    The archive has the claims of this process, until it is closed. Each group comes with the number of the first point
+    of its section. `width` is the number of lanes per block; a directory that exists keeps its own. `columns` are those
+    of a few lanes, name -> (lanes, ...); `identity` is what the values of lanes depend on besides the axes.
 
     Raises:
       OtherRunError: it holds another run.

@@ -145,11 +145,8 @@ def verify_tile(run: Store, tile: int) -> None:
 def describe_states(lanes: Sequence[Packed], problem: ProblemLike) -> dict[str, Any]:
     """The structure of the states of each group, as JSON: distinct layouts, and for each group the number of its own.
 
-    Under ``best`` are the layouts of the memory of `keep_best`, if states at the best evaluations are kept.
-
-    Args:
-      lanes: per group the lanes of a block, as shapes.
-      problem: the problem of the lanes; the states of a Learner have their own structure.
+    Under ``best`` are the layouts of the memory of `keep_best`, if states at the best evaluations are kept. Per group,
+    `lanes` are those of a block, as shapes. The states of a Learner have their own structure.
     """
     layouts = [_describe_state(packed, problem) for packed in lanes]
     distinct = [layout for i, layout in enumerate(layouts) if layout not in layouts[:i]]

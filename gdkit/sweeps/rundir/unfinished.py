@@ -61,16 +61,11 @@ def _read_block(
         return {}
     points, seeds = lanes.shape
     own = lambda x: np.swapaxes(x[:seeds, :points], 0, 1)
-    end_step, end_kind = (
-        own(x if column is None else x[..., column])
-        for x, column in zip(stored[:2], (step_column, kind_column), strict=True)
-    )
+    take = lambda x, column: own(x if column is None else x[..., column])
+    end_step, end_kind = take(stored[0], step_column), take(stored[1], kind_column)
     curve = own(np.moveaxis(stored[2], 0, -1))[..., : len(described.curve_step)]
-    found = {
-        "end_step": end_step,
-        "curve_loss": np.where(described.curve_step <= end_step[..., None], curve, np.nan),
-    }
+    curve = np.where(described.curve_step <= end_step[..., None], curve, np.nan)
     is_over = (end_kind != EndKind.RUNNING)[..., None] & (end_step[..., None] < described.evaluation_step)
-    return found | {
-        name: np.where(is_over, np.nan, own(values)) for name, values in zip(evaluations, stored[3:], strict=True)
-    }
+    along = zip(evaluations, stored[3:], strict=True)
+    found = {name: np.where(is_over, np.nan, own(values)) for name, values in along}
+    return {"end_step": end_step, "curve_loss": curve} | found

@@ -51,10 +51,7 @@ def judge_ends(lanes: xr.Dataset) -> np.ndarray:
 def find_edges(diverged: xr.DataArray, finished: xr.DataArray, axis: str) -> xr.Dataset:
     """The bracket of divergence along a numeric axis, as `SweepResult.edge` describes it.
 
-    Args:
-      diverged: whether lanes diverged, with a dimension of `axis` and ``seed``.
-      finished: whether they have ended, shaped alike.
-      axis: the name of the axis.
+    Whether lanes diverged and finished is given along a dimension of `axis` and ``seed``.
     """
     diverged, finished = diverged.sortby(axis), finished.sortby(axis)
     values, dimension = diverged[axis].values.astype(float), diverged[axis].dims[0]
