@@ -14,14 +14,12 @@ from benchmarks import timing, workloads
 from benchmarks.operations import operations, side_by_side
 from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator, start_of
 from benchmarks.workloads import Workload
-from gdkit import binding, checks, descent, monitors
-from gdkit.monitors import Limits
-from gdkit.sweeps.plan.blocks import Block, cut_blocks
+from gdkit import descent, monitors
+from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
-from gdkit.sweeps.programs.build import Shared
 from gdkit.sweeps.programs.compile import advance_block
-from gdkit.sweeps.programs.groups import plan_job, trace_groups
-from gdkit.sweeps.programs.job import Job, compile_job, get_block_inputs
+from gdkit.sweeps.programs.groups import build_job, plan_job, trace_groups
+from gdkit.sweeps.programs.job import Job, get_block_inputs
 from gdkit.sweeps.request import Recording, check_request, select_curve_steps, select_devices
 from gdkit.types import Monitor
 
@@ -119,14 +117,10 @@ def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, floa
 
 
 def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points: int) -> Callable[[], Any]:
-    problem = work.problem
-    job = compile_job(
-        problem, gdkit.sgd, {}, {"learning_rate": work.rates},
-        Recording(watched, select_curve_steps(points, work.steps)),
-        Shared(checks.as_key(0), binding.get_arrays(problem), Limits(1e6, -np.inf, np.inf)),
-        steps=work.steps, blocks=cut_blocks(len(work.rates), 1, shape),
-        devices=jax.local_devices()[:1], unroll=shape.unroll,
-    )  # fmt: skip
+    request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    (group,) = trace_groups(request)
+    recording = Recording(watched, select_curve_steps(points, work.steps))
+    job = build_job(request, group, jax.local_devices()[:1], shape, recording=recording)
     inputs = [get_block_inputs(job, job.blocks[i % len(job.blocks)]) for i in range(count_visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
     to_end = lambda each: advance_block(job.programs[0], *each, 0, work.steps + 1, work.steps)

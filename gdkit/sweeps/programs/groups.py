@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from gdkit import binding, descent, factories
 from gdkit.descent import evaluation
 from gdkit.errors import bad_value, warn
-from gdkit.monitors import names
+from gdkit.monitors import Limits, names
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems.learner import own_state
 from gdkit.sweeps.axes import Group, group_points
@@ -20,9 +20,10 @@ from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.plan.shapes import BlockLimits, Plan, Shape, choose_shape, compute_block_limits, count_workers
 from gdkit.sweeps.programs import timing
 from gdkit.sweeps.programs.build import Shared
-from gdkit.sweeps.programs.job import Job, compile_job
-from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout
-from gdkit.sweeps.programs.places import Place, count_devices, get_device
+from gdkit.sweeps.programs.compile import compile_program, jit_program
+from gdkit.sweeps.programs.job import Job, get_block_inputs
+from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout, choose_layout
+from gdkit.sweeps.programs.places import Place, count_devices, divides_arrays, fit_place, get_device, put
 from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
 from gdkit.tracing import jaxprs
 from gdkit.types import OptimizerLike, Params, PyTree, State
@@ -38,10 +39,8 @@ class TracedGroup(NamedTuple):
     group: Group
     problem: Problem  # with its hyperparameters
     static: dict[str, Any]
-    params: Params  # shapes of one lane's params
-    limits: BlockLimits
-    unroll: int  # steps per iteration of the loop, unless the plan sets it
     facts: "LossFacts"
+    unroll: int  # steps per iteration of the loop, unless the plan sets it
 
     def number_points(self, seeds: int) -> np.ndarray:
         """The numbers of its points in a sweep of `seeds` seeds, (points,)."""
@@ -71,13 +70,11 @@ class TracedGroup(NamedTuple):
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
         devices = select_devices(request.plan)
         plan = request.plan if self.problem.batches is None else dataclasses.replace(request.plan, depth=1)
-        points, seeds = len(self.group.points), request.seeds
-        size = count_devices(devices[0])
+        points, seeds, limits = len(self.group.points), request.seeds, self.facts.limits
         if not request.plan.mesh:
-            return choose_shape(points, seeds, self.limits, plan, count_workers(Plan(), len(devices)), self.unroll)
-        shape = choose_shape(
-            math.ceil(points / size), seeds, self.limits, dataclasses.replace(plan, width=None), 1, self.unroll
-        )
+            return choose_shape(points, seeds, limits, plan, count_workers(Plan(), len(devices)), self.unroll)
+        narrow, size = dataclasses.replace(plan, width=None), count_devices(devices[0])
+        shape = choose_shape(math.ceil(points / size), seeds, limits, narrow, 1, self.unroll)
         return shape._replace(width=plan.width or shape.width * size)
 
 
@@ -123,7 +120,7 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
     _check_used(request, group, concrete, static)
     _check_names(request, group, concrete, static, facts.logs)
     unroll = 0 if facts.runs_step_by_step else _choose_unroll(facts.params, request.statistics)
-    traced = TracedGroup(number, offset, group, concrete, static, facts.params, facts.limits, unroll, facts)
+    traced = TracedGroup(number, offset, group, concrete, static, facts, unroll)
     if request.start is not None:
         traced.trace_state(request)  # checks its leaves
     return traced
@@ -234,38 +231,45 @@ def build_job(
     devices: Sequence[Place],
     shape: Shape,
     blocks: list[Block] | None = None,
-    **options: Any,
+    *,
+    recording: Recording | None = None,
+    layout: Layout | None = None,
+    place: Callable[[Shared, Place], Shared] = put,
 ) -> Job:
-    """The job of a group in blocks of a shape, compiled and placed on `devices`.
+    """The job of a group in blocks of a shape, compiled in the caller's thread and placed on `devices`.
 
-    `options` are `layout` and `place` of `compile_job`.
+    By default it has all blocks of the group, its recording, and the layout of the platform.
     """
+    blocks = blocks or cut_blocks(len(group.group.points), request.seeds, shape)
+    devices = [group.facts.mesh] if group.facts.mesh else devices
+    places = [fit_place(device, len(blocks[0].points)) for device in devices]
+    layout = layout or choose_layout(get_device(places[0]).platform, shape.unroll)
+    if divides_arrays(places[0]):
+        layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
+    optimizer, static = group.group.section.optimizer, tuple(sorted(group.static.items()))
+    program = jit_program(request.problem, optimizer, static, recording or group.record(request), layout)
     has_floor = group.problem.optimum is not None or request.limits.target != -np.inf
     limits = request.limits._replace(unbounded_below=np.inf if has_floor else request.limits.diverged_above)
-    return compile_job(
-        request.problem,
-        group.group.section.optimizer,
-        group.static,
-        group.group.traced,
-        group.record(request),
-        Shared(request.key, request.get_arrays(group.problem), limits),
-        steps=request.steps,
-        blocks=blocks or cut_blocks(len(group.group.points), request.seeds, shape),
-        devices=[group.facts.mesh] if group.facts.mesh else devices,
-        unroll=shape.unroll,
-        group=group.number,
-        evaluation_steps=request.evaluation_steps,
-        source=group.problem.source,
-        **options,
-    )
+    dtype = binding.traced_dtype()
+    limits = Limits(*(np.asarray(x, dtype) for x in limits))
+    shared = Shared(request.key, request.get_arrays(group.problem), limits)
+    traced = {name: values.astype(dtype) for name, values in group.group.traced.items()}
+    compacts = layout.compacts and count_devices(places[0]) == 1
+    job = Job(
+        [], [place(shared, own) for own in places], traced, request.steps, blocks, group.number, unroll=shape.unroll,
+        source=group.problem.source, start_cache={}, evaluation_steps=request.evaluation_steps, jitted=program,
+        narrower={} if compacts else None,
+    )  # fmt: skip
+    programs = [compile_program(program, get_block_inputs(job, blocks[0], i), own) for i, own in enumerate(places)]
+    return job._replace(programs=programs)
 
 
 def compile_absent(request: SweepRequest, group: TracedGroup, place: Place, layout: Layout | None = None) -> Job:
     """The job of a group compiled for devices that this machine lacks, in the blocks that it would have there."""
     platform = get_device(place).platform
     platform = "gpu" if platform == "cuda" else platform
-    limits = compute_block_limits(group.params, platform)
-    unroll = _choose_unroll(group.params, request.statistics, platform)
+    limits = compute_block_limits(group.facts.params, platform)
+    unroll = _choose_unroll(group.facts.params, request.statistics, platform)
     shape = choose_shape(len(group.group.points), request.seeds, limits, request.plan, 1, unroll)
     return build_job(request, group, [place], shape, layout=layout, place=lambda shared, _: shared)
 
@@ -281,5 +285,5 @@ def plan_job(
 ) -> tuple[Job, timing.Choice]:
     """The job of a group in the shape that the planner chooses, compiled and placed on `devices`."""
     make = lambda shape: build(request, group, devices, shape)
-    sizes = {"most": group.limits.max_lanes, "lanes": len(group.group.points) * request.seeds, "workers": workers}
+    sizes = {"most": group.facts.limits.max_lanes, "lanes": len(group.group.points) * request.seeds, "workers": workers}
     return timing.choose_job(make, group.choose_shape(request), request.plan, **sizes, settings=settings)

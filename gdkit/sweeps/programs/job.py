@@ -1,24 +1,17 @@
 """Jobs: the compiled programs and placed arrays of a group."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gdkit import binding
 from gdkit.data import Source
-from gdkit.monitors import Limits
-from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import BlockInputs, Carry, Inputs, Program, Shared
-from gdkit.sweeps.programs.compile import compile_program, jit_program
-from gdkit.sweeps.programs.layout import Layout, choose_layout
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
-from gdkit.sweeps.programs.places import Place, count_devices, divides_arrays, fit_place, get_device, put
-from gdkit.sweeps.request import Recording
-from gdkit.types import OptimizerLike, PyTree
+from gdkit.types import PyTree
 
 NO_EVALUATIONS = np.zeros(0, np.int32)
 
@@ -59,49 +52,6 @@ class Job(NamedTuple):
     def evaluated(self) -> dict[str, Any]:
         """The shapes of what is evaluated along the run, name -> (seeds, points)."""
         return self.programs[0].evaluated or {}
-
-
-def compile_job(
-    problem: ProblemLike,
-    optimizer: OptimizerLike,
-    static: Mapping[str, Any],
-    traced: Mapping[str, np.ndarray],
-    recording: Recording,
-    shared: Shared,
-    *,
-    steps: int,
-    blocks: list[Block],
-    devices: Sequence[Place],
-    unroll: int = 1,
-    group: int = 0,
-    evaluation_steps: np.ndarray = NO_EVALUATIONS,
-    source: Source | None = None,
-    layout: Layout | None = None,
-    place: Callable[[Shared, Place], Shared] = put,
-) -> Job:
-    """Compile the programs of a group and place its arrays, in the caller's thread.
-
-    `layout` is by default that of the platform, with `unroll` steps per iteration.
-    """
-    devices = [fit_place(device, len(blocks[0].points)) for device in devices]
-    layout = layout or choose_layout(get_device(devices[0]).platform, unroll)
-    if divides_arrays(devices[0]):
-        layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
-    dtype = binding.traced_dtype()
-    program = jit_program(problem, optimizer, tuple(sorted(static.items())), recording, layout)
-    shared = shared._replace(limits=Limits(*(np.asarray(x, dtype) for x in shared.limits)))
-    placed = [place(shared, device) for device in devices]
-    traced = {name: values.astype(dtype) for name, values in traced.items()}
-    compacts = layout.compacts and count_devices(devices[0]) == 1
-    job = Job(
-        [], placed, traced, steps, blocks, group, unroll=unroll, source=source, start_cache={},
-        evaluation_steps=evaluation_steps, jitted=program, narrower={} if compacts else None,
-    )  # fmt: skip
-    programs = [
-        compile_program(program, get_block_inputs(job, blocks[0], number), device)
-        for number, device in enumerate(devices)
-    ]
-    return job._replace(programs=programs)
 
 
 def get_block_inputs(job: Job, block: Block, device: int = 0) -> BlockInputs:
