@@ -27,14 +27,14 @@ class Status(NamedTuple):
     narrower: tuple[int, ...]  # tiles with blocks that ran smaller than planned, for lack of memory
 
 
-def read_status(store: "Store", *, verify: bool, younger_than: float) -> Status:
+def read_status(store: "Store", *, verify: bool) -> Status:
     """The status of a `Store`; `verify` reads every tile, otherwise none is read."""
     partition, finished = store.partition, store.finished()
     damaged = tuple(_find_damaged(store, finished)) if verify else None
     finished[list(damaged or ())] = False
     unfinished = lambda block: not finished[partition.tile_of_block(block)]
     carries = {block: store.step(block) for block in store.carries() if unfinished(block)}
-    live = {tile: claim for tile, claim in store.claims().items() if claim.is_live(younger_than)}
+    live = {tile: claim for tile, claim in store.claims().items() if claim.is_live()}
     is_begun = np.zeros(partition.tiles, bool)
     is_begun[[partition.tile_of_block(block) for block in carries]] = True
     for tile in live:

@@ -344,9 +344,9 @@ class Store(NamedTuple):
 
     # The directory
 
-    def status(self, *, verify: bool = False, younger_than: float = STALE) -> Status:
+    def status(self, *, verify: bool = False) -> Status:
         """How many tiles and lanes are finished: by the names of files alone, or with every tile verified."""
-        return read_status(self, verify=verify, younger_than=younger_than)
+        return read_status(self, verify=verify)
 
     def clean_up(self) -> int:
         """Clean up after processes that were killed; returns the number of their temporary files.

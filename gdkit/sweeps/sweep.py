@@ -21,8 +21,7 @@ from gdkit.sweeps.execution import processes, threads
 from gdkit.sweeps.execution.executors import ExecutorLike, ParsedExecutor, Pool, parse_executor
 from gdkit.sweeps.execution.head_start import HeadStart
 from gdkit.sweeps.execution.jobs import JobCompiler
-from gdkit.sweeps.execution.lanes import LaneCollector, ResumableSweep
-from gdkit.sweeps.execution.memory import MemoryColumns
+from gdkit.sweeps.execution.lanes import LaneCollector, MemoryColumns, ResumableSweep
 from gdkit.sweeps.execution.progress import Meter, Progress, SegmentUpdate, print_lines
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
 from gdkit.sweeps.plan.shapes import Plan
@@ -32,8 +31,7 @@ from gdkit.sweeps.programs.starts import check_start
 from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, extract_rows
 from gdkit.sweeps.request import KeepStates, SweepRequest, check_request
 from gdkit.sweeps.result.assemble import assemble, seconds_of
-from gdkit.sweeps.result.labels import import_array_types
-from gdkit.sweeps.result.product import lane_coordinates
+from gdkit.sweeps.result.labels import import_array_types, lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.origin import attach_origin

@@ -1,17 +1,19 @@
-"""Lanes at the last step of a sweep, from which a longer sweep can resume."""
+"""What a sweep has in memory: the columns of its lanes, and lanes at the last step, from which a longer one resumes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from gdkit.descent.evaluation import is_along
 from gdkit.errors import bad_value
+from gdkit.sweeps.execution.evaluations import lengthen_evaluations
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.groups import TracedGroup
 from gdkit.sweeps.programs.job import HostLanes, Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import Packed, gather_lanes
-from gdkit.sweeps.programs.tiles import FinishedBlock
+from gdkit.sweeps.programs.tiles import FinishedBlock, Tile, cut_tiles, extract_rows
 from gdkit.sweeps.request import SweepRequest
 from gdkit.sweeps.rundir.states import MergedStates, StoredStates
 
@@ -96,3 +98,49 @@ class LaneCollector:
     def is_complete(self, request: SweepRequest) -> bool:
         """Whether the lanes of the whole sweep were collected."""
         return self._is_on and (self._resumes or self._lanes == request.lane_count)
+
+
+class MemoryColumns:
+    """The values that lanes report, name -> ``(lanes, ...)``, filled block by block."""
+
+    archive, states, lanes_done, stores_lanes = None, None, 0, False
+
+    def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: ResumableSweep | None):
+        self._request, self._groups = request, groups
+        self._columns = _copy_columns(resumed, request) if resumed else {}
+
+    def cut_tiles(self, job: Job) -> list[Tile]:
+        """The tiles of a job."""
+        return cut_tiles(job, self._request.plan.tile or 1)
+
+    def add(self, finished: FinishedBlock) -> None:
+        """Write the rows of a block."""
+        rows = extract_rows(finished.block, finished.output, self._request.recorded_points)
+        numbers = self._groups[finished.job.group].number_rows(finished.block, self._request.seeds)
+        where = slice(numbers[0], numbers[-1] + 1) if np.all(np.diff(numbers) == 1) else numbers
+        for name, value in rows.items():
+            if name not in self._columns:  # every lane is written
+                self._columns[name] = np.empty((self._request.lane_count, *value.shape[1:]), value.dtype)
+            self._columns[name][where] = value
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns."""
+        return self._columns
+
+    def load(self, job: Job) -> list[BlockLanes]:
+        """Return no lanes: a `LaneCollector` holds them."""
+        return []
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+
+def _copy_columns(resumed: ResumableSweep, request: SweepRequest) -> dict[str, np.ndarray]:
+    """A copy of the columns, with the recorded steps and the evaluations of a longer sweep."""
+    copied = {name: column.copy() for name, column in resumed.columns.items()}
+    for name, curves in copied.items():
+        if name.startswith("curve_"):
+            longer = np.full((len(curves), request.recorded_points - curves.shape[1]), np.nan, curves.dtype)
+            copied[name] = np.concatenate([curves, longer], axis=1)
+    names = [name for name in copied if is_along(name) and copied[name].ndim == 2] if request.evaluate_every else []
+    return copied | lengthen_evaluations(copied, names, resumed.request.steps, request.evaluation_steps)

@@ -204,9 +204,9 @@ def run_jobs(
     request: SweepRequest,
     lanes_of: Callable[[Tile], np.ndarray],
     report: Callable[[Block, int], None],
-    archive: RunArchive | None = None,
-    stop: threading.Event | None = None,
-    settings: ExecutionSettings = DEFAULT_SETTINGS,
+    archive: RunArchive | None,
+    stop: threading.Event,
+    settings: ExecutionSettings,
 ) -> Iterator[FinishedBlock]:
     """Run the tiles of all jobs in the processes of a pool; yields blocks as their tiles finish.
 
@@ -217,7 +217,7 @@ def run_jobs(
       RunError: tiles have failed.
     """
     sent = pack_sweep(request, archive, settings)
-    scheduler = _TileScheduler(pool, sent, archive, stop or threading.Event(), report, settings.claim_poll_seconds)
+    scheduler = _TileScheduler(pool, sent, archive, stop, report, settings.claim_poll_seconds)
     try:
         for job in jobs:
             scheduler.add(cut_tiles(job))

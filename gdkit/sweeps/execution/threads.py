@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gdkit.environment import keep_precision
 from gdkit.sweeps.execution.feed import MAX_IN_STEP, BlockFeed, open_feed, open_shared_feeds
-from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS, ExecutionSettings
+from gdkit.sweeps.execution.settings import ExecutionSettings
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.job import Job, is_out_of_memory
 from gdkit.sweeps.programs.tiles import FinishedBlock, SegmentOutput, Tile, TileBlock
@@ -122,11 +122,11 @@ def run_jobs(
     segment_steps: int | None,
     report: Callable[[Block, int], None],
     halve_block: Callable[[Job, Block], Job],
+    archive: RunArchive | None,
+    stop: threading.Event,
+    settings: ExecutionSettings,
     executor: Executor | None = None,
-    archive: RunArchive | None = None,
-    stop: threading.Event | None = None,
     report_output: Callable[[SegmentOutput], None] | None = None,
-    settings: ExecutionSettings = DEFAULT_SETTINGS,
 ) -> Iterator[FinishedBlock]:
     """Run the blocks of all jobs by workers that take them from one queue; yields blocks as their tiles finish.
 
@@ -137,7 +137,7 @@ def run_jobs(
     gdkit; only as many of these work at once as the executor has threads. `report_output` is called in the caller's
     thread while that thread waits; its error ends every worker too.
     """
-    stop = LinkedEvent(stop.is_set if stop else None)
+    stop = LinkedEvent(stop.is_set)
     work = _Workload(
         queue.SimpleQueue(),
         queue.SimpleQueue(),

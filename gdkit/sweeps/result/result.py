@@ -20,8 +20,8 @@ from gdkit.sweeps.result.arguments import check_axis, check_finished, check_lane
 from gdkit.sweeps.result.arrays import Judging, arrange_arrays
 from gdkit.sweeps.result.evaluations import best_step, best_values
 from gdkit.sweeps.result.exports import files, optuna_study, trackers
+from gdkit.sweeps.result.labels import distinct, find_rows, unstack
 from gdkit.sweeps.result.printing import summarize, to_html
-from gdkit.sweeps.result.product import distinct, find_rows, unstack
 from gdkit.sweeps.result.recommend import Recommendation, central_lane, recommend, recommend_for
 from gdkit.sweeps.result.resumable import LaneStates, Refinement, Resumable, check_resumable
 from gdkit.sweeps.scoring import judging

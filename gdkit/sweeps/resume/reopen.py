@@ -175,6 +175,5 @@ def _planned_shapes(result: SweepResult, groups: int) -> list[Shape]:
     """The shape of the blocks of each group, from the plan in the result."""
     plan = result.plan
     per_group = lambda value: value if isinstance(value, list) else [value] * groups
-    return [Shape(*numbers) for numbers in zip(*(per_group(plan[name]) for name in Shape._fields), strict=True)][
-        :groups
-    ]
+    shapes = zip(*(per_group(plan[name]) for name in Shape._fields), strict=True)
+    return [Shape(*numbers) for numbers in shapes][:groups]
