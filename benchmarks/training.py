@@ -21,7 +21,7 @@ import gdkit
 from benchmarks import timing
 from gdkit import Problem, problems
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.compile import advance_block, evaluate_block
+from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import build_job, trace_groups
 from gdkit.sweeps.programs.job import get_block_inputs
 from gdkit.sweeps.request import check_request
@@ -155,7 +155,7 @@ def _time_evaluations(problem: Problem, steps: int, every: int) -> float:
         (program, inputs, carry), taken = block, 0.0
         for t in range(every, steps, every):
             carry = jax.block_until_ready(advance_block(program, inputs, carry, t - every, t, steps))
-            taken += timing.seconds(lambda carry=carry: evaluate_block(program, inputs, carry))
+            taken += timing.seconds(lambda carry=carry: program.evaluate(*inputs, carry))
         return taken
 
     with ThreadPoolExecutor(plan["workers"]) as pool:

@@ -24,7 +24,7 @@ from gdkit.sweeps.execution.evaluations import (
 from gdkit.sweeps.execution.feed import BlockFeed, open_feed
 from gdkit.sweeps.plan.blocks import Block
 from gdkit.sweeps.programs.build import BlockInputs, Carry, Program
-from gdkit.sweeps.programs.compile import advance_block, evaluate_along, evaluate_block, read_block
+from gdkit.sweeps.programs.compile import advance_block, evaluate_along, read_block
 from gdkit.sweeps.programs.job import NO_EVALUATIONS, HostLanes, Job, count_carry_bytes, get_block_inputs
 from gdkit.sweeps.programs.packing import Packed, to_device
 from gdkit.sweeps.programs.tiles import Checkpoint, FinishedBlock, SegmentOutput
@@ -121,7 +121,7 @@ def _end_block(
     carry = advance_block(program, inputs, carry, job.steps, job.steps + 1, job.steps)
     output = read_block(program, inputs, carry)
     if evaluations:
-        write_evaluations(evaluations, [(-1, evaluate_block(program, inputs, carry))])
+        write_evaluations(evaluations, [(-1, program.evaluate(*inputs, carry))])
         mask = lambda values: mask_after_end(values, job.evaluation_steps, output["end_step"])
         output |= {name: mask(values) for name, values in evaluations.items()}
     return output

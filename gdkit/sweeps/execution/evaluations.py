@@ -29,7 +29,7 @@ def start_evaluations(job: Job, block: Block) -> Evaluations:
 
 
 def write_evaluations(evaluations: Evaluations, pending: Sequence[tuple[int, Packed]]) -> None:
-    """Write what `evaluate_block` returned, with the places of the evaluations; waits for the device."""
+    """Write what `Program.evaluate` returned, with the places of the evaluations; waits for the device."""
     for place, packed in pending:
         for name, values in jax.device_get(packed).unpack().items():
             evaluations[name][..., place] = values

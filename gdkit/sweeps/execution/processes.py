@@ -7,6 +7,7 @@ the values that its lanes report.
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -250,21 +251,19 @@ _MOST_RETRIES = 2  # deaths of the worker of a tile that runs alone, after which
 _MOST_DEATHS = 6  # deaths in a row without a finished tile, beyond which the cause is no tile
 
 
+@dataclasses.dataclass(eq=False)
 class _TileScheduler:
     """Submits tiles to a pool, and submits them again if their workers died."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        sent: SentSweep,
-        archive: RunArchive | None,
-        stop: threading.Event,
-        report: Callable[[Block, int], None],
-        claim_poll_seconds: float,
-    ):
-        self._pool, self._sent, self._archive, self._stop, self._report = pool, sent, archive, stop, report
-        self._claim_poll_seconds = claim_poll_seconds
-        self._shared = pool.share(sent)
+    pool: Pool
+    sent: SentSweep
+    archive: RunArchive | None
+    stop: threading.Event
+    report: Callable[[Block, int], None]
+    claim_poll_seconds: float
+
+    def __post_init__(self):
+        self._shared = self.pool.share(self.sent)
         self._waiting: collections.deque[list[Tile]] = collections.deque()  # by task
         self._retries: collections.deque[Tile] = collections.deque()  # their workers died
         self._claimed_elsewhere: list[Tile] = []
@@ -281,7 +280,7 @@ class _TileScheduler:
 
     def add(self, tiles: list[Tile]) -> None:
         """Append tiles to those that wait."""
-        self._waiting.extend(_group_tiles(tiles, self._pool.size))
+        self._waiting.extend(_group_tiles(tiles, self.pool.size))
 
     def collect_finished(self, seconds: float) -> Iterator[FinishedBlock]:
         """Start tiles, and yield the blocks of those that finish within so many seconds."""
@@ -290,16 +289,16 @@ class _TileScheduler:
             tiles = self._running.pop(future)
             try:
                 outputs = future.result()
-            except (*self._pool.worker_errors, CancelledError) as error:
+            except (*self.pool.worker_errors, CancelledError) as error:
                 self._retry(tiles, error)
                 continue
             self._deaths = 0
-            if self._archive:
+            if self.archive:
                 for tile in tiles:
-                    self._archive.release(tile.number)
+                    self.archive.release(tile.number)
             for block, output in outputs or ():
                 job = tiles[0].parts[0].job
-                self._report(block, job.steps)
+                self.report(block, job.steps)
                 yield FinishedBlock(job, Block(*block), output, None)
 
     def close(self) -> None:
@@ -307,55 +306,55 @@ class _TileScheduler:
         if self._running:
             self._ask_to_stop()
             wait(self._running)
-        if self._sent.stop_file:
+        if self.sent.stop_file:
             with contextlib.suppress(OSError):
-                self._sent.stop_file.unlink()
-        self._pool.close()
+                self.sent.stop_file.unlink()
+        self.pool.close()
 
     def _start_tiles(self) -> None:
         """Start as many tiles as the pool runs at once; tiles to retry run one by one, each alone."""
-        if self._stop.is_set():
+        if self.stop.is_set():
             self._discard_waiting()
         if self._retries:
             if not self._running:
                 self._retried = self._retries.popleft()
                 self._start([self._retried])
             return
-        while self._waiting and len(self._running) < 2 * self._pool.size:
+        while self._waiting and len(self._running) < 2 * self.pool.size:
             tiles = self._waiting.popleft()
             taken: list[Tile] = []
             for tile in tiles:
-                is_taken = not self._archive or self._archive.take(tile.number)
+                is_taken = not self.archive or self.archive.take(tile.number)
                 (taken if is_taken else self._claimed_elsewhere).append(tile)
             if taken:
                 self._start(taken)
-        if self._archive and self._claimed_elsewhere and not self._running:
-            self._stop.wait(self._claim_poll_seconds)
-            self._waiting.extend([t] for t in self._claimed_elsewhere if not self._archive.is_done(t.number))
+        if self.archive and self._claimed_elsewhere and not self._running:
+            self.stop.wait(self.claim_poll_seconds)
+            self._waiting.extend([t] for t in self._claimed_elsewhere if not self.archive.is_done(t.number))
             self._claimed_elsewhere.clear()
 
     def _start(self, tiles: list[Tile]) -> None:
         (job, block, _), *_ = tiles[0].parts
         shape = Shape(len(block.points), len(block.seeds), job.unroll)
-        blocks_of = lambda tile: () if self._archive else tuple(part.block for part in tile.parts)
+        blocks_of = lambda tile: () if self.archive else tuple(part.block for part in tile.parts)
         sent_tiles = tuple(SentTile(tile.number, blocks_of(tile)) for tile in tiles)
         task = Task(job.group, shape, job.programs[0].fingerprint, sent_tiles)
         try:
             if self._is_broken:
-                self._pool.restart()
-                self._shared, self._is_broken = self._pool.share(self._sent), False
-            self._running[self._pool.submit(run_tiles, self._shared, task)] = tiles
-            self._report(block, 0)
-        except self._pool.worker_errors as error:
+                self.pool.restart()
+                self._shared, self._is_broken = self.pool.share(self.sent), False
+            self._running[self.pool.submit(run_tiles, self._shared, task)] = tiles
+            self.report(block, 0)
+        except self.pool.worker_errors as error:
             self._retry(tiles, error)
 
     def _retry(self, tiles: list[Tile], error: BaseException) -> None:
         """Put tiles whose worker died, or that were cancelled, among those to retry, or among those that failed."""
-        if self._stop.is_set():
+        if self.stop.is_set():
             return
         self._is_broken = True
         self._deaths += 1
-        if self._deaths > _MOST_DEATHS + 2 * self._pool.size:
+        if self._deaths > _MOST_DEATHS + 2 * self.pool.size:
             remedy = "A script must start its work under if __name__ == '__main__'. Look at what the workers print"
             raise RunError(f"workers die before any tile finishes: {error}. {remedy}.") from error
         for tile in tiles:
@@ -371,8 +370,8 @@ class _TileScheduler:
 
     def _ask_to_stop(self) -> None:
         """Ask workers to stop at the end of their segments; without a run directory, cancel tasks that wait."""
-        if self._sent.stop_file:
+        if self.sent.stop_file:
             with contextlib.suppress(OSError):
-                self._sent.stop_file.touch()
+                self.sent.stop_file.touch()
         else:
             self._running = {future: tile for future, tile in self._running.items() if not future.cancel()}

@@ -195,14 +195,12 @@ def advance_block(program: Program, inputs: BlockInputs, carry: Carry, t0: int, 
     return carry
 
 
-def evaluate_block(program: Program, inputs: BlockInputs, carry: Carry) -> Packed:
-    """Evaluate a block on validation data, without waiting for it: name -> (seeds, points)."""
-    return program.evaluate(*inputs, carry)
-
-
 def evaluate_along(program: Program, inputs: BlockInputs, carry: Carry) -> tuple[Carry, Packed]:
-    """Evaluate a block along its run: also the carry after its monitors have observed the values."""
-    values = evaluate_block(program, inputs, carry)
+    """Evaluate a block on validation data, without waiting for it: name -> (seeds, points).
+
+    Also the carry after its monitors have observed the values.
+    """
+    values = program.evaluate(*inputs, carry)
     if program.observe is not None:
         carry = keep_unchanged(carry, program.observe(*inputs, carry, values))
     return carry, values

@@ -13,7 +13,7 @@ from gdkit.errors import bad_value
 from gdkit.monitors import EndKind
 from gdkit.problems.learner import own_state
 from gdkit.sweeps.execution.block import replay, run_until
-from gdkit.sweeps.execution.lanes import BlockLanes, ResumableSweep
+from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.execution.progress import Progress
 from gdkit.sweeps.plan.blocks import Block, cut_blocks
 from gdkit.sweeps.programs.groups import TracedGroup, build_job
@@ -102,15 +102,11 @@ class Origin:
         if best is not None and step == best.step:
             return own_state(sweep.request.problem, best.state)
         if own is None or step is not None:
-            block, lanes = self._run_again(group, place, seed, self._end_of(lane) if step is None else step)
+            sweep.check()
+            job, block = self._build_job(group, place, seed)  # blocks of the same shape have the same bits
+            lanes = run_until(job, block, self._end_of(lane) if step is None else step)
             own = take_lane(lanes, _find_in_block(block, place, seed))
         return own_state(sweep.request.problem, own.state)
-
-    def _run_again(self, group: TracedGroup, place: int, seed: int, step: int) -> BlockLanes:
-        """The lanes of the block that has a lane, at `step`; blocks of the same shape have the same bits."""
-        self.sweep.check()
-        job, block = self._build_job(group, place, seed)
-        return block, run_until(job, block, step)
 
     def _end_of(self, lane: int) -> int:
         """The step at which a lane has ended: one more than its last where it ended before its steps were used up."""

@@ -20,8 +20,7 @@ from gdkit.sweeps.axes import paired
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.execution.lanes import ResumableSweep
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.sweeps.programs.groups import TracedGroup, trace_groups
-from gdkit.sweeps.programs.identity import trace_lane
+from gdkit.sweeps.programs.groups import TracedGroup, trace_groups, trace_lane
 from gdkit.sweeps.request import SweepRequest, check_request
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import adopt_extensions

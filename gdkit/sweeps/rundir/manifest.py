@@ -19,8 +19,7 @@ from gdkit.sweeps.axes import Section
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs import timing
-from gdkit.sweeps.programs.groups import TracedGroup
-from gdkit.sweeps.programs.identity import trace_lane
+from gdkit.sweeps.programs.groups import TracedGroup, trace_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import get_host_dtype
 from gdkit.sweeps.request import SweepRequest

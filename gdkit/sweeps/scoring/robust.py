@@ -75,11 +75,7 @@ class Robust(NamedTuple):
 
 
 def robust_scores(
-    scores: np.ndarray,
-    finished: np.ndarray,
-    mean: np.ndarray,
-    positions: Sequence[np.ndarray | None],
-    scale: Scale,
+    scores: np.ndarray, finished: np.ndarray, mean: np.ndarray, positions: Sequence[np.ndarray | None], scale: Scale
 ) -> Robust:
     """Scores shrunk towards their neighbors, and bounded by them where a point stands alone.
 
@@ -138,7 +134,7 @@ def _predict(line: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Next to one neighbor alone the prediction is that neighbor, and the share 0; next to none it is NaN.
     """
-    low, high = _neighbors(line, np.nan)
+    low, high = _neighbors(line)
     gap_low, gap_high = np.diff(x, prepend=np.nan), np.diff(x, append=np.nan)
     upper = gap_low / (gap_low + gap_high)  # weight of the upper neighbor
     upper = np.where(np.isfinite(upper), upper, 0.0).reshape(-1, *(1,) * (line.ndim - 1))
@@ -155,14 +151,14 @@ def _best_neighbor(score: np.ndarray, dimension: int, positions: np.ndarray) -> 
     """
     order = np.argsort(positions)
     line = np.moveaxis(score, dimension, 0)[order]
-    low, high = _neighbors(line, np.nan)
+    low, high = _neighbors(line)
     best = np.fmin(low, high)
     worst = np.max(line, initial=-np.inf, where=np.isfinite(line))
     best = np.where(np.isfinite(best), best, np.where(np.isinf(low) & np.isinf(high), worst, -np.inf))
     return np.moveaxis(best[np.argsort(order)], 0, dimension)
 
 
-def _neighbors(line: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """The lower and upper neighbors along the first dimension, `end` beyond it."""
-    beyond = np.full((1, *line.shape[1:]), end)
+def _neighbors(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and upper neighbors along the first dimension, NaN beyond it."""
+    beyond = np.full((1, *line.shape[1:]), np.nan)
     return np.concatenate([beyond, line[:-1]]), np.concatenate([line[1:], beyond])
