@@ -280,9 +280,8 @@ def _make_section(
 ) -> Section:
     """The section of one optimizer; `own` are its fixed values, and axes that replace those of all optimizers."""
     fixed = {name: value for name, value in own.items() if not _is_axis(value)}
-    merged = dict(single) | {name: value for name, value in own.items() if _is_axis(value)}
-    varied = [(name, values) for name, values in merged.items() if name not in fixed]
-    dimensions = [Dimension(name, (_make_axis(name, values, optimizer, problem),)) for name, values in varied]
+    varied = {name: values for name, values in {**dict(single), **own}.items() if name not in fixed}
+    dimensions = [Dimension(name, (_make_axis(name, values, optimizer, problem),)) for name, values in varied.items()]
     for number, pair in enumerate(pairs):
         name = "pair" if number == 0 else f"pair_{number + 1}"
         axes = tuple(_make_axis(n, v, optimizer, problem, distinct=False) for n, v in pair.items())

@@ -161,13 +161,6 @@ class _TrainBlock(NamedTuple):
         return {name: np.asarray(value)[: len(self.lanes)] for name, value in outputs.items()}
 
 
-class _TrainTile(NamedTuple):
-    """Blocks that are stored together."""
-
-    number: int
-    blocks: list[_TrainBlock]
-
-
 def _run_in_memory(work: _TrainWorkload, workers: int) -> dict[str, np.ndarray]:
     """The columns of all lanes."""
     columns: dict[str, np.ndarray] = {}
@@ -210,32 +203,35 @@ def _run_in_directory(
 def _run_in_archive(work: _TrainWorkload, archive: RunArchive, finished: np.ndarray, workers: int) -> None:
     """Run the tiles that are not finished, and wait for those that other processes run."""
 
-    def store_tile(tile: _TrainTile) -> bool:
+    def store_tile(tile: int) -> bool:
         """Store a tile; False if another process works on it, or has finished it."""
-        if not archive.take(tile.number):
+        if not archive.take(tile):
             return False
-        rows = [work.judge(block.run()) for block in tile.blocks]
-        archive.run.put_tile(tile.number, {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
-        archive.release(tile.number)
+        rows = [work.judge(block.run()) for block in blocks[tile]]
+        archive.run.put_tile(tile, {name: np.concatenate([own[name] for own in rows]) for name in rows[0]})
+        archive.release(tile)
         return True
 
-    missing = list(_missing_tiles(work, archive.run, finished))
+    blocks = _cut_missing_tiles(work, archive.run, finished)
+    missing = list(blocks)
     while missing:
         stored = _run_tasks(store_tile, missing, workers)
         others = [tile for tile, is_stored in zip(missing, stored, strict=True) if not is_stored]
-        missing = [tile for tile in others if not archive.is_done(tile.number)]
+        missing = [tile for tile in others if not archive.is_done(tile)]
         if missing:
             time.sleep(DEFAULT_SETTINGS.claim_poll_seconds)
 
 
-def _missing_tiles(work: _TrainWorkload, run: Store, finished: np.ndarray) -> Iterator[_TrainTile]:
-    """The tiles that are not finished."""
+def _cut_missing_tiles(work: _TrainWorkload, run: Store, finished: np.ndarray) -> dict[int, list[_TrainBlock]]:
+    """The blocks of each tile that is not finished."""
+    tiles = {}
     for number, stored in enumerate(run.partition.groups):
         missing = [tile for tile in run.partition.tiles_in(number) if not finished[tile]]
         blocks = list(_cut_blocks(work, number, stored.width)) if missing else []
         for tile in missing:
             _, low, high = run.partition.span(tile)
-            yield _TrainTile(tile, blocks[low:high])
+            tiles[tile] = blocks[low:high]
+    return tiles
 
 
 def _run_tasks(run: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:

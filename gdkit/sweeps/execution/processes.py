@@ -61,18 +61,13 @@ class Task(NamedTuple):
     tiles: tuple[SentTile, ...]
 
 
-class BlockOutput(NamedTuple):
-    """The values that the lanes of a block report; none where they are in a run directory."""
-
-    block: Block
-    output: dict[str, np.ndarray]
-
-
 # In a worker
 
 
-def run_tiles(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
-    """Run tiles in a worker; None if the worker was asked to stop before any of them finished.
+def run_tiles(sent: SentSweep, task: Task) -> list[tuple[Block, dict[str, np.ndarray]]]:
+    """Run tiles in a worker, and return their blocks with the values that lanes report.
+
+    No blocks if the worker was asked to stop before; no values where they are in a run directory.
 
     Raises:
       RunError: this worker compiles another program than the process that sent the task.
@@ -83,7 +78,7 @@ def run_tiles(sent: SentSweep, task: Task) -> list[BlockOutput] | None:
         segment_steps=sweep.request.plan.segment, report=lambda *_: None, halve_block=sweep.compiler.halve_block,
         archive=sweep.archive, stop=stop, settings=sweep.settings,
     )  # fmt: skip
-    return [BlockOutput(f.block, {} if sweep.archive else f.output) for f in finished] or None
+    return [(f.block, {} if sweep.archive else f.output) for f in finished]
 
 
 class _WorkerSweep:
@@ -296,7 +291,7 @@ class _TileScheduler:
             if self.archive:
                 for tile in tiles:
                     self.archive.release(tile.number)
-            for block, output in outputs or ():
+            for block, output in outputs:
                 job = tiles[0].parts[0].job
                 self.report(block, job.steps)
                 yield FinishedBlock(job, Block(*block), output, None)

@@ -216,9 +216,9 @@ def _queue_tiles(tiles: list[Tile], work: _Workload, *, shares: bool) -> int:
         _queue_blocks(blocks, work)
         return 0
     blocks.sort(key=lambda block: (id(block.part.job.source), block.part.block.seeds[0]))
-    feeds, together = open_shared_feeds([block.part[:2] for block in blocks], shares=shares)
+    feeds, at_once = open_shared_feeds([block.part[:2] for block in blocks], shares=shares)
     _queue_blocks([block._replace(feed=feed) for block, feed in zip(blocks, feeds, strict=True)], work)
-    return together
+    return at_once
 
 
 def _queue_blocks(blocks: list[_QueuedBlock], work: _Workload) -> None:

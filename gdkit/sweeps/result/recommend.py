@@ -75,8 +75,8 @@ class Recommendation:
         if self.interval:
             lines.append(f"95 % bootstrap interval over seeds: {format_range(self.interval)}.")
         if self.as_good:
-            alone = self.as_good[0] == self.as_good[1]
-            lines.append(f"About as good: {'no other value' if alone else format_range(self.as_good)}.")
+            is_one = self.as_good[0] == self.as_good[1]
+            lines.append(f"About as good: {'no other value' if is_one else format_range(self.as_good)}.")
         if self.plateau != self.as_good:
             side = "up" if (self.worst_mean or 0.0) > (self.mean or 0.0) else "down"
             worst = f"mean {side} to {format_number(self.worst_mean)}"

@@ -1,6 +1,7 @@
 """optuna_search: a sampler of Optuna proposes batches of points, and one sweep evaluates each batch."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -81,10 +82,9 @@ def optuna_search(
     distributions = optuna_study.read_space(space)
     maximize = _is_maximized(problem, distributions, by) if maximize is None else maximize
     study = _check_or_create_study(study, maximize, options.get("key", 0))
-
-    def make_request(points: Sequence[dict[str, Any]]) -> SweepRequest:
-        return _batch_request(problem, optimizer, distributions, points, batch, steps=steps, **options)
-
+    make_request = functools.partial(
+        _make_batch_request, problem, optimizer, distributions, batch, steps=steps, **options
+    )
     parts: list[PartialSweep] = []
     proposed: list[Any] = []
     while len(proposed) < trials:
@@ -119,12 +119,12 @@ def _check_or_create_study(study: Any, maximize: bool, key: int | Key) -> Any:
     return study
 
 
-def _batch_request(
+def _make_batch_request(
     problem: ProblemLike,
     optimizer: OptimizerLike | str,
     distributions: Mapping[str, Any],
-    points: Sequence[dict[str, Any]],
     batch: int,
+    points: Sequence[dict[str, Any]],
     **options: Any,
 ) -> SweepRequest:
     """The sweep of some points, in blocks of the width that all batches have."""
