@@ -16,7 +16,7 @@ from gdkit import sgd
 from gdkit.sweeps.plan.shapes import LANES, Place
 from gdkit.sweeps.programs import targets
 from gdkit.sweeps.programs.groups import compile_absent, trace_groups
-from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step, count_scan
+from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step
 from gdkit.sweeps.programs.layout import ON_ACCELERATOR
 from gdkit.sweeps.programs.places import get_device
 from gdkit.sweeps.request import check_request
@@ -83,7 +83,9 @@ def count(case: Case) -> Row:
     else:
         lane = hand_lane(work, case.optimizer) if statistics == "bare" else watched_lane(work, optimizer=factory)
         compiled, lanes = _compile_lanes(lane, work, get_device(place)), len(work.rates)
-        counted = count_scan(compiled.as_text(), work.steps)
+        counter = Counter(compiled.as_text())
+        loops = map(counter.count_loop, counter.find_loops(counter.entry))
+        counted = Work().plus(max(loops), 1 / work.steps)  # of the scan over the steps
     seconds = time.process_time() - begin
     analysis: Any = compiled.memory_analysis()
     parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")

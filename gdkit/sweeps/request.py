@@ -64,19 +64,6 @@ class SweepRequest(NamedTuple):
         """Number of recorded steps that the sweep reaches."""
         return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
 
-    def record(self, problem: Problem, logs: tuple[str, ...] = (), *, has_gradient: bool = True) -> Recording:
-        """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve.
-
-        With ``keep_states="best"`` also the monitor that keeps the best states of one of its problems.
-        """
-        curves = (monitors_.log_curves(logs, self.curve_points),) if logs and self.curve_points else ()
-        by = evaluation.watched_value(problem) if self.keep_states == "best" else None
-        best = () if by is None else (evaluation.keep_best(by),)
-        built_in = monitors_.built_in(self.statistics, has_gradient=has_gradient)
-        watched = (*built_in, *self.monitors, *curves, *best)
-        curve = select_curve_steps(self.curve_points, self.steps)
-        return Recording(watched, curve, evaluates=self.evaluate_every is not None)
-
     @property
     def evaluation_steps(self) -> np.ndarray:
         """The steps at which validation data are evaluated along the run, (evaluations,); the last is the end."""

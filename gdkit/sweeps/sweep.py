@@ -35,7 +35,7 @@ from gdkit.sweeps.result.labels import import_array_types, lane_coordinates
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import check_bracketable, extend_until_bracketed
 from gdkit.sweeps.resume.origin import attach_origin
-from gdkit.sweeps.rundir.archive import UnfinishedRun, load_last_lanes
+from gdkit.sweeps.rundir.archive import UnfinishedRun, make_lane_loader
 from gdkit.sweeps.rundir.manifest import RunDirectory, open_finished, shapes_of
 from gdkit.sweeps.rundir.states import StoredStates
 from gdkit.types import Key, Monitor, OptimizerLike, PyTree, State
@@ -290,7 +290,7 @@ def _read_finished(compiler: JobCompiler, run: Store) -> tuple[SweepResult, Resu
     description = Description.from_json(run.manifest.plan["result"])
     timings = run.timings() or _store_timings(run, {"seconds": seconds_of(run.path)})
     result = assemble(description, columns, timings, run.narrower())
-    load = functools.partial(load_last_lanes, run) if run.manifest.plan["keeps_lanes"] else None
+    load = make_lane_loader(run)
     return result, ResumableSweep(request, groups, shapes_of(run), columns, None, load, StoredStates(run))
 
 
@@ -329,8 +329,7 @@ def _resumable_sweep(
     groups = compiler.groups
     shapes = [choice.shape for choice in compiler.choices[: len(groups)]]
     parts = [lanes.parts[group.number] for group in groups] if lanes.is_complete(compiler.request) else None
-    load = destination.load if destination.stores_lanes else None
-    return ResumableSweep(compiler.request, groups, shapes, columns, parts, load, destination.states)
+    return ResumableSweep(compiler.request, groups, shapes, columns, parts, destination.load, destination.states)
 
 
 def _make_collector(

@@ -103,7 +103,7 @@ class LaneCollector:
 class MemoryColumns:
     """The values that lanes report, name -> ``(lanes, ...)``, filled block by block."""
 
-    archive, states, lanes_done, stores_lanes = None, None, 0, False
+    archive, states, load, lanes_done, stores_lanes = None, None, None, 0, False
 
     def __init__(self, request: SweepRequest, groups: Sequence[TracedGroup], resumed: ResumableSweep | None):
         self._request, self._groups = request, groups
@@ -126,10 +126,6 @@ class MemoryColumns:
     def columns(self) -> dict[str, np.ndarray]:
         """The columns."""
         return self._columns
-
-    def load(self, job: Job) -> list[BlockLanes]:
-        """Return no lanes: a `LaneCollector` holds them."""
-        return []
 
     def close(self) -> None:
         """Do nothing: no file is open."""

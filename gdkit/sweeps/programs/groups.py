@@ -25,7 +25,7 @@ from gdkit.sweeps.programs.compile import compile_program, jit_program
 from gdkit.sweeps.programs.job import Job, get_block_inputs
 from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout, choose_layout
 from gdkit.sweeps.programs.places import Place, count_devices, divides_arrays, fit_place, get_device, put
-from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_devices
+from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_curve_steps, select_devices
 from gdkit.tracing import jaxprs
 from gdkit.types import Array, Key, OptimizerLike, Params, PyTree, State
 
@@ -57,8 +57,17 @@ class TracedGroup(NamedTuple):
         return self.number_lanes(block, seeds)[:own, :points].T.ravel()
 
     def record(self, request: SweepRequest) -> Recording:
-        """The monitors of its lanes, and the steps of their curves."""
-        return request.record(self.problem, self.facts.logs, has_gradient=self.facts.has_gradient)
+        """The built-in monitors, those of the user, curves of what the loss logs, and the steps of the curve.
+
+        With ``keep_states="best"`` also the monitor that keeps the best states.
+        """
+        logs, points = self.facts.logs, request.curve_points
+        curves = (monitors.log_curves(logs, points),) if logs and points else ()
+        by = evaluation.watched_value(self.problem) if request.keep_states == "best" else None
+        best = () if by is None else (evaluation.keep_best(by),)
+        built_in = monitors.built_in(request.statistics, has_gradient=self.facts.has_gradient)
+        watched = (*built_in, *request.monitors, *curves, *best)
+        return Recording(watched, select_curve_steps(points, request.steps), request.evaluate_every is not None)
 
     def trace_state(self, request: SweepRequest) -> State | PyTree:
         """The state of one lane as users see it, as shapes."""

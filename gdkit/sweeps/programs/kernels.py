@@ -132,12 +132,6 @@ def count_per_step(text: str, steps: int) -> Work:
     return Work().plus(counter.count_loop(loops[0]), 1 / steps)
 
 
-def count_scan(text: str, steps: int) -> Work:
-    """The work per step of a program that is one scan of `steps` steps."""
-    counter = Counter(text)
-    return Work().plus(max(counter.count_loop(op) for op in counter.find_loops(counter.entry)), 1 / steps)
-
-
 def _launch(row: int) -> int:
     """Launches of so many kernels in a row: XLA makes a graph of five or more."""
     return 1 if row >= _LEAST_OF_A_GRAPH else row

@@ -26,7 +26,7 @@ from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.resume.bracket import adopt_extensions
 from gdkit.sweeps.resume.origin import Origin
 from gdkit.sweeps.resume.refine import RunRequest
-from gdkit.sweeps.rundir.archive import load_last_lanes
+from gdkit.sweeps.rundir.archive import make_lane_loader
 from gdkit.sweeps.rundir.manifest import RunDirectory, shapes_of, stored_shapes
 from gdkit.sweeps.rundir.states import StoredStates, open_states
 from gdkit.types import Monitor, OptimizerLike
@@ -106,9 +106,9 @@ def make_resumable(
             if not all(line.startswith(_ENVIRONMENT) for line in error.lines):
                 raise OtherRunError(path, error.lines, _SAME_AS_SWEEP) from error
             other_environment = OtherRunError(path, error.lines, _SAME_ENVIRONMENT)  # its states can be read
-        load_lanes = (lambda job: load_last_lanes(store, job)) if store.manifest.plan["keeps_lanes"] else None
+        load, states = make_lane_loader(store), StoredStates(store)
         check = functools.partial(_check_same, store, request, groups, other_environment)
-        return ResumableSweep(request, groups, shapes_of(store), columns, None, load_lanes, StoredStates(store), check)
+        return ResumableSweep(request, groups, shapes_of(store), columns, None, load, states, check)
 
     origin = Origin(load, run)
     return dataclasses.replace(result, origin=origin, states=origin.state)

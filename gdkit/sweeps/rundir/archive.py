@@ -1,5 +1,6 @@
 """A run directory as a sweep uses it: its tiles, checkpoints of blocks, lanes at the last step, claims."""
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from gdkit.sweeps.rundir.manifest import CompiledSweep, RunDirectory, explain_ot
 from gdkit.sweeps.rundir.states import StoredStates, verify_tile
 from gdkit.sweeps.rundir.unfinished import read_columns
 from gdkit.trees import to_host
+
+LoadLanes = Callable[[Job], list[tuple[Block, Packed]]]
 
 
 class Claims:
@@ -208,13 +211,19 @@ class UnfinishedRun(NamedTuple):
         """The values that lanes report, name -> ``(lanes, ...)``; of lanes of missing tiles what `read_columns` has."""
         return read_columns(self.archive.run).values
 
-    def load(self, job: Job) -> list[tuple[Block, Packed]]:
-        """The lanes of a job's group at their last step."""
-        return load_last_lanes(self.archive.run, job)
+    @property
+    def load(self) -> LoadLanes | None:
+        """As `make_lane_loader`."""
+        return make_lane_loader(self.archive.run)
 
     def close(self) -> None:
         """Release the claims of this process."""
         self.archive.close()
+
+
+def make_lane_loader(run: Store) -> LoadLanes | None:
+    """A function that loads the lanes of a job's group at the last step; None where the directory stores no lanes."""
+    return functools.partial(load_last_lanes, run) if run.manifest.plan.get("keeps_lanes") else None
 
 
 def load_last_lanes(run: Store, job: Job) -> list[tuple[Block, Packed]]:
