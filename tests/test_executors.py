@@ -384,9 +384,9 @@ def test_a_worker_that_is_asked_to_stop_returns_nothing(iris, tmp_path):
     shape = Shape(PLAN.width, PLAN.depth)
     (job,) = JobCompiler(request, list(trace_groups(request)), workers=1).compile_jobs([shape])
     program = job.programs[0].fingerprint
-    assert processes.run_tiles(sent, processes.Task(0, shape, program, (processes.SentTile(1, ()),))) is None
+    assert processes.run_tiles(sent, processes.Task(0, shape, program, numbers=(1,))) == []
     with pytest.raises(RunError, match="a worker compiles another program"):
-        processes.run_tiles(sent, processes.Task(0, shape, "other", (processes.SentTile(1, ()),)))
+        processes.run_tiles(sent, processes.Task(0, shape, "other", numbers=(1,)))
 
 
 def test_tiles_of_others_are_awaited(iris, straight, tmp_path):

@@ -234,7 +234,7 @@ def nothing(*_: Any) -> None:
 
 
 def _make_task(number: int, blocks: tuple[Block, ...]) -> processes.Task:
-    return processes.Task(0, Shape(1024, 1), "0" * 64, (processes.SentTile(number, blocks),))
+    return processes.Task(0, Shape(1024, 1), "0" * 64, (number,), (blocks,))
 
 
 def deal_tasks(pool: Pool, tasks: int) -> None:

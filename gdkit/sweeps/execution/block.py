@@ -233,8 +233,26 @@ def replay(
     Steps are single calls of the same program, and so change nothing. Returns the loss and each leaf's norm of params
     and of their change, (recorded steps,), with ``step``; and the statistics of the lane at its end.
     """
+    inputs, program = get_block_inputs(job, block), job.programs[0]
+    lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
+    params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)
+    first, last = max(0, onset - around), min(onset + around + 1, job.steps)
+    recorded: dict[str, list] = {"step": list(range(first, last)), "loss": []}
     with open_feed(job, block) as batches, raise_source_errors():
-        return _replay(job, block, batches, place, onset, around)
+        advance_to = functools.partial(_advance_to, job, inputs, batches)
+        carry = advance_to(program.start(*inputs), 0, first)
+        for step in range(first, last):
+            before = jax.tree_util.tree_leaves_with_path(params_of(carry))
+            carry = advance_to(carry, step, step + 1)
+            after = jax.tree.leaves(params_of(carry))
+            recorded["loss"].append(lane_of(read_block(program, inputs, carry)["final_loss"]))
+            for (path, old), new in zip(before, after, strict=True):
+                name = jax.tree_util.keystr(path) or "params"
+                recorded.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
+                recorded.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
+        carry = advance_to(carry, last, job.steps + 1)
+        end = lane_of(read_block(program, inputs, carry))
+    return {name: np.asarray(values) for name, values in recorded.items()}, end
 
 
 def run_until(job: Job, block: Block, step: int) -> Packed:
@@ -254,26 +272,3 @@ def _advance_to(job: Job, inputs: BlockInputs, batches: BlockFeed | None, carry:
         step, begin = min(end, batches_end), step
         carry, _ = _advance_and_evaluate(job, program, served, carry, begin, step, None)
     return carry if step == end else _advance_and_evaluate(job, program, inputs, carry, step, end, None)[0]
-
-
-def _replay(
-    job: Job, block: Block, batches: BlockFeed | None, place: tuple[int, int], onset: int, around: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    inputs, program = get_block_inputs(job, block), job.programs[0]
-    advance_to = functools.partial(_advance_to, job, inputs, batches)
-    lane_of = lambda tree: jax.tree.map(lambda x: np.asarray(x)[place], tree)
-    params_of = lambda carry: lane_of(carry.lanes.unpack().state.params)
-    first, last = max(0, onset - around), min(onset + around + 1, job.steps)
-    carry = advance_to(program.start(*inputs), 0, first)
-    recorded: dict[str, list] = {"step": list(range(first, last)), "loss": []}
-    for step in range(first, last):
-        before = jax.tree_util.tree_leaves_with_path(params_of(carry))
-        carry = advance_to(carry, step, step + 1)
-        after = jax.tree.leaves(params_of(carry))
-        recorded["loss"].append(lane_of(read_block(program, inputs, carry)["final_loss"]))
-        for (path, old), new in zip(before, after, strict=True):
-            name = jax.tree_util.keystr(path) or "params"
-            recorded.setdefault(f"norm{name}", []).append(np.linalg.norm(np.ravel(old)))
-            recorded.setdefault(f"update{name}", []).append(np.linalg.norm(np.ravel(new - old)))
-    carry = advance_to(carry, last, job.steps + 1)
-    return {name: np.asarray(values) for name, values in recorded.items()}, lane_of(read_block(program, inputs, carry))

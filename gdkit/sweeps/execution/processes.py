@@ -45,20 +45,14 @@ _JAX_OPTIONS = (
 )  # fmt: skip
 
 
-class SentTile(NamedTuple):
-    """A tile as it is sent to a worker."""
-
-    number: int  # in a run directory, else -1
-    blocks: tuple[Block, ...]  # () in a run directory
-
-
 class Task(NamedTuple):
     """Tiles for a worker."""
 
     group: int
     shape: Shape
     fingerprint: str  # of the program that must run
-    tiles: tuple[SentTile, ...]
+    numbers: tuple[int, ...] = ()  # of the tiles in a run directory
+    blocks: tuple[tuple[Block, ...], ...] = ()  # of each tile, without a run directory
 
 
 # In a worker
@@ -74,7 +68,7 @@ def run_tiles(sent: SentSweep, task: Task) -> list[tuple[Block, dict[str, np.nda
     """
     sweep, stop = _worker_sweep(sent), threads.LinkedEvent(sent.stop_file.exists if sent.stop_file else None)
     finished = threads.run_jobs(
-        [sweep.job(task)], cut_tiles=lambda job: [sweep.tile(job, tile) for tile in task.tiles], workers=1,
+        [sweep.job(task)], cut_tiles=lambda job: sweep.cut_tiles(job, task), workers=1,
         segment_steps=sweep.request.plan.segment, report=lambda *_: None, halve_block=sweep.compiler.halve_block,
         archive=sweep.archive, stop=stop, settings=sweep.settings,
     )  # fmt: skip
@@ -115,11 +109,11 @@ class _WorkerSweep:
             )
         return job
 
-    def tile(self, job: Job, sent: SentTile) -> Tile:
-        """A tile of a task."""
+    def cut_tiles(self, job: Job, task: Task) -> list[Tile]:
+        """The tiles of a task."""
         if self.archive:
-            return self.archive.tile(job, sent.number)
-        return Tile([TileBlock(job, block) for block in sent.blocks])
+            return [self.archive.tile(job, number) for number in task.numbers]
+        return [Tile([TileBlock(job, block) for block in blocks]) for blocks in task.blocks]
 
 
 _lock = threading.RLock()  # a worker may have threads
@@ -331,9 +325,9 @@ class _TileScheduler:
     def _start(self, tiles: list[Tile]) -> None:
         (job, block, _), *_ = tiles[0].parts
         shape = Shape(len(block.points), len(block.seeds), job.unroll)
-        blocks_of = lambda tile: () if self.archive else tuple(part.block for part in tile.parts)
-        sent_tiles = tuple(SentTile(tile.number, blocks_of(tile)) for tile in tiles)
-        task = Task(job.group, shape, job.programs[0].fingerprint, sent_tiles)
+        numbers = tuple(tile.number for tile in tiles) if self.archive else ()
+        blocks = () if self.archive else tuple(tuple(part.block for part in tile.parts) for tile in tiles)
+        task = Task(job.group, shape, job.programs[0].fingerprint, numbers, blocks)
         try:
             if self._is_broken:
                 self.pool.restart()
