@@ -56,10 +56,8 @@ def list_numbers(files: Files, folder: Path, suffix: str = SUFFIX) -> Iterator[i
     """The numbers of the files in `folder`, by their names; other names are ignored."""
     for inside in list_folders(files, folder):
         own = int(inside.name)
-        own_names = (name for name in _names(files, inside) if _is_number(name, suffix, 7))
-        yield from (
-            number for number in (int(name[: -len(suffix)]) for name in own_names) if number // PER_FOLDER == own
-        )
+        numbers = (int(name.removesuffix(suffix)) for name in _names(files, inside) if _is_number(name, suffix, 7))
+        yield from (number for number in numbers if number // PER_FOLDER == own)
 
 
 def list_folders(files: Files, folder: Path) -> list[Path]:

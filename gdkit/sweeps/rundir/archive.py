@@ -140,7 +140,9 @@ class RunArchive:
                 self.run.put_carry(number, block.job.steps, leaves, last=True)
         rows = [extract_rows(f.block, f.output, self._recorded_points) for f in finished]
         columns = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
-        unnamed = self.run.write_tile(tile.number, columns, self._narrower_shapes(tile, finished))
+        group = self.run.partition.groups[self.run.partition.span(tile.number).group]
+        narrower = {(len(f.block.points), len(f.block.seeds)) for f in finished} - {(group.width, group.depth)}
+        unnamed = self.run.write_tile(tile.number, columns, narrower)
 
         def publish() -> None:
             if unnamed is not None:
@@ -150,12 +152,6 @@ class RunArchive:
             self.release(tile.number)
 
         return publish
-
-    def _narrower_shapes(self, tile: Tile, finished: list[FinishedBlock]) -> set[tuple[int, int]]:
-        """Width and depth of the blocks that ran smaller than planned, for lack of memory."""
-        group = self.run.partition.groups[self.run.partition.span(tile.number).group]
-        shapes = {(len(f.block.points), len(f.block.seeds)) for f in finished}
-        return shapes - {(group.width, group.depth)}
 
 
 class UnfinishedRun(NamedTuple):

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -175,18 +175,6 @@ def _measure_noise(loss: np.ndarray) -> float:
     return float(np.median(finite)) / 0.954 if finite.size else 0.0  # the median of |N(0, 2)|, for independent noise
 
 
-def _steepest(rates: np.ndarray, loss: np.ndarray) -> float:
-    return float(rates[np.argmin(np.gradient(loss, np.log(rates)))])
-
-
-def _linear(rates: np.ndarray, loss: np.ndarray) -> float:
-    return float(rates[np.argmin(np.gradient(loss, rates))])
-
-
-def _minimum(rates: np.ndarray, loss: np.ndarray) -> float:
-    return float(rates[np.argmin(loss)] / 10)
-
-
 def _valley(rates: np.ndarray, loss: np.ndarray) -> float:
     """The middle of the middle third of the longest decreasing subsequence of losses, as in fastai.
 
@@ -214,7 +202,13 @@ def _slide(rates: np.ndarray, loss: np.ndarray, window: int = 15, similar: float
 
 
 # (learning rates, smoothed losses), each (points,), -> learning rate
-RULES = {"steepest": _steepest, "minimum": _minimum, "valley": _valley, "slide": _slide, "linear": _linear}
+RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "steepest": lambda rates, loss: float(rates[np.argmin(np.gradient(loss, np.log(rates)))]),
+    "minimum": lambda rates, loss: float(rates[np.argmin(loss)] / 10),
+    "valley": _valley,
+    "slide": _slide,
+    "linear": lambda rates, loss: float(rates[np.argmin(np.gradient(loss, rates))]),
+}
 
 
 def _check_range(low: float, high: float, steps: int, stop: float, smoothing: float) -> None:
