@@ -4,11 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdkit import SweepResult
-
 
 def interpolate_best_rate(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Vertex of the parabola, on log axes, through the smallest loss and its neighbours.
+    """Vertex of the parabola, on log axes, through the smallest loss and its neighbors.
 
     At an end of the grid, or beside a run that diverged, it is the learning rate of the smallest loss itself.
 
@@ -62,11 +60,6 @@ def resample_means(losses: np.ndarray, times: int = 400) -> np.ndarray:
     seeds = losses.shape[1]
     picks = np.random.default_rng(0).integers(seeds, size=(times, seeds))
     return np.stack([losses[:, pick].mean(axis=1) for pick in (np.arange(seeds), *picks)])
-
-
-def mean_scores(result: SweepResult) -> tuple[np.ndarray, np.ndarray]:
-    """Learning rates of a sweep, and the mean score over seeds at each, (rates,)."""
-    return result.axes["learning_rate"], result.scores().reshape(-1, result.seeds).mean(axis=1)
 
 
 class BestRates(NamedTuple):
