@@ -6,7 +6,7 @@ that equal lists make equal files and the name of a list verifies its numbers.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,25 +20,19 @@ REFERENCE = "$list"
 _KIND = "lists"
 
 
-class Lists(NamedTuple):
-    """The long lists of a manifest."""
+Lists = dict[str, np.ndarray]  # the long lists of a manifest: digest -> numbers
 
-    arrays: dict[str, np.ndarray]  # digest -> numbers
 
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return lists_name(self.arrays)
+def describe_lists(lists: Lists) -> dict[str, Any]:
+    """The entry ``lists`` of the manifest."""
+    kinds = {name: {"dtype": x.dtype.name, "shape": list(x.shape)} for name, x in lists.items()}
+    return {"file": lists_name(lists), "kinds": kinds}
 
-    def as_json(self) -> dict[str, Any]:
-        """The entry ``lists`` of the manifest."""
-        kinds = {name: {"dtype": x.dtype.name, "shape": list(x.shape)} for name, x in sorted(self.arrays.items())}
-        return {"file": self.name, "kinds": kinds}
 
-    def write(self, files: Files, folder: Path) -> None:
-        """Publish the file; another process would publish the same bytes."""
-        if self.arrays:
-            publish(files, folder / self.name, arrays.pack_arrays({"kind": _KIND}, dict(sorted(self.arrays.items()))))
+def write_lists(files: Files, folder: Path, lists: Lists) -> None:
+    """Publish the file, if there are lists; another process would publish the same bytes."""
+    if lists:
+        publish(files, folder / lists_name(lists), arrays.pack_arrays({"kind": _KIND}, lists))
 
 
 def lists_name(lists: Iterable[str]) -> str:
@@ -47,12 +41,12 @@ def lists_name(lists: Iterable[str]) -> str:
 
 
 def split_lists(content: Any) -> tuple[Any, Lists]:
-    """The content of a manifest, with short arrays as lists and long arrays by name; and the long arrays.
+    """The content of a manifest, with short arrays as lists and long arrays by name; and the long arrays, by name.
 
     >>> split_lists({"a": np.arange(2), "b": [np.zeros(5000)]})[0]["a"]
     [0, 1]
     """
-    long: dict[str, np.ndarray] = {}
+    long: Lists = {}
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray | StoredList):
@@ -66,7 +60,7 @@ def split_lists(content: Any) -> tuple[Any, Lists]:
             return {name: plain(part) for name, part in value.items()}
         return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
-    return plain(content), Lists(long)
+    return plain(content), dict(sorted(long.items()))
 
 
 class StoredList:

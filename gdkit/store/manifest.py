@@ -82,7 +82,7 @@ def as_json(manifest: Manifest, only: Sequence[str] = ()) -> tuple[dict[str, Any
     content, long = lists.split_lists({name: content[name] for name in only or content})
     if only:
         return content, long
-    head = {"format": 2, "lists": long.as_json()} if long.arrays else {"format": 1}
+    head = {"format": 2, "lists": lists.describe_lists(long)} if long else {"format": 1}
     return head | content, long
 
 
@@ -103,7 +103,7 @@ def encode_manifest(manifest: Manifest) -> tuple[bytes, Lists]:
     try:
         content, long = as_json(manifest)
         content = json.loads(json.dumps(content, allow_nan=False))
-        from_json(lists.insert_lists(content, long.arrays))
+        from_json(lists.insert_lists(content, long))
     except (TypeError, ValueError) as error:
         raise bad_value(
             "manifest", manifest, f"it cannot be stored: {error}", "Pass JSON values and arrays of numbers"
@@ -141,10 +141,7 @@ def _open_lists(files: Files, folder: Path, content: Mapping[str, Any]) -> dict[
     if content["format"] == 1:
         return {}
     entry = _check_table("lists", content.get("lists"))
-    kinds = {
-        name: _parse_kind(f"lists.kinds.{name}", kind)
-        for name, kind in _check_table("lists.kinds", entry.get("kinds")).items()
-    }
+    kinds = _parse_kinds("lists.kinds", entry.get("kinds"))
     if entry.get("file") != lists.lists_name(kinds):
         raise ValueError("lists.file is not the name of a file of these lists")
     return {name: StoredList(files, folder / entry["file"], name, kind) for name, kind in kinds.items()}
@@ -175,10 +172,9 @@ def from_json(content: Mapping[str, Any]) -> Manifest:
     for part, value in fingerprint.items():
         if not (value is None or isinstance(value, bool | int | float | str)):
             raise ValueError(f"fingerprint.{part} is {type(value).__name__}")
-    columns = {
-        _check_name(n): _parse_kind(f"columns.{n}", c)
-        for n, c in _check_table("columns", content.get("columns")).items()
-    }
+    columns = _parse_kinds("columns", content.get("columns"))
+    for name in columns:
+        _check_name(name)
     config = content.get("config")
     if not (config is None or isinstance(config, str)):
         raise ValueError("config is not a text")
@@ -234,6 +230,10 @@ def _as_list(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, StoredList | np.ndarray) else value
 
 
+def _parse_kinds(at: str, content: Any) -> dict[str, Kind]:
+    return {name: _parse_kind(f"{at}.{name}", kind) for name, kind in _check_table(at, content).items()}
+
+
 def _parse_kind(at: str, content: Any) -> Kind:
     content = _check_table(at, content)
     kind = Kind(content.get("dtype"), _check_integers(f"{at}.shape", content.get("shape"), 0))
@@ -244,10 +244,9 @@ def _parse_kind(at: str, content: Any) -> Kind:
     return kind
 
 
-def _check_name(name: str) -> str:
+def _check_name(name: str) -> None:
     if not (0 < len(name) <= 200 and name.isprintable()) or set(name) & set("/\\") or name in (ABOUT, CHECKSUM):
         raise ValueError(f"columns: {name!r} cannot be a name; use printable characters without slashes")
-    return name
 
 
 def _make_check(is_right: Callable[[Any], bool], kind: str) -> Callable[[str, Any], Any]:

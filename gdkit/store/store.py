@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from gdkit.errors import DamagedFileError, OtherRunError, StoreError, bad_value
-from gdkit.store import arrays, claims, manifest, paths
+from gdkit.store import arrays, claims, lists, manifest, paths
 from gdkit.store.arrays import Kind
 from gdkit.store.claims import STALE, Claim
 from gdkit.store.columns import Columns, lazy_columns, read_columns
@@ -60,7 +60,7 @@ class Store(NamedTuple):
           StoreError: the directory cannot be created or read.
           InputValueError: the manifest holds a value that cannot be stored.
         """
-        path, (text, lists) = Path(path), manifest.encode_manifest(wanted)
+        path, (text, long) = Path(path), manifest.encode_manifest(wanted)
         target = path / manifest.NAME
         try:
             if not target.exists():
@@ -68,7 +68,7 @@ class Store(NamedTuple):
                 for folder in (path, path / _TILES, path / _CARRY, path / _LANES, path / _CLAIMS):
                     make_folder(files, folder)
                 if _can_create(files, path, wanted.run):
-                    lists.write(files, path)  # first, so that no manifest names a missing file
+                    lists.write_lists(files, path, long)  # first, so that no manifest names a missing file
                     with contextlib.suppress(FileExistsError):
                         publish(files, target, [text], exclusive=True)
         except OSError as error:
