@@ -156,7 +156,7 @@ def test_summaries_choose_the_optimizer_with_the_best_metric(by, chosen):
 
 
 def test_reports_embed_which_measures_are_maximized(result):
-    data = embed_sweeps(split_by_optimizer(result, "validation_near"), "validation_near")
+    data = embed_sweeps(split_by_optimizer(result, summarize(result, "validation_near")), "validation_near")
     assert data["maximized"] == list(LARGE)
     (optimizer,) = data["optimizers"]
     assert optimizer["score"] == pytest.approx(result.lanes["validation_near"].values.max())

@@ -172,7 +172,7 @@ def test_the_answer_of_an_unfinished_run_uses_its_finished_seeds(partial):
     assert answers.answer_cards(summary)[0].detail == "no interval until all seeds finish"
     assert summary.caveats[0] == f"{found.missing} of 24 runs have not finished and are not included."
     assert sum("not finished" in text for text in summary.caveats) == 1
-    content = embed.embed_sweeps(embed.split_by_optimizer(found, summary.by), summary.by)
+    content = embed.embed_sweeps(embed.split_by_optimizer(found, summary), summary.by)
     assert content["lanes"] == 24 - found.missing == sum(part["count"] for part in content["optimizers"])
     seeds = summary.best.seeds
     assert compare_scores(seeds, seeds, paired=True).objection == "some seed has not finished"

@@ -161,7 +161,9 @@ def test_a_large_sweep_is_thinned_evenly_with_its_best_and_says_so(tmp_path):
 @pytest.mark.parametrize("table_bytes", [embed.TABLE_BYTES, 20_000])
 def test_the_embedded_edges_are_computed_from_all_lanes_however_few_are_embedded(table_bytes):
     result = synthetic.result(("sgd", "adam"), rates=60, others={"momentum": [0.0, 0.5, 0.9]}, seeds=3)
-    data = embed.embed_sweeps(embed.split_by_optimizer(result, "final_loss"), "final_loss", table_bytes=table_bytes)
+    data = embed.embed_sweeps(
+        embed.split_by_optimizer(result, summarize(result, "final_loss")), "final_loss", table_bytes=table_bytes
+    )
     kept = numbers(data, "lane")
     assert (len(kept) < result.lanes.sizes["lane"]) == (table_bytes < embed.TABLE_BYTES)
     edges = np.frombuffer(embed.base64.b64decode(data["edges"]["learning_rate"]), "<f4")
@@ -433,9 +435,10 @@ def test_a_comparison_begins_with_what_differs_between_the_configs(change, row, 
 
 
 def test_optimizers_of_several_runs_have_one_color_each_and_later_runs_are_dashed():
+    split = lambda result: embed.split_by_optimizer(result, summarize(result, "validation_loss"))
     of = lambda run, *labels: [
         part._replace(run=run, label=f"{run} · {part.label}")
-        for part in embed.split_by_optimizer(synthetic.result(labels, rates=3, seeds=1), "validation_loss")
+        for part in split(synthetic.result(labels, rates=3, seeds=1))
     ]
     few = of(0, "sgd", "adam", "b") + of(1, "sgd", "adam", "b")
     assert embed.assign_styles(few) == [(i, False) for i in range(6)]

@@ -7,11 +7,7 @@ import numpy as np
 
 from gdkit.app.labels import humanize
 from gdkit.app.summary import results_by_optimizer
-from gdkit.monitors import EndKind
-from gdkit.regimes import Regime
 from gdkit.sweeps.result.result import SweepResult
-from gdkit.sweeps.scoring.direction import orient
-from gdkit.sweeps.scoring.lane_values import end_values
 
 
 class AxisImportance(NamedTuple):
@@ -78,11 +74,9 @@ def _rank_axes(result: SweepResult, by: str) -> list[AxisImportance]:
     dimensions = result.grids[0].dimensions
     shape = tuple(size for _, _, size in dimensions)
     names = [" with ".join(map(humanize, axes)) for _, axes, size in dimensions if size > 1]
-    if len(names) < 2 or (result.lanes["end_kind"].values == EndKind.RUNNING).any():
+    if len(names) < 2 or result.missing:
         return []
-    values = orient(end_values(result.lanes)[by].values.astype(float), result.is_maximized(by))
-    lost = (result.lane_regimes == Regime.DIVERGED) | ~np.isfinite(values)
-    means = np.where(lost, np.inf, values).reshape(*shape, result.seeds).mean(axis=-1)
+    means = result.scores(by).reshape(*shape, result.seeds).mean(axis=-1)
     shares = decompose_variance(rank_values(means.squeeze()))
     axes = [AxisImportance(name, *pair) for name, pair in zip(names, shares, strict=True)]
     return sorted(axes, key=lambda axis: -axis.alone) if np.isfinite(shares).all() else []

@@ -5,17 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import xarray as xr
 
 from gdkit.app.labels import humanize_names
 from gdkit.formatting import count, format_duration, format_number, format_range
-from gdkit.monitors import EndKind
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.caveats import UNFINISHED
 from gdkit.sweeps.result.recommend import Recommendation
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.scoring.direction import orient
-from gdkit.sweeps.scoring.lane_values import end_values
 from gdkit.sweeps.scoring.scores import rounding_error
 
 SIGNS = {
@@ -67,6 +64,7 @@ class SummaryRow(NamedTuple):
     counts: dict[Regime, int]  # lanes
     score: float  # corrected, of the recommended point; inf if all runs diverged, -inf if it is maximized
     seeds: tuple[float, ...]  # scores of that point by seed; infinite likewise if diverged, NaN if not finished
+    lanes: tuple[int, ...] = ()  # of that point, one per seed, among those of the optimizer
 
 
 class Summary(NamedTuple):
@@ -112,13 +110,10 @@ class StudyClaim(Protocol):
 
 def summarize(result: SweepResult, by: str | None = None) -> Summary:
     """The rows of all optimizers, in the order of the config."""
-    axis = result.main_axis
-    by = result.score_name(by)
+    axis, by = result.main_axis, result.score_name(by)
     rows = tuple(_summarize_optimizer(one, label, axis, by) for label, one in results_by_optimizer(result).items())
-    summary = Summary(axis, by, _choose_metric(result, by), rows, (), maximize=result.is_maximized(by))
-    summary = summary._replace(
-        unfinished=result.missing, runs=result.finished.size, sharpness=_compute_sharpness(result)
-    )
+    counts, sharpness = (result.missing, result.finished.size), _compute_sharpness(result)
+    summary = Summary(axis, by, _choose_metric(result, by), rows, (), *counts, result.is_maximized(by), sharpness)
     caveats = (
         unfinished_caveat(result),
         _describe_ties(summary, rounding_error(result.lanes["initial_loss"].values)),
@@ -138,7 +133,7 @@ def _compute_sharpness(result: SweepResult) -> float | None:
 def results_by_optimizer(result: SweepResult) -> dict[str, SweepResult]:
     """The result of each optimizer with finished runs, by label; the label is empty if the sweep has no labels."""
     parts = {label: result.select(optimizer=label) for label in result.optimizers} or {"": result}
-    return {label: one for label, one in parts.items() if one.missing < one.lanes.sizes["lane"]}
+    return {label: one for label, one in parts.items() if one.finished.any()}
 
 
 def unfinished_caveat(result: SweepResult) -> str:
@@ -195,13 +190,11 @@ def describe_run(result: SweepResult) -> str:
 
 def describe_provenance(result: SweepResult) -> dict[str, str]:
     """Versions, device, plan, time and key that the numbers come from."""
-    attributes = result.lanes.attrs
-    versions = json.loads(attributes["versions"])
-    plan = result.plan
+    attributes, plan = result.lanes.attrs, result.plan
+    versions = {"versions": ", ".join(map(" ".join, json.loads(attributes["versions"]).items()))}
     if not plan:  # trained elsewhere
-        return {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
-    return {
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        return versions
+    return versions | {
         "device": f"{attributes['device']}, {attributes['cores']} cores visible",
         "plan": ", ".join(f"{_PLAN.get(name, name)} {value}" for name, value in plan.items() if value is not None),
         "time": _describe_time(json.loads(attributes["timings"])),
@@ -260,42 +253,29 @@ def format_metric(name: str, value: float | None) -> str:
 
 
 def _summarize_optimizer(result: SweepResult, label: str, axis: str | None, by: str) -> SummaryRow:
-    best, regimes = result.best(by), result.lane_regimes[_is_finished(result.lanes)]
-    codes, counts = np.unique(regimes, return_counts=True)
+    best, maximize = result.best(by), result.is_maximized(by)
+    codes, counts = np.unique(result.lane_regimes[result.finished], return_counts=True)
     has_axis = axis is not None and axis in result.axes and np.asarray(result.axes[axis]).dtype.kind in "fiu"
     recommendation = result.recommend(axis, by=by) if has_axis else None
-    lanes = (
-        result.lanes.isel(lane=list(recommendation.lanes)) if recommendation and recommendation.lanes else best.lanes
-    )
+    lanes = recommendation.lanes if recommendation and recommendation.lanes else best.lane_numbers
+    scores = np.where(result.finished, orient(result.scores(by), maximize), np.nan)
     return SummaryRow(
         label,
         recommendation,
         _count_regimes(result, str(axis)) if has_axis and result.lanes.attrs.get("regimes_known", 1) else (),
         {Regime(int(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         recommendation.score if recommendation and recommendation.score is not None else best.score,
-        _get_seed_scores(lanes, by, result.is_maximized(by)),
+        tuple(scores[list(lanes)].tolist()),
+        lanes,
     )
-
-
-def _get_seed_scores(lanes: xr.Dataset, by: str, maximize: bool) -> tuple[float, ...]:
-    """Scores of a point's seeds; infinite where a seed diverged, NaN where it has not finished."""
-    scores = end_values(lanes)[by].values.astype(float)
-    scores = np.where(np.isfinite(scores), scores, orient(np.inf, maximize))
-    return tuple(np.where(_is_finished(lanes), scores, np.nan).tolist())
 
 
 def _count_regimes(result: SweepResult, axis: str) -> tuple[RegimeCell, ...]:
     """Regimes of the finished runs per value of the axis."""
-    finished = _is_finished(result.lanes)
-    values, places = np.unique(result.lanes[axis].values.astype(float)[finished], return_inverse=True)
+    values, places = np.unique(result.lanes[axis].values.astype(float)[result.finished], return_inverse=True)
     counts = np.zeros((len(values), len(Regime)), int)
-    np.add.at(counts, (places, result.lane_regimes[finished]), 1)
+    np.add.at(counts, (places, result.lane_regimes[result.finished]), 1)
     return tuple(map(RegimeCell, values.tolist(), map(tuple, counts.tolist())))
-
-
-def _is_finished(lanes: xr.Dataset) -> np.ndarray:
-    """Mask of the finished lanes."""
-    return lanes["end_kind"].values != EndKind.RUNNING
 
 
 def _choose_metric(result: SweepResult, by: str) -> str | None:

@@ -14,7 +14,6 @@ from gdkit.plots.lines import Line, add_title, find_most_frequent, select_lines
 from gdkit.regimes import Regime
 from gdkit.sweeps.result.result import SweepResult
 from gdkit.sweeps.scoring.direction import orient
-from gdkit.sweeps.scoring.lane_values import end_values
 
 _SIGNS: dict[str, dict[str, Any]] = {
     "best": {"marker": "*", "markerfacecolor": "white", "linestyle": "none", "markersize": 9},
@@ -121,16 +120,10 @@ class _Measure(NamedTuple):
     def label(self) -> str:
         return style.format_name(self.name) + (" (higher is better)" if self.maximize else "")
 
-    @property
-    def worst(self) -> float:
-        """The value of a diverged lane."""
-        return orient(np.inf, self.maximize)
-
 
 def _get_scores(line: Line, measure: _Measure) -> np.ndarray:
     """Values of a variable, (values, seeds); infinitely bad where the lane diverged or the value is not finite."""
-    scores = end_values(line.result.lanes)[measure.name].values.astype(float)[line.rows]
-    return np.where((line.regimes == Regime.DIVERGED) | ~np.isfinite(scores), measure.worst, scores)
+    return orient(line.result.scores(measure.name, measure.maximize), measure.maximize)[line.rows]
 
 
 def _draw_single(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray) -> list[Line2D]:

@@ -25,6 +25,7 @@ from gdkit.app.report.page import escape, fill_interactive, fill_page
 from gdkit.app.summary import Summary, SummaryRow, describe_run, short_number, short_range, summarize, unfinished_caveat
 from gdkit.errors import bad_value
 from gdkit.plots import style
+from gdkit.plots.lines import select_line
 from gdkit.regimes import Regime
 from gdkit.store.files import publish_output
 from gdkit.sweeps.result.assemble import read_result
@@ -62,7 +63,11 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
     summaries = [summarize(run.result, by) for run in runs]
     entries = [_Entry(run, row) for run, summary in zip(runs, summaries, strict=True) for row in summary.rows]
     merged = Summary(summaries[0].axis, by, None, tuple(map(_label_row, entries)), _find_caveats(runs, by))
-    sweeps = [_label_sweep(run, i, sweep) for i, run in enumerate(runs) for sweep in split_by_optimizer(run.result, by)]
+    sweeps = [
+        _label_sweep(run, i, sweep)
+        for i, (run, summary) in enumerate(zip(runs, summaries, strict=True))
+        for sweep in split_by_optimizer(run.result, summary)
+    ]
     best = min(entries, key=lambda entry: entry.row.score)
     body = [
         _render_answer(entries, best, merged),
@@ -223,15 +228,11 @@ def _render_overlay(sweeps: Sequence[EmbeddedSweep], by: str) -> str:
 
 
 def _plot_median(ax: Axes, sweep: EmbeddedSweep, axis: str, by: str, look: SeriesStyle) -> Line2D:
-    line = sweep.result.along(axis)
-    values = line.lanes[axis].values.reshape(-1, line.seeds)[:, 0]
-    diverged = line.lane_regimes == Regime.DIVERGED
-    scores = np.where(diverged, np.nan, end_values(line.lanes)[by].values).reshape(-1, line.seeds)
-    order = np.argsort(values)
-    median = np.median(scores, axis=1)[order]
+    line = select_line(sweep.result, axis, None, None)
+    scores = np.where(line.regimes == Regime.DIVERGED, np.nan, end_values(line.result.lanes)[by].values[line.rows])
     dashes: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if look.dashed else {}
     options: dict[str, Any] = style.series(look.series) | dashes | {"markersize": 3.5}
-    [drawn] = ax.plot(values[order], median, label=style.escape_math(sweep.label), **options)
+    [drawn] = ax.plot(line.values, np.median(scores, axis=1), label=style.escape_math(sweep.label), **options)
     ax.set_xlabel(style.format_name(axis))
     ax.legend(fontsize="small")
     return drawn

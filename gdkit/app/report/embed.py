@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from gdkit.app.labels import labels_of
-from gdkit.app.summary import MEANINGS, results_by_optimizer
+from gdkit.app.summary import MEANINGS, Summary, SummaryRow, results_by_optimizer
 from gdkit.monitors import EndKind
 from gdkit.plots import REGIME_MARKERS, SERIES_COLORS
 from gdkit.plots.style import choose_scale
@@ -65,19 +65,18 @@ class SeriesStyle(NamedTuple):
 
 
 def split_by_optimizer(
-    result: SweepResult, by: str, thresholds: Mapping[str, float] | None = None
+    result: SweepResult, summary: Summary, thresholds: Mapping[str, float] | None = None
 ) -> list[EmbeddedSweep]:
     """The optimizers with finished runs, in the order of the lanes.
 
     Args:
       result: the sweep.
-      by: the variable that points are compared by.
+      summary: of `result`.
       thresholds: critical learning rate times sharpness, by label.
     """
-    return [
-        EmbeddedSweep(label, one, *_find_best(one, by), (thresholds or {}).get(label))
-        for label, one in results_by_optimizer(result).items()
-    ]
+    parts = zip(results_by_optimizer(result).values(), summary.rows, strict=True)
+    return [EmbeddedSweep(row.optimizer, one, _find_best(one, row), row.score, (thresholds or {}).get(row.optimizer))
+            for one, row in parts]  # fmt: skip
 
 
 def assign_styles(sweeps: Sequence[EmbeddedSweep]) -> list[SeriesStyle]:
@@ -151,16 +150,9 @@ def color_ramps() -> dict[str, list[str]]:
 # Lanes: their columns, and which of them are embedded
 
 
-def _find_best(result: SweepResult, by: str) -> tuple[int, float]:
-    """The first finished lane of the recommended point, else of the best one, and its score."""
-    best, found = result.best(by), result.recommend(by=by) if result.main_axis is not None else None
-    finished = _is_finished(result)
-    if found is not None and found.score is not None:
-        return next(lane for lane in found.lanes if finished[lane]), found.score
-    at_best = finished.copy()
-    for name in result.axes.keys() & best.hyperparameters.keys():
-        at_best &= result.lanes[name].values == best.hyperparameters[name]
-    return int(np.argmax(at_best if at_best.any() else finished)), best.score
+def _find_best(result: SweepResult, row: SummaryRow) -> int:
+    """The first finished lane of the best point of an optimizer."""
+    return next((lane for lane in row.lanes if result.finished[lane]), int(np.argmax(result.finished)))
 
 
 def _count_lane_bytes(sweep: EmbeddedSweep) -> int:
@@ -192,11 +184,7 @@ def _thin_grid(shape: Sequence[int], best: Sequence[int], limit: int) -> list[np
 
 def _select_finished(sweep: EmbeddedSweep, grid: Sequence[np.ndarray]) -> np.ndarray:
     lanes = np.ravel_multi_index(np.ix_(*grid), _get_shape(sweep)).ravel()
-    return lanes[_is_finished(sweep.result)[lanes]]
-
-
-def _is_finished(result: SweepResult) -> np.ndarray:
-    return result.lanes["end_kind"].values != EndKind.RUNNING
+    return lanes[sweep.result.finished[lanes]]
 
 
 def _collect_columns(
@@ -251,7 +239,7 @@ def _compute_edges(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
     order = np.argsort(values, axis=-1, kind="stable")
     sort = lambda array: np.take_along_axis(array, order, axis=-1)
     diverged = sort(to_last(result.lane_regimes == Regime.DIVERGED))
-    finished = sort(to_last(_is_finished(result)))
+    finished = sort(to_last(result.finished))
     edges = _find_first_divergence(sort(values), diverged, finished)  # (..., seeds)
     with np.errstate(invalid="ignore"):
         median = np.median(edges, axis=-1, keepdims=True)

@@ -109,7 +109,7 @@ def _fill_result_page(
     """The page of a result; `origin` is the section on the provenance of its numbers."""
     figures = list(figures)
     drawn = None if notice.text else digest_figures(figures)
-    data = embed.embed_sweeps(embed.split_by_optimizer(result, summary.by, thresholds), summary.by, every=every)
+    data = embed.embed_sweeps(embed.split_by_optimizer(result, summary, thresholds), summary.by, every=every)
     body = [
         sections.render_notice(notice.text),
         sections.render_answer(summary),
