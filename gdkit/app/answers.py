@@ -23,29 +23,30 @@ class AnswerCard(NamedTuple):
 
 def format_answer(summary: Summary) -> str:
     """The whole answer in one or two sentences, for a terminal."""
-    row, recommendation = summary.best, summary.best.recommendation
-    if not np.isfinite(row.score) or recommendation is None or recommendation.best is None:
+    recommendation = summary.best.choice
+    if recommendation is None or not np.isfinite(summary.best.score):
         return format_headline(summary)
     metric = _format_metric(summary, recommendation)
     mean, score = short_number(recommendation.mean), short_number(recommendation.score)
     corrected = f" ({score} when corrected for choosing the best)" * (mean != score)
     quality = ", ".join(filter(None, [f"{humanize(summary.by)} {mean}{corrected}", metric]))
     answer = f"{format_headline(summary).removesuffix('.')}: {quality}."
-    return " ".join(filter(None, [answer, _describe_unsettled(row), _describe_divergence(recommendation)]))
+    return " ".join(filter(None, [answer, _describe_unsettled(summary.best), _describe_divergence(recommendation)]))
 
 
 def format_headline(summary: Summary) -> str:
     """Which value to use, in one sentence."""
-    row, recommendation = summary.best, summary.best.recommendation
+    row = summary.best
     if not np.isfinite(row.score):
         return _describe_failure(summary)
-    if recommendation is None or recommendation.best is None:
-        is_single = recommendation is not None and len(row.cells) == 1
+    if row.choice is None:
+        is_single = row.recommendation is not None and len(row.cells) == 1
         at = f" with {humanize(str(summary.axis))} {short_number(row.cells[0].value)}" if is_single else ""
         name = row.optimizer or ("The run" if summary.runs == 1 else "The best run")
         reached = f"{name}{at} reaches a {humanize(summary.by)} of {short_number(row.score)}."
         return f"{_describe_progress(summary)}{reached}"
-    choice = _name_choice(row, recommendation)
+    settings = describe_settings(row.choice)
+    choice = f"{row.optimizer} with {settings}" if row.optimizer else settings
     are_regimes_known = any(row.cells for row in summary.rows)
     if are_regimes_known and not any(row.counts.get(regime) for row in summary.rows for regime in MAY_HAVE_CONVERGED):
         return f"{_describe_progress(summary)}No run converged. The best is {choice}."
@@ -54,8 +55,8 @@ def format_headline(summary: Summary) -> str:
 
 def format_details(summary: Summary) -> str:
     """The sentences after the headline: how good the value is, how certain, and where runs diverge."""
-    row, recommendation = summary.best, summary.best.recommendation
-    if recommendation is None or recommendation.best is None:
+    row, recommendation = summary.best, summary.best.choice
+    if recommendation is None:
         return _describe_comparison(summary, row)
     sentences = [
         _describe_quality(summary, row, recommendation),
@@ -71,8 +72,8 @@ def format_details(summary: Summary) -> str:
 
 def answer_cards(summary: Summary) -> list[AnswerCard]:
     """The numbers of the best optimizer."""
-    row, recommendation = summary.best, summary.best.recommendation
-    if recommendation is None or recommendation.best is None:
+    row, recommendation = summary.best, summary.best.choice
+    if recommendation is None:
         return []
     seeds = len(row.seeds)
     is_partial = seeds > 2 and recommendation.finished < recommendation.runs
@@ -132,38 +133,50 @@ def _make_edge_card(recommendation: Recommendation, unsettled: float | None) -> 
 
 def describe_settings(recommendation: Recommendation) -> str:
     """The best value with those of the other axes: ``learning rate 0.1, momentum 0.9 and batch size 32``."""
-    others = {name: value for name, value in recommendation.at.items() if name != "optimizer"}
-    settings = [
-        f"{humanize(name)} {short_value(value)}"
-        for name, value in ({recommendation.axis: recommendation.best} | others).items()
-    ]
-    return " and ".join(filter(None, [", ".join(settings[:-1]), settings[-1]]))
+    first = f"{humanize(recommendation.axis)} {short_value(recommendation.best)}"
+    *settings, last = [first, *_list_other_settings(recommendation)]
+    return " and ".join(filter(None, [", ".join(settings), last]))
 
 
-def other_settings(row: SummaryRow) -> str:
-    """The best values of the other axes: ``momentum 0.9, batch size 32``; empty without any."""
-    recommendation = row.recommendation
-    others = recommendation.at if recommendation is not None and recommendation.best is not None else {}
-    return ", ".join(f"{humanize(name)} {short_value(value)}" for name, value in others.items() if name != "optimizer")
+def _list_other_settings(recommendation: Recommendation) -> list[str]:
+    """The best value of each other axis: ``momentum 0.9``."""
+    others = recommendation.at.items()
+    return [f"{humanize(name)} {short_value(value)}" for name, value in others if name != "optimizer"]
+
+
+def tabulate_optimizers(summary: Summary) -> dict[str, list[str]]:
+    """The columns of the table of optimizers: the cells of each head, one per row; an en dash for what is unknown."""
+    rows, axis, metric = summary.rows, humanize(summary.axis or ""), summary.metric
+    show = lambda text: [text(row.recommendation) if row.recommendation else "–" for row in rows]
+    others = [", ".join(_list_other_settings(row.choice)) if row.choice else "" for row in rows]
+    columns = {
+        "optimizer": [row.optimizer for row in rows],
+        f"best {axis}": show(lambda one: short_number(one.best)),
+        "with": [text or "–" for text in others] if any(others) else [],
+        "95 % interval over seeds": show(lambda one: short_range(one.interval)),
+        "about as good": show(lambda one: short_range(one.as_good)),
+        humanize(summary.by): [short_number(row.score) for row in rows],
+        humanize(metric or ""): show(lambda one: format_metric(metric, one.metrics.get(metric))) if metric else [],
+        "no divergence up to": show(lambda one: short_number(one.safe)),
+        "some diverged at": [first_divergence(row) for row in rows],
+        "diverges above about": show(lambda one: short_number(one.edge)),
+    }
+    if summary.window:
+        columns[f"sensitivity to {axis}"] = [short_number(summary.window.excess.get(row.optimizer)) for row in rows]
+    return {head: cells for head, cells in columns.items() if cells}
 
 
 def first_divergence(row: SummaryRow) -> str:
     """The smallest value at which some seed diverged, for a table."""
-    recommendation = row.recommendation
-    if recommendation is None:
+    if row.recommendation is None:
         return "–"
-    return "never" if recommendation.unsafe is None else short_number(recommendation.unsafe)
+    return "never" if row.recommendation.unsafe is None else short_number(row.recommendation.unsafe)
 
 
 def least_sensitive(summary: Summary) -> str | None:
     """The optimizer whose score depends least on its axis, over windows of equal width; None if they do not compare."""
     excess = summary.window.excess if summary.window else {}
     return min(excess, key=lambda name: excess[name]) if len(set(excess.values())) > 1 else None
-
-
-def _name_choice(row: SummaryRow, recommendation: Recommendation) -> str:
-    settings = describe_settings(recommendation)
-    return f"{row.optimizer} with {settings}" if row.optimizer else settings
 
 
 def _format_metric(summary: Summary, recommendation: Recommendation) -> str:
@@ -208,7 +221,7 @@ def _suggest_range(summary: Summary) -> str:
 
 def _describe_axis_end(summary: Summary, row: SummaryRow) -> str:
     values = [cell.value for cell in row.cells]
-    best = row.recommendation.best if row.recommendation else None
+    best = row.choice and row.choice.best
     if len(values) < 2 or best not in (values[0], values[-1]):
         return ""
     tried = "value that has finished" if summary.unfinished else "value tried"

@@ -66,6 +66,12 @@ class SummaryRow(NamedTuple):
     seeds: tuple[float, ...]  # scores of that point by seed; infinite likewise if diverged, NaN if not finished
     lanes: tuple[int, ...] = ()  # of that point, one per seed, among those of the optimizer
 
+    @property
+    def choice(self) -> Recommendation | None:
+        """The recommendation if it names a value."""
+        found = self.recommendation
+        return found if found is not None and found.best is not None else None
+
 
 class Summary(NamedTuple):
     """The summary of a sweep."""

@@ -164,10 +164,8 @@ def _format_headline(entries: Sequence[_Entry], best: _Entry, by: str) -> str:
 
 
 def _format_details(best: _Entry, merged: Summary) -> str:
-    recommendation, least = best.row.recommendation, least_sensitive(merged)
-    settings = (
-        f" with {describe_settings(recommendation)}" if recommendation and recommendation.best is not None else ""
-    )
+    least, choice = least_sensitive(merged), best.row.choice
+    settings = f" with {describe_settings(choice)}" if choice else ""
     score = f"Its {humanize(merged.by)} is {short_number(best.row.score)}{settings}."
     return f"{score} {least} is the least sensitive to its {humanize(str(merged.axis))}." if least else score
 

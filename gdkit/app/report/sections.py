@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gdkit.app.answers import (
-    answer_cards,
-    first_divergence,
-    format_details,
-    format_headline,
-    other_settings,
-)
+from gdkit.app.answers import answer_cards, format_details, format_headline, tabulate_optimizers
 from gdkit.app.directory import UNFINISHED
 from gdkit.app.importance import AxisImportance, describe_importance
 from gdkit.app.labels import humanize
@@ -28,7 +22,6 @@ from gdkit.app.summary import (
     SummaryRow,
     format_deviation,
     format_expected,
-    format_metric,
     short_number,
     short_range,
 )
@@ -90,18 +83,12 @@ def render_caveats(summary: Summary) -> str:
 
 def render_optimizers(summary: Summary) -> str:
     """A table of the optimizers."""
-    if not any(row.recommendation for row in summary.rows):
+    if not any(row.choice for row in summary.rows):
         return ""
-    axis = humanize(summary.axis or "")
-    if not any(row.recommendation.best is not None for row in summary.rows if row.recommendation):
-        return ""
-    heads = ["optimizer", f"best {axis}"]
-    heads += ["with"] if any(map(other_settings, summary.rows)) else []
-    heads += ["95 % interval over seeds", "about as good", humanize(summary.by)]
-    heads += [humanize(summary.metric)] if summary.metric else []
-    heads += ["no divergence up to", "some diverged at", "diverges above about"]
-    heads += [f"sensitivity to {axis}"] if summary.window else []
-    rows = [(row is summary.best and len(summary.rows) > 1, _format_optimizer(summary, row)) for row in summary.rows]
+    columns, axis = tabulate_optimizers(summary), humanize(summary.axis or "")
+    columns["optimizer"] = [name or "all runs" for name in columns["optimizer"]]
+    is_best = [row is summary.best and len(summary.rows) > 1 for row in summary.rows]
+    rows = list(zip(is_best, zip(*columns.values(), strict=True), strict=True))
     recommendations = [row.recommendation for row in summary.rows if row.recommendation]
     is_corrected = any(short_number(one.mean) != short_number(one.score) for one in recommendations)
     note = f"The {humanize(summary.by)} is corrected for choosing the best of many." if is_corrected else ""
@@ -112,7 +99,7 @@ def render_optimizers(summary: Summary) -> str:
         note += f" Sensitivity: how far the {humanize(summary.by)} averages above its best {within}."
     title = "Optimizers" if len(rows) > 1 else "Summary"
     notes = f'<p class="soft">{escape(note.strip())}</p>' if note else ""
-    return f"<section><h2>{title}</h2>{render_table(title, heads, rows)}{notes}</section>"
+    return f"<section><h2>{title}</h2>{render_table(title, list(columns), rows)}{notes}</section>"
 
 
 def render_outcomes(summary: Summary) -> str:
@@ -289,27 +276,6 @@ def _render_row(heads: Sequence[str], highlighted: bool, cells: Sequence[str], t
         for head, cell in zip(heads[1:], cells[1:], strict=True)
     )
     return f"<tr{kind}>{first}{''.join(rest)}</tr>"
-
-
-def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
-    recommendation = row.recommendation
-    cells = [row.optimizer or "all runs"]
-    cells.append(short_number(recommendation.best if recommendation else None))
-    cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += (
-        [short_range(recommendation.interval), short_range(recommendation.as_good)] if recommendation else ["–"] * 2
-    )
-    cells.append(short_number(row.score))
-    if summary.metric:
-        cells.append(
-            format_metric(summary.metric, recommendation.metrics.get(summary.metric) if recommendation else None)
-        )
-    cells += (
-        [short_number(recommendation.safe), first_divergence(row), short_number(recommendation.edge)]
-        if recommendation
-        else ["–"] * 3
-    )
-    return [*cells, short_number(summary.window.excess.get(row.optimizer))] if summary.window else cells
 
 
 # Strips of regimes

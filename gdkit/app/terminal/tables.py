@@ -8,20 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gdkit.app.answers import first_divergence, format_answer, other_settings
-from gdkit.app.labels import humanize
+from gdkit.app.answers import format_answer, tabulate_optimizers
 from gdkit.app.summary import (
     MEANINGS,
     SIGNS,
     RegimeCell,
     StudyClaim,
     Summary,
-    SummaryRow,
     format_deviation,
     format_expected,
-    format_metric,
     short_number,
-    short_range,
 )
 from gdkit.regimes import Regime
 
@@ -34,6 +30,12 @@ _COLORS = {  # from the terminal's own palette, so that they suit its background
     Regime.STALLED: "blue",
     Regime.DIVERGED: "red",
     Regime.UNKNOWN: "white",
+}
+_HEADS = {  # in place of those of the report; empty for columns that a terminal has no room for
+    "95 % interval over seeds": "95 % interval",
+    "no divergence up to": "none diverged up to",
+    "about as good": "",
+    "diverges above about": "",
 }
 _DIVIDED = "x"  # sign of a value at which some runs diverged and others did not
 
@@ -78,12 +80,9 @@ def format_summary(summary: Summary) -> str:
 
 def _build_optimizer_table(summary: Summary, console: Console) -> Table:
     """One row per optimizer; where the console is too narrow for it, one line per number."""
-    heads = ["optimizer", "best " + humanize(summary.axis or "")]
-    heads += ["with"] if any(map(other_settings, summary.rows)) else []
-    heads += ["95 % interval", humanize(summary.by)]
-    heads += [humanize(summary.metric)] if summary.metric else []
-    heads += ["none diverged up to", "some diverged at"]
-    rows = [_format_optimizer(summary, row) for row in summary.rows]
+    columns = {_HEADS.get(head, head): cells for head, cells in tabulate_optimizers(summary).items()}
+    heads = [head for head in columns if head and not head.startswith("sensitivity")]
+    rows = list(zip(*(columns[head] for head in heads), strict=True))
     styles = ["bold" if row is summary.best else "" for row in summary.rows]
     for gap in (2, 1):
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bright_black")
@@ -100,18 +99,6 @@ def _build_optimizer_table(summary: Summary, console: Console) -> Table:
         for head, cell in zip(heads[1:], cells[1:], strict=True):
             listing.add_row("  " + head, cell, style=style)
     return listing
-
-
-def _format_optimizer(summary: Summary, row: SummaryRow) -> list[str]:
-    recommendation = row.recommendation
-    cells = [row.optimizer, short_number(recommendation.best if recommendation else None)]
-    cells += [other_settings(row) or "–"] if any(map(other_settings, summary.rows)) else []
-    cells += [short_range(recommendation.interval if recommendation else None), short_number(row.score)]
-    if summary.metric:
-        cells.append(
-            format_metric(summary.metric, recommendation.metrics.get(summary.metric) if recommendation else None)
-        )
-    return [*cells, short_number(recommendation.safe if recommendation else None), first_divergence(row)]
 
 
 def _build_regime_table(summary: Summary, width: int) -> Table:
