@@ -6,7 +6,7 @@ const BANDS = { range: "mean, min–max", interval: "mean, 95 % interval" }; // 
 
 function curveFigure(app, holder, view) {
   const { sweep } = app;
-  const figure = { holder, view, points: [], curves: [] };
+  const figure = { holder, view, radius: RADIUS, points: [], curves: [] };
 
   figure.draw = () => {
     figure.curves = curvesShown(app, view);
@@ -21,12 +21,10 @@ function curveFigure(app, holder, view) {
     const inner = clipped(picture, view.name, box);
     const ends = svg("g");
     for (const curve of figure.curves) drawCurve(sweep, figure, curve, inner, ends);
-    figure.overlay = svg("g", { class: "overlay" });
-    picture.append(ends, figure.overlay);
+    picture.append(ends);
     if (!figure.curves.length) picture.append(note(box, "This page holds no curves of these runs."));
     else if (!figure.points.length && !view.window) picture.append(note(box, "No curve has a finite value."));
     mount(app, figure, picture, `${figure.curves.length} curves of ${humanize(view.what)}`);
-    figure.mark();
   };
 
   figure.mark = () => {
@@ -36,7 +34,6 @@ function curveFigure(app, holder, view) {
     if (app.state.hovered !== null && !app.state.pinned.includes(app.state.hovered)) overlayCurve(app, figure, app.state.hovered, 0);
   };
 
-  figure.nearest = (px, py) => nearestOf(figure.points, px, py, RADIUS);
   return figure;
 }
 
@@ -133,7 +130,7 @@ function drawCurve(sweep, figure, curve, drawn, ends) {
   drawn.append(svg("path", { class: `curve q${shade}`, d: polyline(path) }));
   const [a, b] = [path.at(-1)[0], Math.max(path.at(-1)[1], figure.box.top)];
   if (inBox(figure.box, a, b)) ends.append(svg("path", { class: `mark r${code}`, d: markPath(sweep.regimes[code].marker, a, b, 4) }));
-  path.forEach(([px, py]) => inBox(figure.box, px, py) && figure.points.push({ row: curve.row, rows: curve.rows, x: px, y: py, value: curve.value }));
+  path.forEach(([px, py]) => inBox(figure.box, px, py) && figure.points.push({ row: curve.row, rows: curve.rows ?? [curve.row], x: px, y: py, value: curve.value }));
 }
 
 function bandPath(figure, band) {

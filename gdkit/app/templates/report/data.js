@@ -71,19 +71,19 @@ function lineAlong(sweep, index, axis, at) {
     if (!groups.has(value)) groups.set(value, []);
     groups.get(value).push(row);
   }
-  const values = [...groups.keys()];
-  if (typeof values[0] === "number") values.sort((a, b) => a - b);
+  const values = distinct(groups.keys());
   return { index, optimizer, axis, values, rows: values.map((value) => groups.get(value)) };
 }
 
-// Distinct values of an axis: numbers in order, texts in their order of appearance.
-function valuesOf(sweep, name, rows) {
-  const distinct = new Set();
-  if (rows) for (const row of rows) distinct.add(cell(sweep, name, row));
-  else for (let row = 0; row < sweep.rows; row++) distinct.add(cell(sweep, name, row));
-  const values = [...distinct].filter((value) => value === value && value !== "");
-  return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
+// Distinct values: numbers in order, texts in their order of appearance.
+function distinct(values) {
+  const found = [...new Set(values)];
+  return typeof found[0] === "number" ? found.sort((a, b) => a - b) : found;
 }
+
+// Distinct values of an axis in some rows, without those of optimizers that lack the axis.
+const valuesOf = (sweep, name, rows = sweep.columns.get("lane").values.keys()) =>
+  distinct([...rows].map((row) => cell(sweep, name, row)).filter((value) => value === value && value !== ""));
 
 // Number of `rows` in each regime.
 function regimeCounts(sweep, rows) {

@@ -148,9 +148,8 @@ function logTicks(scale, gap) {
 
 // A mark as a path around (x, y), so that thousands of marks are one element.
 function markPath(marker, x, y, r) {
-  const at = (points) => `M${points.map(([a, b]) => `${(x + a * r).toFixed(1)} ${(y + b * r).toFixed(1)}`).join("L")}Z`;
   if (marker === "o") return `M${(x - r).toFixed(1)} ${y.toFixed(1)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
-  return at(MARKS[marker] ?? MARKS.s);
+  return `${polyline((MARKS[marker] ?? MARKS.s).map(([a, b]) => [x + a * r, y + b * r]))}Z`;
 }
 
 const polygon = (corners, turn) =>
@@ -175,13 +174,9 @@ const MARKS = {
   }),
 };
 
-// A small mark for legends and tables.
-const badge = (marker, kind) =>
-  svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [
-    svg("path", { class: `mark ${kind}`, d: markPath(marker, 0, 0, 5) }),
-  ]);
-
-const regimeBadge = (sweep, code) => badge(sweep.regimes[code].marker, `r${code}`);
+// Small marks for legends and tables.
+const badge = (...content) => svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, content);
+const regimeBadge = (sweep, code) => badge(svg("path", { class: `mark r${code}`, d: markPath(sweep.regimes[code].marker, 0, 0, 5) }));
 const seriesBadge = ({ look }) =>
   svg("svg", { class: "badge wide", viewBox: "0 -8 26 16", "aria-hidden": "true" }, [svg("line", { class: `line ${look}`, x1: 1, x2: 25, y1: 0, y2: 0 })]);
 

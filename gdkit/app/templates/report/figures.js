@@ -6,7 +6,7 @@ const RADIUS = 34; // pixels from the pointer within which a mark is selected
 
 function scoreFigure(app, holder, view) {
   const { sweep } = app;
-  const figure = { holder, view, points: [], lines: [] };
+  const figure = { holder, view, radius: RADIUS, points: [], lines: [] };
   const read = view.raw ? finite : score; // sharpness and the like are shown for diverged runs too
 
   let lines = [];
@@ -23,7 +23,7 @@ function scoreFigure(app, holder, view) {
     const { width, height, picture } = canvas(holder);
     const strip = lines.length > 1 && view.axis !== "optimizer" ? 11 * Math.min(lines.length, 12) + 4 : 0;
     const box = { left: 58, right: width - 12, top: 24 + strip, bottom: height - 48 };
-    const values = mergeValues(lines);
+    const values = distinct(lines.flatMap((line) => line.values));
     const across = axisScale(sweep, view.axis, values, box.left, box.right, false, view.across);
     const up = lossScale(scores.flat(2), box.bottom - 2, box.top + 14, isLinear(sweep, view, scores), isMaximized(sweep, view.measure));
     Object.assign(figure, { lines, box, points: [] }, windowed(figure, across, up));
@@ -38,36 +38,30 @@ function scoreFigure(app, holder, view) {
     if (!view.window) drawBeyond(figure, picture, scores.flat(2));
     if (lines.length && up.empty) picture.append(note(box, view.raw ? "No run recorded this quantity." : "Every run diverged."));
     if (!lines.length) picture.append(note(box, "None of the selected optimizers has this axis."));
-    figure.overlay = svg("g", { class: "overlay" });
-    picture.append(figure.overlay);
     mount(app, figure, picture, `${humanize(view.measure)} by ${humanize(view.axis)}`);
-    figure.mark();
   };
 
-  figure.mark = () => {
-    figure.overlay.replaceChildren();
-    const pinned = new Set(app.state.pinned);
-    for (const point of figure.points) {
-      if (!pinned.has(point.row) && point.row !== app.state.hovered) continue;
-      const kind = point.row === app.state.hovered ? "ring now" : "ring";
-      figure.overlay.append(svg("circle", { class: kind, cx: point.x, cy: point.y, r: 8 }));
-      if (pinned.has(point.row)) figure.overlay.append(number(point, app.state.pinned.indexOf(point.row) + 1));
-    }
-  };
-
-  figure.nearest = (px, py) => nearestOf(figure.points, px, py, RADIUS);
+  figure.mark = () => drawRings(app, figure, 8);
   return figure;
 }
+
+// Rings around the points of the run that is pointed at and of the pinned runs, these with their numbers.
+function drawRings(app, figure, r) {
+  figure.overlay.replaceChildren();
+  for (const point of figure.points) {
+    const [now, place] = [point.rows.includes(app.state.hovered), pinnedPlace(app, point)];
+    if (now || place >= 0) figure.overlay.append(svg("circle", { class: now ? "ring now" : "ring", cx: point.x, cy: point.y, r }));
+    if (place >= 0) figure.overlay.append(number(point, place + 1));
+  }
+}
+
+// The place among the pinned runs of the first pinned run at a point; -1 if there is none.
+const pinnedPlace = (app, { rows }) => rows.map((row) => app.state.pinned.indexOf(row)).find((place) => place >= 0) ?? -1;
 
 const note = (box, text) =>
   svg("text", { class: "note", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, [text]);
 const number = (point, n) => svg("text", { class: "number", x: point.x + 10, y: point.y - 8 }, [String(n)]);
 const isLinear = (sweep, view, scores) => view.linear ?? (isMaximized(sweep, view.measure) || view.measure.startsWith("lyapunov") || scores.flat(2).some((s) => s < 0));
-
-function mergeValues(lines) {
-  const values = [...new Set(lines.flatMap((line) => line.values))];
-  return typeof values[0] === "number" ? values.sort((a, b) => a - b) : values;
-}
 
 // A recorded number; infinite if there is none.
 function finite(sweep, name, row) {
@@ -144,7 +138,7 @@ function drawLine(figure, picture, line, scores, alone, sweep) {
     line.rows[i].forEach((row, seed) => {
       const up = Number.isFinite(scores[i][seed]) ? inside(scores[i][seed]) : top;
       if (alone) put(regimeOf(sweep, row), up);
-      if (inBox(box, at, up)) figure.points.push({ row, x: at, y: up, line: place, value: i, seed });
+      if (inBox(box, at, up)) figure.points.push({ row, rows: [row], x: at, y: up, line: place, value: i });
     });
     if (!alone) put(mostCommonRegime(sweep, line.rows[i]), Number.isFinite(center) ? inside(center) : top);
   });

@@ -5,7 +5,7 @@ const MAX_PANELS = 9;
 
 function mapFigure(app, holder, view) {
   const { sweep } = app;
-  const figure = { holder, view, points: [] };
+  const figure = { holder, view, radius: 90, points: [] };
 
   figure.draw = () => {
     const values = panelsOf(sweep, view);
@@ -22,24 +22,10 @@ function mapFigure(app, holder, view) {
       picture.append(own);
       return panel.points.map((point) => ({ ...point, x: point.x + left, y: point.y + top }));
     });
-    figure.overlay = svg("g", { class: "overlay" });
-    picture.append(figure.overlay);
     mount(app, figure, picture, `map over ${humanize(view.x)} and ${humanize(view.y)}${view.z ? `, one panel per ${humanize(view.z)}` : ""}`);
-    figure.mark();
   };
 
-  figure.mark = () => {
-    figure.overlay.replaceChildren();
-    for (const point of figure.points) {
-      const now = point.rows.includes(app.state.hovered);
-      const pinned = point.rows.find((row) => app.state.pinned.includes(row));
-      if (!now && pinned === undefined) continue;
-      figure.overlay.append(svg("circle", { class: `ring ${now ? "now" : ""}`, cx: point.x, cy: point.y, r: 7 }));
-      if (pinned !== undefined) figure.overlay.append(number(point, app.state.pinned.indexOf(pinned) + 1));
-    }
-  };
-
-  figure.nearest = (px, py) => nearestOf(figure.points, px, py, 90);
+  figure.mark = () => drawRings(app, figure, 7);
   return figure;
 }
 
@@ -57,7 +43,8 @@ function panelsWith(app, view, values) {
   return values.map((value) => {
     const at = value === null ? state.at : { ...state.at, [view.z]: value };
     const title = value === null ? "" : `${humanize(view.z)} ${short(value)}`;
-    return { title, cells: pointsOf(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), view) };
+    const cells = groupCells(sweep, rowsAlong(sweep, optimizer, [view.x, view.y], at), [view.x, view.y]);
+    return { title, cells };
   });
 }
 
@@ -76,15 +63,13 @@ function drawPanel(sweep, view, panel, picture, box) {
   panel.x = axisScale(sweep, view.x, xs, box.left, box.right, true);
   panel.y = axisScale(sweep, view.y, ys, box.bottom, box.top, true);
   Object.assign(panel, { fill: view.fill, box });
-  panel.points = cells.map((one) => ({ row: one.rows[0], rows: one.rows, x: panel.x.of(one.x), y: panel.y.of(one.y), kind: one.kind }));
+  panel.points = cells.map(({ rows: own, at: [x, y], kind }) => ({ row: own[0], rows: own, x: panel.x.of(x), y: panel.y.of(y), kind }));
   drawAxes(picture, box, panel.x, panel.y, humanize(view.x), humanize(view.y), panel.title);
   if (!cells.length) return;
   if (paired) drawDots(sweep, panel, picture);
   else drawCells(sweep, panel, picture, xs, ys);
   markBest(sweep, view, panel, picture);
 }
-
-const pointsOf = (sweep, rows, view) => groupCells(sweep, rows, [view.x, view.y]).map(({ at: [x, y], rows: own }) => ({ x, y, rows: own }));
 
 // Rows grouped by their values on the axes.
 function groupCells(sweep, rows, names) {

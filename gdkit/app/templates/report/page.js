@@ -146,7 +146,7 @@ function buildScores(app) {
   curveControls.push(chooser("Smoothing", [1, 5, 15, 45], "", set(curves, "smooth", [curve]), 1, (n) => (n > 1 ? `mean of ${n} points` : "none")));
   fillControls(app, curve, holder.querySelector(".curves .controls"), curveControls);
   legendOf(app, curves, holder.querySelector(".curves .key"));
-  holder.querySelector(".score .key").append(...regimeKey(sweep));
+  holder.querySelector(".score .key").append(...regimeKey(sweep), ...starKey(sweep), ...edgeKey(sweep));
 }
 
 // Adds the controls of a figure, folded on a narrow screen, and the buttons that zoom and save it.
@@ -182,16 +182,25 @@ function toggle(app, index, figure) {
 
 // The regimes that occur, with their marks.
 function regimeKey(sweep) {
-  const present = sweep.regimes.map((regime, code) => [regime, code]).filter(([, code]) => countOf(sweep, code));
-  const items = present.map(([regime, code]) => html("li", {}, [regimeBadge(sweep, code), regime.name]));
-  const dash = html("li", {}, [svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 })]), "training diverges above"]);
-  const edges = [...sweep.edges.values()].some((values) => values.some((edge) => edge > 0));
-  return [...items, ...starKey(sweep), ...(edges ? [dash] : [])];
+  const present = [...sweep.regimes.keys()].filter((code) => countOf(sweep, code));
+  return present.map((code) => html("li", {}, [regimeBadge(sweep, code), sweep.regimes[code].name]));
 }
 
 function starKey(sweep) {
-  const star = svg("svg", { class: "badge", viewBox: "-8 -8 16 16", "aria-hidden": "true" }, [svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) })]);
-  return sweep.optimizers.some((optimizer) => optimizer.score !== null) ? [html("li", {}, [star, "best"])] : [];
+  const star = svg("path", { class: "star ink", d: markPath("*", 0, 0, 5) });
+  return sweep.optimizers.some((optimizer) => optimizer.score !== null) ? [html("li", {}, [badge(star), "best"])] : [];
+}
+
+function edgeKey(sweep) {
+  const dash = svg("line", { class: "edge ink", x1: 0, x2: 0, y1: -8, y2: 8 });
+  const edges = [...sweep.edges.values()].some((values) => values.some((edge) => edge > 0));
+  return edges ? [html("li", {}, [badge(dash), "training diverges above"])] : [];
+}
+
+// The colors of a ramp, from the lowest to the highest value.
+function ramp() {
+  const rects = Array.from({ length: 16 }, (_, i) => svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
+  return svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" }, rects);
 }
 
 // The colors of the curves, from the lowest to the highest value of the axis.
@@ -200,11 +209,9 @@ function legendOf(app, view, holder) {
   const optimizer = sweep.optimizers[view.optimizer];
   if (view.axis === "optimizer" || !has(optimizer, view.axis)) return holder.replaceChildren();
   const values = lineAlong(sweep, view.optimizer, view.axis, app.state.at).values;
-  const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
-  if (values.length < 2) return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${short(values[0])}`]), html("li", {}, ["end marker: outcome"]));
-  const ends = [short(values[0]), short(values.at(-1))];
-  return holder.replaceChildren(html("li", {}, [`${humanize(view.axis)} ${ends[0]} `, ramp, ` ${ends[1]}`]), html("li", {}, ["end marker: outcome"]));
+  const first = `${humanize(view.axis)} ${short(values[0])}`;
+  const colors = values.length < 2 ? [first] : [`${first} `, ramp(), ` ${short(values.at(-1))}`];
+  return holder.replaceChildren(html("li", {}, colors), html("li", {}, ["end marker: outcome"]));
 }
 
 function buildMap(app) {
@@ -253,11 +260,9 @@ function validateAxes(sweep, view) {
 
 function mapKey(sweep, view, holder) {
   const border = countOf(sweep, DIVERGED) ? [html("li", {}, ["line: where divergence begins"])] : [];
-  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep).filter((item) => !item.querySelector(".ink")), ...border, ...starKey(sweep));
-  const ramp = svg("svg", { class: "ramp", viewBox: "0 0 16 1", preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (let i = 0; i < 16; i++) ramp.append(svg("rect", { class: `fill q${i}`, x: i, y: 0, width: 1.02, height: 1 }));
+  if (view.fill === "regime") return holder.replaceChildren(...regimeKey(sweep), ...border, ...starKey(sweep));
   const [low, high] = view.range ?? [NaN, NaN];
-  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp, ` ${formatValue(view.fill, high)}`]), html("li", {}, [`${isMaximized(sweep, view.fill) ? "higher is better; " : ""}median over seeds; grey: most diverged`]), ...starKey(sweep));
+  return holder.replaceChildren(html("li", {}, [`${humanize(view.fill)} ${formatValue(view.fill, low)} `, ramp(), ` ${formatValue(view.fill, high)}`]), html("li", {}, [`${isMaximized(sweep, view.fill) ? "higher is better; " : ""}median over seeds; grey: most diverged`]), ...starKey(sweep));
 }
 
 // For optimizers with three axes or more, of which maps show two.

@@ -5,7 +5,7 @@ const MAX_LINES = 2500;
 
 function parallelFigure(app, holder, view) {
   const { sweep } = app;
-  const figure = { holder, view, points: [], select: true };
+  const figure = { holder, view, radius: 14, points: [], select: true };
   let points = [];
 
   figure.draw = () => {
@@ -33,23 +33,19 @@ function parallelFigure(app, holder, view) {
     for (const point of shown.filter((one) => one.isBest)) picture.append(...bestLine(axes, point));
     axes.forEach((axis, i) => drawUpright(picture, axis, box, i === axes.length - 1));
     figure.points = shown.flatMap((point) => placesOf(axes, point));
-    figure.overlay = svg("g", { class: "overlay" });
-    picture.append(figure.overlay);
     mount(app, figure, picture, `parallel coordinates of ${points.length} points`);
-    figure.mark();
   };
 
   figure.mark = () => {
     figure.overlay.replaceChildren();
     for (const point of points) {
-      const pinned = point.rows.map((row) => app.state.pinned.indexOf(row)).find((place) => place >= 0) ?? -1;
+      const pinned = pinnedPlace(app, point);
       if (pinned < 0 && !point.rows.includes(app.state.hovered)) continue;
       const path = polyline(figure.axes.map((axis) => [axis.x, axis.of(point)]));
       for (const kind of ["halo", `over ${pinned < 0 ? "ink" : pinLook(pinned)}`]) figure.overlay.append(svg("path", { class: `curve ${kind}`, d: path }));
     }
   };
 
-  figure.nearest = (px, py) => nearestOf(figure.points, px, py, 14);
   return figure;
 }
 
@@ -61,13 +57,11 @@ function uprightAxes(sweep, { names, view }, points, box) {
     const at = (point) => (isMeasure ? point.value : point.at[i]);
     const known = points.map(at).filter((value) => value !== null);
     const linear = isMaximized(sweep, name) || known.some((value) => value < 0);
-    const scale = isMeasure ? lossScale(known, box.bottom, box.top + 12, linear, isMaximized(sweep, name)) : axisScale(sweep, name, sorted(known), box.bottom, box.top + 12);
+    const scale = isMeasure ? lossScale(known, box.bottom, box.top + 12, linear, isMaximized(sweep, name)) : axisScale(sweep, name, distinct(known), box.bottom, box.top + 12);
     const place = (value) => (value === null ? box.top : Math.min(Math.max(scale.of(value), box.top), box.bottom)); // a diverged run is above all others
     return { name, x, scale, range: view.window?.[name], of: (point) => place(at(point)), value: at };
   });
 }
-
-const sorted = (values) => (typeof values[0] === "number" ? [...new Set(values)].sort((a, b) => a - b) : [...new Set(values)]);
 
 // Whether a point is within the range that was selected on an axis, in pixels of the scale's own numbers.
 function isSelected({ range, scale, of }, point) {

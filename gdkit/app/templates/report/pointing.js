@@ -5,6 +5,8 @@ const NARROW = 640; // pixels, as in the style
 function mount(app, figure, picture, title) {
   const canZoom = figure.paint && !figure.select ? "Plus and minus zoom, Shift and arrow keys pan, 0 shows all." : "";
   picture.setAttribute("aria-label", `${title}. Arrow keys move between runs, Enter pins a run, Escape closes its card. ${canZoom}`);
+  figure.overlay = svg("g", { class: "overlay" });
+  picture.append(figure.overlay);
   if (figure.picture) { // keep the element, so that a gesture that redraws it continues
     for (const name of ["viewBox", "aria-label"]) figure.picture.setAttribute(name, picture.getAttribute(name));
     figure.picture.replaceChildren(...picture.childNodes);
@@ -16,6 +18,7 @@ function mount(app, figure, picture, title) {
   }
   figure.picture.classList.toggle("zoomed", Boolean(figure.view.window) && !figure.select);
   if (figure.reset) figure.reset.hidden = !figure.view.window;
+  figure.mark();
   if (figure.current) app.hover(figure, null); // its position was in the old picture
 }
 
@@ -26,7 +29,7 @@ function listen(app, figure) {
     const ratio = picture.viewBox.baseVal.width / frame.width;
     return [(event.clientX - frame.left) * ratio, (event.clientY - frame.top) * ratio];
   };
-  const hit = (event) => figure.nearest(...at(event));
+  const hit = (event) => nearestOf(figure.points, ...at(event), figure.radius);
   let touch = false; // whether the last press was by a finger: the first press shows the card, the second pins the run
   picture.addEventListener("pointerdown", (event) => { touch = event.pointerType === "touch"; });
   picture.addEventListener("pointermove", (event) => { if (!event.buttons) app.hover(figure, hit(event)); });
@@ -123,10 +126,10 @@ function showCard(app, figure, point) {
   const { card, announcement } = app;
   card.hidden = point === null;
   if (point === null) return;
-  card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by, point.rows ?? [point.row]));
+  card.replaceChildren(...cardOf(app, point.row, figure.view.measure ?? app.sweep.by, point.rows));
   placeCard(card, figure, point);
   const facts = factsOf(app.sweep, point.row, figure.view.measure ?? app.sweep.by);
-  const texts = [...facts.map((fact) => fact.join(" ")), regimesAt(app.sweep, point.rows ?? [])].filter(Boolean);
+  const texts = [...facts.map((fact) => fact.join(" ")), regimesAt(app.sweep, point.rows)].filter(Boolean);
   announcement.textContent = `${nameOf(app.sweep, point.row)}: ${texts.join("; ")}`;
 }
 

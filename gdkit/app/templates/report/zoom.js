@@ -100,7 +100,7 @@ function addGestures(app, figure, at) {
     const selected = figure.overlay.querySelector(".selection");
     if (!selected) return;
     selected.remove();
-    if (event.type === "pointerup") zoomToBox(app, figure, start.at, at(event));
+    if (event.type === "pointerup") zoomTo(app, figure, ...sidesOf(figure, start.at, at(event)));
   };
   for (const kind of ["pointerup", "pointercancel"]) picture.addEventListener(kind, end);
   picture.addEventListener("dblclick", () => view.window && showWindow(app, figure, null));
@@ -125,10 +125,6 @@ function drawSelection(figure, from, to) {
   const [[left, right], [bottom, top]] = sidesOf(figure, from, to).map((side, i) => side ?? (i ? [box.bottom, box.top] : [box.left, box.right]));
   overlay.querySelector(".selection")?.remove();
   overlay.append(svg("rect", { class: "selection", x: left, y: top, width: Math.max(right - left, 0), height: Math.max(bottom - top, 0) }));
-}
-
-function zoomToBox(app, figure, from, to) {
-  zoomTo(app, figure, ...sidesOf(figure, from, to));
 }
 
 // Zooms or pans by a key; returns whether the key does either.
