@@ -252,7 +252,7 @@ def test_an_invalid_override_is_rejected_with_the_remedy(assignment, expected):
         ),
         ("seeds: 3", "seeds: 3\n  seeds: 4", "c.yaml:20: duplicate key 'seeds' (first at c.yaml:19)"),
         ("seeds: 3", "seeds: !!python/object:os.system 3", "c.yaml:19: the tag"),
-        ("seeds: 3", "? [a, b]\n  : 3", "a key must be a string, not a sequence"),
+        ("seeds: 3", "? [a, b]\n  : 3", "a key must be a string, not a list"),
         ("seeds: 3", "seeds: 1000000", "sweep: 1,860,000,000"),
         ("b2: [0.9, 0.99]", "learning_rate: [1, 2]", "c.yaml:17: sweep.paired.learning_rate: also given under axes"),
         ("b2: [0.9, 0.99]", "b2 b: [0.9, 0.99]", "c.yaml:17: sweep.paired.b2 b: must be the name of a hyperparameter"),

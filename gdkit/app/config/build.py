@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,7 @@ def build_axes(config: SweepConfig) -> list[Mapping[str, Any]]:
 def build_monitors(
     config: SweepConfig, problem: ProblemLike, optimizers: Sequence[OptimizerFactory]
 ) -> tuple[Monitor, ...]:
-    """The monitors of the sweep, with its stopping rules.
-
-    Args:
-      config: the config.
-      problem: passed to the monitors that ask for it.
-      optimizers: the factories of all optimizers; a monitor that asks for the optimizer needs exactly one.
-    """
+    """The monitors of the sweep, with its stopping rules; a monitor that asks for the optimizer needs a single one."""
     monitors: dict[str, Monitor] = {}
     for i, section in enumerate(config.sweep.monitors):
         path: KeyPath = ("sweep", "monitors", i)
@@ -151,13 +145,10 @@ def build_monitors(
         if not isinstance(monitor, Monitor):
             raise config.error(path, f"it returned {type(monitor).__name__}, not a gdkit.monitors.Monitor")
         monitors[identity] = monitor
-    return (*monitors.values(), *_build_stopping_rules(config))
-
-
-def _build_stopping_rules(config: SweepConfig) -> Iterator[Monitor]:
     if config.sweep.stop is not None:
         with locate_errors(config, ("sweep", "stop", "patience")):
-            yield patience(**config.sweep.stop.patience.model_dump())
+            monitors["stop"] = patience(**config.sweep.stop.patience.model_dump())
+    return tuple(monitors.values())
 
 
 def get_monitor_parameters(factory: Callable[..., Monitor]) -> dict[str, inspect.Parameter]:
@@ -176,12 +167,8 @@ def _check_monitor_arguments(
     config: SweepConfig, path: KeyPath, section: ConfigMonitor, factory: Callable[..., Monitor]
 ) -> dict[str, Any]:
     """The checked arguments; a recorded curve covers the run with at most as many points as the loss curve."""
-    known = get_monitor_parameters(factory)
-    for name, value in section.arguments.items():
-        if name not in known and (name in _RUN_PARAMETERS or not factories.takes_any_name(factory)):
-            raise config.error((*path, name), _describe_unknown_key(name, known))
-        _check_value(config, (*path, name), known.get(name), value)
-    for name, parameter in known.items():
+    _check_arguments(config, path, factory, section.arguments, reserved=_RUN_PARAMETERS)
+    for name, parameter in get_monitor_parameters(factory).items():
         if parameter.default is parameter.empty and name not in section.arguments:
             raise config.error(path, f"{section.name or section.use} needs {name}. Give it here")
     every = section.arguments.get("every")
@@ -296,11 +283,17 @@ def _check_shared_axes(config: SweepConfig, section: ConfigOptimizer, path: KeyP
 
 
 def _check_arguments(
-    config: SweepConfig, path: KeyPath, factory: Callable[..., Any], arguments: Mapping[str, Any]
+    config: SweepConfig,
+    path: KeyPath,
+    factory: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    reserved: Sequence[str] = (),
 ) -> None:
-    known = factories.parameters(factory)
+    """Check the names and the kinds of the arguments of a factory; a config cannot set those that are `reserved`."""
+    known = {name: p for name, p in factories.parameters(factory).items() if name not in reserved}
     for name, value in arguments.items():
-        if name not in known and not factories.takes_any_name(factory):
+        if name not in known and (name in reserved or not factories.takes_any_name(factory)):
             key = path if path[-1] == PROBLEM_PREFIX + name else (*path, name)
             raise config.error(key, _describe_unknown_key(name, known))
         _check_value(config, (*path, name), known.get(name), value)

@@ -52,8 +52,9 @@ PATTERNS = {
 }
 Int = Annotated[int, BeforeValidator(_to_int)]
 Number = Annotated[float, AfterValidator(_check_magnitude)]
-_SCALAR_SCHEMA = WithJsonSchema({"type": ["number", "string", "boolean", "null"]})
-Scalar = Annotated[Any, AfterValidator(_check_scalar), _SCALAR_SCHEMA]
+Scalar = Annotated[
+    Any, AfterValidator(_check_scalar), WithJsonSchema({"type": ["number", "string", "boolean", "null"]})
+]
 Reference = Annotated[str, Field(pattern=_REFERENCE)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=100)]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
@@ -395,8 +396,9 @@ class SweepConfig(_Config):
 
     @property
     def lanes_per_optimizer(self) -> list[int]:
-        """Number of runs of each optimizer, seeds included."""
-        return [math.prod(_list_axis_lengths(self.sweep, one.arguments)) * self.sweep.seeds for one in self.optimizer]
+        """Number of runs of each optimizer, or of the learner, seeds included."""
+        arguments = [optimizer.arguments for optimizer in self.optimizer] or [{}]
+        return [math.prod(_list_axis_lengths(self.sweep, own)) * self.sweep.seeds for own in arguments]
 
 
 def _check_own_axes(sweep: ConfigSweep, number: int, optimizer: ConfigOptimizer) -> None:
@@ -446,11 +448,6 @@ class LearnerConfig(SweepConfig):
             if isinstance(value, dict) and name in value:
                 raise PathError((name,), f"a learner stands in place of problem and optimizer. Remove {name}")
         return value
-
-    @property
-    def lanes_per_optimizer(self) -> list[int]:
-        """Number of runs, seeds included."""
-        return [math.prod(_list_axis_lengths(self.sweep, {})) * self.sweep.seeds]
 
 
 class StudyConfig(_Config):

@@ -6,13 +6,13 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import BaseConstructor
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gdkit.app.examples import example_names
@@ -106,22 +106,14 @@ def parse(text: str, file: str) -> ConfigSource:
         node = yaml.compose(text)
         reader = _Reader(yaml.constructor, file)
         tree = None if node is None else reader.convert(node, ())
+    except ConfigError:
+        raise
     except MarkedYAMLError as error:
         raise _describe_syntax_error(error, text, file) from None
     except RecursionError:
         raise ConfigError(f"{file}: nested too deeply. At most {MAX_DEPTH} levels.") from None
-    except (
-        YAMLError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:
-        if isinstance(error, ConfigError):
-            raise
-        problem = str(error).split("\n")[0]  # malformed text makes the parser itself raise, too
+    except Exception as error:  # malformed text raises many kinds of errors in the parser
+        problem = str(error).split("\n")[0]
         raise ConfigError(f"{file}: not YAML: {problem}") from None
     return ConfigSource(file, tree, reader.locations)
 
@@ -147,6 +139,13 @@ def apply_override(source: ConfigSource, assignment: str) -> ConfigSource:
     return ConfigSource(source.file, tree, new | others)
 
 
+_FORMS: dict[type[Node], tuple[str, Sequence[str]]] = {  # what a node is called, and the tags that it may have
+    MappingNode: ("mapping", ("map",)),
+    SequenceNode: ("list", ("seq",)),
+    ScalarNode: ("value", ("str", "timestamp", "int", "float", "bool", "null")),
+}
+
+
 class _Reader:
     """Converts composed YAML nodes to plain values and records their lines, within the limits above."""
 
@@ -165,22 +164,25 @@ class _Reader:
             raise self._error(node, "this anchor contains itself. Write the value out")
         if len(self.ancestors) >= MAX_DEPTH:
             raise self._error(node, f"nested too deeply. At most {MAX_DEPTH} levels")
+        form, tags = _FORMS[type(node)]
+        if _get_tag(node) not in tags:
+            raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain {form}")
         self.ancestors.append(node)
-        value = self._convert(node, _get_kind(node), path)
+        value = self._convert(node, path)
         self.ancestors.pop()
         return value
 
-    def _convert(self, node: Node, kind: str, path: KeyPath) -> Any:
+    def _convert(self, node: Node, path: KeyPath) -> Any:
         if isinstance(node, MappingNode):
-            return self._check_mapping(node, kind, path)
-        return self._sequence(node, kind, path) if isinstance(node, SequenceNode) else self._scalar(node, kind)
+            return self._convert_mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self.convert(item, (*path, i)) for i, item in enumerate(node.value)]
+        return self._convert_scalar(node)
 
-    def _check_mapping(self, node: MappingNode, kind: str, path: KeyPath) -> dict[str, Any]:
-        if kind != "map":
-            raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain mapping")
+    def _convert_mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for key, value in self._merged_items(node):
-            name = self._key(key)
+        for key, value in self._merge_items(node):
+            name = self._convert_key(key)
             if name in values:
                 first = self.locations[(*path, name)]
                 raise self._error(key, f"duplicate key {name!r} (first at {first}). Remove one")
@@ -188,42 +190,34 @@ class _Reader:
             values[name] = self.convert(value, (*path, name))
         return values
 
-    def _merged_items(self, node: MappingNode) -> list[tuple[Node, Node]]:
+    def _merge_items(self, node: MappingNode) -> list[tuple[Node, Node]]:
         """The entries of a mapping, and those of the mappings under its merge key (<<) that it does not set itself."""
-        own = [(key, value) for key, value in node.value if _get_kind(key) != "merge"]
-        sources = [value for key, value in node.value if _get_kind(key) == "merge"]
+        own = [(key, value) for key, value in node.value if _get_tag(key) != "merge"]
+        sources = [value for key, value in node.value if _get_tag(key) == "merge"]
         for source in sources:
             for mapping in source.value if isinstance(source, SequenceNode) else [source]:
                 if not isinstance(mapping, MappingNode) or mapping is node:
                     remedy = "Give a mapping, or a list of mappings"
                     raise self._error(source, f"a merge key (<<) takes the entries of other mappings. {remedy}")
                 names = {key.value for key, _ in own}
-                own += [item for item in self._merged_items(mapping) if item[0].value not in names]
+                own += [item for item in self._merge_items(mapping) if item[0].value not in names]
         return own
 
-    def _key(self, key: Node) -> str:
-        kind, is_scalar = _get_kind(key), isinstance(key, ScalarNode)
-        if not is_scalar or kind != "str":
-            shown = repr(key.value) if is_scalar else f"a {'mapping' if isinstance(key, MappingNode) else 'sequence'}"
+    def _convert_key(self, key: Node) -> str:
+        if not isinstance(key, ScalarNode) or _get_tag(key) != "str":
+            shown = repr(key.value) if isinstance(key, ScalarNode) else f"a {_FORMS[type(key)][0]}"
             raise self._error(key, f"a key must be a string, not {shown}. Put a number that is a name in quotes")
         return key.value
 
-    def _sequence(self, node: SequenceNode, kind: str, path: KeyPath) -> list[Any]:
-        if kind != "seq":
-            raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain list")
-        return [self.convert(item, (*path, i)) for i, item in enumerate(node.value)]
-
-    def _scalar(self, node: Node, kind: str) -> str | int | float | bool | None:
-        if kind in ("str", "timestamp"):
+    def _convert_scalar(self, node: Node) -> str | int | float | bool | None:
+        tag = _get_tag(node)
+        if tag in ("str", "timestamp"):
             return node.value
-        if kind not in ("int", "float", "bool", "null"):
-            raise self._error(node, f"the tag {str(node.tag)!r} is not supported. Write a plain value")
         try:
-            value = getattr(self.constructor, f"construct_yaml_{kind}")(node)
+            value = getattr(self.constructor, f"construct_yaml_{tag}")(node)
         except (ValueError, LookupError, OverflowError):
-            raise self._error(
-                node, f"{shorten(node.value)} is not a value of type {kind}. Put text in quotes"
-            ) from None
+            problem = f"{shorten(node.value)} is not a value of type {tag}. Put text in quotes"
+            raise self._error(node, problem) from None
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise self._error(node, f"the number {shorten(node.value)} is too large. At most {MAX_INTEGER}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -237,7 +231,7 @@ class _Reader:
         return ConfigError(f"{self._location(node)}: {message}.")
 
 
-def _get_kind(node: Node) -> str:
+def _get_tag(node: Node) -> str:
     return str(node.tag).removeprefix("tag:yaml.org,2002:")
 
 
