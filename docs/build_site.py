@@ -5,7 +5,6 @@ program writes the reference and the gallery. Links between files of the reposit
 text where a file has no page; a link without a target is an error.
 """
 
-import ast
 import json
 import re
 import shutil
@@ -18,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import reference
 import reproduce
+
+from gdkit.formatting import first_paragraph
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -81,11 +82,9 @@ def gallery() -> str:
     for name, study in reproduce.studies().items():
         if name not in results:
             continue
-        module = ROOT / Path(*study.experiment.partition(":")[0].split(".")).with_suffix(".py")
-        about = (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
         title, target = reproduce.title(name), f"reproductions.md#{name.replace('_', '-')}"
         holding = sum(claim["holds"] for claim in results[name]["claims"])
-        lines = [f"-   **[{title}]({target})**", " ".join(about.split())]
+        lines = [f"-   **[{title}]({target})**", first_paragraph(reproduce.describe(study))]
         lines += [f"[![{title}](figures/{figure})]({target})" for figure in results[name]["figures"][:1]]
         lines += [f"{holding} of {len(results[name]['claims'])} claims hold"]
         cards.append("\n\n    ".join(lines))

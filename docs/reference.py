@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import gdkit
 from gdkit import types
+from gdkit.formatting import first_paragraph
 
 ROOT = Path(gdkit.__file__).parent.parent
 TITLES = {
@@ -128,14 +129,10 @@ def _index() -> str:
     """All entries by page, each with its first sentence."""
     parts = ["# Reference", "Generated from the docstrings; names of `gdkit` itself come first."]
     for page, entries in pages().items():
-        rows = [f"| [`{name}`]({page}.md#{name}) | {_prose(_summary(thing)).replace('|', chr(92) + '|')} |"
-                for name, thing in entries]  # fmt: skip
+        summarize = lambda thing: _prose(first_paragraph(inspect.getdoc(thing))).replace("|", "\\|")
+        rows = [f"| [`{name}`]({page}.md#{name}) | {summarize(thing)} |" for name, thing in entries]
         parts.append("\n".join([f"## {TITLES.get(page, 'Other')}", "", "| name | |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
-
-
-def _summary(thing: Any) -> str:
-    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
 
 
 def _entry(entry: Entry) -> str:

@@ -106,15 +106,13 @@ def fresh_keys(results: dict[str, Any]) -> str:
 
 def section(name: str, config: StudyConfig, result: dict[str, Any]) -> str:
     """Section of one study: its question, command, claims, figures and output."""
-    module = ROOT / Path(*config.experiment.partition(":")[0].split(".")).with_suffix(".py")
-    about = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     holding = sum(claim["holds"] for claim in result["claims"])
     rows = [f"| {_cell(c['text'])} | {c['kind']} | {_cell(c['source'])} | {_format(c['expected'])} ± "
             f"{_format(c['tolerance'])} | {_format(c['measured'])} | {'yes' if c['holds'] else '**no**'} |"
             for c in result["claims"]]  # fmt: skip
     return "\n".join([
         f"## {title(name)}\n",
-        f"{about}\n",
+        f"{describe(config)}\n",
         f"`gdkit run configs/{name}.yaml`, {result['seconds']:.0f} s; {holding} of {len(rows)} claims hold.\n",
         "| claim | kind | source | expected | measured | holds |",
         "|---|---|---|---|---|---|",
@@ -123,6 +121,12 @@ def section(name: str, config: StudyConfig, result: dict[str, Any]) -> str:
         *(f"![{title(name)}](figures/{figure})\n" for figure in result["figures"]),
         *([OUTPUT.format(text=result["said"].rstrip())] if result.get("said") else []),
     ])  # fmt: skip
+
+
+def describe(config: StudyConfig) -> str:
+    """What a study is about: the docstring of its module."""
+    module = ROOT / Path(*config.experiment.partition(":")[0].split(".")).with_suffix(".py")
+    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
 
 
 def title(name: str) -> str:

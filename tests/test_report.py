@@ -53,7 +53,7 @@ def embedded(page: str) -> dict:
 def numbers(data: dict, name: str) -> np.ndarray:
     """A column of the embedded numbers."""
     column = next(c for c in data["columns"] if c["name"] == name)
-    raw = np.frombuffer(embed.base64.b64decode(column["data"]), embed._TYPES[column["type"]])
+    raw = np.frombuffer(embed.base64.b64decode(column["data"]), f"<{column['type']}")
     return np.array(column["texts"])[raw] if "texts" in column else raw
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gdkit import formatting
-from gdkit.errors import InputValueError, bad_value
+from gdkit.errors import bad_value
 
 REMEDY = "Lower sweep.curve_points, seeds or the count of an axis"
 _DATA_FOLDERS = ("tiles", "carry", "lanes")  # of a run directory; a resumed run already uses their disk space
@@ -80,9 +80,15 @@ def describe_shortage(needed: Resources, free: Resources) -> str:
     )
 
 
-def shortage_error(lanes: int, shortage: str, remedy: str = "") -> InputValueError:
-    """The error for a run that does not fit."""
-    return bad_value("sweep", formatting.count(lanes, "run"), f"it needs at least {shortage}", f"{REMEDY}{remedy}")
+def check_minimum(lanes: int, needed: Resources, free: Resources, remedy: str = "") -> None:
+    """Check that a run of so many lanes fits; `remedy` is appended to that of the message.
+
+    Raises:
+      InputValueError: the run does not fit.
+    """
+    shortage = describe_shortage(needed, free)
+    if shortage:
+        raise bad_value("sweep", formatting.count(lanes, "run"), f"it needs at least {shortage}", f"{REMEDY}{remedy}")
 
 
 def format_bytes(size: float) -> str:

@@ -149,12 +149,8 @@ class _Examples:
         return self.collate([self.dataset[int(row)] for row in rows])
 
 
-class GrainDataset(Protocol):
+class GrainDataset(MapDataset, Protocol):
     """A `grain.MapDataset`: examples or batches by index; beyond its length are later epochs, each shuffled anew."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
     def shuffle(self, seed: int | None = None) -> "GrainDataset": ...
 

@@ -16,7 +16,6 @@ _CHOICES = {"missing": ("refuse", "drop_rows", "mean"), "categorical": ("refuse"
 _COLUMNS = ("drop", *_CHOICES)  # options of files that have columns
 _EXAMPLES = {"delimiter": ";", "decimal": ",", "thousands": ",", "comment": "#"}
 _CHARACTERS = tuple(_EXAMPLES)
-_TEXT = (*_CHARACTERS, "header", "encoding")  # options of text alone
 
 
 class FileOptions(NamedTuple):

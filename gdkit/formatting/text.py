@@ -67,3 +67,12 @@ def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str =
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [" | ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)) for row in (heads, *rows)]
     return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
+
+
+def first_paragraph(docstring: str | None) -> str:
+    """The first paragraph of a docstring, in one line; empty without one.
+
+    >>> first_paragraph("Short\\n  and sweet.\\n\\nMore.")
+    'Short and sweet.'
+    """
+    return " ".join((docstring or "").partition("\n\n")[0].split())

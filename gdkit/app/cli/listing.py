@@ -6,10 +6,10 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from gdkit.app import examples
 from gdkit.factories import parameters
+from gdkit.formatting import first_paragraph
 
 
 def print_names(kind: str) -> None:
@@ -40,7 +40,8 @@ def _problems() -> Iterator[tuple[str, str]]:
     from gdkit import problems
 
     for name, factory in problems.names().items():
-        yield name, f"{_get_first_line(factory)} Arguments: {_describe_parameters(parameters(factory))}."
+        summary = (inspect.getdoc(factory) or "").partition("\n")[0]
+        yield name, f"{summary} Arguments: {_describe_parameters(parameters(factory))}."
 
 
 def _monitors() -> Iterator[tuple[str, str]]:
@@ -49,7 +50,8 @@ def _monitors() -> Iterator[tuple[str, str]]:
     for name, factory in MONITORS.items():
         arguments = _describe_parameters(get_monitor_parameters(factory))
         single = " For a single optimizer." if "optimizer" in parameters(factory) else ""
-        yield name, f"{_get_first_paragraph(factory)} Arguments: {arguments}.{single}"
+        summary = first_paragraph(inspect.getdoc(factory)).replace("`", "")
+        yield name, f"{summary} Arguments: {arguments}.{single}"
     yield "{use: MODULE:FUNCTION}", "your own: a function that returns a gdkit.monitors.Monitor"
 
 
@@ -74,7 +76,7 @@ def _experiments() -> Iterator[tuple[str, str]]:
             yield path.stem, f"cannot be read: {error}"
             continue
         if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            yield f"experiments.{path.stem}:run", _extract_paragraph(ast.get_docstring(tree))
+            yield f"experiments.{path.stem}:run", first_paragraph(ast.get_docstring(tree))
 
 
 def _examples() -> Iterator[tuple[str, str]]:
@@ -105,15 +107,3 @@ def _describe_parameter(parameter: inspect.Parameter) -> str:
     default = parameter.default
     plain = isinstance(default, str | int | float | tuple | None) and default is not parameter.empty
     return f"{parameter.name}={default}" if plain else parameter.name
-
-
-def _get_first_paragraph(factory: Callable[..., Any]) -> str:
-    return _extract_paragraph(inspect.getdoc(factory)).replace("`", "")
-
-
-def _extract_paragraph(docstring: str | None) -> str:
-    return (docstring or "").partition("\n\n")[0].replace("\n", " ")
-
-
-def _get_first_line(factory: Callable[..., Any]) -> str:
-    return (inspect.getdoc(factory) or "").partition("\n")[0]

@@ -35,7 +35,6 @@ _TECHNICAL = (
     "optimum",
     "time_to",
 )
-_TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "u1"}
 _ENDS = {
     EndKind.RUNNING: "still running",
     EndKind.STEPS: "completed",
@@ -365,7 +364,7 @@ def _embed_column(name: str, values: np.ndarray) -> dict[str, Any]:
         kind, texts = ("u1" if len(distinct) < 256 else "i4"), distinct.tolist()
     else:
         kind = _smallest_type(values)
-    column = {"name": name, "type": kind, "data": _pack(values.astype(_TYPES[kind]))}
+    column = {"name": name, "type": kind, "data": _pack(values.astype(f"<{kind}"))}
     return column if texts is None else column | {"texts": texts}
 
 

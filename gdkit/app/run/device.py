@@ -1,6 +1,6 @@
 """``gdkit check --device``: the cost of a run on an accelerator, which need not be present, from compiled programs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -113,23 +113,15 @@ def _describe_time(name: str, seconds: float) -> str:
 
 def _build_block_table(costs: list[DeviceCost]) -> Table:
     heads = ("runs", "blocks", "runs per\nblock", "memory\nper block", "runs that\nfit")
-    cells = ((f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}") for c in costs)
-    return _build_table(costs, heads, cells)
+    rows = (
+        (c.optimizer, f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory), f"{c.fitting:,}")
+        for c in costs
+    )
+    return estimate.build_table(heads, rows)
 
 
 def _build_step_table(costs: list[DeviceCost]) -> Table:
     heads = ("kernels\nper step", "copies\namong them", "host syncs\nper step", "bytes\nper step", "time\nper step")
-    counts = ([f"{x:.3g}" for x in (c.work.kernels, c.work.copies, c.work.syncs)] for c in costs)
-    rests = ((format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs") for c in costs)
-    return _build_table(costs, heads, ((*few, *rest) for few, rest in zip(counts, rests, strict=True)))
-
-
-def _build_table(costs: list[DeviceCost], heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """One row per optimizer; a terminal of 80 columns holds the five columns beside its name."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
-    table.add_column("optimizer", vertical="bottom")
-    for head in heads:
-        table.add_column(head, justify="right", vertical="bottom")
-    for cost, cells in zip(costs, rows, strict=True):
-        table.add_row(cost.optimizer, *cells)
-    return table
+    counts = lambda work: [f"{x:.3g}" for x in (work.kernels, work.copies, work.syncs)]
+    rows = ((c.optimizer, *counts(c.work), format_bytes(c.work.bytes), f"{1e6 * c.seconds:.3g} µs") for c in costs)
+    return estimate.build_table(heads, rows)

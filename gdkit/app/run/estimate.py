@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,9 +201,7 @@ def _estimate_peak(costs: list[Cost], keep_states: KeepStates) -> Resources:
 def _check_resources(request: SweepRequest, likely: Resources, free: Resources) -> None:
     """Raise if less is free than the run needs at least; warn if less is free than its likely peak."""
     minimum = resources.estimate_minimum(request.lane_count, request.recorded_points)
-    shortage = resources.describe_shortage(minimum, free)
-    if shortage:
-        raise resources.shortage_error(request.lane_count, shortage)
+    resources.check_minimum(request.lane_count, minimum, free)
     shortage = resources.describe_shortage(likely, free)
     if shortage:
         warn(f"the run may not fit: it is likely to need {shortage}. {resources.REMEDY}.")
@@ -211,14 +209,25 @@ def _check_resources(request: SweepRequest, likely: Resources, free: Resources) 
 
 def build_cost_table(costs: list[Cost]) -> Table:
     """One row per optimizer."""
+    per_block = ("runs per\nblock", "memory\nper block", "compile\ntime", "time per\nblock step")
+    rows = (
+        (
+            c.optimizer, f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory),
+            format_duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms",
+        )
+        for c in costs
+    )  # fmt: skip
+    return build_table(("programs", "runs", "blocks", *per_block), rows)
+
+
+def build_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of numbers with a row per optimizer, whose name comes first, that fits a terminal of 80 columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     table.add_column("optimizer", vertical="bottom")
-    per_block = ("runs per\nblock", "memory\nper block", "compile\ntime", "time per\nblock step")
-    for head in ("programs", "runs", "blocks", *per_block):
+    for head in heads:
         table.add_column(head, justify="right", vertical="bottom")
-    for c in costs:
-        sizes = [f"{c.programs:,}", f"{c.lanes:,}", f"{c.blocks:,}", f"{c.width:,}", format_bytes(c.memory)]
-        table.add_row(c.optimizer, *sizes, format_duration(c.compile_seconds), f"{1e3 * c.step_seconds:.3g} ms")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -17,7 +17,6 @@ from gdkit.app.config.loading import dump
 from gdkit.app.config.schema import Config, SweepConfig
 from gdkit.app.directory import REPORT, resume_command
 from gdkit.app.interrupts import stop_on_signal
-from gdkit.app.resources import Resources
 from gdkit.app.run.caches import store_plans, use_program_cache
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.log import log_run, raise_store_errors, write_log
@@ -79,10 +78,14 @@ def _run_sweep(config: SweepConfig, folder: Path, options: Options) -> None:
         request = check_request(**arguments, plan=options.plan)
         if config.sweep.until_bracketed:
             check_bracketable(request)
-    needed = _check_resources(request, options.hooks.measure_free(folder), anyway=options.anyway)
+    console = _make_console(options.show)
+    needed = resources.estimate_minimum(request.lane_count, request.recorded_points)
+    if not options.anyway:
+        remedy = "; or start the run regardless with --anyway"
+        resources.check_minimum(request.lane_count, needed, options.hooks.measure_free(folder), remedy)
     with log_run(config, folder):
-        terminal.print_plan(_make_console(options.show), config.name, request, needed)
-        _print_resumed(folder, _make_console(options.show), until_bracketed=config.sweep.until_bracketed)
+        terminal.print_plan(console, config.name, request, needed)
+        _print_resumed(folder, console, until_bracketed=config.sweep.until_bracketed)
         result = _run_or_resume(config, folder, request, options)
         if result.missing:
             return
@@ -129,19 +132,6 @@ def _run_extension(run: RunRequest, request: SweepRequest, *, directory: RunDire
         f"the best value is at the end of its axis: extending it by {runs}, in {directory.path.name}", file=sys.stderr
     )
     return run(request, directory=directory)
-
-
-def _check_resources(request: SweepRequest, free: Resources, *, anyway: bool) -> Resources:
-    """The least that the run needs.
-
-    Raises:
-      InputValueError: less is free, and `anyway` is not set.
-    """
-    needed = resources.estimate_minimum(request.lane_count, request.recorded_points)
-    shortage = resources.describe_shortage(needed, free)
-    if shortage and not anyway:
-        raise resources.shortage_error(request.lane_count, shortage, "; or start the run regardless with --anyway")
-    return needed
 
 
 @contextmanager

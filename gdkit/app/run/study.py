@@ -26,7 +26,7 @@ from gdkit.app.run.log import PACKAGES, log_run, write_log
 from gdkit.app.run.outputs import Show, print_paths
 from gdkit.app.summary import StudyClaim
 from gdkit.errors import RunError
-from gdkit.formatting import count, format_duration
+from gdkit.formatting import count, first_paragraph, format_duration
 from gdkit.store.files import publish_output
 from gdkit.sweeps.plan.shapes import count_visible_cores
 
@@ -121,13 +121,8 @@ def _draw(module: ModuleType, result: Any, folder: Path) -> list[figures.SavedFi
     plots = module.plot(result)
     named = plots if isinstance(plots, Mapping) else {module.__name__.rpartition(".")[2]: plots}
     files = figures.name_files(map(str, named))
-    captions = itertools.chain([_first_paragraph(module.plot)], itertools.repeat(""))
+    captions = itertools.chain([first_paragraph(inspect.getdoc(module.plot))], itertools.repeat(""))
     return [
         figures.save_figure(figure, folder / file, str(name).replace("_", " "), caption)
         for file, (name, figure), caption in zip(files, named.items(), captions, strict=False)
     ]
-
-
-def _first_paragraph(function: Any) -> str:
-    """The first paragraph of a docstring, in one line; empty without one."""
-    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
