@@ -335,9 +335,8 @@ def signals(root: Path, quick: bool) -> dict[str, Any]:
     row = Counter(asked=count)
     for number in range(count):
         folder = root / "runs" / str(number)
-        code, stderr = _signal_command(
-            root, folder, (signal.SIGINT, signal.SIGTERM)[number % 2], chance.uniform(0, length)
-        )
+        kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        code, stderr = _signal_command(root, folder, kind, chance.uniform(0, length))
         codes[str(code)] += 1
         _add(row, signals=1, traceback="Traceback" in stderr)
         _add(row, equal=server.run(folder, plan={})["code"] == 0 and is_equal(folder, reference))

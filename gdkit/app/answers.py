@@ -94,11 +94,9 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
         _make_plateau_card(summary, recommendation, "needs seeds that differ" if alike else "needs 3 seeds"),
     ]
     cards += filter(None, [_make_edge_card(recommendation, _find_unsettled(row))])
-    details = ["corrected for choosing the best"] * (
-        short_number(recommendation.mean) != short_number(recommendation.score)
-    )
-    details += filter(None, [_format_metric(summary, recommendation)])
-    return [*cards, AnswerCard(humanize(summary.by), short_number(recommendation.score), "; ".join(details))]
+    mean, score = short_number(recommendation.mean), short_number(recommendation.score)
+    details = ["corrected for choosing the best" * (mean != score), _format_metric(summary, recommendation)]
+    return [*cards, AnswerCard(humanize(summary.by), score, "; ".join(filter(None, details)))]
 
 
 def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown: str) -> AnswerCard:
@@ -211,11 +209,9 @@ def _suggest_range(summary: Summary) -> str:
         return "Try smaller values."
     axis, least = humanize(str(summary.axis)), min(tried)
     stable = 2 / summary.sharpness if summary.sharpness and summary.axis == "learning_rate" else math.inf
-    top = stable if stable < least else least / 2
-    is_known = stable < least
-    reason = (
-        f": gradient descent is stable below 2/λ = {short_number(top)}" if is_known else ", below all that diverged"
-    )
+    top, reason = least / 2, ", below all that diverged"
+    if stable < least:
+        top, reason = stable, f": gradient descent is stable below 2/λ = {short_number(stable)}"
     return f"Try a {axis} of {short_range((top / 100, top))}{reason}."
 
 

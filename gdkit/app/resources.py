@@ -49,12 +49,7 @@ def check_limits() -> None:
 
 
 def estimate_minimum(lanes: int, points: int) -> Resources:
-    """The minimum of a run: in memory its lanes once; on disk tiles, results, report and figures.
-
-    Args:
-      lanes: number of lanes.
-      points: recorded losses per lane.
-    """
+    """The minimum of a run with `points` losses per lane: in memory its lanes once; on disk tiles, results, report."""
     results = lanes * (_STATISTICS_BYTES + 4 * points)
     return Resources(measure_peak_memory() + results, 2 * results + estimate_report(lanes))
 

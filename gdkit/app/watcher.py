@@ -88,13 +88,7 @@ class LiveReport:
 
 
 class TileWatcher(threading.Thread):
-    """Reads tiles when there are new ones, and rests for many times the duration of reading.
-
-    Args:
-      folder: the run directory.
-      on_tally: receives the tally after each reading.
-      report: updated after each reading.
-    """
+    """Reads tiles when there are new ones, passes on the tally, and rests for many times the duration of reading."""
 
     def __init__(self, folder: Path, on_tally: Callable[[Tally], None], report: LiveReport | None = None):
         super().__init__(name="gdkit-watcher", daemon=True)

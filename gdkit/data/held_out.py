@@ -66,9 +66,8 @@ class HeldOutSource:
         chunk = jax.tree.map(np.asarray, self._call(int(number)))
         if (found := describe_arrays(chunk)) != expected:
             problem = f"chunk {int(number)} differs in structure, shape or dtype from the first, {expected}"
-            raise bad_type(
-                self.part, found, problem, "Return rows of one shape, and equally many in all chunks but the last"
-            )
+            remedy = "Return rows of one shape, and equally many in all chunks but the last"
+            raise bad_type(self.part, found, problem, remedy)
         return jax.tree.map(lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)), chunk)
 
     def _call(self, number: int) -> PyTree:

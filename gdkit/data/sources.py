@@ -107,9 +107,8 @@ def from_arrays(arrays: PyTree, *, batch_size: int, key: int = 0) -> BatchFuncti
         raise bad_type("arrays", arrays, "not a pytree of arrays with rows", "Pass for example (x, y) of NumPy arrays")
     counts = sorted({len(x) for x in leaves})
     if len(counts) > 1:
-        raise bad_value(
-            "arrays", counts, "the arrays differ in their numbers of rows", "Pass equally many rows of each"
-        )
+        problem = "the arrays differ in their numbers of rows"
+        raise bad_value("arrays", counts, problem, "Pass equally many rows of each")
     return _row_source(_ArrayDataset(arrays), counts[0], batch_size, key)
 
 
@@ -208,9 +207,8 @@ class _GrainSource:
         """The number of batches of one epoch; the last batch may have fewer rows."""
         size = len(self.dataset)
         if size >= _INFINITE:
-            raise bad_value(
-                "dataset", size, "it repeats without end", "Leave out .repeat() for validation and test data"
-            )
+            remedy = "Leave out .repeat() for validation and test data"
+            raise bad_value("dataset", size, "it repeats without end", remedy)
         return -(-size // (self.batch_size or 1))
 
     def read_chunk(self, number: int) -> PyTree:

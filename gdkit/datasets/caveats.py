@@ -20,9 +20,8 @@ def find_caveats(features: Sequence[TableColumn], y: np.ndarray, task: str) -> t
     telling = telling if len(features) > 1 else []  # a single feature may well predict perfectly
     caveats = []
     if counting:
-        caveats.append(
-            f"{_name_columns(counting)} counts the rows. If it is not a feature, set {_format_drop(counting)}."
-        )
+        remedy = f"If it is not a feature, set {_format_drop(counting)}."
+        caveats.append(f"{_name_columns(counting)} counts the rows. {remedy}")
     if telling:
         remedy = f"If it is derived from the target, set {_format_drop(telling)}."
         caveats.append(f"{_name_columns(telling)} predicts the target perfectly. {remedy}")

@@ -15,11 +15,10 @@ from gdkit.datasets.options import FileOptions
 from gdkit.errors import bad_value
 from gdkit.formatting import count
 
-# As pandas has them (pandas.read_csv, na_values), and the question mark of many public files.
-_MISSING = frozenset(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"]
-)
-_MISSING |= {"?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+_MISSING = {  # as pandas has them (pandas.read_csv, na_values), and the question mark of many public files
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "?", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+}  # fmt: skip
 _LARGEST_EXACT = 2**53  # of float64
 _MAX_LEVELS = (100, 1000)  # bounds of the most distinct texts of a column that is encoded, else half the rows
 _MAX_SHOWN = 20  # columns in a message
@@ -152,9 +151,12 @@ def _find_gaps(gaps: list[TableColumn], target: TableColumn, options: FileOption
     gaps = [*gaps, target] if lacks_target else gaps
     if gaps:
         rows = np.any([column.is_missing for column in gaps], axis=0)
-        counts = (f"{column.name!r} {column.is_missing.sum():,}" for column in gaps)
         remedy = "missing: drop_rows, as a target is not filled in" if lacks_target else "missing: drop_rows or mean"
-        yield f"missing values: {_shorten(counts)}, in {rows.sum():,} of {count(len(rows), 'row')}", remedy
+        yield f"missing values: {_count_missing(gaps)}, in {rows.sum():,} of {count(len(rows), 'row')}", remedy
+
+
+def _count_missing(columns: Iterable[TableColumn]) -> str:
+    return _shorten(f"{column.name!r} {column.is_missing.sum():,}" for column in columns)
 
 
 def _judge_text(column: TableColumn, options: FileOptions) -> tuple[str, str]:
@@ -198,12 +200,8 @@ def _drop_rows(path: Path, columns: Sequence[TableColumn]) -> list[TableColumn]:
     """The columns without the rows that lack a value."""
     is_whole = ~np.any([column.is_missing for column in columns], axis=0)
     if not is_whole.any():
-        counts = _shorten(
-            f"{column.name!r} {column.is_missing.sum():,}" for column in columns if column.is_missing.any()
-        )
-        raise bad_value(
-            "missing", "drop_rows", f"every row has a missing value: {counts}", "Drop the worst columns first"
-        )
+        problem = f"every row has a missing value: {_count_missing(c for c in columns if c.is_missing.any())}"
+        raise bad_value("missing", "drop_rows", problem, "Drop the worst columns first")
     return [column.select(is_whole) for column in columns]
 
 

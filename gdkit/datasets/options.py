@@ -91,9 +91,8 @@ def _check_target(target: Any) -> None:
 
 def _parse_drop(drop: Any) -> tuple[str | int, ...]:
     if isinstance(drop, str) or not isinstance(drop, list | tuple):
-        raise bad_type(
-            "drop", drop, "not a list of columns", f"Set drop: [{drop if isinstance(drop, str) else 'name'}]"
-        )
+        remedy = f"Set drop: [{drop if isinstance(drop, str) else 'name'}]"
+        raise bad_type("drop", drop, "not a list of columns", remedy)
     for column in drop:
         if not isinstance(column, str | int) or isinstance(column, bool):
             remedy = "Give names; or numbers from 0 where there is no header"

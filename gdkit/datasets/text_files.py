@@ -37,12 +37,9 @@ def read_text(path: Path, options: FileOptions) -> tuple[list[TableColumn], int]
     header = options.header is not False
     names = [str(cell).strip() for cell in (frame.iloc[0] if header else frame.columns)]
     rows = frame.iloc[int(header) :]
-    columns = [
-        parse_cells(
-            name, *pd.factorize(rows.iloc[:, i].to_numpy(object)), decimal=options.decimal, thousands=options.thousands
-        )
-        for i, name in enumerate(names)
-    ]
+    cells = (pd.factorize(rows.iloc[:, i].to_numpy(object)) for i in range(len(names)))
+    notation: dict[str, Any] = {"decimal": options.decimal, "thousands": options.thousands}
+    columns = [parse_cells(name, *own, **notation) for name, own in zip(names, cells, strict=True)]
     if header and options.header is None:
         _check_header(path, columns, options)
     if header and width is not None and not columns[-1].is_missing.all():

@@ -81,9 +81,7 @@ def curves(
     shown = np.unique(np.linspace(0, len(line.values) - 1, _MAX_CURVES).round().astype(int))
     if name is None:  # what lanes are compared by if it was evaluated along the run, else the loss
         name = result.score_name() if result.score_name() in curve_names(result.lanes) else "loss"
-    found = [
-        (*_get_curve(line.result, row, name), place) for row, place in zip(line.rows[shown, seed], shown, strict=True)
-    ]
+    found = [(*_get_curve(line.result, line.rows[place, seed], name), place) for place in shown]
     drawn = [(steps, values, place) for steps, values, place in found if len(steps)]
     finished = line.result.finished[line.rows[shown, seed]]
     regimes = line.regimes[shown, seed][finished]

@@ -79,10 +79,8 @@ def _select_plane(
     one = result.along(x, y, optimizer=optimizer, at=at)
     across, up = one.lanes[x].values, one.lanes[y].values
     if len(one.grids[0].dimensions) == 1:
-        codes = find_most_frequent(one.lane_regimes.reshape(-1, one.seeds))
-        return _AxisPlane(
-            across[:: one.seeds], up[:: one.seeds], codes, is_paired=True, best=_find_best(result, one, x, y)
-        )
+        codes, best = find_most_frequent(one.lane_regimes.reshape(-1, one.seeds)), _find_best(result, one, x, y)
+        return _AxisPlane(across[:: one.seeds], up[:: one.seeds], codes, is_paired=True, best=best)
     (xs, column), (ys, row) = _index_distinct(across), _index_distinct(up)
     counts = np.zeros((len(ys), len(xs), len(Regime)), int)
     np.add.at(counts, (row, column, one.lane_regimes), 1)

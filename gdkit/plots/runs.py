@@ -106,9 +106,8 @@ def _draw_path(
     """Draw points joined in order, up to the edge of the axes: a ring at the start, the regime's marker at the end."""
     seen = style.clip_path(path, low, high)
     inside = seen[((seen >= low) & (seen <= high)).all(axis=1)]
-    ax.plot(
-        *seen.T, color=style.INK if outline else color, linewidth=0.7 if outline or len(seen) > 100 else 1.3, zorder=3
-    )
+    width = 0.7 if outline or len(seen) > 100 else 1.3
+    ax.plot(*seen.T, color=style.INK if outline else color, linewidth=width, zorder=3)
     dot: dict[str, Any] = {"marker": "o", "color": color, "linestyle": "none", "markeredgecolor": style.INK}
     ax.plot(*inside.T, **dot, markersize=5 if outline else 2.6, markeredgewidth=0.5 if outline else 0, zorder=4)
     ring: dict[str, Any] = {"marker": "o", "markersize": 7.5, "markerfacecolor": "white", "markeredgecolor": style.INK}

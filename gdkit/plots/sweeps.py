@@ -212,16 +212,13 @@ def _find_edge(line: Line, axis: str) -> float | None:
 
 def _draw_best(ax: Axes, line: Line, axis: str, measure: _Measure, scores: np.ndarray, color: Any) -> float | None:
     """Draw a star at the median of the recommended value; return the value, or None if there is none."""
-    found = (
-        line.result.recommend(axis, by=measure.name, maximize=measure.maximize) if line.result.finished.any() else None
-    )
-    value = found.best if found else None
-    if value is None:
+    if not line.result.finished.any():
         return None
-    height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])
-    ax.plot(
-        value, height, **_STAR | {"markeredgecolor": color}, markersize=style.scale_size(13), zorder=6, clip_on=False
-    )
+    value = line.result.recommend(axis, by=measure.name, maximize=measure.maximize).best
+    if value is not None:
+        height = max(float(np.median(scores[np.flatnonzero(line.values == value)[0]])), ax.get_ylim()[0])
+        look: dict[str, Any] = _STAR | {"markeredgecolor": color, "markersize": style.scale_size(13)}
+        ax.plot(value, height, **look, zorder=6, clip_on=False)
     return value
 
 

@@ -372,9 +372,8 @@ def build_app() -> cyclopts.App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, command in enumerate(
-        (run, check, status, report, explain, serve, export, list_, new, schema, completion)
-    ):
+    commands = (run, check, status, report, explain, serve, export, list_, new, schema, completion)
+    for order, command in enumerate(commands):
         name = command.__name__.rstrip("_")
         app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app

@@ -323,9 +323,8 @@ class ConfigSweep(_Model):
                 raise PathError(("paired", name), "a paired axis cannot be random. Move it to axes")
         counts = {name: axis.random.count for name, axis in self.axes.items() if axis.random}
         if counts and len({count for count in counts.values() if count}) != 1:
-            raise PathError(
-                ("axes", min(counts)), "random axes are sampled jointly. Give one of them a count, and no other"
-            )
+            problem = "random axes are sampled jointly. Give one of them a count, and no other"
+            raise PathError(("axes", min(counts)), problem)
         lengths = {name: axis.length for name, axis in self.paired.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())

@@ -66,13 +66,7 @@ class SeriesStyle(NamedTuple):
 def split_by_optimizer(
     result: SweepResult, summary: Summary, thresholds: Mapping[str, float] | None = None
 ) -> list[EmbeddedSweep]:
-    """The optimizers with finished runs, in the order of the lanes.
-
-    Args:
-      result: the sweep.
-      summary: of `result`.
-      thresholds: critical learning rate times sharpness, by label.
-    """
+    """The optimizers with finished runs, in the order of the lanes; `thresholds` are the theory of each, by label."""
     parts = zip(results_by_optimizer(result).values(), summary.rows, strict=True)
     return [EmbeddedSweep(row.optimizer, one, _find_best(one, row), row.score, (thresholds or {}).get(row.optimizer))
             for one, row in parts]  # fmt: skip

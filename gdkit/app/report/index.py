@@ -55,10 +55,8 @@ def render_index(
     """The page; with `live`, unfinished runs without a report have links too, since a server renders their pages."""
     head = "".join(f'<th scope="col"{_TEXT}>{name}</th>' for name in ("run", *_COLUMNS))
     body = "".join(_render_run(folder, run, live) for run in sorted(runs, key=lambda run: -run.changed))
-    region = 'class="wide" tabindex="0" role="region" aria-label="Runs"'
-    table = (
-        f'<div {region}><table class="cards index"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    table = f'<table class="cards index"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    table = f'<div class="wide" tabindex="0" role="region" aria-label="Runs">{table}</div>'
     finished = sum(run.is_finished for run in runs)
     subtitle = f"{count(len(runs), 'run folder')}, {finished:,} finished"
     return fill_page("Runs", folder.absolute().name, subtitle, [f"<section>{table}</section>"], None, reload_seconds)

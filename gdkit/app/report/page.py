@@ -76,12 +76,7 @@ def fill_page(
 
 
 def fill_interactive(heading: str, note: str = "") -> str:
-    """The sections that the page's program fills; hidden until it runs.
-
-    Args:
-      heading: of the figure of scores.
-      note: above the table of runs, for example that it does not list all.
-    """
+    """The sections that the page's program fills, hidden until it runs; `note` is above the table of runs."""
     paragraph = f'<p class="soft">{escape(note)}</p>' if note else ""
     return _fill("interactive.html", heading=escape(heading), note=paragraph)
 

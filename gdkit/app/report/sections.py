@@ -220,13 +220,7 @@ def render_output(text: str) -> str:
 
 
 def render_origin(provenance: Mapping[str, str], config: str, command: str) -> str:
-    """How to reproduce the run, and the provenance of its numbers.
-
-    Args:
-      provenance: names and values, for example of versions.
-      config: the config as YAML.
-      command: the command line.
-    """
+    """How to reproduce the run by a command or from its YAML, and the provenance of its numbers."""
     button = '<button type="button" data-copy="command" aria-label="Copy the command" hidden>Copy</button>'
     rerun = f'<p class="rerun"><code id="command">{escape(command)}</code>{button}</p>'
     details = _render_versions(provenance)

@@ -121,10 +121,9 @@ def _fill_result_page(
         sections.render_figures(figures, FOLDER),
         origin,
     ]
-    seconds, run = notice.reload_seconds, result.lanes.attrs.get("run")
-    return fill_page(
-        "Learning-rate sweep", title, describe_run(result), body, {"name": title, **data}, seconds, run, drawn
-    )
+    data, run = {"name": title, **data}, result.lanes.attrs.get("run")
+    subtitle = describe_run(result)
+    return fill_page("Learning-rate sweep", title, subtitle, body, data, notice.reload_seconds, run, drawn)
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice, result: SweepResult | None = None) -> Path:

@@ -35,12 +35,7 @@ class DeviceCost(NamedTuple):
 
 
 def check_device(config: Config, name: str, free_memory: float) -> None:
-    """Print the cost of a run of `config` on a device: a name of `targets.TARGETS`, or ``here``.
-
-    Args:
-      config: of a sweep.
-      name: of the device.
-      free_memory: free bytes of the device ``here``.
+    """Print the cost of a run on a device: a name of `targets.TARGETS`, or ``here``, with so much free memory.
 
     Raises:
       MissingPackageError: the compiler for the device is not installed.

@@ -33,9 +33,8 @@ def connect_dask(address: str | None) -> "Generator[Client | None]":
         raise RunError(f"--dask {address}: no scheduler answers ({error}). {remedy}") from error
     with client:
         if not client.nthreads():
-            raise RunError(
-                f"--dask {address}: the scheduler has no workers. Start some with: dask worker {address} --nthreads 1"
-            )
+            remedy = f"Start some with: dask worker {address} --nthreads 1"
+            raise RunError(f"--dask {address}: the scheduler has no workers. {remedy}")
         yield client
 
 
@@ -49,7 +48,6 @@ def join_processes() -> None:
     try:
         jax.distributed.initialize(num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID"))
     except (ValueError, RuntimeError) as error:
-        launchers = (
-            "under SLURM, Open MPI or Kubernetes, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
-        )
-        raise bad_value("--distributed", True, str(error).rstrip("."), f"Start it {launchers}") from error
+        settings = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
+        remedy = f"Start it under SLURM, Open MPI or Kubernetes, or set {settings}"
+        raise bad_value("--distributed", True, str(error).rstrip("."), remedy) from error

@@ -127,10 +127,8 @@ def _run_or_resume(config: SweepConfig, folder: Path, request: SweepRequest, opt
 
 def _run_extension(run: RunRequest, request: SweepRequest, *, directory: RunDirectory) -> Any:
     """Run more values of an axis, and print how many."""
-    runs = count(request.lane_count, "run")
-    print(
-        f"the best value is at the end of its axis: extending it by {runs}, in {directory.path.name}", file=sys.stderr
-    )
+    extending = f"extending it by {count(request.lane_count, 'run')}, in {directory.path.name}"
+    print(f"the best value is at the end of its axis: {extending}", file=sys.stderr)
     return run(request, directory=directory)
 
 

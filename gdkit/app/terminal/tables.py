@@ -136,9 +136,8 @@ def _build_legend(summary: Summary) -> Table:
             sign = Text(SIGNS[regime], _COLORS[regime])
             table.add_row(sign, regime.name.lower(), f"{runs:,}", Text(MEANINGS[regime], "bright_black"))
     if any(cell.is_divided for row in summary.rows for cell in _thin(row.cells)):
-        table.add_row(
-            Text(_DIVIDED, "red"), "split", "", Text("some runs at this value diverged, others did not", "bright_black")
-        )
+        meaning = Text("some runs at this value diverged, others did not", "bright_black")
+        table.add_row(Text(_DIVIDED, "red"), "split", "", meaning)
     return table
 
 
