@@ -102,14 +102,8 @@ def section(machine: Mapping[str, Any], ending: str) -> Iterable[str]:
     if "scaling" in parts:
         yield "### Growth\n"
         yield f"![Time and memory against lanes, steps and params](figures/performance_scaling{ending}.png)\n"
-    for name, text in {
-        "scaling": _scaling,
-        "roofline": _roofline,
-        "profile": _profile,
-        "training": _training,
-        "tuning": _tuning,
-        "answer": _answer,
-    }.items():
+    texts = {"scaling": _scaling, "roofline": _roofline, "profile": _profile, "training": _training}
+    for name, text in (texts | {"tuning": _tuning, "answer": _answer}).items():
         if name in parts:
             yield from text(parts[name])
 
@@ -178,16 +172,8 @@ compiles programs, and Python compiles the packages, for {_seconds(compiling)}.
 
 def _peer(row: Mapping[str, Any]) -> tuple[str, ...]:
     title = row["title"] + (f" ({row['detail']})" if row["detail"] else "")
-    spread = f"±{row['spread']:.0%}"
-    return (
-        title,
-        row["flavour"],
-        _seconds(row["seconds"]),
-        f"{row['ratio']:.3g}",
-        spread,
-        f"{row['lanes']:,}",
-        str(row["rounds"]),
-    )
+    times = (_seconds(row["seconds"]), f"{row['ratio']:.3g}", f"±{row['spread']:.0%}")
+    return (title, row["flavour"], *times, f"{row['lanes']:,}", str(row["rounds"]))
 
 
 def _scaling(part: Mapping[str, Any]) -> Iterable[str]:

@@ -86,26 +86,27 @@ def make_objective(work: Workload) -> Callable[[Params, Array, Start], Array]:
     return objective
 
 
-def bare_lane(work: Workload, unroll: int = 1) -> Callable[[Array, Start], dict[str, Array]]:
-    """``(rate, start) -> statistics``, hand-written with bare statistics."""
+def bare_lane(
+    work: Workload, unroll: int = 1, optimizer: Callable[[Array], Any] = optax.sgd
+) -> Callable[[Array, Start], dict[str, Array]]:
+    """``(rate, start) -> statistics``: a scan with optax, and the bare statistics that a person would write."""
     objective = make_objective(work)
 
     def run(rate: Array, start: Start) -> dict[str, Array]:
+        chosen = optimizer(rate)
+
         def body(carry: tuple, t: Array) -> tuple[tuple, None]:
-            params, least, first, initial = carry
+            params, state, least, first, initial = carry
             value, grad = jax.value_and_grad(objective)(params, t, start)
             initial = jnp.where(t == 0, value, initial)
             in_bounds = value <= initial + BOUND * jnp.maximum(jnp.abs(initial), 1)  # false for NaN
-            params = jax.tree.map(lambda p, g: p - rate * g, params, grad)
-            return (
-                params,
-                jnp.minimum(least, value),
-                jnp.where(in_bounds, first, jnp.minimum(first, t)),
-                initial,
-            ), None
+            update, state = chosen.update(grad, state, params)
+            first = jnp.where(in_bounds, first, jnp.minimum(first, t))
+            return (optax.apply_updates(params, update), state, jnp.minimum(least, value), first, initial), None
 
-        carry = start.params, jnp.float32(jnp.inf), jnp.int32(work.steps), jnp.float32(0)
-        (params, least, first, _), _ = jax.lax.scan(body, carry, jnp.arange(work.steps), unroll=unroll)
+        state = chosen.init(start.params)
+        carry = start.params, state, jnp.float32(jnp.inf), jnp.int32(work.steps), jnp.float32(0)
+        (params, _, least, first, _), _ = jax.lax.scan(body, carry, jnp.arange(work.steps), unroll=unroll)
         final = objective(params, jnp.int32(work.steps), start)
         return {"final_loss": final, "min_loss": jnp.minimum(least, final), "end_step": first}
 

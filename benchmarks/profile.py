@@ -44,17 +44,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 def _profile(work: Workload, rounds: int) -> dict[str, Any]:
     job, shape, seconds = _plan(work)
     costs = advance_seconds(work, shape, rounds)
-    found = {
-        "title": work.title,
-        "shape": shape._asdict(),
-        "first": seconds,
-        "stages": stages(work, job, rounds),
-        "advance": costs,
-        "sharing": {
-            "statistics": 1 - costs["none"] / costs["all statistics and a curve"],
-            "end tests": (costs["none"] - costs["updates alone"]) / costs["all statistics and a curve"],
-        },
-    }
+    found = {"title": work.title, "first": seconds, "stages": stages(work, job, rounds), "advance": costs}
     if work.sizes and not on_accelerator():  # all steps of a scalar are one operation
         found["operations"] = operations(work, job, shape, CURVE_POINTS)
     return found

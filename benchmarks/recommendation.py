@@ -13,16 +13,16 @@ initial one.
 import argparse
 import dataclasses
 import importlib.util
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 import sklearn.datasets
 
 import gdkit
+from benchmarks.tuning import import_optuna
 from gdkit import problems
 from gdkit.regimes import least_loss
 from gdkit.sweeps.description import LaneGrid
@@ -87,14 +87,11 @@ def _apply_one_standard_error(scores: np.ndarray) -> int:
 
 def _search_by_optuna(draw: Draw, key: int) -> int:
     """The rate of the best trial of TPE with as many runs; trials take the seeds in turn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import optuna
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna = import_optuna()
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=key))
     capped = np.minimum(draw.dense, draw.start)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: Any) -> float:
         place = round(trial.suggest_float("place", 0, len(draw.dense) - 1))  # the logarithm of the rate
         return float(capped[place, trial.number % draw.dense.shape[1]])
 

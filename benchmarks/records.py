@@ -42,9 +42,8 @@ def save_part(file: Path, part: str, result: Any, *, seconds: float, load: float
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(".new")
-    new.write_text(
-        json.dumps(_round_numbers(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(_round_numbers(results), indent=1, ensure_ascii=False, allow_nan=False)
+    new.write_text(f"{text}\n", encoding="utf-8")
     new.replace(file)
 
 

@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,12 +30,9 @@ ROOT = Path(__file__).parent.parent
 
 def run(*, quick: bool = False, full: bool = False) -> dict[str, Any]:
     """Results of all measurements."""
-    parts: dict[str, Callable[..., Any]] = {
-        "lanes": lanes, "steps": steps, "workers": workers, "params": params, "divergence": divergence,
-        "repacking": repacking, "dispatch": dispatch, "sharpness": sharpness, "million": million, "main_job": main_job,
-        "help": helps,
-    }  # fmt: skip
-    return {name: part(quick, full) if name == "lanes" else part(quick) for name, part in parts.items()}
+    parts = (steps, workers, params, divergence, repacking, dispatch, sharpness, million, main_job)
+    found = {"lanes": lanes(quick, full)} | {part.__name__: part(quick) for part in parts}
+    return found | {"help": helps(quick)}
 
 
 def _sweep(problem: gdkit.Problem, rates: np.ndarray, steps: int, **options: Any) -> gdkit.SweepResult:
@@ -72,14 +68,14 @@ def _rates(count: int) -> np.ndarray:
 def steps(quick: bool) -> dict[str, Any]:
     """Time and peak memory against steps, each in its own process."""
     counts = [10, 100] if quick else [10, 100, 1000, 10_000, 100_000]
-    found = [_in_process("parabola", lanes=1024, steps=n) for n in counts]
+    found = [timing.run_module("benchmarks.scaling", {"lanes": 1024, "steps": n}) for n in counts]
     return {"steps": counts, "lanes": 1024, **{name: [f[name] for f in found] for name in found[0]}}
 
 
 def million(quick: bool) -> dict[str, Any]:
     """Peak memory of a million lanes of a scalar with all statistics and no curves, in its own process."""
-    count = 1000 if quick else 1_000_000
-    return {"lanes": count} | _in_process("parabola", lanes=count, steps=10 if quick else 100, curve_points=0)
+    sizes = {"lanes": 1000 if quick else 1_000_000, "steps": 10 if quick else 100, "curve_points": 0}
+    return {"lanes": sizes["lanes"]} | timing.run_module("benchmarks.scaling", sizes)
 
 
 def workers(quick: bool) -> dict[str, Any]:
@@ -99,26 +95,12 @@ def params(quick: bool) -> dict[str, Any]:
     return {"params": counts, "lanes": len(rates), "steps": steps, "seconds": seconds}
 
 
-def _in_process(problem: str, **sizes: int) -> dict[str, float]:
+def _child(lanes: int, steps: int, curve_points: int = 200) -> dict[str, float]:
     """Seconds of a warm sweep and the process's memory before it and at its peak, in bytes."""
-    command = [sys.executable, "-m", "benchmarks.scaling", json.dumps({"problem": problem, **sizes})]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=dict(os.environ))
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _child(problem: str, lanes: int, steps: int, curve_points: int = 200) -> dict[str, float]:
-    made = getattr(problems, problem)()
     jnp.zeros(()).block_until_ready()
-    before = _memory("VmRSS")
-    call = lambda: _sweep(made, _rates(lanes), steps, curve_points=curve_points)
-    seconds = _time(call, 1)
-    return {"seconds": seconds, "before": before, "peak": _memory("VmHWM")}
-
-
-def _memory(field: str) -> float:
-    """Peak memory of this process from Linux; children inherit the value of getrusage from their parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(field))
+    before = timing.read_memory("VmRSS")
+    seconds = _time(lambda: _sweep(problems.parabola(), _rates(lanes), steps, curve_points=curve_points), 1)
+    return {"seconds": seconds, "before": before, "peak": timing.read_memory("VmHWM")}
 
 
 # --- what divergence saves, and what the engine costs

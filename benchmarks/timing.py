@@ -1,9 +1,17 @@
-"""Wall-clock times of several implementations, interleaved so that changes of the machine's speed affect all alike."""
+"""Wall-clock times of several implementations, interleaved so that changes of the machine's speed affect all alike.
+
+Also the memory of this process, and measurements in a process of their own.
+"""
 
 import gc
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -65,3 +73,17 @@ def ratio(times: Times, name: str, reference: str) -> float:
     """Median over rounds of the time of `name` as a multiple of that of `reference` in the same round."""
     pairs = zip(times[name], times[reference], strict=True)
     return statistics.median(a / b for a, b in pairs if a is not None and b is not None)
+
+
+def read_memory(field: str) -> int:
+    """Bytes of a field of Linux's status of this process; children inherit the peak of getrusage from their parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def run_module(module: str, argument: Any, **environment: str) -> Any:
+    """What ``python -m module ARGUMENT`` prints last; both are JSON."""
+    command = [sys.executable, "-m", module, json.dumps(argument)]
+    settings: dict[str, Any] = {"cwd": Path(__file__).parent.parent, "env": os.environ | environment}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, **settings)
+    return json.loads(done.stdout.splitlines()[-1])

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -34,13 +32,7 @@ PLAN = gdkit.Plan(width=4, depth=1)  # so that no time goes into choosing it, an
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Results of all measurements."""
-    return {
-        "batches": batches(quick),
-        "waiting": waiting(quick),
-        "evaluation": evaluation(quick),
-        "states": states(quick),
-        "memory": memory(quick),
-    }
+    return {part.__name__: part(quick) for part in (batches, waiting, evaluation, states, memory)}
 
 
 def _data(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,28 +171,21 @@ def memory(quick: bool) -> dict[str, Any]:
     """
     steps, rows = (6, 1000) if quick else (200, 20_000)
     sizes = {"reference": (steps, rows), "steps": (10 * steps, rows), "rows": (steps, 20 * rows)}
-    peaks = {name: _in_process(*size) for name, size in sizes.items()}
+    run = lambda size: timing.run_module("benchmarks.training", size, MALLOC_ARENA_MAX="1")
+    peaks = {name: run(size) for name, size in sizes.items()}
     grown = {name: peaks[name] / peaks["reference"] for name in ("steps", "rows")}
     return {"sizes": sizes, "peaks": peaks, "steps": grown["steps"], "rows": grown["rows"]}
-
-
-def _in_process(steps: int, rows: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.training", json.dumps([steps, rows])]
-    done = subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"}
-    )
-    return float(done.stdout.splitlines()[-1])
 
 
 def _child(steps: int, rows: int) -> float:
     """Peak of the memory of this process that is not file cache, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         source = gdkit.data.from_arrays(_map_rows(Path(folder), rows), batch_size=BATCH)
-        done, peaks = threading.Event(), [_anonymous()]
+        done, peaks = threading.Event(), [timing.read_memory("RssAnon")]
 
         def watch() -> None:
             while not done.wait(0.01):
-                peaks.append(_anonymous())
+                peaks.append(timing.read_memory("RssAnon"))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -208,11 +193,6 @@ def _child(steps: int, rows: int) -> float:
         done.set()
         watcher.join()
     return max(peaks)
-
-
-def _anonymous() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 if __name__ == "__main__":

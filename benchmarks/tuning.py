@@ -63,12 +63,11 @@ def _good(work: Workload, key: int, dense: int) -> float:
 
 def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
     """Searches by name; without Optuna only those of gdkit."""
-    ways: dict[str, Callable[[Task], float | None]] = {
-        f"gdkit, sweeps of {n} learning rates": lambda task, n=n: by_sweeps(task, score_by_sweep, n) for n in GRIDS
-    }
-    ways |= {
-        f"gdkit, successive halving of {n}": lambda task, n=n: by_sweeps(task, score_by_halving, n) for n in HALVED
-    }
+    ways: dict[str, Callable[[Task], float | None]] = {}
+    for n in GRIDS:
+        ways[f"gdkit, sweeps of {n} learning rates"] = lambda task, n=n: by_sweeps(task, score_by_sweep, n)
+    for n in HALVED:
+        ways[f"gdkit, successive halving of {n}"] = lambda task, n=n: by_sweeps(task, score_by_halving, n)
     if importlib.util.find_spec("optuna") is not None:
         ways["Optuna on compiled JAX"] = lambda task: by_optuna(task, _jax_score(task), patience)
         if torch_peers.is_installed():
@@ -115,12 +114,18 @@ def _settings(work: Workload, key: int) -> dict[str, Any]:
 # --- Optuna
 
 
-def by_optuna(task: Task, score: Score, patience: float) -> float | None:
-    """TPE with the median pruner, until a trial is good."""
+def import_optuna() -> Any:
+    """Optuna, which prints errors alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def by_optuna(task: Task, score: Score, patience: float) -> float | None:
+    """TPE with the median pruner, until a trial is good."""
+    optuna = import_optuna()
     sampler, pruner = optuna.samplers.TPESampler(seed=task.key), optuna.pruners.MedianPruner()
     study = optuna.create_study(sampler=sampler, pruner=pruner)
 

@@ -119,9 +119,8 @@ def reference_pages() -> dict[str, str]:
     for page, entries in pages().items():
         title = TITLES.get(page, "Other")
         about = _prose(inspect.getdoc(importlib.import_module(f"gdkit.{page}")) or "") if page in TITLES else ""
-        texts[f"{page}.md"] = (
-            "\n\n".join(filter(None, [f"# {title}", about, *(_entry(entry) for entry in entries)])) + "\n"
-        )
+        parts = filter(None, [f"# {title}", about, *map(_entry, entries)])
+        texts[f"{page}.md"] = "\n\n".join(parts) + "\n"
     return {"index.md": _index(), **texts}
 
 

@@ -2,12 +2,13 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from benchmarks.accelerators import __main__ as program
 from benchmarks.accelerators import document
-from benchmarks.accelerators.counts import WAYS, Case, Row, hand_lane
-from benchmarks.peers import start_of
+from benchmarks.accelerators.counts import WAYS, Case, Row
+from benchmarks.peers import bare_lane, start_of
 from benchmarks.workloads import make
 from gdkit import sweep
 from gdkit.sweeps.programs.kernels import Work
@@ -44,6 +45,7 @@ def test_kernels_are_judged_against_those_by_hand(model, bare, own, holds):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_lanes_by_hand_end_where_a_sweep_does(optimizer):
     work = make("scalar", quick=True)
-    by_hand = jax.jit(jax.vmap(hand_lane(work, optimizer), in_axes=(0, None)))(work.rates, start_of(work))
+    lane = bare_lane(work, optimizer=getattr(optax, optimizer))
+    by_hand = jax.jit(jax.vmap(lane, in_axes=(0, None)))(work.rates, start_of(work))
     result = sweep(work.problem, optimizer, {"learning_rate": work.rates}, steps=work.steps, statistics="ends")
     np.testing.assert_allclose(result.data["final_loss"].values[:, 0], by_hand["final_loss"], rtol=1e-5)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.peers import BOUND, Start, make_objective, start_of, watched_lane
+from benchmarks.peers import Start, bare_lane, start_of, watched_lane
 from benchmarks.workloads import Workload, make
 from gdkit import sgd
 from gdkit.sweeps.plan.shapes import LANES, Place
@@ -20,7 +19,7 @@ from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step
 from gdkit.sweeps.programs.layout import ON_ACCELERATOR
 from gdkit.sweeps.programs.places import get_device
 from gdkit.sweeps.request import check_request
-from gdkit.types import Array, PyTree
+from gdkit.types import Array
 
 MODELS = ("scalar", "small_mlp", "digits_mlp", "wide_mlp", "cnn", "attention")
 OPTIMIZERS = ("sgd", "adam")
@@ -72,16 +71,16 @@ def count(case: Case) -> Row:
     factory = {"sgd": sgd, "adam": optax.adam}[case.optimizer]
     begin = time.process_time()  # of all threads, which the load of the machine does not change
     if kind == "gdkit":
-        request = check_request(
-            work.problem, factory, {"learning_rate": work.rates}, steps=work.steps, statistics=statistics
-        )
+        axes = {"learning_rate": work.rates}
+        request = check_request(work.problem, factory, axes, steps=work.steps, statistics=statistics)
         (group,) = trace_groups(request)
         layout = ON_ACCELERATOR._replace(unroll=2, stride=16) if case.way == LONGER else None
         job = compile_absent(request, group, place, layout)
         compiled, lanes = job.programs[0].advance, job.lanes_per_block
         counted = count_per_step(compiled.as_text(), job.programs[0].layout.stride)
     else:
-        lane = hand_lane(work, case.optimizer) if statistics == "bare" else watched_lane(work, optimizer=factory)
+        bare = bare_lane(work, optimizer=getattr(optax, case.optimizer))
+        lane = bare if statistics == "bare" else watched_lane(work, optimizer=factory)
         compiled, lanes = _compile_lanes(lane, work, get_device(place)), len(work.rates)
         counter = Counter(compiled.as_text())
         loops = map(counter.count_loop, counter.find_loops(counter.entry))
@@ -112,27 +111,3 @@ def _compile_lanes(lane: Callable[[Array, Start], Any], work: Workload, device: 
     shape = lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
     given = jax.tree.map(shape, (work.rates, start_of(work)))
     return jax.jit(jax.vmap(lane, in_axes=(0, None))).lower(*given).compile()
-
-
-def hand_lane(work: Workload, optimizer: str) -> Callable[[Array, Start], dict[str, Array]]:
-    """``(rate, start) -> statistics``: a scan with optax, and the bare statistics that a person would write."""
-    objective = make_objective(work)
-
-    def run(rate: Array, start: Start) -> dict[str, Array]:
-        chosen = getattr(optax, optimizer)(rate)
-
-        def body(carry: tuple[Any, ...], t: Array) -> tuple[tuple[Any, ...], None]:
-            params, state, least, first, initial = carry
-            value, grad = jax.value_and_grad(objective)(params, t, start)
-            initial = jnp.where(t == 0, value, initial)
-            fine = value <= initial + BOUND * jnp.maximum(jnp.abs(initial), 1)  # false for NaN
-            update, state = chosen.update(grad, state, params)
-            first = jnp.where(fine, first, jnp.minimum(first, t))
-            return (optax.apply_updates(params, update), state, jnp.minimum(least, value), first, initial), None
-
-        state: PyTree = chosen.init(start.params)
-        carry = start.params, state, jnp.float32(jnp.inf), jnp.int32(work.steps), jnp.float32(0)
-        (params, _, least, first, _), _ = jax.lax.scan(body, carry, jnp.arange(work.steps))
-        return {"final_loss": objective(params, jnp.int32(work.steps), start), "min_loss": least, "end_step": first}
-
-    return run

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,9 @@ def _differences(found: Mapping[Case, Row]) -> Iterator[str]:
     lines: list[tuple[str, ...]] = []
     for case, row in found.items():
         bare = found.get(case._replace(way=WAYS[-1]))
-        if (
-            case.way != WAYS[0]
-            or bare is None
-            or case.device in MESHES
-            or targets.TARGETS[case.device].platform == "tpu"
-        ):
+        if case.way != WAYS[0] or bare is None or case.device in MESHES:
+            continue
+        if targets.TARGETS[case.device].platform == "tpu":
             continue
         most = SLACK[case.model] * bare.work.kernels if case.model in SLACK else MOST_LAUNCHES
         more = row.work.kernels - bare.work.kernels
@@ -166,19 +163,8 @@ def _measured_steps() -> Iterator[tuple[Case, float]]:
 
 def _count_table(rows: Sequence[Row]) -> str:
     order = sorted(rows, key=lambda row: (MODELS.index(row.case.model), OPTIMIZERS.index(row.case.optimizer)))
-    head = (
-        "program",
-        "way",
-        "kernels",
-        "copies",
-        "launches",
-        "host syncs",
-        "KB per step",
-        "KB per lane",
-        "time",
-        "CPU time of compiling",
-    )
-    return _table(head, [_describe(row) for row in order])
+    head = ("program", "way", "kernels", "copies", "launches", "host syncs", "KB per step", "KB per lane", "time")
+    return _table((*head, "CPU time of compiling"), map(_describe, order))
 
 
 def _describe(row: Row) -> tuple[str, ...]:
@@ -197,7 +183,7 @@ def _fill(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     align = "|".join("---" if column < 2 else "---:" for column in range(len(head)))
     lines = [" | ".join(head), align, *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" if line is not align else f"|{line}|" for line in lines) + "\n"

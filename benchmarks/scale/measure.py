@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 import gdkit
+from benchmarks import timing
 from gdkit import Plan, problems, sgd
 from gdkit.store import Kind, Manifest, Partition, Store, StoredGroup, paths
 from gdkit.store.files import FILES
@@ -85,16 +86,11 @@ class Peak:
 
     def __init__(self):
         Path("/proc/self/clear_refs").write_text("5")
-        self._begin = _field("VmRSS")
+        self._begin = timing.read_memory("VmRSS")
 
     @property
     def bytes(self) -> int:
-        return _field("VmHWM") - self._begin
-
-
-def _field(name: str) -> int:
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
+        return timing.read_memory("VmHWM") - self._begin
 
 
 def seconds(function: Callable[[], Any], times: int = 3) -> float:
@@ -169,9 +165,8 @@ def make_request(lanes: int, *, plan: Plan | None = None, steps: int = 10, curve
 def columns() -> dict[str, int]:
     """Bytes per lane in a store with no curve and with 200 points, and its number of statistics."""
     request = make_request(8, plan=Plan(width=8))
-    output = (
-        processes.build_job(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1)).programs[0].output
-    )
+    job = processes.build_job(request, next(trace_groups(request)), jax.devices()[:1], Shape(8, 1))
+    output = job.programs[0].output
     own = sum(np.dtype(x.dtype).itemsize * int(np.prod(x.shape[2:])) for x in output.values())
     return {
         "statistics": len(output),
