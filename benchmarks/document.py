@@ -26,7 +26,7 @@ user calls it, from `gdkit.sweep(...)` to the labeled result. Loops over lanes a
 **The same work.** Peers come in two variants. *Bare* (final loss only, in the figure) computes the final loss, the
 smallest loss, and the first step that was out of bounds. *All* computes every statistic and the curve of gdkit: in JAX
 with gdkit's own lane in a plain scan, in NumPy written by hand. Unless stated otherwise, gdkit computes all of them;
-*ends* is gdkit with `statistics="ends"`, which has what bare peers have and the curve.
+*ends* is gdkit with `statistics="ends"` and no curve: what bare peers compute.
 
 **Real training.** The evaluations themselves are timed by the same program on as many workers, each call after as many
 steps: steps and evaluations take the caches from each other, in any loop. Memory is measured with one arena of glibc's
@@ -222,8 +222,10 @@ def _profile(part: Mapping[str, Any]) -> Iterable[str]:
     titles, found = [row["title"] for row in part.values()], list(part.values())
     yield "### Where the time goes\n"
     yield "Stages of a warm sweep, mean per worker; the rest is outside the workers.\n"
+    staged = [(row["title"], flavour, stages) for row in found for flavour, stages in row["stages"].items()]
     share = lambda stages: [f"{t / sum(stages.values()):.1%}" for t in stages.values()]
-    yield _table(("sweep", *found[0]["stages"]), [(row["title"], *share(row["stages"])) for row in found])
+    rows = [(title, flavour, _seconds(sum(stages.values())), *share(stages)) for title, flavour, stages in staged]
+    yield _table(("sweep", "statistics", "time", *staged[0][-1]), rows)
     yield "Time of all steps of one block per worker by what is observed, as a multiple of the updates alone.\n"
     costs = lambda way: [f"{row['advance'][way] / row['advance']['updates alone']:.2f}" for row in found]
     yield _table(("observed", *titles), [(way, *costs(way)) for way in found[0]["advance"]])

@@ -28,6 +28,8 @@ from gdkit.types import Array, Key, OptimizerLike, Params, PyTree
 
 BOUND = 1e6  # a run counts as diverged if its loss rises by this many times the initial one
 CURVE_POINTS = 200
+# Of a sweep, by flavour: all statistics and a curve, or what bare peers compute.
+OPTIONS: dict[str, dict[str, Any]] = {"all": {}, "ends": {"statistics": "ends", "curve_points": 0}}
 
 
 class Peer(NamedTuple):
@@ -61,11 +63,11 @@ def start_of(work: Workload, key: int = 0) -> Start:
 
 
 def gdkit_peer(work: Workload, statistics: str = "all") -> Peer:
-    """The sweep as a user calls it, from arrays to the labelled result."""
-    axes = {"learning_rate": work.rates}
+    """The sweep as a user calls it, from arrays to the labeled result."""
+    axes, options = {"learning_rate": work.rates}, OPTIONS[statistics]
 
     def run() -> np.ndarray:
-        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps, statistics=statistics)
+        result = gdkit.sweep(work.problem, gdkit.sgd, axes, steps=work.steps, **options)
         return result.data["final_loss"].values[:, 0]
 
     return Peer("gdkit", statistics, run, np.arange(len(work.rates)))

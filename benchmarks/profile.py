@@ -12,7 +12,7 @@ import numpy as np
 import gdkit
 from benchmarks import timing, workloads
 from benchmarks.operations import operations, side_by_side
-from benchmarks.peers import CURVE_POINTS, bare_lane, gdkit_peer, on_accelerator, start_of
+from benchmarks.peers import CURVE_POINTS, OPTIONS, bare_lane, gdkit_peer, on_accelerator, start_of
 from benchmarks.workloads import Workload
 from gdkit import descent, monitors
 from gdkit.sweeps.plan.blocks import Block
@@ -42,18 +42,20 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _profile(work: Workload, rounds: int) -> dict[str, Any]:
-    job, shape, seconds = _plan(work)
+    job, shape, seconds = _plan(work, "all")
     costs = advance_seconds(work, shape, rounds)
-    found = {"title": work.title, "first": seconds, "stages": stages(work, job, rounds), "advance": costs}
+    staged = {flavour: stages(work, _plan(work, flavour)[0], flavour, rounds) for flavour in OPTIONS}
+    found = {"title": work.title, "first": seconds, "stages": staged, "advance": costs}
     if work.sizes and not on_accelerator():  # all steps of a scalar are one operation
         found["operations"] = operations(work, job, shape, CURVE_POINTS)
     return found
 
 
-def _plan(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
+def _plan(work: Workload, flavour: str) -> tuple[Job, Shape, dict[str, float]]:
     """The job of a sweep, and the seconds of checking, tracing and compiling, and planning."""
     begun = time.perf_counter()
-    request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
+    axes = {"learning_rate": work.rates}
+    request = check_request(work.problem, gdkit.sgd, axes, steps=work.steps, **OPTIONS[flavour])
     (prepared,) = trace_groups(request)
     checked = time.perf_counter()
     job, choice = plan_job(request, prepared, select_devices(request.plan), count_visible_cores())
@@ -62,10 +64,10 @@ def _plan(work: Workload) -> tuple[Job, Shape, dict[str, float]]:
     return job, choice.shape, spent
 
 
-def stages(work: Workload, job: Job, rounds: int) -> dict[str, float]:
+def stages(work: Workload, job: Job, flavour: str, rounds: int) -> dict[str, float]:
     """Seconds of a sweep by stage, mean per worker; the rest is spent in Python outside the workers."""
     workers = count_visible_cores()
-    peer = gdkit_peer(work)
+    peer = gdkit_peer(work, flavour)
     peer.run()
     spent = []
     with ThreadPoolExecutor(workers) as pool:
