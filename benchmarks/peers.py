@@ -2,7 +2,7 @@
 
 Every peer uses gdkit's minibatches and start, and arrives at its final losses. Two flavours:
 
-- bare: what one would write by hand: the final loss, the least loss, and the first step with a loss out of bounds;
+- bare: what one would write by hand: the final loss, the lowest loss, and the first step with a loss out of bounds;
 - all: gdkit's lane with all of its statistics, in a plain scan.
 """
 

@@ -28,7 +28,7 @@ from gdkit.regimes import least_loss
 from gdkit.sweeps.description import LaneGrid
 from gdkit.sweeps.scoring.robust import make_scale, robust_scores
 
-SEEDS, OWN, RATES, EVERY = 15, 3, 37, 2  # seeds, seeds per draw, learning rates, of which a draw has every second
+SEEDS, OWN, RATES, EVERY = 15, 3, 37, 2  # seeds, seeds per draw, learning rates, stride of a draw over them
 STEPS = 150
 SPLITS = range(30, 38)  # the rule was tuned on 0 to 4, and a variant rejected on 20 to 27
 SPLIT = (0.35, 0.15, 0.5)  # train, validation, fresh

@@ -32,7 +32,7 @@ def run(*, quick: bool = False, full: bool = False) -> dict[str, Any]:
     """Results of all measurements."""
     parts = (steps, workers, params, divergence, repacking, dispatch, sharpness, million, main_job)
     found = {"lanes": lanes(quick, full)} | {part.__name__: part(quick) for part in parts}
-    return found | {"help": helps(quick)}
+    return found | {"help": time_help(quick)}
 
 
 def _sweep(problem: gdkit.Problem, rates: np.ndarray, steps: int, **options: Any) -> gdkit.SweepResult:
@@ -57,7 +57,7 @@ def lanes(quick: bool, full: bool) -> dict[str, Any]:
     seconds = [_time(lambda n=n: _sweep(problem, _rates(n), steps), r) for n, r in zip(counts, rounds, strict=True)]
     design = np.stack([np.ones(len(counts)), np.array(counts)], axis=1) / np.array(seconds)[:, None]
     (a, b), *_ = np.linalg.lstsq(design, np.ones(len(counts)), rcond=None)
-    slopes = np.diff(seconds) / np.diff(counts)  # b between neighbours, where lanes are what takes time
+    slopes = np.diff(seconds) / np.diff(counts)  # b between neighboring sizes, where the time is that of the lanes
     return {"lanes": counts, "steps": steps, "seconds": seconds, "a": a, "b": b, "slopes": slopes.tolist()}
 
 
@@ -214,7 +214,7 @@ def _record_spending(run: Callable[[], Any], spent: list[float]) -> None:
     spent.append(time.process_time() - start)
 
 
-def helps(quick: bool) -> dict[str, float]:
+def time_help(quick: bool) -> dict[str, float]:
     """The time of ``gdkit --help``."""
     call = lambda: subprocess.run([sys.executable, "-m", "gdkit", "--help"], cwd=ROOT, check=True, capture_output=True)
     return {"seconds": min(timing.seconds(call) for _ in range(1 if quick else 7))}

@@ -44,7 +44,7 @@ def peers(work: Workload) -> list[Peer]:
 @functools.cache
 def _torch() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PyTorch says while it is imported is not ours to fix
+        warnings.simplefilter("ignore")  # warnings of PyTorch's import concern nobody here
         import torch
         import torch.func
 

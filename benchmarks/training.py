@@ -71,7 +71,7 @@ def _compare(runs: dict[str, Any], reference: str, quick: bool) -> dict[str, flo
 
 
 def batches(quick: bool) -> dict[str, Any]:
-    """How often each batch is read: once per seed and step for all blocks, the loss at the end included."""
+    """How often each batch is read, per seed and step; once for all blocks, the loss at the end included."""
     steps, seeds, calls, lock = 6 if quick else 300, 2, [], threading.Lock()
     source = gdkit.data.from_arrays(_data(1000), batch_size=BATCH)
 
@@ -86,7 +86,7 @@ def batches(quick: bool) -> dict[str, Any]:
 
 
 def waiting(quick: bool) -> dict[str, Any]:
-    """A sweep over a memory map against the same sweep over one batch that is there already."""
+    """A sweep over a memory map against the same sweep over one batch that is in memory."""
     steps, rows = (6, 1000) if quick else (400, 200_000)
     with tempfile.TemporaryDirectory() as folder:
         source = gdkit.data.from_arrays(_map_rows(Path(folder), rows), batch_size=BATCH)

@@ -1,6 +1,6 @@
 """Time until a good learning rate of the digits MLP is known: gdkit's grid, and Optuna driving JAX or PyTorch.
 
-Good is a validation loss within a hundredth of the best, and the best is the least running median over five neighbours
+Good is a validation loss within a hundredth of the best; the best is the lowest running median over five neighbors
 of a dense grid, so that the luck of a single rate does not count. All start at the same params, draw the same batches
 and are compiled before they are timed. A search of one rate after another knows which losses are good and stops at the
 first good rate; a sweep knows all of its losses at its end.
@@ -25,9 +25,9 @@ from gdkit import problems
 
 LOW, HIGH = 1e-3, 3.0
 DENSE, GRIDS, HALVED = 96, (9, 31), (9, 16, 81)  # learning rates
-CHUNK = 50  # steps between two looks of the pruner
+CHUNK = 50  # steps between checks of the pruner
 ON_PYTORCH = "Optuna on PyTorch"
-PATIENCE = 20.0  # seconds, after which a search counts as having failed
+PATIENCE = 20.0  # seconds after which a search has failed
 
 Score = Callable[[float], Iterator[float]]  # rate -> validation losses on the way, the last at the end
 
@@ -80,7 +80,7 @@ def searches(patience: float) -> dict[str, Callable[[Task], float | None]]:
 
 
 def by_sweeps(task: Task, score: Callable[[Workload, int, Any], np.ndarray], count: int) -> float | None:
-    """Sweeps of `count` rates, each between the neighbours of the previous best, until one is good."""
+    """Sweeps of `count` rates, each between the neighbors of the previous best, until one is good."""
     begun, low, high = time.perf_counter(), LOW, HIGH
     for _ in range(4):
         rates = np.geomspace(low, high, count)

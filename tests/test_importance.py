@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from gdkit.app.importance import axis_importances, decompose_variance, describe_importance, rank_values
+from gdkit.app.importance import axis_importances, decompose_variance, describe_importance
 from gdkit.app.report import write_result_report
 
 
@@ -38,12 +38,6 @@ def test_interaction_is_what_the_products_of_three_terms_leave():
     others = ((1 + b) * (1 + c), (1 + a) * (1 + c), (1 + a) * (1 + b))
     expected = [(x / whole, x * rest / whole) for x, rest in zip((a, b, c), others, strict=True)]
     np.testing.assert_allclose(decompose_variance(values), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [1.0, np.inf, np.inf, 0.0], [5.0, 5.0, 5.0]])
-def test_ranks_share_those_of_equal_values(values):
-    expected = [np.mean([i + 1 for i, other in enumerate(sorted(values)) if other == value]) for value in values]
-    assert rank_values(np.array(values)).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Count programs for accelerators that are not there: ``python -m benchmarks.accelerators [MODEL ...]``.
+"""Count programs for accelerators without having them: ``python -m benchmarks.accelerators [MODEL ...]``.
 
 Writes docs/accelerators.json and docs/accelerators.md. Programs that were counted before with these versions are kept,
-so that an interrupted count goes on where it was; with MODEL only these models. With ``--page`` nothing is counted.
+so that an interrupted count resumes; with MODEL only these models are counted. With ``--page`` nothing is counted.
 What compaction saves is measured on this machine.
 """
 

@@ -1,4 +1,4 @@
-"""Programs of gdkit and by hand, compiled for accelerators that are not there, and counted."""
+"""Programs of gdkit and by hand, compiled for accelerators that this machine need not have, and counted."""
 
 import itertools
 import time

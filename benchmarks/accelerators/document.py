@@ -26,11 +26,11 @@ says so.
 - *Kernels* are launched one after the other, copies among them; XLA puts five or more in a row into one *launch*.
 - At a *host sync* the host of a GPU waits for a condition that the device computes.
 - *Bytes* are those of the arrays that kernels read and write, at most: a part of an array counts as the whole.
-- "By hand" is one `jit(vmap(scan))` with optax: *bare* with the final and least loss and the end of each run, *all*
+- "By hand" is one `jit(vmap(scan))` with optax: *bare* with the final and lowest loss and the end of each run, *all*
   with the statistics of gdkit.
 - All lanes of a workload of the [benchmark](performance.md) are one block.
 - A TPU runs loops without its host. Its *kernels* are all operations in its schedule, and its *copies* include those
-  between its memories, which go on beside other operations. Sampling a batch within a step takes many operations on
+  between its memories, which run beside other operations. Sampling a batch within a step takes many operations on
   single numbers there, which gdkit does at once for the batches of a stride.
 
 gdkit takes eight steps per *stride*, a loop of static length: the host waits once per stride, and what is per stride
@@ -79,7 +79,7 @@ def _differences(found: Mapping[Case, Row]) -> Iterator[str]:
 
 
 def _longer(found: Mapping[Case, Row]) -> Iterator[str]:
-    """What a stride of twice the length would save."""
+    """What strides of twice the length would save."""
     case = Case("h200", "digits_mlp", "sgd", LONGER)
     if case not in found or case._replace(way=WAYS[0]) not in found:
         return

@@ -1,8 +1,8 @@
 """Measure gdkit on the device of this machine: ``python -m benchmarks.accelerators.measure OUT.json [--quick]``.
 
-For the day that an accelerator is at hand: it takes less than eight minutes and writes JSON. It checks sweeps, regimes
+It takes less than eight minutes and writes JSON. It checks sweeps, regimes
 and resumed runs there, times all workloads against one ``jit(vmap(scan))`` by hand, and tries compiler options, each in
-a process of its own, since some of them have crashed. What finds no time says so.
+a process of its own, since some of them have crashed. Parts for which no time is left are recorded as skipped.
 """
 
 import functools
@@ -32,7 +32,7 @@ from gdkit.sweeps.programs.groups import build_job, trace_groups
 from gdkit.sweeps.programs.timing import time_lane_step
 from gdkit.sweeps.request import check_request
 
-SECONDS = 440  # in all, of which the last part to begin may take as long as a part takes
+SECONDS = 440  # in all, beyond which only the part that has begun is finished
 PART_SECONDS = 60
 GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 OPTIONS: dict[str, dict[str, Any]] = {

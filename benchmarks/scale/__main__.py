@@ -1,7 +1,7 @@
 """Measure the constants of scale and write docs/scale.json and docs/scale.md: ``python -m benchmarks.scale [FOLDER]``.
 
 Scratch files go under FOLDER, or where temporary files go. With ``--page`` nothing is measured: the page is written
-anew from docs/scale.json. What does not hold says so in the page, and ends this program with exit code 1.
+anew from docs/scale.json. The page names targets that do not hold; the exit code is then 1.
 """
 
 import json

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from gdkit.app.labels import humanize
 from gdkit.app.summary import results_by_optimizer
@@ -59,16 +60,6 @@ def decompose_variance(values: np.ndarray) -> list[tuple[float, float]]:
     return [(share(others(i)), 1.0 - share((i,))) for i in every]
 
 
-def rank_values(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 in the shape of `values`; equal values share the mean of theirs.
-
-    >>> rank_values(np.array([[0.3, np.inf], [0.1, np.inf]])).tolist()
-    [[2.0, 3.5], [1.0, 3.5]]
-    """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place].reshape(values.shape)
-
-
 def _rank_axes(result: SweepResult, by: str) -> list[AxisImportance]:
     """The axes of one optimizer with at least two values, the most important first; empty for fewer than two."""
     dimensions = result.grids[0].dimensions
@@ -77,6 +68,7 @@ def _rank_axes(result: SweepResult, by: str) -> list[AxisImportance]:
     if len(names) < 2 or result.missing:
         return []
     means = result.scores(by).reshape(*shape, result.seeds).mean(axis=-1)
-    shares = decompose_variance(rank_values(means.squeeze()))
+    ranks = pd.Series(means.ravel()).rank().to_numpy()  # equal values share the mean of their ranks
+    shares = decompose_variance(ranks.reshape([size for size in shape if size > 1]))
     axes = [AxisImportance(name, *pair) for name, pair in zip(names, shares, strict=True)]
     return sorted(axes, key=lambda axis: -axis.alone) if np.isfinite(shares).all() else []

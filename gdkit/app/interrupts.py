@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-_AGAIN = "interrupted. Run the same command again."
+_MESSAGE = "interrupted. Run the same command again."
 _STOPPING = b"\nstopping once the current segments are checkpointed; interrupt again to stop immediately\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _descriptions: list[Callable[[], str]] = []
@@ -79,11 +79,11 @@ def stop_on_signal() -> Generator[threading.Event]:
 
 def describe_error(error: KeyboardInterrupt) -> str:
     """The message of an interruption."""
-    return str(error) if error.args else _AGAIN
+    return str(error) if error.args else _MESSAGE
 
 
 def _handle(*_: Any) -> None:
-    text = _AGAIN
+    text = _MESSAGE
     with suppress(Exception):  # a description may read files
         text = _descriptions[-1]()
     exit_interrupted(f"{text}\n")

@@ -79,7 +79,9 @@ def run(
     show = _choose_show(quiet=quiet, as_json=as_json)
     _check_counts({"--workers": workers, "--devices": devices})
     indices = _parse_shard(shard, distributed=distributed)
-    loaded = _load(config, overrides)
+    from gdkit.app.config.loading import load
+
+    loaded = load(config, overrides)
     folder = _choose_folder(loaded, output, new=new)
     _configure_jax(loaded.precision, devices)
     from gdkit.app.directory import describe_interruption
@@ -135,9 +137,10 @@ def check(
       device: estimate the cost of a step on an accelerator, which need not be present, or on the device of this
         machine (here): memory, kernels, bytes and time.
     """
-    loaded = _load(config, overrides)
     from gdkit.app import directory
+    from gdkit.app.config.loading import load
 
+    loaded = load(config, overrides)
     folder = directory.choose_folder(loaded, None, new=True)
     _configure_jax(loaded.precision)
     from gdkit.app.run import caches, estimate
@@ -377,12 +380,6 @@ def build_app() -> cyclopts.App:
         name = command.__name__.rstrip("_")
         app.command(command, name=name, usage=f"Usage: {_format_usage(name)}", sort_key=order)
     return app
-
-
-def _load(path: Path, overrides: tuple[str, ...]) -> "Config":
-    from gdkit.app.config.loading import load
-
-    return load(path, overrides)
 
 
 def _choose_folder(config: "Config", output: Path | None, *, new: bool) -> Path:

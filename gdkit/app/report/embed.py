@@ -19,7 +19,7 @@ from gdkit.sweeps.scoring.direction import is_maximized, maximized_names
 from gdkit.sweeps.scoring.lane_values import EVALUATION, curve_names, end_values
 
 TABLE_BYTES = 3_400_000  # of all lanes in the page; with figures and curves the page stays below 8 MB
-CURVE_BYTES = 1_800_000
+_CURVE_BYTES = 1_800_000  # of all curves in the page
 SHADES = 16  # colors of a ramp
 LINES = 4  # patterns of dashes, which tell lines apart without color
 STABILITY = ("sharpness", "preconditioned_sharpness", "multiplier", "lyapunov_exponent")
@@ -87,7 +87,6 @@ def embed_sweeps(
     *,
     every: Mapping[str, int] | None = None,
     table_bytes: int = TABLE_BYTES,
-    curve_bytes: int = CURVE_BYTES,
 ) -> dict[str, Any]:
     """All data that the page's program reads, for `json.dumps`.
 
@@ -96,7 +95,6 @@ def embed_sweeps(
       by: the variable that points are compared by.
       every: steps between the values of each further recorded curve, ``NAME_curve``.
       table_bytes: budget of the lanes; above it, lanes at equal distances are embedded.
-      curve_bytes: budget of the curves.
     """
     sizes = [sweep.result.lanes.sizes["lane"] for sweep in sweeps]
     limit = max(1, int(table_bytes * 3 / 4 / _count_lane_bytes(sweeps[0]) / len(sweeps)))
@@ -107,7 +105,7 @@ def embed_sweeps(
     axes = dict.fromkeys(name for sweep in sweeps for name in sweep.result.axes)
     kinds = _find_curves(sweeps, every or {})
     labels = labels_of([*columns, *axes, *kinds], sweeps[0].result.lanes.attrs)
-    budget = curve_bytes // len(sweeps) // len(kinds)
+    budget = _CURVE_BYTES // len(sweeps) // len(kinds)
     curves = [
         _embed_curves(sweep, what, steps, grid, own, int(start), budget)
         for what, steps in kinds.items()

@@ -1,6 +1,5 @@
 """The terminal before and while a sweep runs: the plan, then a live table, or lines if the output is no terminal."""
 
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -120,7 +119,6 @@ class ProgressLines:
     def __init__(self, console: Console):
         self._console, self._printed_at = console, time.monotonic()
         self._optimizers: list[OptimizerTally] = []
-        self._lock = threading.Lock()
 
     def update_tally(self, tally: Tally) -> None:
         """Show the latest counts over finished tiles; the first time, print the plan of tiles."""
@@ -141,8 +139,7 @@ class ProgressLines:
             self._print("; ".join(parts + [_describe_optimizer(o) for o in running if o.finished]))
 
     def _print(self, text: str) -> None:
-        with self._lock:
-            self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, soft_wrap=True)
 
 
 def _select_visible(optimizers: Sequence[OptimizerTally]) -> list[OptimizerTally]:
