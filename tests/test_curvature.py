@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from optax.contrib import reduce_on_plateau
-from shared import dense_hessian, quick
+from shared import assert_refused, dense_hessian, quick
 
 from gdkit import Problem, descend, problems, sgd, stability
 from gdkit.optimizers import SgdState
@@ -175,3 +175,21 @@ def test_monitors_of_curvature_take_params_in_half_precision():
     grad = 2 * np.arange(1, 4) * np.asarray(run.params, float)
     expected = (2 * np.arange(1, 4) / np.sqrt(0.9 * nu + 0.1 * grad**2 + 1e-3)).max()
     np.testing.assert_allclose(there.values, [expected], rtol=1e-2)
+
+
+IRIS = problems.mlp("iris", widths=(4,))
+OF_FIVE = problems.mlp("iris", widths=(5,)).init(jax.random.key(0))
+
+
+QUADRATIC = (problems.quadratic([1.0, 2.0, 3.0]), jnp.ones(5), r"\(3,\)")
+MIXED = (IRIS, (IRIS.init(jax.random.key(0))[0], OF_FIVE[1]), r"\(4, 3\)")
+
+
+@pytest.mark.parametrize(
+    ("question", "case"),
+    [(stability.sharpness, QUADRATIC), (stability.sharpness, MIXED), (stability.trace, QUADRATIC),
+     (stability.gauss_newton, MIXED)],
+)  # fmt: skip
+def test_params_of_other_shapes_are_refused_with_those_of_the_start(question, case):
+    problem, params, own = case
+    assert_refused(lambda: question(problem, params), f"params=.*the loss fails at them.*Pass params of shapes.*{own}")

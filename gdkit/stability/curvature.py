@@ -1,6 +1,7 @@
 """Products with the Hessian of a loss, and with its generalized Gauss-Newton matrix."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from gdkit import binding, checks
-from gdkit.errors import bad_type
+from gdkit.errors import GdkitError, bad_type, bad_value
 from gdkit.problems import ModelLoss, Problem
 from gdkit.stability.dynamic_state import widen
 from gdkit.tracing import user_code
@@ -69,12 +70,25 @@ def find_curvature(problem: Problem, params: Params, matrix: str, batch: PyTree,
     binding.check_takes_data("batch", batch, problem)
     params, batch, aux = widen(params, problem.data if batch is None else batch, aux)
     vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
-    if matrix == "gauss_newton":
-        return Curvature(_multiply_gauss_newton(problem, vector, unravel, batch), vector, unravel)
-    loss = binding.objective(problem, None, batch, aux)
-    gradient = jax.grad(lambda x: loss(unravel(x))[0])
-    _, product = jax.linearize(gradient, vector)  # computes the part common to all products once
+    with _name_params(problem, params):
+        if matrix == "gauss_newton":
+            return Curvature(_multiply_gauss_newton(problem, vector, unravel, batch), vector, unravel)
+        loss = binding.objective(problem, None, batch, aux)
+        gradient = jax.grad(lambda x: loss(unravel(x))[0])
+        _, product = jax.linearize(gradient, vector)  # computes the part common to all products once
     return Curvature(product, vector, unravel)
+
+
+@contextlib.contextmanager
+def _name_params(problem: Problem, params: Params) -> Generator[None]:
+    """Raise the errors of a loss at params unlike those of the problem's start as errors of the params."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        shapes, own = (jax.tree.map(jnp.shape, tree) for tree in (params, binding.get_params_shape(problem)))
+        if isinstance(error, GdkitError) or shapes == own:
+            raise
+        raise bad_value("params", shapes, f"the loss fails at them: {error}", f"Pass params of shapes {own}") from error
 
 
 def _multiply_gauss_newton(
