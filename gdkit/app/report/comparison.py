@@ -93,7 +93,7 @@ def _read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
         if not isinstance(config, SweepConfig):
             raise ConfigError(f"{directory}: this is a study, not a sweep. Compare runs of sweeps.")
         result = dataclasses.replace(read_result(directory), thresholds=build_thresholds(config))
-        if result.missing == result.lanes.sizes["lane"]:
+        if not result.finished.any():
             raise ConfigError(f"{directory}: no run has finished yet. To resume: {folders.resume_command(directory)}")
         name = directory.name if names.count(directory.name) == 1 else str(directory)
         runs.append(ComparedRun(name or str(directory), config, result))

@@ -220,37 +220,21 @@ def _embed_edges(sweeps: Sequence[EmbeddedSweep], rows: Sequence[np.ndarray]) ->
 
 
 def _compute_edges(sweep: EmbeddedSweep, axis: str) -> np.ndarray:
-    """The edge along an axis at every lane's values on the other axes, (lanes,)."""
+    """The edge along an axis at every lane's values on the other axes, (lanes,).
+
+    Of a seed it is the geometric mean of the smallest value that diverged and of the largest finished one below it.
+    """
     result, shape = sweep.result, _get_shape(sweep)
     dimension = next((i for i, (_, axes, _) in enumerate(result.grids[0].dimensions) if axis in axes), None)
     if dimension is None:
         return np.full(result.lanes.sizes["lane"], np.nan)
-    to_last = lambda array: np.moveaxis(array.reshape(shape), dimension, -1)
-    values = to_last(result.lanes[axis].values.astype(float))
-    order = np.argsort(values, axis=-1, kind="stable")
-    sort = lambda array: np.take_along_axis(array, order, axis=-1)
-    diverged = sort(to_last(result.lane_regimes == Regime.DIVERGED))
-    finished = sort(to_last(result.finished))
-    edges = _find_first_divergence(sort(values), diverged, finished)  # (..., seeds)
+    values, finished = result.lanes[axis].values.astype(float).reshape(shape), result.finished.reshape(shape)
+    diverged = (result.lane_regimes == Regime.DIVERGED).reshape(shape)
+    high = values.min(axis=dimension, where=diverged, initial=np.inf, keepdims=True)
+    low = values.max(axis=dimension, where=finished & (values < high), initial=0.0, keepdims=True)
     with np.errstate(invalid="ignore"):
-        median = np.median(edges, axis=-1, keepdims=True)
-    median = np.where(np.isfinite(median) & (median > 0), median, np.nan)
-    return np.moveaxis(np.broadcast_to(median[..., None], values.shape), -1, dimension).ravel()
-
-
-def _find_first_divergence(values: np.ndarray, diverged: np.ndarray, finished: np.ndarray) -> np.ndarray:
-    """The geometric mean of the first value that diverged and the finished value below it, along the last dimension.
-
-    Infinite where no value diverged, 0 where the smallest did.
-    """
-    first = np.argmax(diverged, axis=-1)[..., None]
-    places = np.where(finished, np.arange(values.shape[-1]), -1)
-    below = np.take_along_axis(np.maximum.accumulate(places, axis=-1), np.maximum(first - 1, 0), axis=-1)
-    below = np.where(first > 0, below, -1)
-    low = np.where(below >= 0, np.take_along_axis(values, np.maximum(below, 0), axis=-1), 0.0)
-    high = np.take_along_axis(values, first, axis=-1)
-    edge = np.sqrt(np.maximum(low, 0.0) * high)
-    return np.where(diverged.any(axis=-1), edge[..., 0], np.inf)
+        median = np.median(np.where(np.isinf(high), np.inf, np.sqrt(low * high)), axis=-1, keepdims=True)
+    return np.broadcast_to(np.where(np.isfinite(median) & (median > 0), median, np.nan), shape).ravel()
 
 
 # Curves
