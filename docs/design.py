@@ -76,6 +76,10 @@ def _text(
     )
 
 
+def _line(x1: float, y1: float, x2: float, y2: float, look: str) -> str:
+    return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" {look}/>'
+
+
 def _arrows() -> list[str]:
     """Arrows into and out of the step map and the tile."""
     left, top, width, height = TILE
@@ -87,11 +91,7 @@ def _arrows() -> list[str]:
     lines += [(left + width / 2, 92, left + width / 2, top - 32)]
     lines += [(left + width - 34, 62, to_right, middle[0]), (left + width + 4, top + 30, to_right, middle[1])]
     lines += [(to_right + BOX[0] / 2, ROWS[row] + BOX[1], to_right + BOX[0] / 2, ROWS[row + 1]) for row in range(1, 5)]
-    return [
-        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{GREY}" stroke-width="1.4" '
-        f'marker-end="url(#tip)"/>'
-        for x1, y1, x2, y2 in lines
-    ]
+    return [_line(*line, f'stroke="{GREY}" stroke-width="1.4" marker-end="url(#tip)"') for line in lines]
 
 
 def _tile() -> list[str]:
@@ -115,10 +115,7 @@ def _tile() -> list[str]:
         parts += _block(left + 12, top + 10 + block * tall + 4, width - 24, tall - 8, block)
     for segment in range(1, SEGMENTS):
         x = left + 12 + (width - 24) * segment / SEGMENTS
-        parts.append(
-            f'<line x1="{x:g}" y1="{top + 6}" x2="{x:g}" y2="{top + height - 6}" stroke="{GREY}" '
-            f'stroke-dasharray="3 4"/>'
-        )
+        parts.append(_line(x, top + 6, x, top + height - 6, f'stroke="{GREY}" stroke-dasharray="3 4"'))
     caption = top + height + 24
     parts += [
         _text(left + width, caption, "steps →  dashed: ends of segments, where the carry can be stored", size=12,
@@ -135,7 +132,7 @@ def _block(x: float, y: float, width: float, height: float, block: int) -> list[
     for lane in range(LANES):
         end, at = ENDS[block * LANES + lane], y + height * (lane + 1) / (LANES + 1)
         stop = x + 6 + (width - 12) * end
-        parts.append(f'<line x1="{x + 6:g}" y1="{at:g}" x2="{stop:g}" y2="{at:g}" stroke="{BLUE}" stroke-width="3"/>')
+        parts.append(_line(x + 6, at, stop, at, f'stroke="{BLUE}" stroke-width="3"'))
         if end < 1:
             parts.append(f'<circle cx="{stop:g}" cy="{at:g}" r="4" fill="{RED}"/>')
     return parts

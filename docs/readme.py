@@ -19,24 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(?P<kind>python|text)\n(?P<body>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"<!-- output of: gdkit (?P<command>.*?) -->\n```text\n.*?```", re.DOTALL)
-# Pages of docs/ with code and its output, which tests/test_documents.py compares.
-TUTORIALS = (
-    "quickstart",
-    "faq",
-    "derivatives",
-    "tuning",
-    "borders",
-    "tour",
-    "own_loss",
-    "own_model",
-    "own_data",
-    "own_optimizer",
-    "own_monitor",
-    "own_learner",
-    "from_pytorch",
-    "character_transformer",
-    "host_data",
-)
+# Pages of docs/ with code and its output, which tests/test_documents.py compares; two pages have tests of their own.
+CODE = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text(encoding="utf-8")]
+TUTORIALS = [page.stem for page in CODE if page.stem not in ("format", "machines")]
 SMALL = re.compile(r"(?<== )[^\n#]+?  # small: (?P<values>[^\n]+)")
 FIGURES = {"digits_mlp": "final_loss.png", "parabola": "parabola.png"}  # run -> its figure
 

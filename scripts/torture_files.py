@@ -48,21 +48,17 @@ EXCHANGES = {
 def _damages(chance: random.Random) -> Iterator[tuple[str, Callable[[bytes], bytes]]]:
     place = lambda raw: chance.randrange(len(raw))
 
-    def zeros(raw: bytes) -> bytes:
-        at, length = place(raw), chance.choice((1, 16, 512, 4096))
-        return raw[:at] + bytes(len(raw[at : at + length])) + raw[at + length :]
-
-    def noise(raw: bytes) -> bytes:
-        at, length = place(raw), chance.choice((4, 64, 512))
-        return raw[:at] + chance.randbytes(len(raw[at : at + length])) + raw[at + length :]
+    def overwrite(raw: bytes, lengths: tuple[int, ...], make: Callable[[int], bytes]) -> bytes:
+        at, length = place(raw), chance.choice(lengths)
+        return raw[:at] + make(len(raw[at : at + length])) + raw[at + length :]
 
     def flip(raw: bytes) -> bytes:
         at = place(raw)
         return raw[:at] + bytes([raw[at] ^ (1 << chance.randrange(8))]) + raw[at + 1 :]
 
     yield "a bit flipped", flip
-    yield "zeros", zeros
-    yield "noise", noise
+    yield "zeros", lambda raw: overwrite(raw, (1, 16, 512, 4096), bytes)
+    yield "noise", lambda raw: overwrite(raw, (4, 64, 512), chance.randbytes)
     yield "cut short", lambda raw: raw[: place(raw)]
     yield "appended to", lambda raw: raw + chance.randbytes(1 + chance.randrange(600))
     yield "emptied", lambda raw: b""
