@@ -47,7 +47,7 @@ def peers(compared: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-_RECORDED = {"bare": "final loss only", "all": "all statistics"}  # by the flavour of a peer
+_RECORDED = {"bare": "final loss only", "ends": "final loss only", "all": "all statistics"}  # by the flavour of a peer
 
 
 def scaling(part: Mapping[str, Any]) -> Figure:
