@@ -70,8 +70,7 @@ def difference_error(
     tables = (table,) if isinstance(table, FiniteDifference) else tuple(table)
     if not tables or not all(isinstance(one, FiniteDifference) for one in tables):
         raise bad_type("table", table, "not a FiniteDifference", "Pass the result of gdkit.finite_difference")
-    if labels is not None and len(labels) != len(tables):
-        raise bad_value("labels", labels, f"{len(labels)} labels for {len(tables)} tables", "Pass one per table")
+    style.check_labels(labels, len(tables), "table")
     ax = style.get_axes(ax)
     errors = np.concatenate([one.error for one in tables])
     least = errors[errors > 0].min(initial=1.0) / 3

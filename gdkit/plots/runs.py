@@ -43,7 +43,9 @@ def trajectories(
     """
     style.check_limits(limits, (2, 2))
     runs = (runs,) if isinstance(runs, Trajectory) else tuple(runs)
-    labels = _check_labels(labels, runs)
+    if not runs:
+        raise bad_value("runs", runs, "it is empty", "Pass at least one Trajectory")
+    style.check_labels(labels, len(runs), "run")
     paths = [_get_path(run, 2) for run in runs]
     loss = _make_loss(problem, runs[0])
     low, high = np.transpose(limits) if limits else _find_box(paths, runs)
@@ -52,7 +54,7 @@ def trajectories(
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_0$", ylabel="$x_1$")
     handles = []
     regimes = [_classify(problem, run) for run in runs]
-    for number, (path, regime, label) in enumerate(zip(paths, regimes, labels, strict=True)):
+    for number, (path, regime, label) in enumerate(zip(paths, regimes, labels or [""] * len(runs), strict=True)):
         look = style.series(number)
         _draw_path(ax, path, low, high, look["color"], regime)
         if label:
@@ -197,9 +199,8 @@ def coordinate_check(
     changes = np.asarray(changes, float)
     if changes.ndim != 3 or len(changes) != len(widths):
         raise bad_value("changes", changes.shape, "not (widths, seeds, layers)", f"Pass {len(widths)} rows")
+    style.check_labels(labels, changes.shape[2], "layer")
     labels = labels or [f"layer {number}" for number in range(1, changes.shape[2] + 1)]
-    if len(labels) != changes.shape[2]:
-        raise bad_value("labels", labels, f"there are {changes.shape[2]} layers", "Pass one per layer")
     ax = style.get_axes(ax)
     for number, (layer, label) in enumerate(zip(np.moveaxis(changes, 2, 0), labels, strict=True)):
         mean = layer.mean(axis=1)
@@ -211,16 +212,6 @@ def coordinate_check(
     style.tidy_ticks(ax.yaxis)
     ax.legend(frameon=False, fontsize="small")
     return ax
-
-
-def _check_labels(labels: Sequence[str] | None, runs: Sequence[Trajectory]) -> Sequence[str]:
-    if not runs:
-        raise bad_value("runs", runs, "it is empty", "Pass at least one Trajectory")
-    if labels is None:
-        return [""] * len(runs)
-    if len(labels) != len(runs):
-        raise bad_value("labels", labels, f"{len(labels)} labels for {len(runs)} runs", "Pass one per run")
-    return labels
 
 
 def curvature(run: ExplainedRun, *, ax: Axes | None = None) -> Axes:

@@ -389,6 +389,12 @@ def clip_path(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return np.vstack([inside_path, start + shares.min() * move])
 
 
+def check_labels(labels: Sequence[str] | None, number: int, noun: str) -> None:
+    """Raise unless there are as many labels as nouns, or None."""
+    if labels is not None and len(labels) != number:
+        raise bad_value("labels", labels, f"{len(labels)} labels for {number} {noun}s", f"Pass one per {noun}")
+
+
 def check_limits(limits: Any, shape: tuple[int, ...]) -> None:
     """Raise unless `limits` are increasing pairs of this shape, or None."""
     if limits is None:
