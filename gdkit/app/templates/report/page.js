@@ -98,55 +98,58 @@ const KINDS = ["validation", "test", "training", "about the run"];
 const measuresOf = (sweep) => [...new Set([sweep.by, ...KINDS.flatMap((kind) => sweep.measures[kind] ?? [])])];
 
 function buildScores(app) {
-  const { sweep, state } = app;
+  const { sweep } = app;
   const holder = document.getElementById("scores");
   const axes = Object.keys(sweep.axes);
   const first = sweep.axis ?? axes[0] ?? "optimizer";
-  const view = { name: "scores", axis: first, measure: sweep.by, linear: undefined };
-  const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
   const sign = isMaximized(sweep, sweep.by) ? -1 : 1;
   const reached = sweep.optimizers.map((optimizer) => (optimizer.score === null ? Infinity : sign * optimizer.score));
-  const start = reached.indexOf(smallest(reached));
-  const curves = { name: "curves", what: "loss", axis: first, optimizer: start, seed: valuesOf(sweep, "seed")[0], log: true, smooth: 1 };
+  const view = { name: "scores", axis: first, measure: sweep.by, linear: undefined };
+  const curves = { name: "curves", what: "loss", axis: first, optimizer: reached.indexOf(smallest(reached)), seed: valuesOf(sweep, "seed")[0], log: true, smooth: 1 };
+  const score = scoreFigure(app, holder.querySelector(".score .plot"), view);
   const curve = curveFigure(app, holder.querySelector(".curves .plot"), curves);
   app.figures.push(score, curve);
 
-  const set = (target, name, figures = [score, curve]) => (value) => {
-    target[name] = value;
-    if (["measure", "what", "axis"].includes(name)) figures.forEach((figure) => { figure.view.window = null; }); // other numbers
-    figures.forEach((figure) => figure.draw());
-    legendOf(app, curves, holder.querySelector(".curves .key"));
+  const showLegend = () => legendOf(app, curves, holder.querySelector(".curves .key"));
+  const set = (figure) => (name) => (value) => {
+    figure.view[name] = value;
+    if (["measure", "what", "axis"].includes(name)) figure.view.window = null; // other numbers
+    figure.draw();
+    showLegend();
   };
   const fixers = axes.length > 1 ? axes.map((axis) => fixChooser(app, axis)) : [];
+  const along = (axis) => {
+    fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === axis; });
+    for (const figure of [score, curve]) set(figure)("axis")(axis);
+  };
   fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === first; });
-  const scoreControls = [chooser("Measure", measuresOf(sweep), "", set(view, "measure", [score]), view.measure, humanize)];
-  if (axes.length > 1) {
-    const along = (axis) => {
-      curves.axis = axis;
-      fixers.forEach((fixer, i) => { fixer.hidden = axes[i] === axis; });
-      set(view, "axis")(axis);
-    };
-    scoreControls.push(chooser("Along", axes, "", along, first, humanize));
-  }
-  scoreControls.push(chooser("Horizontal scale", [null, "linear", "log"], "", set(view, "across", [score]), null, (v) => v ?? "as in the sweep"));
-  scoreControls.push(chooser("Vertical scale", [undefined, true], "", set(view, "linear", [score]), undefined, (v) => (v ? "linear" : "log where possible")));
-  scoreControls.push(...fixers);
-  fillControls(app, score, holder.querySelector(".score .controls"), scoreControls);
+  const alongs = axes.length > 1 ? [chooser("Along", axes, "", along, first, humanize)] : [];
+  fillControls(app, score, holder.querySelector(".score .controls"), [...scoreChoices(sweep, view, set(score), alongs), ...fixers]);
+  fillControls(app, curve, holder.querySelector(".curves .controls"), curveChoices(sweep, curves, set(curve)));
   if (sweep.optimizers.length > 1) holder.querySelector(".score .chips").append(...sweep.optimizers.map((_, i) => toggle(app, i, score)));
-
-  const curveControls = [chooser("Steps", [true, false], "", set(curves, "log", [curve]), true, (v) => (v ? "log" : "linear"))];
-  curveControls.push(chooser("Vertical scale", [undefined, true], "", set(curves, "linear", [curve]), undefined, (v) => (v ? "linear" : "log where possible")));
-  if (sweep.optimizers.length > 1) {
-    const labels = sweep.optimizers.map((_, i) => i);
-    curveControls.unshift(chooser("Curves of", labels, "", set(curves, "optimizer", [curve]), start, (i) => sweep.optimizers[i].label));
-  }
-  const names = curveNames(sweep);
-  if (names.length > 1) curveControls.unshift(chooser("Curve", names, "", set(curves, "what", [curve]), "loss", humanize));
-  if (sweep.several) curveControls.push(chooser("Seed", [...valuesOf(sweep, "seed"), ...Object.keys(BANDS)], "", set(curves, "seed", [curve]), curves.seed, (v) => BANDS[v] ?? short(v)));
-  curveControls.push(chooser("Smoothing", [1, 5, 15, 45], "", set(curves, "smooth", [curve]), 1, (n) => (n > 1 ? `mean of ${n} points` : "none")));
-  fillControls(app, curve, holder.querySelector(".curves .controls"), curveControls);
-  legendOf(app, curves, holder.querySelector(".curves .key"));
   holder.querySelector(".score .key").append(...regimeKey(sweep), ...starKey(sweep), ...edgeKey(sweep));
+  showLegend();
+}
+
+const verticalChoice = (set) => chooser("Vertical scale", [undefined, true], "", set("linear"), undefined, (v) => (v ? "linear" : "log where possible"));
+
+const scoreChoices = (sweep, view, set, alongs) => [
+  chooser("Measure", measuresOf(sweep), "", set("measure"), view.measure, humanize),
+  ...alongs,
+  chooser("Horizontal scale", [null, "linear", "log"], "", set("across"), null, (v) => v ?? "as in the sweep"),
+  verticalChoice(set),
+];
+
+function curveChoices(sweep, view, set) {
+  const names = curveNames(sweep);
+  return [
+    ...(names.length > 1 ? [chooser("Curve", names, "", set("what"), view.what, humanize)] : []),
+    ...(sweep.optimizers.length > 1 ? [chooser("Curves of", [...sweep.optimizers.keys()], "", set("optimizer"), view.optimizer, (i) => sweep.optimizers[i].label)] : []),
+    chooser("Steps", [true, false], "", set("log"), view.log, (v) => (v ? "log" : "linear")),
+    verticalChoice(set),
+    ...(sweep.several ? [chooser("Seed", [...valuesOf(sweep, "seed"), ...Object.keys(BANDS)], "", set("seed"), view.seed, (v) => BANDS[v] ?? short(v))] : []),
+    chooser("Smoothing", [1, 5, 15, 45], "", set("smooth"), view.smooth, (n) => (n > 1 ? `mean of ${n} points` : "none")),
+  ];
 }
 
 // Adds the controls of a figure, folded on a narrow screen, and the buttons that zoom and save it.
