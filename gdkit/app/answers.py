@@ -1,5 +1,6 @@
 """The answer in words: which value to use, how certain it is, and where divergence begins."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -75,23 +76,10 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     row, recommendation = summary.best, summary.best.choice
     if recommendation is None:
         return []
-    seeds = len(row.seeds)
-    is_partial = seeds > 2 and recommendation.finished < recommendation.runs
-    alike = seeds > 2 and len(set(row.seeds)) == 1
-    missing = (
-        "no interval until all seeds finish" if is_partial
-        else "all seeds have the same score" if alike else f"{count(seeds, 'seed')}: no interval"
-    )  # fmt: skip
-    interval = (
-        f"95 % bootstrap interval over seeds: {short_range(recommendation.interval)}"
-        if recommendation.interval
-        else missing
-    )
-    end = _describe_axis_end(summary, row).removeprefix(", ")
-    interval = f"{end}: the best value may lie beyond it" if end and recommendation.interval else interval
+    interval = _describe_interval(summary, row, recommendation)
     cards = [
         AnswerCard(f"best {humanize(recommendation.axis)}", short_number(recommendation.best), interval),
-        _make_plateau_card(summary, recommendation, "needs seeds that differ" if alike else "needs 3 seeds"),
+        _make_plateau_card(summary, row, recommendation),
     ]
     cards += filter(None, [_make_edge_card(recommendation, _find_unsettled(row))])
     mean, score = short_number(recommendation.mean), short_number(recommendation.score)
@@ -99,20 +87,36 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
     return [*cards, AnswerCard(humanize(summary.by), score, "; ".join(filter(None, details)))]
 
 
-def _make_plateau_card(summary: Summary, recommendation: Recommendation, unknown: str) -> AnswerCard:
+def _describe_interval(summary: Summary, row: SummaryRow, recommendation: Recommendation) -> str:
+    """The interval of the best value, or why there is none or it tells little."""
+    seeds, end = len(row.seeds), _describe_axis_end(summary, row).removeprefix(", ")
+    if recommendation.interval and end:
+        return f"{end}: the best value may lie beyond it"
+    if recommendation.interval:
+        return f"95 % bootstrap interval over seeds: {short_range(recommendation.interval)}"
+    if seeds > 2 and recommendation.finished < recommendation.runs:
+        return "no interval until all seeds finish"
+    return "all seeds have the same score" if _are_seeds_alike(row) else f"{count(seeds, 'seed')}: no interval"
+
+
+def _are_seeds_alike(row: SummaryRow) -> bool:
+    return len(row.seeds) > 2 and len(set(row.seeds)) == 1
+
+
+def _make_plateau_card(summary: Summary, row: SummaryRow, recommendation: Recommendation) -> AnswerCard:
     as_good, hidden = recommendation.as_good, _describe_hidden(summary, recommendation)
     if as_good is None:
+        unknown = "needs seeds that differ" if _are_seeds_alike(row) else "needs 3 seeds"
         return AnswerCard("about as good", short_range(as_good), unknown)
+    is_alone = as_good[0] == as_good[1]
     if hidden:
-        alone = "no other value" if as_good[0] == as_good[1] else short_range(as_good)
-        return AnswerCard("about as good", alone, f"mean close to the best; {hidden}")
-    if as_good[0] == as_good[1]:
-        beyond = (
-            "beyond the noise of the seeds" if recommendation.interval else "more than 5 % farther from the optimum"
-        )
-        return AnswerCard("about as good", "no other value", f"its neighbors: {beyond}")
-    within = "within the noise of the seeds" if recommendation.interval else "at most 5 % farther from the optimum"
-    return AnswerCard("about as good", short_range(as_good), within)
+        detail = f"mean close to the best; {hidden}"
+    elif recommendation.interval:
+        detail = "its neighbors: beyond the noise of the seeds" if is_alone else "within the noise of the seeds"
+    else:
+        farther = "farther from the optimum"
+        detail = f"its neighbors: more than 5 % {farther}" if is_alone else f"at most 5 % {farther}"
+    return AnswerCard("about as good", "no other value" if is_alone else short_range(as_good), detail)
 
 
 def _make_edge_card(recommendation: Recommendation, unsettled: float | None) -> AnswerCard | None:
@@ -251,7 +255,7 @@ def _describe_plateau(summary: Summary, recommendation: Recommendation) -> str:
 
 
 def _describe_hidden(summary: Summary, recommendation: Recommendation) -> str:
-    """Values that the noise hides to be worse: ``3 seeds do not distinguish 0.01–0.3 (mean test loss up to 2)``."""
+    """Values that seeds do not show to be worse: ``3 seeds do not distinguish 0.01–0.3 (mean test loss up to 2)``."""
     if recommendation.plateau == recommendation.as_good:
         return ""
     mean = f"mean {humanize(summary.by)} {'down' if summary.maximize else 'up'} to"
@@ -261,16 +265,11 @@ def _describe_hidden(summary: Summary, recommendation: Recommendation) -> str:
 
 def _find_unsettled(row: SummaryRow) -> float | None:
     """The value above the best from which on no run converges; None where divergence is all that begins there."""
-    recommendation = row.recommendation
-    if recommendation is None or recommendation.best is None:
+    settles = lambda cell: any(cell.counts[regime] for regime in MAY_HAVE_CONVERGED)
+    values = [cell.value for cell in itertools.takewhile(lambda cell: not settles(cell), reversed(row.cells))]
+    if not values or row.choice is None or row.choice.best is None or values[-1] <= row.choice.best:
         return None
-    found = None
-    for cell in reversed(row.cells):
-        if any(cell.counts[regime] for regime in MAY_HAVE_CONVERGED):
-            break
-        found = cell.value
-    settles = found is not None and found > recommendation.best
-    return found if settles and (recommendation.unsafe is None or found < recommendation.unsafe) else None
+    return values[-1] if row.choice.unsafe is None or values[-1] < row.choice.unsafe else None
 
 
 def _describe_unsettled(row: SummaryRow) -> str:
