@@ -109,7 +109,7 @@ def from_arrays(arrays: PyTree, *, batch_size: int, key: int = 0) -> BatchFuncti
     if len(counts) > 1:
         problem = "the arrays differ in their numbers of rows"
         raise bad_value("arrays", counts, problem, "Pass equally many rows of each")
-    return _row_source(_ArrayDataset(arrays), counts[0], batch_size, key)
+    return _make_row_source(_ArrayDataset(arrays), counts[0], batch_size, key)
 
 
 def from_map_dataset(
@@ -134,7 +134,7 @@ def from_map_dataset(
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise bad_type("dataset", dataset, "it has no __len__ and __getitem__", "Pass examples by index, or a function")
-    return _row_source(_Examples(dataset, collate or _stack), len(dataset), batch_size, key)
+    return _make_row_source(_Examples(dataset, collate or _stack), len(dataset), batch_size, key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,7 +223,7 @@ def _stack(examples: Sequence[Any]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *examples)
 
 
-def _row_source(take: Callable[[np.ndarray], PyTree], rows: int, batch_size: int, key: int) -> BatchFunction:
+def _make_row_source(take: Callable[[np.ndarray], PyTree], rows: int, batch_size: int, key: int) -> BatchFunction:
     checks.check_integer("batch_size", batch_size)
     checks.check_integer("key", key, at_least=0)
     if not 0 < rows < 2**31:

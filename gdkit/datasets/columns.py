@@ -74,7 +74,7 @@ def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | Non
     texts = list(texts)
     numbers = None if decimal != "." or thousands else _parse_plain(texts)
     if numbers is None:
-        pattern = _number_pattern(decimal, thousands)
+        pattern = _make_number_pattern(decimal, thousands)
         strip = (lambda text: text.replace(thousands, "")) if thousands else (lambda text: text)
         texts = [strip(text).replace(decimal, ".") if pattern.fullmatch(text) else "nan" for text in texts]
         numbers = np.array(texts, object).astype(np.float64)
@@ -84,7 +84,7 @@ def parse_numbers(texts: Iterable[str], decimal: str = ".", thousands: str | Non
     return numbers
 
 
-def _number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
+def _make_number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     mark, groups = re.escape(decimal), rf"|\d{{1,3}}(?:{re.escape(thousands)}\d{{2,3}})+" if thousands else ""
     return re.compile(rf"[+-]?(?:(?:\d+{groups})(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 

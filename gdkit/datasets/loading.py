@@ -81,7 +81,7 @@ def load(data: DataLike, *, split: Sequence[float] = SPLIT, split_key: int = 0) 
         return data
     if isinstance(data, Mapping):
         return _load_mapping(data, split, split_key)
-    options = (_check_fractions(split), _check_key(split_key), _float_dtype())
+    options = (_check_fractions(split), _check_key(split_key), _get_float_dtype())
     if isinstance(data, str):
         return _load_named(_check_name(data), *options)
     if isinstance(data, tuple | list) and len(data) == 2:
@@ -143,16 +143,16 @@ def _load_mapping(data: Mapping[str, Any], split: Sequence[float], split_key: in
     options = parse_options(data, path)
     fractions = _check_fractions(split if data.get("split") is None else data["split"])
     # size and time of the last change are part of the cache's key, so that an edited file is read again
-    stamp = _stamp(path)
+    stamp = _read_stamp(path)
     if data_suffix(path) == ".npy" and isinstance(options.target, str):
-        stamp += _stamp(_check_file(options.target))
-    dataset = _load_file(path.resolve(), stamp, options, fractions, _check_key(split_key), _float_dtype())
+        stamp += _read_stamp(_check_file(options.target))
+    dataset = _load_file(path.resolve(), stamp, options, fractions, _check_key(split_key), _get_float_dtype())
     for caveat in dataset.caveats:
         warn(f"{path.name}: {caveat}")
     return dataset
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def _read_stamp(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError as error:
@@ -229,5 +229,5 @@ def _check_key(split_key: Any) -> int:
     return int(split_key)
 
 
-def _float_dtype() -> str:
+def _get_float_dtype() -> str:
     return jax.dtypes.canonicalize_dtype(float).name

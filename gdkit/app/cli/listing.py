@@ -28,7 +28,7 @@ def print_names(kind: str) -> None:
         print(lines.rstrip())
 
 
-def _optimizers() -> Iterator[tuple[str, str]]:
+def _list_optimizers() -> Iterator[tuple[str, str]]:
     from gdkit import optimizers
 
     for name, factory in optimizers.names().items():
@@ -36,7 +36,7 @@ def _optimizers() -> Iterator[tuple[str, str]]:
         yield name, f"not available by name: {reason}" if reason else _describe_parameters(parameters(factory))
 
 
-def _problems() -> Iterator[tuple[str, str]]:
+def _list_problems() -> Iterator[tuple[str, str]]:
     from gdkit import problems
 
     for name, factory in problems.names().items():
@@ -44,7 +44,7 @@ def _problems() -> Iterator[tuple[str, str]]:
         yield name, f"{summary} Arguments: {_describe_parameters(parameters(factory))}."
 
 
-def _monitors() -> Iterator[tuple[str, str]]:
+def _list_monitors() -> Iterator[tuple[str, str]]:
     from gdkit.app.config.build import MONITORS, get_monitor_parameters
 
     for name, factory in MONITORS.items():
@@ -55,7 +55,7 @@ def _monitors() -> Iterator[tuple[str, str]]:
     yield "{use: MODULE:FUNCTION}", "your own: a function that returns a gdkit.monitors.Monitor"
 
 
-def _data() -> Iterator[tuple[str, str]]:
+def _list_data() -> Iterator[tuple[str, str]]:
     from gdkit import datasets
 
     for name in datasets.names():
@@ -67,7 +67,7 @@ def _data() -> Iterator[tuple[str, str]]:
     yield "{file: PATH, target: COLUMN}", "your own file: text such as .csv, .parquet, .npz or .npy"
 
 
-def _experiments() -> Iterator[tuple[str, str]]:
+def _list_experiments() -> Iterator[tuple[str, str]]:
     """The modules of the folder ``experiments`` that define `run`, read as text: nothing is imported."""
     for path in sorted(Path("experiments").glob("*.py")):
         try:
@@ -79,18 +79,18 @@ def _experiments() -> Iterator[tuple[str, str]]:
             yield f"experiments.{path.stem}:run", first_paragraph(ast.get_docstring(tree))
 
 
-def _examples() -> Iterator[tuple[str, str]]:
+def _list_examples() -> Iterator[tuple[str, str]]:
     for name in examples.example_names():
         yield name, examples.describe_example(name)
 
 
 _KINDS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
-    "optimizers": _optimizers,
-    "problems": _problems,
-    "monitors": _monitors,
-    "data": _data,
-    "experiments": _experiments,
-    "examples": _examples,
+    "optimizers": _list_optimizers,
+    "problems": _list_problems,
+    "monitors": _list_monitors,
+    "data": _list_data,
+    "experiments": _list_experiments,
+    "examples": _list_examples,
 }
 _EMPTY = {
     "experiments": "{folder}: no experiments. An experiment is a module in the folder experiments with a function "

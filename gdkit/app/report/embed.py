@@ -245,7 +245,7 @@ def _find_curves(sweeps: Sequence[EmbeddedSweep], every: Mapping[str, int]) -> d
 
     These are the loss, and the values on validation data along the run.
     """
-    along = [name for sweep in sweeps for name in curve_names(sweep.result.lanes) if EVALUATION in _dims(sweep, name)]
+    along = [name for sweep in sweeps for name in curve_names(sweep.result.lanes) if _is_evaluated(sweep, name)]
     is_recorded = lambda name: any(f"{name}_curve" in sweep.result.lanes for sweep in sweeps)
     length = lambda name: max(s.result.lanes.get(f"{name}_curve", np.zeros((1, 0))).shape[1] for s in sweeps)
     return dict.fromkeys(["loss", *along]) | {
@@ -264,7 +264,7 @@ def _embed_curves(
 ) -> dict[str, Any] | None:
     """Curves of as many of the embedded lanes as `budget` bytes hold; a curve ends where its lane does."""
     lanes = sweep.result.lanes
-    is_evaluated = EVALUATION in _dims(sweep, what)
+    is_evaluated = _is_evaluated(sweep, what)
     name = what if is_evaluated else "curve_loss" if steps is None else f"{what}_curve"
     if name not in lanes:
         return None
@@ -280,8 +280,9 @@ def _embed_curves(
     return {"what": what, "steps": steps.tolist(), "rows": _pack(places), "values": _pack(values)}
 
 
-def _dims(sweep: EmbeddedSweep, name: str) -> tuple[Any, ...]:
-    return sweep.result.lanes[name].dims if name in sweep.result.lanes else ()
+def _is_evaluated(sweep: EmbeddedSweep, name: str) -> bool:
+    """Whether a value has been evaluated along the run."""
+    return name in sweep.result.lanes and EVALUATION in sweep.result.lanes[name].dims
 
 
 # Parts of the embedded data
@@ -339,12 +340,12 @@ def _embed_column(name: str, values: np.ndarray) -> dict[str, Any]:
         distinct, values = np.unique(values.astype(str), return_inverse=True)
         kind, texts = ("u1" if len(distinct) < 256 else "i4"), distinct.tolist()
     else:
-        kind = _smallest_type(values)
+        kind = _choose_type(values)
     column = {"name": name, "type": kind, "data": _pack(values.astype(f"<{kind}"))}
     return column if texts is None else column | {"texts": texts}
 
 
-def _smallest_type(values: np.ndarray) -> str:
+def _choose_type(values: np.ndarray) -> str:
     """The smallest type that holds the numbers exactly."""
     if values.dtype.kind == "f":
         return "f4" if values.dtype.itemsize <= 4 else "f8"

@@ -56,12 +56,12 @@ def fill_page(
       run: the digest of the run that the page shows.
       figures: the digest of the files of its figures, where the run is finished.
     """
-    style, program = _style(), _program()
+    style, program = _make_style(), _join_program()
     digests = {"run": run, "figures": figures}
     refresh = f'<noscript><meta http-equiv="refresh" content="{reload_seconds}"></noscript>\n'
     return _fill(
         "page.html",
-        policy=_policy(style, program),
+        policy=_make_policy(style, program),
         kicker=escape(kicker),
         title=escape(title),
         subtitle=escape(subtitle),
@@ -70,7 +70,7 @@ def fill_page(
         run="".join(f'<meta name="gdkit-{n}" content="{escape(x)}">\n' for n, x in digests.items() if x),
         refresh=refresh if reload_seconds else "",
         reload=f' data-reload="{reload_seconds}"' if reload_seconds else "",
-        data=_data_element(data) if data else "",
+        data=_render_data(data) if data else "",
         body="\n".join(section for section in sections if section),
     )
 
@@ -81,7 +81,7 @@ def fill_interactive(heading: str, note: str = "") -> str:
     return _fill("interactive.html", heading=escape(heading), note=paragraph)
 
 
-def _policy(style: str, program: str) -> str:
+def _make_policy(style: str, program: str) -> str:
     """A content security policy that loads nothing, and allows this style and this program only."""
     return (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(program)}'; "
@@ -93,7 +93,7 @@ def _digest(content: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}"
 
 
-def _data_element(data: Mapping[str, Any]) -> str:
+def _render_data(data: Mapping[str, Any]) -> str:
     """An element with `data` as JSON, in which no text can end the element."""
     content = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -101,13 +101,13 @@ def _data_element(data: Mapping[str, Any]) -> str:
     return f'<script type="application/json" id="sweep">{content}</script>\n'
 
 
-def _program() -> str:
+def _join_program() -> str:
     parts = "\n".join(_read(f"{name}.js") for name in _PARTS)
     parts = re.sub(r"\n\s+", "\n", re.sub(r"^ *//.*\n", "", parts, flags=re.MULTILINE))
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
-def _style() -> str:
+def _make_style() -> str:
     """The style, with the colors of regimes and series that all figures use."""
     regimes = {f"r{int(regime)}": color for regime, color in REGIME_COLORS.items()}
     series = {f"c{i}": color if color != "#000000" else "var(--ink)" for i, color in enumerate(SERIES_COLORS)}

@@ -288,7 +288,7 @@ def _render_strip(row: SummaryRow, edges: np.ndarray) -> str:
     """One column per value, divided into the shares of its regimes, diverged runs on top."""
     places = sorted({round(i * (len(row.cells) - 1) / (_STRIP_CELLS - 1)) for i in range(_STRIP_CELLS)})
     cells, edges = [row.cells[place] for place in places], edges[[*places, -1]]
-    groups = itertools.groupby(enumerate(cells), lambda numbered: _regime_shares(numbered[1]))
+    groups = itertools.groupby(enumerate(cells), lambda numbered: _compute_shares(numbered[1]))
     starts = [next(group)[0] for _, group in groups]
     ends = [*starts[1:], len(cells)]
     stretches = [
@@ -300,13 +300,13 @@ def _render_strip(row: SummaryRow, edges: np.ndarray) -> str:
     return f'<span>{low}</span><svg class="strip" {frame}>{"".join(stretches)}</svg><span>{high}</span>'
 
 
-def _regime_shares(cell: RegimeCell) -> tuple[float, ...]:
+def _compute_shares(cell: RegimeCell) -> tuple[float, ...]:
     return tuple(count / sum(cell.counts) for count in cell.counts)
 
 
 def _render_stretch(cells: Sequence[RegimeCell], start: float, end: float) -> str:
     """Neighboring values with the same share of every regime."""
-    shares = dict(zip(Regime, _regime_shares(cells[0]), strict=True))
+    shares = dict(zip(Regime, _compute_shares(cells[0]), strict=True))
     text = ", ".join(f"{100 * share:.0f} % {regime.name.lower()}" for regime, share in shares.items() if share)
     values = short_range((cells[0].value, cells[-1].value))
     title = f"<title>{escape(values)}: {escape(text.removeprefix('100 % '))}</title>"
@@ -337,8 +337,8 @@ def _encode_image(figure: SavedFigure) -> tuple[str, str]:
     """A data URL, and the CSS class of its background."""
     vector = _read_svg(figure.svg) if figure.svg else None
     if vector and len(vector) <= _LARGEST_SVG:
-        return _data_url("svg+xml", vector), "ink"
-    return _data_url(figure.png.suffix.removeprefix("."), figure.png.read_bytes()), "paper"
+        return _encode_url("svg+xml", vector), "ink"
+    return _encode_url(figure.png.suffix.removeprefix("."), figure.png.read_bytes()), "paper"
 
 
 def _read_svg(path: Path) -> bytes:
@@ -347,5 +347,5 @@ def _read_svg(path: Path) -> bytes:
     return f"{head}{_DARK}{end}{shorter}".encode()  # in points: hundredths are far finer than a pixel
 
 
-def _data_url(kind: str, content: bytes) -> str:
+def _encode_url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
