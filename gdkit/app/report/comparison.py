@@ -81,7 +81,7 @@ def write_comparison(directories: Sequence[Path], out: Path) -> Path:
     ]
     title = ", ".join(run.name for run in runs)
     data = {"name": "comparison", **embed_sweeps(sweeps, by)}
-    publish_output(out, [fill_page("Comparison of learning-rate sweeps", title, "", body, data).encode()])
+    publish_output(out, [fill_page("Comparison of learning-rate sweeps", title, "", body, data=data).encode()])
     return out
 
 

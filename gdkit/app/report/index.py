@@ -59,7 +59,8 @@ def render_index(
     table = f'<div class="wide" tabindex="0" role="region" aria-label="Runs">{table}</div>'
     finished = sum(run.is_finished for run in runs)
     subtitle = f"{count(len(runs), 'run folder')}, {finished:,} finished"
-    return fill_page("Runs", folder.absolute().name, subtitle, [f"<section>{table}</section>"], None, reload_seconds)
+    body = [f"<section>{table}</section>"]
+    return fill_page("Runs", folder.absolute().name, subtitle, body, reload_seconds=reload_seconds)
 
 
 _TEXT = ' class="text"'

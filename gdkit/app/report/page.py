@@ -40,6 +40,7 @@ def fill_page(
     title: str,
     subtitle: str,
     sections: Iterable[str],
+    *,
     data: Mapping[str, Any] | None = None,
     reload_seconds: int | None = None,
     run: str | None = None,

@@ -121,9 +121,16 @@ def _fill_result_page(
         sections.render_figures(figures, FOLDER),
         origin,
     ]
-    data, run = {"name": title, **data}, result.lanes.attrs.get("run")
-    subtitle = describe_run(result)
-    return fill_page("Learning-rate sweep", title, subtitle, body, data, notice.reload_seconds, run, drawn)
+    return fill_page(
+        "Learning-rate sweep",
+        title,
+        describe_run(result),
+        body,
+        data={"name": title, **data},
+        reload_seconds=notice.reload_seconds,
+        run=result.lanes.attrs.get("run"),
+        figures=drawn,
+    )
 
 
 def write_empty_report(config: SweepConfig, folder: Path, notice: Notice, result: SweepResult | None = None) -> Path:
@@ -137,7 +144,7 @@ def render_empty_report(config: SweepConfig, folder: Path, notice: Notice, resul
         drawn = draw_curves_so_far(result, Path(scratch)) if result is not None else []
         figures = list(map(sections.render_figure, drawn))
     body = [sections.render_notice(notice.text), *figures, _render_origin(config, folder, {})]
-    return fill_page("Learning-rate sweep", config.name, "", body, None, notice.reload_seconds)
+    return fill_page("Learning-rate sweep", config.name, "", body, reload_seconds=notice.reload_seconds)
 
 
 def write_study_report(
