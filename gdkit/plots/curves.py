@@ -90,7 +90,7 @@ def curves(
     linear = name in result.lanes and result.is_maximized(name)
     style.set_loss_axis(ax, np.concatenate(bounded or around_start or [np.zeros(0)]), linear=linear)
     if log_steps:
-        ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=range(2, 10))
+        ax.set_xscale("symlog", linthresh=1, linscale=0.4, subs=(2, 5))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     last = max([1.0, *(float(steps[-1]) for steps, *_ in drawn)])

@@ -278,13 +278,15 @@ def set_loss_axis(ax: Axes, losses: np.ndarray, *, margin: float = 0.0, linear: 
 def tidy_ticks(axis: Any) -> None:
     """Label powers of ten on a log or symlog axis; below two decades, label more ticks, in plain numbers.
 
-    Labels are plain text: setting them as formulas takes a sixth of the time of a figure.
+    Labels are plain text, and minor ticks few: formulas and ticks at 2 to 9 take a third of the time of a figure.
     """
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() not in ("log", "symlog"):
         return
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(format_power)
+    if axis.get_scale() == "log":
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
     if axis.get_scale() == "log" and high < 100 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
