@@ -73,8 +73,8 @@ accelerators: ## count programs compiled for accelerators that are not there, in
 	@VENV=$(VENV)-accelerators sh scripts/setup accelerators
 	$(VENV)-accelerators/bin/python -m benchmarks.accelerators $(MODELS)
 
-readme: env-test ## update the outputs and figures of README.md and the tutorials
-	$(PY) docs/readme.py
+readme: env-test ## update the outputs and figures of README.md and the tutorials; select with PAGES=names
+	$(PY) docs/readme.py $(PAGES)
 
 docs: env-docs ## build the documentation in site/html; it can be read without a server
 	@$(PY) docs/build_site.py

@@ -1,4 +1,4 @@
-"""Update the outputs and figures of README.md and of the tutorials: ``make readme``.
+"""Update the outputs and figures of README.md and of the tutorials: ``make readme``. Arguments select pages by name.
 
 Python blocks run in order in one namespace; the text block after a Python block holds its output. The block after
 ``<!-- output of: COMMAND -->`` holds the output of that command. A line ``... = VALUES  # small: OTHERS`` has the
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -69,9 +69,13 @@ def _update_command(part: str) -> str:
     return f"<!-- output of: gdkit {match['command']} -->\n```text\n{body}\n```"
 
 
-def main() -> None:
-    """Update the documents, and copy the figures of the README from their runs."""
-    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in TUTORIALS)):
+def main(names: Sequence[str]) -> None:
+    """Update the named pages, or all, and copy the figures of the README from their runs."""
+    pages = {"README": ROOT / "README.md", **{name: ROOT / "docs" / f"{name}.md" for name in TUTORIALS}}
+    for name in names:
+        if name not in pages:
+            raise SystemExit(f"{name}: no such page. Available: {', '.join(pages)}")
+    for path in (pages[name] for name in names or pages):
         text = path.read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
@@ -80,11 +84,11 @@ def main() -> None:
                 shutil.copy(figure, ROOT / "docs" / "figures" / figure)
         os.chdir(ROOT)
         path.write_text(new, encoding="utf-8")
-    for run, figure in FIGURES.items():
+    for run, figure in FIGURES.items() if not names or "README" in names else ():
         if not (ROOT / "runs" / run / "figures" / figure).exists():
             subprocess.run([sys.executable, "-m", "gdkit", "run", f"configs/{run}.yaml"], check=True)
         shutil.copy(ROOT / "runs" / run / "figures" / figure, ROOT / "docs" / "figures" / f"{run}.png")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
