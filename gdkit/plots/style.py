@@ -392,7 +392,7 @@ def clip_path(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 
 
 def check_labels(labels: Sequence[str] | None, number: int, noun: str) -> None:
-    """Raise unless there are as many labels as nouns, or None."""
+    """Raise unless there are no labels, or as many as there are tables, runs or layers: the `noun`."""
     if labels is not None and len(labels) != number:
         raise bad_value("labels", labels, f"{len(labels)} labels for {number} {noun}s", f"Pass one per {noun}")
 
