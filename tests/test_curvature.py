@@ -183,12 +183,18 @@ OF_FIVE = problems.mlp("iris", widths=(5,)).init(jax.random.key(0))
 
 QUADRATIC = (problems.quadratic([1.0, 2.0, 3.0]), jnp.ones(5), r"\(3,\)")
 MIXED = (IRIS, (IRIS.init(jax.random.key(0))[0], OF_FIVE[1]), r"\(4, 3\)")
+NAMED = Problem(lambda p: jnp.sum(p["w"] ** 2) * p["b"] ** 2, {"w": jnp.ones(3), "b": jnp.ones(())})
+UNNAMED = Problem(lambda p: p[0] ** 2 + p[1].sum() ** 2, [jnp.ones(()), jnp.ones(3)])
 
 
 @pytest.mark.parametrize(
     ("question", "case"),
     [(stability.sharpness, QUADRATIC), (stability.sharpness, MIXED), (stability.trace, QUADRATIC),
-     (stability.gauss_newton, MIXED)],
+     (stability.gauss_newton, MIXED),
+     (stability.sharpness, (NAMED, {"w": jnp.ones(3)}, r"\(3,\)")),  # KeyError
+     (stability.trace, (UNNAMED, [jnp.ones(())], r"\(3,\)")),  # IndexError
+     (stability.sharpness, (UNNAMED, [jnp.ones(()), {"a": jnp.ones(3)}], r"\(3,\)")),  # AttributeError
+     (stability.gauss_newton, (IRIS, jnp.ones(5), r"\(4, 3\)"))],
 )  # fmt: skip
 def test_params_of_other_shapes_are_refused_with_those_of_the_start(question, case):
     problem, params, own = case

@@ -84,11 +84,12 @@ def _name_params(problem: Problem, params: Params) -> Generator[None]:
     """Raise the errors of a loss at params unlike those of the problem's start as errors of the params."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a name, a place or an attribute that params lack, or a product of other shapes
         shapes, own = (jax.tree.map(jnp.shape, tree) for tree in (params, binding.get_params_shape(problem)))
         if isinstance(error, GdkitError) or shapes == own:
             raise
-        raise bad_value("params", shapes, f"the loss fails at them: {error}", f"Pass params of shapes {own}") from error
+        text = f"the loss fails at them with {type(error).__name__}: {str(error).rstrip('.')}"
+        raise bad_value("params", shapes, text, f"Pass params of shapes {own}") from error
 
 
 def _multiply_gauss_newton(
