@@ -68,6 +68,8 @@ BAD_AXES = {
     "problem axis": ({"problem.center": [1.0], **GOOD}, "a finished Problem takes no hyperparameters"),
     "twice": ([GOOD, {"learning_rate": [0.1]}], None),
     "no optimizers": ({"optimizer": {}, **GOOD}, "labels are missing or occur twice"),
+    "an optimizer alone in a tuple": ({"optimizer": {"a": (sgd,)}, **GOOD}, "not an optimizer with its own values"),
+    "an optimizer with a number": ({"optimizer": {"a": (sgd, 3)}, **GOOD}, "not an optimizer with its own values"),
 }
 
 
@@ -75,7 +77,7 @@ BAD_AXES = {
 def test_bad_axes_are_refused(name):
     axes, match = BAD_AXES[name]
     with pytest.raises(GdkitError, match=match):
-        run(axes=axes, optimizer=None if name == "no optimizers" else sgd)
+        run(axes=axes, optimizer=None if "optimizer" in axes else sgd)
 
 
 def test_a_learning_rate_of_zero_is_allowed():

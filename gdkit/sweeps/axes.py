@@ -195,8 +195,12 @@ def _free_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _split_choice(choice: Any) -> tuple[Any, Mapping[str, Any]]:
     """An optimizer, and its own values where it is paired with some."""
-    has_own = isinstance(choice, tuple) and not optimizers.is_optimizer(choice)
-    return choice if has_own else (choice, {})
+    if not isinstance(choice, tuple) or optimizers.is_optimizer(choice):
+        return choice, {}
+    if len(choice) != 2 or not isinstance(choice[1], Mapping):
+        problem, remedy = "not an optimizer with its own values", "Pass a factory, or (factory, {name: values})"
+        raise bad_type("axes['optimizer']", choice, problem, remedy)
+    return choice
 
 
 def group_points(section: Section) -> list[Group]:
