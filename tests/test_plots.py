@@ -178,6 +178,14 @@ def test_loss_axis_is_that_of_the_lanes_that_did_not_diverge(ax, parabola):
     assert 9 < ax.get_ylim()[1] < 1000
 
 
+@pytest.mark.parametrize("value", [1e-3, 1.0, np.float64(-100.0), 1e12])
+def test_powers_of_ten_are_formulas_where_latex_draws_text(value):
+    plain, bare = plots.style.format_power(value), str.maketrans("", "", "{}")
+    with mpl.rc_context({"text.usetex": True}):
+        formula = mpl.ticker.LogFormatterMathtext()(value).replace("\\mathdefault", "")
+        assert plots.style.format_power(value).translate(bare) == formula.translate(bare) and not plain.isascii()
+
+
 def test_every_lane_has_a_line_and_a_mark(ax, parabola):
     plots.loss_curves(parabola, ax=ax)
     marks = [line for line in ax.lines if line.get_linestyle() == "None"]

@@ -302,9 +302,11 @@ def format_power(value: float, _: int | None = None) -> str:
     ['10⁻³', '10⁰', '−10²', '0', '25']
     """
     exponent = round(math.log10(abs(value))) if value else 0
-    if not math.isclose(abs(value), 10.0**exponent):
-        return f"{value:g}".replace("-", "−")
-    return f"{'−' if value < 0 else ''}10{str(exponent).translate(_RAISED)}"
+    is_power, sign = math.isclose(abs(value), 10.0**exponent), "-" if value < 0 else ""
+    if mpl.rcParams["text.usetex"]:  # LaTeX does not know the characters below
+        return f"${sign}10^{{{exponent}}}$" if is_power else f"${value:g}$"
+    text = f"{sign}10{str(exponent).translate(_RAISED)}" if is_power else f"{value:g}"
+    return text.replace("-", "−")
 
 
 def cell_edges(axis: Any, values: np.ndarray) -> np.ndarray:
