@@ -377,6 +377,24 @@ def test_the_value_from_which_on_no_run_converges_is_named(end, first):
         assert cards[found[0]][0] == found[1]
 
 
+@pytest.mark.parametrize("optimizers", [(None,), ("sgd", "adam")])
+def test_where_no_run_converges_divergence_at_other_settings_is_not_denied(optimizers):
+    losses = 0.01 + 0.04 * np.maximum(OFFSETS / 2, 0)  # with momentum 0; up to 0.03, the gap is at most 1 %
+    other = np.where(np.arange(25) < 20, 1.5 * losses, np.inf)  # with momentum 0.9
+    scores = np.stack([column(losses), column(other)], axis=1).reshape(-1, 3)
+    parts = [scores, np.full_like(scores, 0.5)][: len(optimizers)]  # adam converges nowhere
+    scores = np.concatenate(parts)
+    finite = np.where(np.isfinite(scores), scores, 3).ravel()
+    options = {"by": "final_loss", "others": {"momentum": [0.0, 0.9]}, "optimizers": optimizers}
+    summary = summarize(made(scores, late_mean=finite, min_loss=finite, **options), "final_loss")
+    beyond = f"{RATES[np.argmax(losses > 0.03)]:.3g}"
+    subject = "No run of sgd" if optimizers[0] else "No run"
+    for text in (answers.format_details(summary), answers.format_answer(summary)):
+        assert f"{subject} converges from {beyond} on." in text and "none diverged" not in text
+    card = next(card for card in answers.answer_cards(summary) if card.name == "no run converges from")
+    assert (card.value, card.detail) == (beyond, "none diverged with the other settings of the best up to 10")
+
+
 @pytest.mark.parametrize("question", ["best", "recommend"])
 def test_a_result_without_finished_lanes_has_neither_best_nor_recommendation(question):
     result = made(column(CURVES["a bowl"]), end_kind=int(EndKind.RUNNING))

@@ -81,7 +81,7 @@ def answer_cards(summary: Summary) -> list[AnswerCard]:
         AnswerCard(f"best {humanize(recommendation.axis)}", short_number(recommendation.best), interval),
         _make_plateau_card(summary, row, recommendation),
     ]
-    cards += filter(None, [_make_edge_card(recommendation, _find_unsettled(row))])
+    cards += filter(None, [_make_edge_card(row, recommendation)])
     mean, score = short_number(recommendation.mean), short_number(recommendation.score)
     details = ["corrected for choosing the best" * (mean != score), _format_metric(summary, recommendation)]
     return [*cards, AnswerCard(humanize(summary.by), score, "; ".join(filter(None, details)))]
@@ -119,12 +119,15 @@ def _make_plateau_card(summary: Summary, row: SummaryRow, recommendation: Recomm
     return AnswerCard("about as good", "no other value" if is_alone else short_range(as_good), detail)
 
 
-def _make_edge_card(recommendation: Recommendation, unsettled: float | None) -> AnswerCard | None:
+def _make_edge_card(row: SummaryRow, recommendation: Recommendation) -> AnswerCard | None:
     safe, unsafe, edge = recommendation.safe, recommendation.unsafe, recommendation.edge
     if safe is None:
         return None
+    unsettled = _find_unsettled(row)
     if unsafe is None and unsettled is not None:
-        return AnswerCard("no run converges from", short_number(unsettled), f"none diverged up to {short_number(safe)}")
+        elsewhere = " with the other settings of the best" * bool(row.counts.get(Regime.DIVERGED))
+        detail = f"none diverged{elsewhere} up to {short_number(safe)}"
+        return AnswerCard("no run converges from", short_number(unsettled), detail)
     if unsafe is None:
         return AnswerCard("no divergence up to", short_number(safe), "no divergence found")
     bracket = f"no run diverged up to {short_number(safe)}, some did at {short_number(unsafe)}"
@@ -273,11 +276,14 @@ def _find_unsettled(row: SummaryRow) -> float | None:
 
 
 def _describe_unsettled(row: SummaryRow) -> str:
+    """From where on no run of an optimizer converges, at any value of the other axes, and that none diverged if so."""
     value = _find_unsettled(row)
     if value is None or row.recommendation is None:
         return ""
-    end = "" if row.recommendation.unsafe else f", and none diverged up to {short_number(row.recommendation.safe)}"
-    return f"No run converges from {short_number(value)} on{end}."
+    none = f"No run of {row.optimizer}" if row.optimizer else "No run"
+    has_diverged = row.counts.get(Regime.DIVERGED)
+    end = "" if has_diverged else f", and none diverged up to {short_number(row.recommendation.safe)}"
+    return f"{none} converges from {short_number(value)} on{end}."
 
 
 def _describe_divergence(recommendation: Recommendation) -> str:
