@@ -11,7 +11,7 @@ import gdkit
 from benchmarks import COMPARED, compare, document, numpy_peers, operations, peers, profile, timing, workloads
 from benchmarks.__main__ import PARTS, main
 from benchmarks.roofline import flops
-from benchmarks.targets import Target, judge
+from benchmarks.targets import TARGETS, Target, judge
 
 
 @pytest.mark.full
@@ -70,6 +70,20 @@ def test_rounds_are_interleaved_and_ratios_pair_within_a_round():
     assert timing.ratio({"a": [1.0, 2.0, 4.0], "b": [2.0, None, 12.0]}, "b", "a") == 2.5
 
 
+def test_the_answer_of_targets_is_that_of_the_contract():
+    peer = lambda title, flavour, ratio: {"title": title, "flavour": flavour, "ratio": ratio}
+    rows = [peer("gdkit", "all", 1.0), peer("gdkit", "ends", 0.5), peer("best by hand", "bare", 0.6)]
+    seconds = {"gdkit, sweeps": [1.0, 2.0, None], "gdkit, halving": [3.0] * 3, "Optuna on PyTorch": [None, 20.0, 30.0]}
+    found = {
+        target.what: target.find({"scalar": {"peers": rows}, "tuning": {"seconds": seconds}}) for target in TARGETS
+    }
+    (ends,) = (value for what, value in found.items() if what.startswith("scalar loss") and "ends" in what)
+    assert ends == pytest.approx(0.6 / 0.5)  # the time by hand over that of gdkit with the same statistics
+    assert found["the same against Optuna on PyTorch"] == pytest.approx(
+        30.0 / 2.0
+    )  # medians, a failed search is longest
+
+
 def test_flops_count_what_a_matmul_does():
     work = workloads.make("small_mlp", quick=True)
     forward, first = 2 * 16 * (64 * 16 + 16 * 10), 2 * 16 * 64 * 16
@@ -79,7 +93,7 @@ def test_flops_count_what_a_matmul_does():
 @pytest.mark.full
 def test_the_operations_of_a_step_are_told_apart():
     work = workloads.make("small_mlp", quick=True)
-    job, shape, _ = profile._plan(work)
+    job, shape, _ = profile._plan(work, "all")
     found = operations.operations(work, job, shape, points=4)
     assert len(found) == 4 and all(spent.keys() == set(operations.KINDS) for spent in found.values())
     for spent in found.values():
