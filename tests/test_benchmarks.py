@@ -70,18 +70,15 @@ def test_rounds_are_interleaved_and_ratios_pair_within_a_round():
     assert timing.ratio({"a": [1.0, 2.0, 4.0], "b": [2.0, None, 12.0]}, "b", "a") == 2.5
 
 
-def test_the_answer_of_targets_is_that_of_the_contract():
+def test_targets_compare_peers_with_the_same_statistics_and_with_the_fastest_search():
     peer = lambda title, flavour, ratio: {"title": title, "flavour": flavour, "ratio": ratio}
     rows = [peer("gdkit", "all", 1.0), peer("gdkit", "ends", 0.5), peer("best by hand", "bare", 0.6)]
     seconds = {"gdkit, sweeps": [1.0, 2.0, None], "gdkit, halving": [3.0] * 3, "Optuna on PyTorch": [None, 20.0, 30.0]}
-    found = {
-        target.what: target.find({"scalar": {"peers": rows}, "tuning": {"seconds": seconds}}) for target in TARGETS
-    }
+    parts = {"scalar": {"peers": rows}, "tuning": {"seconds": seconds}}
+    found = {target.what: target.find(parts) for target in TARGETS}
     (ends,) = (value for what, value in found.items() if what.startswith("scalar loss") and "ends" in what)
-    assert ends == pytest.approx(0.6 / 0.5)  # the time by hand over that of gdkit with the same statistics
-    assert found["the same against Optuna on PyTorch"] == pytest.approx(
-        30.0 / 2.0
-    )  # medians, a failed search is longest
+    assert ends == pytest.approx(0.6 / 0.5)
+    assert found["the same against Optuna on PyTorch"] == pytest.approx(30 / 2)  # medians; a failed search is longest
 
 
 def test_flops_count_what_a_matmul_does():
