@@ -39,12 +39,12 @@ DEFAULTS: dict[str, Any] = {
     "key": 100,  # of the first start
     "starts": 3,
     "approach": 3000,  # steps within which the sharpness nears the edge
-    "near": 0.95,  # of the edge, where the flows start
+    "near": 0.95,  # of the edge, where the flows start; before it where the sharpness rises past the edge at once
     "steps": 1000,  # from there
     "every": 10,  # steps between comparisons
     "transient": 250,  # steps before losses are compared
     "k": 3,  # eigenvectors along which the flow may oscillate
-    "substeps": 2,
+    "substeps": 4,
 }
 SOURCE = "Cohen et al., Understanding optimization in deep learning with central flows, 2025"
 WINDOW = 50  # steps over which the figure averages
@@ -129,7 +129,8 @@ def compare(settings: Mapping[str, Any], degree: int, rate: float, key: int) -> 
     )
     curve, edge = np.asarray(run.statistics["sharpness_curve"], float), 2 / rate
     near = np.flatnonzero(curve[: settings["approach"] // every + 1] >= settings["near"] * edge)
-    begin = int(near[0]) * every if near.size else settings["approach"]
+    first = max(0, near[0] - (curve[near[0]] > edge)) if near.size else 0  # where it is past the edge, the one before
+    begin = int(first) * every if near.size else settings["approach"]
     start = jax.tree.map(lambda history: history[begin], run.params_history)
     options: dict[str, Any] = {"start": start, "record_every": every, "record_params": True}
     central = gdkit.central_flow(

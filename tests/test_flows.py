@@ -1,6 +1,7 @@
 """The gradient flow and the central flow against closed forms, dense matrices and integrations by NumPy."""
 
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,18 @@ def test_too_few_eigenvectors_are_reported():
     )
     with pytest.warns(GdkitWarning, match="more than 1 eigenvalues are at 2/η. Raise k"):
         central_flow(bowl, sgd, 9, hyperparameters={"learning_rate": 0.5, "problem.rise": 1.0}, k=1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("substeps", "leaves"), [(1, True), (2, False), (4, False)])
+def test_a_flow_that_leaves_the_edge_is_reported(substeps, leaves):
+    """The curvature 4 + x of y rises so fast that one substep passes from below 2/η = 5 far beyond it."""
+    valley = Problem(lambda p: 0.5 * (4 + p[0]) * p[1] ** 2 - 50 * p[0], jnp.array([-1.0, 0.0]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        flow = central_flow(valley, sgd, 9, hyperparameters={"learning_rate": 0.4}, k=1, substeps=substeps)
+    assert (float(flow.sharpness.max()) > 10) == leaves
+    assert any("far above 2/η or not finite at step 1. Raise substeps" in str(w.message) for w in caught) == leaves
 
 
 @pytest.fixture(scope="module")

@@ -185,21 +185,23 @@ _DERIVED = (
 )
 
 
+_FAR = 1.05  # times 2/η, which the oscillation holds to a thousandth
+
+
 def _check_flow(flow: CentralFlow, outside: np.ndarray) -> None:
-    """Raise for a start above the edge; warn of a flow that is not finite, or has too few eigenvectors.
+    """Raise for a start above the edge; warn of a flow that leaves it or is not finite, or has too few eigenvectors.
 
     `outside`, (points,), is the next eigenvalue, along which the flow does not oscillate.
     """
     sharpness, edge = np.asarray(flow.sharpness), np.asarray(flow.edge)
-    if sharpness[0, 0] > 1.05 * edge[0]:
+    if sharpness[0, 0] > _FAR * edge[0]:
         remedy = "Start from the state of a descend of some steps (start=run.state), or lower the learning rate"
         problem = f"the sharpness there is above 2/η = {edge[0]:.4g}, where no central flow begins"
         raise bad_value("sharpness at the start", float(sharpness[0, 0]), problem, remedy)
-    if not np.all(np.isfinite(flow.loss)):
-        first = int(np.asarray(flow.step)[~np.isfinite(flow.loss)][0])
-        warnings.warn(
-            f"The central flow is not finite at step {first}. Raise k or substeps.", GdkitWarning, stacklevel=3
-        )
+    has_left = ~(sharpness[:, 0] <= _FAR * edge) | ~np.isfinite(flow.loss)
+    if has_left.any():
+        text = f"The central flow is far above 2/η or not finite at step {int(np.asarray(flow.step)[has_left][0])}"
+        warnings.warn(f"{text}. Raise substeps or k.", GdkitWarning, stacklevel=3)
     elif np.any(outside > edge):
         first, k = int(np.asarray(flow.step)[outside > edge][0]), sharpness.shape[1]
         text = f"At step {first} of the central flow more than {k} eigenvalues are at 2/η. Raise k."
