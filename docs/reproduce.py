@@ -93,15 +93,17 @@ def page(results: dict[str, Any]) -> str:
 
 def fresh_keys(results: dict[str, Any]) -> str:
     """Table of the claims at other keys; empty before the first."""
-    rows = []
+    rows, every = [], []
     for name, result in results.items():
         claims = [c for claims in result.get("fresh", {}).values() for c in claims if c["kind"] != "check"]
         if claims:
+            every += claims
             failed = Counter(c["text"] for c in claims if not c["holds"])
             held = f"{len(claims) - failed.total()} of {len(claims)} ({1 - failed.total() / len(claims):.0%})"
             which = "; ".join(f"{_cell(text)} ({times}×)" for text, times in failed.items())
             rows.append(f"| {title(name)} | {', '.join(sorted(result['fresh'], key=int))} | {held} | {which} |")
-    return FRESH + "\n".join(rows) + "\n" if rows else ""
+    held = f"\nIn all, {sum(c['holds'] for c in every)} of {len(every)} claims held.\n"
+    return FRESH + "\n".join(rows) + "\n" + held if rows else ""
 
 
 def section(name: str, config: StudyConfig, result: dict[str, Any]) -> str:
