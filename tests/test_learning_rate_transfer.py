@@ -99,7 +99,7 @@ def test_coordinate_check_draws_a_line_a_layer():
         (lambda: update(shapes(4)[:2]), "base=.*its structure is not that of the params"),
         (lambda: update(jax.tree.map(jnp.sum, shapes(4))), r"base=\(\): a leaf of the params is of shape \(5, 8\)"),
         (lambda: plots.coordinate_check([8, 16], np.ones((3, 2, 2))), r"changes=\(3, 2, 2\): not .widths.*2 rows"),
-        (lambda: plots.coordinate_check([8], np.ones((1, 2, 2)), labels=["a"]), "labels=.*1 labels for 2 layers"),
+        (lambda: plots.coordinate_check([8], np.ones((1, 2, 2)), labels=["a"]), "labels=.*1 label for 2 layers"),
     ],
 )
 def test_bad_arguments_are_named(call, match):

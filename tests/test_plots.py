@@ -439,7 +439,7 @@ def test_file_in_no_folder_is_refused(tmp_path):
         (lambda f: plots.regime_map(f.plane, x="momentum", y="momentum"), "the same axis as x"),
         (lambda f: plots.regime_map(f.noisy, x="learning_rate", y="optimizer"), "Use regime_strip"),
         (lambda f: plots.trajectories(f.walks.problem.two, []), "runs=.*: it is empty"),
-        (lambda f: plots.trajectories(f.walks.problem.two, f.walks.two, labels=["a"]), "1 labels for 2 runs"),
+        (lambda f: plots.trajectories(f.walks.problem.two, f.walks.two, labels=["a"]), "1 label for 2 runs"),
         (lambda f: plots.trajectories(f.walks.problem.two, f.walks.one), "its params are 1 numbers"),
         (lambda f: plots.trajectories(problems.rosenbrock, f.walks.two), "not a Problem"),
         (lambda f: plots.trajectories(f.walks.problem.two, f.walks.two, limits=(0, 1)), "not increasing pairs"),

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from gdkit.errors import bad_type, bad_value
-from gdkit.formatting import format_number
+from gdkit.formatting import count, format_number
 from gdkit.regimes import Regime
 from gdkit.store.files import publish_output
 
@@ -396,7 +396,8 @@ def clip_path(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 def check_labels(labels: Sequence[str] | None, number: int, noun: str) -> None:
     """Raise unless there are no labels, or as many as there are tables, runs or layers: the `noun`."""
     if labels is not None and len(labels) != number:
-        raise bad_value("labels", labels, f"{len(labels)} labels for {number} {noun}s", f"Pass one per {noun}")
+        problem = f"{count(len(labels), 'label')} for {count(number, noun)}"
+        raise bad_value("labels", labels, problem, f"Pass one per {noun}")
 
 
 def check_limits(limits: Any, shape: tuple[int, ...]) -> None:
