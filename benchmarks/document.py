@@ -35,22 +35,26 @@ allocator: arenas of single threads retain freed memory, by chance up to a tenth
 
 WHY = """Known reasons for targets that are not met:
 
-- *Bare peers and PyTorch*: gdkit's time includes its statistics. *Where the time goes* lists the cost of each, and the
-  time of a hand-written step by kind of operation: products take the same time for all; sums over params and
-  elementwise operations take longer in gdkit. They read the params, the gradient and the previous gradient repeatedly
-  from memory that the cores share, since on a CPU XLA computes them one after the other.
-- *The best hand-written variant with all statistics*: its steps take about as long as gdkit's. The difference lies
-  around them: gdkit checks the sweep, starts, finishes and hands over its blocks one by one, and labels the result. The
-  variant is also the best of a search over programs with up to four steps per loop iteration. gdkit compiles a second
-  program only for sweeps that take much longer.
-- *The matmul peak*: it is that of large matrices. *Its products alone* in *Share of the machine* shows what these small
-  matrices reach without other operations. For the gradient of a layer, whose left factor is transposed, XLA uses a
-  slower library than for the other products.
+- *MLPs*: with all statistics gdkit's time includes them. *Where the time goes* lists the cost of each, and the time of
+  a hand-written step by kind of operation: products take the same time for all; sums over params and elementwise
+  operations take longer in gdkit. They read the params, the gradient and the previous gradient repeatedly from memory
+  that the cores share, since on a CPU XLA computes them one after the other. The variant by hand is also the best of a
+  search over programs with up to four steps per loop iteration. gdkit compiles a second program only for sweeps that
+  take much longer.
+- *The products alone*: for the gradient of a layer, whose left factor is transposed, XLA uses a slower library than for
+  the other products; *Share of the machine* has what they reach by themselves.
+- *A scalar with only its ends*: *Where the time goes* shows that half of its time is spent outside the workers. The
+  variant by hand returns an array; gdkit checks 131,072 values, hands over a hundred blocks one by one, and labels as
+  many lanes. A step of gdkit also stops lanes whose loss has left its bounds, which the table below lists as *none*.
 - *A tile*: it makes four calls, for the start, the steps, the last observation, and the readout. *Growth* has the time
   of one call. The rest is communication between threads that share Python's lock, and writing its rows.
 - *Progress and store*: tiles and carries are packed, checksummed and synced while the workers use every core. This
   takes the same time for any speed of the steps, and so a larger share of faster ones. Repeated measurements differ by
   about a quarter.
+- *The end of the command*: after the answer the figures are drawn, by one core, and the report is written; matplotlib
+  lays out text twice, as PNG and as SVG.
+- *A finished run*: half of the time are imports. The rest is tracing the programs once: the run is recognized by what
+  its code computes.
 - *A search*: it knows which losses are good and stops at the first good rate; a sweep is timed to its end. All lanes of
   a sweep share the cores from the start, so most results arrive near its end. Successive halving gives most lanes few
   steps, and starts, finishes and evaluates its blocks once per round; in its last round some cores are idle.
