@@ -285,9 +285,10 @@ def tidy_ticks(axis: Any) -> None:
         return
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(format_power)
-    if axis.get_scale() == "log":
-        axis.set_minor_locator(LogLocator(subs=(2, 5)))
-    if axis.get_scale() == "log" and high < 100 * low:
+    if axis.get_scale() == "symlog":
+        return
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    if high < 100 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 
