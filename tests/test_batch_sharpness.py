@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
+from tiny import SETTINGS
 
 from experiments import batch_sharpness as study
 from gdkit.errors import InputTypeError, InputValueError
-
-TINY = {"network": {"widths": [4]}, "batch_sizes": [8], "learning_rates": [0.2], "steps": 6, "every": 2, "batches": 2,
-        "seeds": 2}  # fmt: skip
 
 
 def synthetic(batch=(1.0, 1.0), full=(0.4, 0.7), start=0.4):
@@ -23,11 +21,12 @@ def synthetic(batch=(1.0, 1.0), full=(0.4, 0.7), start=0.4):
 
 @pytest.mark.full
 def test_the_study_runs_and_shows_every_case():
-    result = study.run(TINY)
-    (case,) = result.cases
-    assert case.batch.shape == case.full.shape == (2, 4) and np.isfinite(case.batch).all()
-    assert len(str(result).splitlines()) == 2 + 2
-    assert [len(ax.lines) for ax in study.plot(result)["batch_sharpness"].axes] == [2 + 2 + 1]
+    result = study.run(SETTINGS["batch_sharpness"])
+    for case in result.cases:
+        assert case.batch.shape == case.full.shape == (2, 4) and np.isfinite(case.batch).all()
+    assert len(str(result).splitlines()) == 3 + len(result.cases)
+    axes = study.plot(result)["batch_sharpness"].axes
+    assert [len(ax.lines) for ax in axes] == [2 + 2 + 1] * len(result.cases)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_claims_fail_where_they_are_smooth_and_rounding_decides():
     assert [claim.holds for claim in claims] == [False, False, False, False, False]
 
 
+@pytest.mark.full
 def test_table_has_a_row_a_network_and_the_mean_beside_the_published_number(found):
     _, _, *rows = str(found).splitlines()
     cells = [[cell.strip() for cell in row.split("|")] for row in rows]
@@ -115,6 +116,7 @@ def test_table_has_a_row_a_network_and_the_mean_beside_the_published_number(foun
     assert cells[2][-2].startswith(f"{np.mean(medians):.2f} ± ")
 
 
+@pytest.mark.full
 def test_figure_shows_windows_dimensions_and_a_film(found):
     made = fractal_boundary.plot(found)
     figure, film = made["fractal_boundary"], made["fractal_boundary_zoom"]

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 from shared import quick
+from tiny import SETTINGS
 
 from experiments import noise_scale as study
 from gdkit.errors import InputTypeError, InputValueError
 
-TINY = {
-    "width": 4, "target": 2.2, "batch_sizes": [16, 64], "rows": 512, "steps": 8, "evaluations": 8,
-    "learning_rates": {"from": 0.3, "to": 1.0, "count": 2}, "seeds": 2,
-}  # fmt: skip
 SIZES = (4, 8, 128, 256)
 
 
@@ -24,7 +21,7 @@ def synthetic(critical=20.0, noise=20.0, power=-1.0):
 
 @pytest.mark.full
 def test_the_study_runs_and_shows_every_batch_size():
-    result = study.run(TINY)
+    result = study.run(SETTINGS["noise_scale"])
     assert [one.steps.shape for one in result.runs] == [(2, 2), (2, 2)]
     assert all(np.isfinite(one.steps[one.best]).all() and (one.noise > 0).all() for one in result.runs)
     assert len(str(result).splitlines()) == 2 + 2 + 1

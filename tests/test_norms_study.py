@@ -3,17 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import SETTINGS
 
 from experiments import norms as study
 from gdkit.errors import InputTypeError, InputValueError
 
-TINY = {"network": {"widths": [3], "rows": 6}, "norms": ["linf"], "steps": 4, "every": 2, "starts": 1, "seeds": 1}
 GRADIENT = {"weight": jnp.array([[3.0, 0.0], [0.0, -4.0]]), "bias": jnp.array([0.0, 12.0])}
 
 
 @pytest.fixture(scope="module")
 def result():
-    return study.run(TINY)
+    return study.run(SETTINGS["norms"])
 
 
 @pytest.mark.parametrize(

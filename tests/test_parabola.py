@@ -12,11 +12,6 @@ from gdkit.errors import InputTypeError, InputValueError
 
 @pytest.fixture(scope="module")
 def lesson():
-    return parabola.run({})
-
-
-@pytest.fixture(scope="module")
-def fine():
     return parabola.run({"sweep": {"count": 2000}})
 
 
@@ -46,11 +41,11 @@ def test_borders_are_those_of_curvature_two():
     assert at == pytest.approx(((1 - 0.01 ** (1 / 800)) / 2, 0.5, 1.0))
 
 
-def test_regimes_are_those_of_theory_but_within_one_percent_of_a_border(fine):
-    rates = fine.sweep.lanes["learning_rate"].values
+def test_regimes_are_those_of_theory_but_within_one_percent_of_a_border(lesson):
+    rates = lesson.sweep.lanes["learning_rate"].values
     near = np.abs(rates[:, None] / np.array(parabola.borders(400)) - 1).min(axis=1) < 0.01
     near &= rates != 1.0  # there theory is exact: 1 − λη = −1, and so is the arithmetic
-    assert np.array_equal(fine.sweep.lane_regimes[~near], parabola.predict_regimes(rates, 400)[~near])
+    assert np.array_equal(lesson.sweep.lane_regimes[~near], parabola.predict_regimes(rates, 400)[~near])
     assert rates.size > 1990
 
 
@@ -64,15 +59,15 @@ def test_examples_show_the_regimes_they_are_named_for():
     assert list(parabola.predict_regimes(rates, 400)) == list(parabola.EXAMPLES)
 
 
-@pytest.mark.parametrize("result", ["lesson", "fine"])
-def test_every_claim_holds(result, request):
-    for claim in parabola.claims(request.getfixturevalue(result)):
+def test_every_claim_holds(lesson):
+    for claim in parabola.claims(lesson):
         assert claim.holds, claim
 
 
 @pytest.mark.full
-def test_claims_hold_from_another_start_to_another_center():
-    for claim in parabola.claims(parabola.run({"center": -1.0, "start": 4.0, "learning_rate": 0.6})):
+@pytest.mark.parametrize("settings", [{}, {"center": -1.0, "start": 4.0, "learning_rate": 0.6}])
+def test_claims_hold_at_defaults_and_from_another_start_to_another_center(settings):
+    for claim in parabola.claims(parabola.run(settings)):
         assert claim.holds, claim
 
 
@@ -82,6 +77,7 @@ def test_claims_can_fail(lesson):
     assert not Claim("nothing was measured", "", 0.0, 1.0, float("nan")).holds
 
 
+@pytest.mark.full
 def test_one_figure_shows_a_walk_for_every_regime_and_the_borders(lesson):
     figures = parabola.plot(lesson)
     assert [type(figure) for figure in figures.values()] == [Figure]

@@ -4,17 +4,15 @@ import jax
 import numpy as np
 import pytest
 from shared import dense_hessian
+from tiny import SETTINGS
 
 from experiments import spectra as study
 from gdkit.errors import InputTypeError, InputValueError
 
-TINY = {"width": 2, "rows": 40, "losses": ["squared_error"], "steps": 40, "checkpoints": 3, "traces": 2, "products": 6,
-        "probes": 2, "depth": 4, "seeds": 1}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def result():
-    return study.run(TINY)
+    return study.run(SETTINGS["spectra"])
 
 
 def test_the_matrix_written_down_whole_is_that_of_jax():
