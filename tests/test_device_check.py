@@ -8,11 +8,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from gdkit import problems
 from gdkit.app.cli import main
 from gdkit.sweeps.programs import targets
+from gdkit.sweeps.programs.groups import compile_absent, trace_groups
 from gdkit.sweeps.programs.kernels import Counter, Work, count_per_step
+from gdkit.sweeps.request import check_request
 
 H200 = Path(__file__).parents[1] / "benchmarks/results/nvidia-h200-16-cores-plain.json"
 
@@ -107,6 +111,33 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
     assert work.bytes == 6 * 64 + (64 + 33) / 4
 
 
+def test_copies_of_the_carry_are_those_of_arrays_that_a_loop_carries():
+    text = """
+%c (x: (s32[], f32[2,8])) -> pred[] {
+  %x = (s32[], f32[2,8]{1,0}) parameter(0)
+  ROOT %go = pred[] fusion(%x), kind=kLoop, calls=%f
+}
+%b (x: (s32[], f32[2,8])) -> (s32[], f32[2,8]) {
+  %x = (s32[], f32[2,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%x), index=0
+  %y = f32[2,8]{1,0} get-tuple-element(%x), index=1
+  %count = s32[] copy(%i)
+  %carried = f32[2,8]{0,1} copy(%y)
+  %zeros = f32[8]{0} fusion(%y), kind=kLoop, calls=%f
+  %other = f32[8]{0} copy(%zeros)
+  ROOT %next = (s32[], f32[2,8]{1,0}) tuple(%count, %carried)
+}
+ENTRY %main (x: (s32[], f32[2,8])) -> (s32[], f32[2,8]) {
+  %x = (s32[], f32[2,8]{1,0}) parameter(0)
+  ROOT %all = (s32[], f32[2,8]{1,0}) while(%x), condition=%c, body=%b
+}
+"""
+    counter = Counter(text)
+    (loop,) = counter.find_loops(counter.entry)
+    work = counter.count_loop(loop)
+    assert (work.copies, work.carry_copies) == (3, 1)
+
+
 TPU_LOOP = """
 %c (x: (s32[], f32[8])) -> pred[] {{
   {constants}
@@ -192,3 +223,17 @@ def test_a_program_for_an_absent_device_has_strides_of_known_length(config, caps
     assert main(["check", config, "--device", name]) == 0
     syncs = float(re.search(r"sgd.* (\S+)  +\S+ \w+  +\S+ \S?s", capsys.readouterr().out)[1])
     assert syncs == 1 / 8
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["h200", "a100"])
+def test_no_step_of_a_network_on_a_gpu_copies_what_its_loop_carries(name):
+    if not targets.is_installed(name):
+        pytest.skip(f"no compiler for {name}: pip install 'gdkit[cuda]'")
+    problem = problems.mlp("digits", widths=(16,), batch_size=32)
+    request = check_request(problem, optax.adam, {"learning_rate": np.linspace(0.01, 0.1, 64)}, steps=300)
+    (group,) = trace_groups(request)
+    (program,) = compile_absent(request, group, targets.get_device(name)).programs
+    work = count_per_step(program.advance.as_text(), program.layout.stride)
+    assert work.kernels > 10
+    assert work.carry_copies == 0

@@ -19,6 +19,7 @@ from gdkit.sweeps.programs.layout import ON_ACCELERATOR, ON_CPU, choose_layout
 from gdkit.sweeps.request import check_request
 
 PLAIN = ON_CPU._replace(stride=8)  # without what changes the order of sums
+IN_PAIRS = ON_ACCELERATOR._replace(unroll=2)
 RATES = {"learning_rate": [0.01, 0.1, 1.2]}  # the last diverges within a stride
 
 
@@ -48,6 +49,7 @@ def test_strides_change_no_bit_and_the_layout_of_accelerators_no_result(iris):
     assert_same(single, run(PLAIN))
     # sums in another order, and batches that are sampled ahead
     assert_same(single, run(ON_ACCELERATOR), rtol=1e-4, atol=1e-6)
+    assert_same(single, run(IN_PAIRS), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.full

@@ -48,7 +48,11 @@ class Row(NamedTuple):
 
 
 MESHES = {"h200 × 8": ("h200", "1x1x8"), "v5e × 4": ("v5e", "v5e:2x2")}  # whose devices share the lanes of a block
-LONGER = "gdkit, all, strides of 16"
+LONGER, SHORTER = "gdkit, all, strides of 16", "gdkit, all, four steps per iteration"
+VARIANTS = {
+    LONGER: ON_ACCELERATOR._replace(unroll=2, stride=16),
+    SHORTER: ON_ACCELERATOR._replace(unroll=4),
+}
 
 
 def list_cases() -> Iterator[Case]:
@@ -61,6 +65,7 @@ def list_cases() -> Iterator[Case]:
                 ways = WAYS if is_main and optimizer == "sgd" else compared
                 yield from (Case(device, model, optimizer, way) for way in ways)
     yield Case("h200", "digits_mlp", "sgd", LONGER)
+    yield Case("h200", "scalar", "sgd", SHORTER)
     yield from (Case(mesh, "digits_mlp", "sgd", WAYS[0]) for mesh in MESHES)
 
 
@@ -74,8 +79,7 @@ def count(case: Case) -> Row:
         axes = {"learning_rate": work.rates}
         request = check_request(work.problem, factory, axes, steps=work.steps, statistics=statistics)
         (group,) = trace_groups(request)
-        layout = ON_ACCELERATOR._replace(unroll=2, stride=16) if case.way == LONGER else None
-        job = compile_absent(request, group, place, layout)
+        job = compile_absent(request, group, place, VARIANTS.get(case.way))
         compiled, lanes = job.programs[0].advance, job.lanes_per_block
         counted = count_per_step(compiled.as_text(), job.programs[0].layout.stride)
     else:

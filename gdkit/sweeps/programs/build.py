@@ -253,7 +253,11 @@ def _run_stride(block: _BlockCall, position: _Position) -> _Position:
     definition, (carry, slot) = block.definition, position
     layout, at = definition.layout, jnp.asarray(definition.curve_steps)
     steps = carry.t + jnp.arange(layout.stride, dtype=jnp.int32)
-    move = lambda lanes, step: _move_lanes(block, layout.separate(lanes), *step)
+
+    def move(lanes: Lane, step: tuple[Array, PyTree]) -> tuple[Lane, Array]:
+        lanes, loss = _move_lanes(block, lanes, *step)
+        return layout.separate(lanes), loss
+
     lanes, losses = jax.lax.scan(move, carry.lanes, (steps, _sample_ahead(block, steps)), unroll=layout.unroll)
     carry = carry._replace(t=carry.t + layout.stride, lanes=lanes)
     if not len(at):
@@ -262,7 +266,7 @@ def _run_stride(block: _BlockCall, position: _Position) -> _Position:
     is_recorded = at[slots] == steps
     targets = jnp.where(is_recorded, slots, len(at) + jnp.arange(layout.stride))  # beyond the curve: dropped
     curve = carry.curve.at[targets].set(losses, mode="drop", unique_indices=True)
-    return _Position(carry._replace(curve=curve), slot + jnp.sum(is_recorded, dtype=slot.dtype))
+    return _Position(carry._replace(curve=curve), jnp.sum(at <= steps[-1], dtype=slot.dtype))
 
 
 def _sample_ahead(block: _BlockCall, steps: Array) -> PyTree:

@@ -27,6 +27,7 @@ class Work(NamedTuple):
     launches: float = 0.0  # by the host, which launches several kernels in a row as one graph
     syncs: float = 0.0  # waits of the host for a condition that is computed on the device
     bytes: float = 0.0  # upper bound on what kernels read and write
+    carry_copies: float = 0.0  # copies of arrays of the shape of one that their loop carries
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
         """The sum with `other`, done so many times."""
@@ -50,7 +51,7 @@ class Counter:
     ...   ROOT %y = f32[4] copy(%x)
     ... }'''
     >>> Counter(text).count(Counter(text).entry)
-    Work(kernels=1.0, copies=1.0, launches=1.0, syncs=0.0, bytes=32.0)
+    Work(kernels=1.0, copies=1.0, launches=1.0, syncs=0.0, bytes=32.0, carry_copies=0.0)
     """
 
     def __init__(self, text: str):
@@ -67,7 +68,9 @@ class Counter:
     def _count(self, computation: str) -> Work:
         """The work of one call of a computation."""
         work, shapes, row = Work(), {}, 0
-        for op in self.computations.get(computation, []):
+        operations = self.computations.get(computation, [])
+        carried = _find_carried(operations)
+        for op in operations:
             shapes[op.name] = op.shape
             if op.kind in _FREE or op.kind.endswith("-done"):
                 continue
@@ -81,7 +84,10 @@ class Counter:
             else:
                 operands = re.findall(r"%([\w.\-]+)", op.rest.split("), ")[0])
                 size = _size(op.shape) + sum(_size(shapes.get(name, "")) for name in operands)
-                work, row = work.plus(Work(1.0, float(op.kind.startswith("copy")), bytes=size)), row + 1
+                is_copy = op.kind.startswith("copy")
+                of_carry = is_copy and not carried.isdisjoint(_ARRAY.findall(op.shape))
+                work = work.plus(Work(1.0, float(is_copy), bytes=size, carry_copies=float(of_carry)))
+                row += 1
         return work.plus(Work(launches=_launch(row)))
 
     def count_loop(self, op: XlaOperation) -> Work:
@@ -130,6 +136,12 @@ def count_per_step(text: str, steps: int) -> Work:
         return counter.count(counter.entry).plus(Work(syncs=1.0))
     loops = find_loops(_LOOP.findall(windows.rest)[0][1])
     return Work().plus(counter.count_loop(loops[0]), 1 / steps)
+
+
+def _find_carried(operations: list[XlaOperation]) -> set[tuple[str, str]]:
+    """Types and sizes of the arrays that a loop carries, in its body; none in other computations."""
+    carries = (op.shape for op in operations if op.kind == "parameter" and op.shape.startswith("("))
+    return {array for shape in carries for array in _ARRAY.findall(shape) if array[1]}  # a number is a count of steps
 
 
 def _launch(row: int) -> int:
