@@ -3,7 +3,7 @@
 On a CPU blocks are narrow, and one that has ended makes room for another. On an accelerator one block holds all lanes,
 and takes as long as if none had ended. So its running lanes are gathered into a block of its own for each segment, of a
 power of two of points and of seeds, and scattered back at the end: whatever reads, stores or evaluates lanes sees the
-whole block.
+whole block. The devices of a mesh divide the points of the narrower block anew, each a power of two.
 """
 
 import math
@@ -18,6 +18,7 @@ from gdkit.sweeps.programs.build import BlockInputs, Carry, Inputs, Program
 from gdkit.sweeps.programs.compile import advance_block, compile_narrower, compile_seconds
 from gdkit.sweeps.programs.job import Job
 from gdkit.sweeps.programs.packing import Packed
+from gdkit.sweeps.programs.places import CARRY, count_devices, get_place, put
 from gdkit.sweeps.programs.timing import seconds_per_step
 from gdkit.types import Array
 
@@ -32,13 +33,16 @@ class Selection(NamedTuple):
     points: np.ndarray  # (narrower points,) int32
 
     @classmethod
-    def of_running(cls, is_running: np.ndarray) -> Self:
-        """The seeds and points with a running lane, each padded to a power of two; `is_running` (seeds, points).
+    def of_running(cls, is_running: np.ndarray, devices: int = 1) -> Self:
+        """The seeds and points with a running lane; `is_running` (seeds, points).
+
+        Each is padded to a power of two, of points one per device.
 
         >>> Selection.of_running(np.array([[True, False, True, True, False]]))
         Selection(seeds=array([0], dtype=int32), points=array([0, 2, 3, 5], dtype=int32))
         """
-        return cls(*(_pad(np.flatnonzero(is_running.any(axis=other)), is_running.shape[1 - other]) for other in (1, 0)))
+        seeds, points = (np.flatnonzero(is_running.any(axis=other)) for other in (1, 0))
+        return cls(_pad(seeds, len(is_running)), _pad(points, is_running.shape[1], devices))
 
     @property
     def lanes(self) -> int:
@@ -46,8 +50,8 @@ class Selection(NamedTuple):
         return len(self.seeds) * len(self.points)
 
 
-def _pad(places: np.ndarray, size: int) -> np.ndarray:
-    width = min(2 ** math.ceil(math.log2(max(len(places), 1))), size)
+def _pad(places: np.ndarray, size: int, devices: int = 1) -> np.ndarray:
+    width = min(devices * 2 ** math.ceil(math.log2(max(len(places) / devices, 1))), size)
     return np.append(places, np.full(width - len(places), size)).astype(np.int32)
 
 
@@ -59,8 +63,10 @@ class Compaction(NamedTuple):
 
     def advance(self, inputs: BlockInputs, carry: Carry, t0: int, t1: int, steps: int) -> Carry:
         """As `advance_block`, of the whole block."""
-        narrow = advance_block(self.program, self.take(inputs), gather(carry, self.selection), t0, t1, steps)
-        return scatter(carry, narrow, self.selection)
+        place = get_place(carry.curve)
+        narrow = put(gather(carry, self.selection), place, CARRY)
+        narrow = advance_block(self.program, self.take(inputs), narrow, t0, t1, steps)
+        return put(scatter(carry, narrow, self.selection), place, CARRY)
 
     def take(self, inputs: BlockInputs) -> BlockInputs:
         """The inputs of the narrower block."""
@@ -82,7 +88,8 @@ def choose_compaction(
     if step == 0 or job.narrower is None or job.jitted is None:
         return None
     program = job.programs[device]
-    selection = Selection.of_running(np.asarray(_find_running(carry.lanes)))
+    place = get_place(carry.curve)
+    selection = Selection.of_running(np.asarray(_find_running(carry.lanes)), count_devices(place))
     if selection.lanes == job.lanes_per_block:
         return None
     key, pace = (device, len(selection.seeds), len(selection.points)), seconds_per_step.get(program.fingerprint, 0)
@@ -93,7 +100,7 @@ def choose_compaction(
     if saved < least_gain * compile_seconds.get(program.fingerprint, 0):
         return None
     compaction = Compaction(program, selection)
-    narrow = gather(carry, selection)
+    narrow = put(gather(carry, selection), place, CARRY)
     narrower = compile_narrower(job.jitted, program, compaction.take(inputs), narrow)
     jax.block_until_ready(scatter(carry, narrow, selection))  # compiled before the segment is timed
     job.narrower[key] = narrower

@@ -60,8 +60,12 @@ def jit_program(
 def compile_program(program: Program, inputs: BlockInputs, place: Place) -> Program:
     """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
     leaves, treedef = jax.tree.flatten(places.describe(inputs, places.INPUTS, place))
-    program = places.divide(program, place) if isinstance(place, Mesh) and places.divides_lanes(place) else program
-    return _compile_shapes(program, treedef, tuple(leaves), place)
+    return _compile_shapes(_divide(program, place), treedef, tuple(leaves), place)
+
+
+def _divide(program: Program, place: Place) -> Program:
+    """A jitted program as it runs on a device, or on the devices of a mesh, which divide the points of its blocks."""
+    return places.divide(program, place) if isinstance(place, Mesh) and places.divides_lanes(place) else program
 
 
 @functools.lru_cache(maxsize=64)
@@ -128,20 +132,20 @@ def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, car
 
     `inputs` and `carry`, which is on the device, are those of the narrower block.
     """
-    leaves, treedef = jax.tree.flatten((inputs, carry))
-    (device,) = carry.curve.sharding.device_set
-    shapes = tuple(places.describe(leaves, places.EVERYWHERE, device))
-    advance, fingerprint = _compile_advance(jitted, treedef, shapes)
+    place = places.get_place(carry.curve)
+    leaves, treedef = jax.tree.flatten(places.describe((*inputs, carry), (*places.INPUTS, places.CARRY), place))
+    advance, fingerprint = _compile_advance(_divide(jitted, place), treedef, tuple(leaves), place)
     return program._replace(advance=advance, fingerprint=fingerprint)
 
 
 @functools.lru_cache(maxsize=64)
-def _compile_advance(jitted: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[Compiled, str]:
-    (inputs, carry), sharding = jax.tree.unflatten(treedef, shapes), shapes[0].sharding
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
-    lowered = jitted.advance.lower(*inputs, carry, step, step)
-    text, (device,) = lowered.as_text(), sharding.device_set
-    return _find_executable(text, lowered, ADVANCE_OPTIONS, device), _hash_programs((text,), device)
+def _compile_advance(
+    jitted: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], place: Place
+) -> tuple[Compiled, str]:
+    step = places.describe(jax.ShapeDtypeStruct((), jnp.int32), places.EVERYWHERE, place)
+    lowered = jitted.advance.lower(*jax.tree.unflatten(treedef, shapes), step, step)
+    text = lowered.as_text()
+    return _find_executable(text, lowered, ADVANCE_OPTIONS, place), _hash_programs((text,), place)
 
 
 _executables: dict[tuple[Any, ...], Compiled] = {}  # executables of this process, by what they compute

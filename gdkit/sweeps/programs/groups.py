@@ -295,7 +295,7 @@ def build_job(
     limits = monitors.Limits(*(np.asarray(x, dtype) for x in limits))
     shared = Shared(request.key, request.get_arrays(group.problem), limits)
     traced = {name: values.astype(dtype) for name, values in group.group.traced.items()}
-    compacts = layout.compacts and count_devices(places[0]) == 1
+    compacts = layout.compacts and not divides_arrays(places[0])
     job = Job(
         [], [place(shared, own) for own in places], traced, request.steps, blocks, group.number, unroll=shape.unroll,
         source=group.problem.source, start_cache={}, evaluation_steps=request.evaluation_steps, jitted=program,

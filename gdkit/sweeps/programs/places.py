@@ -51,9 +51,15 @@ def get_sharding(place: Place, spec: P = EVERYWHERE) -> Sharding:
     return SingleDeviceSharding(place)
 
 
-def put(tree: PyTree, place: Place) -> PyTree:
-    """The arrays of a tree on the device, or on every device of a mesh."""
-    return jax.device_put(tree, get_sharding(place))
+def get_place(x: jax.Array) -> Place:
+    """The device or the mesh on which an array is."""
+    return x.sharding.mesh if isinstance(x.sharding, NamedSharding) else next(iter(x.sharding.device_set))
+
+
+def put(tree: PyTree, place: Place, specs: PyTree = EVERYWHERE) -> PyTree:
+    """The arrays of a tree on the device, or on the devices of a mesh as `specs` say, a prefix of the tree."""
+    place_by = functools.partial(get_sharding, place)
+    return jax.device_put(tree, jax.tree.map(place_by, specs, is_leaf=lambda x: isinstance(x, P)))
 
 
 def describe(tree: PyTree, specs: PyTree, place: Place) -> PyTree:
