@@ -72,18 +72,18 @@ def find_best_steps(values: np.ndarray, steps: np.ndarray, end_step: np.ndarray,
 
 def read_curve(lanes: xr.Dataset, lane: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of one of `curve_names` of a lane up to its end, that at the end included; (points,) each."""
-    row = lanes.isel(lane=lane)
-    end = int(row["end_step"])
-    if name in row and EVALUATION in row[name].dims:
-        steps, values, last = row["evaluation_step"].values, row[name].values, row[name].values[-1]
+    of_lane = lambda name: lanes[name].values[lane]  # `lanes.isel` would take each of the many variables
+    end = int(of_lane("end_step"))
+    if name in lanes and EVALUATION in lanes[name].dims:
+        steps, values, last = lanes["evaluation_step"].values, of_lane(name), of_lane(name)[-1]
     elif name != "loss":  # what the loss logs has no value of its own at the end
-        is_reached = row["curve_step"].values <= end
-        return row["curve_step"].values[is_reached], row[f"curve_{name}"].values[is_reached]
+        is_reached = lanes["curve_step"].values <= end
+        return lanes["curve_step"].values[is_reached], of_lane(f"curve_{name}")[is_reached]
     else:
-        has_curve, last = "curve_loss" in row, row["final_loss"].values
-        steps = row["curve_step"].values if has_curve else np.zeros(0, np.int32)
-        values = row["curve_loss"].values if has_curve else np.zeros(0)
-    if row["end_kind"] == EndKind.RUNNING:  # it has no value at its end yet
+        has_curve, last = "curve_loss" in lanes, of_lane("final_loss")
+        steps = lanes["curve_step"].values if has_curve else np.zeros(0, np.int32)
+        values = of_lane("curve_loss") if has_curve else np.zeros(0)
+    if of_lane("end_kind") == EndKind.RUNNING:  # it has no value at its end yet
         is_reached = (steps <= end + 1) & ~np.isnan(values)
         return steps[is_reached], values[is_reached]
     before = steps < end
