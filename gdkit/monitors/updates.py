@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from gdkit import optimizers
 from gdkit.factories import split_hyperparameters
 from gdkit.optimizers.gates import all_entries
-from gdkit.trees import MANY_LEAVES, flatten, norm, select, statistics_dtype
+from gdkit.trees import add_quarters, dot, flatten, norm, select, statistics_dtype
 from gdkit.types import Array, Context, Hyperparameters, Info, Monitor, OptimizerLike, Params, State
 
 Multiple = Array | float | None
@@ -46,21 +46,21 @@ class _ReversalState(NamedTuple):
 
 
 @functools.cache
-def reversals(most_leaves: int = MANY_LEAVES) -> Monitor:
+def reversals(on_vector: bool = False) -> Monitor:
     """Mean cosine between successive late updates, −1 where each undoes the direction of the last.
 
     Updates too small to move the params beyond rounding are not counted, so that the value of a run that has converged
     does not change. ``rounded_away`` is whether rounding undoes them in every entry of the params, as of the starts of
-    the last two windows. Updates of more than `most_leaves` leaves are taken as one vector.
+    the last two windows. With `on_vector` an update is taken as one vector, whose sums are single operations.
     """
-    init = functools.partial(_start_reversals, most_leaves=most_leaves)
-    update = functools.partial(_observe_reversal, most_leaves=most_leaves)
+    init = functools.partial(_start_reversals, on_vector=on_vector)
+    update = functools.partial(_observe_reversal, on_vector=on_vector)
     return UpdateMonitor(init, update, _read_reversals, _roll_reversals, freeze=False)
 
 
-def _start_reversals(state: State, *, most_leaves: int) -> _ReversalState:
+def _start_reversals(state: State, *, on_vector: bool) -> _ReversalState:
     zero, none = jnp.zeros((), statistics_dtype(state.params)), jnp.full((), -1, jnp.int32)
-    previous = jax.tree.map(jnp.zeros_like, flatten(state.params, most_leaves))
+    previous = jax.tree.map(jnp.zeros_like, flatten(state.params, on_vector))
     least, one, no = _least_counted_size(state.params), jnp.ones_like(zero), jnp.bool_(False)
     return _ReversalState(previous, one, zero, least, none, (zero, zero), (zero, zero), (no, no))
 
@@ -74,14 +74,15 @@ def _observe_reversal(
     multiple: Multiple = None,
     is_update: Array | None = None,
     *,
-    most_leaves: int,
+    on_vector: bool,
 ) -> _ReversalState:
-    direction = flatten(info.update if multiple is None else info.grad, most_leaves)
-    size = norm(direction).astype(m.size.dtype)
+    direction = flatten(info.update if multiple is None else info.grad, on_vector)
+    add = jnp.sum if on_vector else add_quarters
+    size = norm(direction, add).astype(m.size.dtype)
     length = size if multiple is None else abs(multiple) * size
     moves = context.moves & jnp.isfinite(length) & (length > m.least)
     valid = moves & (m.size > 0)
-    cosine = jnp.clip(optax.tree.vdot(direction, m.previous) / jnp.where(valid, size * m.size, 1), -1, 1)
+    cosine = jnp.clip(dot(direction, m.previous, add) / jnp.where(valid, size * m.size, 1), -1, 1)
     cosine = jnp.where(valid, cosine, 0)
     previous = jax.tree.map(lambda u, p: u.astype(p.dtype), direction, m.previous)
     size = jnp.where(moves, size, 0)
@@ -135,14 +136,14 @@ class _NormState(NamedTuple):
 
 
 @functools.cache
-def norms(most_leaves: int = MANY_LEAVES) -> Monitor:
+def norms(on_vector: bool = False) -> Monitor:
     """Late mean norms of gradient and update, the largest update, and the decrease that the slope predicted.
 
     ``late_predicted`` is the sum of −⟨gradient, update⟩ over the late steps: the decrease of the loss if it were
-    linear. As the learning rate falls it tends to the actual decrease, for every optimizer. Gradients of more than
-    `most_leaves` leaves are taken as one vector.
+    linear. As the learning rate falls it tends to the actual decrease, for every optimizer. With `on_vector` a gradient
+    is taken as one vector, whose sums are single operations.
     """
-    update = functools.partial(_observe_norms, most_leaves=most_leaves)
+    update = functools.partial(_observe_norms, on_vector=on_vector)
     return UpdateMonitor(_start_norms, update, _read_norms, _roll_norms, freeze=False)
 
 
@@ -160,13 +161,14 @@ def _observe_norms(
     multiple: Multiple = None,
     is_update: Array | None = None,
     *,
-    most_leaves: int,
+    on_vector: bool,
 ) -> _NormState:
-    slope = flatten(info.grad, most_leaves)
-    grad = norm(slope)
+    slope = flatten(info.grad, on_vector)
+    add = jnp.sum if on_vector else add_quarters
+    grad = norm(slope, add)
     if multiple is None:
-        move = flatten(info.update, most_leaves)
-        update, predicted = norm(move), -jnp.asarray(optax.tree.vdot(slope, move), grad.dtype)
+        move = flatten(info.update, on_vector)
+        update, predicted = norm(move, add), -dot(slope, move, add)
     else:
         multiple = jnp.asarray(multiple, statistics_dtype(before.params))
         update, predicted = abs(multiple) * grad, -multiple * grad**2
@@ -174,13 +176,13 @@ def _observe_norms(
     if is_update is not None:
         grad, predicted = (jnp.where(jnp.isfinite(x), x, 0) for x in (grad, predicted))  # of a skipped step
     valid = moves & jnp.isfinite(grad) & jnp.isfinite(update) & jnp.isfinite(predicted)
-    add = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
+    accumulate = lambda pair, value: (pair[0] + jnp.where(valid, value, 0), pair[1])
     return _NormState(
         peak=jnp.where(valid, jnp.maximum(m.peak, update), m.peak),
-        count=add(m.count, 1),
-        grad=add(m.grad, grad),
-        update=add(m.update, update),
-        predicted=add(m.predicted, predicted),
+        count=accumulate(m.count, 1),
+        grad=accumulate(m.grad, grad),
+        update=accumulate(m.update, update),
+        predicted=accumulate(m.predicted, predicted),
     )
 
 

@@ -26,10 +26,11 @@ class Layout(NamedTuple):
     def choose_monitors(self, watched: Sequence[Monitor]) -> tuple[Monitor, ...]:
         """The monitors of its lanes, whose values are the same to rounding.
 
-        On one vector a reduction is one kernel, not one per leaf. On a CPU a digits MLP would take 1.11 of its time.
+        On one vector a reduction is one kernel, not one per leaf.
         """
-        reversals, norms = monitors.reversals(), monitors.norms()
-        on_vectors = {id(reversals): monitors.reversals(1), id(norms): monitors.norms(1)} if self.on_vectors else {}
+        if not self.on_vectors:
+            return tuple(watched)
+        on_vectors = {id(make()): make(on_vector=True) for make in (monitors.reversals, monitors.norms)}
         return tuple(on_vectors.get(id(monitor), monitor) for monitor in watched)
 
     def separate(self, lanes: Lane) -> Lane:
