@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -88,6 +89,14 @@ for words in sys.argv[1:]:
     heavy = sorted(m for m in ("jax", "optax", "numpy", "matplotlib", "xarray", "sklearn", "bokeh") if m in sys.modules)
     print(f"\\nRESULT {words}: {code} {heavy}")
 """
+
+
+def test_only_a_command_of_a_shell_collects_garbage_rarely():
+    count = "import gc, sys; from gdkit.app.cli import main; main(sys.argv[1:]); print(gc.get_threshold()[0])"
+    assert python(count, "--version").stdout.split()[-1] == str(gc.get_threshold()[0])
+    ran = python("import sys; sys.argv = ['gdkit', *sys.argv[1:]];" + count.replace("sys.argv[1:]", ""), "--version")
+    assert int(ran.stdout.split()[-1]) > 10_000
+
 
 
 def test_help_and_errors_of_syntax_and_schema_load_nothing_heavy():

@@ -9,6 +9,7 @@ from shared import quick
 
 import gdkit
 from gdkit import Problem, descend, monitors, optimizers, problems, sgd, sweep
+from gdkit.trees import dot, norm
 from gdkit.types import Monitor
 
 
@@ -50,6 +51,34 @@ def test_norms_and_predicted_decrease_are_those_of_the_late_steps():
     np.testing.assert_allclose(s["grad_norm"], np.linalg.norm(grads[late], axis=1).mean(), rtol=1e-5)
     np.testing.assert_allclose(s["update_norm"], np.linalg.norm(moves[late], axis=1).mean(), rtol=1e-5)
     np.testing.assert_allclose(s["late_predicted"], -np.sum(grads[late] * moves[late]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 1023, 4081, 4096, 65_537])
+def test_dot_and_norm_equal_those_of_numpy_in_double_precision(size, key):
+    a, b = (jax.random.normal(k, (size,)) for k in jax.random.split(key))
+    trees = [{"w": x[: size // 2], "b": x[size // 2 :]} for x in (a, b)]
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    np.testing.assert_allclose(dot(*trees), a @ b, rtol=0, atol=3e-7 * np.linalg.norm(a) * np.linalg.norm(b))
+    np.testing.assert_allclose(norm(trees[0]), np.linalg.norm(a), rtol=3e-7)
+    np.testing.assert_allclose(norm(trees[0], jnp.sum), np.linalg.norm(a), rtol=3e-7)
+
+
+def test_dot_of_half_precision_is_summed_in_float32(key):
+    a = jax.random.normal(key, (64, 65), jnp.bfloat16)
+    square = dot(a, a)
+    assert square.dtype == jnp.float32
+    np.testing.assert_allclose(square, np.sum(np.asarray(a, np.float64) ** 2), rtol=1e-6)
+
+
+def test_dot_conjugates_its_first_argument(key):
+    a, b = (jax.random.normal(k, (3, 50), jnp.complex64) for k in jax.random.split(key))
+    np.testing.assert_allclose(dot(a, b), np.vdot(a, b), rtol=1e-5)
+    np.testing.assert_allclose(norm(a), np.linalg.norm(a), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_norm_of_entries_that_are_not_finite_is_not_finite(bad):
+    assert not np.isfinite(norm({"w": jnp.ones(300).at[77].set(bad)}))
 
 
 def test_predicted_decrease_tends_to_the_actual_one_as_the_learning_rate_falls():
