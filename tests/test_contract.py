@@ -22,7 +22,7 @@ import pytest
 
 import gdkit
 from gdkit import binding, descent, optimizers, problems
-from gdkit.errors import InputTypeError
+from gdkit.errors import InputTypeError, InputValueError
 from gdkit.monitors import EndKind, Limits
 
 STEPS = 6
@@ -318,7 +318,9 @@ def test_dpsgd_does_want_one_gradient_an_example():
     gradients = jnp.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])  # one a row
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates, [-0.1 / 3, -0.1 / 3], rtol=1e-6)  # the mean of what is left after clipping to 1
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(
+        InputValueError, match=r"optimizer=.*updates have the shapes \[\(\)\], and the params \[\(2,\)\]"
+    ):
         gdkit.descend(vector(), factory, 2, hyperparameters={"learning_rate": 0.1})
 
 

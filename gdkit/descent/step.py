@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gdkit import binding
+from gdkit.errors import bad_value
 from gdkit.optimizers import states
 from gdkit.problems import Learner, Problem, ProblemLike
 from gdkit.problems import learner as learners
 from gdkit.tracing import user_code
-from gdkit.types import Array, Hyperparameters, Info, Key, Optimizer, OptimizerLike, PyTree, State
+from gdkit.types import Array, Hyperparameters, Info, Key, Optimizer, OptimizerLike, Params, PyTree, State
 
 Step = Callable[[State, Hyperparameters, Array, Key, PyTree], tuple[State, Info]]
 
@@ -70,8 +71,17 @@ def _move(
     with user_code.translate_errors("optimizer", optimizer):
         given = {"value": value, "value_fn": lambda params: loss(params)[0]}
         update, opt_state = states.update(built, grad, state.opt_state, state.params, **given)
+    _check_shapes(optimizer, update, state.params)
     params = optax.apply_updates(state.params, update)
     return State(params, aux, opt_state), Info(value, grad, update, logs)
+
+
+def _check_shapes(optimizer: OptimizerLike, update: Params, params: Params) -> None:
+    """Raise unless updates have the shapes of the params: adding others to these could repeat their entries."""
+    shapes, expected = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (update, params))
+    if shapes != expected:
+        problem = f"its updates have the shapes {shapes}, and the params {expected}"
+        raise bad_value("optimizer", optimizer, problem, "Use one that takes the gradient of the mean loss")
 
 
 def strip_weak_types(tree: PyTree) -> PyTree:
