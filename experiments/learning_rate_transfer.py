@@ -181,7 +181,7 @@ def _measure(settings: Mapping[str, Any], optimizer: str, kind: str, width: int)
     grid, check = settings[optimizer], settings["check"]
     rates = geometric_grid(grid)
     options = {name: settings[name] for name in ("steps", "seeds", "key")}
-    result = sweep(*setup, {"learning_rate": rates}, **options, curve_points=0)
+    result = sweep(*setup, {"learning_rate": rates}, **options, statistics="ends", curve_points=0)
     keys = range(settings["key"], settings["key"] + check["seeds"])
     return result, _check(*setup, check[optimizer], check["steps"], keys)
 

@@ -8,17 +8,11 @@ import pytest
 import tiny
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
-from shared import quick
 
 from gdkit.app.config.loading import load
 from gdkit.app.config.schema import StudyConfig
 
 ROOT = Path(__file__).parents[1]
-# These take as long as all others together, about a minute of tracing and compiling: in `make test-full` only.
-DEAR = {
-    "catapult", "learning_rate_sensitivity", "learning_rate_transfer", "policy_gradient", "quadratic_regimes",
-    "schedule_bounds", "schedules", "warmup",
-}  # fmt: skip
 WITHOUT_VALUE = {  # studies whose claims need not have a finite value at these settings
     "gradient_flow": "no run leaves the flow in so few steps",
     "learning_rate_sensitivity": "a treatment that does not lower the loss counts as infinite",
@@ -33,7 +27,7 @@ def test_every_study_has_tiny_settings():
     assert set(tiny.SETTINGS) == {path.stem for path in (ROOT / "experiments").glob("*.py")} - {"__init__"}
 
 
-@pytest.mark.parametrize("name", quick(tiny.SETTINGS, *tiny.SETTINGS.keys() - DEAR))
+@pytest.mark.parametrize("name", tiny.SETTINGS)
 def test_a_study_runs_prints_its_result_judges_its_claims_and_draws(name):
     study = importlib.import_module(f"experiments.{name}")
     result = study.run(tiny.SETTINGS[name])
