@@ -63,6 +63,13 @@ def test_dot_and_norm_equal_those_of_numpy_in_double_precision(size, key):
     np.testing.assert_allclose(norm(trees[0], jnp.sum), np.linalg.norm(a), rtol=3e-7)
 
 
+@pytest.mark.parametrize("shape", [(784, 25), (77, 53), (3, 3, 8, 17), (3, 3, 3, 3), (2, 300), (4, 0), ()])
+def test_sums_along_axes_equal_those_of_numpy(shape, key):
+    a, b = (jax.random.normal(k, shape) for k in jax.random.split(key))
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    np.testing.assert_allclose(dot(a, b), np.vdot(*np.asarray([a, b], np.float64)), rtol=0, atol=3e-7 * size)
+
+
 def test_dot_of_half_precision_is_summed_in_float32(key):
     a = jax.random.normal(key, (64, 65), jnp.bfloat16)
     square = dot(a, a)
