@@ -1,6 +1,7 @@
 """Compaction: the running lanes of a wide block are advanced in a narrower one, which changes no result."""
 
 import functools
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def run(layout, problem, optimizer, *, gain=0.0, **options):
         return jobs[-1]
 
     segments = SegmentSettings(compaction_gain=gain)
-    settings = DEFAULT_SETTINGS._replace(build_job=build, segments=segments)
+    settings = DEFAULT_SETTINGS._replace(build_job=build, segments=segments, progress_seconds=0.0)
     options = {"steps": 60, "seeds": 2, "plan": PLAN, "diverged_above": 10.0} | options
     result = run_sweep(problem, optimizer, RATES, settings=settings, **options)
     return result, {key[1:] for job in jobs for key in job.narrower or {}}
@@ -108,3 +109,18 @@ def test_lanes_keep_their_values(case):
     assert widths  # the block was compacted
     assert all(points in (1, 2, 4, 8) and seeds in (1, 2) for seeds, points in widths)
     assert_same(wide, narrow)
+
+
+@pytest.mark.parametrize("case", quick(list(CASES), *list(CASES)[:1]))
+def test_lanes_that_are_resumed_keep_their_values(case, tmp_path):
+    """Their carry is on the host: that of an extended run, and that of a checkpoint."""
+    problem, optimizer, options = CASES[case]
+    wide, _ = run(ON_CPU, problem, optimizer, **options)
+    narrow = functools.partial(run, ON_CPU._replace(compacts=True), problem, optimizer, **options)
+    assert_same(wide, narrow(steps=30)[0].extend(60))
+    stop = threading.Event()
+    stop_midway = lambda progress: stop.set() if progress.done > progress.total / 3 else None
+    part, _ = narrow(store=tmp_path, progress=stop_midway, stop=stop)
+    resumed, widths = narrow(store=tmp_path)
+    assert part.missing and widths
+    assert_same(wide, resumed)

@@ -55,14 +55,16 @@ same(padded, one)
 same(run(13, Plan(mesh=True, width=10)), one)  # of which five devices have two each
 """,
     "the running lanes are divided anew": """
+import functools
 from gdkit.sweeps.execution.block import SegmentSettings
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.programs.groups import build_job
 from gdkit.sweeps.programs.layout import ON_CPU
 from gdkit.sweeps.request import check_request
+from gdkit.sweeps.resume.origin import attach_origin
 from gdkit.sweeps.sweep import run_request
 
-def run_in(layout):
+def run_in(layout, steps=80):
     jobs = []
     def build(*arguments, **options):
         jobs.append(build_job(*arguments, layout=layout, **options))
@@ -70,16 +72,18 @@ def run_in(layout):
     settings = DEFAULT_SETTINGS._replace(build_job=build, segments=SegmentSettings(compaction_gain=0.0))
     axes = {"learning_rate": np.geomspace(1e-3, 1e3, 64)}  # the upper ones diverge
     options = {"seeds": 2, "evaluate_every": 10, "monitors": (patience(checks=20),)}
-    request = check_request(PROBLEM, sgd, axes, steps=80, plan=Plan(mesh=True, segment=16), **options)
-    result = run_request(request, None, None, settings=settings)[0]
-    return result, {key[1:] for job in jobs for key in job.narrower or {}}
+    request = check_request(PROBLEM, sgd, axes, steps=steps, plan=Plan(mesh=True, segment=16), **options)
+    go = functools.partial(run_request, settings=settings)
+    return attach_origin(*go(request, None, None), go), {key[1:] for job in jobs for key in job.narrower or {}}
 
 whole, none = run_in(ON_CPU)
 parts, widths = run_in(ON_CPU._replace(compacts=True))
 assert none == set()
 assert widths and all(points in (8, 16, 32) for _, points in widths), widths
+extended = run_in(ON_CPU._replace(compacts=True), 40)[0].extend(80)
 for name in whole.lanes.data_vars:
-    np.testing.assert_allclose(parts.lanes[name], whole.lanes[name], rtol=2e-4, atol=1e-6, err_msg=name)
+    for other in (parts, extended):
+        np.testing.assert_allclose(other.lanes[name], whole.lanes[name], rtol=2e-4, atol=1e-6, err_msg=name)
 """,
     "a loss can divide the arrays of each lane": """
 from jax.sharding import NamedSharding, PartitionSpec as P

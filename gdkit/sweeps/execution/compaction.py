@@ -63,7 +63,7 @@ class Compaction(NamedTuple):
 
     def advance(self, inputs: BlockInputs, carry: Carry, t0: int, t1: int, steps: int) -> Carry:
         """As `advance_block`, of the whole block."""
-        place = get_place(carry.curve)
+        place = get_place(self.program)
         narrow = put(gather(carry, self.selection), place, CARRY)
         narrow = advance_block(self.program, self.take(inputs), narrow, t0, t1, steps)
         return put(scatter(carry, narrow, self.selection), place, CARRY)
@@ -88,7 +88,7 @@ def choose_compaction(
     if step == 0 or job.narrower is None or job.jitted is None:
         return None
     program = job.programs[device]
-    place = get_place(carry.curve)
+    place = get_place(program)  # a carry that was read from a checkpoint is on the host
     selection = Selection.of_running(np.asarray(_find_running(carry.lanes)), count_devices(place))
     if selection.lanes == job.lanes_per_block:
         return None
@@ -120,8 +120,8 @@ def gather(carry: Carry, selection: Selection) -> Carry:
 def scatter(carry: Carry, narrow: Carry, selection: Selection) -> Carry:
     """The carry after its selected lanes were advanced; the step and what is running are those of `narrow`."""
     seeds, points = selection
-    put = lambda x, new: x.at[seeds[:, None], points].set(new, mode="drop")
-    lanes = jax.tree.map(put, carry.lanes, narrow.lanes)
+    write = lambda x, new: x.at[seeds[:, None], points].set(new, mode="drop")
+    lanes = jax.tree.map(write, carry.lanes, narrow.lanes)
     curve = carry.curve.at[:, seeds[:, None], points].set(narrow.curve, mode="drop")
     return narrow._replace(lanes=lanes, curve=curve)
 

@@ -130,9 +130,9 @@ def _keep_division(
 def compile_narrower(jitted: Program, program: Program, inputs: BlockInputs, carry: Carry) -> Program:
     """`program`, whose functions are those of `jitted`, with `advance` for a narrower block, compiled once.
 
-    `inputs` and `carry`, which is on the device, are those of the narrower block.
+    `inputs` and `carry` are those of the narrower block.
     """
-    place = places.get_place(carry.curve)
+    place = places.get_place(program)
     leaves, treedef = jax.tree.flatten(places.describe((*inputs, carry), (*places.INPUTS, places.CARRY), place))
     advance, fingerprint = _compile_advance(_divide(jitted, place), treedef, tuple(leaves), place)
     return program._replace(advance=advance, fingerprint=fingerprint)

@@ -51,9 +51,10 @@ def get_sharding(place: Place, spec: P = EVERYWHERE) -> Sharding:
     return SingleDeviceSharding(place)
 
 
-def get_place(x: jax.Array) -> Place:
-    """The device or the mesh on which an array is."""
-    return x.sharding.mesh if isinstance(x.sharding, NamedSharding) else next(iter(x.sharding.device_set))
+def get_place(program: Program) -> Place:
+    """The device or the mesh for which a program is compiled."""
+    sharding = program.carry.curve.sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else next(iter(sharding.device_set))
 
 
 def put(tree: PyTree, place: Place, specs: PyTree = EVERYWHERE) -> PyTree:
