@@ -10,6 +10,7 @@ A pair of optimizer and problem compiles one program, the step of a block of lan
 import dataclasses
 import functools
 import inspect
+import re
 from typing import Any, NamedTuple
 
 import chex
@@ -318,10 +319,18 @@ def test_dpsgd_does_want_one_gradient_an_example():
     gradients = jnp.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])  # one a row
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates, [-0.1 / 3, -0.1 / 3], rtol=1e-6)  # the mean of what is left after clipping to 1
-    with pytest.raises(
-        InputValueError, match=r"optimizer=.*updates have the shapes \[\(\)\], and the params \[\(2,\)\]"
-    ):
+    with pytest.raises(InputValueError, match=r"optimizer=.*the shape \(\), and its params have \(2,\).*per-example"):
         gdkit.descend(vector(), factory, 2, hyperparameters={"learning_rate": 0.1})
+
+
+CHANGES = {"(1,)": lambda x: x[:1], "(1, 2)": lambda x: x[None], "None": lambda x: None}
+
+
+@pytest.mark.parametrize("shape", CHANGES)
+def test_updates_of_other_shapes_than_the_params_are_refused(shape):
+    optimizer = optax.stateless(lambda grads, params: jax.tree.map(CHANGES[shape], grads))
+    with pytest.raises(InputValueError, match=re.escape(f"an update has the shape {shape}, and its params have (2,)")):
+        gdkit.descend(vector(), optimizer, 2)
 
 
 @pytest.mark.full

@@ -1,5 +1,6 @@
 """The step map: one step of an optimizer on a problem."""
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -77,11 +78,13 @@ def _move(
 
 
 def _check_shapes(optimizer: OptimizerLike, update: Params, params: Params) -> None:
-    """Raise unless updates have the shapes of the params: adding others to these could repeat their entries."""
-    shapes, expected = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (update, params))
-    if shapes != expected:
-        problem = f"its updates have the shapes {shapes}, and the params {expected}"
-        raise bad_value("optimizer", optimizer, problem, "Use one that takes the gradient of the mean loss")
+    """Raise unless updates have the shapes of the params: JAX would broadcast others."""
+    shapes = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (update, params))
+    for found, expected in itertools.zip_longest(*shapes):
+        if found != expected:
+            problem = f"an update has the shape {found}, and its params have {expected}"
+            remedy = "Return updates of the shapes of the params; optimizers of per-example gradients are not supported"
+            raise bad_value("optimizer", optimizer, problem, remedy)
 
 
 def strip_weak_types(tree: PyTree) -> PyTree:
