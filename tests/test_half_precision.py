@@ -79,3 +79,14 @@ def test_hyperparameters_are_float64_under_x64_whatever_the_params():
         run = gdkit.descend(parabola(jnp.float32), factory, 2, hyperparameters={"learning_rate": 0.1})
     assert set(seen[1:]) == {np.dtype("float64")}
     assert run.params.dtype == run.loss.dtype == np.dtype("float32")
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_updates_may_be_of_higher_precision_than_the_params(dtype):
+    widen = lambda grads, params: jax.tree.map(lambda x: -0.1 * x.astype(jnp.float64), grads)
+    with jax.enable_x64(True):
+        run = gdkit.descend(parabola(dtype), optax.stateless(widen), 3)
+        statistics = run.statistics["peak_update_norm"], run.statistics["late_predicted"]
+    assert run.params.dtype == dtype
+    np.testing.assert_allclose(statistics[0], 0.6 * np.sqrt(2), rtol=1e-2)  # the first update is 0.6 in both entries
+    assert {x.dtype for x in statistics} == {np.dtype("float32")}

@@ -83,7 +83,7 @@ def _observe_reversal(
     moves = context.moves & jnp.isfinite(length) & (length > m.least)
     valid = moves & (m.size > 0)
     cosine = jnp.clip(dot(direction, m.previous, add) / jnp.where(valid, size * m.size, 1), -1, 1)
-    cosine = jnp.where(valid, cosine, 0)
+    cosine = jnp.where(valid, cosine, 0).astype(m.size.dtype)
     previous = jax.tree.map(lambda u, p: u.astype(p.dtype), direction, m.previous)
     size = jnp.where(moves, size, 0)
     if is_update is not None:
@@ -172,6 +172,7 @@ def _observe_norms(
     else:
         multiple = jnp.asarray(multiple, statistics_dtype(before.params))
         update, predicted = abs(multiple) * grad, -multiple * grad**2
+    grad, update, predicted = (x.astype(m.peak.dtype) for x in (grad, update, predicted))
     moves = context.moves if is_update is None else context.moves & is_update
     if is_update is not None:
         grad, predicted = (jnp.where(jnp.isfinite(x), x, 0) for x in (grad, predicted))  # of a skipped step
