@@ -36,8 +36,8 @@ says so.
 gdkit takes eight steps per *stride*, a loop of static length: the host waits once per stride, and what is per stride
 (sampling, writing the losses to the curve, the condition) is divided by eight. The inner loop makes two steps per
 iteration, since one that reads the previous update of a lane and writes the next one would copy it. The second step
-reads what the first one has written: XLA would otherwise compute params again from the moments of an optimizer like
-adam, and copy these. Other copies are the count of a loop, and zeros to which the gradient of a loss adds.
+reads what the first one has written: XLA would otherwise recompute params from the moments of an optimizer such as
+adam, and copy these. Other copies are those of the counter of a loop, and of zeros to which gradients are added.
 """
 
 
@@ -82,15 +82,15 @@ def _differences(found: Mapping[Case, Row]) -> Iterator[str]:
 
 
 def _shorter(found: Mapping[Case, Row]) -> Iterator[str]:
-    """What iterations of half a stride would save and cost for a scalar."""
+    """What iterations of half a stride would save for a scalar, and what they would cost."""
     case = Case("h200", "scalar", "sgd", SHORTER)
     if case not in found or case._replace(way=WAYS[0]) not in found:
         return
     own, shorter = (found[each].work for each in (case._replace(way=WAYS[0]), case))
     yield _fill(
         "All steps of a stride of a scalar are one iteration. XLA divides it into a few kernels, and copies what one "
-        f"writes before another has read it: {own.carry_copies:.3g} arrays per step on an H200. With four steps per "
-        f"iteration these would be {shorter.carry_copies:.3g}, but the kernels {shorter.kernels:.3g} in place of "
+        f"writes before another has read it: {own.carry_copies:.3g} arrays per step on an H200. Four steps per "
+        f"iteration would need {shorter.carry_copies:.3g} such copies, and {shorter.kernels:.3g} kernels in place of "
         f"{own.kernels:.3g}."
     )
 

@@ -3,7 +3,7 @@
 On a CPU blocks are narrow, and one that has ended makes room for another. On an accelerator one block holds all lanes,
 and takes as long as if none had ended. So its running lanes are gathered into a block of its own for each segment, of a
 power of two of points and of seeds, and scattered back at the end: whatever reads, stores or evaluates lanes sees the
-whole block. The devices of a mesh divide the points of the narrower block anew, each a power of two.
+whole block. The devices of a mesh divide the points of the narrower block anew: each takes a power of two of them.
 """
 
 import math
@@ -36,7 +36,7 @@ class Selection(NamedTuple):
     def of_running(cls, is_running: np.ndarray, devices: int = 1) -> Self:
         """The seeds and points with a running lane; `is_running` (seeds, points).
 
-        Each is padded to a power of two, of points one per device.
+        Seeds are padded to a power of two, and points to a power of two per device.
 
         >>> Selection.of_running(np.array([[True, False, True, True, False]]))
         Selection(seeds=array([0], dtype=int32), points=array([0, 2, 3, 5], dtype=int32))
