@@ -32,7 +32,9 @@ def test_a_study_runs_prints_its_result_judges_its_claims_and_draws(name):
     study = importlib.import_module(f"experiments.{name}")
     result = study.run(tiny.SETTINGS[name])
     assert len(str(result).splitlines()) > 2
-    for claim in study.claims(result):
+    claims = study.claims(result)
+    assert claims
+    for claim in claims:
         assert claim.text and claim.source and claim.kind in ("published", "theory", "check")
         assert math.isfinite(claim.expected) and claim.tolerance >= 0
         assert math.isfinite(claim.measured) or name in WITHOUT_VALUE, claim
