@@ -36,11 +36,9 @@ allocator: arenas of single threads retain freed memory, by chance up to a tenth
 WHY = """Known reasons for targets that are not met:
 
 - *MLPs*: with all statistics gdkit's time includes them. *Where the time goes* lists the cost of each, and the time of
-  a hand-written step by kind of operation: products take the same time for all; sums over params and elementwise
-  operations take longer in gdkit. They read the params, the gradient and the previous gradient repeatedly from memory
-  that the cores share, since on a CPU XLA computes them one after the other. The variant by hand is also the best of a
-  search over programs with up to four steps per loop iteration. gdkit compiles a second program only for sweeps that
-  take much longer.
+  a step by kind of operation: products take the same time for all. Beyond the bare variant, gdkit squares and multiplies
+  gradients, copies each for the cosine with the next one, and stops lanes whose loss has left its bounds. The bare
+  variant is also the best of a search over widths of blocks and up to four steps per loop iteration.
 - *The products alone*: for the gradient of a layer, whose left factor is transposed, XLA uses a slower library than for
   the other products; *Share of the machine* has what they reach by themselves.
 - *A scalar with only its ends*: *Where the time goes* shows that half of its time is spent outside the workers. The
@@ -51,10 +49,6 @@ WHY = """Known reasons for targets that are not met:
 - *Progress and store*: tiles and carries are packed, checksummed and synced while the workers use every core. This
   takes the same time for any speed of the steps, and so a larger share of faster ones. Repeated measurements differ by
   about a quarter.
-- *The end of the command*: after the answer the figures are drawn, by one core, and the report is written; matplotlib
-  lays out text twice, as PNG and as SVG.
-- *A finished run*: half of the time are imports. The rest is tracing the programs once: the run is recognized by what
-  its code computes.
 - *A search*: it knows which losses are good and stops at the first good rate; a sweep is timed to its end. All lanes of
   a sweep share the cores from the start, so most results arrive near its end. Successive halving gives most lanes few
   steps, and starts, finishes and evaluates its blocks once per round; in its last round some cores are idle.
@@ -62,7 +56,8 @@ WHY = """Known reasons for targets that are not met:
   time, which a virtual machine requests from its host. The programs themselves are not slower.
 - *Two workers on a CPU* take more processor time than one worker on one core for the same steps: XLA has one thread
   pool for all workers, and the cores share memory beyond their own caches.
-- *On an accelerator* each of many small operations is launched separately; this has not been analyzed further.
+- *On an accelerator* these are times of an earlier version, whose host waited for the device at every step;
+  [Accelerators](accelerators.md) counts what programs launch now.
 """
 
 
