@@ -36,9 +36,9 @@ allocator: arenas of single threads retain freed memory, by chance up to a tenth
 WHY = """Known reasons for targets that are not met:
 
 - *MLPs*: with all statistics gdkit's time includes them. *Where the time goes* lists the cost of each, and the time of
-  a step by kind of operation: products take the same time for all. Beyond the bare variant, gdkit squares and multiplies
-  gradients, copies each for the cosine with the next one, and stops lanes whose loss has left its bounds. The bare
-  variant is also the best of a search over widths of blocks and up to four steps per loop iteration.
+  a step by kind of operation: products take the same time for all. Beyond the bare variant, gdkit squares and
+  multiplies gradients, copies each for the cosine with the next one, and stops lanes whose loss has left its bounds.
+  The bare variant is also the best of a search over widths of blocks and up to four steps per loop iteration.
 - *The products alone*: for the gradient of a layer, whose left factor is transposed, XLA uses a slower library than for
   the other products; *Share of the machine* has what they reach by themselves.
 - *A scalar with only its ends*: *Where the time goes* shows that half of its time is spent outside the workers. The
