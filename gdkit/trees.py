@@ -21,8 +21,8 @@ def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
 
 
 def flatten(tree: PyTree, always: bool = False) -> PyTree:
-    """One vector, if `always` or if `tree` has many leaves: operations on each leaf would take minutes to compile."""
-    return ravel_pytree(tree)[0] if always or len(jax.tree.leaves(tree)) > _MANY_LEAVES else tree
+    """One vector if `tree` has many leaves, whose operations would take minutes to compile, or `always` if several."""
+    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > (1 if always else _MANY_LEAVES) else tree
 
 
 def add_quarters(x: Array) -> Array:

@@ -52,6 +52,13 @@ def test_strides_change_no_bit_and_the_layout_of_accelerators_no_result(iris):
     assert_same(single, run(IN_PAIRS), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_params_may_be_one_array_of_any_shape(shape):
+    problem = Problem(lambda x: jnp.mean((x - 1) ** 2), jnp.zeros(shape))
+    run = lambda layout: run_in(layout, problem, sgd, RATES, steps=20, plan=Plan(width=3, unroll=1))
+    assert_same(run(ON_CPU), run(ON_ACCELERATOR), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.full
 def test_strides_of_a_swept_problem_can_be_extended():
     axes = RATES | {"problem.center": [-1.0, 3.0]}

@@ -36,9 +36,9 @@ class Layout(NamedTuple):
     def separate(self, lanes: Lane) -> Lane:
         """The lanes between two steps of an iteration, of which the second is to read what the first has written.
 
-        XLA would rather compute it again, and copy what it needs for that and other kernels have overwritten: the
-        previous update of a lane, and the moments from which an optimizer has made its params. Of a state that is
-        params alone nothing is copied then, and the digits MLP by sgd takes 26 kernels per step instead of 27.
+        XLA would otherwise recompute it, and copy what that needs before other kernels overwrite it: the previous
+        update of a lane, and the moments from which an optimizer computed its params. Where the state is params alone,
+        it is the record that has to be read: the digits MLP by sgd then takes 26 kernels per step instead of 27.
         """
         if not 1 < self.unroll < self.stride:
             return lanes
