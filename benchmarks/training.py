@@ -139,7 +139,7 @@ def _time_evaluations(problem: Problem, steps: int, every: int) -> float:
     plan = _sweep(problem, steps, evaluate_every=every).plan
     request = check_request(problem, optax.adam, RATES, steps=steps, evaluate_every=every)
     (group,) = trace_groups(request)
-    job = build_job(request, group, jax.local_devices()[:1], Shape(plan["width"], plan["depth"], plan["unroll"]))
+    job = build_job(request, group, jax.local_devices()[:1], Shape(*(plan[name] for name in Shape._fields)))
     started = [(get_block_inputs(job, block), job.programs[0]) for block in job.blocks]
     carries = [(program, inputs, program.start(*inputs)) for inputs, program in started]
 

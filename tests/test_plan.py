@@ -236,8 +236,8 @@ def test_a_tree_of_lanes_is_packed_and_unpacked_as_it_was():
 
 
 def test_choices_survive_a_process_and_nonsense_is_left_out():
-    timing.import_choices({"a": [4, 2, 1], "b": "wide", "c": [1, 2], "d": [0, 1, 1], "e": [True, 1, "x"]})
-    assert timing.export_choices() == {"a": (4, 2, 1)}
+    timing.import_choices({"a": [4, 2, 1, 0], "b": "wide", "c": [1, 2], "d": [0, 1, 1, 0], "e": [True, 1, "x"]})
+    assert timing.export_choices() == {"a": (4, 2, 1, 0)}
 
 
 def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch):
@@ -245,17 +245,17 @@ def test_the_command_line_keeps_choices_between_processes(tmp_path, monkeypatch)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with store_plans():
-        timing.import_choices({"a": [4, 2, 1]})
+        timing.import_choices({"a": [4, 2, 1, 0]})
     (file,) = tmp_path.rglob("plans.json")
     timing.chosen_shapes.clear()
     with store_plans():
-        assert timing.export_choices() == {"a": (4, 2, 1)}
+        assert timing.export_choices() == {"a": (4, 2, 1, 0)}
     file.write_text("{damaged")
     timing.chosen_shapes.clear()
     with store_plans():
         assert timing.export_choices() == {}
-        timing.import_choices({"b": [1, 1, 1]})
-    assert json.loads(file.read_text()) == {"b": [1, 1, 1]}
+        timing.import_choices({"b": [1, 1, 1, 0]})
+    assert json.loads(file.read_text()) == {"b": [1, 1, 1, 0]}
 
 
 def test_fingerprints_tell_programs_apart_and_not_where_they_are_written(iris):

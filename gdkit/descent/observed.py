@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdkit import monitors
 from gdkit.binding import Arrays
@@ -96,12 +97,16 @@ def observe(
     info: Info,
     inputs: StepInputs,
     limits: Limits,
-    last: Array,
+    last: Array | np.bool_,
+    first: Array | np.bool_ | None = None,
 ) -> tuple[Lane, Array]:
-    """The lane after a step to `after`, and the loss; a lane that has ended, or ends at this step, keeps its state."""
+    """The lane after a step to `after`, and the loss; a lane that has ended, or ends at this step, keeps its state.
+
+    `last` and `first` are those of `end_record`.
+    """
     hyperparameters, t, key, data = inputs
     going = lane.record.end_kind == EndKind.RUNNING
-    record = monitors.end_record(lane.record, info, t, limits, last)
+    record = monitors.end_record(lane.record, info, t, limits, last, first)
     moves = record.end_kind == EndKind.RUNNING
     after = select(moves, after, lane.state)
     context = Context(t, key, hyperparameters, data, moves, going)

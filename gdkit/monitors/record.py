@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdkit.monitors.updates import UpdateMonitor, get_update_multiple
 from gdkit.optimizers import gates
@@ -50,10 +51,15 @@ def start_record(monitors: Sequence[Monitor], state: State, *, is_gated: bool = 
     return Record(loss, jnp.zeros((), jnp.int32), jnp.int32(EndKind.RUNNING), states, gate)
 
 
-def end_record(record: Record, info: Info, t: Array, limits: Limits, last: Array) -> Record:
-    """The record with its initial loss, and with its end if the loss at step `t` is the run's last."""
+def end_record(
+    record: Record, info: Info, t: Array, limits: Limits, last: Array | np.bool_, first: Array | np.bool_ | None = None
+) -> Record:
+    """The record with its initial loss, and with its end if the loss at step `t` is the run's last.
+
+    `first` is whether `t` is 0, where the caller knows; a constant saves the comparison in every step of a loop.
+    """
     going, loss = record.end_kind == EndKind.RUNNING, info.loss.astype(record.initial_loss.dtype)
-    is_first, gate, after_skip = t == 0, record.gate, jnp.int32(EndKind.NONFINITE)
+    is_first, gate, after_skip = t == 0 if first is None else first, record.gate, jnp.int32(EndKind.NONFINITE)
     if gate is not None:
         is_first |= ~jnp.isfinite(record.initial_loss)
         gate, skips = gates.observe_gate(gate, info, t, going & ~last)

@@ -213,7 +213,7 @@ def group_points(section: Section) -> list[Group]:
     for dimension, index in zip(section.dimensions, at, strict=True):
         codes = codes * dimension.size + _code_static_values(dimension)[index]
     groups = []
-    for code in np.unique(codes):
+    for code in np.flatnonzero(np.bincount(codes)):
         points = np.flatnonzero(codes == code)
         points = points[_order_points(section, at[:, points])]
         static, traced = dict(section.fixed), {}
@@ -269,9 +269,11 @@ def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
 def _code_static_values(dimension: Dimension) -> np.ndarray:
     """One number per value of a dimension, equal where the static values are equal; (values,)."""
     numbers: dict[Any, int] = {}
+    if all(axis.traced for axis in dimension.axes):
+        return np.zeros(dimension.size, np.int64)
     rows = zip(*(axis.values for axis in dimension.axes if not axis.traced), strict=True)
     codes = [numbers.setdefault(tuple(map(factories.hashable, row)), len(numbers)) for row in rows]
-    return np.asarray(codes or [0] * dimension.size)
+    return np.asarray(codes)
 
 
 def _make_section(
@@ -333,7 +335,7 @@ def _check_values(argument: str, values: np.ndarray | tuple[Any, ...], *, is_rat
 
 def _check_distinct(argument: str, values: np.ndarray | tuple[Any, ...]) -> None:
     if isinstance(values, np.ndarray):
-        ordered = np.sort(values)
+        ordered = values if np.all(values[1:] > values[:-1]) else np.sort(values)  # most axes are in order
         duplicates = ordered[1:][ordered[1:] == ordered[:-1]].tolist()
     else:
         keys = [float(v) if factories.is_number(v) else repr(v) for v in values]

@@ -13,7 +13,7 @@ from gdkit.app.resources import format_bytes
 from gdkit.app.run import estimate
 from gdkit.formatting import count, format_duration
 from gdkit.sweeps.plan.blocks import cut_blocks
-from gdkit.sweeps.plan.shapes import Shape, count_workers
+from gdkit.sweeps.plan.shapes import count_workers
 from gdkit.sweeps.programs import targets
 from gdkit.sweeps.programs.groups import TracedGroup, compile_absent, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job
@@ -63,7 +63,7 @@ def _measure_costs(request: SweepRequest, device: jax.Device, name: str, free_me
     """One cost per optimizer: its first group is compiled, and represents the others."""
     for label, members in estimate.group_by_optimizer(trace_groups(request)).items():
         job = _compile(request, members[0], device, name)
-        shape, layout = Shape(len(job.blocks[0].points), len(job.blocks[0].seeds)), job.programs[0].layout
+        shape, layout = job.shape, job.programs[0].layout
         steps = layout.stride if layout.stride > 1 else max(layout.unroll, 1)
         work = count_per_step(job.programs[0].advance.as_text(), steps)
         memory, data = estimate.count_block_bytes(job), estimate.count_bytes(job.shared[0].arrays)

@@ -324,10 +324,9 @@ class _TileScheduler:
 
     def _start(self, tiles: list[Tile]) -> None:
         (job, block, _), *_ = tiles[0].parts
-        shape = Shape(len(block.points), len(block.seeds), job.unroll)
         numbers = tuple(tile.number for tile in tiles) if self.archive else ()
         blocks = () if self.archive else tuple(tuple(part.block for part in tile.parts) for tile in tiles)
-        task = Task(job.group, shape, job.programs[0].fingerprint, numbers, blocks)
+        task = Task(job.group, job.shape, job.programs[0].fingerprint, numbers, blocks)
         try:
             if self._is_broken:
                 self.pool.restart()

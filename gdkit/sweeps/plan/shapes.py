@@ -19,11 +19,16 @@ Place = jax.Device | Mesh  # where a program runs
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a sweep runs. A field that is None is chosen by gdkit; only `width` and `depth` decide the bits of results.
+    """How a sweep runs. A field that is None is chosen by gdkit.
+
+    Only `width`, `depth` and `chunk` decide the bits of results.
 
     Attributes:
-      width: points per block, which one program call advances side by side for each seed of the block.
+      width: points per block, which one program call advances for each seed of the block.
       depth: seeds per block.
+      chunk: points of a block that are advanced side by side; the call advances one chunk after the other. `width` is
+        a multiple of it. By default all points of a block, except on a CPU for many lanes of few params, whose blocks
+        would be finished sooner than the next ones are handed over.
       unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
         with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
       tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
@@ -38,6 +43,7 @@ class Plan:
 
     width: int | None = None
     depth: int | None = None
+    chunk: int | None = None
     unroll: int | None = None
     tile: int | None = None
     segment: int | None = None
@@ -54,6 +60,11 @@ class Plan:
             value = getattr(self, field.name)
             if value is not None and field.name != "mesh":
                 check_integer(f"plan.{field.name}", value, at_least=0 if field.name == "unroll" else 1)
+        if self.width and self.chunk and self.width % self.chunk:
+            remedy = f"Pass a width that is a multiple of chunk={self.chunk}, or leave out one of the two"
+            raise bad_value("plan.width", self.width, "a block is cut into chunks of equal size", remedy)
+        if self.mesh and self.chunk:
+            raise bad_value("plan.chunk", self.chunk, "devices of a mesh advance all points at once", "Leave it out")
 
 
 def check_plan(plan: Plan | None) -> None:
@@ -63,16 +74,22 @@ def check_plan(plan: Plan | None) -> None:
 
 
 class Shape(NamedTuple):
-    """The size of blocks, and the steps per iteration of their program's loop."""
+    """The size of blocks, and how their program goes through lanes and steps."""
 
     width: int  # points per block
     depth: int  # seeds per block
-    unroll: int = 1  # 0: no loop, one call per step
+    unroll: int = 1  # steps per iteration of the loop; 0: no loop, one call per step
+    chunk: int = 0  # points that are advanced side by side; 0: all
 
     @property
     def lanes(self) -> int:
         """Lanes per block."""
         return self.width * self.depth
+
+    @property
+    def side_by_side(self) -> int:
+        """Lanes that are advanced side by side."""
+        return (self.chunk or self.width) * self.depth
 
 
 class _Budget(NamedTuple):
@@ -81,15 +98,17 @@ class _Budget(NamedTuple):
     floats: int  # params of all lanes
     lanes: int
     overhead: int  # cost of a step besides its lanes, as a number of params
+    chunks: int = 1  # most chunks per block, where the lanes are the limit
 
 
 # On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 1,536 lanes the vector
 # units are full and only the cache is lost. Not a power of two: its arrays would share cache lines. On an accelerator
 # a step of a block takes about as long for any width, so all lanes go into one block; 256 MiB of params leave memory
 # for gradients and activations, and a block that does not fit is halved.
-_CPU = _Budget(65_536, 1536, 4096)
+_CPU = _Budget(65_536, 1536, 4096, chunks=16)
 _ACCELERATOR = _Budget(2**26, 2**17, 2**22)
 _STATISTICS = 340  # memory of a lane's statistics, as a number of params
+_ROUNDS = 4  # blocks per worker that are enough for all workers to finish at about the same time
 _VECTOR = 16  # numbers in the widest vector register of a CPU
 
 
@@ -98,6 +117,7 @@ class BlockLimits(NamedTuple):
 
     max_lanes: int
     overhead: float  # cost of a step of a block besides its lanes, in lanes
+    chunks: int = 1  # most chunks of so many lanes per block
 
 
 def compute_block_limits(params: Params, platform: str | None = None) -> BlockLimits:
@@ -113,7 +133,8 @@ def compute_block_limits(params: Params, platform: str | None = None) -> BlockLi
     budget = _CPU if (platform or jax.default_backend()) == "cpu" else _ACCELERATOR
     floats = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
     max_lanes = int(np.clip(2 ** round(np.log2(budget.floats / max(floats, 1))), 1, budget.lanes))
-    return BlockLimits(max_lanes, budget.overhead / (floats + _STATISTICS))
+    chunks = budget.chunks if max_lanes == budget.lanes else 1
+    return BlockLimits(max_lanes, budget.overhead / (floats + _STATISTICS), chunks)
 
 
 def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, workers: int, unroll: int = 1) -> Shape:
@@ -124,12 +145,13 @@ def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, worke
 
     >>> limits = BlockLimits(64, 3)
     >>> choose_shape(64, 1, limits, Plan(), 2), choose_shape(31, 3, limits, Plan(), 2)
-    (Shape(width=32, depth=1, unroll=1), Shape(width=16, depth=3, unroll=1))
+    (Shape(width=32, depth=1, unroll=1, chunk=0), Shape(width=16, depth=3, unroll=1, chunk=0))
     """
-    most = limits.max_lanes
-    widths = [min(plan.width, points)] if plan.width else _divide(points, min(most, points))
+    most, unroll = limits.max_lanes, unroll if plan.unroll is None else plan.unroll
+    given = plan.chunk or plan.width
+    widths = [min(given, points)] if given else _divide(points, min(most, points))
     shapes = [
-        Shape(width, depth, unroll if plan.unroll is None else plan.unroll)
+        Shape(width, depth, unroll)
         for width in widths
         for depth in ([min(plan.depth, seeds)] if plan.depth else _divide(seeds, max(1, min(seeds, most // width))))
     ]
@@ -138,7 +160,26 @@ def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, worke
         blocks = math.ceil(points / shape.width) * math.ceil(seeds / shape.depth)
         return math.ceil(blocks / workers) * (shape.lanes + limits.overhead), shape.lanes
 
-    return min(shapes, key=cost)
+    shape = min(shapes, key=cost)
+    if plan.width is None:
+        return _gather_chunks(shape, points, seeds, limits.chunks, workers, plan.chunk)
+    chunks = math.ceil(min(plan.width, points) / shape.width)
+    return shape._replace(width=chunks * shape.width, chunk=shape.width if chunks > 1 else 0)
+
+
+def _gather_chunks(shape: Shape, points: int, seeds: int, most: int, workers: int, given: int | None = None) -> Shape:
+    """Blocks of up to `most` chunks of `given` points, or of about the width of `shape`, if workers have many to run.
+
+    >>> _gather_chunks(Shape(1312, 1), 131_072, 1, 16, 2), _gather_chunks(Shape(1312, 1), 131_072, 1, 16, 64)
+    (Shape(width=13248, depth=1, unroll=1, chunk=1104), Shape(width=1312, depth=1, unroll=1, chunk=0))
+    """
+    along_points, along_seeds = math.ceil(points / shape.width), math.ceil(seeds / shape.depth)
+    chunks = min(most, along_points * along_seeds // (_ROUNDS * workers))
+    if chunks < 2:
+        return shape
+    blocks = workers * math.ceil(along_points / (chunks * workers))
+    chunk = given or _VECTOR * math.ceil(points / (blocks * chunks * _VECTOR))
+    return shape._replace(width=chunk * chunks, chunk=chunk)
 
 
 def _divide(count: int, most: int) -> list[int]:

@@ -124,16 +124,21 @@ def start(definition: Definition, inputs: Inputs, shared: Shared) -> Carry:
 def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry, t1: Array, steps: Array) -> Carry:
     """The block at step `t1`, or where its last lane has ended; runs have `steps` steps in all."""
     _, keys = _make_seed_keys(inputs, shared)  # made here, not at every step
-    block = _BlockCall(definition, inputs, shared, keys, steps)
-    position = _unpack(definition, carry)
-    record = position.carry.lanes.record
-    position = _replace_record(position, evaluation.set_best_aside(record))
+    advance_part = lambda inputs, carry: _advance(_BlockCall(definition, inputs, shared, keys, steps), carry, t1)
+    chunk = definition.layout.chunk
+    return _map_chunks(advance_part, chunk, inputs, carry) if chunk else advance_part(inputs, carry)
+
+
+def _advance(block: "_BlockCall", carry: Carry, t1: Array) -> Carry:
+    definition, before = block.definition, carry.lanes.unpack()
+    position = _begin(block, carry, before._replace(record=evaluation.set_best_aside(before.record)))
     if definition.layout.unroll == 0:
         position = _step(block, _roll(block, position))
     else:
         position = _run_until(t1, functools.partial(_run_window, block, t1), position)
-    position = _replace_record(position, evaluation.put_best_back(position.carry.lanes.record, record))
-    moved = _pack(position.carry)
+    lanes = block.restore_axes(position.carry.lanes)
+    lanes = lanes._replace(record=evaluation.put_best_back(lanes.record, before.record))
+    moved = _pack(position.carry._replace(lanes=lanes, curve=position.carry.curve.reshape(carry.curve.shape)))
     return moved._replace(lanes=_omit_unchanged(carry.lanes, moved.lanes))
 
 
@@ -202,6 +207,28 @@ def _end_at_start(lane: Lane) -> Record:
     return record._replace(end_step=jnp.where(never_moved, 0, record.end_step))
 
 
+def _map_chunks(advance_part: Callable[[Inputs, Carry], Carry], chunk: int, inputs: Inputs, carry: Carry) -> Carry:
+    """The result of `advance_part` for a block, computed for so many points after the other."""
+
+    points = len(inputs.points)
+
+    def cut(x: Array, axis: int) -> Array:
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], points // chunk, chunk, *x.shape[axis + 1 :]), axis, 0)
+
+    def join(x: Array, axis: int) -> Array:
+        return jnp.moveaxis(x, 0, axis).reshape(*x.shape[1 : axis + 1], points, *x.shape[axis + 2 :])
+
+    def advance(part: tuple[Any, PyTree, Array]) -> Carry:
+        own, lanes, curve = part
+        return advance_part(Inputs(*own, inputs.seeds), carry._replace(lanes=lanes, curve=curve))
+
+    along = lambda move, axis, tree: jax.tree.map(lambda x: move(x, axis), tree)
+    parts = along(cut, 0, inputs[:2]), along(cut, 1, carry.lanes), cut(carry.curve, 2)
+    moved = jax.lax.map(advance, parts)
+    lanes, curve = along(join, 1, moved.lanes), join(moved.curve, 2)
+    return carry._replace(t=jnp.max(moved.t), lanes=lanes, curve=curve, going=jnp.any(moved.going))
+
+
 class _BlockCall(NamedTuple):
     """The arguments of `advance` that stay the same at all its steps."""
 
@@ -211,11 +238,28 @@ class _BlockCall(NamedTuple):
     keys: Key  # (seeds,), for sampling
     steps: Array  # () int32, of a whole run
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The sizes of the axes of seeds and points, without those of size 1.
+
+        XLA makes products over an axis of 1 up to 1.5 times slower, and copies params whose updates lack that axis.
+        """
+        return tuple(size for size in (len(self.inputs.seeds), len(self.inputs.points)) if size > 1)
+
+    def drop_axes(self, lanes: PyTree) -> PyTree:
+        """Lanes, each leaf (seeds, points, ...), without axes of size 1: as the steps take and return them."""
+        return jax.tree.map(lambda x: x.reshape(*self.axes, *x.shape[2:]), lanes)
+
+    def restore_axes(self, lanes: PyTree) -> PyTree:
+        """The inverse of `drop_axes`."""
+        sizes = len(self.inputs.seeds), len(self.inputs.points)
+        return jax.tree.map(lambda x: x.reshape(*sizes, *x.shape[len(self.axes) :]), lanes)
+
 
 class _Position(NamedTuple):
     """The carry of a block within `advance`, with its place in the curve."""
 
-    carry: Carry
+    carry: Carry  # its lanes and its curve without axes of size 1
     slot: Array  # () int32, the slot of the first recorded step that is not before t
 
 
@@ -232,7 +276,8 @@ def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
     if layout.stride > 1:
         position = _run_until(end, functools.partial(_run_stride, block), position, stride=layout.stride)
     elif layout.unroll > 1:
-        position = _run_until(end, functools.partial(_repeat, step, layout.unroll), position, stride=layout.unroll)
+        before_last = jnp.minimum(end, block.steps)
+        position = _run_until(before_last, functools.partial(_repeat, step, layout.unroll), position, layout.unroll)
     return _run_until(end, step, position)
 
 
@@ -242,9 +287,9 @@ def _run_until(end: Array, move: Callable[[_Position], _Position], position: _Po
     return jax.lax.while_loop(is_before_end, move, position)
 
 
-def _repeat(step: Callable[[_Position], _Position], times: int, position: _Position) -> _Position:
-    for _ in range(times):
-        position = step(position)
+def _repeat(step: Callable[[_Position, int], _Position], times: int, position: _Position) -> _Position:
+    for place in range(times):
+        position = step(position, place)
     return position
 
 
@@ -287,27 +332,33 @@ def _sample_ahead(block: _BlockCall, steps: Array) -> PyTree:
     return draw(steps, keys) if size <= _AHEAD_BYTES else None
 
 
-def _move_lanes(block: _BlockCall, lanes: Lane, t: Array, batches: PyTree = None) -> tuple[Lane, Array]:
-    """Every lane after one step, and the losses (seeds, points); `batches` (seeds, ...) if they are sampled already."""
+def _move_lanes(
+    block: _BlockCall, lanes: Lane, t: Array, batches: PyTree = None, place: int | None = None
+) -> tuple[Lane, Array]:
+    """Every lane after one step, and the losses (seeds, points).
+
+    `batches` (seeds, ...) if they are sampled already; `place` among the steps of an iteration, all before the last.
+    """
     definition, inputs, shared, keys, steps = block
     problem, optimizer, _, watched, *_ = definition
     step, on_batch = lane_step(problem, optimizer), batch_step(problem, optimizer)
     step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
     move_on_batch = lambda point, batch, state: on_batch(state, point, batch)
+    last = t == steps if place is None else np.False_  # known where it can be: XLA then omits what depends on it
+    first = np.False_ if place else None
     observe_lane = lambda point, key, lane, moved: observe(
-        watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, t == steps
+        watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, last, first
     )
     move, of_seed = (move_lane, keys) if batches is None else (move_on_batch, batches)
-    # XLA makes products over an axis of 1 up to 1.5 times slower, and elementwise statistics faster
-    moved = _over_block(definition, move, inputs, of_seed, lanes.state, squeeze=True)
-    return _over_block(definition, observe_lane, inputs, keys, lanes, moved)
+    moved = _over_block(definition, move, inputs, of_seed, lanes.state, drops_axes=True)
+    return _over_block(definition, observe_lane, inputs, keys, lanes, moved, drops_axes=True)
 
 
-def _step(block: _BlockCall, position: _Position) -> _Position:
-    """Advance every lane by one step, and record its loss."""
+def _step(block: _BlockCall, position: _Position, place: int | None = None) -> _Position:
+    """Advance every lane by one step, and record its loss; `place` is that of `_move_lanes`."""
     (carry, slot), t, curve_steps = position, position.carry.t, block.definition.curve_steps
-    lanes, loss = _move_lanes(block, carry.lanes, t)
+    lanes, loss = _move_lanes(block, carry.lanes, t, place=place)
     if not len(curve_steps):
         return _Position(carry._replace(t=t + 1, lanes=lanes), slot)
     # the loss of a step that is not recorded is overwritten by that of the next recorded step
@@ -319,7 +370,7 @@ def _step(block: _BlockCall, position: _Position) -> _Position:
 def _roll(block: _BlockCall, position: _Position) -> _Position:
     """Move the windows of the statistics up if one starts at this step."""
     carry, watched = position.carry, block.definition.watched
-    lanes = roll_windows(watched, carry.lanes, carry.t, batch_dimensions=2)
+    lanes = roll_windows(watched, carry.lanes, carry.t, batch_dimensions=len(block.axes))
     return position._replace(carry=carry._replace(lanes=lanes))
 
 
@@ -327,14 +378,11 @@ def _pack(carry: Carry) -> Carry:
     return carry._replace(lanes=Packed.pack(carry.lanes), going=_is_running(carry.lanes))
 
 
-def _unpack(definition: Definition, carry: Carry) -> _Position:
-    carry = carry._replace(lanes=carry.lanes.unpack())
-    return _Position(carry, jnp.sum(definition.curve_steps < carry.t, dtype=jnp.int32))
-
-
-def _replace_record(position: _Position, record: Record) -> _Position:
-    lanes = position.carry.lanes._replace(record=record)
-    return position._replace(carry=position.carry._replace(lanes=lanes))
+def _begin(block: _BlockCall, carry: Carry, lanes: Lane) -> _Position:
+    """The position at `carry`, whose lanes are `lanes`."""
+    slot = jnp.sum(block.definition.curve_steps < carry.t, dtype=jnp.int32)
+    curve = carry.curve.reshape(len(carry.curve), *block.axes)
+    return _Position(carry._replace(lanes=block.drop_axes(lanes), curve=curve), slot)
 
 
 def _is_running(lanes: Lane) -> Array:
@@ -348,25 +396,23 @@ def _make_seed_keys(inputs: Inputs, shared: Shared) -> tuple[Key, Key]:
 
 
 def _over_block(
-    definition: Definition, f: Callable[..., Any], inputs: Inputs, seeds: PyTree, *lanes: PyTree, squeeze: bool = False
+    definition: Definition,
+    f: Callable[..., Any],
+    inputs: Inputs,
+    seeds: PyTree,
+    *lanes: PyTree,
+    drops_axes: bool = False,
 ) -> Any:
-    """Call ``f(point, seed, *lane)`` for every lane; with `squeeze`, without the axes of size 1.
+    """Call ``f(point, seed, *lane)`` for every lane; with `drops_axes`, lanes come and go without axes of size 1.
 
     `seeds` is what the lanes of a seed share, each leaf (seeds, ...), such as its key.
     """
     one = lambda point, seed, *lane: f({**definition.static, **point[0]}, seed, *lane)
-    along_points = _map_axis(one, (0, None, *(0 for _ in lanes)), squeeze and len(inputs.points) == 1)
-    along_seeds = _map_axis(along_points, (None, 0, *(0 for _ in lanes)), squeeze and len(inputs.seeds) == 1)
-    return along_seeds(inputs[:2], seeds, *lanes)
-
-
-def _map_axis(f: Callable[..., Any], in_axes: tuple[int | None, ...], squeeze: bool) -> Callable[..., Any]:
-    """`f` mapped over the first axis of its arguments; with `squeeze`, which has size 1, called without that axis."""
-    if not squeeze:
-        return jax.vmap(f, in_axes=in_axes)
-
-    def squeezed(*arguments: Any) -> Any:
-        first = lambda x, axis: x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
-        return jax.tree.map(lambda leaf: leaf[None], f(*map(first, arguments, in_axes)))
-
-    return squeezed
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+    if drops_axes and len(inputs.points) == 1:
+        along_points = lambda points, seed, *lane: one(first(points), seed, *lane)
+    else:
+        along_points = jax.vmap(one, in_axes=(0, None, *(0 for _ in lanes)))
+    if drops_axes and len(inputs.seeds) == 1:
+        return along_points(inputs[:2], first(seeds), *lanes)
+    return jax.vmap(along_points, in_axes=(None, 0, *(0 for _ in lanes)))(inputs[:2], seeds, *lanes)

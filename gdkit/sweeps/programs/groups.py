@@ -84,7 +84,7 @@ class TracedGroup(NamedTuple):
         if not request.plan.mesh:
             return choose_shape(points, seeds, limits, plan, count_workers(Plan(), len(devices)), self.unroll)
         narrow, size = dataclasses.replace(plan, width=None), count_devices(devices[0])
-        shape = choose_shape(math.ceil(points / size), seeds, limits, narrow, 1, self.unroll)
+        shape = choose_shape(math.ceil(points / size), seeds, limits._replace(chunks=1), narrow, 1, self.unroll)
         return shape._replace(width=plan.width or shape.width * size)
 
 
@@ -284,7 +284,7 @@ def build_job(
     blocks = blocks or cut_blocks(len(group.group.points), request.seeds, shape)
     devices = [group.facts.mesh] if group.facts.mesh else devices
     places = [fit_place(device, len(blocks[0].points)) for device in devices]
-    layout = layout or choose_layout(get_device(places[0]).platform, shape.unroll)
+    layout = layout or choose_layout(get_device(places[0]).platform, shape)
     if divides_arrays(places[0]):
         layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
     optimizer, static = group.group.section.optimizer, tuple(sorted(group.static.items()))
@@ -297,7 +297,7 @@ def build_job(
     traced = {name: values.astype(dtype) for name, values in group.group.traced.items()}
     compacts = layout.compacts and not divides_arrays(places[0])
     job = Job(
-        [], [place(shared, own) for own in places], traced, request.steps, blocks, group.number, unroll=shape.unroll,
+        [], [place(shared, own) for own in places], traced, request.steps, blocks, group.number,
         source=group.problem.source, start_cache={}, evaluation_steps=request.evaluation_steps, jitted=program,
         narrower={} if compacts else None,
     )  # fmt: skip

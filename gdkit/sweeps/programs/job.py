@@ -9,6 +9,7 @@ import numpy as np
 
 from gdkit.data import Source
 from gdkit.sweeps.plan.blocks import Block
+from gdkit.sweeps.plan.shapes import Shape
 from gdkit.sweeps.programs.build import BlockInputs, Carry, Inputs, Program, Shared
 from gdkit.sweeps.programs.packing import Packed, get_host_dtype
 from gdkit.types import PyTree
@@ -36,12 +37,17 @@ class Job(NamedTuple):
     first_step: int = 0  # the step at which its lanes continue
     resumed: HostLanes | None = None  # the lanes that continue; None where lanes start
     returns_lanes: bool = False  # whether finished blocks carry their lanes, so that these can be continued later
-    unroll: int = 1  # steps in the body of its programs' loop
     source: Source | None = None  # its batches, if they are on the host; then a block has one seed
     start_cache: dict[tuple[int, bytes], Carry] | None = None  # by device and seeds, if starts depend on nothing else
     evaluation_steps: np.ndarray = NO_EVALUATIONS  # (evaluations,), the last at the end of the run
     jitted: Program | None = None  # the jitted functions from which `programs` were compiled
     narrower: dict[tuple[int, int, int], Program] | None = None  # by device, seeds and points; None: no compaction
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of its blocks."""
+        block, layout = self.blocks[0], self.programs[0].layout
+        return Shape(len(block.points), len(block.seeds), layout.unroll, layout.chunk)
 
     @property
     def lanes_per_block(self) -> int:

@@ -7,6 +7,7 @@ import jax
 
 from gdkit import monitors
 from gdkit.descent import Lane
+from gdkit.sweeps.plan.shapes import Shape
 from gdkit.types import Monitor
 
 
@@ -21,6 +22,7 @@ class Layout(NamedTuple):
     stride: int = 1  # steps between two checks of whether any lane is running; leftover steps are single
     samples_ahead: bool = False  # whether the batches of a stride are sampled before it
     on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
+    chunk: int = 0  # points that a call advances side by side, one chunk after the other; 0 for all
     compacts: bool = False  # whether the running lanes of a block in which many have ended are advanced by themselves
 
     def choose_monitors(self, watched: Sequence[Monitor]) -> tuple[Monitor, ...]:
@@ -51,6 +53,8 @@ ON_CPU = Layout()
 ON_ACCELERATOR = Layout(stride=8, samples_ahead=True, on_vectors=True, compacts=True)
 
 
-def choose_layout(platform: str, unroll: int) -> Layout:
-    """The layout of programs on a platform, with so many steps per iteration."""
-    return (ON_CPU if platform == "cpu" or unroll == 0 else ON_ACCELERATOR)._replace(unroll=unroll)
+def choose_layout(platform: str, shape: Shape) -> Layout:
+    """The layout of programs on a platform for blocks of a shape."""
+    if platform == "cpu" or shape.unroll == 0:
+        return ON_CPU._replace(unroll=shape.unroll, chunk=shape.chunk)
+    return ON_ACCELERATOR._replace(unroll=shape.unroll)

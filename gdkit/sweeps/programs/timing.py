@@ -94,12 +94,12 @@ def _try_neighbors(
     time_lane_step: Callable[[Job, int], float],
 ) -> tuple[Job, Shape]:
     """The fastest shape found by widening, narrowing and unrolling, each for as long as it helps."""
-    double_width = lambda shape: shape._replace(width=2 * shape.width)
+    double_width = lambda shape: shape._replace(width=2 * shape.width, chunk=2 * shape.chunk)
     double_unroll = lambda shape: shape._replace(unroll=2 * shape.unroll)
     changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, double_unroll)
     best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
-        while (other := change(shape)) not in tried and other.lanes <= 4 * most and time.monotonic() < until:
+        while (other := change(shape)) not in tried and other.side_by_side <= 4 * most and time.monotonic() < until:
             tried.add(other)
             try:
                 candidate = make(other)
@@ -130,8 +130,11 @@ def halve(shape: Shape) -> Shape:
     """The shape of blocks with half as many lanes.
 
     >>> halve(Shape(8, 3)), halve(Shape(1, 3))
-    (Shape(width=4, depth=3, unroll=1), Shape(width=1, depth=2, unroll=1))
+    (Shape(width=4, depth=3, unroll=1, chunk=0), Shape(width=1, depth=2, unroll=1, chunk=0))
     """
+    if shape.chunk > 1:
+        chunk = (shape.chunk + 1) // 2
+        return shape._replace(width=shape.width // shape.chunk * chunk, chunk=chunk)
     if shape.width > 1:
         return shape._replace(width=(shape.width + 1) // 2)
     return shape._replace(depth=(shape.depth + 1) // 2)
@@ -185,7 +188,7 @@ DEFAULT_PLANNER = PlannerSettings(share=0.05, time_lane_step=time_lane_step)
 chosen_shapes: dict[str, Shape] = {}
 
 
-def export_choices() -> dict[str, tuple[int, int, int]]:
+def export_choices() -> dict[str, tuple[int, ...]]:
     """Every choice of this process, by fingerprint."""
     return {fingerprint: tuple(shape) for fingerprint, shape in chosen_shapes.items()}
 

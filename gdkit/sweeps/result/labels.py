@@ -64,7 +64,7 @@ def _reference_loss(
         values, index = np.unique(coords[name][1], return_inverse=True)
         codes = codes * len(values) + index
     lowest = np.zeros(lanes)
-    for code in np.unique(codes):
+    for code in np.flatnonzero(np.bincount(codes)):
         mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
         seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind") if n in columns}
         lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})

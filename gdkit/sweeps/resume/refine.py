@@ -69,7 +69,7 @@ def _cut_section(group: Group, places: np.ndarray) -> Section:
 
 def _replace_section(request: SweepRequest, section: Section, shape: Shape) -> SweepRequest:
     """The request with `section` as its only one, in blocks of `shape`."""
-    plan = dataclasses.replace(request.plan, width=shape.width, depth=shape.depth, unroll=shape.unroll)
+    plan = dataclasses.replace(request.plan, **shape._asdict() | {"chunk": shape.chunk or None})
     return request._replace(sections=(section,), plan=plan)
 
 

@@ -172,7 +172,7 @@ def _as_axis(values: np.ndarray) -> Any:
 
 def _planned_shapes(result: SweepResult, groups: int) -> list[Shape]:
     """The shape of the blocks of each group, from the plan in the result."""
-    plan = result.plan
     per_group = lambda value: value if isinstance(value, list) else [value] * groups
+    plan = Shape._field_defaults | result.plan  # runs of earlier versions have no chunk
     shapes = zip(*(per_group(plan[name]) for name in Shape._fields), strict=True)
     return [Shape(*numbers) for numbers in shapes][:groups]

@@ -94,8 +94,9 @@ def stored_shapes(directory: RunDirectory, request: SweepRequest, groups: Sequen
 
 def shapes_of(run: Store) -> list[Shape]:
     """The shape of the blocks of each group of a run."""
-    unroll = run.manifest.plan["unroll"]
-    return [Shape(g.width, g.depth, u) for g, u in zip(run.partition.groups, unroll, strict=True)]
+    plan, groups = run.manifest.plan, run.partition.groups
+    chunks = plan.get("chunk", [0] * len(groups))  # runs of earlier versions have none
+    return [Shape(g.width, g.depth, u, c) for g, u, c in zip(groups, plan["unroll"], chunks, strict=True)]
 
 
 def open_finished(
@@ -136,6 +137,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
         dtype=_get_dtype(groups),
         plan={
             "unroll": [choice.shape.unroll for choice in sweep.choices],
+            "chunk": [choice.shape.chunk for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
             "workers": sweep.workers,
             "code": [trace_lane(request, group)[0] for group in groups],

@@ -109,7 +109,7 @@ def narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> P
     facts = inspect_loss(request, group)
     if plan.width is not None or facts.runs_step_by_step:
         return plan
-    most, overhead = facts.limits
+    most, overhead, _ = facts.limits
     widths = np.arange(max(1, most // 8), most + 1)  # narrower blocks of small lanes would spend their time on calls
     workers = count_workers(plan, len(select_devices(plan)))
     points, cost = request.lane_count // request.seeds, np.zeros(len(widths))
