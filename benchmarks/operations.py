@@ -43,7 +43,7 @@ def _advance(
 ) -> tuple[Callable[[], Any], str]:
     curve = tuple(int(t) for t in monitors.curve_steps(points)) if points else ()
     watching = Recording(watched, curve)
-    program = program_of(work.problem, gdkit.sgd, {}, watching, Layout(unroll=shape.unroll))
+    program = program_of(work.problem, gdkit.sgd, {}, watching, Layout(unroll=shape.unroll, chunk=shape.chunk))
     inputs, last = get_block_inputs(job, job.blocks[0]), np.int32(work.steps)
     carry = jax.jit(program.start)(*inputs)
     compiled = _compile(jax.jit(program.advance).lower(*inputs, carry, last, last), ADVANCE_OPTIONS)

@@ -1,7 +1,7 @@
 """Time of a sweep by stage, and costs of statistics and of the tests for the end of a run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +27,7 @@ SIZES = ("scalar", "small_mlp", "digits_mlp")
 WATCHED: dict[str, tuple[tuple[Monitor, ...], int]] = {  # monitors and points of a curve
     "all statistics and a curve": (monitors.DEFAULT, CURVE_POINTS),
     "all statistics": (monitors.DEFAULT, 0),
+    "ends": (monitors.BUILT_IN["ends"], 0),
     "loss statistics": ((monitors.loss_statistics(),), 0),
     "reversals": ((monitors.reversals(),), 0),
     "norms": ((monitors.norms(),), 0),
@@ -43,8 +44,9 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 def _profile(work: Workload, rounds: int) -> dict[str, Any]:
     job, shape, seconds = _plan(work, "all")
-    costs = advance_seconds(work, shape, rounds)
-    staged = {flavour: stages(work, _plan(work, flavour)[0], flavour, rounds) for flavour in OPTIONS}
+    jobs = {flavour: _plan(work, flavour)[0] for flavour in OPTIONS}
+    costs = advance_seconds(work, jobs, rounds)
+    staged = {flavour: stages(work, job, flavour, rounds) for flavour, job in jobs.items()}
     found = {"title": work.title, "first": seconds, "stages": staged, "advance": costs}
     if work.sizes and not on_accelerator():  # all steps of a scalar are one operation
         found["operations"] = operations(work, job, shape, CURVE_POINTS)
@@ -93,9 +95,15 @@ def _time_stages(job: Job, block: Block) -> list[float]:
     return list(np.diff(clock))
 
 
-def advance_seconds(work: Workload, shape: Shape, rounds: int) -> dict[str, float]:
-    """Seconds of all steps of one block per worker: with statistics, without, and without gdkit."""
-    ways = {name: _advance(work, shape, *watched) for name, watched in WATCHED.items()}
+def advance_seconds(work: Workload, jobs: Mapping[str, Job], rounds: int) -> dict[str, float]:
+    """Seconds of all steps of one block, or chunk of it, per worker: with statistics, without, and without gdkit.
+
+    All in the shape of the job with all statistics, except the ends, which have the unrolling of their own job.
+    """
+    whole, ends = jobs["all"].shape, jobs["ends"].shape
+    shape = whole._replace(width=whole.chunk or whole.width, chunk=0)
+    shapes = {"ends": shape._replace(unroll=ends.unroll)}
+    ways = {name: _advance(work, shapes.get(name, shape), *watched) for name, watched in WATCHED.items()}
     rates = [work.rates[: shape.width]] * count_visible_cores()
     start = start_of(work)
     for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():

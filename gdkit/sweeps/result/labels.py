@@ -57,18 +57,19 @@ def _reference_loss(
     columns: Mapping[str, np.ndarray], coords: Mapping[str, Any], problem_axes: list[str], stochastic: bool
 ) -> np.ndarray:
     """The loss that regimes are judged against: the optimum, or the lowest loss observed on the same problem."""
-    lanes = len(columns["final_loss"])
-    optimum = columns.get("optimum", np.full(lanes, np.nan)).astype(float)
-    codes = np.zeros(lanes, np.int64)
+    optimum = columns.get("optimum")
+    if optimum is not None and not np.isnan(optimum).any():
+        return optimum.astype(float)
+    codes = np.zeros(len(columns["final_loss"]), np.int64)
     for name in problem_axes:
         values, index = np.unique(coords[name][1], return_inverse=True)
         codes = codes * len(values) + index
-    lowest = np.zeros(lanes)
+    lowest = np.zeros(codes.shape)
     for code in np.flatnonzero(np.bincount(codes)):
         mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
         seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind") if n in columns}
         lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})
-    return np.where(np.isnan(optimum), lowest, optimum)
+    return lowest if optimum is None else np.where(np.isnan(optimum), lowest, optimum)
 
 
 def lane_coordinates(
@@ -80,10 +81,11 @@ def lane_coordinates(
     for grid, axes in zip(grids, values, strict=True):
         places = np.indices(grid.shape).reshape(len(grid.shape), grid.points)
         along = zip(grid.dimensions, places, strict=True)
-        own = {name: axes[name][place] for (_, listed, _), place in along for name in listed}
+        own = {name: axes[name][place] for (_, names_of, _), place in along for name in names_of}
         for name in names:
             missing = np.full(grid.points, np.nan)
-            parts[name].append(np.repeat(own.get(name, missing), seeds))
+            listed = own.get(name, missing)
+            parts[name].append(np.repeat(listed, seeds) if seeds > 1 else listed)
     coords: dict[str, Any] = {name: ("lane", _concatenate(values)) for name, values in parts.items()}
     coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(grid.points for grid in grids)))
     if grids[0].label is not None:
@@ -136,6 +138,6 @@ def distinct(values: np.ndarray) -> np.ndarray:
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     """One coordinate from those of several optimizers; text where any is, empty where an optimizer lacks the axis."""
     if all(part.dtype.kind in "fiu" for part in parts):
-        return np.concatenate(parts)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
     lacks = lambda part: part.dtype.kind == "f" and np.isnan(part).all()
     return np.concatenate([np.full(len(part), "") if lacks(part) else part.astype(str) for part in parts])
