@@ -27,7 +27,7 @@ class Work(NamedTuple):
     launches: float = 0.0  # by the host, which launches several kernels in a row as one graph
     syncs: float = 0.0  # waits of the host for a condition that is computed on the device
     bytes: float = 0.0  # upper bound on what kernels read and write
-    carry_copies: float = 0.0  # copies of arrays of the shape of one that their loop carries
+    carry_copies: float = 0.0  # copies of arrays of the shape of one that their loop carries, constants left out
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
         """The sum with `other`, done so many times."""
@@ -67,11 +67,14 @@ class Counter:
 
     def _count(self, computation: str) -> Work:
         """The work of one call of a computation."""
-        work, shapes, row = Work(), {}, 0
+        work, shapes, row, fixed = Work(), {}, 0, set()  # fixed: operations that depend on no argument
         operations = self.computations.get(computation, [])
         carried = _find_carried(operations)
         for op in operations:
             shapes[op.name] = op.shape
+            operands = re.findall(r"%([\w.\-]+)", op.rest.split("), ")[0])
+            if op.kind != "parameter" and fixed.issuperset(operands):
+                fixed.add(op.name)
             if op.kind in _FREE or op.kind.endswith("-done"):
                 continue
             if op.kind in ("while", "conditional", "call"):
@@ -82,10 +85,9 @@ class Counter:
                 branches = _BRANCHES.findall(op.rest) or _CALLED.findall(op.rest)
                 work = work.plus(max(map(self.count, branches), default=Work()))
             else:
-                operands = re.findall(r"%([\w.\-]+)", op.rest.split("), ")[0])
                 size = _size(op.shape) + sum(_size(shapes.get(name, "")) for name in operands)
                 is_copy = op.kind.startswith("copy")
-                of_carry = is_copy and not carried.isdisjoint(_ARRAY.findall(op.shape))
+                of_carry = is_copy and op.name not in fixed and not carried.isdisjoint(_ARRAY.findall(op.shape))
                 work = work.plus(Work(1.0, float(is_copy), bytes=size, carry_copies=float(of_carry)))
                 row += 1
         return work.plus(Work(launches=_launch(row)))

@@ -65,7 +65,7 @@ def _reference_loss(
         values, index = np.unique(coords[name][1], return_inverse=True)
         codes = codes * len(values) + index
     lowest = np.zeros(codes.shape)
-    for code in np.flatnonzero(np.bincount(codes)):
+    for code in np.unique(codes):
         mine = (codes == code) & (columns["end_kind"] != EndKind.RUNNING)
         seen = {n: columns[n][mine] for n in ("late_mean", "min_loss", "end_kind") if n in columns}
         lowest[codes == code] = least_loss(seen | {"stochastic": stochastic})
