@@ -1,4 +1,4 @@
-"""Chunks: a call advances the points of a block one chunk after the other, with the bits of blocks of that width."""
+"""Chunks: a call advances the points of a block one chunk after the other, as blocks of that width would be."""
 
 import jax
 import jax.numpy as jnp
@@ -75,10 +75,16 @@ def run(case, plan, **own):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_chunks_have_the_bits_of_blocks_of_their_width(case):
+def test_runs_in_chunks_have_the_bits_of_those_in_blocks_of_that_width(case):
     whole, chunked = run(case, WHOLE), run(case, CHUNKED)
     assert chunked.plan["chunk"] == 4 and whole.plan["chunk"] == 0
-    assert_same_bits(whole, chunked)
+    assert set(whole.lanes.variables) == set(chunked.lanes.variables)
+    for name, expected in whole.lanes.variables.items():  # statistics that are computed at the end, to rounding
+        rtol = 0 if name in ("end_step", "end_kind", "final_loss", "min_loss", "curve_loss") else 1e-6
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(chunked.lanes[name].values, expected.values, rtol=rtol, err_msg=str(name))
+        else:
+            np.testing.assert_array_equal(chunked.lanes[name].values, expected.values, err_msg=str(name))
     for lane in (0, 13, 21):
         jax.tree.map(np.testing.assert_array_equal, *(tree_of(result.state(lane)) for result in (whole, chunked)))
 
@@ -91,7 +97,7 @@ def tree_of(state):
 @pytest.mark.parametrize("case", quick(["scalar", "evaluations", "learner"], "evaluations"))
 def test_a_run_directory_of_chunks_is_opened_extended_and_replayed(case, tmp_path):
     problem, optimizer, options = CASES[case]
-    longer = run(case, WHOLE, steps=40)
+    longer = run(case, CHUNKED, steps=40)
     run(case, CHUNKED, store=tmp_path / "run")
     own = {"monitors": options["monitors"]} if "monitors" in options else {}
     opened = gdkit.open(tmp_path / "run", problem=problem, optimizer=optimizer, **own)
@@ -112,14 +118,17 @@ def test_many_small_lanes_are_chunked_and_others_not():
     assert choose_shape(131_072, 1, compute_block_limits(np.zeros(1), "gpu"), Plan(), 2).chunk == 0
 
 
-@pytest.mark.parametrize("points", [10_000, 20_000, 65_537, 1_000_000])
+@pytest.mark.parametrize("points", [131, 10_000, 20_000, 65_537, 1_000_000])
+@pytest.mark.parametrize("seeds", [1, 5, 1000])
 @pytest.mark.parametrize("workers", [1, 2, 3, 16])
-def test_chunks_pad_little_and_fill_all_workers(points, workers):
-    shape = choose_shape(points, 1, compute_block_limits(np.zeros(1), "cpu"), Plan(), workers)
-    blocks = -(-points // shape.width)
+def test_chunks_pad_little_and_fill_all_workers(points, workers, seeds):
+    shape = choose_shape(points, seeds, compute_block_limits(np.zeros(1), "cpu"), Plan(), workers)
+    blocks = -(-points // shape.width) * -(-seeds // shape.depth)
     assert shape.width % (shape.chunk or 1) == 0
+    assert shape.side_by_side <= 1.1 * 1536
+    assert not shape.chunk or shape.side_by_side >= 400
     rounds = -(-blocks // workers)
-    assert rounds * workers * shape.width <= 1.15 * points + 1600 * workers
+    assert rounds * workers * shape.lanes <= 1.15 * points * seeds + 1600 * workers
 
 
 def test_a_plan_gives_width_and_chunk():

@@ -26,9 +26,9 @@ class Plan:
     Attributes:
       width: points per block, which one program call advances for each seed of the block.
       depth: seeds per block.
-      chunk: points of a block that are advanced side by side; the call advances one chunk after the other. `width` is
-        a multiple of it. By default all points of a block, except on a CPU for many lanes of few params, whose blocks
-        would be finished sooner than the next ones are handed over.
+      chunk: points of a block that are advanced side by side on a CPU, one chunk after the other; `width` is a multiple
+        of it. By default all points of a block, except for many lanes of few params, whose blocks would be finished
+        sooner than the next ones are handed over.
       unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
         with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
       tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
@@ -174,11 +174,13 @@ def _gather_chunks(shape: Shape, points: int, seeds: int, most: int, workers: in
     (Shape(width=13248, depth=1, unroll=1, chunk=1104), Shape(width=1312, depth=1, unroll=1, chunk=0))
     """
     along_points, along_seeds = math.ceil(points / shape.width), math.ceil(seeds / shape.depth)
-    chunks = min(most, along_points * along_seeds // (_ROUNDS * workers))
+    chunks = min(most, along_points, along_points * along_seeds // (_ROUNDS * workers))
     if chunks < 2:
         return shape
-    blocks = workers * math.ceil(along_points / (chunks * workers))
-    chunk = given or _VECTOR * math.ceil(points / (blocks * chunks * _VECTOR))
+    blocks = math.ceil(along_points / chunks)
+    if along_seeds == 1:
+        blocks = workers * math.ceil(blocks / workers)
+    chunk = given or _fill_vectors(math.ceil(points / (blocks * chunks)))
     return shape._replace(width=chunk * chunks, chunk=chunk)
 
 
@@ -186,7 +188,12 @@ def _divide(count: int, most: int) -> list[int]:
     """Sizes up to `most` that divide `count` into equal parts, the last perhaps smaller; large ones in full vectors."""
     fewest = math.ceil(count / most)
     sizes = {math.ceil(count / parts) for parts in range(fewest, min(count, fewest + 1000) + 1)}
-    return sorted({min(most, _VECTOR * math.ceil(size / _VECTOR)) if size > 4 * _VECTOR else size for size in sizes})
+    return sorted({min(most, _fill_vectors(size)) for size in sizes})
+
+
+def _fill_vectors(size: int) -> int:
+    """The least number of full vectors that has `size` numbers, if these are many."""
+    return _VECTOR * math.ceil(size / _VECTOR) if size > 4 * _VECTOR else size
 
 
 def count_workers(plan: Plan, devices: int) -> int:

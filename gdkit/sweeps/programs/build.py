@@ -125,8 +125,11 @@ def advance(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry
     """The block at step `t1`, or where its last lane has ended; runs have `steps` steps in all."""
     _, keys = _make_seed_keys(inputs, shared)  # made here, not at every step
     advance_part = lambda inputs, carry: _advance(_BlockCall(definition, inputs, shared, keys, steps), carry, t1)
-    chunk = definition.layout.chunk
-    return _map_chunks(advance_part, chunk, inputs, carry) if chunk else advance_part(inputs, carry)
+    if not definition.layout.chunk:
+        return advance_part(inputs, carry)
+    moved = _map_chunks(definition, advance_part, inputs, carry)
+    lanes, curve = _join_chunks(moved.lanes, 1), _join_chunks(moved.curve, 2)
+    return Carry(jnp.max(moved.t), lanes, curve, jnp.any(moved.going))
 
 
 def _advance(block: "_BlockCall", carry: Carry, t1: Array) -> Carry:
@@ -144,6 +147,12 @@ def _advance(block: "_BlockCall", carry: Carry, t1: Array) -> Carry:
 
 def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
     """The statistics and evaluations of every lane, by name."""
+    if not definition.layout.chunk:
+        return _finish(definition, shared, inputs, carry)
+    return _join_chunks(_map_chunks(definition, functools.partial(_finish, definition, shared), inputs, carry), 1)
+
+
+def _finish(definition: Definition, shared: Shared, inputs: Inputs, carry: Carry) -> Packed:
     problem, optimizer, _, watched, curve_steps, *_ = definition
 
     def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
@@ -163,7 +172,13 @@ def finish(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry)
 
 def evaluate_lanes(definition: Definition, inputs: Inputs, shared: Shared, carry: Carry) -> Packed:
     """The values on validation data of every lane at the step of `carry`, or at the end of the lane, by name."""
+    if not definition.layout.chunk:
+        return _evaluate_lanes(definition, shared, inputs, carry)
+    of_chunk = functools.partial(_evaluate_lanes, definition, shared)
+    return _join_chunks(_map_chunks(definition, of_chunk, inputs, carry), 1)
 
+
+def _evaluate_lanes(definition: Definition, shared: Shared, inputs: Inputs, carry: Carry) -> Packed:
     def read(point: dict[str, Any], key: Key, lane: Lane) -> dict[str, Array]:
         has_ended = lane.record.end_kind != EndKind.RUNNING
         t = jnp.where(has_ended, lane.record.end_step, carry.t)
@@ -207,26 +222,25 @@ def _end_at_start(lane: Lane) -> Record:
     return record._replace(end_step=jnp.where(never_moved, 0, record.end_step))
 
 
-def _map_chunks(advance_part: Callable[[Inputs, Carry], Carry], chunk: int, inputs: Inputs, carry: Carry) -> Carry:
-    """The result of `advance_part` for a block, computed for so many points after the other."""
+def _map_chunks(definition: Definition, f: Callable[[Inputs, Carry], Any], inputs: Inputs, carry: Carry) -> Any:
+    """What `f` returns for each chunk of a block's points, computed one after the other and stacked on a first axis."""
 
-    points = len(inputs.points)
+    def cut(tree: PyTree, axis: int) -> PyTree:
+        sizes = len(inputs.points) // definition.layout.chunk, definition.layout.chunk
+        split = lambda x: x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+        return jax.tree.map(lambda x: jnp.moveaxis(split(x), axis, 0), tree)
 
-    def cut(x: Array, axis: int) -> Array:
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], points // chunk, chunk, *x.shape[axis + 1 :]), axis, 0)
-
-    def join(x: Array, axis: int) -> Array:
-        return jnp.moveaxis(x, 0, axis).reshape(*x.shape[1 : axis + 1], points, *x.shape[axis + 2 :])
-
-    def advance(part: tuple[Any, PyTree, Array]) -> Carry:
+    def of_chunk(part: tuple[Any, PyTree, Array]) -> Any:
         own, lanes, curve = part
-        return advance_part(Inputs(*own, inputs.seeds), carry._replace(lanes=lanes, curve=curve))
+        return f(Inputs(*own, inputs.seeds), carry._replace(lanes=lanes, curve=curve))
 
-    along = lambda move, axis, tree: jax.tree.map(lambda x: move(x, axis), tree)
-    parts = along(cut, 0, inputs[:2]), along(cut, 1, carry.lanes), cut(carry.curve, 2)
-    moved = jax.lax.map(advance, parts)
-    lanes, curve = along(join, 1, moved.lanes), join(moved.curve, 2)
-    return carry._replace(t=jnp.max(moved.t), lanes=lanes, curve=curve, going=jnp.any(moved.going))
+    return jax.lax.map(of_chunk, (cut(inputs[:2], 0), cut(carry.lanes, 1), cut(carry.curve, 2)))
+
+
+def _join_chunks(tree: PyTree, axis: int) -> PyTree:
+    """Arrays of chunks, stacked on a first axis, as arrays of a block whose points are on `axis`."""
+    merge = lambda x: x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+    return jax.tree.map(lambda x: merge(jnp.moveaxis(x, 0, axis)), tree)
 
 
 class _BlockCall(NamedTuple):

@@ -107,7 +107,7 @@ def narrow_plan(request: SweepRequest, lengths: Sequence[int], keep: float) -> P
     """The plan with narrow blocks, so that the few points of later rounds occupy all workers with little padding."""
     group, plan = group_points(request.sections[0])[0], request.plan
     facts = inspect_loss(request, group)
-    if plan.width is not None or facts.runs_step_by_step:
+    if plan.width is not None or plan.chunk is not None or facts.runs_step_by_step:
         return plan
     most, overhead, _ = facts.limits
     widths = np.arange(max(1, most // 8), most + 1)  # narrower blocks of small lanes would spend their time on calls

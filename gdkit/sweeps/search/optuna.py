@@ -131,7 +131,7 @@ def _make_batch_request(
     mark = {name: static if _is_categorical(d) else lanes for name, d in distributions.items()}
     axes = paired({name: mark[name]([point[name] for point in points]) for name in distributions})
     plan = options.pop("plan", None) or Plan()
-    if plan.width is None and any(map(_is_categorical, distributions.values())):
+    if plan.width is None and plan.chunk is None and any(map(_is_categorical, distributions.values())):
         plan = dataclasses.replace(plan, width=_block_width(distributions, batch), depth=plan.depth or 1)
     return check_request(problem, optimizer, axes, plan=plan, **options)
 
