@@ -134,8 +134,9 @@ def _peers(part: Mapping[str, Any]) -> Iterable[str]:
     head = ("", "statistics", "time", "× gdkit", "spread", "lanes timed", "rounds")
     yield _table(head, map(_peer, rows))
     worst = max(row["difference"] for row in rows)
+    workers, chunks = plan["workers"], f" in chunks of {plan['chunk']}" if plan.get("chunk") else ""
     yield f"""\
-gdkit ran blocks of {plan["width"]} lanes with unroll {plan["unroll"]} ({plan["chosen"]}) on {plan["workers"]} workers.
+gdkit ran blocks of {plan["width"]} lanes{chunks} with unroll {plan["unroll"]} ({plan["chosen"]}) on {workers} workers.
 Its first call, which checks, plans and compiles, took {_seconds(part["first_call_seconds"])}. Final losses differ from
 gdkit's by at most {worst:.1g}; the tolerance is {part["rtol"]:g}.
 """
