@@ -33,7 +33,7 @@ steps: steps and evaluations take the caches from each other, in any loop. Memor
 allocator: arenas of single threads retain freed memory, by chance up to a tenth of the peak, in runs of any length.
 """
 
-WHY = """Known reasons for targets that are not met:
+WHY = """Known reasons for targets that are not met, or only just:
 
 - *MLPs*: with all statistics gdkit's time includes them. *Where the time goes* lists the cost of each, and the time of
   a step by kind of operation: products take the same time for all. Beyond the bare variant, gdkit squares and
@@ -41,9 +41,9 @@ WHY = """Known reasons for targets that are not met:
   The bare variant is also the best of a search over widths of blocks and up to four steps per loop iteration.
 - *The products alone*: for the gradient of a layer, whose left factor is transposed, XLA uses a slower library than for
   the other products; *Share of the machine* has what they reach by themselves.
-- *A scalar with only its ends*: the variant by hand compares each loss with one bound, and goes on. gdkit compares it
-  with two bounds and a target, stops lanes that reach one, and keeps the step and the kind of each end and the step of
-  the least loss. *Where the time goes* has the cost of these, as *ends*, and the time outside the workers, in which
+- *A scalar with only its ends*: the variant by hand compares each loss with one bound. gdkit compares it with two
+  bounds and a target, stops lanes that reach one, and keeps the step and the kind of each end and the step of the least
+  loss. *Where the time goes* has the cost of these, as *ends*, and the time outside the workers, in which
   131,072 values are checked and as many lanes labeled.
 - *A tile*: it makes four calls, for the start, the steps, the last observation, and the readout. *Growth* has the time
   of one call. The rest is communication between threads that share Python's lock, and writing its rows.

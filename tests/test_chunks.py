@@ -1,154 +1,118 @@
-"""Chunks: a call advances the points of a block one chunk after the other, as blocks of that width would be."""
+"""Large validation data on the device are evaluated in chunks: same values, and memory that does not grow with them."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import assert_same_bits, quick
 
 import gdkit
-from gdkit import Learner, Plan, Problem, problems, sgd, sweep
-from gdkit.errors import InputValueError
-from gdkit.monitors import patience
-from gdkit.sweeps.plan.shapes import Shape, choose_shape, compute_block_limits
-from gdkit.sweeps.programs.timing import halve
+from gdkit import Problem, sgd
+from gdkit.descent.chunks import CHUNK_BYTES
+from gdkit.descent.evaluation import evaluate
+from gdkit.types import State
 
-RATES = {"learning_rate": np.geomspace(0.01, 3.0, 22)}  # the upper ones diverge; 22 is no multiple of a chunk
-WHOLE, CHUNKED = Plan(width=4, depth=2), Plan(width=12, chunk=4, depth=2)
-
-
-def noisy():
-    """Noisy gradients of x²."""
-    sample = lambda key, t, data: jax.random.normal(jax.random.fold_in(key, t), (2,))
-    loss = lambda x, batch: jnp.sum((x - 0.1 * batch) ** 2)
-    init = lambda key: jax.random.normal(key, (2,))
-    return Problem(loss, init, data=jnp.zeros(2), sample=sample, validation=jnp.zeros(2))
+WIDTH = 64
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40_003, 4)).astype(np.float32)
+Y = (X.sum(1) > 0).astype(np.int32)
 
 
-def walk():
-    """A walk whose state holds a typed key."""
-
-    def init(key, hyperparameters):
-        return {"x": jnp.ones(()), "key": jax.random.fold_in(key, 1)}
-
-    def step(state, hyperparameters, t, key, data):
-        rate, (key, own) = hyperparameters["learning_rate"], jax.random.split(state["key"])
-        x = state["x"] * (1 - 2 * rate) + 0.01 * jax.random.normal(own)
-        return {"x": x, "key": key}, {"loss": x**2}
-
-    return Learner(init, step)
+def init(key):
+    a, b = jax.random.split(key)
+    return {"a": 0.5 * jax.random.normal(a, (4, WIDTH)), "b": 0.1 * jax.random.normal(b, (WIDTH, 2))}
 
 
-def batches(seed, t):
-    return np.random.default_rng([seed, t]).normal(size=2).astype(np.float32)
+def logits(params, x):
+    return jnp.tanh(x @ params["a"]) @ params["b"]
 
 
-CASES = {
-    "scalar": (problems.parabola(), sgd, {"seeds": 1}),
-    "batches": (noisy(), optax.adam, {}),
-    "ends, no curve": (noisy(), sgd, {"statistics": "ends", "curve_points": 0}),
-    "unrolled": (noisy(), sgd, {"unroll": 4}),
-    "no loop": (noisy(), sgd, {"unroll": 0}),
-    "segments": (noisy(), sgd, {"segment": 7}),
-    "evaluations": (
-        noisy(),
-        sgd,
-        {"evaluate_every": 10, "keep_states": "best", "monitors": (patience("validation_loss", checks=2),)},
-    ),
-    "target": (noisy(), sgd, {"target": 0.1}),
-    "learner": (walk(), None, {}),
-    "host batches": (
-        Problem(lambda x, batch: jnp.sum((x - batch) ** 2), jnp.ones(2), batches=batches),
-        sgd,
-        {"depth": 1},
-    ),
+def loss(params, batch):
+    rows = optax.softmax_cross_entropy_with_integer_labels(logits(params, batch[0]), batch[1])
+    return rows.mean() + 1e-3 * jnp.sum(params["a"] ** 2)
+
+
+def accuracy(params, data):
+    return jnp.mean(jnp.argmax(logits(params, data[0]), axis=1) == data[1])
+
+
+METRICS = {
+    "accuracy": accuracy,
+    # these are no means over rows, the last because of few rows
+    "perplexity": lambda params, data: jnp.exp(loss(params, data)),
+    "widest": lambda params, data: jnp.max(logits(params, data[0])),
+    "of_far_rows": lambda params, data: jnp.average(logits(params, data[0])[:, 0], weights=data[0][:, 0] > 3.5),
 }
 
 
-def run(case, plan, **own):
-    problem, optimizer, options = CASES[case]
-    options = options | own
-    fields = {name: options.pop(name) for name in ("unroll", "segment", "depth") if name in options}
-    plan = Plan(**{"width": plan.width, "chunk": plan.chunk, "depth": plan.depth} | fields)
-    return sweep(problem, optimizer, RATES, **{"steps": 30, "seeds": 3, "plan": plan} | options)
+def exact(params, x, y):
+    """The values by NumPy in float64."""
+    z = np.tanh(x.astype(float) @ np.asarray(params["a"], float)) @ np.asarray(params["b"], float)
+    rows = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), y]
+    value = rows.mean() + 1e-3 * np.sum(np.asarray(params["a"], float) ** 2)
+    values = {"loss": value, "accuracy": np.mean(z.argmax(1) == y), "perplexity": np.exp(value), "widest": z.max()}
+    return values | {"of_far_rows": z[x[:, 0] > 3.5, 0].mean()}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_runs_in_chunks_have_the_bits_of_those_in_blocks_of_that_width(case):
-    whole, chunked = run(case, WHOLE), run(case, CHUNKED)
-    assert chunked.plan["chunk"] == 4 and whole.plan["chunk"] == 0
-    assert set(whole.lanes.variables) == set(chunked.lanes.variables)
-    for name, expected in whole.lanes.variables.items():  # statistics that are computed at the end, to rounding
-        rtol = 0 if name in ("end_step", "end_kind", "final_loss", "min_loss", "curve_loss") else 1e-6
-        if expected.dtype.kind == "f":
-            np.testing.assert_allclose(chunked.lanes[name].values, expected.values, rtol=rtol, err_msg=str(name))
-        else:
-            np.testing.assert_array_equal(chunked.lanes[name].values, expected.values, err_msg=str(name))
-    for lane in (0, 13, 21):
-        jax.tree.map(np.testing.assert_array_equal, *(tree_of(result.state(lane)) for result in (whole, chunked)))
+ROWS = len(X)
 
 
-def tree_of(state):
-    is_key = lambda x: isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, state)
+def make(penalty=0.0, metrics=METRICS):
+    """A problem whose validation data are cut in 3 chunks, one of them shorter, and the test data in 2 equal ones."""
+    own = lambda params, batch: loss(params, batch) + penalty * jnp.sum(params["b"] ** 2)
+    held_out = {"validation": (X, Y), "test": (X[-20_000:], Y[-20_000:])}
+    return Problem(own, init, data=(X[:50], Y[:50]), metrics=metrics, **held_out)
 
 
-@pytest.mark.parametrize("case", quick(["scalar", "evaluations", "learner"], "evaluations"))
-def test_a_run_directory_of_chunks_is_opened_extended_and_replayed(case, tmp_path):
-    problem, optimizer, options = CASES[case]
-    longer = run(case, CHUNKED, steps=40)
-    run(case, CHUNKED, store=tmp_path / "run")
-    own = {"monitors": options["monitors"]} if "monitors" in options else {}
-    opened = gdkit.open(tmp_path / "run", problem=problem, optimizer=optimizer, **own)
-    assert opened.plan["chunk"] == 4
-    assert opened.replay(3).same
-    assert_same_bits(longer, opened.extend(40))
-    refined = opened.refine("learning_rate")
-    assert refined.plan["chunk"] == 4 and refined.lanes.sizes["lane"] > opened.lanes.sizes["lane"]
+def evaluate_at(problem, arrays, static=None, traced=None):
+    """The values of a run by name, and the bytes of the arrays that its evaluation makes."""
+    call = functools.partial(evaluate, problem, sgd, t=jnp.int32(0), key=jax.random.key(0))
+    run = lambda traced, params, arrays: call(
+        {"learning_rate": 0.1, **(static or {}), **traced}, State(params, (), optax.EmptyState()), arrays
+    )
+    arguments = traced or {}, PARAMS, arrays
+    compiled = jax.jit(run).lower(*arguments).compile()
+    return compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_many_small_lanes_are_chunked_and_others_not():
-    small, large = (compute_block_limits(np.zeros(n), "cpu") for n in (1, 1000))
-    chunked = choose_shape(131_072, 1, small, Plan(), 2)
-    assert chunked == Shape(12 * 1104, 1, 1, 1104)
-    assert choose_shape(131_072, 1, small, Plan(), 128).chunk == 0  # each worker has one block
-    assert choose_shape(2000, 1, small, Plan(), 2).chunk == 0
-    assert choose_shape(131_072, 1, large, Plan(), 2).chunk == 0  # a block takes long enough
-    assert choose_shape(131_072, 1, compute_block_limits(np.zeros(1), "gpu"), Plan(), 2).chunk == 0
+PARAMS = {
+    "a": 0.5 * RNG.normal(size=(4, WIDTH)).astype(np.float32),
+    "b": 0.1 * RNG.normal(size=(WIDTH, 2)).astype(np.float32),
+}
+BOUND = 1.2 * CHUNK_BYTES  # without chunks the hidden layer of all rows takes twice as much
 
 
-@pytest.mark.parametrize("points", [131, 10_000, 20_000, 65_537, 1_000_000])
-@pytest.mark.parametrize("seeds", [1, 5, 1000])
-@pytest.mark.parametrize("workers", [1, 2, 3, 16])
-def test_chunks_pad_little_and_fill_all_workers(points, workers, seeds):
-    shape = choose_shape(points, seeds, compute_block_limits(np.zeros(1), "cpu"), Plan(), workers)
-    blocks = -(-points // shape.width) * -(-seeds // shape.depth)
-    assert shape.width % (shape.chunk or 1) == 0
-    assert shape.side_by_side <= 1.1 * 1536
-    assert not shape.chunk or shape.side_by_side >= 400
-    rounds = -(-blocks // workers)
-    assert rounds * workers * shape.lanes <= 1.15 * points * seeds + 1600 * workers
+def test_values_that_are_means_over_rows_are_evaluated_in_chunks():
+    problem = make()
+    arrays = gdkit.binding.get_arrays(problem)
+    found, whole = evaluate_at(problem, arrays)
+    for part in ("validation", "test"):
+        for name, value in exact(PARAMS, *getattr(problem, part)).items():
+            assert float(found[f"{part}_{name}"]) == pytest.approx(value, rel=1e-5), (part, name)
+    only_means, in_chunks = evaluate_at(make(metrics={"accuracy": accuracy}), arrays)
+    assert float(only_means["test_accuracy"]) == pytest.approx(float(found["test_accuracy"]), rel=1e-6)
+    assert in_chunks < BOUND < ROWS * WIDTH * 4 < whole  # the others see all rows
 
 
-def test_a_plan_gives_width_and_chunk():
-    limits = compute_block_limits(np.zeros(1), "cpu")
-    shape = lambda points, **fields: choose_shape(points, 1, limits, Plan(**fields), 2)
-    assert shape(100, width=20, chunk=5) == Shape(20, 1, 1, 5)
-    assert shape(12, width=20, chunk=5) == Shape(15, 1, 1, 5)  # no more chunks than are needed
-    assert shape(3, width=20, chunk=5) == Shape(3, 1, 1, 0)
-    assert shape(1000, chunk=10).chunk == 10
-    assert halve(Shape(20, 1, 1, 5)) == Shape(12, 1, 1, 3)
+def test_problems_of_factories_are_cut_unless_a_swept_value_decides_them():
+    factory = functools.partial(make, metrics=None)
+    arrays, penalty = gdkit.binding.get_arrays(make()), {"problem.penalty": 1.0}
+    expected = exact(PARAMS, X, Y)["loss"] + float(jnp.sum(PARAMS["b"] ** 2))
+    for settings, is_cut in (({"static": penalty}, True), ({"traced": penalty}, False)):
+        found, size = evaluate_at(factory, arrays, **settings)
+        assert float(found["validation_loss"]) == pytest.approx(expected, rel=1e-5)
+        assert (size < BOUND) == is_cut
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"width": 10, "chunk": 4}, r"plan\.width=10: .*multiple of chunk=4"),
-        ({"chunk": 0}, r"plan\.chunk=0"),
-        ({"chunk": 4, "mesh": True}, r"plan\.chunk=4: .*mesh"),
-    ],
-)
-def test_plans_that_do_not_fit_are_refused(fields, message):
-    with pytest.raises(InputValueError, match=message):
-        Plan(**fields)
+def test_code_that_takes_all_rows_only_gets_them():
+    def mean(params, data):
+        if len(data[0]) not in (ROWS, 20_000):
+            raise ValueError("all rows only")
+        return jnp.mean(logits(params, data[0]) ** 2)
+
+    problem = make(metrics={"mean": mean})
+    found, size = evaluate_at(problem, gdkit.binding.get_arrays(problem))
+    z = np.tanh(X.astype(float) @ np.asarray(PARAMS["a"], float)) @ np.asarray(PARAMS["b"], float)
+    assert float(found["validation_mean"]) == pytest.approx((z**2).mean(), rel=1e-4) and size > BOUND

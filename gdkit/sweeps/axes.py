@@ -268,9 +268,9 @@ def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
 
 def _code_static_values(dimension: Dimension) -> np.ndarray:
     """One number per value of a dimension, equal where the static values are equal; (values,)."""
-    numbers: dict[Any, int] = {}
     if all(axis.traced for axis in dimension.axes):
         return np.zeros(dimension.size, np.int64)
+    numbers: dict[Any, int] = {}
     rows = zip(*(axis.values for axis in dimension.axes if not axis.traced), strict=True)
     codes = [numbers.setdefault(tuple(map(factories.hashable, row)), len(numbers)) for row in rows]
     return np.asarray(codes)

@@ -102,7 +102,7 @@ class JobCompiler:
 
     def halve_block(self, job: Job, block: Block) -> Job:
         """The job of a block's lanes in blocks of half the size."""
-        shape = timing.halve(Shape(len(block.points), len(block.seeds)))
+        shape = timing.halve(job.shape)
         self.choices.append(timing.Choice(shape, "memory"))
         blocks = cut_lanes(Block(np.unique(block.points), np.unique(block.seeds)), shape)
         halved = self.settings.build_job(self.request, self.groups[job.group], self.devices, shape, blocks)

@@ -21,14 +21,14 @@ Place = jax.Device | Mesh  # where a program runs
 class Plan:
     """How a sweep runs. A field that is None is chosen by gdkit.
 
-    Only `width`, `depth` and `chunk` decide the bits of results.
+    `workers`, `devices` and `tile` change no bit of results.
 
     Attributes:
       width: points per block, which one program call advances for each seed of the block.
       depth: seeds per block.
-      chunk: points of a block that are advanced side by side on a CPU, one chunk after the other; `width` is a multiple
-        of it. By default all points of a block, except for many lanes of few params, whose blocks would be finished
-        sooner than the next ones are handed over.
+      chunk: points of a block that are advanced at once on a CPU, one chunk after the other; `width` is a multiple of
+        it. By default all points of a block, except for many lanes of few params: handing over a block of one chunk
+        would take longer than running it. On accelerators all points are advanced at once.
       unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
         with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
       tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
@@ -87,7 +87,7 @@ class Shape(NamedTuple):
         return self.width * self.depth
 
     @property
-    def side_by_side(self) -> int:
+    def lanes_at_once(self) -> int:
         """Lanes that are advanced side by side."""
         return (self.chunk or self.width) * self.depth
 
@@ -192,7 +192,7 @@ def _divide(count: int, most: int) -> list[int]:
 
 
 def _fill_vectors(size: int) -> int:
-    """The least number of full vectors that has `size` numbers, if these are many."""
+    """`size` rounded up to full vectors, if it is above four vectors."""
     return _VECTOR * math.ceil(size / _VECTOR) if size > 4 * _VECTOR else size
 
 

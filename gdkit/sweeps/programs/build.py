@@ -360,7 +360,7 @@ def _move_lanes(
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
     move_on_batch = lambda point, batch, state: on_batch(state, point, batch)
     last = t == steps if place is None else np.False_  # known where it can be: XLA then omits what depends on it
-    first = np.False_ if place else None
+    first = np.False_ if place else None  # the first step of a run is the first of an iteration, or single
     observe_lane = lambda point, key, lane, moved: observe(
         watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, last, first
     )
@@ -393,7 +393,7 @@ def _pack(carry: Carry) -> Carry:
 
 
 def _begin(block: _BlockCall, carry: Carry, lanes: Lane) -> _Position:
-    """The position at `carry`, whose lanes are `lanes`."""
+    """The position at the step of `carry`, with `lanes` and the curve without axes of size 1."""
     slot = jnp.sum(block.definition.curve_steps < carry.t, dtype=jnp.int32)
     curve = carry.curve.reshape(len(carry.curve), *block.axes)
     return _Position(carry._replace(lanes=block.drop_axes(lanes), curve=curve), slot)

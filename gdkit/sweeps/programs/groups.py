@@ -80,6 +80,8 @@ class TracedGroup(NamedTuple):
         """The shape of its blocks by the rule, which takes the workers of the machine, not those of this run."""
         devices = select_devices(request.plan)
         plan = request.plan if self.problem.batches is None else dataclasses.replace(request.plan, depth=1)
+        if get_device(devices[0]).platform != "cpu":
+            plan = dataclasses.replace(plan, chunk=None)  # all points of a block are advanced side by side
         points, seeds, limits = len(self.group.points), request.seeds, self.facts.limits
         if not request.plan.mesh:
             return choose_shape(points, seeds, limits, plan, count_workers(Plan(), len(devices)), self.unroll)
@@ -103,7 +105,7 @@ class LossFacts(NamedTuple):
     def limits(self) -> BlockLimits:
         """The limits of a block."""
         limits = compute_block_limits(self.params)
-        return limits._replace(max_lanes=1) if self.runs_step_by_step or self.mesh else limits
+        return limits._replace(max_lanes=1, chunks=1) if self.runs_step_by_step or self.mesh else limits
 
 
 def trace_groups(request: SweepRequest) -> Iterator[TracedGroup]:

@@ -56,7 +56,7 @@ def choose_job(
     start = time.monotonic()
     job, shape, halved = _fit_memory(make, shape)
     compiled = time.monotonic()
-    if plan.width is not None or halved:
+    if plan.width is not None or plan.chunk is not None or halved:
         return job, Choice(shape, "memory" if halved else "given")
     fingerprint = job.programs[0].fingerprint
     earlier = chosen_shapes.get(fingerprint)
@@ -94,12 +94,17 @@ def _try_neighbors(
     time_lane_step: Callable[[Job, int], float],
 ) -> tuple[Job, Shape]:
     """The fastest shape found by widening, narrowing and unrolling, each for as long as it helps."""
-    double_width = lambda shape: shape._replace(width=2 * shape.width, chunk=2 * shape.chunk)
+    double_width = lambda shape: shape._replace(width=2 * shape.width)
     double_unroll = lambda shape: shape._replace(unroll=2 * shape.unroll)
-    changes = (double_width, halve) if plan.unroll is not None else (double_width, halve, double_unroll)
+    changes = () if shape.chunk else (double_width, halve)  # blocks in chunks are as wide as workers need
+    changes += (double_unroll,) if plan.unroll is None else ()
     best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
-        while (other := change(shape)) not in tried and other.side_by_side <= 4 * most and time.monotonic() < until:
+        while (
+            (other := change(shape)) not in tried
+            and other.lanes <= 4 * most * (shape.lanes // shape.lanes_at_once)
+            and time.monotonic() < until
+        ):
             tried.add(other)
             try:
                 candidate = make(other)

@@ -81,11 +81,11 @@ def lane_coordinates(
     for grid, axes in zip(grids, values, strict=True):
         places = np.indices(grid.shape).reshape(len(grid.shape), grid.points)
         along = zip(grid.dimensions, places, strict=True)
-        own = {name: axes[name][place] for (_, names_of, _), place in along for name in names_of}
+        own = {name: axes[name][place] for (_, axis_names, _), place in along for name in axis_names}
         for name in names:
             missing = np.full(grid.points, np.nan)
-            listed = own.get(name, missing)
-            parts[name].append(np.repeat(listed, seeds) if seeds > 1 else listed)
+            of_points = own.get(name, missing)
+            parts[name].append(np.repeat(of_points, seeds) if seeds > 1 else of_points)
     coords: dict[str, Any] = {name: ("lane", _concatenate(values)) for name, values in parts.items()}
     coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(grid.points for grid in grids)))
     if grids[0].label is not None:

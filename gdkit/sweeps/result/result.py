@@ -168,7 +168,7 @@ class SweepResult:
     def plan(self) -> dict[str, Any]:
         """How the lanes were run: the fields of `Plan` as carried out, and how they were ``chosen``.
 
-        Width, depth, unroll and choice are lists where there are several programs, in their order.
+        Width, depth, unroll, chunk and choice are lists where there are several programs, in their order.
 
         >>> from gdkit import problems, sgd, sweep
         >>> sweep(problems.parabola(), sgd, {"learning_rate": [0.1, 0.2]}, steps=3).plan["width"]
