@@ -100,11 +100,7 @@ def _try_neighbors(
     changes += (double_unroll,) if plan.unroll is None else ()
     best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
-        while (
-            (other := change(shape)) not in tried
-            and other.lanes <= 4 * most * (shape.lanes // shape.lanes_at_once)
-            and time.monotonic() < until
-        ):
+        while (other := change(shape)) not in tried and other.lanes_at_once <= 4 * most and time.monotonic() < until:
             tried.add(other)
             try:
                 candidate = make(other)
