@@ -15,9 +15,9 @@ R = TypeVar("R")
 _FLAG = "--xla_backend_extra_options"
 
 # XLA compiles a loop over small arrays to one kernel, so that its many small operations (mostly statistics) are not
-# called one by one. xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process
+# called one by one. Not one over larger arrays, whose matrix products would take five times as long there. xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process
 # on some programs, such as eigenvalues over lanes.
-_CPU = "xla_cpu_small_while_loop_byte_threshold=1048576"
+_CPU = "xla_cpu_small_while_loop_byte_threshold=524288"
 
 
 def faster_cpu(environment: MutableMapping[str, str] | None = None) -> None:
@@ -30,7 +30,7 @@ def faster_cpu(environment: MutableMapping[str, str] | None = None) -> None:
     >>> environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     >>> faster_cpu(environment)
     >>> environment["XLA_FLAGS"].split()[1]
-    '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576'
+    '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=524288'
     """
     environment = os.environ if environment is None else environment
     flags = environment.get("XLA_FLAGS", "")

@@ -36,10 +36,10 @@ def both(request):
 
 def test_the_ends_are_those_with_all_statistics(both):
     full, ends = both
-    names = {"initial_loss", "final_loss", "min_loss", "min_step", "end_step", "end_kind", "curve_loss"}
+    names = {"initial_loss", "final_loss", "min_loss", "end_step", "end_kind", "curve_loss"}
     assert names <= set(ends.lanes.data_vars) < set(full.lanes.data_vars)
     for name in set(ends.lanes.data_vars) - {"reference_loss"}:
-        # to rounding: programs of the ends make several steps per iteration
+        # to rounding: XLA compiles the loops differently
         np.testing.assert_allclose(ends.lanes[name], full.lanes[name], rtol=1e-4, err_msg=name)
     assert not {"late_mean", "reversal", "update_norm"} & set(ends.lanes.data_vars)
 
@@ -50,7 +50,7 @@ def test_the_ends_are_those_of_the_losses_at_every_step(both):
         seen = losses[: int(lanes["end_step"][lane]) + 1]
         assert lanes["initial_loss"][lane] == seen[0]
         np.testing.assert_array_equal(lanes["final_loss"][lane], seen[-1])
-        assert lanes["min_loss"][lane] == np.nanmin(seen) and lanes["min_step"][lane] == np.nanargmin(seen)
+        assert lanes["min_loss"][lane] == np.nanmin(seen)
 
 
 def test_best_edge_and_recommendation_need_no_regimes(both):

@@ -83,14 +83,19 @@ def test_what_a_plan_fixes_is_kept():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("unroll", quick([0, 2, 5], 2))
-def test_unrolled_loops_end_where_single_steps_do(iris, unroll):
+def test_calls_of_one_step_end_where_loops_do(iris):
     plan = Plan(width=4, unroll=1, segment=7)
-    once = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=plan)
-    several = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=dataclasses.replace(plan, unroll=unroll))
-    np.testing.assert_array_equal(once.lanes["end_step"], several.lanes["end_step"])
+    looped = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=plan)
+    single = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=dataclasses.replace(plan, unroll=0))
+    np.testing.assert_array_equal(looped.lanes["end_step"], single.lanes["end_step"])
     for name in ("final_loss", "min_loss", "late_mean", "reversal", "curve_loss"):
-        np.testing.assert_allclose(once.lanes[name], several.lanes[name], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(looped.lanes[name], single.lanes[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_cpu_makes_one_step_per_iteration(iris):
+    several = sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=Plan(width=4, unroll=5))
+    assert several.plan["unroll"] == 1
+    same_bits(several, sweep(iris, optax.adam, {"learning_rate": RATES}, steps=33, plan=Plan(width=4)))
 
 
 @pytest.mark.full

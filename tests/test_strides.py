@@ -102,6 +102,8 @@ def test_no_program_on_a_cpu_calls_ynnpack(iris):
 
 
 def test_accelerators_take_strides_and_a_cpu_single_steps():
-    assert choose_layout("cpu", Shape(8, 1, unroll=4, chunk=2)) == ON_CPU._replace(unroll=4, chunk=2)
+    assert choose_layout("cpu", Shape(8, 1, unroll=4, chunk=2)) == ON_CPU._replace(chunk=2)
+    assert choose_layout("cpu", Shape(8, 1), peels=True) == ON_CPU._replace(peels=True)
+    assert choose_layout("cpu", Shape(8, 1, unroll=0), peels=True) == ON_CPU._replace(unroll=0)
     assert choose_layout("gpu", Shape(8, 1)) == choose_layout("tpu", Shape(8, 1)) == ON_ACCELERATOR
     assert choose_layout("gpu", Shape(8, 1, 0)) == ON_CPU._replace(unroll=0)  # a call per step has no loop

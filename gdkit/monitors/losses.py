@@ -71,27 +71,24 @@ def loss_statistics() -> Monitor:
 class _LossEnds(NamedTuple):
     final: Array  # ()
     least: Array  # ()
-    least_step: Array  # () int32
 
 
 @functools.cache
 def loss_ends() -> Monitor:
-    """Final and least loss, and the step of the least: two comparisons per step."""
+    """Final and least loss."""
 
     def init(state: State) -> _LossEnds:
         inf = jnp.full((), jnp.inf, statistics_dtype(state.params))
-        return _LossEnds(inf, inf, jnp.zeros((), jnp.int32))
+        return _LossEnds(inf, inf)
 
     def update(m: _LossEnds, before: State, after: State, info: Info, context: Context) -> _LossEnds:
-        lower = info.loss < m.least
         return _LossEnds(
             final=jnp.where(context.going, info.loss, m.final),
-            least=jnp.where(lower, info.loss, m.least),
-            least_step=jnp.where(lower, context.t, m.least_step),
+            least=jnp.where(info.loss < m.least, info.loss, m.least),
         )
 
     def read(m: _LossEnds) -> dict[str, Array]:
-        return {"final_loss": m.final, "min_loss": m.least, "min_step": m.least_step}
+        return {"final_loss": m.final, "min_loss": m.least}
 
     return Monitor(init, update, read, freeze=False)
 

@@ -29,8 +29,9 @@ class Plan:
       chunk: points of a block that are advanced at once on a CPU, one chunk after the other; `width` is a multiple of
         it. By default all points of a block, except for many lanes of few params: handing over a block of one chunk
         would take longer than running it. On accelerators all points are advanced at once.
-      unroll: steps in the body of the program's loop; 0 for no loop, one call per step. By default 1, or 0 for losses
-        with convolutions on a CPU, since XLA has a fast form of these only outside of loops.
+      unroll: 0 for no loop, one call per step: the default of losses with convolutions on a CPU, since XLA has a fast
+        form of these only outside of loops. On an accelerator, the steps per iteration of the loop; by default two, or
+        eight of few params. On a CPU an iteration is one step.
       tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
         about a second.
       segment: steps that a block advances per call, between which it reports progress and can be interrupted; by
@@ -78,7 +79,7 @@ class Shape(NamedTuple):
 
     width: int  # points per block
     depth: int  # seeds per block
-    unroll: int = 1  # steps per iteration of the loop; 0: no loop, one call per step
+    unroll: int = 1  # steps per iteration of the loop, on a CPU one; 0: no loop, one call per step
     chunk: int = 0  # points that are advanced side by side; 0: all
 
     @property
@@ -101,11 +102,11 @@ class _Budget(NamedTuple):
     chunks: int = 1  # most chunks per block, where the lanes are the limit
 
 
-# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 1,536 lanes the vector
+# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 672 lanes the vector
 # units are full and only the cache is lost. Not a power of two: its arrays would share cache lines. On an accelerator
 # a step of a block takes about as long for any width, so all lanes go into one block; 256 MiB of params leave memory
 # for gradients and activations, and a block that does not fit is halved.
-_CPU = _Budget(65_536, 1536, 4096, chunks=16)
+_CPU = _Budget(65_536, 672, 4096, chunks=16)
 _ACCELERATOR = _Budget(2**26, 2**17, 2**22)
 _STATISTICS = 340  # memory of a lane's statistics, as a number of params
 _ROUNDS = 4  # blocks per worker that are enough for all workers to finish at about the same time
@@ -124,7 +125,7 @@ def compute_block_limits(params: Params, platform: str | None = None) -> BlockLi
     """The limits of a block, from the params of one lane.
 
     >>> [compute_block_limits(np.zeros(n), "cpu").max_lanes for n in (1, 9_000, 10**6)]
-    [1536, 8, 1]
+    [672, 8, 1]
     >>> [compute_block_limits(np.zeros(n), "gpu").max_lanes for n in (1, 9_000, 10**6)]
     [131072, 8192, 64]
     >>> [round(compute_block_limits(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]

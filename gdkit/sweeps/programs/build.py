@@ -28,6 +28,7 @@ from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
 
+_STRETCH = 16  # short steps after which a loop asks whether any lane is running, which takes about as long as a step
 _AHEAD_BYTES = 2**26  # most bytes of the batches that a stride samples ahead
 
 
@@ -289,9 +290,10 @@ def _run_window(block: _BlockCall, t1: Array, position: _Position) -> _Position:
         end = jnp.minimum(t1, monitors.next_window(position.carry.t))
     if layout.stride > 1:
         position = _run_until(end, functools.partial(_run_stride, block), position, stride=layout.stride)
-    elif layout.unroll > 1:
-        before_last = jnp.minimum(end, block.steps)
-        position = _run_until(before_last, functools.partial(_repeat, step, layout.unroll), position, layout.unroll)
+    elif layout.peels:
+        position = _run_until(jnp.minimum(end, 1), functools.partial(step, first=True, last=False), position)
+        position = _run_stretches(block, jnp.minimum(end, block.steps), position)
+        return _run_until(end, functools.partial(step, first=False, last=True), position)
     return _run_until(end, step, position)
 
 
@@ -301,10 +303,15 @@ def _run_until(end: Array, move: Callable[[_Position], _Position], position: _Po
     return jax.lax.while_loop(is_before_end, move, position)
 
 
-def _repeat(step: Callable[[_Position, int], _Position], times: int, position: _Position) -> _Position:
-    for place in range(times):
-        position = step(position, place)
-    return position
+def _run_stretches(block: _BlockCall, end: Array, position: _Position) -> _Position:
+    """Advance by steps that are neither the first nor the last; whether any lane is running is asked now and then."""
+    step = functools.partial(_step, block, first=False, last=False)
+
+    def run_stretch(position: _Position) -> _Position:
+        stretch_end = jnp.minimum(end, position.carry.t + _STRETCH)
+        return jax.lax.while_loop(lambda position: position.carry.t < stretch_end, step, position)
+
+    return _run_until(end, run_stretch, position)
 
 
 def _run_stride(block: _BlockCall, position: _Position) -> _Position:
@@ -347,11 +354,18 @@ def _sample_ahead(block: _BlockCall, steps: Array) -> PyTree:
 
 
 def _move_lanes(
-    block: _BlockCall, lanes: Lane, t: Array, batches: PyTree = None, place: int | None = None
+    block: _BlockCall,
+    lanes: Lane,
+    t: Array,
+    batches: PyTree = None,
+    *,
+    first: bool | None = None,
+    last: bool | None = None,
 ) -> tuple[Lane, Array]:
     """Every lane after one step, and the losses (seeds, points).
 
-    `batches` (seeds, ...) if they are sampled already; `place` among the steps of an iteration, all before the last.
+    `batches` (seeds, ...) if they are sampled already; `first` and `last`: whether the step is one of these, where that
+    is known. XLA then omits what depends on it.
     """
     definition, inputs, shared, keys, steps = block
     problem, optimizer, _, watched, *_ = definition
@@ -359,20 +373,21 @@ def _move_lanes(
     step_inputs = lambda point, key: StepInputs(point, t, key, shared.arrays.data)
     move_lane = lambda point, key, state: step(state, *step_inputs(point, key))
     move_on_batch = lambda point, batch, state: on_batch(state, point, batch)
-    last = t == steps if place is None else np.False_  # known where it can be: XLA then omits what depends on it
-    first = np.False_ if place else None  # the first step of a run is the first of an iteration, or single
+    is_first, is_last = t == 0 if first is None else np.bool_(first), t == steps if last is None else np.bool_(last)
     observe_lane = lambda point, key, lane, moved: observe(
-        watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, last, first
+        watched, optimizer, lane, *moved, step_inputs(point, key), shared.limits, is_last, is_first
     )
     move, of_seed = (move_lane, keys) if batches is None else (move_on_batch, batches)
     moved = _over_block(definition, move, inputs, of_seed, lanes.state, drops_axes=True)
     return _over_block(definition, observe_lane, inputs, keys, lanes, moved, drops_axes=True)
 
 
-def _step(block: _BlockCall, position: _Position, place: int | None = None) -> _Position:
-    """Advance every lane by one step, and record its loss; `place` is that of `_move_lanes`."""
+def _step(
+    block: _BlockCall, position: _Position, *, first: bool | None = None, last: bool | None = None
+) -> _Position:
+    """Advance every lane by one step, and record its loss; `first` and `last` are those of `_move_lanes`."""
     (carry, slot), t, curve_steps = position, position.carry.t, block.definition.curve_steps
-    lanes, loss = _move_lanes(block, carry.lanes, t, place=place)
+    lanes, loss = _move_lanes(block, carry.lanes, t, first=first, last=last)
     if not len(curve_steps):
         return _Position(carry._replace(t=t + 1, lanes=lanes), slot)
     # the loss of a step that is not recorded is overwritten by that of the next recorded step

@@ -82,6 +82,8 @@ class TracedGroup(NamedTuple):
         plan = request.plan if self.problem.batches is None else dataclasses.replace(request.plan, depth=1)
         if get_device(devices[0]).platform != "cpu":
             plan = dataclasses.replace(plan, chunk=None)  # all points of a block are advanced side by side
+        elif plan.unroll:
+            plan = dataclasses.replace(plan, unroll=1)  # as `choose_layout` says
         points, seeds, limits = len(self.group.points), request.seeds, self.facts.limits
         if not request.plan.mesh:
             return choose_shape(points, seeds, limits, plan, count_workers(Plan(), len(devices)), self.unroll)
@@ -100,6 +102,11 @@ class LossFacts(NamedTuple):
     has_gradient: bool  # whether steps report their gradient
     is_stochastic: bool  # whether the loss is that of a minibatch
     mesh: Mesh | None = None  # among whose devices the loss divides its arrays
+
+    @property
+    def has_short_steps(self) -> bool:
+        """Whether a step takes less time than what is done around it."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params)) <= _FEW_ENTRIES
 
     @property
     def limits(self) -> BlockLimits:
@@ -131,24 +138,22 @@ def _trace_group(request: SweepRequest, group: Group, number: int, offset: int, 
         _warn_of_mistakes(request, concrete, facts)
     _check_used(request, group, concrete, static)
     _check_names(request, group, concrete, static, facts.logs)
-    unroll = 0 if facts.runs_step_by_step else _choose_unroll(facts.params, request.statistics)
+    unroll = 0 if facts.runs_step_by_step else _choose_unroll(facts)
     traced = TracedGroup(number, offset, group, concrete, static, facts, unroll)
     if request.start is not None:
         traced.trace_state(request)  # checks its leaves
     return traced
 
 
-def _choose_unroll(params: Params, statistics: str, platform: str | None = None) -> int:
-    """Steps per iteration: several where a step is so short that the loop around it takes longer.
+def _choose_unroll(facts: LossFacts, platform: str | None = None) -> int:
+    """Steps per iteration: one on a CPU, and as many as make the fewest launches on an accelerator.
 
-    With statistics of the ends and unroll 4, the scalar of the benchmark takes 0.3 of its time. On an accelerator a
-    whole stride is then 9 launches instead of 33. Longer steps are made in pairs there, which saves the copies of the
-    loop's carry: 26 kernels per step of the digits MLP instead of 29.
+    A whole stride of short steps is 9 launches instead of 33. Longer steps are made in pairs, which saves the copies of
+    the loop's carry: 26 kernels per step of the digits MLP instead of 29.
     """
-    is_short = sum(leaf.size for leaf in jax.tree.leaves(params)) <= _FEW_ENTRIES
-    if (platform or jax.default_backend()) != "cpu":
-        return ON_ACCELERATOR.stride if is_short else 2
-    return 4 if is_short and statistics == "ends" else 1
+    if (platform or jax.default_backend()) == "cpu":
+        return 1
+    return ON_ACCELERATOR.stride if facts.has_short_steps else 2
 
 
 def _get_first_point(group: Group) -> dict[str, Any]:
@@ -286,7 +291,8 @@ def build_job(
     blocks = blocks or cut_blocks(len(group.group.points), request.seeds, shape)
     devices = [group.facts.mesh] if group.facts.mesh else devices
     places = [fit_place(device, len(blocks[0].points)) for device in devices]
-    layout = layout or choose_layout(get_device(places[0]).platform, shape)
+    platform = get_device(places[0]).platform
+    layout = layout or choose_layout(platform, shape, peels=group.facts.has_short_steps and request.statistics == "ends")
     if divides_arrays(places[0]):
         layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
     optimizer, static = group.group.section.optimizer, tuple(sorted(group.static.items()))
@@ -312,7 +318,7 @@ def compile_absent(request: SweepRequest, group: TracedGroup, place: Place, layo
     platform = get_device(place).platform
     platform = "gpu" if platform == "cuda" else platform
     limits = compute_block_limits(group.facts.params, platform)
-    unroll = _choose_unroll(group.facts.params, request.statistics, platform)
+    unroll = _choose_unroll(group.facts, platform)
     shape = choose_shape(len(group.group.points), request.seeds, limits, request.plan, 1, unroll)
     return build_job(request, group, [place], shape, layout=layout, place=lambda shared, _: shared)
 

@@ -18,8 +18,9 @@ class Layout(NamedTuple):
     length, which is queued as a whole.
     """
 
-    unroll: int = 1  # steps per iteration of the loop; with 0 a call makes one step, without a loop
+    unroll: int = 1  # steps per iteration of a stride; with 0 a call makes one step, without a loop
     stride: int = 1  # steps between two checks of whether any lane is running; leftover steps are single
+    peels: bool = False  # whether the first and the last step have loops of their own, and others need not ask
     samples_ahead: bool = False  # whether the batches of a stride are sampled before it
     on_vectors: bool = False  # whether built-in statistics take gradients and updates as one vector per lane
     chunk: int = 0  # points that a call advances side by side, one chunk after the other; 0 for all
@@ -53,8 +54,13 @@ ON_CPU = Layout()
 ON_ACCELERATOR = Layout(stride=8, samples_ahead=True, on_vectors=True, compacts=True)
 
 
-def choose_layout(platform: str, shape: Shape) -> Layout:
-    """The layout of programs on a platform for blocks of a shape."""
+def choose_layout(platform: str, shape: Shape, *, peels: bool = False) -> Layout:
+    """The layout of programs on a platform for blocks of a shape; `peels` if that pays on a CPU.
+
+    On a CPU an iteration is one step, whatever the shape says: in iterations of several, XLA would round a step
+    differently according to its place, and results would depend on where segments end.
+    """
     if platform == "cpu" or shape.unroll == 0:
-        return ON_CPU._replace(unroll=shape.unroll, chunk=shape.chunk)
+        unroll = min(shape.unroll, 1)
+        return ON_CPU._replace(unroll=unroll, peels=peels and unroll > 0, chunk=shape.chunk)
     return ON_ACCELERATOR._replace(unroll=shape.unroll)

@@ -97,7 +97,7 @@ def _try_neighbors(
     double_width = lambda shape: shape._replace(width=2 * shape.width)
     double_unroll = lambda shape: shape._replace(unroll=2 * shape.unroll)
     changes = () if shape.chunk else (double_width, halve)  # blocks in chunks are as wide as workers need
-    changes += (double_unroll,) if plan.unroll is None else ()
+    changes += (double_unroll,) if plan.unroll is None and job.programs[0].layout.stride > 1 else ()
     best, tried = time_lane_step(job, workers), {shape}
     for change in changes:
         while (other := change(shape)) not in tried and other.lanes_at_once <= 4 * most and time.monotonic() < until:
