@@ -1,5 +1,6 @@
 """The checked request of a sweep."""
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,12 +63,17 @@ class SweepRequest(NamedTuple):
     @property
     def recorded_points(self) -> int:
         """Number of recorded steps that the sweep reaches."""
-        return int(np.sum(monitors_.curve_steps(self.curve_points) <= self.steps)) if self.curve_points else 0
+        return _count_recorded(self.curve_points, self.steps)
 
     @property
     def evaluation_steps(self) -> np.ndarray:
         """The steps at which validation data are evaluated along the run, (evaluations,); the last is the end."""
         return evaluation.select_steps(self.evaluate_every, self.steps)
+
+
+@functools.lru_cache
+def _count_recorded(points: int, steps: int) -> int:
+    return int(np.sum(monitors_.curve_steps(points) <= steps)) if points else 0
 
 
 def select_curve_steps(points: int, steps: int) -> tuple[int, ...]:

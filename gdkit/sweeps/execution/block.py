@@ -130,8 +130,8 @@ def _end_block(
 def _check_end(job: Job, block: Block, output: Mapping[str, np.ndarray]) -> None:
     """Check that every lane has ended, at the last step unless it ended before; a faulty compiler may skip steps."""
     end_kind, end_step = output["end_kind"], output["end_step"]
-    has_all_steps = np.where(end_kind == EndKind.STEPS, end_step == job.steps, end_step <= job.steps)
-    is_right = (end_kind != EndKind.RUNNING) & has_all_steps
+    is_right = (end_kind != EndKind.RUNNING) & (end_step <= job.steps)
+    is_right &= (end_kind != EndKind.STEPS) | (end_step == job.steps)
     if is_right.all():
         return
     points, seeds = (f"{items.min()} to {items.max()}" for items in block)

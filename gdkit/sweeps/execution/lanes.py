@@ -40,7 +40,8 @@ class ResumableSweep(NamedTuple):
           InputValueError: the lanes were not kept.
           StoreError: they cannot be read.
         """
-        lanes = self._block_lanes(job)
+        wanted = set(np.concatenate([block.points for block in job.blocks]).tolist())
+        lanes = [part for part in self._block_lanes(job) if not wanted.isdisjoint(part[0].points.tolist())]
         group, seeds = self.groups[job.group], self.request.seeds
         points = len(group.group.points)
         rows = group.number_lanes(Block(np.arange(points), np.arange(seeds)), seeds).T
@@ -117,7 +118,7 @@ class MemoryColumns:
         """Write the rows of a block."""
         rows = extract_rows(finished.block, finished.output, self._request.recorded_points)
         numbers = self._groups[finished.job.group].number_rows(finished.block, self._request.seeds)
-        where = slice(numbers[0], numbers[-1] + 1) if np.all(np.diff(numbers) == 1) else numbers
+        where = slice(numbers[0], numbers[-1] + 1) if (numbers[1:] - numbers[:-1] == 1).all() else numbers
         for name, value in rows.items():
             if name not in self._columns:  # every lane is written
                 self._columns[name] = np.empty((self._request.lane_count, *value.shape[1:]), value.dtype)

@@ -20,8 +20,7 @@ class Block(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int]:
         """Number of points and of seeds without padding."""
-        points, seeds = (1 + int((items == items[-1]).argmax()) for items in self)
-        return points, seeds
+        return _count_unpadded(self.points), _count_unpadded(self.seeds)
 
     @property
     def lanes(self) -> int:
@@ -42,6 +41,11 @@ def cut_lanes(lanes: Block, shape: Shape) -> list[Block]:
     """Cut the product of some points and seeds into blocks of one shape."""
     chunks = _cut_padded(lanes.points, shape.width)
     return [Block(points, seeds) for points in chunks for seeds in _cut_padded(lanes.seeds, shape.depth)]
+
+
+def _count_unpadded(items: np.ndarray) -> int:
+    is_padded = len(items) > 1 and items[-1] == items[-2]
+    return 1 + int((items == items[-1]).argmax()) if is_padded else len(items)
 
 
 def _cut_padded(items: np.ndarray, size: int) -> list[np.ndarray]:
