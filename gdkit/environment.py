@@ -15,8 +15,9 @@ R = TypeVar("R")
 _FLAG = "--xla_backend_extra_options"
 
 # XLA compiles a loop over small arrays to one kernel, so that its many small operations (mostly statistics) are not
-# called one by one. Not one over larger arrays, whose matrix products would take five times as long there. xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process
-# on some programs, such as eigenvalues over lanes.
+# called one by one. A larger one would take longer so: its matrix products would not be those of a library.
+# xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process on some programs,
+# such as eigenvalues over lanes.
 _CPU = "xla_cpu_small_while_loop_byte_threshold=524288"
 
 

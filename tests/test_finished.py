@@ -7,13 +7,17 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gdkit
 from gdkit.app.cli import main
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.outputs import write_report
+from gdkit.sweeps.programs.groups import trace_groups, trace_lane
+from gdkit.sweeps.request import check_request
 
 CONFIG = """
 name: mine
@@ -127,3 +131,32 @@ def test_a_sweep_that_is_finished_is_read_and_can_be_extended(tmp_path):
     assert again.lanes.equals(first.lanes)
     longer = gdkit.sweep(problem, gdkit.sgd, axes, steps=15)
     np.testing.assert_array_equal(again.extend(15).lanes["final_loss"], longer.lanes["final_loss"])
+
+
+def test_a_lane_is_traced_once_and_has_another_hash_where_it_computes_something_else():
+    traced = []
+
+    def loss(x):
+        traced.append(x)
+        return jnp.sum(x**2)
+
+    problem = gdkit.Problem(loss, jnp.ones(2))
+
+    def hash_lane(optimizer=gdkit.sgd, rates=(0.1, 0.2), steps=10, **options):
+        request = check_request(problem, optimizer, {"learning_rate": list(rates)}, steps=steps, **options)
+        (group,) = trace_groups(request)
+        return trace_lane(request, group)[0]
+
+    first, count = hash_lane(), len(traced)
+    assert hash_lane() == hash_lane(rates=(0.3, 0.4, 0.5)) == first and len(traced) == count
+    momentum = lambda learning_rate: gdkit.sgd(learning_rate, momentum=0.9)
+    others = [
+        hash_lane(steps=11),
+        hash_lane(optax.adam),
+        hash_lane(momentum),
+        hash_lane(statistics="ends"),
+        hash_lane(monitors=[gdkit.monitors.time_to(0.1)]),
+    ]
+    assert len({first, *others}) == 6
+    with jax.enable_x64(True):
+        assert hash_lane() not in (first, *others)

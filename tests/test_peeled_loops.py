@@ -49,7 +49,8 @@ def test_evaluations_change_no_bit_of_the_training(optimizer):
 
 @pytest.mark.parametrize("statistics", ["all", "ends"])
 @pytest.mark.parametrize(
-    ("steps", "target", "end_step"), [(1, None, 1), (20, None, 20), (20, 9.0, 0), (20, 1.0, 5), (5, 1.0, 5), (4, 1.0, 4)]
+    ("steps", "target", "end_step"),
+    [(1, None, 1), (20, None, 20), (20, 9.0, 0), (20, 1.0, 5), (5, 1.0, 5), (4, 1.0, 4)],
 )
 def test_runs_end_at_their_last_step_or_their_target(statistics, steps, target, end_step):
     """The loss of (x - 3)² from 0 is 9 · 0.64^t at a learning rate of 0.1."""

@@ -16,7 +16,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import RecordingRunBlock, fail_for_memory, quick, run_sweep
+from shared import RecordingRunBlock, fail_for_memory, run_sweep
 
 from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError

@@ -382,9 +382,7 @@ def _move_lanes(
     return _over_block(definition, observe_lane, inputs, keys, lanes, moved, drops_axes=True)
 
 
-def _step(
-    block: _BlockCall, position: _Position, *, first: bool | None = None, last: bool | None = None
-) -> _Position:
+def _step(block: _BlockCall, position: _Position, *, first: bool | None = None, last: bool | None = None) -> _Position:
     """Advance every lane by one step, and record its loss; `first` and `last` are those of `_move_lanes`."""
     (carry, slot), t, curve_steps = position, position.carry.t, block.definition.curve_steps
     lanes, loss = _move_lanes(block, carry.lanes, t, first=first, last=last)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,9 @@ from gdkit.sweeps.programs.layout import ON_ACCELERATOR, Layout, choose_layout
 from gdkit.sweeps.programs.places import Place, count_devices, divides_arrays, fit_place, get_device, put
 from gdkit.sweeps.request import Recording, SweepRequest, depends_on_seed, select_curve_steps, select_devices
 from gdkit.tracing import jaxprs
-from gdkit.types import Array, Key, OptimizerLike, Params, PyTree, State
+from gdkit.types import Array, Key, Monitor, OptimizerLike, Params, PyTree, State
+
+R = TypeVar("R")
 
 _FEW_ENTRIES = 16  # a lane with at most so many params has short steps
 
@@ -160,23 +162,32 @@ def _get_first_point(group: Group) -> dict[str, Any]:
     return {name: values[0] for name, values in group.traced.items()}
 
 
-_loss_facts: dict[tuple, LossFacts] = {}  # of the last 64 groups; the key has no traced values, which change no fact
+_traced: dict[tuple, Any] = {}  # what was traced of the last 64 groups
 
 
-def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
-    """Trace and check the loss of a group, once per process: tracing takes longer than a short sweep."""
+def _trace_once(request: SweepRequest, group: Group, trace: Callable[..., R], *arguments: Any) -> R:
+    """``trace(problem, optimizer, point, key, *arguments)`` of a group, once per process.
+
+    Tracing takes longer than a short sweep. What is found must not depend on traced values.
+    """
     point, optimizer = _get_first_point(group), group.section.optimizer
     static = {name: factories.hashable(value) for name, value in group.static.items()}
     key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
     precision = jax.config.read("jax_enable_x64")  # decides the dtype of arrays that a factory makes
-    memo_key = request.problem, optimizer, tuple(sorted(static.items())), tuple(sorted(point)), key, precision
+    names = tuple(sorted(static.items())), tuple(sorted(point))
+    memo_key = trace, request.problem, optimizer, *names, key, precision, arguments
     if not factories.is_hashable(memo_key):
-        return _trace_loss(request.problem, optimizer, {**static, **point}, key)
-    if memo_key not in _loss_facts:
-        _loss_facts[memo_key] = _trace_loss(request.problem, optimizer, {**static, **point}, key)
-        if len(_loss_facts) > 64:
-            del _loss_facts[next(iter(_loss_facts))]
-    return _loss_facts[memo_key]
+        return trace(request.problem, optimizer, {**static, **point}, key, *arguments)
+    if memo_key not in _traced:
+        _traced[memo_key] = trace(request.problem, optimizer, {**static, **point}, key, *arguments)
+        if len(_traced) > 64:
+            del _traced[next(iter(_traced))]
+    return _traced[memo_key]
+
+
+def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
+    """Trace and check the loss of a group."""
+    return _trace_once(request, group, _trace_loss)
 
 
 def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[str, Any], key: Any) -> LossFacts:
@@ -248,15 +259,29 @@ def trace_lane(request: SweepRequest, group: TracedGroup) -> tuple[str, set[str]
     Groups with equal hashes compute the same under one version of gdkit, which decides all else of a program. Tracing
     one lane takes an eighth of the time of tracing and lowering the programs of its blocks.
     """
-    problem, optimizer = request.problem, group.group.section.optimizer
-    watched, arrays = group.record(request).monitors, binding.get_arrays(group.problem)
+    traced = tuple(sorted(group.group.traced))
+    return _trace_once(request, group.group, _trace_lane, traced, group.record(request).monitors, request.steps)
+
+
+def _trace_lane(
+    problem: ProblemLike,
+    optimizer: OptimizerLike,
+    chosen: Mapping[str, Any],
+    key: Any,
+    names: tuple[str, ...],
+    watched: tuple[Monitor, ...],
+    steps: int,
+) -> tuple[str, set[str]]:
+    """What `trace_lane` returns of a group whose hyperparameters are `chosen`, of which `names` are traced."""
+    arrays = binding.get_arrays(binding.resolve_problem(problem, chosen)[0])
+    static = {name: value for name, value in chosen.items() if name not in names}
 
     def lane(traced: dict[str, Array], key: Key, arrays: binding.Arrays, limits: monitors.Limits, t: Array) -> Any:
-        point = {**group.static, **traced}
+        point = {**static, **traced}
         before = descent.start_lane(problem, optimizer, watched, point, key, arrays)
         inputs = descent.StepInputs(point, t, key, arrays.data)
         step = descent.observed_step(problem, optimizer, watched)
-        after, loss = step(before, inputs, limits, t == request.steps)
+        after, loss = step(before, inputs, limits, t == steps)
         values = evaluation.evaluate(problem, optimizer, point, after.state, arrays, t, key)
         if evaluation.observes_evaluations(watched):
             along = evaluation.evaluate_along(problem, optimizer, point, after.state, arrays, t, key)
@@ -265,10 +290,9 @@ def trace_lane(request: SweepRequest, group: TracedGroup) -> tuple[str, set[str]
         return before, after, loss, monitors.read(watched, after.record), values
 
     number: Any = jax.ShapeDtypeStruct((), binding.traced_dtype())
-    traced = dict.fromkeys(group.group.traced, number)
-    limits = monitors.Limits(*(number for _ in request.limits))
+    traced, limits = dict.fromkeys(names, number), monitors.Limits(*(number for _ in monitors.Limits._fields))
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    program, shapes = jax.make_jaxpr(lane, return_shape=True)(traced, request.key, arrays, limits, step)
+    program, shapes = jax.make_jaxpr(lane, return_shape=True)(traced, key, arrays, limits, step)
     *_, statistics, values = shapes
     return jaxprs.digest_program(program), {*statistics, *values}
 
@@ -291,8 +315,8 @@ def build_job(
     blocks = blocks or cut_blocks(len(group.group.points), request.seeds, shape)
     devices = [group.facts.mesh] if group.facts.mesh else devices
     places = [fit_place(device, len(blocks[0].points)) for device in devices]
-    platform = get_device(places[0]).platform
-    layout = layout or choose_layout(platform, shape, peels=group.facts.has_short_steps and request.statistics == "ends")
+    peels = group.facts.has_short_steps and request.statistics == "ends"  # other statistics take longer than it saves
+    layout = layout or choose_layout(get_device(places[0]).platform, shape, peels=peels)
     if divides_arrays(places[0]):
         layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device
     optimizer, static = group.group.section.optimizer, tuple(sorted(group.static.items()))
