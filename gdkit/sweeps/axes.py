@@ -208,23 +208,24 @@ def group_points(section: Section) -> list[Group]:
 
     The learning rate varies fastest, so that points which diverge at similar steps run together.
     """
-    at = np.indices(section.shape).reshape(len(section.shape), section.point_count)  # (dimensions, points)
+    points = _order_points(section)
+    at = np.unravel_index(points, section.shape) if section.shape else ()  # one array (points,) per dimension
     codes = np.zeros(section.point_count, np.int64)
     for dimension, index in zip(section.dimensions, at, strict=True):
-        codes = codes * dimension.size + _code_static_values(dimension)[index]
-    groups = []
-    for code in np.flatnonzero(np.bincount(codes)):
-        points = np.flatnonzero(codes == code)
-        points = points[_order_points(section, at[:, points])]
+        if not all(axis.traced for axis in dimension.axes):
+            codes = codes * dimension.size + _code_static_values(dimension)[index]
+    groups, distinct_codes = [], np.flatnonzero(np.bincount(codes))
+    for code in distinct_codes:
+        mine = codes == code if len(distinct_codes) > 1 else slice(None)
         static, traced = dict(section.fixed), {}
-        for dimension, index in zip(section.dimensions, at[:, points], strict=True):
+        for dimension, index in zip(section.dimensions, at, strict=True):
             for axis in dimension.axes:
                 if axis.traced:
-                    traced[axis.name] = np.asarray(axis.values, float)[index]
+                    traced[axis.name] = np.asarray(axis.values, float)[index[mine]]
                 else:
-                    value = axis.values[index[0]]
+                    value = axis.values[index[mine][0]]
                     static[axis.name] = value.item() if isinstance(value, np.generic) else value
-        groups.append(Group(section, static, traced, points))
+        groups.append(Group(section, static, traced, points[mine]))
     return groups
 
 
@@ -260,16 +261,15 @@ def is_log(values: np.ndarray) -> bool:
     return bool(unevenness(np.log(values)) < unevenness(values))
 
 
-def _order_points(section: Section, at: np.ndarray) -> np.ndarray:
-    fast = [any(axis.name == "learning_rate" for axis in d.axes) for d in section.dimensions]
-    keys = [at[i] for i in range(len(fast)) if fast[i]] + [at[i] for i in reversed(range(len(fast))) if not fast[i]]
-    return np.lexsort(keys) if keys else np.zeros(1, np.int64)
+def _order_points(section: Section) -> np.ndarray:
+    """The numbers of all points in the order in which they run, (points,)."""
+    is_fast = [any(axis.name == "learning_rate" for axis in d.axes) for d in section.dimensions]
+    slow_first = sorted(range(len(is_fast)), key=is_fast.__getitem__)
+    return np.arange(section.point_count).reshape(section.shape).transpose(slow_first).ravel()
 
 
 def _code_static_values(dimension: Dimension) -> np.ndarray:
     """One number per value of a dimension, equal where the static values are equal; (values,)."""
-    if all(axis.traced for axis in dimension.axes):
-        return np.zeros(dimension.size, np.int64)
     numbers: dict[Any, int] = {}
     rows = zip(*(axis.values for axis in dimension.axes if not axis.traced), strict=True)
     codes = [numbers.setdefault(tuple(map(factories.hashable, row)), len(numbers)) for row in rows]

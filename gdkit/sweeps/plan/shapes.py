@@ -106,7 +106,7 @@ class _Budget(NamedTuple):
 # units are full and only the cache is lost. Not a power of two: its arrays would share cache lines. On an accelerator
 # a step of a block takes about as long for any width, so all lanes go into one block; 256 MiB of params leave memory
 # for gradients and activations, and a block that does not fit is halved.
-_CPU = _Budget(65_536, 672, 4096, chunks=16)
+_CPU = _Budget(65_536, 672, 4096, chunks=24)
 _ACCELERATOR = _Budget(2**26, 2**17, 2**22)
 _STATISTICS = 340  # memory of a lane's statistics, as a number of params
 _ROUNDS = 4  # blocks per worker that are enough for all workers to finish at about the same time
@@ -171,8 +171,8 @@ def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, worke
 def _gather_chunks(shape: Shape, points: int, seeds: int, most: int, workers: int, given: int | None = None) -> Shape:
     """Blocks of up to `most` chunks of `given` points, or of about the width of `shape`, if workers have many to run.
 
-    >>> _gather_chunks(Shape(1312, 1), 131_072, 1, 16, 2), _gather_chunks(Shape(1312, 1), 131_072, 1, 16, 64)
-    (Shape(width=13248, depth=1, unroll=1, chunk=1104), Shape(width=1312, depth=1, unroll=1, chunk=0))
+    >>> _gather_chunks(Shape(672, 1), 131_072, 1, 24, 2), _gather_chunks(Shape(672, 1), 131_072, 1, 24, 64)
+    (Shape(width=13440, depth=1, unroll=1, chunk=560), Shape(width=672, depth=1, unroll=1, chunk=0))
     """
     along_points, along_seeds = math.ceil(points / shape.width), math.ceil(seeds / shape.depth)
     chunks = min(most, along_points, along_points * along_seeds // (_ROUNDS * workers))

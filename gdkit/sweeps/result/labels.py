@@ -79,12 +79,12 @@ def lane_coordinates(
     names = dict.fromkeys(name for own in values for name in own)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for grid, axes in zip(grids, values, strict=True):
-        places = np.indices(grid.shape).reshape(len(grid.shape), grid.points)
-        along = zip(grid.dimensions, places, strict=True)
-        own = {name: axes[name][place] for (_, axis_names, _), place in along for name in axis_names}
+        own = {}
+        for dimension, (_, axis_names, size) in enumerate(grid.dimensions):
+            along = (size, *(1 for _ in grid.shape[dimension + 1 :]))
+            own |= {name: np.broadcast_to(axes[name].reshape(along), grid.shape).flatten() for name in axis_names}
         for name in names:
-            missing = np.full(grid.points, np.nan)
-            of_points = own.get(name, missing)
+            of_points = own[name] if name in own else np.full(grid.points, np.nan)
             parts[name].append(np.repeat(of_points, seeds) if seeds > 1 else of_points)
     coords: dict[str, Any] = {name: ("lane", _concatenate(values)) for name, values in parts.items()}
     coords["seed"] = ("lane", np.tile(np.arange(seeds), sum(grid.points for grid in grids)))
