@@ -42,9 +42,9 @@ WHY = """Known reasons for targets that are not met, or only just:
 - *The products alone*: for the gradient of a layer, whose left factor is transposed, XLA uses a slower library than for
   the other products; *Share of the machine* has what they reach by themselves.
 - *A scalar with only its ends*: the variant by hand compares each loss with one bound. gdkit compares it with two
-  bounds and a target, stops lanes that reach one, and keeps the step and the kind of each end and the step of the least
-  loss. *Where the time goes* has the cost of these, as *ends*, and the time outside the workers, in which
-  131,072 values are checked and as many lanes labeled.
+  bounds and a target, stops lanes that reach one, and keeps the step and the kind of each end. *Where the time goes*
+  has the cost of these, as *ends*, and the time outside the workers, in which 131,072 values are checked and as many
+  lanes labeled.
 - *A tile*: it makes four calls, for the start, the steps, the last observation, and the readout. *Growth* has the time
   of one call. The rest is communication between threads that share Python's lock, and writing its rows.
 - *Progress and store*: tiles and carries are packed, checksummed and synced while the workers use every core. This

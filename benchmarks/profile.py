@@ -20,6 +20,7 @@ from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs.compile import advance_block
 from gdkit.sweeps.programs.groups import build_job, plan_job, trace_groups
 from gdkit.sweeps.programs.job import Job, get_block_inputs
+from gdkit.sweeps.programs.layout import Layout
 from gdkit.sweeps.request import Recording, check_request, select_curve_steps, select_devices
 from gdkit.types import Monitor
 
@@ -98,12 +99,12 @@ def _time_stages(job: Job, block: Block) -> list[float]:
 def advance_seconds(work: Workload, jobs: Mapping[str, Job], rounds: int) -> dict[str, float]:
     """Seconds of all steps of one block, or chunk of it, per worker: with statistics, without, and without gdkit.
 
-    All in the shape of the job with all statistics, except the ends, which have the unrolling of their own job.
+    All in the shape of the job with all statistics; the ends have the loops of their own job.
     """
-    whole, ends = jobs["all"].shape, jobs["ends"].shape
+    whole = jobs["all"].shape
     shape = whole._replace(width=whole.chunk or whole.width, chunk=0)
-    shapes = {"ends": shape._replace(unroll=ends.unroll)}
-    ways = {name: _advance(work, shapes.get(name, shape), *watched) for name, watched in WATCHED.items()}
+    layout = lambda name: jobs["ends" if name == "ends" else "all"].programs[0].layout._replace(chunk=0)
+    ways = {name: _advance(work, shape, layout(name), *watched) for name, watched in WATCHED.items()}
     rates = [work.rates[: shape.width]] * count_visible_cores()
     start = start_of(work)
     for name, lane in {"bare, by hand": bare_lane(work, shape.unroll), "updates alone": _updates(work, shape)}.items():
@@ -116,11 +117,13 @@ def advance_seconds(work: Workload, jobs: Mapping[str, Job], rounds: int) -> dic
     return {name: timing.median(taken) for name, taken in times.items()}
 
 
-def _advance(work: Workload, shape: Shape, watched: tuple[Monitor, ...], points: int) -> Callable[[], Any]:
+def _advance(
+    work: Workload, shape: Shape, layout: Layout, watched: tuple[Monitor, ...], points: int
+) -> Callable[[], Any]:
     request = check_request(work.problem, gdkit.sgd, {"learning_rate": work.rates}, steps=work.steps)
     (group,) = trace_groups(request)
     recording = Recording(watched, select_curve_steps(points, work.steps))
-    job = build_job(request, group, jax.local_devices()[:1], shape, recording=recording)
+    job = build_job(request, group, jax.local_devices()[:1], shape, recording=recording, layout=layout)
     inputs = [get_block_inputs(job, job.blocks[i % len(job.blocks)]) for i in range(count_visible_cores())]
     given = [(each, jax.block_until_ready(job.programs[0].start(*each))) for each in inputs]
     to_end = lambda each: advance_block(job.programs[0], *each, 0, work.steps + 1, work.steps)
