@@ -112,7 +112,7 @@ def test_a_run_directory_of_chunks_is_opened_extended_and_replayed(case, tmp_pat
 def test_many_small_lanes_are_chunked_and_others_not():
     small, large = (compute_block_limits(np.zeros(n), "cpu") for n in (1, 1000))
     chunked = choose_shape(131_072, 1, small, Plan(), 2)
-    assert chunked == Shape(24 * 560, 1, 1, 560)
+    assert chunked == Shape(32 * 416, 1, 1, 416)
     assert choose_shape(131_072, 1, small, Plan(), 128).chunk == 0  # each worker has one block
     assert choose_shape(2000, 1, small, Plan(), 2).chunk == 0
     assert choose_shape(131_072, 1, large, Plan(), 2).chunk == 0  # a block takes long enough
@@ -126,7 +126,7 @@ def test_chunks_pad_little_and_fill_all_workers(points, workers, seeds):
     shape = choose_shape(points, seeds, compute_block_limits(np.zeros(1), "cpu"), Plan(), workers)
     blocks = -(-points // shape.width) * -(-seeds // shape.depth)
     assert shape.width % (shape.chunk or 1) == 0
-    assert shape.lanes_at_once <= 1.1 * 672
+    assert shape.lanes_at_once <= 1.1 * 480
     assert not shape.chunk or shape.lanes_at_once >= 200
     rounds = -(-blocks // workers)
     assert rounds * workers * shape.lanes <= 1.15 * points * seeds + 1600 * workers

@@ -102,11 +102,12 @@ class _Budget(NamedTuple):
     chunks: int = 1  # most chunks per block, where the lanes are the limit
 
 
-# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; beyond 672 lanes the vector
-# units are full and only the cache is lost. Not a power of two: its arrays would share cache lines. On an accelerator
-# a step of a block takes about as long for any width, so all lanes go into one block; 256 MiB of params leave memory
-# for gradients and activations, and a block that does not fit is halved.
-_CPU = _Budget(65_536, 672, 4096, chunks=24)
+# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; of lanes so many that the vector
+# units are full, and a loop with all statistics is still small enough for `gdkit.faster_cpu`. Not a power of two: its
+# arrays would share cache lines. On an accelerator a step of a block takes about as long for any width, so all lanes
+# go into one block; 256 MiB of params leave memory for gradients and activations, and a block that does not fit is
+# halved.
+_CPU = _Budget(65_536, 480, 4096, chunks=32)
 _ACCELERATOR = _Budget(2**26, 2**17, 2**22)
 _STATISTICS = 340  # memory of a lane's statistics, as a number of params
 _ROUNDS = 4  # blocks per worker that are enough for all workers to finish at about the same time
@@ -125,7 +126,7 @@ def compute_block_limits(params: Params, platform: str | None = None) -> BlockLi
     """The limits of a block, from the params of one lane.
 
     >>> [compute_block_limits(np.zeros(n), "cpu").max_lanes for n in (1, 9_000, 10**6)]
-    [672, 8, 1]
+    [480, 8, 1]
     >>> [compute_block_limits(np.zeros(n), "gpu").max_lanes for n in (1, 9_000, 10**6)]
     [131072, 8192, 64]
     >>> [round(compute_block_limits(np.zeros(n), "cpu").overhead, 1) for n in (1, 1_200, 9_000)]
@@ -171,8 +172,8 @@ def choose_shape(points: int, seeds: int, limits: BlockLimits, plan: Plan, worke
 def _gather_chunks(shape: Shape, points: int, seeds: int, most: int, workers: int, given: int | None = None) -> Shape:
     """Blocks of up to `most` chunks of `given` points, or of about the width of `shape`, if workers have many to run.
 
-    >>> _gather_chunks(Shape(672, 1), 131_072, 1, 24, 2), _gather_chunks(Shape(672, 1), 131_072, 1, 24, 64)
-    (Shape(width=13440, depth=1, unroll=1, chunk=560), Shape(width=672, depth=1, unroll=1, chunk=0))
+    >>> _gather_chunks(Shape(480, 1), 131_072, 1, 32, 2), _gather_chunks(Shape(480, 1), 131_072, 1, 32, 64)
+    (Shape(width=13312, depth=1, unroll=1, chunk=416), Shape(width=480, depth=1, unroll=1, chunk=0))
     """
     along_points, along_seeds = math.ceil(points / shape.width), math.ceil(seeds / shape.depth)
     chunks = min(most, along_points, along_points * along_seeds // (_ROUNDS * workers))
@@ -182,7 +183,7 @@ def _gather_chunks(shape: Shape, points: int, seeds: int, most: int, workers: in
     if along_seeds == 1:
         blocks = workers * math.ceil(blocks / workers)
     chunk = given or _fill_vectors(math.ceil(points / (blocks * chunks)))
-    return shape._replace(width=chunk * chunks, chunk=chunk)
+    return shape._replace(width=chunk * math.ceil(points / (blocks * chunk)), chunk=chunk)
 
 
 def _divide(count: int, most: int) -> list[int]:
