@@ -322,7 +322,7 @@ def _run_stride(block: _BlockCall, position: _Position) -> _Position:
 
     def move(lanes: Lane, step: tuple[Array, PyTree]) -> tuple[Lane, Array]:
         lanes, loss = _move_lanes(block, lanes, *step)
-        return layout.separate(lanes), loss
+        return layout.separate(lanes, loss)
 
     lanes, losses = jax.lax.scan(move, carry.lanes, (steps, _sample_ahead(block, steps)), unroll=layout.unroll)
     carry = carry._replace(t=carry.t + layout.stride, lanes=lanes)

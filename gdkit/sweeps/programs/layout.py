@@ -8,7 +8,7 @@ import jax
 from gdkit import monitors
 from gdkit.descent import Lane
 from gdkit.sweeps.plan.shapes import Shape
-from gdkit.types import Monitor
+from gdkit.types import Array, Monitor
 
 
 class Layout(NamedTuple):
@@ -36,18 +36,21 @@ class Layout(NamedTuple):
         on_vectors = {id(make()): make(on_vector=True) for make in (monitors.reversals, monitors.norms)}
         return tuple(on_vectors.get(id(monitor), monitor) for monitor in watched)
 
-    def separate(self, lanes: Lane) -> Lane:
-        """The lanes between two steps of an iteration, of which the second is to read what the first has written.
+    def separate(self, lanes: Lane, loss: Array) -> tuple[Lane, Array]:
+        """The lanes between two steps of a stride, and the loss, of which later kernels are to read what is written.
 
         XLA would otherwise recompute it, and copy what that needs before other kernels overwrite it: the previous
         update of a lane, and the moments from which an optimizer computed its params. Where the state is params alone,
-        it is the record that has to be read: the digits MLP by sgd then takes 26 kernels per step instead of 27.
+        it is the record that has to be read: the digits MLP by sgd then takes 26 kernels per step instead of 27. Where
+        a whole stride is one iteration, it is the losses that the curve reads.
         """
-        if not 1 < self.unroll < self.stride:
-            return lanes
+        if self.unroll >= self.stride:
+            return lanes, jax.lax.optimization_barrier(loss)
+        if self.unroll == 1:
+            return lanes, loss
         if jax.tree.leaves(lanes.state._replace(params=())):
-            return jax.lax.optimization_barrier(lanes)
-        return lanes._replace(record=jax.lax.optimization_barrier(lanes.record))
+            return jax.lax.optimization_barrier(lanes), loss
+        return lanes._replace(record=jax.lax.optimization_barrier(lanes.record)), loss
 
 
 ON_CPU = Layout()
