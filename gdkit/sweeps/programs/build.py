@@ -28,7 +28,7 @@ from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
 
-_STRETCH = 16  # short steps after which a loop asks whether any lane is running, which takes about as long as a step
+_STRETCH = 64  # short steps after which a loop asks whether any lane is running, which takes about as long as a step
 _AHEAD_BYTES = 2**26  # most bytes of the batches that a stride samples ahead
 
 
