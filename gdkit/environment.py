@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from gdkit.errors import import_package
 
@@ -15,9 +15,9 @@ R = TypeVar("R")
 _FLAG = "--xla_backend_extra_options"
 
 # XLA compiles a loop over small arrays to one kernel, so that its many small operations (mostly statistics) are not
-# called one by one. A larger one would take longer so: its matrix products would not be those of a library.
-# xla_cpu_use_multi_output_fusion would be faster still, but with it jaxlib 0.10.2 aborts the process on some programs,
-# such as eigenvalues over lanes.
+# called one by one. Larger loops are faster outside of such a kernel, where their matrix products call a library: with
+# a threshold of 1 MiB, logistic regression takes five times as long. xla_cpu_use_multi_output_fusion would be faster
+# still, but with it jaxlib 0.10.2 aborts the process on some programs, such as eigenvalues over lanes.
 _CPU = "xla_cpu_small_while_loop_byte_threshold=524288"
 
 
@@ -115,6 +115,14 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[None]:
     from jax.experimental import enable_x64 as experimental  # only here before JAX 0.8
 
     return experimental(enabled)
+
+
+def read_precision() -> tuple[bool, str | None]:
+    """Whether arrays may have 64 bits, and the precision of matrix products, in this thread."""
+    import jax
+
+    config: Any = jax.config
+    return config.read("jax_enable_x64"), config.jax_default_matmul_precision
 
 
 def keep_precision(function: Callable[P, R]) -> Callable[P, R]:

@@ -22,18 +22,28 @@ R = TypeVar("R")
 
 
 def cache_if_hashable(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """``functools.lru_cache``, except that calls with arguments that cannot be hashed are not cached."""
+    """``functools.lru_cache``, except that calls with arguments that cannot be hashed are not cached.
+
+    Equal arguments of different types, such as 1 and True, are different ones, in tuples too.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        cached: Any = functools.lru_cache(maxsize)(function)
+        cached: Any = functools.lru_cache(maxsize)(lambda types, *args, **kwargs: function(*args, **kwargs))
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return (cached if is_hashable(*args, *kwargs.values()) else function)(*args, **kwargs)
+            if not is_hashable(*args, *kwargs.values()):
+                return function(*args, **kwargs)
+            return cached(nested_types((*args, *kwargs.values())), *args, **kwargs)
 
         return call
 
     return decorate
+
+
+def nested_types(value: Any) -> Any:
+    """The type of a value, or of each value in a tuple; with it a key tells 1 from True."""
+    return tuple(map(nested_types, value)) if type(value) is tuple else type(value)
 
 
 def cache_plain_calls(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:

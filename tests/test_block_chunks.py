@@ -158,7 +158,13 @@ def test_plans_that_do_not_fit_are_refused(fields, message):
 def test_programs_without_a_loop_have_no_chunks():
     """XLA has its fast convolutions only outside of loops, and chunks are a loop."""
     facts = LossFacts(
-        np.zeros(9), runs_step_by_step=True, is_impure=False, logs=(), has_gradient=True, is_stochastic=True
+        np.zeros(9),
+        runs_step_by_step=True,
+        is_impure=False,
+        logs=(),
+        has_gradient=True,
+        is_stochastic=True,
+        is_small=True,
     )
     assert facts.limits.max_lanes == facts.limits.chunks == 1
     assert choose_shape(100, 1, facts.limits, Plan(), 2, unroll=0) == Shape(1, 1, 0)

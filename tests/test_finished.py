@@ -16,7 +16,8 @@ import gdkit
 from gdkit.app.cli import main
 from gdkit.app.run.hooks import Hooks
 from gdkit.app.run.outputs import write_report
-from gdkit.sweeps.programs.groups import trace_groups, trace_lane
+from gdkit.errors import OtherRunError
+from gdkit.sweeps.programs.groups import hash_lane, trace_groups
 from gdkit.sweeps.request import check_request
 
 CONFIG = """
@@ -142,21 +143,41 @@ def test_a_lane_is_traced_once_and_has_another_hash_where_it_computes_something_
 
     problem = gdkit.Problem(loss, jnp.ones(2))
 
-    def hash_lane(optimizer=gdkit.sgd, rates=(0.1, 0.2), steps=10, **options):
+    def hash_of(optimizer=gdkit.sgd, rates=(0.1, 0.2), steps=10, **options):
         request = check_request(problem, optimizer, {"learning_rate": list(rates)}, steps=steps, **options)
         (group,) = trace_groups(request)
-        return trace_lane(request, group)[0]
+        return hash_lane(request, group)
 
-    first, count = hash_lane(), len(traced)
-    assert hash_lane() == hash_lane(rates=(0.3, 0.4, 0.5)) == first and len(traced) == count
+    first, count = hash_of(), len(traced)
+    assert hash_of() == hash_of(rates=(0.3, 0.4, 0.5)) == first and len(traced) == count
     momentum = lambda learning_rate: gdkit.sgd(learning_rate, momentum=0.9)
     others = [
-        hash_lane(steps=11),
-        hash_lane(optax.adam),
-        hash_lane(momentum),
-        hash_lane(statistics="ends"),
-        hash_lane(monitors=[gdkit.monitors.time_to(0.1)]),
+        hash_of(steps=11),
+        hash_of(optax.adam),
+        hash_of(momentum),
+        hash_of(statistics="ends"),
+        hash_of(monitors=[gdkit.monitors.time_to(0.1)]),
     ]
     assert len({first, *others}) == 6
     with jax.enable_x64(True):
-        assert hash_lane() not in (first, *others)
+        assert hash_of() not in (first, *others)
+
+
+def test_a_loss_that_has_changed_is_noticed_when_its_run_is_opened_and_extended(tmp_path):
+    settings = {"scale": 1.0}
+    problem = gdkit.Problem(lambda x: settings["scale"] * jnp.sum(x**2), jnp.ones(2))
+    gdkit.sweep(problem, gdkit.sgd, {"learning_rate": [0.1, 0.2]}, steps=10, store=tmp_path / "run")
+    settings["scale"] = 3.0
+    with pytest.raises(OtherRunError):
+        gdkit.open(tmp_path / "run", problem=problem, optimizer=gdkit.sgd).extend(12)
+
+
+def test_equal_static_values_of_different_types_have_programs_of_their_own():
+    def factory(learning_rate, kind):
+        return gdkit.sgd(learning_rate * (2.0 if kind is True else 1.0))
+
+    run = lambda kind: gdkit.sweep(
+        gdkit.problems.parabola(), factory, {"learning_rate": [0.1], "kind": gdkit.static([kind])}, steps=3
+    )
+    once, twice = (run(kind).lanes["final_loss"].item() for kind in (1, True))
+    np.testing.assert_allclose([once, twice], [9 * 0.8**6, 9 * 0.6**6], rtol=1e-5)

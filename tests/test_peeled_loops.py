@@ -1,5 +1,6 @@
 """Loops of short steps whose first and last step are separate: the same bits wherever a run is cut."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -68,10 +69,30 @@ def test_a_stopping_rule_ends_a_run_where_it_ends_a_single_one():
     assert single["end_step"] == found["end_step"][0] < 40
 
 
+@pytest.mark.parametrize("segment", [None, 1, 4, 7])
+def test_a_skipped_start_leaves_the_initial_loss_of_a_run_that_ends_there(segment):
+    """Rows of NaN at the first four steps, of which the optimizer skips two."""
+    rows = np.ones((40, 1), np.float32)
+    rows[:4] = np.nan
+    loss, sample = lambda x, batch: jnp.sum((x - batch) ** 2), lambda key, t, data: data[t % 40]
+    problem = Problem(loss, jnp.zeros(1), data=rows, sample=sample)
+    skipping = lambda learning_rate: optax.apply_if_finite(optax.sgd(learning_rate), 2)
+    found = sweep(problem, skipping, RATE, steps=40, statistics="ends", plan=Plan(segment=segment)).lanes
+    assert found["end_kind"][0] == EndKind.NONFINITE and np.isnan(found["initial_loss"][0])
+
+
 def test_only_short_steps_of_ends_have_loops_of_their_own():
-    peels = lambda problem, statistics: build(problem, sgd, statistics=statistics).programs[0].layout.peels
-    assert peels(problems.parabola(), "ends") and not peels(problems.parabola(), "all")
-    assert not peels(problems.mlp("iris", widths=(3,)), "ends")
+    peels = lambda problem, statistics="ends", **options: (
+        build(problem, sgd, statistics=statistics, **options).programs[0].layout.peels
+    )
+    assert peels(problems.parabola()) and not peels(problems.parabola(), "all")
+    assert peels(problems.parabola(), monitors=[monitors.patience(checks=2)])
+    assert not peels(problems.parabola(), monitors=[monitors.time_to(1.0)._replace(freeze=False)])
+    assert not peels(problems.mlp("iris", widths=(3,)))
+    rows = jnp.ones((1000, 2))
+    assert not peels(Problem(lambda x, data: jnp.mean((data @ x[:, None]) ** 2), jnp.ones(2), data=rows))
+    looped = lambda x: jnp.sum(jax.lax.fori_loop(0, 100, lambda i, y: y * 0.99, x) ** 2)
+    assert not peels(Problem(looped, jnp.ones(2)))
 
 
 def test_loops_of_small_operations_are_kernels_and_those_of_products_are_not():

@@ -89,8 +89,8 @@ def _shorter(found: Mapping[Case, Row]) -> Iterator[str]:
     own, shorter = (found[each].work for each in (case._replace(way=WAYS[0]), case))
     yield _fill(
         "All steps of a stride of a scalar are one iteration. XLA divides it into a few kernels, and copies what one "
-        f"writes before another has read it: {own.carry_copies:.3g} arrays per step on an H200. Four steps per "
-        f"iteration would need {shorter.carry_copies:.3g} such copies, and {shorter.kernels:.3g} kernels in place of "
+        f"writes before another has read it: {own.carry_copies:.3g} arrays per step on an H200. With four steps per "
+        f"iteration it would be {shorter.carry_copies:.3g}, and {shorter.kernels:.3g} kernels per step in place of "
         f"{own.kernels:.3g}."
     )
 

@@ -61,7 +61,7 @@ def end_record(
     going, loss = record.end_kind == EndKind.RUNNING, info.loss.astype(record.initial_loss.dtype)
     is_first, gate, after_skip = t == 0 if first is None else first, record.gate, jnp.int32(EndKind.NONFINITE)
     if gate is not None:
-        is_first |= ~jnp.isfinite(record.initial_loss)
+        is_first |= going & ~jnp.isfinite(record.initial_loss)
         gate, skips = gates.observe_gate(gate, info, t, going & ~last)
         skips &= ~(last & gates.is_long_ago(gate.finite, t))
         after_skip = jnp.where(skips, jnp.where(last, EndKind.STEPS, EndKind.RUNNING), after_skip)

@@ -1,6 +1,7 @@
 """Walks of traced programs: their operations, their constants, and how their outputs depend on their inputs."""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -70,6 +71,15 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
         yield equation
         for inner in inner_jaxprs(equation):
             yield from equations(inner)
+
+
+def is_small(jaxpr: Jaxpr, most: int) -> bool:
+    """Whether a program has no loop, and no array of more than `most` numbers."""
+    size = lambda variable: math.prod(getattr(variable.aval, "shape", ()))
+    operations = list(equations(jaxpr))
+    arrays = [*jaxpr.invars, *(variable for operation in operations for variable in operation.outvars)]
+    has_loop = any(operation.primitive.name in ("scan", "while") for operation in operations)
+    return not has_loop and max(map(size, arrays), default=0) <= most
 
 
 def find_mesh(jaxpr: Jaxpr) -> Mesh | None:

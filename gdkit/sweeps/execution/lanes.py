@@ -40,7 +40,7 @@ class ResumableSweep(NamedTuple):
           InputValueError: the lanes were not kept.
           StoreError: they cannot be read.
         """
-        wanted = set(np.concatenate([block.points for block in job.blocks]).tolist())
+        wanted = {point for block in job.blocks for point in block.points.tolist()}
         lanes = [part for part in self._block_lanes(job) if not wanted.isdisjoint(part[0].points.tolist())]
         group, seeds = self.groups[job.group], self.request.seeds
         points = len(group.group.points)

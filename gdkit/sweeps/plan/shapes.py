@@ -31,7 +31,7 @@ class Plan:
         would take longer than running it. On accelerators all points are advanced at once.
       unroll: 0 for no loop, one call per step: the default of losses with convolutions on a CPU, since XLA has a fast
         form of these only outside of loops. On an accelerator, the steps per iteration of the loop; by default two, or
-        eight of few params. On a CPU an iteration is one step.
+        eight for losses of few params. On a CPU an iteration is one step.
       tile: blocks per tile, the unit of dispatch and storage; by default one; in a run directory as many as take
         about a second.
       segment: steps that a block advances per call, between which it reports progress and can be interrupted; by
@@ -102,11 +102,10 @@ class _Budget(NamedTuple):
     chunks: int = 1  # most chunks per block, where the lanes are the limit
 
 
-# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; of lanes so many that the vector
-# units are full, and a loop with all statistics is still small enough for `gdkit.faster_cpu`. Not a power of two: its
-# arrays would share cache lines. On an accelerator a step of a block takes about as long for any width, so all lanes
-# go into one block; 256 MiB of params leave memory for gradients and activations, and a block that does not fit is
-# halved.
+# On a CPU about 256 KiB, so that a block and its temporaries stay in a core's cache; 480 lanes fill the vector
+# units, and their loop with all statistics is below the threshold of `gdkit.faster_cpu`. Not a power of two: its arrays
+# would share cache lines. On an accelerator a step of a block takes about as long for any width, so all lanes go into
+# one block; 256 MiB of params leave memory for gradients and activations, and a block that does not fit is halved.
 _CPU = _Budget(65_536, 480, 4096, chunks=32)
 _ACCELERATOR = _Budget(2**26, 2**17, 2**22)
 _STATISTICS = 340  # memory of a lane's statistics, as a number of params

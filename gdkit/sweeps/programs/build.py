@@ -28,7 +28,7 @@ from gdkit.sweeps.programs.packing import Packed
 from gdkit.sweeps.request import Recording
 from gdkit.types import Array, Key, Monitor, OptimizerLike, PyTree
 
-_STRETCH = 64  # short steps after which a loop asks whether any lane is running, which takes about as long as a step
+_STRETCH = 64  # short steps between two checks of whether any lane is running; a check takes about as long as a step
 _AHEAD_BYTES = 2**26  # most bytes of the batches that a stride samples ahead
 
 
@@ -304,7 +304,7 @@ def _run_until(end: Array, move: Callable[[_Position], _Position], position: _Po
 
 
 def _run_stretches(block: _BlockCall, end: Array, position: _Position) -> _Position:
-    """Advance by steps that are neither the first nor the last; whether any lane is running is asked now and then."""
+    """Advance by steps that are neither first nor last, and check every `_STRETCH` of them whether any lane is running."""
     step = functools.partial(_step, block, first=False, last=False)
 
     def run_stretch(position: _Position) -> _Position:
@@ -364,8 +364,8 @@ def _move_lanes(
 ) -> tuple[Lane, Array]:
     """Every lane after one step, and the losses (seeds, points).
 
-    `batches` (seeds, ...) if they are sampled already; `first` and `last`: whether the step is one of these, where that
-    is known. XLA then omits what depends on it.
+    `batches` (seeds, ...) if they are sampled already; `first` and `last`: whether the step is one of these, None if
+    unknown. XLA omits what depends on what is known.
     """
     definition, inputs, shared, keys, steps = block
     problem, optimizer, _, watched, *_ = definition

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
+from gdkit.environment import read_precision
 from gdkit.factories import cache_if_hashable
 from gdkit.problems import ProblemLike
 from gdkit.sweeps.plan.shapes import count_visible_cores
@@ -60,7 +61,7 @@ def jit_program(
 def compile_program(program: Program, inputs: BlockInputs, place: Place) -> Program:
     """The executables for blocks of the shapes of `inputs`; compiled once per program, shapes and place."""
     leaves, treedef = jax.tree.flatten(places.describe(inputs, places.INPUTS, place))
-    return _compile_shapes(_divide(program, place), treedef, tuple(leaves), place)
+    return _compile_shapes(_divide(program, place), treedef, tuple(leaves), place, read_precision())
 
 
 def _divide(program: Program, place: Place) -> Program:
@@ -69,7 +70,9 @@ def _divide(program: Program, place: Place) -> Program:
 
 
 @functools.lru_cache(maxsize=64)
-def _compile_shapes(program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], place: Place) -> Program:
+def _compile_shapes(
+    program: Program, treedef: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], place: Place, precision: Any
+) -> Program:
     begin = time.monotonic()
     inputs = jax.tree.unflatten(treedef, shapes)
     traced = program.start.trace(*inputs)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from gdkit import binding, descent, factories, monitors
 from gdkit.descent import evaluation
+from gdkit.environment import read_precision
 from gdkit.errors import bad_value, warn
 from gdkit.monitors import names
 from gdkit.problems import Learner, Problem, ProblemLike
@@ -31,7 +32,8 @@ from gdkit.types import Array, Key, Monitor, OptimizerLike, Params, PyTree, Stat
 
 R = TypeVar("R")
 
-_FEW_ENTRIES = 16  # a lane with at most so many params has short steps
+_FEW_ENTRIES = 16  # a lane with at most so many params has short steps,
+_FEW_NUMBERS = 256  # if no array of a step is larger than this
 
 
 class TracedGroup(NamedTuple):
@@ -103,12 +105,13 @@ class LossFacts(NamedTuple):
     logs: tuple[str, ...]  # names of what the loss logs
     has_gradient: bool  # whether steps report their gradient
     is_stochastic: bool  # whether the loss is that of a minibatch
+    is_small: bool  # whether a step has no large array and no loop
     mesh: Mesh | None = None  # among whose devices the loss divides its arrays
 
     @property
     def has_short_steps(self) -> bool:
-        """Whether a step takes less time than what is done around it."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params)) <= _FEW_ENTRIES
+        """Whether a step takes less time than what is done around it: few params, small arrays, no inner loop."""
+        return self.is_small and sum(leaf.size for leaf in jax.tree.leaves(self.params)) <= _FEW_ENTRIES
 
     @property
     def limits(self) -> BlockLimits:
@@ -162,27 +165,34 @@ def _get_first_point(group: Group) -> dict[str, Any]:
     return {name: values[0] for name, values in group.traced.items()}
 
 
-_traced: dict[tuple, Any] = {}  # what was traced of the last 64 groups
+_traced: dict[tuple, Any] = {}  # the results of the last traces
+_MOST_TRACED = 128
+
+
+def _get_traced(request: SweepRequest, group: Group) -> tuple[ProblemLike, OptimizerLike, dict[str, Any], Any]:
+    """What is traced of a group: problem, optimizer, the hyperparameters of its first point, and the shape of a key."""
+    static = {name: factories.hashable(value) for name, value in group.static.items()}
+    key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
+    return request.problem, group.section.optimizer, static | _get_first_point(group), key
 
 
 def _trace_once(request: SweepRequest, group: Group, trace: Callable[..., R], *arguments: Any) -> R:
-    """``trace(problem, optimizer, point, key, *arguments)`` of a group, once per process.
+    """``trace(problem, optimizer, hyperparameters, key, *arguments)`` of a group, once per process.
 
-    Tracing takes longer than a short sweep. What is found must not depend on traced values.
+    Tracing takes longer than a short sweep. What `trace` returns must not depend on the values of traced
+    hyperparameters.
     """
-    point, optimizer = _get_first_point(group), group.section.optimizer
-    static = {name: factories.hashable(value) for name, value in group.static.items()}
-    key = jax.ShapeDtypeStruct(request.key.shape, request.key.dtype)
-    precision = jax.config.read("jax_enable_x64")  # decides the dtype of arrays that a factory makes
-    names = tuple(sorted(static.items())), tuple(sorted(point))
-    memo_key = trace, request.problem, optimizer, *names, key, precision, arguments
+    problem, optimizer, chosen, key = _get_traced(request, group)
+    static = tuple(sorted((name, value) for name, value in chosen.items() if name not in group.traced))
+    memo_key = trace, problem, optimizer, static, tuple(sorted(group.traced)), key, read_precision(), arguments
+    memo_key += (factories.nested_types(memo_key),)
     if not factories.is_hashable(memo_key):
-        return trace(request.problem, optimizer, {**static, **point}, key, *arguments)
-    if memo_key not in _traced:
-        _traced[memo_key] = trace(request.problem, optimizer, {**static, **point}, key, *arguments)
-        if len(_traced) > 64:
-            del _traced[next(iter(_traced))]
-    return _traced[memo_key]
+        return trace(problem, optimizer, chosen, key, *arguments)
+    found = _traced.get(memo_key) or trace(problem, optimizer, chosen, key, *arguments)
+    _traced[memo_key] = found
+    while len(_traced) > _MOST_TRACED:
+        _traced.pop(next(iter(_traced)), None)
+    return found
 
 
 def inspect_loss(request: SweepRequest, group: Group) -> LossFacts:
@@ -197,9 +207,8 @@ def _trace_loss(problem: ProblemLike, optimizer: OptimizerLike, point: Mapping[s
     # XLA has fast convolutions only outside of loops; those inside are slow for many filters
     runs_step_by_step = jax.default_backend() == "cpu" and jaxprs.has_convolutions(run.program)
     is_impure = binding.is_impure(problem, point, key)
-    return LossFacts(
-        binding.get_params_shape(concrete), runs_step_by_step, is_impure, *run[1:], jaxprs.find_mesh(run.program)
-    )
+    params, is_small = binding.get_params_shape(concrete), jaxprs.is_small(run.program, _FEW_NUMBERS)
+    return LossFacts(params, runs_step_by_step, is_impure, *run[1:], is_small, jaxprs.find_mesh(run.program))
 
 
 def _warn_of_mistakes(request: SweepRequest, problem: Problem, facts: LossFacts) -> None:
@@ -260,7 +269,13 @@ def trace_lane(request: SweepRequest, group: TracedGroup) -> tuple[str, set[str]
     one lane takes an eighth of the time of tracing and lowering the programs of its blocks.
     """
     traced = tuple(sorted(group.group.traced))
-    return _trace_once(request, group.group, _trace_lane, traced, group.record(request).monitors, request.steps)
+    return _trace_lane(*_get_traced(request, group.group), traced, group.record(request).monitors, request.steps)
+
+
+def hash_lane(request: SweepRequest, group: TracedGroup) -> str:
+    """The hash of `trace_lane`, traced once per process: of functions whose programs the process keeps as well."""
+    traced = tuple(sorted(group.group.traced))
+    return _trace_once(request, group.group, _trace_lane, traced, group.record(request).monitors, request.steps)[0]
 
 
 def _trace_lane(
@@ -315,7 +330,8 @@ def build_job(
     blocks = blocks or cut_blocks(len(group.group.points), request.seeds, shape)
     devices = [group.facts.mesh] if group.facts.mesh else devices
     places = [fit_place(device, len(blocks[0].points)) for device in devices]
-    peels = group.facts.has_short_steps and request.statistics == "ends"  # other statistics take longer than it saves
+    # other statistics take longer than peeling saves; monitors that do not freeze see steps after the end of a lane
+    peels = group.facts.has_short_steps and request.statistics == "ends" and all(m.freeze for m in request.monitors)
     layout = layout or choose_layout(get_device(places[0]).platform, shape, peels=peels)
     if divides_arrays(places[0]):
         layout = layout._replace(on_vectors=False)  # a vector of all leaves would lie on every device

@@ -19,7 +19,7 @@ from gdkit.sweeps.axes import Section
 from gdkit.sweeps.description import Description
 from gdkit.sweeps.plan.shapes import Shape, count_visible_cores
 from gdkit.sweeps.programs import timing
-from gdkit.sweeps.programs.groups import TracedGroup, trace_lane
+from gdkit.sweeps.programs.groups import TracedGroup, hash_lane
 from gdkit.sweeps.programs.job import Job, count_lane_bytes
 from gdkit.sweeps.programs.packing import get_host_dtype
 from gdkit.sweeps.request import SweepRequest
@@ -111,7 +111,7 @@ def open_finished(
         return None
     run = store_class.open(directory.path)
     code = run.manifest.plan.get("code")
-    if not run.finished().all() or code != [trace_lane(request, group)[0] for group in groups]:
+    if not run.finished().all() or code != [hash_lane(request, group) for group in groups]:
         return None
     run.clean_up()
     try:
@@ -140,7 +140,7 @@ def make_manifest(sweep: CompiledSweep, directory: RunDirectory) -> Manifest:
             "chunk": [choice.shape.chunk for choice in sweep.choices],
             "chosen": [choice.source for choice in sweep.choices],
             "workers": sweep.workers,
-            "code": [trace_lane(request, group)[0] for group in groups],
+            "code": [hash_lane(request, group) for group in groups],
             "keeps_lanes": keeps_lanes,
             "keep_states": request.keep_states,
             "states": describe_states(lanes, request.problem) if keeps_lanes else None,
