@@ -304,7 +304,7 @@ def _run_until(end: Array, move: Callable[[_Position], _Position], position: _Po
 
 
 def _run_stretches(block: _BlockCall, end: Array, position: _Position) -> _Position:
-    """Advance by steps that are neither first nor last, and check every `_STRETCH` of them whether any lane is running."""
+    """Advance by steps that are neither first nor last, and check every `_STRETCH` whether any lane is running."""
     step = functools.partial(_step, block, first=False, last=False)
 
     def run_stretch(position: _Position) -> _Position:
