@@ -91,6 +91,7 @@ def test_only_short_steps_of_ends_have_loops_of_their_own():
     assert not peels(problems.mlp("iris", widths=(3,)))
     rows = jnp.ones((1000, 2))
     assert not peels(Problem(lambda x, data: jnp.mean((data @ x[:, None]) ** 2), jnp.ones(2), data=rows))
+    assert not peels(Problem(lambda x: jnp.sum(x**2) * rows[3, 1], jnp.ones(2)))
     looped = lambda x: jnp.sum(jax.lax.fori_loop(0, 100, lambda i, y: y * 0.99, x) ** 2)
     assert not peels(Problem(looped, jnp.ones(2)))
 

@@ -77,7 +77,8 @@ def is_small(jaxpr: Jaxpr, most: int) -> bool:
     """Whether a program has no loop, and no array of more than `most` numbers."""
     size = lambda variable: math.prod(getattr(variable.aval, "shape", ()))
     operations = list(equations(jaxpr))
-    arrays = [*jaxpr.invars, *(variable for operation in operations for variable in operation.outvars)]
+    made = [variable for operation in operations for variable in operation.outvars]
+    arrays = [*jaxpr.invars, *jaxpr.constvars, *made]
     has_loop = any(operation.primitive.name in ("scan", "while") for operation in operations)
     return not has_loop and max(map(size, arrays), default=0) <= most
 
