@@ -47,12 +47,6 @@ WHY = """Known reasons for targets that are not met, or only just:
   lanes labeled.
 - *A tile*: it makes four calls, for the start, the steps, the last observation, and the readout. *Growth* has the time
   of one call. The rest is communication between threads that share Python's lock, and writing its rows.
-- *Progress and store*: tiles and carries are packed, checksummed and synced while the workers use every core. This
-  takes the same time for any speed of the steps, and so a larger share of faster ones. Repeated measurements differ by
-  about a quarter.
-- *A search*: it knows which losses are good and stops at the first good rate; a sweep is timed to its end. All lanes of
-  a sweep share the cores from the start, so most results arrive near its end. Successive halving gives most lanes few
-  steps, and starts, finishes and evaluates its blocks once per round; in its last round some cores are idle.
 - *More than a million lanes* take longer per lane: their results are written to memory that is touched for the first
   time, which a virtual machine requests from its host. The programs themselves are not slower.
 - *Two workers on a CPU* take more processor time than one worker on one core for the same steps: XLA has one thread

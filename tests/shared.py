@@ -4,11 +4,12 @@ import functools
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from gdkit import GdkitError
+from gdkit import GdkitError, Learner
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
 from gdkit.sweeps.request import check_request
 from gdkit.sweeps.resume.origin import attach_origin
@@ -22,6 +23,20 @@ def dense_hessian(problem, params, batch=None):
     rest = [data for data in (problem.data if batch is None else batch,) if data is not None]
     hessian = jax.hessian(lambda vector, *rest: problem.loss(unravel(vector), *rest))
     return np.asarray(jax.jit(hessian)(vector, *rest), np.float64)
+
+
+def walk():
+    """A walk whose state holds a typed key."""
+
+    def init(key, hyperparameters):
+        return {"x": jnp.ones(()), "key": jax.random.fold_in(key, 1)}
+
+    def step(state, hyperparameters, t, key, data):
+        rate, (key, own) = hyperparameters["learning_rate"], jax.random.split(state["key"])
+        x = state["x"] * (1 - 2 * rate) + 0.01 * jax.random.normal(own)
+        return {"x": x, "key": key}, {"loss": x**2}
+
+    return Learner(init, step)
 
 
 def assert_refused(call, match):

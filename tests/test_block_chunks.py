@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import assert_same_bits, quick, run_sweep
+from shared import assert_same_bits, quick, run_sweep, walk
 
 import gdkit
-from gdkit import Learner, Plan, Problem, problems, sgd, sweep
+from gdkit import Plan, Problem, problems, sgd, sweep
 from gdkit.errors import InputValueError
 from gdkit.monitors import patience
 from gdkit.sweeps.execution.settings import DEFAULT_SETTINGS
@@ -26,20 +26,6 @@ def noisy():
     loss = lambda x, batch: jnp.sum((x - 0.1 * batch) ** 2)
     init = lambda key: jax.random.normal(key, (2,))
     return Problem(loss, init, data=jnp.zeros(2), sample=sample, validation=jnp.zeros(2))
-
-
-def walk():
-    """A walk whose state holds a typed key."""
-
-    def init(key, hyperparameters):
-        return {"x": jnp.ones(()), "key": jax.random.fold_in(key, 1)}
-
-    def step(state, hyperparameters, t, key, data):
-        rate, (key, own) = hyperparameters["learning_rate"], jax.random.split(state["key"])
-        x = state["x"] * (1 - 2 * rate) + 0.01 * jax.random.normal(own)
-        return {"x": x, "key": key}, {"loss": x**2}
-
-    return Learner(init, step)
 
 
 def batches(seed, t):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from shared import quick, run_sweep
+from shared import quick, run_sweep, walk
 
-from gdkit import Learner, Plan, Problem, problems, sgd
+from gdkit import Plan, Problem, problems, sgd
 from gdkit.monitors import patience
 from gdkit.sweeps.execution.block import SegmentSettings
 from gdkit.sweeps.execution.compaction import Selection, gather, scatter
@@ -32,20 +32,6 @@ def noisy():
     return Problem(
         loss, lambda key: jax.random.normal(key, (2,)), data=validation, sample=sample, validation=validation
     )
-
-
-def walk():
-    """A walk whose state holds a typed key."""
-
-    def init(key, hyperparameters):
-        return {"x": jnp.ones(()), "key": jax.random.fold_in(key, 1)}
-
-    def step(state, hyperparameters, t, key, data):
-        rate, (key, own) = hyperparameters["learning_rate"], jax.random.split(state["key"])
-        x = state["x"] * (1 - 2 * rate) + 0.01 * jax.random.normal(own)
-        return {"x": x, "key": key}, {"loss": x**2}
-
-    return Learner(init, step)
 
 
 def run(layout, problem, optimizer, *, gain=0.0, **options):

@@ -283,13 +283,13 @@ def _trace_lane(
     optimizer: OptimizerLike,
     chosen: Mapping[str, Any],
     key: Any,
-    names: tuple[str, ...],
+    traced_names: tuple[str, ...],
     watched: tuple[Monitor, ...],
     steps: int,
 ) -> tuple[str, set[str]]:
-    """What `trace_lane` returns of a group whose hyperparameters are `chosen`, of which `names` are traced."""
+    """What `trace_lane` returns of a group whose hyperparameters are `chosen`, of which `traced_names` are traced."""
     arrays = binding.get_arrays(binding.resolve_problem(problem, chosen)[0])
-    static = {name: value for name, value in chosen.items() if name not in names}
+    static = {name: value for name, value in chosen.items() if name not in traced_names}
 
     def lane(traced: dict[str, Array], key: Key, arrays: binding.Arrays, limits: monitors.Limits, t: Array) -> Any:
         point = {**static, **traced}
@@ -305,7 +305,7 @@ def _trace_lane(
         return before, after, loss, monitors.read(watched, after.record), values
 
     number: Any = jax.ShapeDtypeStruct((), binding.traced_dtype())
-    traced, limits = dict.fromkeys(names, number), monitors.Limits(*(number for _ in monitors.Limits._fields))
+    traced, limits = dict.fromkeys(traced_names, number), monitors.Limits(*(number for _ in monitors.Limits._fields))
     step = jax.ShapeDtypeStruct((), jnp.int32)
     program, shapes = jax.make_jaxpr(lane, return_shape=True)(traced, key, arrays, limits, step)
     *_, statistics, values = shapes
